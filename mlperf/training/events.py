@@ -1,0 +1,67 @@
+"""What the training loop reports, and the interface of those who listen (console, compliance log, ...)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from mlperf.evaluation.metrics import Metrics
+
+
+class Outcome(Enum):
+    """How a run ended. Without a threshold a run that came to its end is a success."""
+
+    SUCCESS = "success"
+    TARGET_MISSED = "target missed"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where in the run something happened, between steps.
+
+    epoch: index of the current epoch, from 0. iteration: batches of this epoch already trained, from 0 to
+    `batches_per_epoch`. samples: training samples seen since the start of the run (all epochs).
+    """
+
+    epoch: int
+    iteration: int
+    batches_per_epoch: int
+    samples: int
+
+    @property
+    def epochs_done(self) -> float:
+        """Epochs trained so far, with the share of the current one: 1.25 is a quarter into the second."""
+        return self.epoch + self.iteration / self.batches_per_epoch
+
+
+class Listener:
+    """Hears what happens in a run. The base class ignores everything; a listener overrides what it wants."""
+
+    def init_stop(self) -> None:
+        """The model is built and warm; the timed part begins with the next event."""
+
+    def run_start(self) -> None:
+        """The timed part begins. The data has not been opened yet."""
+
+    def data_opened(self, train_samples: int, test_samples: int) -> None:
+        """The training and test data are open."""
+
+    def epoch_start(self, position: Position) -> None:
+        """A pass over the training data begins or, in a continued run, goes on."""
+
+    def progress(self, position: Position, loss: float, accuracy: float, ms_per_iteration: float) -> None:
+        """A progress line is due: means over the samples since the last; accuracy is a share in [0, 1]."""
+
+    def evaluation_start(self, position: Position) -> None:
+        """An evaluation of the whole test split begins."""
+
+    def evaluation_stop(self, position: Position, metrics: Metrics, best: Metrics, improved: bool) -> None:
+        """An evaluation is done. `best` holds the best AUC and accuracy so far, this one included."""
+
+    def epoch_stop(self, position: Position) -> None:
+        """A pass over the training data ended, or was cut short by the end of the run."""
+
+    def run_stop(self, position: Position | None, outcome: Outcome) -> None:
+        """The timed part ends; `position` is None if training never began. Called once whatever happened."""
