@@ -1,0 +1,227 @@
+"""From flags to a run: settings validated in one place, errors and signals turned into exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from mlperf.errors import RunError, UsageError
+from mlperf.flags import make_parser
+from mlperf.settings import DataSettings, ModelSettings, ReportSettings, Settings, TrainingSettings
+
+EXIT_TARGET_MISSED = 3
+EXIT_SIGINT = 130
+EXIT_SIGTERM = 143
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the program and return its exit status: 0 done, 1 failed, 2 wrong call, 3 target not reached."""
+
+    def terminate(signum: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        settings = parse(arguments)
+        from mlperf.benchmark import run
+        from mlperf.training.events import Outcome
+
+        return 0 if run(settings) is Outcome.SUCCESS else EXIT_TARGET_MISSED
+    except (UsageError, RunError) as error:
+        print(f"dlrm_s_pytorch.py: error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("dlrm_s_pytorch.py: interrupted", file=sys.stderr)
+        return EXIT_SIGINT
+    except Terminated:
+        print("dlrm_s_pytorch.py: terminated", file=sys.stderr)
+        return EXIT_SIGTERM
+
+
+def parse(arguments: Sequence[str]) -> Settings:
+    """Return the settings that the flags ask for. UsageError if they are wrong or contradict each other."""
+    flags = make_parser().parse_args(arguments)
+    _refuse_unavailable(flags)
+    _check_environment()
+    _check_model(flags)
+    _check_training(flags)
+    _check_data(flags)
+    return _settings(flags)
+
+
+def _refuse_unavailable(flags: argparse.Namespace) -> None:
+    if flags.data_generation == "internal":
+        raise UsageError(
+            "--data-generation=internal: names a private loader of the first authors that was never "
+            "published; allowed: random, dataset"
+        )
+    asked = {
+        "--data-generation=synthetic": flags.data_generation == "synthetic",
+        "--rand-data-dist=gaussian": flags.rand_data_dist == "gaussian",
+        "--md-flag": flags.md_flag,
+        "--qr-flag": flags.qr_flag,
+        "--data-sub-sample-rate": flags.data_sub_sample_rate > 0,
+        "--debug-mode": flags.debug_mode,
+        "--enable-profiling": flags.enable_profiling,
+        "--plot-compute-graph": flags.plot_compute_graph,
+        "--tensor-board-filename": flags.tensor_board_filename is not None,
+        "--quantize-mlp-with-bit": flags.quantize_mlp_with_bit != 32,
+        "--quantize-emb-with-bit": flags.quantize_emb_with_bit != 32,
+        "--save-onnx": flags.save_onnx,
+    }
+    for name, given in asked.items():
+        if given:
+            raise UsageError(f"{name}: not available yet")
+
+
+def _check_environment() -> None:
+    world_size = os.environ.get("WORLD_SIZE", "1")
+    if world_size not in ("", "1"):
+        raise UsageError(f"WORLD_SIZE={world_size}: one process only, there is no distributed engine yet")
+
+
+def _check_model(flags: argparse.Namespace) -> None:
+    dimension = flags.arch_sparse_feature_size
+    if flags.arch_interaction_op != "cat" and flags.arch_mlp_bot[-1] != dimension:
+        raise UsageError(
+            f"--arch-mlp-bot ends in {flags.arch_mlp_bot[-1]}: with --arch-interaction-op="
+            f"{flags.arch_interaction_op} it must end in --arch-sparse-feature-size={dimension}"
+        )
+    if len(flags.arch_mlp_bot) < 2:
+        raise UsageError(f"--arch-mlp-bot={flags.arch_mlp_bot[0]}: at least two widths, as in 4-3-2")
+    if flags.arch_mlp_top[-1] != 1:
+        raise UsageError(f"--arch-mlp-top ends in {flags.arch_mlp_top[-1]}: allowed is 1, a probability")
+    if flags.arch_interaction_itself and flags.arch_interaction_op != "dot":
+        raise UsageError("--arch-interaction-itself: only with --arch-interaction-op=dot")
+    if flags.loss_weights != (1.0, 1.0) and flags.loss_function != "wbce":
+        raise UsageError("--loss-weights: only with --loss-function=wbce")
+
+
+def _check_training(flags: argparse.Namespace) -> None:
+    if flags.lr_num_decay_steps > 0 and flags.lr_decay_start_step < flags.lr_num_warmup_steps:
+        raise UsageError(
+            f"--lr-decay-start-step={flags.lr_decay_start_step}: at least --lr-num-warmup-steps="
+            f"{flags.lr_num_warmup_steps}, the decay cannot begin before the warm-up ends"
+        )
+    evaluates = flags.test_freq > 0 or flags.mlperf_acc_threshold > 0 or flags.mlperf_auc_threshold > 0
+    if flags.data_generation != "dataset":
+        for name, given in (
+            ("--inference-only", flags.inference_only),
+            ("--test-freq", flags.test_freq > 0),
+            ("--mlperf-acc-threshold", flags.mlperf_acc_threshold > 0),
+            ("--mlperf-auc-threshold", flags.mlperf_auc_threshold > 0),
+            ("--mlperf-logging", flags.mlperf_logging),
+            ("--save-model", flags.save_model is not None),
+        ):
+            if given:
+                raise UsageError(f"{name}: needs --data-generation=dataset, random data has no test split")
+    if flags.save_model is not None and not evaluates and not flags.inference_only:
+        raise UsageError("--save-model: needs --test-freq, the model is saved when its test metric improves")
+    if (
+        flags.save_model is not None
+        and flags.test_freq > 0
+        and flags.test_freq % flags.mlperf_grad_accum_iter
+    ):
+        raise UsageError(
+            f"--test-freq={flags.test_freq}: a multiple of --mlperf-grad-accum-iter="
+            f"{flags.mlperf_grad_accum_iter} with --save-model, so that no gradients wait when it saves"
+        )
+
+
+def _check_data(flags: argparse.Namespace) -> None:
+    if flags.numpy_rand_seed > 2**32 - 1:
+        raise UsageError(f"--numpy-rand-seed={flags.numpy_rand_seed}: allowed is 0 to {2**32 - 1}")
+    if flags.data_generation != "dataset":
+        for name, value in (
+            ("--raw-data-file", flags.raw_data_file),
+            ("--processed-data-file", flags.processed_data_file),
+        ):
+            if value is not None:
+                raise UsageError(f"{name}={value}: needs --data-generation=dataset")
+        return
+    if flags.raw_data_file is None and flags.processed_data_file is None:
+        raise UsageError("--data-generation=dataset: needs --raw-data-file or --processed-data-file")
+    if flags.arch_mlp_bot[0] != 13:
+        raise UsageError(
+            f"--arch-mlp-bot begins with {flags.arch_mlp_bot[0]}: Criteo data has 13 dense features"
+        )
+
+
+def _settings(flags: argparse.Namespace) -> Settings:
+    test_batch_size = flags.test_mini_batch_size if flags.test_mini_batch_size > 0 else flags.mini_batch_size
+    readers = max(1, flags.num_workers)
+    has_threshold = flags.mlperf_acc_threshold > 0 or flags.mlperf_auc_threshold > 0
+    mlp_init = flags.mlp_init
+    if mlp_init == "auto":
+        mlp_init = "normal" if flags.data_generation == "dataset" else "uniform"
+    return Settings(
+        seed=flags.numpy_rand_seed,
+        use_gpu=flags.use_gpu,
+        inference_only=flags.inference_only,
+        load_model=flags.load_model,
+        data=DataSettings(
+            generation=flags.data_generation,
+            data_set=flags.data_set,
+            raw_data_file=flags.raw_data_file,
+            processed_data_file=flags.processed_data_file,
+            randomize=flags.data_randomize,
+            max_ind_range=flags.max_ind_range,
+            batch_size=flags.mini_batch_size,
+            test_batch_size=test_batch_size,
+            readers=readers,
+            test_readers=max(1, flags.test_num_workers) if flags.test_num_workers >= 0 else readers,
+            shuffle_batches=flags.mlperf_bin_shuffle,
+            data_size=flags.data_size,
+            num_batches=flags.num_batches,
+            lookups=flags.num_indices_per_lookup,
+            lookups_fixed=flags.num_indices_per_lookup_fixed,
+            round_targets=flags.round_targets,
+        ),
+        model=ModelSettings(
+            embedding_rows=flags.arch_embedding_size,
+            dimension=flags.arch_sparse_feature_size,
+            mlp_bot=flags.arch_mlp_bot,
+            mlp_top=flags.arch_mlp_top,
+            interaction_op=flags.arch_interaction_op,
+            interaction_itself=flags.arch_interaction_itself,
+            activation=flags.activation_function,
+            weighted_pooling=flags.weighted_pooling,
+            mlp_init=mlp_init,
+            embedding_init=flags.embedding_init,
+            loss=flags.loss_function,
+            loss_weights=flags.loss_weights,
+            loss_threshold=flags.loss_threshold,
+        ),
+        training=TrainingSettings(
+            epochs=flags.nepochs,
+            optimizer=flags.optimizer,
+            learning_rate=flags.learning_rate,
+            warmup_steps=flags.lr_num_warmup_steps,
+            decay_start_step=flags.lr_decay_start_step,
+            decay_steps=flags.lr_num_decay_steps,
+            accumulate=flags.mlperf_grad_accum_iter,
+            test_frequency=flags.test_freq if flags.test_freq > 0 else (None if has_threshold else 0),
+            accuracy_threshold=flags.mlperf_acc_threshold,
+            auc_threshold=flags.mlperf_auc_threshold,
+        ),
+        report=ReportSettings(
+            print_frequency=flags.print_freq,
+            print_time=flags.print_time,
+            print_wall_time=flags.print_wall_time,
+            all_metrics=flags.mlperf_logging,
+            log_file=flags.mlperf_log_file,
+            division=flags.mlperf_division,
+            submitter=flags.mlperf_submitter,
+            platform=flags.mlperf_platform,
+            cache_cleared=flags.mlperf_cache_cleared,
+            save_model=flags.save_model,
+        ),
+    )

@@ -1,0 +1,62 @@
+"""Progress and test results on stdout, in the lines other tools parse; anything else goes to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from mlperf.evaluation.metrics import Metrics
+from mlperf.training.events import Listener, Position
+
+
+class Console(Listener):
+    """Prints the lines that NUMERICS describes."""
+
+    def __init__(self, *, print_time: bool, print_wall_time: bool, all_metrics: bool) -> None:
+        self.print_time = print_time
+        self.print_wall_time = print_wall_time
+        self.all_metrics = all_metrics
+
+    def init_stop(self) -> None:
+        """Announce the progress lines."""
+        print("time/loss/accuracy (if enabled):", flush=True)
+
+    def progress(self, position: Position, loss: float, accuracy: float, ms_per_iteration: float) -> None:
+        """Print one progress line."""
+        milliseconds = ms_per_iteration if self.print_time else -1.0
+        wall_time = f" ({time.strftime('%H:%M')})" if self.print_wall_time else ""
+        print(
+            f"Finished training it {position.iteration}/{position.batches_per_epoch} of epoch {position.epoch}, "
+            f"{milliseconds:.2f} ms/it, loss {loss:.6f}, accuracy {100 * accuracy:.3f}%{wall_time}",
+            flush=True,
+        )
+
+    def evaluation_start(self, position: Position) -> None:
+        """Print where the evaluation happens."""
+        print(
+            f"Testing at - {position.iteration}/{position.batches_per_epoch} of epoch {position.epoch},",
+            flush=True,
+        )
+
+    def evaluation_stop(self, position: Position, metrics: Metrics, best: Metrics, improved: bool) -> None:
+        """Print the metrics."""
+        print_metrics(metrics, best, all_metrics=self.all_metrics)
+
+
+def print_metrics(metrics: Metrics, best: Metrics, *, all_metrics: bool) -> None:
+    """Print the metrics of one evaluation, shares with 4 digits, accuracies in percent."""
+    accuracy, best_accuracy = 100 * metrics.accuracy, 100 * best.accuracy
+    if not all_metrics:
+        print(f" accuracy {accuracy:.3f} %, best {best_accuracy:.3f} %", flush=True)
+        return
+    print(
+        f"recall {metrics.recall:.4f}, precision {metrics.precision:.4f}, f1 {metrics.f1:.4f}, "
+        f"ap {metrics.average_precision:.4f}, auc {metrics.auc:.4f}, best auc {best.auc:.4f}, "
+        f"accuracy {accuracy:.3f} %, best accuracy {best_accuracy:.3f} %",
+        flush=True,
+    )
+
+
+def note(message: str) -> None:
+    """Print something worth knowing that is no result, on stderr."""
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,12 @@
+# Any machine without a GPU; the Terabyte data at dimension 128 needs 96 GB of memory for the tables alone.
+# Hyperparameters of the public reference implementation of the benchmark on a CPU.
+BATCH_SIZE=2048
+TEST_BATCH_SIZE=16384
+LEARNING_RATE=1.0
+WARMUP_STEPS=0
+DECAY_START_STEP=0
+DECAY_STEPS=0
+EPOCHS=1
+AUC_TARGET=0.8025
+MAX_IND_RANGE=40000000
+TRAINER_FLAGS=()

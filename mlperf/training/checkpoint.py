@@ -1,0 +1,127 @@
+"""What a checkpoint holds: the format existing programs write, and what an exact continuation needs besides."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlperf.errors import RunError
+from mlperf.evaluation.metrics import Metrics
+from mlperf.model.dlrm import DLRM_Net
+from mlperf.training.checkpoint_file import check_state_dict, read_checkpoint, write_checkpoint
+from mlperf.training.loop import TrainingState, Window
+from mlperf.training.optimizers import Optimizer
+
+# Our own entries, in a dict of their own so that no other program trips over them.
+_OWN = "continuation"
+
+
+def save(
+    path: Path,
+    *,
+    model: DLRM_Net,
+    optimizer: Optimizer,
+    state: TrainingState,
+    metrics: Metrics,
+    epochs: int,
+    batches_per_epoch: int,
+    test_batches: int,
+    seed: int,
+) -> None:
+    """Write a checkpoint to `path`, whole or not at all."""
+    window = state.window
+    contents = {
+        "epoch": state.epoch,
+        "nepochs": epochs,
+        "nbatches": batches_per_epoch,
+        "nbatches_test": test_batches,
+        "state_dict": dict(model.state_dict()),
+        "iter": state.iteration,
+        "train_loss": state.last_loss,
+        "total_loss": float(window.loss),
+        "test_acc": metrics.accuracy,
+        "test_auc": metrics.auc,
+        "opt_state_dict": optimizer.state_dict(),
+        _OWN: {
+            "seed": seed,
+            "step": state.step,
+            "samples": state.samples,
+            "best_accuracy": state.best.accuracy,
+            "best_auc": state.best.auc,
+            "window_loss": float(window.loss),
+            "window_correct": float(window.correct),
+            "window_samples": window.samples,
+            "window_iterations": window.iterations,
+        },
+    }
+    write_checkpoint(path, contents)
+
+
+def load_weights(path: Path, model: DLRM_Net) -> dict[str, Any]:
+    """Fill `model` from the checkpoint and return the rest of it. RunError if it is another model's."""
+    contents = read_checkpoint(path)
+    found = contents.pop("state_dict")
+    check_state_dict(found, {name: value.shape for name, value in model.state_dict().items()}, path)
+    model.load_state_dict(found)
+    return contents
+
+
+def load_training(
+    path: Path,
+    contents: dict[str, Any],
+    *,
+    optimizer: Optimizer,
+    batches_per_epoch: int,
+    accumulate: int,
+    batch_size: int,
+    seed: int | None,
+) -> TrainingState:
+    """Restore the optimizer and return where training goes on.
+
+    seed: that of the order of batches, None if they come in file order. A checkpoint of another program has
+    no `continuation`; its steps follow from the batches done, and its best metrics are those it was saved with.
+    RunError if the data is divided into other batches, so that the position would mean something else.
+    """
+    own = contents.get(_OWN, {})
+    try:
+        epoch, iteration, batches = (int(contents[key]) for key in ("epoch", "iter", "nbatches"))
+    except (KeyError, TypeError, ValueError):
+        raise RunError(
+            f"{path}: has no epoch, iter and nbatches to continue from; --inference-only works"
+        ) from None
+    if batches != batches_per_epoch:
+        raise RunError(
+            f"{path}: was saved with {batches} batches an epoch, this run has {batches_per_epoch}; continue with "
+            "the same --mini-batch-size, --num-batches and data"
+        )
+    if seed is not None and own.get("seed", seed) != seed:
+        raise RunError(
+            f"{path}: was saved with --numpy-rand-seed={own['seed']}, this run has {seed}, which would visit the "
+            "batches in another order; continue with the same seed"
+        )
+    optimizer.load_state_dict(contents.get("opt_state_dict", {}), str(path))
+    device = optimizer.model.tables.weight.device
+    window = Window.empty(device)
+    window.loss += torch.tensor(own.get("window_loss", 0.0), dtype=torch.float64)
+    window.correct += torch.tensor(own.get("window_correct", 0.0), dtype=torch.float64)
+    window.samples = own.get("window_samples", 0)
+    window.iterations = own.get("window_iterations", 0)
+    done = epoch * batches + iteration
+    state = TrainingState(
+        window,
+        epoch=epoch,
+        iteration=iteration,
+        step=own.get("step", epoch * math.ceil(batches / accumulate) + iteration // accumulate),
+        samples=own.get("samples", done * batch_size),
+        last_loss=float(contents.get("train_loss", math.nan)),
+    )
+    state.best = replace(
+        state.best,
+        accuracy=float(own.get("best_accuracy", contents.get("test_acc", -math.inf))),
+        auc=float(own.get("best_auc", contents.get("test_auc", -math.inf))),
+    )
+    return state

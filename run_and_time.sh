@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# The benchmark: set up, get data, prepare it, train to the target, time it, check the log.
+#
+#   [DATADIR=folder] [LOGDIR=folder] [SEED=n] [CONFIG=system or file] ./run_and_time.sh [trainer's flags]
+#
+# DATADIR  holds day_0 ... day_23 of the Criteo Terabyte data, or a prepared NAME_train.bin and its companions.
+#          Without it the data in input/ is used; where there is none, a sample with a planted signal is made.
+# LOGDIR   where the compliance log and the console's lines go (default: results/).
+# SEED     of the run, drawn from the system when not given.
+# CONFIG   a file, or the name between config_ and .sh of one in mlperf/systems/ (default: sample for the
+#          sample, gpu_32768 with --use-gpu, otherwise cpu).
+#
+# The status is 0 only if the target was reached and the official checker accepts the log.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+fail() {
+    echo "run_and_time.sh: error: $1" >&2
+    exit "${2:-2}"
+}
+
+raw_data=
+prepared_data=
+
+find_data() { # sets raw_data and prepared_data to prefixes in folder $1, or leaves them empty
+    local prepared=("$1"/*_train.bin)
+    if [[ -e ${prepared[0]} ]]; then
+        [[ ${#prepared[@]} -eq 1 ]] || fail "DATADIR=$1: holds ${#prepared[@]} files *_train.bin, one is allowed"
+        prepared_data=${prepared[0]%_train.bin}
+    fi
+    if compgen -G "$1/day_[0-9]*" >/dev/null; then
+        raw_data=$1/day
+        prepared_data=${prepared_data:-$1/terabyte_processed}
+    fi
+}
+
+use_gpu=false
+for flag in "$@"; do
+    [[ $flag == --use-gpu ]] && use_gpu=true
+done
+seed=${SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
+[[ $seed =~ ^[0-9]+$ ]] || fail "SEED=$seed: allowed is a whole number from 0 to 4294967295"
+logdir=${LOGDIR:-results}
+
+python=$(tools/setup.sh)
+
+if [[ -n ${DATADIR:-} ]]; then
+    [[ -d $DATADIR ]] || fail "DATADIR=$DATADIR: no such folder"
+    find_data "$DATADIR"
+    [[ -n $raw_data$prepared_data ]] || fail "DATADIR=$DATADIR: holds neither day_0 ... day_23 nor a *_train.bin"
+    default_config=cpu
+elif compgen -G "input/day_[0-9]*" >/dev/null && [[ ! -e input/sample.json ]]; then
+    find_data input
+    default_config=cpu
+else
+    "$python" tools/make_sample.py --folder=input
+    raw_data=input/day
+    prepared_data=input/sample_processed
+    default_config=sample
+fi
+[[ $use_gpu == true ]] && default_config=gpu_32768
+
+config=${CONFIG:-$default_config}
+[[ -f $config ]] || config=mlperf/systems/config_$config.sh
+[[ -f $config ]] || fail "CONFIG=$CONFIG: neither a file nor one of $(cd mlperf/systems && echo config_*.sh)"
+TRAINER_FLAGS=()
+# shellcheck source=mlperf/systems/config_cpu.sh
+source "$config"
+
+if [[ -n $raw_data ]]; then
+    "$python" tools/prepare_criteo.py --data-set=terabyte --raw-data-file="$raw_data" \
+        --processed-data-file="$prepared_data" --max-ind-range="$MAX_IND_RANGE"
+fi
+
+row_bytes=160
+rows=$(($(wc -c <"${prepared_data}_train.bin") / row_bytes))
+batches=$(((rows + BATCH_SIZE - 1) / BATCH_SIZE))
+test_freq=$(((batches + 19) / 20)) # 20 evaluations an epoch, the one at its end included
+
+cache_cleared=false
+sync
+if { echo 3 >/proc/sys/vm/drop_caches; } 2>/dev/null ||
+    { sudo -n sh -c 'echo 3 >/proc/sys/vm/drop_caches'; } 2>/dev/null; then
+    cache_cleared=true
+fi
+
+mkdir -p "$logdir"
+start=$(date +%s)
+start_text=$(date '+%Y-%m-%d %I:%M:%S %p')
+log=$logdir/dlrm_$(date '+%Y%m%d_%H%M%S')_seed_$seed.log
+echo "seed $seed, configuration $config, page cache dropped: $cache_cleared, compliance log $log"
+
+status=0
+"$python" dlrm_s_pytorch.py \
+    --arch-sparse-feature-size=128 --arch-mlp-bot=13-512-256-128 --arch-mlp-top=1024-1024-512-256-1 \
+    --arch-interaction-op=dot --loss-function=bce --optimizer=sgd --round-targets=true \
+    --data-generation=dataset --data-set=terabyte --processed-data-file="$prepared_data" \
+    ${raw_data:+--raw-data-file="$raw_data"} --max-ind-range="$MAX_IND_RANGE" \
+    --mlperf-bin-loader --mlperf-bin-shuffle \
+    --mini-batch-size="$BATCH_SIZE" --test-mini-batch-size="$TEST_BATCH_SIZE" --nepochs="$EPOCHS" \
+    --learning-rate="$LEARNING_RATE" --lr-num-warmup-steps="$WARMUP_STEPS" \
+    --lr-decay-start-step="$DECAY_START_STEP" --lr-num-decay-steps="$DECAY_STEPS" \
+    --test-freq="$test_freq" --print-freq="$test_freq" --print-time --numpy-rand-seed="$seed" \
+    --mlperf-logging --mlperf-log-file="$log" --mlperf-auc-threshold="$AUC_TARGET" \
+    --mlperf-cache-cleared="$cache_cleared" --mlperf-platform="$(basename "$config" .sh | sed 's/^config_//')" \
+    ${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} "$@" 2>&1 | tee "${log%.log}.console.txt" || status=${PIPESTATUS[0]}
+seconds=$(($(date +%s) - start))
+
+if [[ -f $log ]]; then
+    check=0
+    "$python" tools/check_log.py "$log" || check=$?
+    [[ $status -ne 0 ]] || status=$check
+fi
+echo "RESULT,RECOMMENDATION,$seed,$seconds,$(id -un),$start_text"
+exit "$status"

@@ -1,0 +1,64 @@
+"""Running the program as a user would, and reading what it prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "test" / "golden"
+RUNS: dict[str, Any] = json.loads((GOLDEN / "runs.json").read_text())
+
+_LOSS = re.compile(r"^Finished training it (\d+)/(\d+) of epoch (\d+), (-?[\d.]+) ms/it, loss ([\d.]+),")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run of the program left on its streams."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss of each progress line."""
+        return [float(match[5]) for line in self.stdout.splitlines() if (match := _LOSS.match(line))]
+
+    @property
+    def progress_lines(self) -> list[str]:
+        """The progress lines themselves."""
+        return [line for line in self.stdout.splitlines() if _LOSS.match(line)]
+
+    @property
+    def metric_lines(self) -> list[str]:
+        """The lines with the test metrics."""
+        return [line for line in self.stdout.splitlines() if line.startswith(("recall", " accuracy"))]
+
+
+def run_program(*flags: str, cwd: Path, program: str = "dlrm_s_pytorch.py", **variables: str) -> Finished:
+    """Run a program of this repository in folder `cwd` to its end."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / program), *flags],
+        cwd=cwd,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def golden_flags(name: str, place: Path) -> list[str]:
+    """Return the flags of golden run `name`, with its data prepared at `place` from the golden raw text."""
+    flags = [flag for flag in shlex.split(RUNS[name]["flags"]) if not flag.startswith(("--save", "--load"))]
+    raw = {"terabyte": GOLDEN / "terabyte" / "day", "kaggle": GOLDEN / "kaggle" / "train.txt"}
+    return [*flags, f"--raw-data-file={raw[RUNS[name]['data']]}", f"--processed-data-file={place}"]
