@@ -323,4 +323,22 @@ def _warm_up(model: DLRM_Net, loss: Loss, batch_size: int) -> None:
 
 
 def _compliance_settings(settings: Settings) -> ComplianceSettings:
-    raise NotImplementedError
+    training, report = settings.training, settings.report
+    return ComplianceSettings(
+        path=report.log_file,
+        seed=settings.seed,
+        global_batch_size=settings.data.batch_size * training.accumulate,
+        learning_rate=training.learning_rate,
+        warmup_steps=training.warmup_steps,
+        decay_start_step=training.decay_start_step,
+        decay_steps=training.decay_steps,
+        accumulate=training.accumulate,
+        optimizer=training.optimizer,
+        bottom_layers=len(settings.model.mlp_bot) - 1,
+        top_layers=len(settings.model.mlp_top),
+        division=report.division,
+        submitter=report.submitter,
+        platform=report.platform,
+        cache_cleared=report.cache_cleared,
+        has_target=training.accuracy_threshold > 0 or training.auc_threshold > 0,
+    )

@@ -125,11 +125,7 @@ def _check_training(flags: argparse.Namespace) -> None:
                 raise UsageError(f"{name}: needs --data-generation=dataset, random data has no test split")
     if flags.save_model is not None and not evaluates and not flags.inference_only:
         raise UsageError("--save-model: needs --test-freq, the model is saved when its test metric improves")
-    if (
-        flags.save_model is not None
-        and flags.test_freq > 0
-        and flags.test_freq % flags.mlperf_grad_accum_iter
-    ):
+    if flags.save_model is not None and flags.test_freq > 0 and flags.test_freq % flags.mlperf_grad_accum_iter:
         raise UsageError(
             f"--test-freq={flags.test_freq}: a multiple of --mlperf-grad-accum-iter="
             f"{flags.mlperf_grad_accum_iter} with --save-model, so that no gradients wait when it saves"
@@ -150,9 +146,7 @@ def _check_data(flags: argparse.Namespace) -> None:
     if flags.raw_data_file is None and flags.processed_data_file is None:
         raise UsageError("--data-generation=dataset: needs --raw-data-file or --processed-data-file")
     if flags.arch_mlp_bot[0] != 13:
-        raise UsageError(
-            f"--arch-mlp-bot begins with {flags.arch_mlp_bot[0]}: Criteo data has 13 dense features"
-        )
+        raise UsageError(f"--arch-mlp-bot begins with {flags.arch_mlp_bot[0]}: Criteo data has 13 dense features")
 
 
 def _settings(flags: argparse.Namespace) -> Settings:

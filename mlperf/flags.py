@@ -36,9 +36,7 @@ def integer(least: int, *also: int) -> Callable[[str], int]:
     return parse
 
 
-def real(
-    least: float = -math.inf, most: float = math.inf, *, open_end: bool = False
-) -> Callable[[str], float]:
+def real(least: float = -math.inf, most: float = math.inf, *, open_end: bool = False) -> Callable[[str], float]:
     """Return a parser of finite numbers from `least` to `most` (`open_end`: `most` itself excluded)."""
 
     def parse(text: str) -> float:
@@ -160,9 +158,7 @@ def _add_data_flags(parser: Parser) -> None:
     add("--num-indices-per-lookup", type=integer(1), default=10, help="random data: most ids per table")
     _bool(group, "--num-indices-per-lookup-fixed", False, "random data: always that many")
     _bool(group, "--round-targets", False, "random data: targets 0 or 1")
-    add(
-        "--rand-data-dist", choices=("uniform", "gaussian"), default="uniform", help="random data: of indices"
-    )
+    add("--rand-data-dist", choices=("uniform", "gaussian"), default="uniform", help="random data: of indices")
     add("--rand-data-min", type=real(), default=0.0, help="gaussian: least")
     add("--rand-data-max", type=real(), default=1.0, help="gaussian: most")
     add("--rand-data-mu", type=real(), default=-1.0, help="gaussian: mean")
@@ -173,9 +169,7 @@ def _add_data_flags(parser: Parser) -> None:
     add("--raw-data-file", type=Path, help="train.txt, or the prefix of day_0 ... day_23")
     add("--processed-data-file", type=Path, help="the prepared data, made from the raw when missing")
     add("--data-randomize", choices=("total", "day", "none"), default="total", help="shuffle when preparing")
-    add(
-        "--data-sub-sample-rate", type=real(0, 1, open_end=True), default=0.0, help="share of label 0 dropped"
-    )
+    add("--data-sub-sample-rate", type=real(0, 1, open_end=True), default=0.0, help="share of label 0 dropped")
     add("--max-ind-range", type=integer(1, -1), default=-1, help="ids modulo this, -1: no limit")
     _switch(group, "--memory-map", "accepted: the data is always out of core")
     _switch(group, "--dataset-multiprocessing", "accepted: preparation always uses all cores")

@@ -37,9 +37,7 @@ def check_metrics(run: Finished, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FROM_THE_SEED)
-def test_run_is_reproduced_from_the_seed_alone(
-    name: str, terabyte: Path, kaggle: Path, tmp_path: Path
-) -> None:
+def test_run_is_reproduced_from_the_seed_alone(name: str, terabyte: Path, kaggle: Path, tmp_path: Path) -> None:
     place = terabyte if RUNS[name]["data"] == "terabyte" else kaggle
     run = run_program(*golden_flags(name, place), cwd=tmp_path)
     assert run.status == 0, run.stderr

@@ -12,13 +12,9 @@ import numpy.typing as npt
 import torch
 
 from mlperf.data.batch import Batch
+from mlperf.data.criteo.row_format import COLUMNS, DENSE_FEATURES, ROW_BYTES
 from mlperf.data.source import read_ahead
 from mlperf.errors import RunError
-
-DENSE_FEATURES = 13
-TABLES = 26
-COLUMNS = 1 + DENSE_FEATURES + TABLES
-ROW_BYTES = 4 * COLUMNS
 
 
 @dataclass(frozen=True)

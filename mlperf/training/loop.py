@@ -152,9 +152,7 @@ class TrainingLoop:
         for batch in data.batches(state.epoch, first=state.iteration):
             self._train_batch(batch.to(device))
             last = state.iteration == self.batches_per_epoch
-            test_due = settings.test_frequency > 0 and (
-                last or state.iteration % settings.test_frequency == 0
-            )
+            test_due = settings.test_frequency > 0 and (last or state.iteration % settings.test_frequency == 0)
             if last or test_due or state.iteration % settings.print_frequency == 0:
                 self._report_progress()
             if test_due and self._test():

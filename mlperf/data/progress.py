@@ -1,0 +1,59 @@
+"""Progress of a long pass over data: a bar on a terminal, a plain line now and then otherwise."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Rows, MB/s and time left, on stderr. `total`: bytes to come."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what = what
+        self._total = total
+        self._bytes = 0
+        self._rows = 0
+        self._started = self._said = time.monotonic()
+        self._bar = (
+            tqdm(total=total, desc=what, unit="B", unit_scale=True, file=sys.stderr, dynamic_ncols=True)
+            if sys.stderr.isatty()
+            else None
+        )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif error is None:
+            self._say()
+
+    def add(self, size: int, rows: int) -> None:
+        """Report `size` more bytes and `rows` more rows done."""
+        self._bytes += size
+        self._rows += rows
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._rows:,} rows", refresh=False)
+            self._bar.update(size)
+        elif time.monotonic() - self._said > _SECONDS_BETWEEN_LINES:
+            self._say()
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        seconds = max(self._said - self._started, 1e-3)
+        left = seconds * (self._total - self._bytes) / max(self._bytes, 1)
+        print(
+            f"{self._what}: {self._rows:,} rows, {self._bytes / 1e6:,.0f} of {self._total / 1e6:,.0f} MB, "
+            f"{self._bytes / 1e6 / seconds:,.0f} MB/s, {left:,.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,0 +1,142 @@
+"""Checkpoint files: written whole or not at all, and read as data that may come from anywhere."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlperf.errors import RunError
+
+# Older programs stored metrics as NumPy scalars. These are all that is allowed besides tensors and containers;
+# NumPy 1 and 2 pickle them under different module names.
+_SCALAR = np.float64(0).__reduce__()[0]
+_ALLOWED: list[Any] = [
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
+]
+
+
+def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
+    """Write `contents` to `path`: beside it, to the disk, then renamed. RunError if that fails."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("wb") as file:
+            torch.save(dict(contents), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except (OSError, RuntimeError) as error:
+        raise RunError(f"{path}: the checkpoint cannot be written: {error}") from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds, tensors on the CPU; nothing in the file is ever run.
+
+    A zip archive is memory-mapped: its tensors cost no memory until they are copied into a model. A file in
+    PyTorch's older format is read whole, so it must fit beside the model. RunError, in one line, if the file
+    is missing, truncated, no checkpoint, would run code, or is larger than the memory there is.
+    """
+    try:
+        size = path.stat().st_size
+        if not path.is_file() or size == 0:
+            raise RunError(f"{path}: {'empty file' if path.is_file() else 'not a file'}, no checkpoint")
+        is_zip = zipfile.is_zipfile(path)
+    except OSError as error:
+        raise RunError(f"{path}: no checkpoint can be read: {error.strerror}") from None
+    _check_memory(path, size)
+    try:
+        with torch.serialization.safe_globals(_ALLOWED):
+            contents = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except pickle.UnpicklingError as error:
+        raise RunError(_refusal(path, str(error))) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, TypeError, IndexError) as error:
+        reason = str(error).strip().splitlines()[:1]
+        raise RunError(f"{path}: truncated or no PyTorch checkpoint ({''.join(reason)[:120]})") from None
+    if not isinstance(contents, dict) or not isinstance(contents.get("state_dict"), dict):
+        raise RunError(f"{path}: a PyTorch file, but no checkpoint of this benchmark: it has no state_dict")
+    return contents
+
+
+def _refusal(path: Path, message: str) -> str:
+    named = re.search(r"(?:GLOBAL|global|class) `?([\w.]+)", message)
+    if named and "." in named[1]:
+        return f"{path}: refused: it asks for {named[1]}, and loading that could run code"
+    return f"{path}: truncated or no PyTorch checkpoint"
+
+
+def _check_memory(path: Path, size: int) -> None:
+    """The file's size is what its tensors need in memory, whichever way they are read."""
+    available = available_memory()
+    if available is not None and size > available:
+        raise RunError(f"{path}: needs {size / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available")
+
+
+def available_memory() -> int | None:
+    """Return the bytes of memory this process may still take, None where the system does not say."""
+    found = []
+    try:
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        found.append(int(fields["MemAvailable"].split()[0]) * 1024)
+    except (OSError, KeyError, ValueError):
+        pass
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        try:
+            found.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
+        except (OSError, ValueError):
+            continue
+    return min(found, default=None)
+
+
+def check_state_dict(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Size], path: Path) -> None:
+    """Compare a checkpoint's tensors with the model's. RunError that says which differs and why it may."""
+    for name, shape in expected.items():
+        value = found.get(name)
+        if isinstance(value, torch.Tensor) and value.shape != shape:
+            raise RunError(f"{path}: {_difference(name, tuple(value.shape), tuple(shape))}")
+    missing = [name for name in expected if not isinstance(found.get(name), torch.Tensor)]
+    surplus = [name for name in found if name not in expected]
+    for words, names in (("lacks", missing), ("has, unlike this model,", surplus)):
+        if names:
+            listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            raise RunError(
+                f"{path}: {words} {listed}: saved with other model flags (--arch-mlp-bot, --arch-mlp-top, "
+                "--weighted-pooling, --qr-flag, --md-flag) or other data"
+            )
+
+
+def _difference(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    if name.startswith("emb_l.") and len(found) == len(expected) == 2:
+        table = name.split(".")[1]
+        if found[0] != expected[0]:
+            return (
+                f"table {table} has {found[0]} rows in the checkpoint and {expected[0]} in the data: usually "
+                "another --max-ind-range or --data-sub-sample-rate, or other data"
+            )
+        return (
+            f"table {table} has dimension {found[1]} in the checkpoint and {expected[1]} in this model: "
+            "--arch-sparse-feature-size"
+        )
+    flag = {"bot_l": "--arch-mlp-bot", "top_l": "--arch-mlp-top or --arch-interaction-op"}.get(
+        name.split(".")[0], "--weighted-pooling or other data"
+    )
+    return f"{name} is {list(found)} in the checkpoint and {list(expected)} in this model: {flag}"

@@ -1,0 +1,59 @@
+"""Prepare Criteo data: raw text to the binary files the benchmark trains on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from mlperf.data.criteo.prepare import PreparationSettings, prepare
+from mlperf.errors import RunError, UsageError
+from mlperf.flags import Parser, integer
+
+
+def main() -> int:
+    """Prepare the data and say what was made; 0 done, 1 failed, 2 wrong call, 130 interrupted."""
+    parser = Parser(
+        prog="prepare_criteo.py",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data-set", choices=("kaggle", "terabyte"), default="kaggle", help="which Criteo data set")
+    add("--raw-data-file", type=Path, required=True, help="train.txt, or the prefix of day_0 ... day_23")
+    add(
+        "--processed-data-file", type=Path, required=True, help="X, for X_train.bin, X_test.bin, X_val.bin, X.json"
+    )
+    add("--max-ind-range", type=integer(1, -1), default=-1, help="ids modulo this, -1: no limit")
+    add("--data-randomize", choices=("total", "day", "none"), default="total", help="shuffle of training rows")
+    add("--numpy-rand-seed", type=integer(0), default=123, help="the seed of the shuffle")
+    try:
+        flags = parser.parse_args()
+        made = prepare(
+            PreparationSettings(
+                data_set=flags.data_set,
+                raw_data_file=flags.raw_data_file,
+                processed_data_file=flags.processed_data_file,
+                max_ind_range=flags.max_ind_range,
+                randomize=flags.data_randomize,
+                seed=flags.numpy_rand_seed,
+            )
+        )
+    except (RunError, UsageError) as error:
+        print(f"prepare_criteo.py: error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("prepare_criteo.py: interrupted", file=sys.stderr)
+        return 130
+    print(f"{made.train}: {made.train_rows:,} rows")
+    print(f"{made.test}: {made.test_rows:,} rows")
+    print(f"{made.val}: {made.val_rows:,} rows")
+    print("rows per table: " + "-".join(str(count) for count in made.counts))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
