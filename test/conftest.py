@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from program import GOLDEN
 
 from mlperf.data.criteo.prepare import PreparationSettings, prepare
-from program import GOLDEN
 
 
 @pytest.fixture(scope="session")

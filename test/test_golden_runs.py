@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from program import GOLDEN, RUNS, Finished, golden_flags, run_program
 
 FROM_THE_SEED = (

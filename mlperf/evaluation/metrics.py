@@ -132,7 +132,7 @@ def _area(keys: npt.NDArray[np.uint32]) -> tuple[float, float]:
         new_true = 0
         new = 0
         while position >= 0 and keys[position] >> np.uint32(1) == score:
-            new_true += np.int64(keys[position] & np.uint32(1))
+            new_true += int(keys[position] & np.uint32(1))
             new += 1
             position -= 1
         twice_area += (new - new_true) * (2 * true + new_true)

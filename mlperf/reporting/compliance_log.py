@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlperf_logging import mllog
 from mlperf_logging.mllog import constants
+from mlperf_logging.mllog.mllog import MLLogger
 
 from mlperf.compliance.rulesets import DEFAULT_EDITION
 from mlperf.errors import RunError
@@ -59,7 +59,7 @@ class ComplianceLog(Listener):
         logger = logging.Logger("mlperf.compliance_log", logging.INFO)
         logger.addHandler(self._handler)
         root = str(Path(__file__).resolve().parents[2])
-        self._log = mllog.MLLogger(logger, default_stack_offset=2, root_dir=root)
+        self._log = MLLogger(logger, default_stack_offset=2, root_dir=root)
         self._best_auc = 0.0
         self._run_started = False
         self._open_epoch = False
@@ -128,7 +128,7 @@ class ComplianceLog(Listener):
 
     def _log_submission(self) -> None:
         settings = self._settings
-        self._point(constants.SUBMISSION_BENCHMARK, constants.DLRM)
+        self._point(constants.SUBMISSION_BENCHMARK, "dlrm")
         self._point(constants.SUBMISSION_ORG, settings.submitter)
         self._point(constants.SUBMISSION_DIVISION, settings.division)
         self._point(constants.SUBMISSION_STATUS, constants.ONPREM)

@@ -137,6 +137,6 @@ def _difference(name: str, found: tuple[int, ...], expected: tuple[int, ...]) ->
             "--arch-sparse-feature-size"
         )
     flag = {"bot_l": "--arch-mlp-bot", "top_l": "--arch-mlp-top or --arch-interaction-op"}.get(
-        name.split(".")[0], "--weighted-pooling or other data"
+        name.split(".", maxsplit=1)[0], "--weighted-pooling or other data"
     )
     return f"{name} is {list(found)} in the checkpoint and {list(expected)} in this model: {flag}"

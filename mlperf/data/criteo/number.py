@@ -47,9 +47,9 @@ class Numbering:
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _first_slot(key: int, mask: int) -> int:
+def _first_slot(key: np.uint64, mask: int) -> int:
     """Multiplicative hashing: the high bits of the product are the well mixed ones."""
-    return np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(24)) & mask
+    return int((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(24)) & mask
 
 
 @numba.njit(nogil=True, cache=True)

@@ -91,7 +91,9 @@ def _count_newlines(text: Bytes) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def _parse(text: Bytes, rows: Rows, modulus: int) -> tuple[int, int, int]:
+def _parse(  # noqa: PLR0911, PLR0912  a parser is its branches
+    text: Bytes, rows: Rows, modulus: int
+) -> tuple[int, int, int]:
     """Fill `rows`; return how many, and the error code and column (from 0) of the first bad row.
 
     The last byte is a newline, at which every inner loop stops: no other bound is checked.
@@ -100,7 +102,7 @@ def _parse(text: Bytes, rows: Rows, modulus: int) -> tuple[int, int, int]:
     row = 0
     while at < len(text):
         for column in range(COLUMNS):
-            value = np.int64(0)
+            value = 0
             digits = 0
             if column < FIRST_ID:
                 negative = text[at] == 45
@@ -136,11 +138,9 @@ def _parse(text: Bytes, rows: Rows, modulus: int) -> tuple[int, int, int]:
                     if digits > 8:
                         return row, _LONG_ID, column
                 value %= modulus
-            rows[row, column] = np.int32(np.uint32(value))
+            rows[row, column] = np.uint32(value)
             last = column == COLUMNS - 1
-            if text[at] == 9 and not last:
-                at += 1
-            elif text[at] == 10 and last:
+            if (text[at] == 9 and not last) or (text[at] == 10 and last):
                 at += 1
             elif text[at] == 13 and text[at + 1] == 10 and last:
                 at += 2

@@ -87,10 +87,10 @@ def prepare(settings: PreparationSettings) -> PreparedData:
         with _locked(place):
             facts = [FileFacts.of(path) for path in inputs]
             manifest = Manifest.read(place.manifest)
-            if manifest is not None and (manifest.flags, manifest.inputs) == (settings.flags(), facts):
-                if manifest.is_finished(place):
-                    manifest.verify(place)
-                    return _described(place, manifest)
+            same = manifest is not None and (manifest.flags, manifest.inputs) == (settings.flags(), facts)
+            if manifest is not None and same and manifest.is_finished(place):
+                manifest.verify(place)
+                return _described(place, manifest)
             return _described(place, _make(settings, place, inputs, facts))
     except OSError as error:
         raise RunError(

@@ -101,13 +101,13 @@ def _scatter(
 
 def write_exactly(descriptor: int, rows: Rows) -> None:
     """Write all bytes of `rows` at the file's position: one call may write less than it is given."""
-    left = memoryview(np.ascontiguousarray(rows)).cast("B")
+    left = np.ascontiguousarray(rows).data.cast("B")
     while left:
         left = left[os.write(descriptor, left) :]
 
 
 def _read_exactly(descriptor: int, rows: Rows, offset: int) -> None:
-    left = memoryview(rows).cast("B")
+    left = rows.data.cast("B")
     while left:
         read = os.preadv(descriptor, [left], offset)
         if read == 0:
