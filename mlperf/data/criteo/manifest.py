@@ -81,13 +81,7 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """Write the manifest whole or not at all."""
-        beside = path.with_name(f".{path.name}.part")
-        with beside.open("w") as file:
-            json.dump(asdict(self), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        sync_folder(path.parent)
+        write_whole(path, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def read(cls, path: Path) -> Manifest | None:
@@ -144,6 +138,17 @@ def read_counts(path: Path) -> tuple[int, ...]:
     if len(counts) != TABLES or min(counts) < 1:
         raise RunError(f"{path}: expected {TABLES} counts of at least 1, found {list(counts)}")
     return counts
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    beside = path.with_name(f".{path.name}.part")
+    with beside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
