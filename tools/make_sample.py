@@ -23,7 +23,7 @@ def main() -> int:
     )
     add = parser.add_argument
     add("--folder", type=Path, default=Path("input"), help="where day_0 ... day_23 go")
-    add("--rows", type=integer(LEAST_ROWS), default=320_000, help="rows of all days together, 230 bytes each")
+    add("--rows", type=integer(LEAST_ROWS), default=240_000, help="rows of all days together, 230 bytes each")
     add("--seed", type=integer(0), default=1, help="of everything in the sample")
     try:
         flags = parser.parse_args()

@@ -24,7 +24,7 @@ FORMAT_VERSION = 1
 LEAST_ROWS = 1000  # fewer make a test split without clicks possible
 
 # The last day, whose first half is the test split, has more rows than the others: AUC needs them.
-_LAST_DAY_SHARE = 1 / 8
+_LAST_DAY_SHARE = 1 / 6
 _BLOCK_ROWS = 1 << 14
 
 
