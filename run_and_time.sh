@@ -12,6 +12,7 @@
 #
 # The status is 0 only if the target was reached and the official checker accepts the log.
 set -euo pipefail
+caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 fail() {
@@ -34,19 +35,25 @@ find_data() { # sets raw_data and prepared_data to prefixes in folder $1, or lea
     fi
 }
 
+from_caller() { # prints path $1 as seen from the folder this script was called in
+    if [[ $1 == /* ]]; then echo "$1"; else echo "$caller/$1"; fi
+}
+
 use_gpu=false
 for flag in "$@"; do
     [[ $flag == --use-gpu ]] && use_gpu=true
 done
 seed=${SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
 [[ $seed =~ ^[0-9]+$ ]] || fail "SEED=$seed: allowed is a whole number from 0 to 4294967295"
-logdir=${LOGDIR:-results}
+logdir=$PWD/results
+[[ -z ${LOGDIR:-} ]] || logdir=$(from_caller "$LOGDIR")
 
 python=$(tools/setup.sh)
 
 if [[ -n ${DATADIR:-} ]]; then
-    [[ -d $DATADIR ]] || fail "DATADIR=$DATADIR: no such folder"
-    find_data "$DATADIR"
+    datadir=$(from_caller "$DATADIR")
+    [[ -d $datadir ]] || fail "DATADIR=$DATADIR: no such folder"
+    find_data "$datadir"
     [[ -n $raw_data$prepared_data ]] || fail "DATADIR=$DATADIR: holds neither day_0 ... day_23 nor a *_train.bin"
     default_config=cpu
 elif compgen -G "input/day_[0-9]*" >/dev/null && [[ ! -e input/sample.json ]]; then
@@ -61,7 +68,11 @@ fi
 [[ $use_gpu == true ]] && default_config=gpu_32768
 
 config=${CONFIG:-$default_config}
-[[ -f $config ]] || config=mlperf/systems/config_$config.sh
+if [[ -f $(from_caller "$config") ]]; then
+    config=$(from_caller "$config")
+else
+    config=mlperf/systems/config_$config.sh
+fi
 [[ -f $config ]] || fail "CONFIG=$CONFIG: neither a file nor one of $(cd mlperf/systems && echo config_*.sh)"
 TRAINER_FLAGS=()
 # shellcheck source=mlperf/systems/config_cpu.sh
@@ -90,26 +101,40 @@ start_text=$(date '+%Y-%m-%d %I:%M:%S %p')
 log=$logdir/dlrm_$(date '+%Y%m%d_%H%M%S')_seed_$seed.log
 echo "seed $seed, configuration $config, page cache dropped: $cache_cleared, compliance log $log"
 
+# In the background, so that this shell hears SIGTERM and Ctrl-C and passes them on: the trainer closes its log.
+exec 3> >(exec tee -i "${log%.log}.console.txt")
+console=$!
+(
+    trap - INT # which a shell ignores in the background
+    exec "$python" dlrm_s_pytorch.py \
+        --arch-sparse-feature-size=128 --arch-mlp-bot=13-512-256-128 --arch-mlp-top=1024-1024-512-256-1 \
+        --arch-interaction-op=dot --loss-function=bce --optimizer=sgd --round-targets=true \
+        --data-generation=dataset --data-set=terabyte --processed-data-file="$prepared_data" \
+        ${raw_data:+--raw-data-file="$raw_data"} --max-ind-range="$MAX_IND_RANGE" \
+        --mlperf-bin-loader --mlperf-bin-shuffle \
+        --mini-batch-size="$BATCH_SIZE" --test-mini-batch-size="$TEST_BATCH_SIZE" --nepochs="$EPOCHS" \
+        --learning-rate="$LEARNING_RATE" --lr-num-warmup-steps="$WARMUP_STEPS" \
+        --lr-decay-start-step="$DECAY_START_STEP" --lr-num-decay-steps="$DECAY_STEPS" \
+        --test-freq="$test_freq" --print-freq="$test_freq" --print-time --numpy-rand-seed="$seed" \
+        --mlperf-logging --mlperf-log-file="$log" --mlperf-auc-threshold="$AUC_TARGET" \
+        --mlperf-cache-cleared="$cache_cleared" --mlperf-platform="$(basename "$config" .sh | sed 's/^config_//')" \
+        ${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} "$@"
+) >&3 2>&3 &
+trainer=$!
+trap 'kill -INT "$trainer" 2>/dev/null' INT
+trap 'kill -TERM "$trainer" 2>/dev/null' TERM
 status=0
-"$python" dlrm_s_pytorch.py \
-    --arch-sparse-feature-size=128 --arch-mlp-bot=13-512-256-128 --arch-mlp-top=1024-1024-512-256-1 \
-    --arch-interaction-op=dot --loss-function=bce --optimizer=sgd --round-targets=true \
-    --data-generation=dataset --data-set=terabyte --processed-data-file="$prepared_data" \
-    ${raw_data:+--raw-data-file="$raw_data"} --max-ind-range="$MAX_IND_RANGE" \
-    --mlperf-bin-loader --mlperf-bin-shuffle \
-    --mini-batch-size="$BATCH_SIZE" --test-mini-batch-size="$TEST_BATCH_SIZE" --nepochs="$EPOCHS" \
-    --learning-rate="$LEARNING_RATE" --lr-num-warmup-steps="$WARMUP_STEPS" \
-    --lr-decay-start-step="$DECAY_START_STEP" --lr-num-decay-steps="$DECAY_STEPS" \
-    --test-freq="$test_freq" --print-freq="$test_freq" --print-time --numpy-rand-seed="$seed" \
-    --mlperf-logging --mlperf-log-file="$log" --mlperf-auc-threshold="$AUC_TARGET" \
-    --mlperf-cache-cleared="$cache_cleared" --mlperf-platform="$(basename "$config" .sh | sed 's/^config_//')" \
-    ${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} "$@" 2>&1 | tee "${log%.log}.console.txt" || status=${PIPESTATUS[0]}
+wait "$trainer" || status=$?
+while kill -0 "$trainer" 2>/dev/null; do # a signal ends the wait, not the trainer
+    status=0
+    wait "$trainer" || status=$?
+done
+exec 3>&-
+wait "$console" || true
 seconds=$(($(date +%s) - start))
 
-if [[ -f $log ]]; then
-    check=0
-    "$python" tools/check_log.py "$log" || check=$?
-    [[ $status -ne 0 ]] || status=$check
-fi
+check=0
+"$python" tools/check_log.py "$log" || check=$?
+[[ $status -ne 0 ]] || status=$check
 echo "RESULT,RECOMMENDATION,$seed,$seconds,$(id -un),$start_text"
 exit "$status"

@@ -18,6 +18,7 @@ from mlperf.data.source import BatchSource
 from mlperf.errors import RunError, UsageError
 from mlperf.evaluation.evaluate import evaluate
 from mlperf.evaluation.metrics import Metrics, binary_metrics
+from mlperf.memory import require_memory
 from mlperf.model.dlrm import Architecture, DLRM_Net
 from mlperf.model.initialization import initialize
 from mlperf.model.loss import Loss
@@ -45,6 +46,8 @@ class Splits:
 def run(settings: Settings) -> Outcome:
     """Train or evaluate as `settings` say. RunError or UsageError if it cannot be done."""
     device = _device(settings)
+    if settings.load_model is not None and not settings.load_model.is_file():
+        raise RunError(f"--load-model={settings.load_model}: no such file")
     if settings.data.generation == "random":
         return _train(settings, device, None)
     prepared = _prepared_data(settings.data, settings.seed)
@@ -71,6 +74,7 @@ def _prepared_data(data: DataSettings, seed: int) -> PreparedData:
         place = data.raw_data_file.parent / names[data.data_set]
     found = open_prepared(place, raw_data_file=data.raw_data_file)
     if found is not None:
+        _check_limit(found, data.max_ind_range)
         return found
     if data.raw_data_file is None:
         raise RunError(f"{place}: no prepared data there, and no --raw-data-file to make it from")
@@ -84,6 +88,15 @@ def _prepared_data(data: DataSettings, seed: int) -> PreparedData:
             seed=seed,
         )
     )
+
+
+def _check_limit(prepared: PreparedData, max_ind_range: int) -> None:
+    """The limit comes before the numbering: data prepared with another one cannot be brought to it any more."""
+    if max_ind_range > 0 and prepared.max_ind_range not in (None, max_ind_range):
+        raise UsageError(
+            f"--max-ind-range={max_ind_range}: {prepared.train} was prepared with {prepared.max_ind_range}; "
+            "allowed is that, or leaving the flag out; to prepare anew, name another --processed-data-file"
+        )
 
 
 def _architecture(settings: Settings, prepared: PreparedData | None) -> Architecture:
@@ -110,14 +123,17 @@ def _table_rows(prepared: PreparedData, max_ind_range: int) -> tuple[int, ...]:
 
 
 def _build_model(settings: Settings, architecture: Architecture, device: torch.device) -> DLRM_Net:
+    needed = 4 * sum(architecture.rows_per_table) * architecture.dimension
+    if settings.training.optimizer == "adagrad" and not settings.inference_only:
+        needed *= 2  # a sum of squares for each weight
+    what = "the embedding tables (--arch-sparse-feature-size, --max-ind-range, --arch-embedding-size)"
+    if device.type == "cpu":
+        require_memory(needed, what)
     try:
         return DLRM_Net(architecture, device)
     except (RuntimeError, MemoryError) as error:
-        gigabytes = 4e-9 * sum(architecture.rows_per_table) * architecture.dimension
-        raise RunError(
-            f"the embedding tables need {gigabytes:.1f} GB on {device}, more than there is: a smaller "
-            f"--arch-sparse-feature-size or --max-ind-range ({str(error).splitlines()[0]})"
-        ) from None
+        reason = str(error).partition("\n")[0]
+        raise RunError(f"{what}: need {needed / 1e9:.1f} GB on {device}: {reason}") from None
 
 
 def _split(settings: Settings, prepared: PreparedData, which: str) -> BinaryFile:
@@ -192,10 +208,9 @@ def _train(settings: Settings, device: torch.device, prepared: PreparedData | No
             listener.data_opened(splits.train.samples, test_samples)
         loop = _make_loop(settings, model, loss, splits, loaded, listeners)
         outcome = loop.run(splits.train)
-    except (RunError, UsageError):
-        raise
     except BaseException as error:
-        outcome = Outcome.FAILED if isinstance(error, Exception) else Outcome.INTERRUPTED
+        if not isinstance(error, Exception):  # Ctrl-C or SIGTERM
+            outcome = Outcome.INTERRUPTED
         raise
     finally:
         for listener in listeners:

@@ -25,10 +25,19 @@ class Terminated(BaseException):
 def main(arguments: Sequence[str]) -> int:
     """Run the program and return its exit status: 0 done, 1 failed, 2 wrong call, 3 target not reached."""
 
-    def terminate(signum: int, frame: FrameType | None) -> None:
-        raise Terminated
+    def stop(signum: int, frame: FrameType | None) -> None:
+        # Once: what is left to do, closing the log, must not be interrupted in its turn.
+        for number in heeded:
+            signal.signal(number, signal.SIG_IGN)
+        raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, terminate)
+    heeded = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    for number in heeded:
+        signal.signal(number, stop)
     try:
         settings = parse(arguments)
         from mlperf.benchmark import run
@@ -123,6 +132,10 @@ def _check_training(flags: argparse.Namespace) -> None:
         ):
             if given:
                 raise UsageError(f"{name}: needs --data-generation=dataset, random data has no test split")
+    if flags.save_model is not None and not flags.save_model.parent.is_dir():
+        raise UsageError(f"--save-model={flags.save_model}: there is no folder {flags.save_model.parent}")
+    if flags.save_model is not None and flags.save_model.is_dir():
+        raise UsageError(f"--save-model={flags.save_model}: a folder; allowed is the name of a file")
     if flags.save_model is not None and not evaluates and not flags.inference_only:
         raise UsageError("--save-model: needs --test-freq, the model is saved when its test metric improves")
     if flags.save_model is not None and flags.test_freq > 0 and flags.test_freq % flags.mlperf_grad_accum_iter:

@@ -35,7 +35,7 @@ def main() -> int:
         print("make_sample.py: interrupted", file=sys.stderr)
         return 130
     print(
-        f"sample in {flags.folder}: {sample.rows:,} rows, seed {sample.seed}, {100 * sample.click_rate:.1f} % clicks; "
+        f"sample in {flags.folder}: {sample.rows:,} rows, seed {sample.seed}, {sample.click_rate:.1%} clicks; "
         f"on its test split the best reachable AUC is {sample.best_auc:.4f}, with the integers alone "
         f"{sample.dense_auc:.4f}"
     )

@@ -63,7 +63,8 @@ def save(
 
 def load_weights(path: Path, model: DLRM_Net) -> dict[str, Any]:
     """Fill `model` from the checkpoint and return the rest of it. RunError if it is another model's."""
-    contents = read_checkpoint(path)
+    weight = model.tables.weight  # memory promised by the system, but not taken until it is filled
+    contents = read_checkpoint(path, model_bytes=weight.nbytes if weight.device.type == "cpu" else 0)
     found = contents.pop("state_dict")
     check_state_dict(found, {name: value.shape for name, value in model.state_dict().items()}, path)
     model.load_state_dict(found)

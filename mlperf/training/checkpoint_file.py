@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 
 from mlperf.errors import RunError
+from mlperf.memory import require_memory
 
 # Older programs stored metrics as NumPy scalars. These are all that is allowed besides tensors and containers;
 # NumPy 1 and 2 pickle them under different module names.
@@ -46,12 +49,13 @@ def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
         beside.unlink(missing_ok=True)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, model_bytes: int = 0) -> dict[str, Any]:
     """Return what a checkpoint holds, tensors on the CPU; nothing in the file is ever run.
 
     A zip archive is memory-mapped: its tensors cost no memory until they are copied into a model. A file in
-    PyTorch's older format is read whole, so it must fit beside the model. RunError, in one line, if the file
-    is missing, truncated, no checkpoint, would run code, or is larger than the memory there is.
+    PyTorch's older format is read whole, so that it must fit beside the model, whose `model_bytes` are not
+    taken yet. RunError, in one line, if the file is missing, truncated, no checkpoint, would run code, or needs
+    more memory than there is.
     """
     try:
         size = path.stat().st_size
@@ -60,51 +64,55 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         is_zip = zipfile.is_zipfile(path)
     except OSError as error:
         raise RunError(f"{path}: no checkpoint can be read: {error.strerror}") from None
-    _check_memory(path, size)
+    require_memory(model_bytes if is_zip else size + model_bytes, str(path))
+    if is_zip and _is_torchscript(path):
+        raise RunError(f"{path}: refused: a TorchScript program, not a checkpoint; loading it could run code")
     try:
-        with torch.serialization.safe_globals(_ALLOWED):
+        with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the file's age: the error, if any, is ours to word
             contents = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
-        raise RunError(_refusal(path, str(error))) from None
+        raise RunError(_refusal(path, is_zip, str(error))) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, TypeError, IndexError) as error:
-        reason = str(error).strip().splitlines()[:1]
-        raise RunError(f"{path}: truncated or no PyTorch checkpoint ({''.join(reason)[:120]})") from None
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+        known = f" ({reason})" if reason and not isinstance(error, KeyError) else ""
+        raise RunError(f"{path}: truncated or no PyTorch checkpoint{known}") from None
     if not isinstance(contents, dict) or not isinstance(contents.get("state_dict"), dict):
         raise RunError(f"{path}: a PyTorch file, but no checkpoint of this benchmark: it has no state_dict")
     return contents
 
 
-def _refusal(path: Path, message: str) -> str:
-    named = re.search(r"(?:GLOBAL|global|class) `?([\w.]+)", message)
-    if named and "." in named[1]:
-        return f"{path}: refused: it asks for {named[1]}, and loading that could run code"
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _refusal(path: Path, is_zip: bool, message: str) -> str:
+    match = re.search(r"(?:GLOBAL|global|class) `?([\w.]+)", message)
+    named = match[1] if match and "." in match[1] else None if is_zip else _first_callable(path)
+    if named is not None:
+        return f"{path}: refused: it asks for {named}, and loading that could run code"
     return f"{path}: truncated or no PyTorch checkpoint"
 
 
-def _check_memory(path: Path, size: int) -> None:
-    """The file's size is what its tensors need in memory, whichever way they are read."""
-    available = available_memory()
-    if available is not None and size > available:
-        raise RunError(f"{path}: needs {size / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available")
-
-
-def available_memory() -> int | None:
-    """Return the bytes of memory this process may still take, None where the system does not say."""
-    found = []
+def _first_callable(path: Path) -> str | None:
+    """Return the first object of a module that a plain pickle names, None if it is no pickle or names none."""
+    strings: list[str] = []
     try:
-        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        found.append(int(fields["MemAvailable"].split()[0]) * 1024)
-    except (OSError, KeyError, ValueError):
+        with path.open("rb") as file:
+            for opcode, argument, _ in pickletools.genops(file):
+                if opcode.name == "GLOBAL":
+                    return str(argument).replace(" ", ".")
+                if opcode.name == "STACK_GLOBAL":
+                    return ".".join(strings[-2:])
+                if isinstance(argument, str):
+                    strings.append(argument)
+    except (OSError, ValueError):
         pass
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        try:
-            found.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
-        except (OSError, ValueError):
-            continue
-    return min(found, default=None)
+    return None
 
 
 def check_state_dict(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Size], path: Path) -> None:

@@ -1,6 +1,6 @@
 """The rows of a made-up click log: integers, ids, and clicks drawn with a known probability.
 
-    probability = sigmoid(bias + dense part + sum over columns of an effect of the id + products of two ids' vectors)
+    probability = sigmoid(bias + dense part + effects of the ids, column by column + products of two ids' vectors)
 
 It ranks samples best: its AUC is the best that any model reaches. The dense part is a function of the integers,
 which are drawn apart from the ids, so that its AUC is the best the integers alone can give. N rows, T = 26.
@@ -27,13 +27,13 @@ DENSE_AUC = 0.65
 _BIAS = -1.6
 
 # Ids per column: those of the MLPerf data (limit 40,000,000), none more than a small sample can show.
-_IDS = np.minimum(
-    40_000,
-    (40_000_000, 39_060, 17_295, 7_424, 20_265, 3, 7_122, 1_543, 63, 40_000_000, 3_067_956, 405_282, 10)
-    + (2_209, 11_938, 155, 4, 976, 14, 40_000_000, 40_000_000, 40_000_000, 590_152, 12_973, 108, 36),
+_CARDINALITIES = (
+    *(40_000_000, 39_060, 17_295, 7_424, 20_265, 3, 7_122, 1_543, 63, 40_000_000, 3_067_956, 405_282, 10),
+    *(2_209, 11_938, 155, 4, 976, 14, 40_000_000, 40_000_000, 40_000_000, 590_152, 12_973, 108, 36),
 )
+_IDS = np.minimum(_CARDINALITIES, 40_000)
 _FIRST_ID = np.concatenate(([0], np.cumsum(_IDS)[:-1]))  # (T,), of each column among all ids
-_POPULARITY_EXPONENT = 1.1  # the r-th most popular id of a column is drawn about r**-1.1 times as often as the first
+_POPULARITY_EXPONENT = 1.1  # the r-th most popular id is drawn about r**-1.1 times as often as the first
 _EMPTY_IDS = np.resize([0.0, 0.03, 0.1], TABLES)
 # Columns of few ids tell more each: a model sees their ids often enough to learn them.
 _EFFECT_SHARES = _IDS**-0.25 / np.linalg.norm(_IDS**-0.25)
@@ -125,11 +125,13 @@ class PlantedSignal:
         """Scale the parts one after the other, twice: each changes the AUC of the other a little."""
         dense, sparse = self._parts(*self._draw_features(_CALIBRATION_ROWS, stream))
         for _ in range(2):
-            scaled = self._id_scale * sparse
-            self._dense_scale = _scale_for(DENSE_AUC, lambda scale: _expected_auc(dense, scale * dense + scaled))
-            scaled = self._dense_scale * dense
+            self._dense_scale = _scale_for(
+                DENSE_AUC,
+                lambda scale: _expected_auc(dense, scale * dense + self._id_scale * sparse),
+            )
             self._id_scale = _scale_for(
-                BEST_AUC, lambda scale: _expected_auc(scaled + scale * sparse, scaled + scale * sparse)
+                BEST_AUC,
+                lambda scale: _expected_auc(both := self._dense_scale * dense + scale * sparse, both),
             )
 
 

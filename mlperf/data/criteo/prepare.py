@@ -87,6 +87,9 @@ def prepare(settings: PreparationSettings) -> PreparedData:
         with _locked(place):
             facts = [FileFacts.of(path) for path in inputs]
             manifest = Manifest.read(place.manifest)
+            foreign = None if manifest is not None else _open_foreign(place, settings.raw_data_file)
+            if foreign is not None:  # another program's work, which is days of it: used, and never overwritten
+                return foreign
             same = manifest is not None and (manifest.flags, manifest.inputs) == (settings.flags(), facts)
             if manifest is not None and same and manifest.is_finished(place):
                 manifest.verify(place)
