@@ -32,9 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
 
     heeded = [
-        number
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(number) is not signal.SIG_IGN
+        number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN
     ]
     for number in heeded:
         signal.signal(number, stop)

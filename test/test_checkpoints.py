@@ -1,0 +1,279 @@
+"""Saving, continuing, evaluating; and files that are not what they should be."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from program import GOLDEN, Finished, golden_flags, run_program
+
+from mlperf import memory
+from mlperf.errors import RunError
+from mlperf.training.checkpoint_file import read_checkpoint, write_checkpoint
+
+GOLDEN_CHECKPOINT = GOLDEN / "terabyte" / "sgd.pt"
+
+# Small enough to run in a second, with every part of the state in play.
+SHAPE = (
+    *("--arch-sparse-feature-size=8", "--arch-mlp-bot=13-16-8", "--arch-mlp-top=16-1", "--loss-function=bce"),
+    *("--data-generation=dataset", "--data-set=terabyte", "--mlperf-bin-loader", "--numpy-rand-seed=7"),
+)
+TRAIN = ("--learning-rate=0.1", "--mini-batch-size=64", "--nepochs=2", "--mlperf-logging", "--test-freq=6")
+
+
+def train(place: Path, cwd: Path, *flags: str) -> Finished:
+    run = run_program(*SHAPE, *TRAIN, f"--processed-data-file={place}", *flags, cwd=cwd)
+    assert run.status == 0, run.stderr
+    return run
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--optimizer=sgd",),
+        ("--optimizer=adagrad", "--print-freq=4"),
+        ("--optimizer=rwsadagrad", "--mlperf-bin-shuffle", "--print-freq=5"),
+        (
+            "--mlperf-grad-accum-iter=3",
+            "--lr-num-warmup-steps=4",
+            "--lr-decay-start-step=5",
+            "--lr-num-decay-steps=9",
+        ),
+        ("--optimizer=rwsadagrad", "--weighted-pooling=learned"),
+        ("--optimizer=adagrad", "--weighted-pooling=learned", "--num-batches=9"),
+    ],
+    ids=" ".join,
+)
+def test_continued_run_prints_what_an_uninterrupted_one_does(
+    flags: tuple[str, ...], terabyte: Path, tmp_path: Path
+) -> None:
+    whole = train(terabyte, tmp_path, *flags, "--save-model=last.pt")
+    lines = whole.stdout.splitlines()
+    saved = torch.load(tmp_path / "last.pt", weights_only=True)
+    where = f"Testing at - {saved['iter']}/{saved['nbatches']} of epoch {saved['epoch']},"
+    # The run that is cut: everything after the first checkpoint is thrown away.
+    cut = run_program(
+        *(*SHAPE, *TRAIN, *flags, f"--processed-data-file={terabyte}", "--save-model=first.pt"),
+        *("--mlperf-auc-threshold=0.01",),
+        cwd=tmp_path,
+    )
+    assert cut.status == 0, cut.stderr
+    continued = train(terabyte, tmp_path, *flags, "--load-model=first.pt", "--save-model=other.pt")
+    first = len(cut.stdout.splitlines())
+    assert 0 < first < len(lines)
+    assert continued.stdout.splitlines()[1:] == lines[first:]
+    assert where in lines
+
+
+def test_checkpoint_has_the_published_format(terabyte: Path, tmp_path: Path) -> None:
+    train(terabyte, tmp_path, "--save-model=own.pt")
+    own = torch.load(tmp_path / "own.pt", weights_only=True)
+    published: dict[str, Any] = torch.load(GOLDEN_CHECKPOINT, weights_only=False)
+    assert set(published) <= set(own)
+    assert list(own["state_dict"]) == [f"emb_l.{table}.weight" for table in range(26)] + [
+        f"{layer}.{kind}" for layer in ("bot_l.0", "bot_l.2", "top_l.0", "top_l.2") for kind in ("weight", "bias")
+    ]
+    assert [path.name for path in tmp_path.glob("*.part")] == []
+
+
+def test_saved_model_is_that_of_the_best_evaluation(terabyte: Path, tmp_path: Path) -> None:
+    run = train(terabyte, tmp_path, "--save-model=own.pt")
+    aucs = [float(line.split(", auc ")[1].split(",")[0]) for line in run.metric_lines]
+    evaluated = run_program(
+        *(*SHAPE, "--mlperf-logging", "--inference-only", "--load-model=own.pt"),
+        f"--processed-data-file={terabyte}",
+        cwd=tmp_path,
+    )
+    assert evaluated.status == 0, evaluated.stderr
+    assert f"auc {max(aucs):.4f}" in evaluated.metric_lines[0]
+
+
+def test_published_checkpoint_is_continued(terabyte: Path, tmp_path: Path) -> None:
+    flags = [flag for flag in golden_flags("sgd", terabyte) if not flag.startswith("--nepochs")]
+    run = run_program(*flags, "--nepochs=3", f"--load-model={GOLDEN_CHECKPOINT}", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    assert run.progress_lines[0].split(",")[0].endswith("of epoch 1") or "of epoch 2" in run.progress_lines[0]
+
+
+def published() -> dict[str, Any]:
+    contents: dict[str, Any] = torch.load(GOLDEN_CHECKPOINT, weights_only=False)
+    return contents
+
+
+class RunsCode:
+    """Unpickled, it would make a file."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.witness),)
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle", "old pickle"])
+def test_file_that_would_run_code_is_refused(kind: str, tmp_path: Path) -> None:
+    contents = {**published(), "train_loss": RunsCode(tmp_path / "witness")}
+    path = tmp_path / "evil.pt"
+    if kind.endswith("pickle"):
+        contents = {"state_dict": {}, "train_loss": contents["train_loss"]}
+        path.write_bytes(pickle.dumps(contents, protocol=0 if kind == "old pickle" else 4))
+    else:
+        torch.save(contents, path, _use_new_zipfile_serialization=kind == "zip")
+    with pytest.raises(RunError, match=r"refused: it asks for .*mkdir") as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "witness").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_program_is_refused(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "program.pt")  # type: ignore[no-untyped-call]
+    with pytest.raises(RunError, match="refused: a TorchScript program"):
+        read_checkpoint(tmp_path / "program.pt")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_truncated_file_is_refused_in_one_line(share: float, legacy: bool, tmp_path: Path) -> None:
+    path = tmp_path / "cut.pt"
+    torch.save(published(), path, _use_new_zipfile_serialization=not legacy)
+    contents = path.read_bytes()
+    path.write_bytes(contents[: int(share * len(contents))])
+    with pytest.raises(RunError, match=r"truncated or no PyTorch checkpoint|empty file") as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("contents", [b"hello\n" * 50, bytes(range(256)) * 20, b"PK\x03\x04" + bytes(100)])
+def test_foreign_file_is_refused_in_one_line(contents: bytes, tmp_path: Path) -> None:
+    (tmp_path / "foreign.pt").write_bytes(contents)
+    with pytest.raises(RunError, match="truncated or no PyTorch checkpoint") as caught:
+        read_checkpoint(tmp_path / "foreign.pt")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("contents", [[1, 2], {"weight": torch.zeros(2)}, {"state_dict": 3}])
+def test_pytorch_file_without_a_state_dict_is_refused(contents: object, tmp_path: Path) -> None:
+    torch.save(contents, tmp_path / "other.pt")
+    with pytest.raises(RunError, match="no state_dict"):
+        read_checkpoint(tmp_path / "other.pt")
+
+
+def test_file_in_the_older_format_evaluates_as_the_newer_does(terabyte: Path, tmp_path: Path) -> None:
+    contents = published()
+    contents["train_loss"] = np.float32(contents["train_loss"])
+    torch.save(contents, tmp_path / "older.pt", _use_new_zipfile_serialization=False)
+    flags = golden_flags("sgd_inference", terabyte)
+    older = run_program(*flags, "--load-model=older.pt", cwd=tmp_path)
+    newer = run_program(*flags, f"--load-model={GOLDEN_CHECKPOINT}", cwd=tmp_path)
+    assert older.status == 0, older.stderr
+    assert older.stdout == newer.stdout
+
+
+def test_nothing_but_metrics_is_printed_when_a_file_in_the_older_format_is_read(
+    terabyte: Path, tmp_path: Path
+) -> None:
+    torch.save(published(), tmp_path / "older.pt", _use_new_zipfile_serialization=False)
+    flags = golden_flags("sgd_inference", terabyte)
+    assert run_program(*flags, "--load-model=older.pt", cwd=tmp_path).stderr == ""
+
+
+def change_table(contents: dict[str, Any]) -> None:
+    contents["state_dict"]["emb_l.3.weight"] = contents["state_dict"]["emb_l.3.weight"][:-1]
+
+
+def change_dimension(contents: dict[str, Any]) -> None:
+    for name, value in contents["state_dict"].items():
+        if name.startswith("emb_l"):
+            contents["state_dict"][name] = value[:, :-1]
+
+
+def drop_layer(contents: dict[str, Any]) -> None:
+    del contents["state_dict"]["top_l.0.weight"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (change_table, ("table 3", "rows in the checkpoint", "--max-ind-range", "--data-sub-sample-rate")),
+        (change_dimension, ("table 0", "dimension", "--arch-sparse-feature-size")),
+        (drop_layer, ("lacks top_l.0.weight", "--arch-mlp-top")),
+    ],
+)
+def test_checkpoint_of_another_model_says_what_differs_and_which_flag(  # type: ignore[no-untyped-def]
+    change, words: tuple[str, ...], terabyte: Path, tmp_path: Path
+) -> None:
+    contents = published()
+    change(contents)
+    torch.save(contents, tmp_path / "other.pt")
+    run = run_program(*golden_flags("sgd_inference", terabyte), "--load-model=other.pt", cwd=tmp_path)
+    assert run.status == 1
+    assert len(run.stderr.splitlines()) == 1
+    for word in words:
+        assert word in run.stderr
+
+
+def test_sizes_of_both_tables_are_named(terabyte: Path, tmp_path: Path) -> None:
+    contents = published()
+    rows = len(contents["state_dict"]["emb_l.3.weight"])
+    change_table(contents)
+    torch.save(contents, tmp_path / "other.pt")
+    run = run_program(*golden_flags("sgd_inference", terabyte), "--load-model=other.pt", cwd=tmp_path)
+    assert f"{rows - 1} rows in the checkpoint and {rows} in the data" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--mini-batch-size=32",), "--mini-batch-size"),
+        (("--optimizer=adagrad",), "--optimizer"),
+        (("--mlperf-bin-shuffle", "--numpy-rand-seed=8"), "--numpy-rand-seed"),
+    ],
+)
+def test_run_that_would_not_continue_the_saved_one_is_refused(
+    flags: tuple[str, ...], words: str, terabyte: Path, tmp_path: Path
+) -> None:
+    train(terabyte, tmp_path, "--save-model=own.pt", "--mlperf-bin-shuffle")
+    run = run_program(
+        *(*SHAPE, *TRAIN, f"--processed-data-file={terabyte}", "--load-model=own.pt", *flags), cwd=tmp_path
+    )
+    assert run.status == 1
+    assert words in run.stderr
+
+
+def test_file_larger_than_the_memory_there_is_is_not_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch.save(published(), tmp_path / "older.pt", _use_new_zipfile_serialization=False)
+    shutil.copy(GOLDEN_CHECKPOINT, tmp_path / "newer.pt")
+    monkeypatch.setattr(memory, "available_memory", lambda: 10_000)
+    with pytest.raises(RunError, match=r"older\.pt: needs .* GB of memory"):
+        read_checkpoint(tmp_path / "older.pt")
+    with pytest.raises(RunError, match=r"newer\.pt: needs .* GB of memory"):
+        read_checkpoint(tmp_path / "newer.pt", model_bytes=20_000)
+    read_checkpoint(tmp_path / "newer.pt", model_bytes=5_000)
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    write_checkpoint(path, {"state_dict": {"a": torch.zeros(3)}})
+    before = path.read_bytes()
+    with pytest.raises(Exception, match=r"pickle|local"):
+        write_checkpoint(path, {"state_dict": {}, "bad": lambda: None})
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_folder_that_is_missing_is_said_before_training(terabyte: Path, tmp_path: Path) -> None:
+    run = run_program(
+        *(*SHAPE, *TRAIN, f"--processed-data-file={terabyte}", "--save-model=none/own.pt"), cwd=tmp_path
+    )
+    assert run.status == 2
+    assert "--save-model=none/own.pt" in run.stderr
+    assert run.stdout == ""

@@ -1,0 +1,216 @@
+"""The compliance log, judged by the official checkers."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from program import ROOT, run_program
+
+from mlperf.compliance.check import check_log, read_events
+from mlperf.compliance.rulesets import EDITIONS
+
+# The benchmark's own architecture on little data, each id of which hints at the label: the target is met fast.
+ARCHITECTURE = (
+    *("--arch-sparse-feature-size=128", "--arch-mlp-bot=13-512-256-128", "--arch-interaction-op=dot"),
+    *("--arch-mlp-top=1024-1024-512-256-1", "--loss-function=bce", "--data-generation=dataset"),
+    *("--data-set=terabyte", "--mlperf-bin-loader", "--mlperf-bin-shuffle", "--mini-batch-size=128"),
+    *("--learning-rate=0.2", "--nepochs=4", "--mlperf-logging", "--mlperf-auc-threshold=0.8025"),
+)
+
+
+@pytest.fixture(scope="module")
+def easy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the place of 4,096 rows as another program would have left them, the label known from the ids."""
+    folder = tmp_path_factory.mktemp("easy")
+    stream = np.random.default_rng(1)
+    for split, count in (("train", 4096), ("test", 512), ("val", 512)):
+        rows = stream.integers(0, 4, (count, 40), dtype=np.int32)
+        rows[:, 0] = stream.integers(0, 2, count)
+        hints = rows[:, :1] ^ (stream.random((count, 26)) < 0.4)
+        rows[:, 14:] = hints + 2 * stream.integers(0, 2, (count, 26))
+        rows.astype("<i4").tofile(folder / f"easy_{split}.bin")
+    np.savez(folder / "easy_fea_count.npz", counts=np.full(26, 4))
+    return folder / "easy"
+
+
+@pytest.fixture(scope="module")
+def log(easy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the log of a run that reached the target."""
+    folder = tmp_path_factory.mktemp("run")
+    run = run_program(*ARCHITECTURE, f"--processed-data-file={easy}", "--mlperf-log-file=run.log", cwd=folder)
+    assert run.status == 0, run.stderr
+    return folder / "run.log"
+
+
+def events(log: Path, *keys: str) -> list[dict[str, Any]]:
+    return [event for event in read_events(log) if not keys or event["key"] in keys]
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_official_checker_accepts_the_log_without_a_warning(edition: str, log: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "mlperf_logging.compliance_checker", "--usage", "training"),
+            *("--ruleset", edition, str(log)),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "SUCCESS" in done.stdout + done.stderr
+    assert "WARNING" not in done.stdout + done.stderr
+
+
+def test_own_check_agrees(log: Path) -> None:
+    assert all(result.passed for result in check_log(log, list(EDITIONS)))
+
+
+def test_events_come_in_the_order_of_a_timed_run(log: Path) -> None:
+    keys = [event["key"] for event in events(log)]
+    order = ("init_start", "init_stop", "run_start", "train_samples", "block_start", "epoch_start", "eval_start")
+    order += ("eval_accuracy", "eval_stop")
+    first = [keys.index(key) for key in order]
+    assert first == sorted(first)
+    assert keys[-3:] == ["epoch_stop", "block_stop", "run_stop"]
+
+
+def test_counts_and_metrics_are_the_real_ones(log: Path) -> None:
+    assert [event["value"] for event in events(log, "train_samples", "eval_samples")] == [4096, 512]
+    values = {event["key"]: event["value"] for event in events(log)}
+    assert values["seed"] == 123
+    assert values["global_batch_size"] == 128
+    assert values["opt_base_learning_rate"] == 0.2
+    assert values["submission_division"] == "closed"
+    assert values["cache_clear"] is False
+    assert events(log, "eval_accuracy")[-1]["value"] >= 0.8025
+
+
+def test_epoch_number_is_one_and_the_share_done(log: Path) -> None:
+    shares = [event["metadata"]["epoch_num"] for event in events(log, "eval_accuracy")]
+    assert shares == pytest.approx([1 + 2 * number / 32 for number in range(1, len(shares) + 1)])
+
+
+def test_every_event_is_one_line_of_json(log: Path) -> None:
+    for line in log.read_text().splitlines():
+        assert line.startswith(":::MLLOG ")
+        json.loads(line.removeprefix(":::MLLOG "))
+
+
+def assert_aborted(log: Path) -> None:
+    stops = events(log, "run_stop")
+    assert [stop["metadata"]["status"] for stop in stops] == ["aborted"]
+    assert not any(result.passed for result in check_log(log, list(EDITIONS)))
+    opened = [event["key"].removesuffix("_start") for event in events(log) if event["key"].endswith("_start")]
+    closed = [event["key"].removesuffix("_stop") for event in events(log) if event["key"].endswith("_stop")]
+    for key in ("block", "epoch", "eval"):
+        assert opened.count(key) == closed.count(key)
+
+
+def test_run_that_misses_the_target_is_aborted(easy: Path, tmp_path: Path) -> None:
+    run = run_program(
+        *(*ARCHITECTURE, f"--processed-data-file={easy}", "--mlperf-auc-threshold=0.9999", "--num-batches=4"),
+        cwd=tmp_path,
+    )
+    assert run.status == 3
+    assert "the target was not reached" in run.stderr
+    assert_aborted(tmp_path / "mlperf_dlrm.log")
+
+
+def test_run_without_a_target_succeeds_only_if_it_meets_the_editions(easy: Path, tmp_path: Path) -> None:
+    flags = [flag for flag in ARCHITECTURE if "threshold" not in flag]
+    run = run_program(*flags, f"--processed-data-file={easy}", "--num-batches=1", "--test-freq=1", cwd=tmp_path)
+    assert run.status == 0
+    assert len(run.metric_lines) == 4
+    assert_aborted(tmp_path / "mlperf_dlrm.log")
+
+
+def test_loss_that_is_not_finite_ends_the_run_and_aborts_the_log(easy: Path, tmp_path: Path) -> None:
+    run = run_program(
+        *(*ARCHITECTURE, f"--processed-data-file={easy}", "--learning-rate=1e30", "--test-freq=100"), cwd=tmp_path
+    )
+    assert run.status == 1
+    assert len(run.stderr.splitlines()) == 1
+    assert "loss is" in run.stderr or "diverged" in run.stderr
+    assert_aborted(tmp_path / "mlperf_dlrm.log")
+
+
+def test_data_that_fails_in_the_run_aborts_the_log(easy: Path, tmp_path: Path) -> None:
+    for path in easy.parent.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    rows = np.fromfile(tmp_path / "easy_train.bin", "<i4").reshape(-1, 40)
+    rows[77, 20] = 4
+    rows.tofile(tmp_path / "easy_train.bin")
+    run = run_program(
+        *(*ARCHITECTURE, f"--processed-data-file={tmp_path}/easy", "--mlperf-auc-threshold=1.0"), cwd=tmp_path
+    )
+    assert run.status == 1
+    assert "easy_train.bin: row 78, column 21: index 4 is not in table 6, which has 4 rows" in run.stderr
+    assert_aborted(tmp_path / "mlperf_dlrm.log")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_run_aborts_its_log(number: signal.Signals, status: int, easy: Path, tmp_path: Path) -> None:
+    flags = (*ARCHITECTURE, f"--processed-data-file={easy}", "--mlperf-auc-threshold=1.0", "--nepochs=10000")
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "dlrm_s_pytorch.py"), *flags],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("Testing"):
+            assert process.poll() is None
+        time.sleep(0.1)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "Traceback" not in stderr
+    assert len(stderr.splitlines()) == 1
+    assert_aborted(tmp_path / "mlperf_dlrm.log")
+
+
+def test_aborted_log_that_met_the_target_does_not_pass(log: Path, tmp_path: Path) -> None:
+    doctored = tmp_path / "doctored.log"
+    doctored.write_text(log.read_text().replace('"status": "success"', '"status": "aborted"'))
+    assert not any(result.passed for result in check_log(doctored, list(EDITIONS)))
+
+
+def test_accuracy_threshold_is_a_share_and_stops_the_run(easy: Path, tmp_path: Path) -> None:
+    flags = [flag for flag in ARCHITECTURE if "threshold" not in flag and "logging" not in flag]
+    run = run_program(
+        *flags, f"--processed-data-file={easy}", "--mlperf-acc-threshold=0.7", "--print-freq=100", cwd=tmp_path
+    )
+    assert run.status == 0
+    accuracies = [float(line.split()[1]) for line in run.metric_lines]
+    assert accuracies[-1] >= 70.0
+    assert all(accuracy < 70.0 for accuracy in accuracies[:-1])
+    assert not (tmp_path / "mlperf_dlrm.log").exists()
+
+
+def test_twenty_evaluations_an_epoch_where_only_a_threshold_is_given(easy: Path, tmp_path: Path) -> None:
+    run = run_program(
+        *(*ARCHITECTURE, f"--processed-data-file={easy}", "--mlperf-auc-threshold=1.0", "--nepochs=1"),
+        "--mini-batch-size=16",  # 256 batches: every 13th, and the last
+        cwd=tmp_path,
+    )
+    assert len(run.metric_lines) == 20
+
+
+def test_log_that_cannot_be_written_is_said_at_once(easy: Path, tmp_path: Path) -> None:
+    run = run_program(
+        *(*ARCHITECTURE, f"--processed-data-file={easy}", "--mlperf-log-file=none/run.log"), cwd=tmp_path
+    )
+    assert run.status in (1, 2)
+    assert "--mlperf-log-file=none/run.log" in run.stderr
+    assert run.stdout == ""

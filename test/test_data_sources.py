@@ -1,0 +1,141 @@
+"""What reaches the model: batches of the binary file and random batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mlperf.data.binary import BinaryFile
+from mlperf.data.random_batches import RandomBatches, RandomDataSettings
+from mlperf.errors import RunError
+
+
+def write_rows(path: Path, rows: int) -> np.ndarray:
+    stream = np.random.default_rng(3)
+    table = stream.integers(0, 50, (rows, 40), dtype=np.int32)
+    table[:, 0] = stream.integers(0, 2, rows)
+    table[:, 14] = np.arange(rows)  # tells the row
+    table.astype("<i4").tofile(path)
+    return table
+
+
+def binary_file(path: Path, rows: int, batch_size: int, **settings: object) -> BinaryFile:
+    sizes = (10_000, *([50] * 25))
+    return BinaryFile(path, rows, batch_size, sizes, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("readers", [1, 4])
+@pytest.mark.parametrize(("rows", "batch_size"), [(10, 4), (12, 4), (3, 5), (1000, 7)])
+def test_batches_hold_every_row_once_in_file_order(
+    rows: int, batch_size: int, readers: int, tmp_path: Path
+) -> None:
+    table = write_rows(tmp_path / "x.bin", rows)
+    source = binary_file(tmp_path / "x.bin", rows, batch_size, readers=readers)
+    batches = list(source.batches(0))
+    assert len(batches) == source.batches_per_epoch == -(-rows // batch_size)
+    assert source.samples == rows
+    assert torch.equal(torch.cat([batch.labels for batch in batches])[:, 0], torch.tensor(table[:, 0]).float())
+    indices = torch.cat([batch.indices for batch in batches], 1)
+    assert torch.equal(indices, torch.tensor(table[:, 14:].T).long())
+    dense = torch.cat([batch.dense for batch in batches])
+    torch.testing.assert_close(dense, torch.tensor(np.log1p(table[:, 1:14]), dtype=torch.float32))
+
+
+def order(source: BinaryFile, epoch: int, first: int = 0) -> list[int]:
+    return [int(batch.indices[0, 0]) for batch in source.batches(epoch, first)]
+
+
+def test_shuffled_batches_come_in_an_order_of_their_seed_and_epoch(tmp_path: Path) -> None:
+    write_rows(tmp_path / "x.bin", 100)
+    source = binary_file(tmp_path / "x.bin", 100, 4, shuffle_seed=1)
+    assert sorted(order(source, 0)) == list(range(0, 100, 4))
+    assert order(source, 0) != sorted(order(source, 0))
+    assert order(source, 0) == order(source, 0)
+    assert order(source, 0) != order(source, 1)
+    assert order(source, 0) != order(binary_file(tmp_path / "x.bin", 100, 4, shuffle_seed=2), 0)
+    assert order(source, 1, first=7) == order(source, 1)[7:]
+
+
+def test_limit_takes_the_first_batches(tmp_path: Path) -> None:
+    write_rows(tmp_path / "x.bin", 100)
+    source = binary_file(tmp_path / "x.bin", 100, 8, limit=3)
+    assert order(source, 0) == [0, 8, 16]
+    assert (source.batches_per_epoch, source.samples) == (3, 24)
+
+
+def test_negative_integers_of_other_programs_are_zero(tmp_path: Path) -> None:
+    table = write_rows(tmp_path / "x.bin", 4)
+    table[2, 1:14] = -5
+    table.astype("<i4").tofile(tmp_path / "x.bin")
+    (batch,) = binary_file(tmp_path / "x.bin", 4, 4).batches(0)
+    assert torch.equal(batch.dense[2], torch.zeros(13))
+
+
+def test_indices_are_taken_modulo_the_limit(tmp_path: Path) -> None:
+    table = write_rows(tmp_path / "x.bin", 20)
+    sizes = tuple([7] * 26)
+    (batch,) = BinaryFile(tmp_path / "x.bin", 20, 20, sizes, max_ind_range=7).batches(0)
+    assert torch.equal(batch.indices, torch.tensor(table[:, 14:].T % 7).long())
+
+
+@pytest.mark.parametrize(("column", "value"), [(14, 10_000), (20, 50), (39, -1), (0, 2), (0, -1)])
+def test_value_out_of_range_is_named(column: int, value: int, tmp_path: Path) -> None:
+    table = write_rows(tmp_path / "x.bin", 20)
+    table[13, column] = value
+    table.astype("<i4").tofile(tmp_path / "x.bin")
+    with pytest.raises(RunError, match=rf"x\.bin: row 14, column {column + 1}: .* {value} "):
+        list(binary_file(tmp_path / "x.bin", 20, 6).batches(0))
+
+
+def sequential_draw(settings: RandomDataSettings, seed: int) -> list[tuple[np.ndarray, list[list[np.ndarray]]]]:
+    """Draw as existing programs do: sample by sample."""
+    stream = np.random.RandomState(seed)
+    batches = []
+    for start in range(0, settings.samples, settings.batch_size):
+        size = min(settings.batch_size, settings.samples - start)
+        dense = stream.rand(size, settings.dense_features).astype(np.float32)
+        tables = []
+        for rows in settings.rows_per_table:
+            samples = []
+            for _ in range(size):
+                count = settings.lookups
+                if not settings.fixed:
+                    count = int(np.round(max(1.0, stream.random_sample(1)[0] * min(rows, settings.lookups))))
+                numbers = stream.random_sample(count)
+                samples.append(np.unique(np.round(numbers * (rows - 1)).astype(np.int64)))
+            tables.append(samples)
+        batches.append((dense, tables))
+    return batches
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("seed", [123, 9])
+def test_random_data_are_the_numbers_of_the_sequential_draw(fixed: bool, seed: int) -> None:
+    settings = RandomDataSettings(23, 5, 3, (40, 3, 1, 200), 10, fixed, round_targets=True)
+    source = RandomBatches(settings, np.random.RandomState(seed))
+    expected = sequential_draw(settings, seed)
+    assert (source.samples, source.batches_per_epoch) == (23, 5)
+    for batch, (dense, tables) in zip(source.batches(0), expected, strict=True):
+        assert np.array_equal(batch.dense.numpy(), dense)
+        flat = [ids for samples in tables for ids in samples]
+        assert np.array_equal(batch.indices.numpy(), np.concatenate(flat))
+        assert batch.offsets is not None
+        starts = np.cumsum([0, *map(len, flat)])[:-1].reshape(4, -1)
+        assert np.array_equal(batch.offsets.numpy(), starts)
+        assert set(batch.labels.flatten().tolist()) <= {0.0, 1.0}
+
+
+def test_targets_come_after_all_inputs_in_the_stream() -> None:
+    settings = RandomDataSettings(6, 2, 4, (4, 3, 2), 10, fixed=True, round_targets=False)
+    stream = np.random.RandomState(1)
+    source = RandomBatches(settings, stream)
+    other = np.random.RandomState(1)
+    for _ in range(3):
+        other.rand(2, 4)
+        other.rand(3 * 2 * 10)
+    for batch in source.batches(0):
+        assert np.array_equal(batch.labels.numpy(), other.rand(2, 1).astype(np.float32))
+    assert stream.rand() == other.rand()

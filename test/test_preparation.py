@@ -1,0 +1,313 @@
+"""Raw text to the binary files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import raw_text
+from program import GOLDEN, ROOT, run_program
+
+from mlperf.data.criteo.manifest import Manifest, Place
+from mlperf.data.criteo.prepare import PreparationSettings, open_prepared, prepare
+from mlperf.errors import RunError
+
+DAYS = [11, 3, 2, 7, *([5] * 19), 9]
+
+
+def read(path: Path) -> npt.NDArray[np.int32]:
+    return np.fromfile(path, "<i4").reshape(-1, 40)
+
+
+def settings(raw: Path, place: Path, **flags: object) -> PreparationSettings:
+    chosen = {"data_set": "terabyte", "randomize": "none", **flags}
+    return PreparationSettings(raw_data_file=raw, processed_data_file=place, **chosen)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("split", ["train", "test", "val"])
+def test_terabyte_files_equal_the_golden_ones(terabyte: Path, split: str) -> None:
+    golden = GOLDEN / "terabyte" / f"terabyte_processed_{split}.bin"
+    assert Path(f"{terabyte}_{split}.bin").read_bytes() == golden.read_bytes()
+
+
+def test_terabyte_counts_equal_the_golden_ones(terabyte: Path) -> None:
+    with np.load(GOLDEN / "terabyte" / "day_fea_count.npz") as golden:
+        assert json.loads(Path(f"{terabyte}.json").read_text())["counts"] == golden["counts"].tolist()
+    with np.load(GOLDEN / "terabyte" / "day_day_count.npz") as golden:
+        assert json.loads(Path(f"{terabyte}.json").read_text())["rows_per_day"] == list(golden["total_per_file"])
+
+
+def test_kaggle_rows_equal_the_golden_ones(kaggle: Path) -> None:
+    rows = np.concatenate([read(Path(f"{kaggle}_{split}.bin")) for split in ("train", "test", "val")])
+    with np.load(GOLDEN / "kaggle" / "kaggleAdDisplayChallenge_processed.npz") as golden:
+        assert np.array_equal(rows[:, 0], golden["y"])
+        assert np.array_equal(rows[:, 1:14], golden["X_int"].clip(min=0))
+        assert np.array_equal(rows[:, 14:], golden["X_cat"])
+        assert json.loads(Path(f"{kaggle}.json").read_text())["counts"] == golden["counts"].tolist()
+
+
+@pytest.mark.parametrize("limit", [-1, 1, 7, 1000, 40_000_000, 2**32 - 1, 2**40])
+def test_any_limit_gives_what_a_plain_preparation_gives(limit: int, tmp_path: Path) -> None:
+    days = raw_text.write_days(tmp_path, DAYS, seed=5)
+    made = prepare(settings(tmp_path / "day", tmp_path / "x", max_ind_range=limit))
+    expected = raw_text.prepare_slowly(days, limit)
+    assert list(made.counts) == expected.counts
+    for path, rows in ((made.train, expected.train), (made.test, expected.test), (made.val, expected.val)):
+        assert np.array_equal(read(path), rows)
+
+
+def test_kaggle_text_is_cut_into_seven_days(tmp_path: Path) -> None:
+    rows = raw_text.random_rows(31, seed=3)  # days of 5, 5, 5, 4, 4, 4, 4
+    (tmp_path / "train.txt").write_bytes(raw_text.text(rows))
+    made = prepare(settings(tmp_path / "train.txt", tmp_path / "x", data_set="kaggle"))
+    assert (made.train_rows, made.test_rows, made.val_rows) == (27, 2, 2)
+    assert np.array_equal(read(made.test), raw_text.prepare_slowly([rows[:27], rows[27:]], -1).test)
+
+
+@pytest.mark.parametrize("name", ["x", "x.npz", "x.bin"])
+def test_three_names_stand_for_the_same_files(name: str, tmp_path: Path) -> None:
+    raw_text.write_days(tmp_path, DAYS, seed=1)
+    prepare(settings(tmp_path / "day", tmp_path / name))
+    made = {path.name for path in tmp_path.iterdir() if path.name.startswith(("x", ".x"))}
+    assert made == {"x_train.bin", "x_test.bin", "x_val.bin", "x.json"}
+
+
+def keyed(rows: npt.NDArray[np.int32]) -> Counter[bytes]:
+    return Counter(row.tobytes() for row in rows)
+
+
+@pytest.mark.parametrize("randomize", ["total", "day"])
+def test_randomized_rows_are_the_same_rows_in_another_order(randomize: str, tmp_path: Path) -> None:
+    days = raw_text.write_days(tmp_path, [200, *([30] * 23)], seed=2)
+    expected = raw_text.prepare_slowly(days, -1)
+    made = prepare(settings(tmp_path / "day", tmp_path / "x", randomize=randomize))
+    found = read(made.train)
+    assert keyed(found) == keyed(expected.train)
+    assert not np.array_equal(found, expected.train)
+    assert np.array_equal(read(made.test), expected.test)
+    if randomize == "day":
+        assert keyed(found[:200]) == keyed(expected.train[:200])
+        assert keyed(found[200:230]) == keyed(expected.train[200:230])
+    else:
+        assert keyed(found[:200]) != keyed(expected.train[:200])
+
+
+def test_total_shuffle_puts_every_row_anywhere(tmp_path: Path) -> None:
+    raw_text.write_days(tmp_path, [2] * 24, seed=2)
+    first = settings(tmp_path / "day", tmp_path / "plain")
+    rows = [row.tobytes() for row in read(prepare(first).train)]
+    position = np.zeros((len(rows), len(rows)))
+    trials = 400
+    for seed in range(trials):
+        made = prepare(settings(tmp_path / "day", tmp_path / "x", randomize="total", seed=seed))
+        for at, row in enumerate(read(made.train)):
+            position[rows.index(row.tobytes()), at] += 1
+    expected = trials / len(rows)
+    chi_squared = ((position - expected) ** 2 / expected).sum()
+    freedom = (len(rows) - 1) ** 2
+    assert abs(chi_squared - freedom) < 5 * np.sqrt(2 * freedom)
+
+
+def test_same_seed_gives_the_same_file_and_another_seed_another(tmp_path: Path) -> None:
+    raw_text.write_days(tmp_path, DAYS, seed=4)
+    made = [
+        prepare(settings(tmp_path / "day", tmp_path / name, randomize="total", seed=seed)).train.read_bytes()
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    assert made[0] == made[1] != made[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "what"),
+    [
+        (lambda fields: fields[:39], "column 39", "too few columns"),
+        (lambda fields: fields[:1], "column 1", "too few columns"),
+        (lambda fields: [*fields, "5"], "column 40", "goes on"),
+        (lambda fields: ["2", *fields[1:]], "column 1", "not a label"),
+        (lambda fields: ["", *fields[1:]], "column 1", "not a label"),
+        (lambda fields: [*fields[:3], "12a", *fields[4:]], "column 4", "not a whole number"),
+        (lambda fields: [*fields[:3], "-", *fields[4:]], "column 4", "not a whole number"),
+        (lambda fields: [*fields[:3], "2147483648", *fields[4:]], "column 4", "does not fit"),
+        (lambda fields: [*fields[:3], "-2147483649", *fields[4:]], "column 4", "does not fit"),
+        (lambda fields: [*fields[:3], "9" * 40, *fields[4:]], "column 4", "does not fit"),
+        (lambda fields: [*fields[:20], "12xy", *fields[21:]], "column 21", "not an id"),
+        (lambda fields: [*fields[:20], "123456789", *fields[21:]], "column 21", "more than 8 digits"),
+    ],
+)
+def test_bad_row_is_named_by_file_row_and_column(change, where: str, what: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    days = raw_text.write_days(tmp_path, DAYS, seed=6)
+    days[3][4] = change(days[3][4])
+    (tmp_path / "day_3").write_bytes(raw_text.text(days[3]))
+    with pytest.raises(RunError) as caught:
+        prepare(settings(tmp_path / "day", tmp_path / "out" / "x"))
+    message = str(caught.value)
+    assert f"{tmp_path / 'day_3'}: row 5, {where}: " in message
+    assert what in message
+    assert "\n" not in message
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_extremes_of_32_bits_are_allowed(tmp_path: Path) -> None:
+    days = raw_text.write_days(tmp_path, DAYS, seed=6)
+    days[0][0][1:4] = ["2147483647", "-2147483648", "-0"]
+    days[0][0][14:16] = ["ffffffff", "FFFFFFFF"]
+    (tmp_path / "day_0").write_bytes(raw_text.text(days[0]))
+    made = prepare(settings(tmp_path / "day", tmp_path / "x"))
+    assert np.array_equal(read(made.train), raw_text.prepare_slowly(days, -1).train)
+
+
+def test_windows_line_ends_and_a_missing_last_one_just_work(tmp_path: Path) -> None:
+    days = raw_text.write_days(tmp_path, DAYS, seed=7)
+    (tmp_path / "day_1").write_bytes(raw_text.text(days[1], "\r\n"))
+    (tmp_path / "day_2").write_bytes(raw_text.text(days[2]).removesuffix(b"\n"))
+    (tmp_path / "day_23").write_bytes(raw_text.text(days[23], "\r\n").removesuffix(b"\r\n"))
+    made = prepare(settings(tmp_path / "day", tmp_path / "x"))
+    expected = raw_text.prepare_slowly(days, -1)
+    assert np.array_equal(read(made.train), expected.train)
+    assert np.array_equal(read(made.val), expected.val)
+
+
+def test_last_row_ending_in_an_empty_id_without_newline_just_works(tmp_path: Path) -> None:
+    days = raw_text.write_days(tmp_path, DAYS, seed=7)
+    days[23][-1][39] = ""
+    (tmp_path / "day_23").write_bytes(raw_text.text(days[23]).removesuffix(b"\n"))
+    made = prepare(settings(tmp_path / "day", tmp_path / "x"))
+    assert np.array_equal(read(made.val), raw_text.prepare_slowly(days, -1).val)
+
+
+@pytest.mark.parametrize("breaking", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_missing_or_empty_day_is_named(breaking, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    raw_text.write_days(tmp_path, DAYS, seed=7)
+    breaking(tmp_path / "day_17")
+    run = run_program(
+        *("--data-set=terabyte", f"--raw-data-file={tmp_path}/day", f"--processed-data-file={tmp_path}/x"),
+        program="tools/prepare_criteo.py",
+        cwd=tmp_path,
+    )
+    assert run.status == 1
+    assert f"{tmp_path}/day_17: " in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_prepared_data_is_taken_as_it_is_until_flags_or_inputs_change(tmp_path: Path) -> None:
+    raw_text.write_days(tmp_path, DAYS, seed=8)
+    wanted = settings(tmp_path / "day", tmp_path / "x")
+    first = prepare(wanted).train.stat().st_mtime_ns
+    assert prepare(wanted).train.stat().st_mtime_ns == first
+    assert prepare(settings(tmp_path / "day", tmp_path / "x", max_ind_range=5)).train.stat().st_mtime_ns != first
+    before = prepare(wanted).train.read_bytes()
+    raw_text.write_days(tmp_path, DAYS, seed=9)
+    assert prepare(wanted).train.read_bytes() != before
+
+
+@pytest.mark.parametrize("split", ["train", "test", "val"])
+@pytest.mark.parametrize("how", ["shorter", "other bytes"])
+def test_file_that_is_not_what_its_manifest_says_is_refused(
+    split: str, how: str, terabyte: Path, tmp_path: Path
+) -> None:
+    for path in terabyte.parent.iterdir():
+        shutil.copy2(path, tmp_path)
+    damaged = tmp_path / f"processed_{split}.bin"
+    contents = damaged.read_bytes()
+    damaged.write_bytes(contents[:-160] if how == "shorter" else contents[:-1] + bytes([contents[-1] ^ 1]))
+    with pytest.raises(RunError, match=str(damaged)):
+        open_prepared(tmp_path / "processed")
+
+
+def test_copied_files_are_the_same_files(terabyte: Path, tmp_path: Path) -> None:
+    for path in terabyte.parent.iterdir():
+        shutil.copy(path, tmp_path)
+        os.utime(tmp_path / path.name, ns=(1, 1))
+    assert open_prepared(tmp_path / "processed") is not None
+
+
+def test_manifest_without_its_files_is_not_prepared_data(terabyte: Path, tmp_path: Path) -> None:
+    shutil.copy(f"{terabyte}.json", tmp_path)
+    with pytest.raises(RunError, match=r"processed_train\.bin"):
+        open_prepared(tmp_path / "processed")
+
+
+def test_damaged_manifest_is_refused(terabyte: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(Path(f"{terabyte}.json").read_text()[:100])
+    with pytest.raises(RunError, match="damaged manifest"):
+        Manifest.read(Place.named(tmp_path / "x").manifest)
+
+
+def test_files_of_another_program_are_taken_and_never_overwritten(tmp_path: Path) -> None:
+    for path in (GOLDEN / "terabyte").glob("*.bin"):
+        shutil.copy(path, tmp_path)
+    shutil.copy(GOLDEN / "terabyte" / "day_fea_count.npz", tmp_path)
+    place = tmp_path / "terabyte_processed"
+    made = open_prepared(place)
+    assert made is not None
+    with np.load(GOLDEN / "terabyte" / "day_fea_count.npz") as golden:
+        assert list(made.counts) == golden["counts"].tolist()
+    before = made.train.stat().st_mtime_ns
+    assert prepare(settings(GOLDEN / "terabyte" / "day", place)).train.stat().st_mtime_ns == before
+
+
+def test_second_preparation_of_one_place_stops(tmp_path: Path) -> None:
+    raw_text.write_days(tmp_path, DAYS, seed=8)
+    script = (
+        "import fcntl, pathlib, sys\n"
+        "from mlperf.data.criteo.prepare import _locked\n"
+        "from mlperf.data.criteo.manifest import Place\n"
+        "with _locked(Place.named(pathlib.Path(sys.argv[1]))):\n"
+        "    print('locked', flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "x")],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(RunError, match="another preparation"):
+            prepare(settings(tmp_path / "day", tmp_path / "x"))
+        other.communicate("")
+    prepare(settings(tmp_path / "day", tmp_path / "x"))
+
+
+def test_preparation_does_not_import_torch(tmp_path: Path) -> None:
+    script = (
+        "import sys, runpy\n"
+        f"sys.argv = ['prepare_criteo.py', '--data-set=terabyte', '--raw-data-file={GOLDEN}/terabyte/day', "
+        f"'--processed-data-file={tmp_path}/x']\n"
+        "try:\n    runpy.run_path('tools/prepare_criteo.py', run_name='__main__')\n"
+        "except SystemExit as stop:\n    assert stop.code == 0, stop.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x_train.bin").exists()
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
+    """The same ids in four times as many rows; buckets made small, so that both runs fill several."""
+    rows = raw_text.text(raw_text.random_rows(2000, seed=1))
+    peaks = []
+    for times in (150, 600):
+        for day in range(24):
+            (tmp_path / f"day_{day}").write_bytes(rows * (times if day == 0 else 1))
+        script = (
+            "import pathlib, re\n"
+            "from mlperf.data.criteo import prepare, shuffle\n"
+            "shuffle._BUCKET_BYTES = 4 << 20\n"
+            f"raw, place = pathlib.Path('{tmp_path}/day'), pathlib.Path('{tmp_path}/x{times}')\n"
+            "prepare.prepare(prepare.PreparationSettings('terabyte', raw, place))\n"
+            "print(re.search('VmHWM:\\s*(\\d+)', pathlib.Path('/proc/self/status').read_text())[1])\n"
+        )
+        done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout) * 1024)
+    more_bytes = 450 * len(rows)
+    assert peaks[1] - peaks[0] < 0.1 * more_bytes, peaks

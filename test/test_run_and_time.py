@@ -1,0 +1,211 @@
+"""The benchmark's one command, in a copy of the repository, with the environment the tests run in."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from program import ROOT, Finished
+
+from mlperf.compliance.check import check_log, read_events
+from mlperf.compliance.rulesets import EDITIONS
+from mlperf.data.criteo.prepare import PreparationSettings, prepare
+from mlperf.data.criteo.sample import SampleSettings, make_sample
+
+PARTS = ("dlrm_s_pytorch.py", "mlperf", "bench", "tools", "run_and_time.sh", "requirements.txt", "pyproject.toml")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the repository without data and results."""
+    folder = tmp_path_factory.mktemp("clone")
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / part)
+        else:
+            shutil.copy(ROOT / part, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a prepared binary file and no raw data: 19,167 rows to train on."""
+    raw, folder = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("small")
+    make_sample(SampleSettings(raw, rows=23_000, seed=1))
+    prepare(PreparationSettings("terabyte", raw / "day", folder / "mine", max_ind_range=40_000_000))
+    return folder
+
+
+def run_and_time(
+    clone: Path, *flags: str, cwd: Path | None = None, script: str = "run_and_time.sh", **variables: str
+) -> Finished:
+    done = subprocess.run(
+        [str(clone / script), *flags],
+        cwd=cwd or clone,
+        env={"PATH": "/usr/bin:/bin", "DLRM_PYTHON": sys.executable, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def result(run: Finished) -> list[str]:
+    """Return the fields of the last line."""
+    return run.stdout.splitlines()[-1].split(",")
+
+
+def test_one_command_makes_a_sample_trains_to_the_target_and_passes_the_check(clone: Path) -> None:
+    run = run_and_time(clone, SEED="11")
+    assert run.status == 0, run.stdout + run.stderr
+    tag, benchmark, seed, seconds, user, started = result(run)
+    assert (tag, benchmark, seed, user) == ("RESULT", "RECOMMENDATION", "11", getpass.getuser())
+    assert 0 < int(seconds) < 600
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [AP]M", started)
+    sample = json.loads((clone / "input" / "sample.json").read_text())
+    assert f"best reachable AUC is {sample['best_auc']:.4f}" in run.stdout
+    (log,) = (clone / "results").glob("*.log")
+    assert all(found.passed for found in check_log(log, list(EDITIONS)))
+    evaluations = [event for event in read_events(log) if event["key"] == "eval_accuracy"]
+    assert evaluations[-1]["value"] >= 0.8025
+    assert all(event["value"] < 0.8025 for event in evaluations[:-1])
+    assert evaluations[-1]["metadata"]["epoch_num"] > 1.5
+    assert (log.with_suffix(".console.txt")).read_text() in run.stdout
+
+
+def test_prepared_data_alone_is_enough_and_missing_the_target_is_status_3(
+    clone: Path, small: Path, tmp_path: Path
+) -> None:
+    run = run_and_time(
+        clone, "--nepochs=1", cwd=tmp_path, DATADIR=str(small), LOGDIR="logs", CONFIG="sample", SEED="3"
+    )
+    assert run.status == 3, run.stderr
+    (log,) = (tmp_path / "logs").glob("*.log")
+    values = {event["key"]: event for event in read_events(log)}
+    assert values["seed"]["value"] == 3
+    assert values["train_samples"]["value"] == 19167
+    assert values["run_stop"]["metadata"]["status"] == "aborted"
+    assert run.stdout.count("auc") == 2 * 19  # 38 batches, every second of them
+    assert result(run)[:3] == ["RESULT", "RECOMMENDATION", "3"]
+
+
+def test_seed_is_drawn_and_logged_where_none_is_given(clone: Path, small: Path, tmp_path: Path) -> None:
+    seeds = set()
+    for number in range(2):
+        logs = tmp_path / str(number)
+        flags = ("--num-batches=1", "--nepochs=1")
+        run = run_and_time(clone, *flags, DATADIR=str(small), LOGDIR=str(logs), CONFIG="sample")
+        (log,) = logs.glob("*.log")
+        logged = next(event["value"] for event in read_events(log) if event["key"] == "seed")
+        assert result(run)[2] == str(logged)
+        seeds.add(logged)
+    assert len(seeds) == 2
+
+
+def test_old_place_is_the_same_command(clone: Path, small: Path, tmp_path: Path) -> None:
+    run = run_and_time(
+        *(clone, "--num-batches=1", "--nepochs=1"),
+        script="bench/run_and_time.sh",
+        **{"DATADIR": str(small), "LOGDIR": str(tmp_path), "CONFIG": "sample", "SEED": "8"},
+    )
+    assert run.status == 3
+    assert result(run)[:3] == ["RESULT", "RECOMMENDATION", "8"]
+
+
+def test_foreign_data_without_a_target_in_reach_still_ends_with_a_result_line(
+    clone: Path, small: Path, tmp_path: Path
+) -> None:
+    """A failing trainer: status 1, the line is there all the same."""
+    for path in small.iterdir():
+        shutil.copy2(path, tmp_path)
+    train = tmp_path / "mine_train.bin"
+    train.write_bytes(train.read_bytes()[:-160])
+    run = run_and_time(clone, DATADIR=str(tmp_path), LOGDIR=str(tmp_path / "logs"), CONFIG="sample", SEED="1")
+    assert run.status == 1
+    assert "mine_train.bin" in run.stdout
+    assert result(run)[0] == "RESULT"
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"DATADIR": "no/such/folder"},
+        {"DATADIR": "mlperf"},
+        {"SEED": "-1"},
+        {"SEED": "seven"},
+        {"CONFIG": "no_such_system"},
+    ],
+    ids=str,
+)
+def test_wrong_variable_is_named_with_status_2(variables: dict[str, str], clone: Path, small: Path) -> None:
+    run = run_and_time(clone, **{"DATADIR": str(small), **variables})
+    ((name, value),) = variables.items()
+    assert run.status == 2
+    assert f"{name}={value}" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_is_passed_on_and_the_log_closed(
+    number: signal.Signals, status: int, clone: Path, small: Path, tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        [str(clone / "run_and_time.sh"), "--nepochs=1000"],
+        env={
+            **{"PATH": "/usr/bin:/bin", "DLRM_PYTHON": sys.executable, "DATADIR": str(small)},
+            **{"LOGDIR": str(tmp_path), "CONFIG": "sample"},
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("Testing"):
+            assert process.poll() is None
+        time.sleep(0.1)
+        process.send_signal(number)
+        stdout, _ = process.communicate(timeout=120)
+    assert process.returncode == status
+    assert stdout.splitlines()[-1].startswith("RESULT,RECOMMENDATION,")
+    (log,) = tmp_path.glob("*.log")
+    assert [e["metadata"]["status"] for e in read_events(log) if e["key"] == "run_stop"] == ["aborted"]
+
+
+@pytest.mark.parametrize("name", ["gpu_32768", "gpu_55296", "gpu_71680"])
+def test_gpu_configurations_are_the_reference_convergence_points(name: str) -> None:
+    points = {
+        "gpu_32768": {"LEARNING_RATE": "18", "WARMUP_STEPS": "8000", "DECAY_START_STEP": "70000"}
+        | {"DECAY_STEPS": "30000", "BATCH_SIZE": "32768"},
+        "gpu_55296": {"LEARNING_RATE": "24", "WARMUP_STEPS": "2750", "DECAY_START_STEP": "49315"}
+        | {"DECAY_STEPS": "27772", "BATCH_SIZE": "55296"},
+        "gpu_71680": {"LEARNING_RATE": "26", "WARMUP_STEPS": "2500", "DECAY_START_STEP": "46821"}
+        | {"DECAY_STEPS": "15406", "BATCH_SIZE": "71680"},
+    }[name]
+    lines = (ROOT / "mlperf" / "systems" / f"config_{name}.sh").read_text().splitlines()
+    found = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    assert {key: found[key].removesuffix(".0") for key in points} == points
+
+
+def test_setup_uses_the_environment_it_is_given() -> None:
+    def setup(python: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(ROOT / "tools" / "setup.sh")],
+            env={"PATH": "/usr/bin:/bin", "DLRM_PYTHON": python},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert setup(sys.executable).stdout == f"{sys.executable}\n"
+    missing = setup("/no/such/python")
+    assert missing.returncode != 0
+    assert "DLRM_PYTHON=/no/such/python" in missing.stderr

@@ -1,0 +1,112 @@
+"""The made-up sample: its layout, and whether what it says of itself is true."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from program import run_program
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import roc_auc_score
+
+from mlperf.data.criteo.prepare import PreparationSettings, prepare
+from mlperf.data.criteo.sample import Sample, SampleSettings, make_sample
+from mlperf.errors import RunError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a sample of 48,000 rows."""
+    place = tmp_path_factory.mktemp("sample")
+    make_sample(SampleSettings(place, rows=48_000, seed=5))
+    return place
+
+
+def fields(folder: Path) -> np.ndarray:
+    lines = [line for day in range(24) for line in (folder / f"day_{day}").read_text().splitlines()]
+    return np.array([line.split("\t") for line in lines])
+
+
+def test_text_has_the_real_layout(folder: Path) -> None:
+    table = fields(folder)
+    assert table.shape == (48_000, 40)
+    integers, ids = table[:, 1:14], table[:, 14:]
+    assert set(table[:, 0]) == {"0", "1"}
+    assert (integers == "").mean() > 0.1
+    assert np.char.startswith(integers, "-").sum() > 100
+    assert 0.01 < (ids == "").mean() < 0.1
+    assert set(np.char.str_len(ids).ravel()) == {0, 8}
+    known = np.array([int(value, 16) for value in np.unique(ids[ids != ""])])
+    for bit in range(32):
+        assert 0.4 < (known >> bit & 1).mean() < 0.6
+    _, counts = np.unique(ids[:, 0], return_counts=True)
+    assert np.sort(counts)[-len(counts) // 100 :].sum() > 0.3 * len(ids)  # 1 % of the ids, 30 % of the rows
+
+
+def test_every_column_has_its_own_ids(folder: Path) -> None:
+    ids = fields(folder)[:, 14:]
+    seen: set[str] = set()
+    for column in ids.T:
+        column_ids = set(column) - {""}
+        assert not seen & column_ids
+        seen |= column_ids
+
+
+def test_what_it_says_of_itself_lies_in_the_promised_range(folder: Path) -> None:
+    said = json.loads((folder / "sample.json").read_text())
+    assert 0.83 <= said["best_auc"] <= 0.88
+    assert 0.60 <= said["dense_auc"] <= 0.70
+
+
+@pytest.mark.parametrize("seed", range(10, 13))
+def test_every_seed_keeps_the_promise(seed: int, tmp_path: Path) -> None:
+    said = make_sample(SampleSettings(tmp_path, rows=240_000, seed=seed))
+    assert 0.83 <= said.best_auc <= 0.88
+    assert said.dense_auc <= 0.70
+
+
+def test_boosted_trees_on_the_integers_find_what_is_said_and_no_more(folder: Path, tmp_path: Path) -> None:
+    said = json.loads((folder / "sample.json").read_text())
+    made = prepare(PreparationSettings("terabyte", folder / "day", tmp_path / "x", randomize="none"))
+    train, test = (np.fromfile(path, "<i4").reshape(-1, 40) for path in (made.train, made.test))
+    trees = HistGradientBoostingClassifier(max_iter=100, random_state=0).fit(train[:, 1:14], train[:, 0])
+    auc = roc_auc_score(test[:, 0], trees.predict_proba(test[:, 1:14])[:, 1])
+    assert said["dense_auc"] - 0.03 < auc < said["dense_auc"] + 0.01
+
+
+def test_same_seed_gives_the_same_text_and_is_made_once(folder: Path, tmp_path: Path) -> None:
+    wanted = SampleSettings(tmp_path, rows=48_000, seed=5)
+    said = make_sample(wanted)
+    assert all((tmp_path / name).read_bytes() == (folder / name).read_bytes() for name in said.files)
+    before = (tmp_path / "day_0").stat().st_mtime_ns
+    assert make_sample(wanted) == said
+    assert (tmp_path / "day_0").stat().st_mtime_ns == before
+
+
+def test_other_seed_replaces_the_sample_and_a_missing_day_is_made_again(tmp_path: Path) -> None:
+    first = make_sample(SampleSettings(tmp_path, rows=2000, seed=1))
+    day = (tmp_path / "day_3").read_bytes()
+    (tmp_path / "day_3").unlink()
+    assert make_sample(SampleSettings(tmp_path, rows=2000, seed=1)) == first
+    assert (tmp_path / "day_3").read_bytes() == day
+    make_sample(SampleSettings(tmp_path, rows=2000, seed=2))
+    assert (tmp_path / "day_3").read_bytes() != day
+
+
+def test_days_of_somebody_else_are_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "day_3").write_text("mine")
+    with pytest.raises(RunError, match="day_3: not of a sample"):
+        make_sample(SampleSettings(tmp_path, rows=2000, seed=1))
+    assert [path.name for path in tmp_path.iterdir()] == ["day_3"]
+    assert (tmp_path / "day_3").read_text() == "mine"
+
+
+def test_tool_prints_the_best_reachable_auc(tmp_path: Path) -> None:
+    run = run_program("--folder=x", "--rows=2000", program="tools/make_sample.py", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    said = Sample(**json.loads((tmp_path / "x" / "sample.json").read_text()))
+    assert f"best reachable AUC is {said.best_auc:.4f}" in run.stdout
+    assert f"integers alone {said.dense_auc:.4f}" in run.stdout
+    assert run_program("--rows=3", program="tools/make_sample.py", cwd=tmp_path).status == 2

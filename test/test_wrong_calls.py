@@ -1,0 +1,161 @@
+"""Wrong calls: status 2 and one line that names the flag, its value and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from program import GOLDEN, run_program
+
+from mlperf.cli import parse
+from mlperf.errors import UsageError
+
+DATASET = "--data-generation=dataset --processed-data-file=x --arch-mlp-bot=13-2"
+WRONG = [
+    ("--mini-batch-size=0", "--mini-batch-size"),
+    ("--mini-batch-size=two", "--mini-batch-size"),
+    ("--test-mini-batch-size=0", "--test-mini-batch-size"),
+    ("--nepochs=0", "--nepochs"),
+    ("--learning-rate=nan", "--learning-rate"),
+    ("--learning-rate=-1", "--learning-rate"),
+    ("--learning-rate=inf", "--learning-rate"),
+    ("--arch-sparse-feature-size=0", "--arch-sparse-feature-size"),
+    ("--arch-embedding-size=4-0-2", "--arch-embedding-size"),
+    ("--arch-embedding-size=4--2", "--arch-embedding-size"),
+    ("--arch-mlp-bot=4-3-5", "--arch-mlp-bot"),
+    ("--arch-mlp-bot=2", "--arch-mlp-bot"),
+    ("--arch-mlp-top=4-2", "--arch-mlp-top"),
+    ("--arch-interaction-op=mul", "--arch-interaction-op"),
+    ("--arch-interaction-op=cat --arch-interaction-itself", "--arch-interaction-itself"),
+    ("--activation-function=gelu", "--activation-function"),
+    ("--loss-function=hinge", "--loss-function"),
+    ("--loss-weights=1-2", "--loss-weights"),
+    ("--loss-function=wbce --loss-weights=1-2-3", "--loss-weights"),
+    ("--loss-function=wbce --loss-weights=1-x", "--loss-weights"),
+    ("--loss-threshold=0.5", "--loss-threshold"),
+    ("--loss-threshold=-0.1", "--loss-threshold"),
+    ("--round-targets=maybe", "--round-targets"),
+    ("--data-generation=internal", "--data-generation"),
+    ("--data-size=0", "--data-size"),
+    ("--num-batches=-1", "--num-batches"),
+    ("--num-indices-per-lookup=0", "--num-indices-per-lookup"),
+    ("--optimizer=adam", "--optimizer"),
+    ("--lr-num-warmup-steps=-1", "--lr-num-warmup-steps"),
+    ("--lr-num-warmup-steps=5 --lr-decay-start-step=3 --lr-num-decay-steps=9", "--lr-decay-start-step"),
+    ("--mlperf-grad-accum-iter=0", "--mlperf-grad-accum-iter"),
+    ("--numpy-rand-seed=-1", "--numpy-rand-seed"),
+    ("--numpy-rand-seed=4294967296", "--numpy-rand-seed"),
+    ("--print-freq=0", "--print-freq"),
+    ("--test-freq=0", "--test-freq"),
+    ("--test-freq=5", "--test-freq"),
+    ("--inference-only", "--inference-only"),
+    ("--mlperf-auc-threshold=80.25", "--mlperf-auc-threshold"),
+    ("--mlperf-acc-threshold=75", "--mlperf-acc-threshold"),
+    ("--mlperf-auc-threshold=0.8", "--mlperf-auc-threshold"),
+    ("--processed-data-file=x", "--processed-data-file"),
+    ("--data-generation=dataset", "--raw-data-file"),
+    (f"{DATASET} --arch-mlp-bot=12-2", "--arch-mlp-bot"),
+    (f"{DATASET} --max-ind-range=0", "--max-ind-range"),
+    (f"{DATASET} --data-sub-sample-rate=1", "--data-sub-sample-rate"),
+    (f"{DATASET} --data-randomize=week", "--data-randomize"),
+    (f"{DATASET} --data-set=avazu", "--data-set"),
+    (f"{DATASET} --save-model=x.pt", "--save-model"),
+    (f"{DATASET} --save-model=x.pt --test-freq=5 --mlperf-grad-accum-iter=2", "--test-freq"),
+    ("--no-such-flag=1", "--no-such-flag"),
+    ("--mini-batch=2", "--mini-batch"),
+    ("surplus", "surplus"),
+]
+
+
+@pytest.mark.parametrize(("flags", "named"), WRONG)
+def test_wrong_call_is_refused_in_one_line_that_names_the_flag(flags: str, named: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(flags.split())
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--data-generation=synthetic",
+        "--rand-data-dist=gaussian",
+        "--qr-flag",
+        "--md-flag",
+        "--save-onnx",
+        "--quantize-mlp-with-bit=8",
+        "--debug-mode",
+        "--enable-profiling",
+    ],
+)
+def test_what_is_not_available_yet_says_so(flags: str) -> None:
+    with pytest.raises(UsageError, match="not available yet"):
+        parse(flags.split())
+
+
+def test_status_is_two_and_nothing_is_printed_but_the_line(tmp_path: Path) -> None:
+    run = run_program("--mini-batch-size=0", cwd=tmp_path)
+    assert (run.status, run.stdout) == (2, "")
+    assert len(run.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["true", "True", "1", "yes", "YES", None])
+def test_boolean_flags_take_words_and_stand_alone(text: str | None) -> None:
+    flag = "--round-targets" if text is None else f"--round-targets={text}"
+    assert parse([flag]).data.round_targets is True
+    assert parse(["--round-targets=no"]).data.round_targets is False
+
+
+def test_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    run = run_program("--use-gpu", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert run.status == 2
+    assert "--use-gpu" in run.stderr
+
+
+def test_more_than_one_process_is_refused(tmp_path: Path) -> None:
+    run = run_program(cwd=tmp_path, WORLD_SIZE="2")
+    assert run.status == 2
+    assert "WORLD_SIZE=2" in run.stderr
+
+
+@pytest.mark.parametrize("which", ["--raw-data-file", "--processed-data-file", "--load-model"])
+def test_missing_file_is_named(which: str, terabyte: Path, tmp_path: Path) -> None:
+    flags = [f"{which}={tmp_path}/none"]
+    if which == "--load-model":
+        flags += [f"--processed-data-file={terabyte}", "--inference-only"]
+    run = run_program(
+        *("--data-generation=dataset", "--data-set=terabyte", "--arch-mlp-bot=13-2", *flags), cwd=tmp_path
+    )
+    assert run.status == 1
+    assert f"{tmp_path}/none" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_another_index_limit_than_the_data_was_prepared_with_is_refused(terabyte: Path, tmp_path: Path) -> None:
+    run = run_program(
+        *("--data-generation=dataset", "--data-set=terabyte", "--arch-mlp-bot=13-2", "--max-ind-range=100"),
+        f"--processed-data-file={terabyte}",
+        cwd=tmp_path,
+    )
+    assert run.status == 2
+    assert "--max-ind-range=100" in run.stderr
+    assert "40000000" in run.stderr
+
+
+def test_tables_larger_than_memory_are_refused(tmp_path: Path) -> None:
+    run = run_program("--arch-embedding-size=900000000000-3-2", cwd=tmp_path)
+    assert run.status == 1
+    assert "GB" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_trainer_prepares_what_is_missing(tmp_path: Path) -> None:
+    run = run_program(
+        *("--data-generation=dataset", "--data-set=terabyte", "--arch-mlp-bot=13-2", "--num-batches=3"),
+        *(f"--raw-data-file={GOLDEN}/terabyte/day", f"--processed-data-file={tmp_path}/x.npz"),
+        "--test-freq=2",
+        cwd=tmp_path,
+    )
+    assert run.status == 0, run.stderr
+    assert (tmp_path / "x.json").exists()
+    assert len(run.losses) == 3
