@@ -1,0 +1,56 @@
+"""Time the test metrics against scikit-learn on the same scores: python bench/measure_auc.py [--scores N]."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from mlperf.evaluation.metrics import binary_metrics
+
+
+def main() -> None:
+    """Print the median seconds of both, their ratio and the difference of the AUCs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scores", type=int, default=10_000_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    flags = parser.parse_args()
+    stream = np.random.default_rng(1)
+    scores = stream.beta(1, 20, flags.scores).astype(np.float32)
+    labels = (stream.random(flags.scores) < scores).astype(np.float32)
+    on_host = (torch.from_numpy(scores), torch.from_numpy(labels))
+    binary_metrics(*on_host)  # compiles
+    theirs, their_auc = timed(lambda: float(roc_auc_score(labels, scores)), flags.repeats)
+    print(f"{flags.scores:,} scores, median of {flags.repeats}")
+    print(f"{'':28}{'seconds':>10}{'ratio':>8}{'AUC differs by':>16}")
+    print(f"{'scikit-learn, AUC only':28}{theirs:10.3f}{1:8.1f}")
+    for device in ("cpu", "cuda"):
+        if device == "cuda" and not torch.cuda.is_available():
+            print(f"{'all six metrics, GPU':28}{'not measured: no GPU here':>34}")
+            continue
+        placed = tuple(tensor.to(device) for tensor in on_host)
+        ours, our_auc = timed(lambda placed=placed: binary_metrics(*placed).auc, flags.repeats)  # type: ignore[misc]
+        print(f"{'all six metrics, ' + device:28}{ours:10.3f}{theirs / ours:8.1f}{abs(our_auc - their_auc):16.1e}")
+
+
+def timed(auc: Callable[[], float], repeats: int) -> tuple[float, float]:
+    """Return the median seconds of `auc`, which waits for its result, and the result."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        value = auc()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds), value
+
+
+if __name__ == "__main__":
+    main()
