@@ -1,56 +1,30 @@
-"""From flags to a run: settings validated in one place, errors and signals turned into exit statuses."""
+"""From flags to a run: settings validated in one place."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import signal
-import sys
 from collections.abc import Sequence
-from types import FrameType
 
-from mlperf.errors import RunError, UsageError
+from mlperf.errors import UsageError
 from mlperf.flags import make_parser
+from mlperf.program import run_program
 from mlperf.settings import DataSettings, ModelSettings, ReportSettings, Settings, TrainingSettings
 
 EXIT_TARGET_MISSED = 3
-EXIT_SIGINT = 130
-EXIT_SIGTERM = 143
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the program and return its exit status: 0 done, 1 failed, 2 wrong call, 3 target not reached."""
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        # Once: what is left to do, closing the log, must not be interrupted in its turn.
-        for number in heeded:
-            signal.signal(number, signal.SIG_IGN)
-        raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
-
-    heeded = [
-        number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN
-    ]
-    for number in heeded:
-        signal.signal(number, stop)
-    try:
+    def work() -> int:
         settings = parse(arguments)
         from mlperf.benchmark import run
         from mlperf.training.events import Outcome
 
         return 0 if run(settings) is Outcome.SUCCESS else EXIT_TARGET_MISSED
-    except (UsageError, RunError) as error:
-        print(f"dlrm_s_pytorch.py: error: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print("dlrm_s_pytorch.py: interrupted", file=sys.stderr)
-        return EXIT_SIGINT
-    except Terminated:
-        print("dlrm_s_pytorch.py: terminated", file=sys.stderr)
-        return EXIT_SIGTERM
+
+    return run_program("dlrm_s_pytorch.py", work)
 
 
 def parse(arguments: Sequence[str]) -> Settings:

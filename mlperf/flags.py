@@ -13,7 +13,15 @@ from mlperf.errors import UsageError
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong call in one line, by UsageError."""
+    """Reports a wrong call in one line, by UsageError; flags are written out, and help shows defaults."""
+
+    def __init__(self, prog: str, description: str | None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError with argparse's message, which names the flag."""
@@ -95,12 +103,7 @@ def boolean(text: str) -> bool:
 
 def make_parser() -> Parser:
     """Return the parser of every flag, defaults as users' scripts rely on them."""
-    parser = Parser(
-        prog="dlrm_s_pytorch.py",
-        description="Train or evaluate DLRM, the MLPerf recommendation benchmark.",
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = Parser("dlrm_s_pytorch.py", "Train or evaluate DLRM, the MLPerf recommendation benchmark.")
     _add_model_flags(parser)
     _add_data_flags(parser)
     _add_training_flags(parser)

@@ -1,4 +1,4 @@
-"""Check a compliance log with the official checker: python tools/check_log.py LOG [--edition 2.1.0]."""
+"""Check a compliance log with the official checker."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mlperf.compliance.check import check_log
 from mlperf.compliance.rulesets import DEFAULT_EDITION, EDITIONS
-from mlperf.errors import RunError
+from mlperf.flags import Parser
+from mlperf.program import run_program
 
 
 def main() -> int:
     """Print a verdict per edition; 0 if all pass, 1 otherwise."""
-    parser = argparse.ArgumentParser(description="Check an MLPerf training log with the official checker.")
-    parser.add_argument("log", type=Path)
+    parser = Parser("check_log.py", __doc__)
+    parser.add_argument("log", type=Path, help="the log")
     parser.add_argument(
-        "--edition", choices=[*EDITIONS, "all"], action="append", help=f"default {DEFAULT_EDITION.name}"
+        "--edition",
+        choices=[*EDITIONS, "all"],
+        action="append",
+        default=argparse.SUPPRESS,
+        help=f"one or more (default: {DEFAULT_EDITION.name})",
     )
-    arguments = parser.parse_args()
-    asked = arguments.edition or [DEFAULT_EDITION.name]
-    try:
-        results = check_log(arguments.log, list(EDITIONS) if "all" in asked else asked)
-    except RunError as error:
-        print(f"check_log.py: error: {error}", file=sys.stderr)
-        return 1
+    flags = parser.parse_args()
+    asked = getattr(flags, "edition", [DEFAULT_EDITION.name])
+    results = check_log(flags.log, list(EDITIONS) if "all" in asked else asked)
     for result in results:
         print(f"official checker, edition {result.edition}: {'SUCCESS' if result.passed else 'FAILED'}")
         for finding in result.findings:
@@ -35,4 +36,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program("check_log.py", main))

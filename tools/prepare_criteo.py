@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mlperf.data.criteo.prepare import PreparationSettings, prepare
-from mlperf.errors import RunError, UsageError
 from mlperf.flags import Parser, integer
+from mlperf.program import run_program
 
 
 def main() -> int:
-    """Prepare the data and say what was made; 0 done, 1 failed, 2 wrong call, 130 interrupted."""
-    parser = Parser(
-        prog="prepare_criteo.py",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    """Prepare the data and say what was made."""
+    parser = Parser("prepare_criteo.py", __doc__)
     add = parser.add_argument
     add("--data-set", choices=("kaggle", "terabyte"), default="kaggle", help="which Criteo data set")
     add("--raw-data-file", type=Path, required=True, help="train.txt, or the prefix of day_0 ... day_23")
@@ -30,24 +24,22 @@ def main() -> int:
     add("--max-ind-range", type=integer(1, -1), default=-1, help="ids modulo this, -1: no limit")
     add("--data-randomize", choices=("total", "day", "none"), default="total", help="shuffle of training rows")
     add("--numpy-rand-seed", type=integer(0), default=123, help="the seed of the shuffle")
-    try:
-        flags = parser.parse_args()
-        made = prepare(
-            PreparationSettings(
-                data_set=flags.data_set,
-                raw_data_file=flags.raw_data_file,
-                processed_data_file=flags.processed_data_file,
-                max_ind_range=flags.max_ind_range,
-                randomize=flags.data_randomize,
-                seed=flags.numpy_rand_seed,
-            )
+    flags = parser.parse_args()
+    made = prepare(
+        PreparationSettings(
+            data_set=flags.data_set,
+            raw_data_file=flags.raw_data_file,
+            processed_data_file=flags.processed_data_file,
+            max_ind_range=flags.max_ind_range,
+            randomize=flags.data_randomize,
+            seed=flags.numpy_rand_seed,
         )
-    except (RunError, UsageError) as error:
-        print(f"prepare_criteo.py: error: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print("prepare_criteo.py: interrupted", file=sys.stderr)
-        return 130
+    )
+    if made.max_ind_range is None:
+        print(
+            f"{made.train}: another program's, without a manifest: used as it is, nothing prepared",
+            file=sys.stderr,
+        )
     print(f"{made.train}: {made.train_rows:,} rows")
     print(f"{made.test}: {made.test_rows:,} rows")
     print(f"{made.val}: {made.val_rows:,} rows")
@@ -56,4 +48,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program("prepare_criteo.py", main))

@@ -122,8 +122,11 @@ def _locked(place: Place) -> Iterator[None]:
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino
         except BlockingIOError:
-            raise RunError(f"{path}: another preparation is writing to this place") from None
+            ours = False
+        if not ours:  # locked, or removed in this moment by the one that had it
+            raise RunError(f"{path}: another preparation is writing to this place")
         try:
             yield
         finally:
