@@ -13,7 +13,7 @@ import torch
 from mlperf.data.batch import Batch
 from mlperf.data.binary import BinaryFile
 from mlperf.data.criteo.prepare import PreparationSettings, PreparedData, open_prepared, prepare
-from mlperf.data.random_batches import RandomBatches, RandomDataSettings, random_data_samples
+from mlperf.data.random_batches import Gaussian, RandomBatches, RandomDataSettings, random_data_samples
 from mlperf.data.source import BatchSource
 from mlperf.errors import RunError, UsageError
 from mlperf.evaluation.evaluate import evaluate
@@ -231,6 +231,7 @@ def _random_batches(settings: Settings, stream: np.random.RandomState) -> Random
             lookups=data.lookups,
             fixed=data.lookups_fixed,
             round_targets=data.round_targets,
+            gaussian=None if data.gaussian is None else Gaussian(*data.gaussian),
         ),
         stream,
     )

@@ -46,7 +46,6 @@ def _refuse_unavailable(flags: argparse.Namespace) -> None:
         )
     asked = {
         "--data-generation=synthetic": flags.data_generation == "synthetic",
-        "--rand-data-dist=gaussian": flags.rand_data_dist == "gaussian",
         "--md-flag": flags.md_flag,
         "--qr-flag": flags.qr_flag,
         "--data-sub-sample-rate": flags.data_sub_sample_rate > 0,
@@ -134,6 +133,25 @@ def _check_data(flags: argparse.Namespace) -> None:
         raise UsageError(f"--arch-mlp-bot begins with {flags.arch_mlp_bot[0]}: Criteo data has 13 dense features")
 
 
+def _gaussian(flags: argparse.Namespace) -> tuple[float, float, float, float] | None:
+    least, most, mean = flags.rand_data_min, flags.rand_data_max, flags.rand_data_mu
+    if flags.rand_data_dist != "gaussian":
+        for name, value, default in (
+            ("--rand-data-min", least, 0.0),
+            ("--rand-data-max", most, 1.0),
+            ("--rand-data-mu", mean, -1.0),
+            ("--rand-data-sigma", flags.rand_data_sigma, 1.0),
+        ):
+            if value != default:
+                raise UsageError(f"{name}={value:g}: only with --rand-data-dist=gaussian")
+        return None
+    if flags.data_generation != "random":
+        raise UsageError("--rand-data-dist=gaussian: only with --data-generation=random")
+    if least > most:
+        raise UsageError(f"--rand-data-min={least:g}: allowed is at most --rand-data-max={most:g}")
+    return (least + most) / 2 if mean == -1 else mean, flags.rand_data_sigma, least, most
+
+
 def _settings(flags: argparse.Namespace) -> Settings:
     test_batch_size = flags.test_mini_batch_size if flags.test_mini_batch_size > 0 else flags.mini_batch_size
     readers = max(1, flags.num_workers)
@@ -163,6 +181,9 @@ def _settings(flags: argparse.Namespace) -> Settings:
             lookups=flags.num_indices_per_lookup,
             lookups_fixed=flags.num_indices_per_lookup_fixed,
             round_targets=flags.round_targets,
+            gaussian=_gaussian(flags),
+            trace_file=flags.data_trace_file,
+            trace_padding=flags.data_trace_enable_padding,
         ),
         model=ModelSettings(
             embedding_rows=flags.arch_embedding_size,

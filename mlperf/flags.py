@@ -162,11 +162,16 @@ def _add_data_flags(parser: Parser) -> None:
     _bool(group, "--num-indices-per-lookup-fixed", False, "random data: always that many")
     _bool(group, "--round-targets", False, "random data: targets 0 or 1")
     add("--rand-data-dist", choices=("uniform", "gaussian"), default="uniform", help="random data: of indices")
-    add("--rand-data-min", type=real(), default=0.0, help="gaussian: least")
-    add("--rand-data-max", type=real(), default=1.0, help="gaussian: most")
-    add("--rand-data-mu", type=real(), default=-1.0, help="gaussian: mean")
+    add("--rand-data-min", type=real(0, 1), default=0.0, help="gaussian: least share of the table")
+    add("--rand-data-max", type=real(0, 1), default=1.0, help="gaussian: most")
+    add("--rand-data-mu", type=real(), default=-1.0, help="gaussian: mean (-1: the middle of min and max)")
     add("--rand-data-sigma", type=positive, default=1.0, help="gaussian: standard deviation")
-    add("--data-trace-file", default="./input/dist_emb_j.log", help="synthetic: distribution per table")
+    add(
+        "--data-trace-file",
+        type=Path,
+        default=Path("./input/dist_emb_j.log"),
+        help="synthetic: distribution per table",
+    )
     _bool(group, "--data-trace-enable-padding", False, "synthetic: pad the trace")
     add("--data-set", choices=("kaggle", "terabyte"), default="kaggle", help="which Criteo data set")
     add("--raw-data-file", type=Path, help="train.txt, or the prefix of day_0 ... day_23")

@@ -8,7 +8,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Where batches come from. `generation` is "random" or "dataset"; sizes of 0 mean "not limited"."""
+    """Where batches come from. `generation` is "random", "synthetic" or "dataset"; sizes of 0 mean "not limited".
+
+    gaussian: mean, deviation, least and most of random ids as shares of their table; None: uniform.
+    trace_file: the distribution of synthetic ids, "j" standing for the table's number.
+    """
 
     generation: str
     data_set: str
@@ -26,6 +30,9 @@ class DataSettings:
     lookups: int
     lookups_fixed: bool
     round_targets: bool
+    gaussian: tuple[float, float, float, float] | None
+    trace_file: Path
+    trace_padding: bool
 
 
 @dataclass(frozen=True)

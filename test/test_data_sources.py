@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from mlperf.data import legacy_stream
 from mlperf.data.binary import BinaryFile
-from mlperf.data.random_batches import RandomBatches, RandomDataSettings
+from mlperf.data.random_batches import Gaussian, RandomBatches, RandomDataSettings
 from mlperf.errors import RunError
 
 
@@ -104,17 +105,24 @@ def sequential_draw(settings: RandomDataSettings, seed: int) -> list[tuple[np.nd
                 count = settings.lookups
                 if not settings.fixed:
                     count = int(np.round(max(1.0, stream.random_sample(1)[0] * min(rows, settings.lookups))))
-                numbers = stream.random_sample(count)
+                if settings.gaussian is None:
+                    numbers = stream.random_sample(count)
+                else:
+                    shape = settings.gaussian
+                    numbers = stream.normal(shape.mean, shape.deviation, count).clip(shape.least, shape.most)
                 samples.append(np.unique(np.round(numbers * (rows - 1)).astype(np.int64)))
             tables.append(samples)
         batches.append((dense, tables))
     return batches
 
 
+@pytest.mark.parametrize("gaussian", [None, Gaussian(0.5, 1.0, 0.0, 1.0), Gaussian(0.2, 0.1, 0.1, 0.3)])
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("seed", [123, 9])
-def test_random_data_are_the_numbers_of_the_sequential_draw(fixed: bool, seed: int) -> None:
-    settings = RandomDataSettings(23, 5, 3, (40, 3, 1, 200), 10, fixed, round_targets=True)
+def test_random_data_are_the_numbers_of_the_sequential_draw(
+    gaussian: Gaussian | None, fixed: bool, seed: int
+) -> None:
+    settings = RandomDataSettings(23, 5, 3, (40, 3, 1, 200), 10, fixed, round_targets=True, gaussian=gaussian)
     source = RandomBatches(settings, np.random.RandomState(seed))
     expected = sequential_draw(settings, seed)
     assert (source.samples, source.batches_per_epoch) == (23, 5)
@@ -139,3 +147,28 @@ def test_targets_come_after_all_inputs_in_the_stream() -> None:
     for batch in source.batches(0):
         assert np.array_equal(batch.labels.numpy(), other.rand(2, 1).astype(np.float32))
     assert stream.rand() == other.rand()
+
+
+def test_compiled_stream_goes_on_where_numpys_stands_and_back() -> None:
+    stream, other = np.random.RandomState(5), np.random.RandomState(5)
+    for each in (stream, other):
+        each.normal(size=3)  # leaves the second of a pair waiting
+    words, position, pair = state = legacy_stream.state_of(stream)
+    found = [legacy_stream.normal(words, position, pair) for _ in range(1001)]
+    assert found == other.normal(size=1001).tolist()
+    numbers = np.empty(2000)
+    legacy_stream.fill(words, position, numbers)
+    assert np.array_equal(numbers, other.random_sample(2000))
+    legacy_stream.skip(words, position, 3001)
+    other.random_sample(3001)
+    legacy_stream.set_state(stream, state)
+    assert np.array_equal(stream.normal(size=9), other.normal(size=9))
+
+
+def test_random_batches_can_be_asked_for_from_any_number() -> None:
+    settings = RandomDataSettings(23, 5, 3, (40, 3), 10, fixed=False, round_targets=False)
+    source = RandomBatches(settings, np.random.RandomState(0))
+    whole = list(source.batches(0))
+    for batch, expected in zip(source.batches(1, first=3), whole[3:], strict=True):
+        assert torch.equal(batch.indices, expected.indices)
+        assert torch.equal(batch.labels, expected.labels)

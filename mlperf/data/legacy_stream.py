@@ -1,0 +1,113 @@
+"""NumPy's legacy generator for compiled code: the same numbers as `numpy.random.RandomState`, drawn in a loop.
+
+MT19937 (Matsumoto and Nishimura 1998), 53-bit doubles, normal numbers by Marsaglia's polar method in pairs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+_LENGTH = 624
+_SHIFT = 397
+
+# 624 words; [position in them]; [whether the second of a pair of normal numbers waits, that number].
+State = tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.float64]]
+
+
+def state_of(stream: np.random.RandomState) -> State:
+    """Return a copy of the stream's state."""
+    state = stream.get_state(legacy=False)
+    assert isinstance(state, dict)
+    words, position = state["state"]["key"], state["state"]["pos"]
+    return words.copy(), np.array([position]), np.array([float(state["has_gauss"]), state["gauss"]])
+
+
+def set_state(stream: np.random.RandomState, state: State) -> None:
+    """Bring the stream to `state`."""
+    words, position, pair = state
+    stream.set_state(("MT19937", words, int(position[0]), int(pair[0]), float(pair[1])))
+
+
+def copy_of(state: State) -> State:
+    """Return a copy that can be drawn from on its own."""
+    return state[0].copy(), state[1].copy(), state[2].copy()
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _mixed(this: np.uint32, following: np.uint32, distant: np.uint32) -> np.uint32:
+    bits = (this & np.uint32(0x80000000)) | (following & np.uint32(0x7FFFFFFF))
+    return np.uint32(distant ^ (bits >> np.uint32(1)) ^ (np.uint32(0x9908B0DF) * (bits & np.uint32(1))))
+
+
+@numba.njit(nogil=True, cache=True)
+def _twist(words: npt.NDArray[np.uint32]) -> None:
+    """Make the next 624 words. Three loops instead of indices modulo the length."""
+    for number in range(_LENGTH - _SHIFT):
+        words[number] = _mixed(words[number], words[number + 1], words[number + _SHIFT])
+    for number in range(_LENGTH - _SHIFT, _LENGTH - 1):
+        words[number] = _mixed(words[number], words[number + 1], words[number + _SHIFT - _LENGTH])
+    words[_LENGTH - 1] = _mixed(words[_LENGTH - 1], words[0], words[_SHIFT - 1])
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _word(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64]) -> np.uint32:
+    if position[0] == _LENGTH:
+        _twist(words)
+        position[0] = 0
+    word = words[position[0]]
+    position[0] += 1
+    word ^= word >> np.uint32(11)
+    word ^= (word << np.uint32(7)) & np.uint32(0x9D2C5680)
+    word ^= (word << np.uint32(15)) & np.uint32(0xEFC60000)
+    return np.uint32(word ^ (word >> np.uint32(18)))
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def uniform(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64]) -> float:
+    """Return the next number of `RandomState.random_sample`."""
+    high = np.int64(_word(words, position) >> np.uint32(5))
+    low = np.int64(_word(words, position) >> np.uint32(6))
+    return (high * 67108864.0 + low) / 9007199254740992.0
+
+
+@numba.njit(nogil=True, cache=True)
+def normal(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64], pair: npt.NDArray[np.float64]) -> float:
+    """Return the next number of `RandomState.standard_normal`."""
+    if pair[0] != 0:
+        pair[0] = 0.0
+        return pair[1]
+    square = 0.0
+    first = second = 0.0
+    while square >= 1.0 or square == 0.0:
+        first = 2.0 * uniform(words, position) - 1.0
+        second = 2.0 * uniform(words, position) - 1.0
+        square = first * first + second * second
+    factor = math.sqrt(-2.0 * math.log(square) / square)
+    pair[0] = 1.0
+    pair[1] = factor * first
+    return factor * second
+
+
+@numba.njit(nogil=True, cache=True)
+def skip(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64], count: int) -> None:
+    """Pass over `count` uniform numbers."""
+    left = 2 * count
+    while left > 0:
+        if position[0] == _LENGTH:
+            _twist(words)
+            position[0] = 0
+        step = min(left, _LENGTH - position[0])
+        position[0] += step
+        left -= step
+
+
+@numba.njit(nogil=True, cache=True)
+def fill(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64], numbers: npt.NDArray[np.float64]) -> None:
+    """Fill a contiguous array with uniform numbers, as `RandomState.random_sample` of its shape does."""
+    flat = numbers.reshape(-1)
+    for place in range(len(flat)):
+        flat[place] = uniform(words, position)
