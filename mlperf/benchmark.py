@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mlperf.data.batch import Batch
-from mlperf.data.binary import BinaryFile
-from mlperf.data.criteo.prepare import PreparationSettings, PreparedData, open_prepared, prepare
-from mlperf.data.random_batches import Gaussian, RandomBatches, RandomDataSettings, random_data_samples
-from mlperf.data.source import BatchSource
+from mlperf.building import build_model, initialize_model, make_architecture, warm_up
+from mlperf.data.criteo.prepare import PreparedData
 from mlperf.errors import RunError, UsageError
 from mlperf.evaluation.evaluate import evaluate
-from mlperf.evaluation.metrics import Metrics, binary_metrics
-from mlperf.memory import require_memory
-from mlperf.model.dlrm import Architecture, DLRM_Net
-from mlperf.model.initialization import initialize
+from mlperf.evaluation.metrics import Metrics
+from mlperf.export.onnx import ONNX_FILE, require_onnx, save_onnx
+from mlperf.export.quantize import mlp_bytes, quantize_mlps
+from mlperf.inputs import Splits, made_up_batches, open_split, open_splits, prepared_data, table_rows
+from mlperf.model.dlrm import DLRM_Net
 from mlperf.model.loss import Loss
 from mlperf.reporting.compliance_log import ComplianceLog, ComplianceSettings
+from mlperf.reporting.compute_graph import GRAPH_FILE, plot_compute_graph, require_matplotlib
 from mlperf.reporting.console import Console, note, print_metrics
-from mlperf.settings import DataSettings, Settings
+from mlperf.reporting.debug import DebugReport
+from mlperf.reporting.profile import Profile
+from mlperf.reporting.tensorboard import TensorBoard
+from mlperf.settings import Settings
 from mlperf.training import checkpoint
 from mlperf.training.events import Listener, Outcome
 from mlperf.training.loop import LoopSettings, TrainingLoop, TrainingState, Window
@@ -33,14 +34,8 @@ from mlperf.training.schedule import LearningRateSchedule
 
 # The MLPerf rule for the schedule of evaluations: every 1/20 of an epoch.
 EVALUATIONS_PER_EPOCH = 20
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The batches to train on and those to evaluate on (none for random data)."""
-
-    train: BatchSource
-    test: BatchSource | None
+# Of a data set --debug-mode prints no more than this; random data it prints whole.
+DEBUG_BATCHES = 3
 
 
 def run(settings: Settings) -> Outcome:
@@ -48,9 +43,13 @@ def run(settings: Settings) -> Outcome:
     device = _device(settings)
     if settings.load_model is not None and not settings.load_model.is_file():
         raise RunError(f"--load-model={settings.load_model}: no such file")
-    if settings.data.generation == "random":
+    if settings.report.save_onnx:
+        require_onnx()
+    if settings.report.plot_compute_graph:
+        require_matplotlib("--plot-compute-graph")
+    if settings.data.generation != "dataset":
         return _train(settings, device, None)
-    prepared = _prepared_data(settings.data, settings.seed)
+    prepared = prepared_data(settings.data, settings.seed)
     if settings.inference_only:
         _evaluate_only(settings, device, prepared)
         return Outcome.SUCCESS
@@ -65,147 +64,105 @@ def _device(settings: Settings) -> torch.device:
     return torch.device("cuda")
 
 
-def _prepared_data(data: DataSettings, seed: int) -> PreparedData:
-    """Return the prepared data, making it from the raw data where it is missing."""
-    place = data.processed_data_file
-    if place is None:
-        assert data.raw_data_file is not None
-        names = {"kaggle": "kaggleAdDisplayChallenge_processed", "terabyte": "terabyte_processed"}
-        place = data.raw_data_file.parent / names[data.data_set]
-    found = open_prepared(place, raw_data_file=data.raw_data_file)
-    if found is not None:
-        _check_limit(found, data.max_ind_range)
-        return found
-    if data.raw_data_file is None:
-        raise RunError(f"{place}: no prepared data there, and no --raw-data-file to make it from")
-    return prepare(
-        PreparationSettings(
-            data_set=data.data_set,
-            raw_data_file=data.raw_data_file,
-            processed_data_file=place,
-            max_ind_range=data.max_ind_range,
-            randomize=data.randomize,
-            seed=seed,
-        )
-    )
-
-
-def _check_limit(prepared: PreparedData, max_ind_range: int) -> None:
-    """The limit comes before the numbering: data prepared with another one cannot be brought to it any more."""
-    if max_ind_range > 0 and prepared.max_ind_range not in (None, max_ind_range):
-        raise UsageError(
-            f"--max-ind-range={max_ind_range}: {prepared.train} was prepared with {prepared.max_ind_range}; "
-            "allowed is that, or leaving the flag out; to prepare anew, name another --processed-data-file"
-        )
-
-
-def _architecture(settings: Settings, prepared: PreparedData | None) -> Architecture:
-    model = settings.model
-    rows = model.embedding_rows if prepared is None else _table_rows(prepared, settings.data.max_ind_range)
-    architecture = Architecture(
-        rows_per_table=rows,
-        dimension=model.dimension,
-        mlp_bot=model.mlp_bot,
-        mlp_top=model.mlp_top,
-        interaction_op=model.interaction_op,
-        interaction_itself=model.interaction_itself,
-        activation=model.activation,
-        weighted_pooling=model.weighted_pooling,
-        loss_threshold=model.loss_threshold,
-    )
-    return architecture
-
-
-def _table_rows(prepared: PreparedData, max_ind_range: int) -> tuple[int, ...]:
-    if max_ind_range < 0:
-        return tuple(prepared.counts)
-    return tuple(min(count, max_ind_range) for count in prepared.counts)
-
-
-def _build_model(settings: Settings, architecture: Architecture, device: torch.device) -> DLRM_Net:
-    needed = 4 * sum(architecture.rows_per_table) * architecture.dimension
-    if settings.training.optimizer == "adagrad" and not settings.inference_only:
-        needed *= 2  # a sum of squares for each weight
-    what = "the embedding tables (--arch-sparse-feature-size, --max-ind-range, --arch-embedding-size)"
-    if device.type == "cpu":
-        require_memory(needed, what)
-    try:
-        return DLRM_Net(architecture, device)
-    except (RuntimeError, MemoryError) as error:
-        reason = str(error).partition("\n")[0]
-        raise RunError(f"{what}: need {needed / 1e9:.1f} GB on {device}: {reason}") from None
-
-
-def _split(settings: Settings, prepared: PreparedData, which: str) -> BinaryFile:
-    data = settings.data
-    train = which == "train"
-    return BinaryFile(
-        path=prepared.train if train else prepared.test,
-        rows=prepared.train_rows if train else prepared.test_rows,
-        batch_size=data.batch_size if train else data.test_batch_size,
-        rows_per_table=_table_rows(prepared, data.max_ind_range),
-        max_ind_range=data.max_ind_range,
-        shuffle_seed=settings.seed if train and data.shuffle_batches else None,
-        limit=data.num_batches if train else 0,
-        readers=data.readers if train else data.test_readers,
-        pin_memory=settings.use_gpu,
-    )
-
-
 def _evaluate_only(settings: Settings, device: torch.device, prepared: PreparedData) -> None:
-    model = _build_model(settings, _architecture(settings, prepared), device)
-    if settings.load_model is not None:
-        checkpoint.load_weights(settings.load_model, model)
-    else:
+    model = build_model(settings, make_architecture(settings, table_rows(settings, prepared)), device)
+    if settings.load_model is None:
         note("--inference-only without --load-model: the model has its initial weights")
-        _initialize(settings, model, np.random.RandomState(settings.seed))
+    _fill_weights(settings, model, np.random.RandomState(settings.seed))
+    if settings.report.plot_compute_graph:
+        _plot(model)
+    test = open_split(settings, prepared, "test")
+    all_metrics = settings.report.all_metrics
     print("Testing for inference only", flush=True)
-    metrics = evaluate(model, _split(settings, prepared, "test"), all_metrics=settings.report.all_metrics)
-    print_metrics(metrics, metrics, all_metrics=settings.report.all_metrics)
+    if settings.quantization.asked:
+        metrics = _quantize_and_evaluate(settings, model, lambda: evaluate(model, test, all_metrics=True))
+    else:
+        metrics = evaluate(model, test, all_metrics=all_metrics)
+    print_metrics(metrics, metrics, all_metrics=all_metrics)
+    if settings.report.save_onnx:
+        _save_onnx(settings, model)
 
 
-def _initialize(settings: Settings, model: DLRM_Net, stream: np.random.RandomState) -> None:
-    initialize(
-        model,
-        stream,
-        mlp_init=settings.model.mlp_init,
-        embedding_init=settings.model.embedding_init,
-        seed=settings.seed,
-    )
+def _fill_weights(settings: Settings, model: DLRM_Net, stream: np.random.RandomState) -> dict[str, object] | None:
+    """Load or initialize the weights; return what else a checkpoint holds."""
+    if settings.load_model is not None:
+        return checkpoint.load_weights(settings.load_model, model)
+    initialize_model(settings, model, stream)
+    return None
+
+
+def _quantize_and_evaluate(settings: Settings, model: DLRM_Net, evaluate_test: Callable[[], Metrics]) -> Metrics:
+    """Return the metrics of the quantized model; say on stderr what that saves and costs."""
+    bits = settings.quantization
+    before = evaluate_test()
+    if bits.mlp_bits != 32:
+        size = mlp_bytes(model)
+        quantize_mlps(model, bits.mlp_bits)
+        note(f"MLPs: {size / 1e6:,.3f} MB in 32 bits, {mlp_bytes(model) / 1e6:,.3f} MB in {bits.mlp_bits} bits")
+    if bits.embedding_bits != 32:
+        size = model.tables.nbytes()
+        model.tables.quantize(bits.embedding_bits)
+        quantized = model.tables.nbytes()
+        megabytes = f"{size / 1e6:,.3f} MB in 32 bits, {quantized / 1e6:,.3f} MB in {bits.embedding_bits} bits"
+        note(f"embedding tables: {megabytes}")
+    after = evaluate_test()
+    note(f"AUC: {before.auc:.6f} before, {after.auc:.6f} quantized, change {after.auc - before.auc:+.6f}")
+    return after
+
+
+def _plot(model: DLRM_Net) -> None:
+    plot_compute_graph(model, GRAPH_FILE)
+    note(f"compute graph in {GRAPH_FILE}")
+
+
+def _save_onnx(settings: Settings, model: DLRM_Net) -> None:
+    save_onnx(model, ONNX_FILE, several=settings.data.generation != "dataset")
+    note(f"model in {ONNX_FILE}")
+
+
+def _listeners(settings: Settings, device: torch.device) -> list[Listener]:
+    report = settings.report
+    listeners: list[Listener] = [
+        Console(
+            print_time=report.print_time,
+            print_wall_time=report.print_wall_time,
+            all_metrics=report.all_metrics,
+        )
+    ]
+    if report.tensor_board_folder is not None:
+        listeners.append(TensorBoard(report.tensor_board_folder))
+    if report.profile:
+        listeners.append(Profile(device))
+    if report.all_metrics:
+        listeners.append(ComplianceLog(_compliance_settings(settings)))
+    return listeners
 
 
 def _train(settings: Settings, device: torch.device, prepared: PreparedData | None) -> Outcome:
-    listeners: list[Listener] = [
-        Console(
-            print_time=settings.report.print_time,
-            print_wall_time=settings.report.print_wall_time,
-            all_metrics=settings.report.all_metrics,
-        )
-    ]
-    if settings.report.all_metrics:
-        listeners.append(ComplianceLog(_compliance_settings(settings)))
+    listeners = _listeners(settings, device)
     loop: TrainingLoop | None = None
     outcome = Outcome.FAILED
     try:
         stream = np.random.RandomState(settings.seed)
         # Random data comes first in the one stream it shares with the weights: published output relies on it.
-        made_up = None if prepared is not None else _random_batches(settings, stream)
-        model = _build_model(settings, _architecture(settings, prepared), device)
-        loaded = None
-        if settings.load_model is not None:
-            loaded = checkpoint.load_weights(settings.load_model, model)
-        else:
-            _initialize(settings, model, stream)
+        made_up = None if prepared is not None else made_up_batches(settings, stream)
+        model = build_model(settings, make_architecture(settings, table_rows(settings, prepared)), device)
+        loaded = _fill_weights(settings, model, stream)
         loss = Loss(settings.model.loss, settings.model.loss_weights)
-        _warm_up(model, loss, settings.data.batch_size)
+        warm_up(model, loss, settings.data.batch_size)
+        if settings.report.plot_compute_graph:
+            _plot(model)
+        if settings.report.debug:
+            most = None if prepared is None else DEBUG_BATCHES
+            debug = DebugReport(model, precision=settings.report.print_precision, most_batches=most)
+            listeners.insert(0, debug)
         for listener in listeners:
             listener.init_stop()
         for listener in listeners:
             listener.run_start()
-        splits = _open_splits(settings, prepared, made_up)
-        test_samples = 0 if splits.test is None else splits.test.samples
+        splits = open_splits(settings, prepared, made_up)
         for listener in listeners:
-            listener.data_opened(splits.train.samples, test_samples)
+            listener.data_opened(splits.train, splits.test)
         loop = _make_loop(settings, model, loss, splits, loaded, listeners)
         outcome = loop.run(splits.train)
     except BaseException as error:
@@ -217,31 +174,9 @@ def _train(settings: Settings, device: torch.device, prepared: PreparedData | No
             listener.run_stop(loop.position if loop is not None else None, outcome)
     if outcome is Outcome.TARGET_MISSED:
         note("the target was not reached")
+    if settings.report.save_onnx:
+        _save_onnx(settings, model)
     return outcome
-
-
-def _random_batches(settings: Settings, stream: np.random.RandomState) -> RandomBatches:
-    data = settings.data
-    return RandomBatches(
-        RandomDataSettings(
-            samples=random_data_samples(data.data_size, data.num_batches, data.batch_size),
-            batch_size=data.batch_size,
-            dense_features=settings.model.mlp_bot[0],
-            rows_per_table=settings.model.embedding_rows,
-            lookups=data.lookups,
-            fixed=data.lookups_fixed,
-            round_targets=data.round_targets,
-            gaussian=None if data.gaussian is None else Gaussian(*data.gaussian),
-        ),
-        stream,
-    )
-
-
-def _open_splits(settings: Settings, prepared: PreparedData | None, made_up: RandomBatches | None) -> Splits:
-    if prepared is None:
-        assert made_up is not None
-        return Splits(made_up, None)
-    return Splits(_split(settings, prepared, "train"), _split(settings, prepared, "test"))
 
 
 def _make_loop(
@@ -255,7 +190,7 @@ def _make_loop(
     training = settings.training
     batches = splits.train.batches_per_epoch
     optimizer = Optimizer(training.optimizer, model)
-    state = TrainingState(Window.empty(model.tables.weight.device))
+    state = TrainingState(Window.empty(model.tables.device))
     if loaded is not None:
         assert settings.load_model is not None
         state = checkpoint.load_training(
@@ -317,25 +252,6 @@ def _test_frequency(asked: int | None, batches: int, accumulate: int) -> int:
     if asked is not None:
         return asked
     return max(1, math.ceil(batches / EVALUATIONS_PER_EPOCH / accumulate)) * accumulate
-
-
-def _warm_up(model: DLRM_Net, loss: Loss, batch_size: int) -> None:
-    """Run every kernel once on made-up data, so that none is loaded or compiled in the timed part."""
-    device = model.tables.weight.device
-    tables = len(model.architecture.rows_per_table)
-    batch = Batch(
-        torch.zeros(batch_size, model.architecture.mlp_bot[0], device=device),
-        torch.zeros(tables, batch_size, dtype=torch.int64, device=device),
-        None,
-        (torch.arange(batch_size, device=device) % 2).float().unsqueeze(1),
-    )
-    lookup = model.tables.look_up(batch)
-    lookup.pooled.requires_grad_()
-    probability = model.predict(batch.dense, lookup.pooled)
-    loss(probability, batch.labels).backward()
-    model.zero_grad(set_to_none=True)
-    if batch_size > 1:
-        binary_metrics(probability.detach(), batch.labels)
 
 
 def _compliance_settings(settings: Settings) -> ComplianceSettings:

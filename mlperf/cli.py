@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from mlperf.errors import UsageError
 from mlperf.flags import make_parser
 from mlperf.program import run_program
-from mlperf.settings import DataSettings, ModelSettings, ReportSettings, Settings, TrainingSettings
+from mlperf.settings import (
+    CompressionSettings,
+    DataSettings,
+    ModelSettings,
+    QuantizationSettings,
+    ReportSettings,
+    Settings,
+    TrainingSettings,
+)
 
 EXIT_TARGET_MISSED = 3
 
@@ -33,8 +41,10 @@ def parse(arguments: Sequence[str]) -> Settings:
     _refuse_unavailable(flags)
     _check_environment()
     _check_model(flags)
+    _check_compression(flags)
     _check_training(flags)
     _check_data(flags)
+    _check_reports(flags)
     return _settings(flags)
 
 
@@ -46,16 +56,7 @@ def _refuse_unavailable(flags: argparse.Namespace) -> None:
         )
     asked = {
         "--data-generation=synthetic": flags.data_generation == "synthetic",
-        "--md-flag": flags.md_flag,
-        "--qr-flag": flags.qr_flag,
         "--data-sub-sample-rate": flags.data_sub_sample_rate > 0,
-        "--debug-mode": flags.debug_mode,
-        "--enable-profiling": flags.enable_profiling,
-        "--plot-compute-graph": flags.plot_compute_graph,
-        "--tensor-board-filename": flags.tensor_board_filename is not None,
-        "--quantize-mlp-with-bit": flags.quantize_mlp_with_bit != 32,
-        "--quantize-emb-with-bit": flags.quantize_emb_with_bit != 32,
-        "--save-onnx": flags.save_onnx,
     }
     for name, given in asked.items():
         if given:
@@ -70,10 +71,16 @@ def _check_environment() -> None:
 
 def _check_model(flags: argparse.Namespace) -> None:
     dimension = flags.arch_sparse_feature_size
-    if flags.arch_interaction_op != "cat" and flags.arch_mlp_bot[-1] != dimension:
+    if flags.qr_flag and flags.qr_operation == "concat":
+        if flags.arch_mlp_bot[-1] != 2 * dimension:
+            raise UsageError(
+                f"--arch-mlp-bot ends in {flags.arch_mlp_bot[-1]}: with --qr-operation=concat it must end in "
+                f"{2 * dimension}, twice --arch-sparse-feature-size"
+            )
+    elif flags.arch_mlp_bot[-1] != dimension:
         raise UsageError(
-            f"--arch-mlp-bot ends in {flags.arch_mlp_bot[-1]}: with --arch-interaction-op="
-            f"{flags.arch_interaction_op} it must end in --arch-sparse-feature-size={dimension}"
+            f"--arch-mlp-bot ends in {flags.arch_mlp_bot[-1]}: it must end in "
+            f"--arch-sparse-feature-size={dimension}"
         )
     if len(flags.arch_mlp_bot) < 2:
         raise UsageError(f"--arch-mlp-bot={flags.arch_mlp_bot[0]}: at least two widths, as in 4-3-2")
@@ -83,6 +90,37 @@ def _check_model(flags: argparse.Namespace) -> None:
         raise UsageError("--arch-interaction-itself: only with --arch-interaction-op=dot")
     if flags.loss_weights != (1.0, 1.0) and flags.loss_function != "wbce":
         raise UsageError("--loss-weights: only with --loss-function=wbce")
+
+
+def _check_compression(flags: argparse.Namespace) -> None:
+    if flags.qr_flag and flags.md_flag:
+        raise UsageError("--md-flag: not together with --qr-flag, a table is compressed in one way")
+    for name, value, default, on, switch in (
+        ("--qr-threshold", flags.qr_threshold, 200, flags.qr_flag, "--qr-flag"),
+        ("--qr-operation", flags.qr_operation, "mult", flags.qr_flag, "--qr-flag"),
+        ("--qr-collisions", flags.qr_collisions, 4, flags.qr_flag, "--qr-flag"),
+        ("--md-threshold", flags.md_threshold, 200, flags.md_flag, "--md-flag"),
+        ("--md-temperature", flags.md_temperature, 0.3, flags.md_flag, "--md-flag"),
+        ("--md-round-dims", flags.md_round_dims, False, flags.md_flag, "--md-flag"),
+    ):
+        if value != default and not on:
+            raise UsageError(f"{name}: only with {switch}")
+
+
+def _check_reports(flags: argparse.Namespace) -> None:
+    quantizes = flags.quantize_mlp_with_bit != 32 or flags.quantize_emb_with_bit != 32
+    name = "--quantize-mlp-with-bit" if flags.quantize_mlp_with_bit != 32 else "--quantize-emb-with-bit"
+    if quantizes and not flags.inference_only:
+        raise UsageError(f"{name}: only with --inference-only, the quantized model cannot be trained")
+    if quantizes and flags.save_onnx:
+        raise UsageError(f"--save-onnx: not together with {name}, the exported model is not quantized")
+    for name, given in (
+        ("--debug-mode", flags.debug_mode),
+        ("--enable-profiling", flags.enable_profiling),
+        ("--tensor-board-filename", flags.tensor_board_filename is not None),
+    ):
+        if given and flags.inference_only:
+            raise UsageError(f"{name}: not together with --inference-only, it shows the training")
 
 
 def _check_training(flags: argparse.Namespace) -> None:
@@ -131,6 +169,19 @@ def _check_data(flags: argparse.Namespace) -> None:
         raise UsageError("--data-generation=dataset: needs --raw-data-file or --processed-data-file")
     if flags.arch_mlp_bot[0] != 13:
         raise UsageError(f"--arch-mlp-bot begins with {flags.arch_mlp_bot[0]}: Criteo data has 13 dense features")
+
+
+def _compression(flags: argparse.Namespace) -> CompressionSettings | None:
+    if not (flags.qr_flag or flags.md_flag):
+        return None
+    return CompressionSettings(
+        kind="quotient-remainder" if flags.qr_flag else "mixed-dimension",
+        threshold=flags.qr_threshold if flags.qr_flag else flags.md_threshold,
+        operation=flags.qr_operation,
+        collisions=flags.qr_collisions,
+        temperature=flags.md_temperature,
+        round_dimensions=flags.md_round_dims,
+    )
 
 
 def _gaussian(flags: argparse.Namespace) -> tuple[float, float, float, float] | None:
@@ -194,6 +245,7 @@ def _settings(flags: argparse.Namespace) -> Settings:
             interaction_itself=flags.arch_interaction_itself,
             activation=flags.activation_function,
             weighted_pooling=flags.weighted_pooling,
+            compression=_compression(flags),
             mlp_init=mlp_init,
             embedding_init=flags.embedding_init,
             loss=flags.loss_function,
@@ -223,5 +275,12 @@ def _settings(flags: argparse.Namespace) -> Settings:
             platform=flags.mlperf_platform,
             cache_cleared=flags.mlperf_cache_cleared,
             save_model=flags.save_model,
+            debug=flags.debug_mode,
+            print_precision=flags.print_precision,
+            profile=flags.enable_profiling,
+            plot_compute_graph=flags.plot_compute_graph,
+            tensor_board_folder=flags.tensor_board_filename,
+            save_onnx=flags.save_onnx,
         ),
+        quantization=QuantizationSettings(flags.quantize_mlp_with_bit, flags.quantize_emb_with_bit),
     )

@@ -217,10 +217,16 @@ def _add_report_flags(parser: Parser) -> None:
     add("--print-freq", type=integer(1), default=1, help="a line every this many batches")
     _switch(group, "--print-time", "with ms per iteration")
     _switch(group, "--print-wall-time", "with the time of day")
-    _switch(group, "--debug-mode", "print architecture, data and parameters")
+    _switch(group, "--debug-mode", "also print architecture, data and parameters")
     _switch(group, "--enable-profiling", "PyTorch profiler")
     _switch(group, "--plot-compute-graph", "draw the graph to a file")
-    add("--tensor-board-filename", default=None, help="TensorBoard folder")
+    add(
+        "--tensor-board-filename",
+        type=Path,
+        nargs="?",
+        const=Path("run_kaggle_pt"),
+        help="TensorBoard folder (without a value run_kaggle_pt)",
+    )
     add("--quantize-mlp-with-bit", type=int, choices=(8, 16, 32), default=32, help="inference: MLPs")
     add("--quantize-emb-with-bit", type=int, choices=(4, 8, 32), default=32, help="inference: tables")
     _switch(group, "--save-onnx", "export the model")

@@ -36,6 +36,31 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
+class CompressionSettings:
+    """kind: "quotient-remainder" (with operation and collisions) or "mixed-dimension" (with the others)."""
+
+    kind: str
+    threshold: int
+    operation: str
+    collisions: int
+    temperature: float
+    round_dimensions: bool
+
+
+@dataclass(frozen=True)
+class QuantizationSettings:
+    """Bits of weights for inference; 32: not quantized."""
+
+    mlp_bits: int
+    embedding_bits: int
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is to be quantized."""
+        return self.mlp_bits != 32 or self.embedding_bits != 32
+
+
+@dataclass(frozen=True)
 class ModelSettings:
     """The model but for the number of rows per table, which the data may bring."""
 
@@ -47,6 +72,7 @@ class ModelSettings:
     interaction_itself: bool
     activation: str
     weighted_pooling: str | None
+    compression: CompressionSettings | None
     mlp_init: str
     embedding_init: str
     loss: str
@@ -84,6 +110,12 @@ class ReportSettings:
     platform: str
     cache_cleared: bool
     save_model: Path | None
+    debug: bool
+    print_precision: int
+    profile: bool
+    plot_compute_graph: bool
+    tensor_board_folder: Path | None
+    save_onnx: bool
 
 
 @dataclass(frozen=True)
@@ -98,3 +130,4 @@ class Settings:
     model: ModelSettings
     training: TrainingSettings
     report: ReportSettings
+    quantization: QuantizationSettings

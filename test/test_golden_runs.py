@@ -51,6 +51,31 @@ def test_published_checkpoint_gives_its_metrics(terabyte: Path, tmp_path: Path) 
     check_metrics(run, "sgd_inference")
 
 
+@pytest.mark.parametrize("name", ["qr", "md"])
+def test_checkpoint_of_compressed_tables_gives_its_metrics(name: str, terabyte: Path, tmp_path: Path) -> None:
+    flags = [flag for flag in golden_flags(name, terabyte) if not flag.startswith("--test-freq")]
+    model = GOLDEN / "terabyte" / f"{name}.pt"
+    run = run_program(*flags, f"--load-model={model}", "--inference-only", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    last = RUNS[name]["evaluations"][-1]
+    for key in ("recall", "precision", "f1", "ap", "auc"):
+        match = re.search(rf"(?:^|, ){key} ([\d.]+)", run.metric_lines[0])
+        assert match
+        assert float(match[1]) == pytest.approx(last[key], abs=1.01e-4)
+
+
+@pytest.mark.parametrize("name", ["sgd_mlp_8", "sgd_mlp_16"])
+def test_quantized_mlps_give_the_metrics_of_the_public_program(name: str, terabyte: Path, tmp_path: Path) -> None:
+    model = GOLDEN / "terabyte" / "sgd.pt"
+    run = run_program(*golden_flags(name, terabyte), f"--load-model={model}", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    auc = re.search(r"auc ([\d.]+)", run.metric_lines[0])
+    assert auc
+    assert float(auc[1]) == pytest.approx(RUNS[name]["evaluations"][-1]["auc"], abs=0.002)
+    assert "AUC: 0.539" in run.stderr
+    assert "change" in run.stderr
+
+
 def test_kaggle_checkpoint_gives_the_accuracy_of_its_last_evaluation(kaggle: Path, tmp_path: Path) -> None:
     model = GOLDEN / "kaggle" / "sgd.pt"
     flags = golden_flags("kaggle_sgd", kaggle)
@@ -67,6 +92,7 @@ def test_program_without_flags_trains_a_tiny_model(tmp_path: Path) -> None:
 
 def test_sample_of_the_readme_prints_its_losses(tmp_path: Path) -> None:
     run = run_program("--mini-batch-size=2", "--data-size=6", cwd=tmp_path)
+    assert run.stderr == ""
     assert run.stdout.splitlines() == [
         "time/loss/accuracy (if enabled):",
         "Finished training it 1/3 of epoch 0, -1.00 ms/it, loss 0.451893, accuracy 0.000%",

@@ -28,6 +28,13 @@ class Batch:
         """Number of samples."""
         return self.labels.shape[0]
 
+    def bags(self) -> torch.Tensor:
+        """Return where each id belongs, int64 [L]: table * B + sample. Only where `offsets` are given."""
+        assert self.offsets is not None
+        starts = self.offsets.flatten()
+        stops = torch.cat((starts[1:], starts.new_tensor([len(self.indices)])))
+        return torch.repeat_interleave(torch.arange(len(starts), device=starts.device), stops - starts)
+
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`; pinned memory is copied without blocking the host."""
         return Batch(

@@ -17,7 +17,7 @@ def evaluate(model: DLRM_Net, data: BatchSource, *, all_metrics: bool) -> Metric
 
     Scores and labels stay on the model's device, where the metrics are computed too.
     """
-    device = model.tables.weight.device
+    device = model.tables.device
     scores = torch.empty(data.samples, device=device)
     labels = torch.empty(data.samples, device=device)
     done = 0

@@ -12,6 +12,9 @@ import torch
 from torch import nn
 
 from mlperf.data.batch import Batch
+from mlperf.model.embedding.blocks import Tables
+from mlperf.model.embedding.compressed_tables import CompressedTables
+from mlperf.model.embedding.compression import Compression, QuotientRemainder
 from mlperf.model.embedding.tables import EmbeddingTables
 from mlperf.model.interaction import FeatureInteraction, interaction_width
 from mlperf.model.mlp import make_mlp
@@ -21,7 +24,8 @@ from mlperf.model.mlp import make_mlp
 class Architecture:
     """Sizes and kinds of a model.
 
-    mlp_bot: widths from the dense features to D. mlp_top: widths after the interaction, down to 1.
+    dimension: of an embedding vector. mlp_bot: widths from the dense features to `feature_size`. mlp_top:
+    widths after the interaction, down to 1. compression: of the tables, None: they are what they are.
     loss_threshold: t > 0 clamps the predictions to [t, 1 - t].
     """
 
@@ -34,13 +38,29 @@ class Architecture:
     activation: str = "relu"
     weighted_pooling: str | None = None
     loss_threshold: float = 0.0
+    compression: Compression | None = None
+
+    @property
+    def feature_size(self) -> int:
+        """D, the width of what interacts: twice the dimension where quotient and remainder are concatenated."""
+        how = self.compression
+        doubled = isinstance(how, QuotientRemainder) and how.operation == "concat"
+        return 2 * self.dimension if doubled else self.dimension
 
     @property
     def top_widths(self) -> tuple[int, ...]:
         """The top MLP's widths with the first, which follows from the interaction."""
         tables = len(self.rows_per_table)
-        width = interaction_width(self.interaction_op, tables, self.dimension, self.interaction_itself)
+        width = interaction_width(self.interaction_op, tables, self.feature_size, self.interaction_itself)
         return (width, *self.mlp_top)
+
+
+def _make_tables(architecture: Architecture, device: torch.device) -> Tables:
+    """Return flat tables, the fast path, wherever they can serve."""
+    rows, size = architecture.rows_per_table, architecture.feature_size
+    if architecture.compression is None:
+        return EmbeddingTables(rows, size, architecture.weighted_pooling, device)
+    return CompressedTables(rows, size, architecture.compression, architecture.weighted_pooling, device)
 
 
 class DLRM_Net(nn.Module):
@@ -54,15 +74,10 @@ class DLRM_Net(nn.Module):
     def __init__(self, architecture: Architecture, device: torch.device) -> None:
         super().__init__()
         self.architecture = architecture
-        self.tables = EmbeddingTables(
-            architecture.rows_per_table,
-            architecture.dimension,
-            architecture.weighted_pooling is not None,
-            device,
-        )
+        self.tables = _make_tables(architecture, device)
         self.emb_l = self.tables.modules
-        if self.tables.pooling_parameters is not None:
-            self.v_W_l = self.tables.pooling_parameters
+        if self.tables.pooling is not None:
+            self.v_W_l = self.tables.pooling
         self.bot_l = make_mlp(architecture.mlp_bot, architecture.activation).to(device)
         self.top_l = make_mlp(architecture.top_widths, architecture.activation, last="sigmoid").to(device)
         # Kept out of the module tree: it has no weights and the printed model does not show it.
@@ -76,8 +91,8 @@ class DLRM_Net(nn.Module):
         ]
 
     def dense_parameters(self) -> Sequence[nn.Parameter]:
-        """Return the parameters of both MLPs, bottom first."""
-        return [*self.bot_l.parameters(), *self.top_l.parameters()]
+        """Return what is not trained row by row: maps of mixed-dimension tables, bottom and top MLP."""
+        return [*self.tables.dense, *self.bot_l.parameters(), *self.top_l.parameters()]
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the probability of a click, float32 [B, 1]."""

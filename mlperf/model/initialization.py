@@ -6,11 +6,15 @@ README); from a generator on the table's device they have the same distributions
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import nn
 
 from mlperf.model.dlrm import DLRM_Net
+from mlperf.model.embedding.compression import PrEmbeddingBag, QREmbeddingBag
 
 # Float64 numbers drawn at a time, so that a table of 40 million rows needs no float64 copy of itself.
 _CHUNK = 1 << 24
@@ -23,26 +27,46 @@ def initialize(
 
     mlp_init: "normal", weights normal(0, sqrt(2 / (fan_in + fan_out))) and biases normal(0, sqrt(1 /
     fan_out)); or "uniform", both uniform in [0, 1). Tables are uniform in ±sqrt(1 / rows), drawn from
-    `stream` (embedding_init "numpy") or on their own device from `seed` ("device").
+    `stream` (embedding_init "numpy") or on their own device from `seed` ("device"); of compressed ones see
+    `_bounds`.
     """
-    device = model.tables.weight.device
+    device = model.tables.device
     generator = torch.Generator(device).manual_seed(seed) if embedding_init == "device" else None
-    for table in model.tables.weight.split(model.tables.rows_per_table):
-        bound = float(np.sqrt(1 / len(table)))
-        if generator is not None:
-            table.uniform_(-bound, bound, generator=generator)
-        else:
-            _fill_uniform(table.flatten(), stream, bound)
+    for table in model.emb_l:
+        for weight, low, high in _bounds(table):
+            if generator is not None:
+                weight.uniform_(low, high, generator=generator)
+            else:
+                _fill_uniform(weight.flatten(), stream, low, high)
     for mlp in (model.bot_l, model.top_l):
         for layer in mlp:
             if isinstance(layer, nn.Linear):
                 _fill_linear(layer, stream, mlp_init)
 
 
-def _fill_uniform(flat: torch.Tensor, stream: np.random.RandomState, bound: float) -> None:
+def _bounds(table: nn.Module) -> Iterator[tuple[torch.Tensor, float, float]]:
+    """Yield the weights of a table with the bounds of their uniform distribution."""
+    if isinstance(table, QREmbeddingBag):
+        bound = math.sqrt(1 / table.rows)
+        yield table.weight_q.data, -bound, bound
+        # A product begins with the size that the table's own row would have.
+        yield table.weight_r.data, *((0.5, 1.5) if table.operation == "mult" else (-bound, bound))
+    elif isinstance(table, PrEmbeddingBag):
+        bound = math.sqrt(1 / len(table.embs.weight))
+        yield table.embs.weight.data, -bound, bound
+        for weight in table.proj.parameters():
+            bound = math.sqrt(6 / sum(weight.shape))  # Glorot and Bengio 2010
+            yield weight.data, -bound, bound
+    else:
+        assert isinstance(table, nn.EmbeddingBag)
+        bound = math.sqrt(1 / len(table.weight))
+        yield table.weight.data, -bound, bound
+
+
+def _fill_uniform(flat: torch.Tensor, stream: np.random.RandomState, low: float, high: float) -> None:
     for start in range(0, len(flat), _CHUNK):
         piece = flat[start : start + _CHUNK]
-        drawn = stream.uniform(-bound, bound, size=len(piece))
+        drawn = stream.uniform(low, high, size=len(piece))
         piece.copy_(torch.from_numpy(drawn.astype(np.float32)))
 
 

@@ -15,6 +15,7 @@ from mlperf_logging.mllog import constants
 from mlperf_logging.mllog.mllog import MLLogger
 
 from mlperf.compliance.rulesets import DEFAULT_EDITION
+from mlperf.data.source import BatchSource
 from mlperf.errors import RunError
 from mlperf.evaluation.metrics import Metrics
 from mlperf.training.events import Listener, Outcome, Position
@@ -83,10 +84,10 @@ class ComplianceLog(Listener):
         self._run_started = True
         self._start(constants.RUN_START)
 
-    def data_opened(self, train_samples: int, test_samples: int) -> None:
+    def data_opened(self, train: BatchSource, test: BatchSource | None) -> None:
         """Log the number of samples found."""
-        self._point(constants.TRAIN_SAMPLES, train_samples)
-        self._point(constants.EVAL_SAMPLES, test_samples)
+        self._point(constants.TRAIN_SAMPLES, train.samples)
+        self._point(constants.EVAL_SAMPLES, 0 if test is None else test.samples)
 
     def epoch_start(self, position: Position) -> None:
         """Log the start of an epoch, which is one block."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
+from mlperf.data.source import BatchSource
 from mlperf.evaluation.metrics import Metrics
 from mlperf.training.events import Listener, Position
 
@@ -17,7 +18,7 @@ class Console(Listener):
         self.print_wall_time = print_wall_time
         self.all_metrics = all_metrics
 
-    def init_stop(self) -> None:
+    def data_opened(self, train: BatchSource, test: BatchSource | None) -> None:
         """Announce the progress lines."""
         print("time/loss/accuracy (if enabled):", flush=True)
 

@@ -63,8 +63,8 @@ def save(
 
 def load_weights(path: Path, model: DLRM_Net) -> dict[str, Any]:
     """Fill `model` from the checkpoint and return the rest of it. RunError if it is another model's."""
-    weight = model.tables.weight  # memory promised by the system, but not taken until it is filled
-    contents = read_checkpoint(path, model_bytes=weight.nbytes if weight.device.type == "cpu" else 0)
+    tables = model.tables  # memory promised by the system, but not taken until it is filled
+    contents = read_checkpoint(path, model_bytes=tables.nbytes() if tables.device.type == "cpu" else 0)
     found = contents.pop("state_dict")
     check_state_dict(found, {name: value.shape for name, value in model.state_dict().items()}, path)
     model.load_state_dict(found)
@@ -105,7 +105,7 @@ def load_training(
             "batches in another order; continue with the same seed"
         )
     optimizer.load_state_dict(contents.get("opt_state_dict", {}), str(path))
-    device = optimizer.model.tables.weight.device
+    device = optimizer.model.tables.device
     window = Window.empty(device)
     window.loss += torch.tensor(own.get("window_loss", 0.0), dtype=torch.float64)
     window.correct += torch.tensor(own.get("window_correct", 0.0), dtype=torch.float64)

@@ -128,21 +128,26 @@ def check_state_dict(found: Mapping[str, torch.Tensor], expected: Mapping[str, t
             listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             raise RunError(
                 f"{path}: {words} {listed}: saved with other model flags (--arch-mlp-bot, --arch-mlp-top, "
-                "--weighted-pooling, --qr-flag, --md-flag) or other data"
+                "--weighted-pooling, --qr-flag, --md-flag and their thresholds) or other data"
             )
 
 
 def _difference(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> str:
     if name.startswith("emb_l.") and len(found) == len(expected) == 2:
         table = name.split(".")[1]
-        if found[0] != expected[0]:
+        if name.endswith(("weight_q", "weight_r")) and found[0] != expected[0]:
+            return (
+                f"{name} has {found[0]} rows in the checkpoint and {expected[0]} in this model: --qr-collisions, "
+                "or other data"
+            )
+        if found[0] != expected[0] and not name.endswith("proj.weight"):
             return (
                 f"table {table} has {found[0]} rows in the checkpoint and {expected[0]} in the data: usually "
                 "another --max-ind-range or --data-sub-sample-rate, or other data"
             )
         return (
             f"table {table} has dimension {found[1]} in the checkpoint and {expected[1]} in this model: "
-            "--arch-sparse-feature-size"
+            "--arch-sparse-feature-size, or --md-temperature and --md-round-dims, or --qr-operation"
         )
     flag = {"bot_l": "--arch-mlp-bot", "top_l": "--arch-mlp-top or --arch-interaction-op"}.get(
         name.split(".", maxsplit=1)[0], "--weighted-pooling or other data"

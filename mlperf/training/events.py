@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from mlperf.data.source import BatchSource
 from mlperf.evaluation.metrics import Metrics
 
 
@@ -45,11 +46,14 @@ class Listener:
     def run_start(self) -> None:
         """The timed part begins. The data has not been opened yet."""
 
-    def data_opened(self, train_samples: int, test_samples: int) -> None:
-        """The training and test data are open."""
+    def data_opened(self, train: BatchSource, test: BatchSource | None) -> None:
+        """The training and test data are open; made-up data has no test split."""
 
     def epoch_start(self, position: Position) -> None:
         """A pass over the training data begins or, in a continued run, goes on."""
+
+    def step_stop(self, position: Position) -> None:
+        """A batch has been trained on, as far as the host knows: a GPU may still be at it."""
 
     def progress(self, position: Position, loss: float, accuracy: float, ms_per_iteration: float) -> None:
         """A progress line is due: means over the samples since the last; accuracy is a share in [0, 1]."""

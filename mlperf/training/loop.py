@@ -148,9 +148,10 @@ class TrainingLoop:
     def _train_epoch(self, data: BatchSource) -> bool:
         state, settings = self.state, self.settings
         state.window.started = time.perf_counter()
-        device = self.model.tables.weight.device
+        device = self.model.tables.device
         for batch in data.batches(state.epoch, first=state.iteration):
             self._train_batch(batch.to(device))
+            self._tell(lambda listener: listener.step_stop(self.position))
             last = state.iteration == self.batches_per_epoch
             test_due = settings.test_frequency > 0 and (last or state.iteration % settings.test_frequency == 0)
             if last or test_due or state.iteration % settings.print_frequency == 0:
@@ -162,7 +163,6 @@ class TrainingLoop:
     def _train_batch(self, batch: Batch) -> None:
         state = self.state
         lookup = self.model.tables.look_up(batch)
-        lookup.pooled.requires_grad_()
         probability = self.model.predict(batch.dense, lookup.pooled)
         loss = self.loss(probability, batch.labels)
         loss.backward()

@@ -12,7 +12,7 @@ import torch
 
 from mlperf.errors import RunError
 from mlperf.model.dlrm import DLRM_Net
-from mlperf.model.embedding.tables import Lookup
+from mlperf.model.embedding.blocks import Lookup
 
 KINDS = ("sgd", "adagrad", "rwsadagrad")
 _EPSILON = 1e-10
@@ -60,10 +60,7 @@ class Optimizer:
     def __init__(self, kind: str, model: DLRM_Net) -> None:
         self.kind = kind
         self.model = model
-        self.tables = _RowUpdater(kind, model.tables.weight)
-        self.learns_pooling = model.architecture.weighted_pooling == "learned"
-        pooling = model.tables.pooling_weight
-        self.pooling = _RowUpdater(kind, pooling) if self.learns_pooling and pooling is not None else None
+        self.rows = {block: _RowUpdater(kind, block.values) for block in model.tables.blocks}
         parameters = model.dense_parameters()
         self.dense: torch.optim.Optimizer
         if kind == "sgd":
@@ -74,21 +71,14 @@ class Optimizer:
     @torch.no_grad()
     def add(self, lookup: Lookup) -> None:
         """Add the gradients of one batch; those of the MLPs are summed in `.grad` by the backward pass."""
-        gradients = lookup.row_gradients()  # (L, D)
-        weight = self.model.tables.pooling_weight
-        if weight is not None:
-            if self.pooling is not None:
-                rows = self.model.tables.weight.index_select(0, lookup.rows)
-                self.pooling.add(lookup.rows, (gradients * rows).sum(1, keepdim=True))
-            gradients = gradients * weight.index_select(0, lookup.rows)
-        self.tables.add(lookup.rows, gradients)
+        for found in lookup.gradients():
+            self.rows[found.block].add(found.rows, found.gradients)
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """Apply all gradients added since the last step, with learning rate `rate`."""
-        self.tables.step(rate)
-        if self.pooling is not None:
-            self.pooling.step(rate)
+        for updater in self.rows.values():
+            updater.step(rate)
         for group in self.dense.param_groups:
             group["lr"] = rate
         self.dense.step()
@@ -96,24 +86,26 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state in PyTorch's format, parameters numbered as in the model: tables, then MLPs."""
-        dense = self.dense.state_dict()
-        first_dense = self._first_dense_number()
-        state = {first_dense + number: value for number, value in dense["state"].items()}
+        numbers = self._numbers()
+        state = {
+            numbers[parameter]: dict(self.dense.state[parameter])
+            for parameter in self.model.dense_parameters()
+            if self.dense.state[parameter]
+        }
         state.update({number: {self._row_key(): view} for number, view in self._row_states()})
-        group = dense["param_groups"][0]
-        count = first_dense + len(group["params"])
-        return {"state": state, "param_groups": [{**group, "params": list(range(count))}]}
+        group = self.dense.state_dict()["param_groups"][0]
+        return {"state": state, "param_groups": [{**group, "params": list(numbers.values())}]}
 
     def load_state_dict(self, saved: dict[str, Any], source: str) -> None:
         """Restore what `state_dict` returned. RunError if it is another optimizer's."""
         state = saved.get("state", {})
-        first_dense = self._first_dense_number()
+        numbers = self._numbers()
         try:
             for number, view in self._row_states():
                 view.copy_(state[number][self._row_key()])
-            for number, parameter in enumerate(self.model.dense_parameters()):
+            for parameter in self.model.dense_parameters():
                 for key, value in self.dense.state[parameter].items():
-                    value.copy_(state[first_dense + number][key])
+                    value.copy_(state[numbers[parameter]][key])
         except (KeyError, RuntimeError) as error:
             raise RunError(
                 f"{source}: holds no state of --optimizer={self.kind} for this model; continue with the "
@@ -123,17 +115,16 @@ class Optimizer:
     def _row_key(self) -> str:
         return "momentum" if self.kind == "rwsadagrad" else "sum"
 
-    def _first_dense_number(self) -> int:
-        tables = len(self.model.tables.rows_per_table)
-        return tables if self.model.tables.pooling_weight is None else 2 * tables
+    def _numbers(self) -> dict[torch.nn.Parameter, int]:
+        return {parameter: number for number, parameter in enumerate(self.model.parameters())}
 
     def _row_states(self) -> Iterator[tuple[int, torch.Tensor]]:
-        """Yield the number in the state_dict and the accumulator of each table, then of pooling weights."""
+        """Yield the number in the state_dict and the accumulator of each parameter that is trained by rows."""
         if self.kind == "sgd":
             return
-        sizes = self.model.tables.rows_per_table
-        for number, view in enumerate(self.tables.accumulator.split(sizes)):
-            yield number, view.squeeze(1) if self.kind == "rwsadagrad" else view
-        if self.pooling is not None:
-            for number, view in enumerate(self.pooling.accumulator.split(sizes), len(sizes)):
-                yield number, view.squeeze(1)
+        numbers = self._numbers()
+        for block, updater in self.rows.items():
+            sizes = [len(parameter) for parameter in block.parameters]
+            for parameter, view in zip(block.parameters, updater.accumulator.split(sizes), strict=True):
+                per_value = self.kind == "adagrad" and parameter.dim() > 1
+                yield numbers[parameter], view if per_value else view.squeeze(1)

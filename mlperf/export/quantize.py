@@ -1,0 +1,39 @@
+"""Post-training quantization for inference: MLP weights to 8 or 16 bits, table rows to 8 or 4."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import torch
+from torch import nn
+
+from mlperf.errors import UsageError
+from mlperf.model.dlrm import DLRM_Net
+
+_DTYPES = {8: torch.qint8, 16: torch.float16}
+
+
+def quantize_mlps(model: DLRM_Net, bits: int) -> None:
+    """Replace the linear layers by PyTorch's dynamically quantized ones, in place; on the CPU only.
+
+    8 bits: whole numbers with one scale a layer, activations converted batch by batch. 16: half precision.
+    """
+    if model.tables.device.type != "cpu":
+        raise UsageError(
+            f"--quantize-mlp-with-bit={bits}: PyTorch's dynamic quantization runs on the CPU only; allowed is "
+            "leaving out --use-gpu, or --quantize-emb-with-bit"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecation of the whole module, in favour of a package of its own
+        for mlp in (model.bot_l, model.top_l):
+            torch.ao.quantization.quantize_dynamic(mlp, {nn.Linear}, _DTYPES[bits], inplace=True)
+
+
+def mlp_bytes(model: DLRM_Net) -> int:
+    """Return the size of both MLPs as they would be saved, quantized or not."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save([model.bot_l.state_dict(), model.top_l.state_dict()], buffer)
+    return buffer.tell()

@@ -1,0 +1,109 @@
+"""What a run reads: prepared data, made from the raw text where it is missing, or data that is made up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlperf.data.binary import BinaryFile
+from mlperf.data.criteo.prepare import PreparationSettings, PreparedData, open_prepared, prepare
+from mlperf.data.random_batches import Gaussian, RandomBatches, RandomDataSettings, random_data_samples
+from mlperf.data.source import BatchSource
+from mlperf.errors import RunError, UsageError
+from mlperf.settings import DataSettings, Settings
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The batches to train on and those to evaluate on (none for random data)."""
+
+    train: BatchSource
+    test: BatchSource | None
+
+
+def prepared_data(data: DataSettings, seed: int) -> PreparedData:
+    """Return the prepared data, making it from the raw data where it is missing."""
+    place = data.processed_data_file
+    if place is None:
+        assert data.raw_data_file is not None
+        names = {"kaggle": "kaggleAdDisplayChallenge_processed", "terabyte": "terabyte_processed"}
+        place = data.raw_data_file.parent / names[data.data_set]
+    found = open_prepared(place, raw_data_file=data.raw_data_file)
+    if found is not None:
+        _check_limit(found, data.max_ind_range)
+        return found
+    if data.raw_data_file is None:
+        raise RunError(f"{place}: no prepared data there, and no --raw-data-file to make it from")
+    return prepare(
+        PreparationSettings(
+            data_set=data.data_set,
+            raw_data_file=data.raw_data_file,
+            processed_data_file=place,
+            max_ind_range=data.max_ind_range,
+            randomize=data.randomize,
+            seed=seed,
+        )
+    )
+
+
+def _check_limit(prepared: PreparedData, max_ind_range: int) -> None:
+    """The limit comes before the numbering: data prepared with another one cannot be brought to it any more."""
+    if max_ind_range > 0 and prepared.max_ind_range not in (None, max_ind_range):
+        raise UsageError(
+            f"--max-ind-range={max_ind_range}: {prepared.train} was prepared with {prepared.max_ind_range}; "
+            "allowed is that, or leaving the flag out; to prepare anew, name another --processed-data-file"
+        )
+
+
+def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, ...]:
+    """Return the rows of each table: those of the data, or for made-up data those of the flags."""
+    max_ind_range = settings.data.max_ind_range
+    if prepared is None:
+        return settings.model.embedding_rows
+    if max_ind_range < 0:
+        return tuple(prepared.counts)
+    return tuple(min(count, max_ind_range) for count in prepared.counts)
+
+
+def open_split(settings: Settings, prepared: PreparedData, which: str) -> BinaryFile:
+    """Return the train or the test split."""
+    data = settings.data
+    train = which == "train"
+    return BinaryFile(
+        path=prepared.train if train else prepared.test,
+        rows=prepared.train_rows if train else prepared.test_rows,
+        batch_size=data.batch_size if train else data.test_batch_size,
+        rows_per_table=table_rows(settings, prepared),
+        max_ind_range=data.max_ind_range,
+        shuffle_seed=settings.seed if train and data.shuffle_batches else None,
+        limit=data.num_batches if train else 0,
+        readers=data.readers if train else data.test_readers,
+        pin_memory=settings.use_gpu,
+    )
+
+
+def made_up_batches(settings: Settings, stream: np.random.RandomState) -> BatchSource:
+    """Return batches that need no file; random ones are drawn from `stream`, which stands behind them then."""
+    data = settings.data
+    return RandomBatches(
+        RandomDataSettings(
+            samples=random_data_samples(data.data_size, data.num_batches, data.batch_size),
+            batch_size=data.batch_size,
+            dense_features=settings.model.mlp_bot[0],
+            rows_per_table=settings.model.embedding_rows,
+            lookups=data.lookups,
+            fixed=data.lookups_fixed,
+            round_targets=data.round_targets,
+            gaussian=None if data.gaussian is None else Gaussian(*data.gaussian),
+        ),
+        stream,
+    )
+
+
+def open_splits(settings: Settings, prepared: PreparedData | None, made_up: BatchSource | None) -> Splits:
+    """Open the data: the timed part of a run has begun."""
+    if prepared is None:
+        assert made_up is not None
+        return Splits(made_up, None)
+    return Splits(open_split(settings, prepared, "train"), open_split(settings, prepared, "test"))

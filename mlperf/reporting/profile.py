@@ -1,0 +1,62 @@
+"""Where the time of a step goes: PyTorch's profiler over the first steps of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from mlperf.errors import RunError
+from mlperf.reporting.console import note
+from mlperf.training.events import Listener, Outcome, Position
+
+TABLE_FILE = Path("dlrm_s_pytorch.prof")
+TRACE_FILE = Path("dlrm_s_pytorch.json")
+# A trace takes some 100 KB a step, and a viewer more than that.
+_MOST_STEPS = 100
+_ROWS = 30
+
+
+class Profile(Listener):
+    """Profiles the first 100 steps: a table on stderr and in a file, and a trace for Perfetto."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sort_by = "self_cpu_time_total" if device.type == "cpu" else "self_device_time_total"
+        activities = [ProfilerActivity.CPU]
+        if device.type == "cuda":
+            activities.append(ProfilerActivity.CUDA)
+        self._profile: profile | None = profile(activities=activities, record_shapes=True)
+        self._running = False
+        self._steps = 0
+
+    def epoch_start(self, position: Position) -> None:
+        """Begin with the first step."""
+        if self._profile is not None and not self._running:
+            self._profile.start()
+            self._running = True
+
+    def step_stop(self, position: Position) -> None:
+        """Count a step; the last one writes the files."""
+        self._steps += 1
+        if self._steps == _MOST_STEPS:
+            self._write()
+
+    def run_stop(self, position: Position | None, outcome: Outcome) -> None:
+        """Write the files, if the run was too short for all steps."""
+        if self._steps > 0:
+            self._write()
+
+    def _write(self) -> None:
+        if self._profile is None:
+            return
+        finished, self._profile = self._profile, None
+        finished.stop()
+        table = finished.key_averages().table(sort_by=self._sort_by, row_limit=_ROWS)
+        note(table)
+        try:
+            TABLE_FILE.write_text(table)
+            finished.export_chrome_trace(str(TRACE_FILE))
+        except (OSError, RuntimeError) as error:
+            raise RunError(f"--enable-profiling: {TRACE_FILE} cannot be written: {error}") from None
+        note(f"profile of {self._steps} steps: table in {TABLE_FILE}, Chrome trace in {TRACE_FILE}")

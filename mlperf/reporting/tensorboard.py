@@ -1,0 +1,50 @@
+"""Curves for TensorBoard: training loss and accuracy, test metrics, over the iterations of all epochs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+from mlperf.errors import UsageError
+from mlperf.evaluation.metrics import Metrics
+from mlperf.training.events import Listener, Outcome, Position
+
+
+class TensorBoard(Listener):
+    """Writes event files into a folder, which TensorBoard shows as one run."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UsageError(
+                f"--tensor-board-filename={folder}: needs tensorboard (pip install tensorboard): {error}"
+            ) from None
+        try:
+            self._writer = SummaryWriter(str(folder))
+        except OSError as error:
+            raise UsageError(f"--tensor-board-filename={folder}: cannot be written: {error.strerror}") from None
+
+    def progress(self, position: Position, loss: float, accuracy: float, ms_per_iteration: float) -> None:
+        """Add a point to the curves of training."""
+        iteration = _iteration(position)
+        self._writer.add_scalar("Train/Loss", loss, iteration)
+        self._writer.add_scalar("Train/Acc", accuracy, iteration)
+        self._writer.add_scalar("Train/ms per iteration", ms_per_iteration, iteration)
+
+    def evaluation_stop(self, position: Position, metrics: Metrics, best: Metrics, improved: bool) -> None:
+        """Add a point to the curve of each metric that was computed."""
+        names = {"accuracy": "Acc", "auc": "AUC", "f1": "F1"}
+        for name, value in asdict(metrics).items():
+            if not math.isnan(value):
+                self._writer.add_scalar(f"Test/{names.get(name, name)}", value, _iteration(position))
+        self._writer.flush()
+
+    def run_stop(self, position: Position | None, outcome: Outcome) -> None:
+        """Write what is left."""
+        self._writer.close()
+
+
+def _iteration(position: Position) -> int:
+    return position.epoch * position.batches_per_epoch + position.iteration

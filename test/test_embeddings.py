@@ -1,0 +1,199 @@
+"""Compressed and quantized embedding tables: against their definitions, and against PyTorch's autograd."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from program import run_program
+from torch import nn
+
+from mlperf.data.batch import Batch
+from mlperf.export.plain import PlainDLRM
+from mlperf.model.dlrm import Architecture, DLRM_Net
+from mlperf.model.embedding.compression import Compression, MixedDimension, QuotientRemainder, mixed_dimensions
+from mlperf.model.embedding.quantized import QuantizedRows
+from mlperf.model.initialization import initialize
+from mlperf.model.loss import Loss
+from mlperf.training.optimizers import Optimizer
+
+CPU = torch.device("cpu")
+ROWS = (23, 2, 9)
+KINDS: dict[str, Compression | None] = {
+    "none": None,
+    "mult": QuotientRemainder(5, "mult", 4),
+    "add": QuotientRemainder(5, "add", 3),
+    "concat": QuotientRemainder(5, "concat", 4),
+    "md": MixedDimension(0, 0.5, round_dimensions=False),
+}
+
+
+def make_model(kind: str, weighted: str | None = None, op: str = "dot") -> DLRM_Net:
+    size = 8 if kind == "concat" else 4
+    architecture = Architecture(
+        ROWS, 4, (3, size), (5, 1), op, compression=KINDS[kind], weighted_pooling=weighted, loss_threshold=0.01
+    )
+    model = DLRM_Net(architecture, CPU)
+    initialize(model, np.random.RandomState(3), mlp_init="normal", embedding_init="numpy", seed=3)
+    return model
+
+
+def make_batch(seed: int, several: bool, size: int = 6) -> Batch:
+    stream = np.random.default_rng(seed)
+    dense = torch.from_numpy(stream.random((size, 3)).astype(np.float32))
+    labels = torch.from_numpy((stream.random((size, 1)) < 0.5).astype(np.float32))
+    if not several:
+        ids = np.stack([stream.integers(0, rows, size) for rows in ROWS])
+        return Batch(dense, torch.from_numpy(ids), None, labels)
+    counts = stream.integers(0, 4, (3, size))
+    ids = np.concatenate([stream.integers(0, rows, counts[t].sum()) for t, rows in enumerate(ROWS)])
+    offsets = np.concatenate(([0], counts.ravel().cumsum()[:-1])).reshape(3, size)
+    return Batch(dense, torch.from_numpy(ids), torch.from_numpy(offsets), labels)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("weighted", [None, "learned", "fixed"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_equals_that_of_a_plain_module_with_pytorchs_optimizer(
+    kind: str, optimizer: str, weighted: str | None, several: bool
+) -> None:
+    model = make_model(kind, weighted)
+    plain = copy.deepcopy(PlainDLRM(make_model(kind, weighted), several=several))
+    if plain.v_W_l is not None and weighted == "fixed":
+        plain.v_W_l.requires_grad_(False)
+    ours = Optimizer(optimizer, model)
+    theirs: torch.optim.Optimizer
+    if optimizer == "sgd":
+        theirs = torch.optim.SGD(plain.parameters(), lr=0.2)
+    else:
+        theirs = torch.optim.Adagrad(plain.parameters(), lr=0.2)
+    loss = Loss("bce", (1.0, 1.0))
+    for number in range(6):
+        batch = make_batch(number, several)
+        lookup = model.tables.look_up(batch)
+        value = loss(model.predict(batch.dense, lookup.pooled), batch.labels)
+        value.backward()
+        ours.add(lookup)
+        ours.step(0.2)
+        theirs.zero_grad()
+        expected = nn.functional.binary_cross_entropy(plain(*PlainDLRM.inputs(batch).values()), batch.labels)
+        expected.backward()
+        theirs.step()
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+    others = plain.state_dict()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, others[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("operation", ["mult", "add", "concat"])
+def test_quotient_and_remainder_are_combined_as_the_paper_defines(operation: str) -> None:
+    model = make_model(operation)
+    batch = make_batch(0, several=False)
+    pooled = model.tables.look_up(batch).pooled
+    weights = model.state_dict()
+    collisions = 3 if operation == "add" else 4
+    for sample, row in enumerate(batch.indices[0].tolist()):
+        quotient = weights["emb_l.0.weight_q"][row // collisions]
+        remainder = weights["emb_l.0.weight_r"][row % collisions]
+        expected = {
+            "mult": quotient * remainder,
+            "add": quotient + remainder,
+            "concat": torch.cat((quotient, remainder)),
+        }[operation]
+        assert torch.equal(pooled[sample, 0], expected)
+    assert torch.equal(pooled[:, 1], weights["emb_l.1.weight"][batch.indices[1]])
+
+
+def test_dimensions_follow_the_power_rule() -> None:
+    # The dimensions that a public checkpoint has for these tables.
+    rows = (301, 201, 498, 151, 41, 4, 91, 61, 13, 401, 251, 181, 11, 34)
+    expected = [4, 5, 4, 5, 8, 16, 6, 7, 11, 4, 5, 5, 12, 8]
+    assert mixed_dimensions(rows, 16, MixedDimension(0, 0.3, round_dimensions=False)) == expected
+    powers = mixed_dimensions(rows, 16, MixedDimension(0, 0.3, round_dimensions=True))
+    assert powers == [4, 4, 4, 4, 8, 16, 8, 8, 8, 4, 4, 4, 16, 8]
+    above = mixed_dimensions(rows, 16, MixedDimension(100, 0.3, round_dimensions=False))
+    assert above == [4, 5, 4, 5, 16, 16, 16, 16, 16, 4, 5, 5, 16, 16]
+
+
+@pytest.mark.parametrize(("bits", "width"), [(8, 16), (4, 16), (4, 5), (8, 1)])
+def test_quantized_value_is_within_half_a_step(bits: int, width: int) -> None:
+    block = torch.randn(40, width)
+    block[3] = 0.25
+    rows = QuantizedRows(block, bits)
+    index = torch.tensor([3, 39, 0, 3])
+    found = rows.index_select(0, index)
+    step = (block.amax(1) - block.amin(1)) / (2**bits - 1)
+    assert ((found - block[index]).abs() <= 0.5001 * step[index].unsqueeze(1)).all()
+    assert torch.equal(found[0], block[3])
+    assert rows.nbytes == 40 * ((width * bits + 7) // 8 + 8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantized_tables_of_every_kind_give_nearly_the_same_scores(kind: str, bits: int) -> None:
+    model = make_model(kind, "fixed")
+    batch = make_batch(1, several=True)
+    with torch.no_grad():
+        before = model(batch)
+        size = model.tables.nbytes()
+        model.tables.quantize(bits)
+        torch.testing.assert_close(model(batch), before, rtol=0, atol=0.05 if bits == 4 else 0.005)
+    assert model.tables.nbytes() != size
+
+
+FLAGS = [
+    "--arch-sparse-feature-size=16",
+    "--arch-mlp-top=32-1",
+    "--data-generation=dataset",
+    "--loss-function=bce",
+    "--mini-batch-size=128",
+    "--max-ind-range=40000000",
+    "--data-set=terabyte",
+    "--data-randomize=none",
+    "--mlperf-logging",
+    "--learning-rate=0.1",
+    "--test-freq=20",
+]
+
+
+QR = "--qr-flag --qr-threshold=100 --arch-mlp-bot=13-32-16"
+CONCAT = "--qr-flag --qr-threshold=100 --qr-operation=concat --arch-mlp-bot=13-32-32"
+MD = "--md-flag --md-threshold=50 --arch-mlp-bot=13-32-16"
+
+
+@pytest.mark.parametrize(
+    ("variant", "optimizer"), [(QR, "sgd"), (CONCAT, "adagrad"), (MD, "adagrad"), (MD, "rwsadagrad")]
+)
+def test_compressed_model_is_saved_continued_and_evaluated(
+    variant: str, optimizer: str, terabyte: Path, tmp_path: Path
+) -> None:
+    flags = [*FLAGS, *variant.split(), f"--optimizer={optimizer}", f"--processed-data-file={terabyte}"]
+    whole = run_program(*flags, "--save-model=m.pt", cwd=tmp_path)
+    assert whole.status == 0, whole.stderr
+    saving = re.search(
+        r"embedding tables: ([\d,]+) parameters, .* without compression ([\d,]+) parameters", whole.stderr
+    )
+    assert saving
+    assert int(saving[1].replace(",", "")) < int(saving[2].replace(",", ""))
+    evaluated = run_program(*flags, "--load-model=m.pt", "--inference-only", cwd=tmp_path)
+    best = max(whole.metric_lines, key=lambda line: float(re.search(r" auc ([\d.]+)", line)[1]))  # type: ignore[index]
+    assert evaluated.metric_lines[0].partition(" best")[0] == best.partition(" best")[0]
+    continued = run_program(*flags, "--load-model=m.pt", cwd=tmp_path)
+    assert continued.status == 0, continued.stderr
+    rest = continued.progress_lines
+    assert rest == (whole.progress_lines[-len(rest) :] if rest else [])
+
+
+def test_checkpoint_of_other_compression_is_refused_by_name(terabyte: Path, tmp_path: Path) -> None:
+    flags = [*FLAGS, "--arch-mlp-bot=13-32-16", "--arch-mlp-top=32-16-1", "--inference-only"]
+    flags.append(f"--processed-data-file={terabyte}")
+    model = Path(__file__).parent / "golden" / "terabyte" / "qr.pt"
+    run = run_program(*flags, f"--load-model={model}", cwd=tmp_path)
+    assert run.status == 1
+    assert "--qr-flag" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
