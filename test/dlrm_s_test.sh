@@ -1,8 +1,42 @@
 #!/usr/bin/env bash
-# Set up as run_and_time.sh does and run all tests.
+# Compare the program with a second implementation of the network, in NumPy, and then run all other tests.
 #
-#   ./test/dlrm_s_test.sh [pytest's arguments]
+#   ./test/dlrm_s_test.sh [flags for both programs, such as --use-gpu]
+#
+# Sets up as run_and_time.sh does. The other tests alone: python -m pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=$(tools/setup.sh requirements-test.txt)
-exec "$python" -m pytest -q "$@"
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+common=(--learning-rate=0.1 --debug-mode)
+cases=(
+    "--mini-batch-size=1 --data-size=1"
+    "--mini-batch-size=2 --data-size=4"
+    "--mini-batch-size=2 --data-size=5"
+    "--mini-batch-size=2 --data-size=5 --nepochs=3"
+)
+
+echo "Running commands ..."
+for program in dlrm_s_pytorch.py test/dlrm_s_numpy.py; do
+    echo "python $program"
+    for number in "${!cases[@]}"; do
+        read -ra flags <<<"${cases[number]}"
+        "$python" "$program" "${common[@]}" "${flags[@]}" "$@" >"$folder/$(basename "$program" .py)_$((number + 1))"
+    done
+done
+
+echo "Checking results ..."
+failed=0
+for number in "${!cases[@]}"; do
+    test=$((number + 1))
+    echo "diff test$test (no numeric values in the output = SUCCESS)"
+    "$python" test/compare_outputs.py "$folder/dlrm_s_pytorch_$test" "$folder/dlrm_s_numpy_$test" || failed=1
+done
+if [[ $failed -ne 0 ]]; then
+    echo "dlrm_s_test.sh: the two implementations do not agree" >&2
+    exit 1
+fi
+
+"$python" -m pytest -q

@@ -1,0 +1,72 @@
+"""What --debug-mode prints: the published text, and what the second implementation prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from compare_outputs import main as compare
+from compare_outputs import within_tolerance
+from program import ROOT, golden_flags, run_program
+
+PUBLISHED = (Path(__file__).parent / "debug_mode.txt").read_text()
+
+
+def test_sample_run_prints_the_published_text_to_the_character(tmp_path: Path) -> None:
+    run = run_program("--mini-batch-size=2", "--data-size=6", "--debug-mode", cwd=tmp_path)
+    assert run.stdout == PUBLISHED
+    assert run.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--mini-batch-size=3 --data-size=10 --arch-interaction-op=cat --activation-function=tanh --nepochs=2 "
+        "--loss-function=wbce --loss-weights=1-2",
+        "--mini-batch-size=3 --data-size=10 --arch-interaction-itself --loss-function=bce --loss-threshold=0.2 "
+        "--round-targets --mlp-init=normal --print-freq=2",
+        "--mini-batch-size=4 --num-batches=3 --arch-interaction-op=sum --arch-embedding-size=40-7-100 "
+        "--activation-function=sigmoid --num-indices-per-lookup-fixed --print-precision=3",
+    ],
+)
+def test_second_implementation_prints_the_same(flags: str, tmp_path: Path) -> None:
+    outputs = []
+    for program in ("dlrm_s_pytorch.py", "test/dlrm_s_numpy.py"):
+        run = run_program(*flags.split(), "--learning-rate=0.1", "--debug-mode", cwd=tmp_path, program=program)
+        assert run.status == 0, run.stderr
+        outputs.append(tmp_path / Path(program).name)
+        outputs[-1].write_text(run.stdout)
+    assert outputs[0].read_text().count("mini-batch: ") >= 3
+    assert compare([str(path) for path in outputs]) == 0
+
+
+def test_second_implementation_imports_nothing_of_the_first() -> None:
+    text = (ROOT / "test" / "dlrm_s_numpy.py").read_text()
+    imported = {
+        line.split()[1].partition(".")[0] for line in text.splitlines() if line.startswith(("import", "from"))
+    }
+    assert imported == {"__future__", "argparse", "dataclasses", "itertools", "numpy", "sys"}
+
+
+@pytest.mark.parametrize(
+    ("other", "agrees"),
+    [
+        ("loss 0.451894, table 3", True),
+        ("loss 0.45190, table 3", True),
+        ("loss 0.451993, table 3", False),
+        ("loss 0.451893, table 4", False),
+        ("lost 0.451893, table 3", False),
+        ("loss 0.451893", False),
+    ],
+)
+def test_comparison_tells_rounding_from_difference(other: str, agrees: bool) -> None:
+    assert within_tolerance("loss 0.451893, table 3", other) is agrees
+
+
+def test_data_set_is_shown_by_its_first_three_batches(terabyte: Path, tmp_path: Path) -> None:
+    run = run_program(*golden_flags("sgd", terabyte), "--num-batches=5", "--debug-mode", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert [line for line in lines if line.startswith("mini-batch: ")] == [f"mini-batch: {n}" for n in range(3)]
+    assert lines.index("updated parameters (weights and bias):") > lines.index("DLRM_Net(")
+    assert len(run.losses) == 5

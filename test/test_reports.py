@@ -1,0 +1,93 @@
+"""Profile, TensorBoard, the picture of the network, ONNX: files that others read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from program import GOLDEN, golden_flags, run_program
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_embeddings import KINDS, make_batch, make_model
+
+from mlperf.export.onnx import save_onnx
+from mlperf.export.plain import PlainDLRM
+
+
+@pytest.mark.parametrize(
+    ("kind", "several", "op"),
+    [
+        *((kind, several, "dot") for kind in KINDS for several in (False, True)),
+        ("none", False, "cat"),
+        ("none", True, "sum"),
+    ],
+)
+def test_exported_model_gives_the_same_scores_at_any_batch_size(
+    kind: str, several: bool, op: str, tmp_path: Path
+) -> None:
+    model = make_model(kind, weighted="fixed" if kind == "md" else None, op=op)
+    path = tmp_path / "model.onnx"
+    save_onnx(model, path, several=several)
+    onnx.checker.check_model(str(path), full_check=True)
+    session = onnxruntime.InferenceSession(str(path))
+    for size in (1, 7, 64):
+        batch = make_batch(size, several, size)
+        with torch.no_grad():
+            expected = model(batch).numpy()
+        inputs = {name: value.numpy() for name, value in PlainDLRM.inputs(batch).items()}
+        (found,) = session.run(None, inputs)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_save_onnx_exports_the_trained_model(terabyte: Path, tmp_path: Path) -> None:
+    flags = golden_flags("sgd_inference", terabyte)
+    run = run_program(*flags, f"--load-model={GOLDEN}/terabyte/sgd.pt", "--save-onnx", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    inputs = onnx.load(tmp_path / "dlrm_s_pytorch.onnx").graph.input
+    assert [value.name for value in inputs] == ["dense", "indices"]
+    assert inputs[0].type.tensor_type.shape.dim[0].dim_param
+    trained = run_program("--data-size=8", "--mini-batch-size=2", "--save-onnx", cwd=tmp_path)
+    assert trained.status == 0, trained.stderr
+    names = [value.name for value in onnx.load(tmp_path / "dlrm_s_pytorch.onnx").graph.input]
+    assert names == ["dense", "offsets", "indices_0", "indices_1", "indices_2"]
+
+
+def test_tensorboard_gets_the_curves(terabyte: Path, tmp_path: Path) -> None:
+    run = run_program(*golden_flags("sgd", terabyte), "--tensor-board-filename", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    events = EventAccumulator(str(tmp_path / "run_kaggle_pt"))
+    events.Reload()
+    assert [point.value for point in events.Scalars("Train/Loss")] == pytest.approx(run.losses, abs=1e-6)
+    auc = events.Scalars("Test/AUC")
+    assert [point.step for point in auc] == [5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55]
+    assert auc[-1].value == pytest.approx(0.5398, abs=1e-4)
+    assert "Test/Acc" in events.Tags()["scalars"]
+
+
+def test_profile_leaves_a_table_and_a_trace(tmp_path: Path) -> None:
+    run = run_program("--data-size=300", "--mini-batch-size=2", "--enable-profiling", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    assert "aten::index_select" in run.stderr
+    assert "profile of 100 steps" in run.stderr
+    assert "aten::index_select" in (tmp_path / "dlrm_s_pytorch.prof").read_text()
+    trace = json.loads((tmp_path / "dlrm_s_pytorch.json").read_text())
+    assert any(event["name"] == "aten::addmm" for event in trace["traceEvents"])
+
+
+@pytest.mark.parametrize("flags", ["", "--qr-flag --qr-threshold=2", "--md-flag --md-threshold=2"])
+def test_network_is_drawn(flags: str, tmp_path: Path) -> None:
+    run = run_program("--plot-compute-graph", *flags.split(), cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    picture = (tmp_path / "dlrm_s_pytorch_graph.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) > 10_000
+
+
+def test_wall_time_ends_the_progress_line(tmp_path: Path) -> None:
+    run = run_program("--print-wall-time", cwd=tmp_path)
+    assert run.progress_lines[0].endswith(")")
