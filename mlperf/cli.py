@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from mlperf.errors import UsageError
 from mlperf.flags import make_parser
@@ -20,6 +21,7 @@ from mlperf.settings import (
 )
 
 EXIT_TARGET_MISSED = 3
+DEFAULT_TRACE_FILE = Path("./input/dist_emb_j.log")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -44,6 +46,7 @@ def parse(arguments: Sequence[str]) -> Settings:
     _check_compression(flags)
     _check_training(flags)
     _check_data(flags)
+    _check_made_up_data(flags)
     _check_reports(flags)
     return _settings(flags)
 
@@ -52,15 +55,22 @@ def _refuse_unavailable(flags: argparse.Namespace) -> None:
     if flags.data_generation == "internal":
         raise UsageError(
             "--data-generation=internal: names a private loader of the first authors that was never "
-            "published; allowed: random, dataset"
+            "published; allowed: random, synthetic, dataset"
         )
     asked = {
-        "--data-generation=synthetic": flags.data_generation == "synthetic",
         "--data-sub-sample-rate": flags.data_sub_sample_rate > 0,
     }
     for name, given in asked.items():
         if given:
             raise UsageError(f"{name}: not available yet")
+
+
+def _check_made_up_data(flags: argparse.Namespace) -> None:
+    synthetic = flags.data_generation == "synthetic"
+    if flags.data_trace_file is not None and not synthetic:
+        raise UsageError(f"--data-trace-file={flags.data_trace_file}: only with --data-generation=synthetic")
+    if flags.data_trace_enable_padding and not synthetic:
+        raise UsageError("--data-trace-enable-padding: only with --data-generation=synthetic")
 
 
 def _check_environment() -> None:
@@ -233,7 +243,7 @@ def _settings(flags: argparse.Namespace) -> Settings:
             lookups_fixed=flags.num_indices_per_lookup_fixed,
             round_targets=flags.round_targets,
             gaussian=_gaussian(flags),
-            trace_file=flags.data_trace_file,
+            trace_file=flags.data_trace_file or DEFAULT_TRACE_FILE,
             trace_padding=flags.data_trace_enable_padding,
         ),
         model=ModelSettings(

@@ -169,8 +169,7 @@ def _add_data_flags(parser: Parser) -> None:
     add(
         "--data-trace-file",
         type=Path,
-        default=Path("./input/dist_emb_j.log"),
-        help="synthetic: distribution per table",
+        help="synthetic: distribution per table, j standing for its number (./input/dist_emb_j.log)",
     )
     _bool(group, "--data-trace-enable-padding", False, "synthetic: pad the trace")
     add("--data-set", choices=("kaggle", "terabyte"), default="kaggle", help="which Criteo data set")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -10,7 +12,10 @@ from mlperf.data.binary import BinaryFile
 from mlperf.data.criteo.prepare import PreparationSettings, PreparedData, open_prepared, prepare
 from mlperf.data.random_batches import Gaussian, RandomBatches, RandomDataSettings, random_data_samples
 from mlperf.data.source import BatchSource
+from mlperf.data.synthetic_batches import SyntheticBatches, SyntheticDataSettings
+from mlperf.data.trace import StackDistances
 from mlperf.errors import RunError, UsageError
+from mlperf.reporting.console import note
 from mlperf.settings import DataSettings, Settings
 
 
@@ -86,6 +91,8 @@ def open_split(settings: Settings, prepared: PreparedData, which: str) -> Binary
 def made_up_batches(settings: Settings, stream: np.random.RandomState) -> BatchSource:
     """Return batches that need no file; random ones are drawn from `stream`, which stands behind them then."""
     data = settings.data
+    if data.generation == "synthetic":
+        return _synthetic_batches(settings)
     return RandomBatches(
         RandomDataSettings(
             samples=random_data_samples(data.data_size, data.num_batches, data.batch_size),
@@ -99,6 +106,38 @@ def made_up_batches(settings: Settings, stream: np.random.RandomState) -> BatchS
         ),
         stream,
     )
+
+
+def _synthetic_batches(settings: Settings) -> SyntheticBatches:
+    data, tables = settings.data, settings.model.embedding_rows
+    distances = [StackDistances.read(_trace_file(data.trace_file, number)) for number in range(len(tables))]
+    for number, (given, rows) in enumerate(zip(distances, tables, strict=True)):
+        largest = given.accesses.max()
+        if largest >= rows:
+            file = _trace_file(data.trace_file, number)
+            note(
+                f"{file}: accesses up to {largest} are taken modulo the {rows} rows of table {number}, which "
+                "changes the distances"
+            )
+    return SyntheticBatches(
+        SyntheticDataSettings(
+            samples=random_data_samples(data.data_size, data.num_batches, data.batch_size),
+            batch_size=data.batch_size,
+            dense_features=settings.model.mlp_bot[0],
+            rows_per_table=tables,
+            lookups=data.lookups,
+            fixed=data.lookups_fixed,
+            round_targets=data.round_targets,
+            distances=distances,
+            padding=data.trace_padding,
+            seed=settings.seed,
+        )
+    )
+
+
+def _trace_file(pattern: Path, table: int) -> Path:
+    """Return the file of a table: a "j" that stands alone in the name is its number."""
+    return pattern.with_name(re.sub(r"(?<![A-Za-z0-9])j(?![A-Za-z0-9])", str(table), pattern.name))
 
 
 def open_splits(settings: Settings, prepared: PreparedData | None, made_up: BatchSource | None) -> Splits:

@@ -140,11 +140,11 @@ def read_counts(path: Path) -> tuple[int, ...]:
     return counts
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
+def write_whole(path: Path, contents: str | bytes) -> None:
+    """Write a file whole or not at all."""
     beside = path.with_name(f".{path.name}.part")
-    with beside.open("w") as file:
-        file.write(text)
+    with beside.open("wb") as file:
+        file.write(contents.encode() if isinstance(contents, str) else contents)
         file.flush()
         os.fsync(file.fileno())
     os.replace(beside, path)
