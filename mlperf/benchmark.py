@@ -41,8 +41,7 @@ DEBUG_BATCHES = 3
 def run(settings: Settings) -> Outcome:
     """Train or evaluate as `settings` say. RunError or UsageError if it cannot be done."""
     device = _device(settings)
-    if settings.load_model is not None and not settings.load_model.is_file():
-        raise RunError(f"--load-model={settings.load_model}: no such file")
+    _check_load_model(settings)
     if settings.report.save_onnx:
         require_onnx()
     if settings.report.plot_compute_graph:
@@ -56,6 +55,11 @@ def run(settings: Settings) -> Outcome:
     return _train(settings, device, prepared)
 
 
+def _check_load_model(settings: Settings) -> None:
+    if settings.load_model is not None and not settings.load_model.is_file():
+        raise RunError(f"--load-model={settings.load_model}: no such file")
+
+
 def _device(settings: Settings) -> torch.device:
     if not settings.use_gpu:
         return torch.device("cpu")
@@ -64,11 +68,24 @@ def _device(settings: Settings) -> torch.device:
     return torch.device("cuda")
 
 
-def _evaluate_only(settings: Settings, device: torch.device, prepared: PreparedData) -> None:
+def load_for_inference(settings: Settings) -> tuple[DLRM_Net, Splits]:
+    """Return the model with its weights and the data, for whoever wants to look at them."""
+    _check_load_model(settings)
+    prepared = prepared_data(settings.data, settings.seed)
+    model = _load_model(settings, _device(settings), prepared)
+    return model, open_splits(settings, prepared, None)
+
+
+def _load_model(settings: Settings, device: torch.device, prepared: PreparedData) -> DLRM_Net:
     model = build_model(settings, make_architecture(settings, table_rows(settings, prepared)), device)
     if settings.load_model is None:
         note("--inference-only without --load-model: the model has its initial weights")
     _fill_weights(settings, model, np.random.RandomState(settings.seed))
+    return model
+
+
+def _evaluate_only(settings: Settings, device: torch.device, prepared: PreparedData) -> None:
+    model = _load_model(settings, device, prepared)
     if settings.report.plot_compute_graph:
         _plot(model)
     test = open_split(settings, prepared, "test")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("sample")
     make_sample(SampleSettings(place, rows=48_000, seed=5))
     return place
+
+
+def test_quantized_tables_cost_little(folder: Path, tmp_path: Path) -> None:
+    model = ["--arch-sparse-feature-size=16", "--arch-mlp-bot=13-64-16", "--arch-mlp-top=64-32-1"]
+    model += [
+        "--data-generation=dataset",
+        "--data-set=terabyte",
+        "--test-mini-batch-size=2048",
+        "--mlperf-logging",
+    ]
+    model += [f"--raw-data-file={folder / 'day'}", f"--processed-data-file={tmp_path / 'processed'}"]
+    training = ["--mini-batch-size=256", "--learning-rate=0.5", "--loss-function=bce", "--test-freq=60"]
+    run = run_program(*model, *training, "--save-model=m.pt", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    for bits, most in ((8, 0.001), (4, 0.005)):
+        flags = [*model, "--load-model=m.pt", "--inference-only", f"--quantize-emb-with-bit={bits}"]
+        run = run_program(*flags, cwd=tmp_path)
+        assert run.status == 0, run.stderr
+        change = re.search(r"change ([-+][\d.]+)", run.stderr)
+        size = re.search(r"embedding tables: ([\d.]+) MB in 32 bits, ([\d.]+) MB in", run.stderr)
+        assert change
+        assert size
+        assert abs(float(change[1])) <= most
+        assert float(size[2]) / float(size[1]) == pytest.approx(bits / 32 + 8 / 64, rel=0.01)
 
 
 def fields(folder: Path) -> np.ndarray:

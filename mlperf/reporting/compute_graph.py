@@ -18,7 +18,7 @@ GRAPH_FILE = Path("dlrm_s_pytorch_graph.png")
 
 _INPUT, _DENSE, _TABLE, _OP = "#e8e8e8", "#cfe2f3", "#d9ead3", "#fce5cd"
 _HEIGHT = 0.6  # of a box, in a grid of unit steps
-_TABLE_TOP = 1 + 2.2 + _HEIGHT / 2
+_TABLE_TOP = 3.2
 
 
 def require_matplotlib(flag: str) -> None:
@@ -38,7 +38,7 @@ def plot_compute_graph(model: DLRM_Net, path: Path) -> None:
     bottom, top = _layers(model.bot_l), _layers(model.top_l)
     tables = list(model.emb_l)
     table_width = 0.5 if len(tables) > 6 else 1.7
-    width = 2.9 + table_width * len(tables)
+    width = 2.9 + table_width * (len(tables) - 0.07) + 0.2  # ends where the last table does
     middle = max(len(bottom) + 1, 4)  # height of the interaction
     center = width / 2
     figure = Figure(figsize=(max(width * 0.72, 5), 0.72 * (middle + len(top) + 2.2)), layout="constrained")

@@ -93,8 +93,8 @@ class EmbeddingTables:
             bag_by_table = batch.bags()  # (L,), in T, B order
             rows = batch.indices + self.first_row[bag_by_table // size]
             bags = bag_by_table % size * tables + bag_by_table // size  # in B, T order
-            pooled = torch.zeros(size * tables, self.dimension, device=self.device)
-            pooled.index_add_(0, bags, self._weighted_rows(rows))
+            pooled = self._pooled(rows, batch.offsets.flatten(), bag_by_table)
+            pooled = pooled.view(tables, size, self.dimension).transpose(0, 1).contiguous()
         pooled = pooled.view(-1, len(self.rows_per_table), self.dimension)
         return FlatLookup(self, rows, bags, pooled.requires_grad_())
 
@@ -103,6 +103,14 @@ class EmbeddingTables:
         if self.pooling_weight is not None:
             gathered *= self.pooling_weight.index_select(0, rows)
         return gathered
+
+    def _pooled(self, rows: torch.Tensor, offsets: torch.Tensor, bags: torch.Tensor) -> torch.Tensor:
+        """Return the sums [T * B, D] of `rows` [L] between one of `offsets` [T * B] and the next."""
+        if isinstance(self._rows, torch.Tensor):
+            weights = None if self.pooling_weight is None else self.pooling_weight[:, 0].index_select(0, rows)
+            return nn.functional.embedding_bag(rows, self._rows, offsets, mode="sum", per_sample_weights=weights)
+        empty = torch.zeros(len(offsets), self.dimension, device=self.device)
+        return empty.index_add_(0, bags, self._weighted_rows(rows))
 
     def quantize(self, bits: int) -> None:
         """Keep the rows in 8 or 4 bits from here on and give the float32 block back."""

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Time per iteration on random data, on the CPU and on each GPU there is.
+#
+#   bench/dlrm_s_benchmark.sh [flags for the program, such as --num-batches=100]
+#
+# 8 tables of 1,000,000 rows and dimension 64, up to 100 ids a table and sample, 512 dense features, batches of
+# 2048. Logs go to results/ (LOGDIR). ROWS=100000 makes the tables smaller.
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+rows=${ROWS:-1000000}
+flags=(
+    --data-generation=random --mini-batch-size=2048 --num-batches=1000 --print-freq=10 --print-time
+    --num-indices-per-lookup=100 --round-targets=true --learning-rate=1.0
+    --arch-mlp-bot=512-512-64 --arch-mlp-top=1024-1024-1024-1 --arch-sparse-feature-size=64
+    --arch-embedding-size="$rows-$rows-$rows-$rows-$rows-$rows-$rows-$rows" --embedding-init=device
+)
+
+echo "--- CPU ---"
+run_logged benchmark_cpu "$python" "$root/dlrm_s_pytorch.py" "${flags[@]}" "$@"
+
+gpus=$("$python" -c 'import torch; print(torch.cuda.device_count())')
+[[ $gpus -gt 0 ]] || echo "no GPU is visible: measured on the CPU only"
+for ((gpu = 0; gpu < gpus; gpu++)); do
+    echo "--- GPU $gpu ---"
+    export CUDA_VISIBLE_DEVICES=$gpu
+    run_logged "benchmark_gpu$gpu" "$python" "$root/dlrm_s_pytorch.py" "${flags[@]}" --use-gpu "$@"
+done

@@ -1,0 +1,238 @@
+"""Pictures of a trained model and its data: tables, norms, categories, and the last hidden layer.
+
+    python tools/visualize.py <flags the model was trained with> --load-model=model.pt --output-dir=pictures
+
+Writes tables.png (rows of the largest tables in two dimensions), norms.png (their norms against how often they
+occur), categories.png (how often the ids of each column occur) and hidden.png (test samples in the model's last
+hidden layer, coloured by label). All other flags are those of dlrm_s_pytorch.py.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import numpy.typing as npt
+
+from mlperf.errors import RunError, UsageError
+from mlperf.flags import Parser, integer
+from mlperf.program import run_program
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mlperf.data.source import BatchSource
+    from mlperf.model.dlrm import DLRM_Net
+
+Points = npt.NDArray[np.float32]
+
+
+def main() -> int:
+    """Load the model, read the data, draw."""
+    parser = Parser("visualize.py", __doc__)
+    add = parser.add_argument
+    add("--output-dir", type=Path, default=Path("visualization"), help="where the pictures go")
+    add("--method", choices=("umap", "tsne"), default="umap", help="how vectors are brought to two dimensions")
+    add("--most-tables", type=integer(1), default=3, help="tables to draw, the largest first")
+    add("--most-rows", type=integer(10), default=1500, help="rows of a table to draw, the most frequent first")
+    add("--most-samples", type=integer(100), default=200_000, help="training samples to count ids in")
+    add("--most-points", type=integer(10), default=3000, help="test samples to draw")
+    flags, others = parser.parse_known_args()
+    if not any(other.startswith("--load-model") for other in others):
+        raise UsageError("--load-model: needed, the checkpoint to draw")
+
+    from mlperf.benchmark import load_for_inference
+    from mlperf.cli import parse
+    from mlperf.reporting.compute_graph import require_matplotlib
+
+    # Batches are only read here: large ones, whatever the model was trained with.
+    settings = parse([*others, "--inference-only", "--mini-batch-size=4096", "--test-mini-batch-size=1024"])
+    require_matplotlib("visualize.py")
+    if flags.method == "umap":
+        _require_umap()
+    model, splits = load_for_inference(settings)
+    assert splits.test is not None
+    counts = count_ids(splits.train, model.architecture.rows_per_table, flags.most_samples)
+    try:
+        flags.output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--output-dir={flags.output_dir}: cannot be made: {error.strerror}") from None
+    order = np.argsort([-len(of_table) for of_table in counts], kind="stable")
+    drawn = sorted(int(number) for number in order[: flags.most_tables])
+    vectors, labels = last_hidden_layer(model, splits.test, flags.most_points)
+    pictures = {
+        "tables": draw_tables(model, counts, drawn, flags.most_rows, flags.method),
+        "norms": draw_norms(model, counts, drawn),
+        "categories": draw_categories(counts),
+        "hidden": draw_hidden(vectors, labels, flags.method),
+    }
+    for name, figure in pictures.items():
+        path = flags.output_dir / f"{name}.png"
+        figure.savefig(path, dpi=130)
+        print(path)
+    return 0
+
+
+def count_ids(train: BatchSource, rows_per_table: tuple[int, ...], most: int) -> list[npt.NDArray[np.int64]]:
+    """Return how often each row of each table occurs in the first `most` training samples."""
+    counts = [np.zeros(rows, np.int64) for rows in rows_per_table]
+    seen = 0
+    for batch in train.batches(0):
+        for of_table, ids in zip(counts, batch.indices.numpy(), strict=True):
+            np.add(of_table, np.bincount(ids, minlength=len(of_table)), out=of_table)
+        seen += batch.size
+        if seen >= most:
+            break
+    return counts
+
+
+def table_rows(model: DLRM_Net, table: int, rows: npt.NDArray[np.int64]) -> Points:
+    """Return the vectors [len(rows), D] that ids `rows` of a table have, compressed or not."""
+    import torch
+
+    bag: Any = model.emb_l[table]
+    with torch.no_grad():
+        parts = [weight.index_select(0, part) for weight, part in bag.parts(torch.from_numpy(rows))]
+        vectors: Points = bag.combine(parts).numpy()
+    return vectors
+
+
+def last_hidden_layer(model: DLRM_Net, test: BatchSource, most: int) -> tuple[Points, Points]:
+    """Return what the last linear layer of the top MLP sees of the first samples, and their labels."""
+    import torch
+
+    seen: list[torch.Tensor] = []
+    labels: list[torch.Tensor] = []
+    hook = model.top_l[-2].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        for batch in test.batches(0):
+            model(batch)
+            labels.append(batch.labels)
+            if sum(map(len, seen)) >= most:
+                break
+    hook.remove()
+    return torch.cat(seen)[:most].numpy(), torch.cat(labels)[:most, 0].numpy()
+
+
+def to_plane(vectors: Points, method: str) -> Points:
+    """Return the vectors in two dimensions."""
+    few = len(vectors) < 5  # too few for neighbourhoods: the first two dimensions as they are
+    if few or vectors.shape[1] <= 2:
+        return np.pad(vectors, ((0, 0), (0, 2)))[:, :2]
+    plane: Points
+    if method == "tsne":
+        from sklearn.manifold import TSNE
+
+        plane = TSNE(perplexity=min(30, (len(vectors) - 1) / 3), random_state=0).fit_transform(vectors)
+        return plane
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from umap import UMAP
+
+        neighbors = min(15, len(vectors) - 1)
+        start = "random" if len(vectors) < 20 else "pca"
+        plane = UMAP(n_neighbors=neighbors, init=start, random_state=0, n_jobs=1).fit_transform(vectors)
+    return plane
+
+
+def _require_umap() -> None:
+    try:
+        import umap  # noqa: F401
+    except ImportError:
+        raise UsageError("--method=umap: needs umap-learn (pip install umap-learn); allowed: tsne") from None
+
+
+def _figure(panels: int) -> tuple[Figure, list[Any]]:
+    from matplotlib.figure import Figure
+
+    columns = min(panels, 3)
+    lines = -(-panels // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.7 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for surplus in axes[panels:]:
+        surplus.axis("off")
+    return figure, list(axes[:panels])
+
+
+def draw_tables(
+    model: DLRM_Net, counts: list[npt.NDArray[np.int64]], drawn: list[int], most: int, method: str
+) -> Figure:
+    """Draw rows of tables in two dimensions, coloured by how often they occur."""
+    from matplotlib.colors import LogNorm
+
+    figure, axes = _figure(len(drawn))
+    largest = max(counts[table].max() for table in drawn) + 1
+    for axis, table in zip(axes, drawn, strict=True):
+        rows = np.argsort(-counts[table], kind="stable")[:most]
+        points = to_plane(table_rows(model, table, rows), method)
+        often = counts[table][rows] + 1
+        dots = axis.scatter(*points[::-1].T, c=often[::-1], s=5, cmap="viridis", norm=LogNorm(1, largest), lw=0)
+        axis.set_title(f"table {table}: {len(rows):,} of {len(counts[table]):,} rows", fontsize=10)
+        axis.set(xticks=[], yticks=[])
+    figure.colorbar(dots, ax=axes, label="occurrences in training + 1", shrink=0.7)
+    return figure
+
+
+def draw_norms(model: DLRM_Net, counts: list[npt.NDArray[np.int64]], drawn: list[int]) -> Figure:
+    """Draw the norm of each row against how often it occurs."""
+    figure, axes = _figure(len(drawn))
+    for axis, table in zip(axes, drawn, strict=True):
+        rows = np.arange(len(counts[table]))
+        if len(rows) > 20_000:
+            rows = np.sort(np.random.default_rng(0).choice(rows, 20_000, replace=False))
+        norms = np.linalg.norm(table_rows(model, table, rows), axis=1)
+        often = counts[table][rows] + 1
+        axis.scatter(often, norms, s=4, alpha=0.25, lw=0, color="C0")
+        bounds = np.geomspace(1, often.max() + 1, 15)
+        place = np.digitize(often, bounds)
+        middles = [(often[place == k].mean(), np.median(norms[place == k])) for k in np.unique(place)]
+        axis.plot(*zip(*middles, strict=True), color="C3", lw=1.5, label="median")
+        axis.set(xscale="log", xlabel="occurrences in training + 1", ylabel="norm of the row")
+        axis.set_title(f"table {table}", fontsize=10)
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def draw_categories(counts: list[npt.NDArray[np.int64]]) -> Figure:
+    """Draw how often the ids of each column occur, the most frequent first."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 5.2), layout="constrained")
+    axis = figure.add_subplot()
+    colors = colormaps["turbo"](np.linspace(0.03, 0.97, len(counts)))
+    for number, of_table in enumerate(counts):
+        often = -np.sort(-of_table[of_table > 0])
+        axis.plot(
+            np.arange(1, len(often) + 1), often, color=colors[number], lw=1.2, marker=".", ms=2, label=str(number)
+        )
+    axis.set(xscale="log", yscale="log", xlabel="rank of the id in its column", ylabel="occurrences in training")
+    axis.grid(alpha=0.3)
+    axis.legend(title="column", ncols=2, fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def draw_hidden(vectors: Points, labels: Points, method: str) -> Figure:
+    """Draw samples as the last hidden layer has them, coloured by label."""
+    figure, (axis,) = _figure(1)
+    figure.set_size_inches(6.5, 5)
+    points = to_plane(vectors, method)
+    for label, text, color in ((0, "no click", "C0"), (1, "click", "C1")):
+        chosen = labels == label
+        axis.scatter(*points[chosen].T, s=6, lw=0, alpha=0.6, color=color, label=f"{text} ({chosen.sum():,})")
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(
+        f"{len(points):,} test samples in the last hidden layer ({vectors.shape[1]} units)", fontsize=10
+    )
+    axis.legend(frameon=False, markerscale=2)
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(run_program("visualize.py", main))
