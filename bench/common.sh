@@ -20,9 +20,13 @@ run_logged() {
 }
 
 # Where the data of a Criteo script is: sets data_flags. Without any, the made-up sample of run_and_time.sh.
-#   find_data DATA_SET RAW_FILE_OR_NOTHING PROCESSED_FILE VALUE_OF_RAW_DATA_FILE
+# Data with fewer rows is prepared beside the whole.
+#   find_data DATA_SET RAW_FILE_OR_NOTHING PROCESSED_FILE VALUE_OF_RAW_DATA_FILE FLAGS...
 find_data() {
-    local data_set=$1 raw=$2 processed=$3 prefix=$4
+    local data_set=$1 raw=$2 processed=$3 prefix=$4 suffix
+    shift 4
+    suffix=$(printf '%s ' "$@" | sed -nE 's/.*--data-sub-sample-rate[= ]([0-9.]+).*/_sub\1/p')
+    processed=$processed$suffix
     if [[ -n $raw || -e ${processed}_train.bin ]]; then
         data_flags=(--data-set="$data_set" --processed-data-file="$processed")
         [[ -z $raw ]] || data_flags+=(--raw-data-file="$prefix")
@@ -32,5 +36,5 @@ find_data() {
     local sample=$root/input
     [[ -f $sample/sample.json ]] || "$python" "$root/tools/make_sample.py" --folder "$sample"
     mkdir -p "$sample/bench"
-    data_flags=(--data-set=terabyte --raw-data-file="$sample/day" --processed-data-file="$sample/bench/$data_set")
+    data_flags=(--data-set=terabyte --raw-data-file="$sample/day" --processed-data-file="$sample/bench/$data_set$suffix")
 }

@@ -10,7 +10,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 folder=${DATADIR:-$root/input}
 raw=
 [[ ! -f $folder/train.txt ]] || raw=$folder/train.txt
-find_data kaggle "$raw" "$folder/kaggleAdDisplayChallenge_processed" "$folder/train.txt"
+find_data kaggle "$raw" "$folder/kaggleAdDisplayChallenge_processed" "$folder/train.txt" "$@"
 run_logged kaggle "$python" "$root/dlrm_s_pytorch.py" \
     --arch-sparse-feature-size=16 --arch-mlp-bot=13-512-256-64-16 --arch-mlp-top=512-256-1 \
     --data-generation=dataset "${data_flags[@]}" --loss-function=bce --round-targets=true \

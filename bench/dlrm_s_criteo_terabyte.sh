@@ -11,7 +11,7 @@ folder=${DATADIR:-$root/input}
 raw=
 # The sample has files of the same names.
 [[ ! -f $folder/day_0 || -f $folder/sample.json ]] || raw=$folder/day_0
-find_data terabyte "$raw" "$folder/terabyte_processed" "$folder/day"
+find_data terabyte "$raw" "$folder/terabyte_processed" "$folder/day" "$@"
 run_logged terabyte "$python" "$root/dlrm_s_pytorch.py" \
     --arch-sparse-feature-size=64 --arch-mlp-bot=13-512-256-64 --arch-mlp-top=512-512-256-1 \
     --data-generation=dataset "${data_flags[@]}" --max-ind-range=10000000 --loss-function=bce --round-targets=true \

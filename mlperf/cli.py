@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
 def parse(arguments: Sequence[str]) -> Settings:
     """Return the settings that the flags ask for. UsageError if they are wrong or contradict each other."""
     flags = make_parser().parse_args(arguments)
-    _refuse_unavailable(flags)
+    _refuse_private_loader(flags)
     _check_environment()
     _check_model(flags)
     _check_compression(flags)
@@ -51,18 +51,12 @@ def parse(arguments: Sequence[str]) -> Settings:
     return _settings(flags)
 
 
-def _refuse_unavailable(flags: argparse.Namespace) -> None:
+def _refuse_private_loader(flags: argparse.Namespace) -> None:
     if flags.data_generation == "internal":
         raise UsageError(
             "--data-generation=internal: names a private loader of the first authors that was never "
             "published; allowed: random, synthetic, dataset"
         )
-    asked = {
-        "--data-sub-sample-rate": flags.data_sub_sample_rate > 0,
-    }
-    for name, given in asked.items():
-        if given:
-            raise UsageError(f"{name}: not available yet")
 
 
 def _check_made_up_data(flags: argparse.Namespace) -> None:
@@ -232,6 +226,7 @@ def _settings(flags: argparse.Namespace) -> Settings:
             processed_data_file=flags.processed_data_file,
             randomize=flags.data_randomize,
             max_ind_range=flags.max_ind_range,
+            sub_sample_rate=flags.data_sub_sample_rate,
             batch_size=flags.mini_batch_size,
             test_batch_size=test_batch_size,
             readers=readers,

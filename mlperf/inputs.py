@@ -36,7 +36,7 @@ def prepared_data(data: DataSettings, seed: int) -> PreparedData:
         place = data.raw_data_file.parent / names[data.data_set]
     found = open_prepared(place, raw_data_file=data.raw_data_file)
     if found is not None:
-        _check_limit(found, data.max_ind_range)
+        _check_prepared_as_asked(found, data)
         return found
     if data.raw_data_file is None:
         raise RunError(f"{place}: no prepared data there, and no --raw-data-file to make it from")
@@ -47,18 +47,23 @@ def prepared_data(data: DataSettings, seed: int) -> PreparedData:
             processed_data_file=place,
             max_ind_range=data.max_ind_range,
             randomize=data.randomize,
+            sub_sample_rate=data.sub_sample_rate,
             seed=seed,
         )
     )
 
 
-def _check_limit(prepared: PreparedData, max_ind_range: int) -> None:
-    """The limit comes before the numbering: data prepared with another one cannot be brought to it any more."""
-    if max_ind_range > 0 and prepared.max_ind_range not in (None, max_ind_range):
-        raise UsageError(
-            f"--max-ind-range={max_ind_range}: {prepared.train} was prepared with {prepared.max_ind_range}; "
-            "allowed is that, or leaving the flag out; to prepare anew, name another --processed-data-file"
-        )
+def _check_prepared_as_asked(found: PreparedData, data: DataSettings) -> None:
+    """Limit and sampling come before the numbering: data prepared otherwise cannot be brought to them any more."""
+    for flag, asked, default, has in (
+        ("--max-ind-range", data.max_ind_range, -1, found.max_ind_range),
+        ("--data-sub-sample-rate", data.sub_sample_rate, 0.0, found.sub_sample_rate),
+    ):
+        if asked != default and has not in (None, asked):
+            raise UsageError(
+                f"{flag}={asked}: {found.train} was prepared with {has}; allowed is that, or leaving the flag "
+                "out; to prepare anew, name another --processed-data-file"
+            )
 
 
 def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, ...]:

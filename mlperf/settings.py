@@ -20,6 +20,7 @@ class DataSettings:
     processed_data_file: Path | None
     randomize: str
     max_ind_range: int
+    sub_sample_rate: float
     batch_size: int
     test_batch_size: int
     readers: int

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from program import GOLDEN, ROOT, run_program
 
 from mlperf.data.criteo.manifest import Manifest, Place
 from mlperf.data.criteo.prepare import PreparationSettings, open_prepared, prepare
+from mlperf.data.criteo.sampling import RowSampler
 from mlperf.errors import RunError
 
 DAYS = [11, 3, 2, 7, *([5] * 19), 9]
@@ -82,6 +84,56 @@ def test_three_names_stand_for_the_same_files(name: str, tmp_path: Path) -> None
 
 def keyed(rows: npt.NDArray[np.int32]) -> Counter[bytes]:
     return Counter(row.tobytes() for row in rows)
+
+
+@pytest.mark.parametrize("data_set", ["terabyte", "kaggle"])
+@pytest.mark.parametrize("cores", [1, 3])
+def test_rows_of_label_0_are_dropped_before_the_numbering(
+    data_set: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr("mlperf.data.criteo.parse.BLOCK_BYTES", 4000)
+    sampler = RowSampler(seed=9, rate=0.6)
+    if data_set == "terabyte":
+        days = raw_text.write_days(tmp_path, DAYS, seed=5)
+        place_of = [(file, 0) for file in range(len(days))]
+    else:
+        (rows,) = raw_text.write_days(tmp_path, [201], seed=5)
+        bounds = [0, 29, 58, 87, 116, 145, 173, 201]
+        days = [rows[first:last] for first, last in pairwise(bounds)]
+        place_of = [(0, first) for first in bounds[:-1]]
+    kept = []
+    for rows, (file, first) in zip(days, place_of, strict=True):
+        mask = sampler.kept(np.array([int(row[0]) for row in rows], np.int32), file, first)
+        assert all(stays for row, stays in zip(rows, mask, strict=True) if row[0] == "1")
+        kept.append([row for row, stays in zip(rows, mask, strict=True) if stays])
+    raw = tmp_path / ("day" if data_set == "terabyte" else "day_0")
+    made = prepare(settings(raw, tmp_path / "x", data_set=data_set, sub_sample_rate=0.6, seed=9))
+    expected = raw_text.prepare_slowly(kept, -1)
+    assert np.array_equal(read(made.train), expected.train)
+    assert np.array_equal(read(made.test), expected.test)
+    assert np.array_equal(read(made.val), expected.val)
+    assert list(made.counts) == expected.counts
+
+
+def test_the_share_that_is_dropped_is_the_one_asked_for() -> None:
+    labels = np.zeros(40_000, np.int32)
+    first = RowSampler(seed=1, rate=0.875).kept(labels, 0, 0)
+    assert abs(first.mean() - 0.125) < 5 * np.sqrt(0.125 * 0.875 / len(labels))
+    for seed, file in ((2, 0), (1, 1)):  # another stream: as often equal as chance has it
+        other = RowSampler(seed=seed, rate=0.875).kept(labels, file, 0)
+        assert abs((first & other).mean() - 0.125**2) < 5 * 0.125 / np.sqrt(len(labels))
+    assert np.array_equal(RowSampler(seed=1, rate=0.875).kept(labels[:100], 0, 700), first[700:800])
+
+
+def test_dropping_all_rows_of_a_split_is_refused(tmp_path: Path) -> None:
+    raw_text.write_days(tmp_path, DAYS, seed=5)
+    for day in range(23):
+        path = tmp_path / f"day_{day}"
+        path.write_bytes(b"".join(b"0" + line[1:] for line in path.read_bytes().splitlines(keepends=True)))
+    with pytest.raises(RunError, match=r"--data-sub-sample-rate=0\.99999 leaves no rows for the training split"):
+        prepare(settings(tmp_path / "day", tmp_path / "x", sub_sample_rate=0.99999))
+    assert not list(tmp_path.glob("x*"))
 
 
 @pytest.mark.parametrize("randomize", ["total", "day"])

@@ -97,11 +97,6 @@ def test_wrong_call_is_refused_in_one_line_that_names_the_flag(flags: str, named
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_not_available_yet_says_so() -> None:
-    with pytest.raises(UsageError, match="not available yet"):
-        parse([*DATASET.split(), "--data-sub-sample-rate=0.5"])
-
-
 def test_status_is_two_and_nothing_is_printed_but_the_line(tmp_path: Path) -> None:
     run = run_program("--mini-batch-size=0", cwd=tmp_path)
     assert (run.status, run.stdout) == (2, "")

@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mlperf.data.criteo.prepare import PreparationSettings, prepare
-from mlperf.flags import Parser, integer
+from mlperf.flags import Parser, integer, real
 from mlperf.program import run_program
 
 
@@ -23,7 +23,8 @@ def main() -> int:
     )
     add("--max-ind-range", type=integer(1, -1), default=-1, help="ids modulo this, -1: no limit")
     add("--data-randomize", choices=("total", "day", "none"), default="total", help="shuffle of training rows")
-    add("--numpy-rand-seed", type=integer(0), default=123, help="the seed of the shuffle")
+    add("--data-sub-sample-rate", type=real(0, 1, open_end=True), default=0.0, help="share of label 0 dropped")
+    add("--numpy-rand-seed", type=integer(0), default=123, help="the seed of the shuffle and of the dropped rows")
     flags = parser.parse_args()
     made = prepare(
         PreparationSettings(
@@ -32,6 +33,7 @@ def main() -> int:
             processed_data_file=flags.processed_data_file,
             max_ind_range=flags.max_ind_range,
             randomize=flags.data_randomize,
+            sub_sample_rate=flags.data_sub_sample_rate,
             seed=flags.numpy_rand_seed,
         )
     )

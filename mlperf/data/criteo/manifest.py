@@ -93,7 +93,7 @@ class Manifest:
                     f"{path}: format version {found['format_version']}, this program reads {FORMAT_VERSION}"
                 )
             return cls(
-                flags=found["flags"],
+                flags={"data_sub_sample_rate": 0.0, **found["flags"]},  # older manifests know no sub-sampling
                 inputs=[FileFacts(**facts) for facts in found["inputs"]],
                 rows_per_day=found["rows_per_day"],
                 counts=found["counts"],

@@ -64,6 +64,12 @@ def count_rows(path: Path) -> int:
     return sum(int(_count_newlines(block)) for block in text_blocks(path))
 
 
+def label_blocks(path: Path) -> Iterator[npt.NDArray[np.int32]]:
+    """Yield the labels of the file's lines, block by block: 0 where a line begins so, otherwise 1, good or bad."""
+    for block in text_blocks(path):
+        yield _labels(block, _count_newlines(block))
+
+
 def parse_block(text: Bytes, max_ind_range: int) -> tuple[Rows, tuple[int, int] | None]:
     """Parse whole lines into int32 [rows, 40]: label, integers (negative or missing: 0), ids modulo the limit.
 
@@ -88,6 +94,19 @@ def _count_newlines(text: Bytes) -> int:
     for byte in text:
         count += byte == 10
     return count
+
+
+@numba.njit(nogil=True, cache=True)
+def _labels(text: Bytes, count: int) -> npt.NDArray[np.int32]:
+    labels = np.empty(count, np.int32)
+    at_start = True
+    line = 0
+    for byte in text:
+        if at_start:
+            labels[line] = byte != 48
+            line += 1
+        at_start = byte == 10
+    return labels
 
 
 @numba.njit(nogil=True, cache=True)
@@ -117,7 +136,7 @@ def _parse(  # noqa: PLR0911, PLR0912  a parser is its branches
                     if digits == 0:
                         return row, _NOT_INTEGER, column
                     value = 0
-                if column == 0 and (digits == 0 or value > 1 or negative):
+                if column == 0 and (digits != 1 or value > 1 or negative):
                     # An empty line is a row too short rather than a bad label.
                     at_end = text[at] in (10, 13) and digits == 0 and not negative
                     return row, _TOO_FEW if at_end else _NO_LABEL, column

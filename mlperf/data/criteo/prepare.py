@@ -14,10 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
 from mlperf.data.criteo.manifest import SPLITS, FileFacts, Manifest, Place, read_counts, sync_folder
 from mlperf.data.criteo.number import Numbering
-from mlperf.data.criteo.parse import Rows, count_rows, describe, parse_block, text_blocks
+from mlperf.data.criteo.parse import Rows, count_rows, describe, label_blocks, parse_block, text_blocks
 from mlperf.data.criteo.row_format import KAGGLE_DAYS, ROW_BYTES, TERABYTE_DAYS
+from mlperf.data.criteo.sampling import RowSampler
 from mlperf.data.criteo.shuffle import Shuffler, write_exactly
 from mlperf.data.progress import Progress
 from mlperf.errors import RunError
@@ -32,21 +35,23 @@ class PreparationSettings:
     processed_data_file: Path
     max_ind_range: int = -1
     randomize: str = "total"  # or "day" or "none"
+    sub_sample_rate: float = 0.0  # share of the rows of label 0 that is dropped
     seed: int = 123
 
-    def flags(self) -> dict[str, str | int]:
+    def flags(self) -> dict[str, str | int | float]:
         """Return what, besides the inputs, decides the bytes of the result."""
         return {
             "data_set": self.data_set,
             "max_ind_range": self.max_ind_range,
             "data_randomize": self.randomize,
+            "data_sub_sample_rate": self.sub_sample_rate,
             "numpy_rand_seed": self.seed,
         }
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Prepared data that is whole. counts: rows per table. max_ind_range: None if nobody wrote it down."""
+    """Prepared data that is whole. counts: rows per table. None: nobody wrote it down."""
 
     train: Path
     test: Path
@@ -57,6 +62,7 @@ class PreparedData:
     val_rows: int
     data_set: str | None = None
     max_ind_range: int | None = None
+    sub_sample_rate: float | None = None
 
 
 def open_prepared(processed_data_file: Path, raw_data_file: Path | None = None) -> PreparedData | None:
@@ -144,6 +150,7 @@ def _described(place: Place, manifest: Manifest) -> PreparedData:
         val_rows=manifest.rows("val"),
         data_set=str(manifest.flags["data_set"]),
         max_ind_range=int(manifest.flags["max_ind_range"]),
+        sub_sample_rate=float(manifest.flags["data_sub_sample_rate"]),
     )
 
 
@@ -187,10 +194,11 @@ def _make(settings: PreparationSettings, place: Place, inputs: list[Path], facts
     spill = place.beside("_shuffle.part")
     numbering = Numbering()
     try:
-        days = _rows_per_day(settings, inputs)
+        sampler = RowSampler(settings.seed, settings.sub_sample_rate)
+        days = _rows_per_day(settings, inputs, sampler)
         test_rows = (days[-1] + 1) // 2
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            rows = _numbered_rows(settings, inputs, facts, numbering, pool)
+            rows = _numbered_rows(settings, inputs, facts, numbering, sampler, pool)
             cut = _Cutter(rows)
             checksums = {"train": _write_train(settings, parts["train"], spill, cut, days[:-1], facts)}
             for split, count in (("test", test_rows), ("val", days[-1] - test_rows)):
@@ -222,15 +230,44 @@ def _make(settings: PreparationSettings, place: Place, inputs: list[Path], facts
             path.unlink(missing_ok=True)
 
 
-def _rows_per_day(settings: PreparationSettings, inputs: list[Path]) -> list[int]:
-    """Count the rows of each day; those of the Kaggle data are equal shares, the first ones a row longer."""
+def _rows_per_day(settings: PreparationSettings, inputs: list[Path], sampler: RowSampler) -> list[int]:
+    """Count the rows that remain of each day; days of Kaggle are equal shares of all rows, the first longer."""
     if settings.data_set == "terabyte":
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(count_rows, inputs))
-    share, longer = divmod(count_rows(inputs[0]), KAGGLE_DAYS)
-    if share == 0:
-        raise RunError(f"{inputs[0]}: fewer than {KAGGLE_DAYS} rows, which are cut into {KAGGLE_DAYS} days")
-    return [share + (day < longer) for day in range(KAGGLE_DAYS)]
+            days = list(pool.map(partial(_rows_kept, sampler), inputs, range(len(inputs))))
+    else:
+        share, longer = divmod(count_rows(inputs[0]), KAGGLE_DAYS)
+        if share == 0:
+            raise RunError(f"{inputs[0]}: fewer than {KAGGLE_DAYS} rows, which are cut into {KAGGLE_DAYS} days")
+        shares = [share + (day < longer) for day in range(KAGGLE_DAYS)]
+        days = shares if sampler.rate == 0 else _kaggle_rows_kept(sampler, inputs[0], shares)
+    for split, rows in (("training", sum(days[:-1])), ("test", days[-1])):
+        if rows == 0:
+            raise RunError(
+                f"{inputs[-1]}: --data-sub-sample-rate={sampler.rate} leaves no rows for the {split} split"
+            )
+    return days
+
+
+def _rows_kept(sampler: RowSampler, path: Path, file: int) -> int:
+    if sampler.rate == 0:
+        return count_rows(path)
+    row = kept = 0
+    for labels in label_blocks(path):
+        kept += int(np.count_nonzero(sampler.kept(labels, file, row)))
+        row += len(labels)
+    return kept
+
+
+def _kaggle_rows_kept(sampler: RowSampler, path: Path, shares: list[int]) -> list[int]:
+    row = 0
+    ends = np.cumsum(shares)
+    days = np.zeros(len(shares), np.int64)
+    for labels in label_blocks(path):
+        kept_rows = row + np.flatnonzero(sampler.kept(labels, 0, row))
+        days += np.bincount(np.searchsorted(ends, kept_rows, side="right"), minlength=len(shares))
+        row += len(labels)
+    return [int(rows) for rows in days]
 
 
 def _numbered_rows(
@@ -238,6 +275,7 @@ def _numbered_rows(
     inputs: list[Path],
     facts: list[FileFacts],
     numbering: Numbering,
+    sampler: RowSampler,
     pool: Executor,
 ) -> Iterator[Rows]:
     """Yield blocks of finished rows in order: some blocks ahead are parsed while one is numbered."""
@@ -257,10 +295,13 @@ def _numbered_rows(
                 current, row = path, 0
             if error is not None:
                 raise describe(path, row + len(rows) + 1, error)
-            numbering.number(rows, pool)
+            kept = rows
+            if sampler.rate > 0:
+                kept = rows[sampler.kept(rows[:, 0], inputs.index(path), row)]
+            numbering.number(kept, pool)
             row += len(rows)
             progress.add(size, len(rows))
-            return rows
+            return kept
 
         try:
             for path in inputs:
