@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -45,6 +46,8 @@ def save_onnx(model: DLRM_Net, path: Path, *, several: bool) -> None:
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}.") as folder:
         beside = Path(folder) / path.name
         try:
+            # The exporter tells of a package that it does not find and that nothing here needs.
+            logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 torch.onnx.export(

@@ -1,4 +1,4 @@
-# The made-up sample of tools/make_sample.py, on any machine: small batches, so that 300,000 rows are enough steps.
+# The made-up sample of tools/make_sample.py, on any machine: small batches, so that 240,000 rows are enough steps.
 BATCH_SIZE=512
 TEST_BATCH_SIZE=4096
 LEARNING_RATE=1.0
