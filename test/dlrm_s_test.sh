@@ -39,4 +39,4 @@ if [[ $failed -ne 0 ]]; then
     exit 1
 fi
 
-"$python" -m pytest -q
+"$python" -m pytest -q -n auto --maxprocesses=8

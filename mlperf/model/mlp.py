@@ -13,13 +13,13 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoi
 def make_mlp(widths: Sequence[int], activation: str, *, last: str | None = None) -> nn.Sequential:
     """Return linear layers `widths[0]` -> ... -> `widths[-1]`, each followed by its activation.
 
-    `last` names another activation for the last layer (the top MLP ends in a sigmoid). Weights are left as
-    they are in memory: mlperf.model.initialization fills them. Layer K is entry 2K of the Sequential, as in
-    existing checkpoints.
+    `last` names another activation for the last layer (the top MLP ends in a sigmoid). Weights have
+    PyTorch's values until mlperf.model.initialization fills them. Layer K is entry 2K of the Sequential, as
+    in existing checkpoints.
     """
     layers: list[nn.Module] = []
     for position, (fan_in, fan_out) in enumerate(pairwise(widths)):
         is_last = position == len(widths) - 2
-        layers.append(nn.utils.skip_init(nn.Linear, fan_in, fan_out))
+        layers.append(nn.Linear(fan_in, fan_out))
         layers.append(ACTIVATIONS[last if is_last and last else activation]())
     return nn.Sequential(*layers)
