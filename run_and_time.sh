@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The benchmark: set up, get data, prepare it, train to the target, time it, check the log.
 #
-#   [DATADIR=folder] [LOGDIR=folder] [SEED=n] [CONFIG=system or file] ./run_and_time.sh [trainer's flags]
+#   [DATADIR=folder] [LOGDIR=folder] [SEED=n] [CONFIG=system or file] [EDITION=2.1.0] \
+#       ./run_and_time.sh [trainer's flags]
 #
 # DATADIR  holds day_0 ... day_23 of the Criteo Terabyte data, or a prepared NAME_train.bin and its companions.
 #          Without it the data in input/ is used; where there is none, a sample with a planted signal is made.
@@ -9,6 +10,7 @@
 # SEED     of the run, drawn from the system when not given.
 # CONFIG   a file, or the name between config_ and .sh of one in mlperf/systems/ (default: sample for the
 #          sample, gpu_32768 with --use-gpu, otherwise cpu).
+# EDITION  of MLPerf Training, by whose rules the run is evaluated, logged and checked (default: 2.1.0).
 #
 # The status is 0 only if the target was reached and the official checker accepts the log.
 set -euo pipefail
@@ -49,6 +51,9 @@ logdir=$PWD/results
 [[ -z ${LOGDIR:-} ]] || logdir=$(from_caller "$LOGDIR")
 
 python=$(tools/setup.sh)
+edition=${EDITION:-2.1.0}
+editions=$("$python" -c 'from mlperf.compliance.rulesets import EDITIONS; print(*EDITIONS)')
+[[ " $editions " == *" $edition "* ]] || fail "EDITION=$edition: allowed are $editions"
 
 if [[ -n ${DATADIR:-} ]]; then
     datadir=$(from_caller "$DATADIR")
@@ -56,6 +61,7 @@ if [[ -n ${DATADIR:-} ]]; then
     find_data "$datadir"
     [[ -n $raw_data$prepared_data ]] || fail "DATADIR=$DATADIR: holds neither day_0 ... day_23 nor a *_train.bin"
     default_config=cpu
+    [[ ! -e $datadir/sample.json ]] || default_config=sample
 elif compgen -G "input/day_[0-9]*" >/dev/null && [[ ! -e input/sample.json ]]; then
     find_data input
     default_config=cpu
@@ -86,7 +92,7 @@ fi
 row_bytes=160
 rows=$(($(wc -c <"${prepared_data}_train.bin") / row_bytes))
 batches=$(((rows + BATCH_SIZE - 1) / BATCH_SIZE))
-test_freq=$(((batches + 19) / 20)) # 20 evaluations an epoch, the one at its end included
+print_freq=$(((batches + 19) / 20))
 
 cache_cleared=false
 sync
@@ -115,8 +121,8 @@ console=$!
         --mini-batch-size="$BATCH_SIZE" --test-mini-batch-size="$TEST_BATCH_SIZE" --nepochs="$EPOCHS" \
         --learning-rate="$LEARNING_RATE" --lr-num-warmup-steps="$WARMUP_STEPS" \
         --lr-decay-start-step="$DECAY_START_STEP" --lr-num-decay-steps="$DECAY_STEPS" \
-        --test-freq="$test_freq" --print-freq="$test_freq" --print-time --numpy-rand-seed="$seed" \
-        --mlperf-logging --mlperf-log-file="$log" --mlperf-auc-threshold="$AUC_TARGET" \
+        --print-freq="$print_freq" --print-time --numpy-rand-seed="$seed" \
+        --mlperf-logging --mlperf-edition="$edition" --mlperf-log-file="$log" --mlperf-auc-threshold="$AUC_TARGET" \
         --mlperf-cache-cleared="$cache_cleared" --mlperf-platform="$(basename "$config" .sh | sed 's/^config_//')" \
         ${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} "$@"
 ) >&3 2>&3 &
@@ -134,7 +140,7 @@ wait "$console" || true
 seconds=$(($(date +%s) - start))
 
 check=0
-"$python" tools/check_log.py "$log" || check=$?
+"$python" tools/check_submission.py "$log" --edition="$edition" || check=$?
 [[ $status -ne 0 ]] || status=$check
 echo "RESULT,RECOMMENDATION,$seed,$seconds,$(id -un),$start_text"
 exit "$status"

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mlperf.building import build_model, initialize_model, make_architecture, warm_up
+from mlperf.compliance.rulesets import EDITIONS
 from mlperf.data.criteo.prepare import PreparedData
 from mlperf.errors import RunError, UsageError
 from mlperf.evaluation.evaluate import evaluate
@@ -32,8 +33,6 @@ from mlperf.training.loop import LoopSettings, TrainingLoop, TrainingState, Wind
 from mlperf.training.optimizers import Optimizer
 from mlperf.training.schedule import LearningRateSchedule
 
-# The MLPerf rule for the schedule of evaluations: every 1/20 of an epoch.
-EVALUATIONS_PER_EPOCH = 20
 # Of a data set --debug-mode prints no more than this; random data it prints whole.
 DEBUG_BATCHES = 3
 
@@ -250,7 +249,7 @@ def _make_loop(
         ),
         settings=LoopSettings(
             epochs=training.epochs,
-            test_frequency=_test_frequency(training.test_frequency, batches, training.accumulate),
+            test_frequency=_test_frequency(settings, batches),
             print_frequency=settings.report.print_frequency,
             accumulate=training.accumulate,
             accuracy_threshold=training.accuracy_threshold,
@@ -264,11 +263,13 @@ def _make_loop(
     )
 
 
-def _test_frequency(asked: int | None, batches: int, accumulate: int) -> int:
-    """Return the batches between evaluations; None asks for 20 an epoch, at whole optimizer steps."""
+def _test_frequency(settings: Settings, batches: int) -> int:
+    """Return the batches between evaluations: as asked, or as the edition's schedule, at whole optimizer steps."""
+    asked, accumulate = settings.training.test_frequency, settings.training.accumulate
     if asked is not None:
         return asked
-    return max(1, math.ceil(batches / EVALUATIONS_PER_EPOCH / accumulate)) * accumulate
+    per_epoch = EDITIONS[settings.report.edition].evaluations_per_epoch
+    return max(1, math.ceil(batches / per_epoch / accumulate)) * accumulate
 
 
 def _compliance_settings(settings: Settings) -> ComplianceSettings:
@@ -285,7 +286,9 @@ def _compliance_settings(settings: Settings) -> ComplianceSettings:
         optimizer=training.optimizer,
         bottom_layers=len(settings.model.mlp_bot) - 1,
         top_layers=len(settings.model.mlp_top),
+        edition=EDITIONS[report.edition],
         division=report.division,
+        status=report.status,
         submitter=report.submitter,
         platform=report.platform,
         cache_cleared=report.cache_cleared,

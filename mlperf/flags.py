@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from mlperf.compliance.rulesets import DEFAULT_EDITION, EDITIONS, STATUSES
 from mlperf.errors import UsageError
 
 
@@ -238,7 +239,9 @@ def _add_mlperf_flags(parser: Parser) -> None:
     add("--mlperf-acc-threshold", type=real(0, 1), default=0.0, help="stop at this accuracy, 0: off")
     add("--mlperf-auc-threshold", type=real(0, 1), default=0.0, help="stop at this AUC, 0: off")
     add("--mlperf-log-file", type=Path, default=Path("mlperf_dlrm.log"), help="the compliance log")
+    add("--mlperf-edition", choices=tuple(EDITIONS), default=DEFAULT_EDITION.name, help="the log's rules")
     add("--mlperf-division", choices=("closed", "open"), default="closed", help="logged as given")
     add("--mlperf-submitter", default="reference", help="organization in the log")
+    add("--mlperf-status", choices=STATUSES, default="onprem", help="availability in the log")
     add("--mlperf-platform", default="unknown", help="system name in the log")
     _bool(group, "--mlperf-cache-cleared", False, "logged: whether the page cache was dropped before")

@@ -106,7 +106,9 @@ class ReportSettings:
     print_wall_time: bool
     all_metrics: bool
     log_file: Path
+    edition: str
     division: str
+    status: str
     submitter: str
     platform: str
     cache_cleared: bool

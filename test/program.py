@@ -57,6 +57,13 @@ def run_program(*flags: str, cwd: Path, program: str = "dlrm_s_pytorch.py", **va
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
+def read_events(log: Path, *keys: str) -> list[dict[str, Any]]:
+    """Return the MLPerf events of a log, of the keys named or all."""
+    lines = log.read_text().splitlines()
+    events = [json.loads(line.removeprefix(":::MLLOG ")) for line in lines if line.startswith(":::MLLOG ")]
+    return [event for event in events if not keys or event["key"] in keys]
+
+
 def golden_flags(name: str, place: Path) -> list[str]:
     """Return the flags of golden run `name`, with its data prepared at `place` from the golden raw text."""
     flags = [flag for flag in shlex.split(RUNS[name]["flags"]) if not flag.startswith(("--save", "--load"))]

@@ -1,7 +1,7 @@
 """The MLPerf training log, in a file of its own.
 
-One log satisfies the rules of all editions from 0.7.0 to 2.1.0: their required keys add up, none forbids
-another's. `weights_initialization` came with 1.1.0, `gradient_accumulation_steps` with 1.0.0.
+What later editions ask for they add to the earlier ones' keys, and none forbids another's: the log of a run for
+the last edition satisfies them all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from mlperf_logging.mllog import constants
 from mlperf_logging.mllog.mllog import MLLogger
 
-from mlperf.compliance.rulesets import DEFAULT_EDITION
+from mlperf.compliance.rulesets import Edition
 from mlperf.data.source import BatchSource
 from mlperf.errors import RunError
 from mlperf.evaluation.metrics import Metrics
@@ -40,7 +40,9 @@ class ComplianceSettings:
     optimizer: str
     bottom_layers: int
     top_layers: int
+    edition: Edition
     division: str
+    status: str
     submitter: str
     platform: str
     cache_cleared: bool
@@ -72,11 +74,10 @@ class ComplianceLog(Listener):
 
     def init_stop(self) -> None:
         """The weights are there; the clock is not running yet."""
-        self._point(constants.WEIGHTS_INITIALIZATION, tensor="embeddings")
-        for layer in range(1, self._settings.bottom_layers + 1):
-            self._point(constants.WEIGHTS_INITIALIZATION, tensor=f"bottom_mlp_dense{layer}")
-        for layer in range(1, self._settings.top_layers + 1):
-            self._point(constants.WEIGHTS_INITIALIZATION, tensor=f"top_mlp_dense{layer}")
+        layers = {"bottom": self._settings.bottom_layers, "top": self._settings.top_layers}
+        names = [f"{mlp}_mlp_dense{layer}" for mlp, count in layers.items() for layer in range(1, count + 1)]
+        for tensor in ("embeddings", *names):
+            self._asked(constants.WEIGHTS_INITIALIZATION, tensor=tensor)
         self._end(constants.INIT_STOP)
 
     def run_start(self) -> None:
@@ -121,7 +122,7 @@ class ComplianceLog(Listener):
                 self._end(constants.EVAL_STOP, epoch_num=_epoch_num(position))
             if self._open_epoch:
                 self.epoch_stop(position)
-        reached = self._settings.has_target or self._best_auc >= DEFAULT_EDITION.auc_target
+        reached = self._settings.has_target or self._best_auc >= self._settings.edition.auc_target
         success = outcome is Outcome.SUCCESS and self._run_started and reached
         status = constants.SUCCESS if success else constants.ABORTED
         self._end(constants.RUN_STOP, status=status, outcome=outcome.value)
@@ -129,17 +130,17 @@ class ComplianceLog(Listener):
 
     def _log_submission(self) -> None:
         settings = self._settings
-        self._point(constants.SUBMISSION_BENCHMARK, "dlrm")
+        self._point(constants.SUBMISSION_BENCHMARK, "dlrm", edition=settings.edition.name)
         self._point(constants.SUBMISSION_ORG, settings.submitter)
         self._point(constants.SUBMISSION_DIVISION, settings.division)
-        self._point(constants.SUBMISSION_STATUS, constants.ONPREM)
+        self._point(constants.SUBMISSION_STATUS, settings.status)
         self._point(constants.SUBMISSION_PLATFORM, settings.platform)
 
     def _log_hyperparameters(self) -> None:
         settings = self._settings
         self._point(constants.SEED, settings.seed)
         self._point(constants.GLOBAL_BATCH_SIZE, settings.global_batch_size)
-        self._point(constants.GRADIENT_ACCUMULATION_STEPS, settings.accumulate)
+        self._asked(constants.GRADIENT_ACCUMULATION_STEPS, settings.accumulate)
         self._point(constants.OPT_NAME, settings.optimizer)
         self._point(constants.OPT_BASE_LR, settings.learning_rate)
         self._point(constants.OPT_LR_WARMUP_STEPS, settings.warmup_steps)
@@ -150,6 +151,11 @@ class ComplianceLog(Listener):
 
     def _point(self, key: str, value: object = None, **metadata: Any) -> None:
         self._log.event(key=key, value=value, metadata=metadata)
+
+    def _asked(self, key: str, value: object = None, **metadata: Any) -> None:
+        """Log what not every edition asks for."""
+        if key in self._settings.edition.required_keys:
+            self._log.event(key=key, value=value, metadata=metadata)
 
     def _start(self, key: str, **metadata: Any) -> None:
         self._log.start(key=key, metadata=metadata)

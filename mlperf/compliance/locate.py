@@ -1,0 +1,144 @@
+"""From the official checkers' words to findings: what is wrong, in which file, on which line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlperf.compliance.log import Log
+from mlperf.compliance.official import Said, record_values
+
+_FAILED_TEST = re.compile(r"failed test: (.*?)(?:\ncurrent |\Z)", re.DOTALL)
+_MARKED_LINE = re.compile(r"failed in line (\d+):")
+_NUMBERED_LOG = re.compile(r"result file .*?result_(\d+)\.txt", re.IGNORECASE)
+_JSON_LINE = re.compile(r"line (\d+) column")
+# The summary table of the system description checker is joined from these, which must be strings.
+_JOINED_FIELDS = (
+    *("submitter", "system_name", "host_processor_model_name", "host_processor_core_count"),
+    *("accelerator_model_name", "accelerators_per_node", "framework"),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong and where; `line` is None for what is wrong with a folder, or with a file that is missing."""
+
+    path: Path
+    line: int | None
+    text: str
+
+    @property
+    def place(self) -> str:
+        """File and line, as compilers print them."""
+        return str(self.path) if self.line is None else f"{self.path}:{self.line}"
+
+
+def compliance_findings(log: Log, errors: Sequence[tuple[str | None, str]]) -> list[Finding]:
+    """Locate the compliance checker's messages, each with the key it is about, in the log."""
+    return [Finding(log.path, _line(log, key, text), _brief(text)) for key, text in errors]
+
+
+def _line(log: Log, key: str | None, text: str) -> int:
+    """Return the line a message is about; of what is missing, the last line: it should have come before."""
+    if (match := _MARKED_LINE.search(text)) and int(match[1]) < len(log.marked):
+        return log.marked[int(match[1])]  # the checker counts the lines with an event, from 0
+    if "parsing errors" in text and log.damaged:
+        return log.damaged[0]
+    if "Failed checks for eval_accuracy" in text and log.best is not None:
+        return log.best.line
+    if "initialized_tensors" in text:
+        key = "weights_initialization"
+    events = log.all(key) if key is not None else []
+    return events[-1].line if events else log.lines
+
+
+def _brief(text: str) -> str:
+    """Cut a message down to what failed: the checker repeats the whole line and its state."""
+    head = text.partition("\n")[0]
+    if "CHECK code" in head:
+        head += " " + text.partition("\n")[2].partition("\ntriggered")[0]
+    elif match := _FAILED_TEST.search(text):
+        head = "failed test: " + match[1] if head.startswith("failed test") else f"{head} {match[1]}"
+    return " ".join(_MARKED_LINE.sub("failed:", head).split())
+
+
+def seed_findings(folder: Path, logs: Sequence[Log], said: Said) -> list[Finding]:
+    """Locate the seed checker's messages; it was given copies named result_K.txt, K being the log's place."""
+    findings = []
+    for line in "\n".join(text for _, text in said.errors).splitlines():
+        numbers = [int(number) for number in _NUMBERED_LOG.findall(line)]
+        if not numbers or max(numbers) >= len(logs):
+            findings.append(Finding(folder, None, line))
+            continue
+        log = logs[numbers[0]]
+        seeds = log.all("seed")
+        text = _NUMBERED_LOG.sub(lambda match: str(logs[int(match[1])].path), line)
+        text = text.rpartition("errors: ")[2].removeprefix(f"{log.path} ")
+        findings.append(Finding(log.path, seeds[0].line if seeds else log.lines, text))
+    return findings
+
+
+def convergence_findings(folder: Path, logs: Sequence[Log], said: Said) -> list[Finding]:
+    """Say what the convergence checker compared, at the evaluation of the run that converged first."""
+    findings = []
+    for _, text in said.errors:
+        points, means = record_values(said, "RCP Record"), record_values(said, "Submission mean epochs")
+        if points and means:
+            point = points[0]
+            text = (  # noqa: PLW2901
+                f"converged faster than the reference: {means[0]:.4f} epochs in the mean, at batch size "
+                f"{point['BS']} at least {point['Min Epochs']:.4f} ({text})"
+            )
+        log, line = _first_to_converge(logs) if points else _odd_log(logs, text)
+        findings.append(Finding(folder if log is None else log.path, line, text))
+    return findings
+
+
+def _first_to_converge(logs: Sequence[Log]) -> tuple[Log | None, int | None]:
+    ends = [(log, log.all("eval_accuracy")[-1]) for log in logs if log.all("eval_accuracy")]
+    log, event = min(ends, key=lambda end: float(end[1].metadata.get("epoch_num", 0)), default=(None, None))
+    return log, None if event is None else event.line
+
+
+def _odd_log(logs: Sequence[Log], text: str) -> tuple[Log | None, int | None]:
+    """Return the log that explains why nothing was compared: one that did not succeed, or the batch size."""
+    if "convergence" in text:
+        for log in logs:
+            if log.stopped != "success":
+                stops = log.all("run_stop")
+                return log, stops[0].line if stops else log.lines
+    for log in logs:
+        sizes = log.all("global_batch_size")
+        if not sizes or sizes[0].value != logs[0].value("global_batch_size") or "RCP" in text:
+            return log, sizes[0].line if sizes else log.lines
+    return (logs[0], 1) if logs else (None, None)
+
+
+def description_findings(path: Path, said: Said) -> list[Finding]:
+    """Locate the system description checker's reasons in the JSON file."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = text.splitlines() or [""]
+    findings = []
+    for _, reason in said.errors:
+        if "JSONDecodeError" in reason and (match := _JSON_LINE.search(reason)):
+            findings.append(Finding(path, int(match[1]), f"not JSON: {reason.partition('Error: ')[2]}"))
+        elif "TypeError" in reason and (wrong := _not_strings(text)):
+            for name in wrong:
+                number = next((i for i, line in enumerate(lines, 1) if f'"{name}"' in line), 1)
+                findings.append(Finding(path, number, f"{name} is not a string, as the official checker needs"))
+        else:
+            findings.append(Finding(path, len(lines), reason))
+    return findings
+
+
+def _not_strings(text: str) -> list[str]:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return []
+    if not isinstance(content, dict):
+        return []
+    return [name for name in _JOINED_FIELDS if not isinstance(content.get(name, ""), str)]

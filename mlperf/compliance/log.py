@@ -1,0 +1,104 @@
+"""Reading MLPerf logs, this project's and others', with the line each event stands on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlperf.errors import RunError
+
+TOKEN = ":::MLLOG "
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event: `line` counts from 1 in its file, `time_ms` is None where the log gives no number."""
+
+    line: int
+    key: str
+    value: Any
+    metadata: dict[str, Any]
+    time_ms: float | None
+
+
+@dataclass(frozen=True)
+class Log:
+    """A log: its events, the lines with an event that cannot be read, and where every event line stands.
+
+    marked: the lines that hold the token, in order; the official checker counts in these, from 0.
+    lines: the lines of the file, at least 1.
+    """
+
+    path: Path
+    events: tuple[Event, ...]
+    damaged: tuple[int, ...]
+    marked: tuple[int, ...]
+    lines: int
+
+    def all(self, key: str) -> list[Event]:
+        """Return the events of this key, in order."""
+        return [event for event in self.events if event.key == key]
+
+    def value(self, key: str) -> Any:
+        """Return the first value logged under this key, or None."""
+        return next((event.value for event in self.events if event.key == key), None)
+
+    @property
+    def minutes(self) -> float | None:
+        """The time from the first run_start to the first run_stop."""
+        times = [next((event.time_ms for event in self.all(key)), None) for key in ("run_start", "run_stop")]
+        start, stop = times
+        return None if start is None or stop is None else (stop - start) / 60_000
+
+    @property
+    def stopped(self) -> str | None:
+        """The status of run_stop; None without one. Of several, as every node logs one, the worst."""
+        statuses = [str(event.metadata.get("status")) for event in self.all("run_stop")]
+        return next((status for status in statuses if status != "success"), statuses[0] if statuses else None)
+
+    @property
+    def best(self) -> Event | None:
+        """The evaluation with the highest AUC."""
+        numbers = [event for event in self.all("eval_accuracy") if is_number(event.value)]
+        return max(numbers, key=lambda event: event.value, default=None)
+
+
+def is_number(value: object) -> bool:
+    """Say whether a value read from JSON is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def read_log(path: Path) -> Log:
+    """Read a log; what stands before the token on a line, as launchers print it, is passed over.
+
+    RunError if there is no such file or it cannot be read.
+    """
+    events: list[Event] = []
+    damaged: list[int] = []
+    marked: list[int] = []
+    number = 0
+    try:
+        with path.open(encoding="latin-1") as lines:  # as the official parser does: every byte is a character
+            for number, line in enumerate(lines, start=1):
+                if TOKEN not in line:
+                    continue
+                marked.append(number)
+                event = _parse(number, line.rpartition(TOKEN)[2])
+                if event is None:
+                    damaged.append(number)
+                else:
+                    events.append(event)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+    return Log(path, tuple(events), tuple(damaged), tuple(marked), max(1, number))
+
+
+def _parse(number: int, text: str) -> Event | None:
+    try:
+        content = json.loads(text)
+        time_ms = float(content["time_ms"])
+        return Event(number, str(content["key"]), content["value"], dict(content["metadata"] or {}), time_ms)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None

@@ -1,0 +1,171 @@
+"""Laying out a submission package: results, system description, code, and how to do it again."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlperf.compliance.log import Log
+from mlperf.compliance.official import BENCHMARK
+from mlperf.compliance.results import PARAMETERS, reason_file
+from mlperf.compliance.rulesets import Edition
+from mlperf.compliance.run_set import ROOT
+from mlperf.compliance.system_description import Description
+from mlperf.errors import RunError
+
+_CODE = (
+    *("dlrm_s_pytorch.py", "run_and_time.sh", "mlperf", "bench", "tools", "test", "LICENSE", "pyproject.toml"),
+    *("requirements.txt", "requirements-test.txt"),
+)
+IMPLEMENTATION = "pytorch"
+# Submissions are git repositories: no spaces, no leading dot (the repository checker's rule).
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+
+
+@dataclass(frozen=True)
+class Package:
+    """What goes into a package. bypass_reason: why the convergence check is switched off; None: it is not."""
+
+    folder: Path
+    submitter: str
+    system: str
+    edition: Edition
+    description: Description
+    logs: tuple[Path, ...]
+    configuration: Path | None
+    trainer_flags: tuple[str, ...]
+    data: str
+    bypass_reason: str | None
+
+
+def write_package(package: Package, logs: Sequence[Log]) -> Path:
+    """Write the package under another name, then put it in the place of an older one; return its folder."""
+    target = package.folder / package.submitter
+    scratch = package.folder / f".{package.submitter}.tmp"
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        _write_results(package, scratch)
+        _write_json(scratch / "systems" / f"{package.system}.json", package.description)
+        _write_implementation(package, logs, scratch / "benchmarks" / BENCHMARK / "implementations")
+        if target.exists():
+            _keep_other_systems(package.system, target, scratch)
+            shutil.rmtree(target)
+        scratch.replace(target)
+    except OSError as error:
+        raise RunError(f"{target}: cannot be written: {error.strerror} ({error.filename})") from None
+    return target
+
+
+def _write_results(package: Package, scratch: Path) -> None:
+    system = scratch / "results" / package.system
+    folder = system / BENCHMARK
+    folder.mkdir(parents=True)
+    for number, log in enumerate(package.logs):
+        shutil.copyfile(log, folder / f"result_{number}.txt")
+    if package.bypass_reason is not None:
+        (system / PARAMETERS).write_text("rcp-bypass", encoding="utf-8")  # no newline: the checker compares lines
+        reason_file(system / PARAMETERS).write_text(package.bypass_reason + "\n", encoding="utf-8")
+
+
+def _keep_other_systems(system: str, old: Path, new: Path) -> None:
+    """Take over what an older package holds of other systems."""
+    for folder in sorted((old / "results").glob("*")):
+        if folder.name != system:
+            shutil.copytree(folder, new / "results" / folder.name)
+    for file in sorted((old / "systems").glob("*.json")):
+        if file.stem != system:
+            shutil.copyfile(file, new / "systems" / file.name)
+    implementations = Path("benchmarks") / BENCHMARK / "implementations" / IMPLEMENTATION
+    for file in sorted((old / implementations).glob("config_*.sh")):
+        if not (new / implementations / file.name).exists():
+            shutil.copyfile(file, new / implementations / file.name)
+
+
+def _write_json(file: Path, content: Description) -> None:
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+
+
+def _write_implementation(package: Package, logs: Sequence[Log], folder: Path) -> None:
+    target = folder / IMPLEMENTATION
+    target.mkdir(parents=True)
+    ignore = shutil.ignore_patterns(".*", "__pycache__", "*.pyc", "*.egg-info")
+    for name in _CODE:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=ignore)
+        elif source.is_file():
+            shutil.copy2(source, target / name)
+    (target / "input").mkdir()
+    for source in [*(ROOT / "input").glob("dist_emb_*.log"), *(ROOT / "input").glob("trace.log")]:
+        shutil.copyfile(source, target / "input" / source.name)
+    shutil.copyfile(ROOT / "README.md", target / "README_project.md")
+    if package.configuration is not None:
+        configuration = package.configuration.read_text(encoding="utf-8")
+        (target / f"config_{package.system}.sh").write_text(configuration, encoding="utf-8")
+    (target / "README.md").write_text(_readme(package, logs), encoding="utf-8")
+
+
+def _readme(package: Package, logs: Sequence[Log]) -> str:
+    """Return the exact steps to these results."""
+    configured = f" CONFIG=config_{package.system}.sh" if package.configuration is not None else ""
+    flags = "".join(f" {flag}" for flag in package.trainer_flags)
+    command = f"EDITION={package.edition.name}{configured} DATADIR=$DATA SEED=$SEED ./run_and_time.sh{flags}"
+    rows = [f"| result_{number}.txt | {log.value('seed')} | {_ending(log)} |" for number, log in enumerate(logs)]
+    bypass = package.bypass_reason
+    parts = [
+        f"# DLRM on {package.system}, by {package.submitter}",
+        f"MLPerf Training {package.edition.name}, benchmark `{BENCHMARK}`; the program: `README_project.md`.",
+        "## Data",
+        package.data,
+        "## Runs",
+        f"```\n{command}\n```",
+        "sets up a Python environment on first use, prepares the data unless that is done, drops the page cache where "
+        "it may, trains to the target and checks the log. Every run has a seed of its own:",
+        "\n".join(["| log | SEED | ended |", "|---|---|---|", *rows]),
+        "A run short of its target is kept; of the five one such run may be, and counts as the slowest.",
+        "## Check",
+        "```\npython tools/check_submission.py <the folder with results/ and systems/>\n```",
+    ]
+    if bypass is not None:
+        parts += ["## Convergence check bypassed", f"By `results/{package.system}/{PARAMETERS}`: {bypass}"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _ending(log: Log) -> str:
+    best = log.best
+    auc = "no AUC" if best is None else f"AUC {best.value:.5f} at epoch {best.metadata.get('epoch_num', 0):.3f}"
+    return f"{log.stopped}, {auc}"
+
+
+def convergence_points(logs: Sequence[Log], submitter: str, platform: str) -> dict[str, object]:
+    """Return reference convergence points in the official checker's format, from twice a result's runs.
+
+    RunError if a run did not converge, or their batch sizes differ.
+    """
+    epochs = []
+    names = (
+        *("opt_base_learning_rate", "opt_learning_rate_warmup_steps", "lr_decay_start_steps"),
+        *("sgd_opt_base_learning_rate", "sgd_opt_learning_rate_decay_steps"),
+    )
+    for log in logs:
+        if log.stopped != "success":
+            raise RunError(f"{log.path}: the run ended {log.stopped}; every run of a reference must converge")
+        if log.value("global_batch_size") != logs[0].value("global_batch_size"):
+            raise RunError(f"{log.path}: global_batch_size is not that of {logs[0].path}")
+        epochs.append(round(log.all("eval_accuracy")[-1].metadata["epoch_num"], 3))
+    size = logs[0].value("global_batch_size")
+    point = {
+        "Benchmark": BENCHMARK,
+        "Creator": submitter,
+        "When": logs[0].path.stem,
+        "Platform": platform,
+        "BS": size,
+        "Hyperparams": {name: logs[0].value(name) for name in names},
+        "Epochs to converge": epochs,
+    }
+    return {f"{BENCHMARK}_ref_{size}": point}

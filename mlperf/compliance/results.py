@@ -1,0 +1,133 @@
+"""Where the logs of a result stand, alone or in a package, and a copy of them in the official layout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlperf.compliance.log import Log
+from mlperf.compliance.official import BENCHMARK
+from mlperf.compliance.system_description import empty_description
+from mlperf.errors import RunError
+
+PARAMETERS = "package_checker_params"  # the package checker's switches, a line each, beside the results
+
+
+@dataclass(frozen=True)
+class Result:
+    """The logs of one system. `package` is the folder with results/ and systems/ if `in_package`."""
+
+    folder: Path
+    logs: tuple[Path, ...]
+    system: str
+    package: Path
+    in_package: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def description(self) -> Path:
+        """The system description."""
+        return self.package / "systems" / f"{self.system}.json"
+
+    @property
+    def parameters(self) -> tuple[Path, ...]:
+        """The files with switches of the package checker: the system's and the benchmark's, where they are."""
+        files = (self.folder.parent / PARAMETERS, self.folder / PARAMETERS) if self.in_package else ()
+        return tuple(file for file in files if file.is_file())
+
+    def switch(self, name: str) -> str | None:
+        """Return where the package sets a switch of the package checker, with its reason; None if nowhere.
+
+        The reason is what reason_file beside it says. The checker reads whole lines, a newline included: only
+        a last line without one counts.
+        """
+        for file in self.parameters:
+            if file.read_text(encoding="utf-8", errors="replace").split("\n")[-1] == name:
+                reason = reason_file(file)
+                why = reason.read_text(encoding="utf-8", errors="replace").strip() if reason.is_file() else ""
+                return f"{name} in {file}: {why or 'no reason is given'}"
+        return None
+
+    def division(self, logs: Sequence[Log]) -> str:
+        """Return the division: of the system description, or what the logs say."""
+        if self.in_package and self.description.is_file():
+            try:
+                content = json.loads(self.description.read_text(encoding="utf-8"))
+                return str(content["division"])
+            except (ValueError, KeyError, TypeError):
+                pass  # the checker of descriptions will say so
+        return next((str(value) for log in logs if (value := log.value("submission_division"))), "closed")
+
+
+def reason_file(parameters: Path) -> Path:
+    """Return where the reason for a package checker's switch is written."""
+    return parameters.with_name(f"{PARAMETERS}_reason.txt")
+
+
+def find_results(path: Path) -> list[Result]:
+    """Return the results in a package, a folder of packages, or a folder of results. RunError if there is none."""
+    if not path.is_dir():
+        raise RunError(f"{path}: no such file or folder")
+    packages = [folder for folder in (path, *_folders(path)) if (folder / "results").is_dir()]
+    if packages:
+        found = [result for package in packages for result in _in_package(package)]
+    else:
+        nearby = (path, path / BENCHMARK, *(folder / BENCHMARK for folder in _folders(path)))
+        found = [_alone(folder) for folder in nearby if _logs(folder)]
+    if not found:
+        raise RunError(
+            f"{path}: holds neither result_0.txt, ... nor results/<system>/{BENCHMARK}/result_0.txt, ..."
+        )
+    return found
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(folder for folder in path.iterdir() if folder.is_dir())
+
+
+def _logs(folder: Path) -> tuple[Path, ...]:
+    """Return the logs of a folder: result_*.txt, or, with none, *.log as run_and_time.sh leaves them."""
+    return tuple(sorted(folder.glob("result_*.txt")) or sorted(folder.glob("*.log")))
+
+
+def _in_package(package: Path) -> Iterator[Result]:
+    for system in _folders(package / "results"):
+        others = [folder.name for folder in _folders(system) if folder.name != BENCHMARK]
+        notes = [f"{system.name}: left out are {', '.join(others)}"] if others else []
+        if not (package / "benchmarks" / BENCHMARK / "implementations").is_dir():
+            notes.append(f"{package}: without the code, benchmarks/{BENCHMARK}/implementations")
+        folder = system / BENCHMARK
+        if folder.is_dir():
+            logs = tuple(sorted(folder.glob("result_*.txt")))
+            yield Result(folder, logs, system.name, package, True, tuple(notes))
+
+
+def _alone(folder: Path) -> Result:
+    return Result(folder, _logs(folder), "unnamed", folder, False)
+
+
+def lay_out(result: Result, logs: Sequence[Log], scratch: Path) -> tuple[Path, Path]:
+    """Copy a result into the official layout under `scratch`; return the package and the folder of its logs.
+
+    Only this result is in it; log K becomes result_K.txt. Where there is no package an empty description stands
+    for the system's.
+    """
+    package = scratch / "package"
+    folder = package / "results" / result.system / BENCHMARK
+    systems = package / "systems"
+    folder.mkdir(parents=True)
+    systems.mkdir()
+    for number, log in enumerate(logs):
+        shutil.copyfile(log.path, folder / f"result_{number}.txt")
+    for file in result.parameters:
+        shutil.copyfile(file, folder.parent / PARAMETERS if file.parent != result.folder else folder / PARAMETERS)
+    description = systems / f"{result.system}.json"
+    if not result.in_package:
+        content = empty_description(result.system, result.division(logs))
+        description.write_text(json.dumps(content), encoding="utf-8")
+    elif result.description.is_file():
+        shutil.copyfile(result.description, description)
+    return package, folder

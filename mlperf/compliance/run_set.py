@@ -1,0 +1,142 @@
+"""A set of runs of the benchmark, each with its own seed, kept so that an interrupted set goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mlperf.compliance.log import Log, read_log
+from mlperf.errors import RunError, UsageError
+from mlperf.training.events import Outcome
+
+ROOT = Path(__file__).resolve().parents[2]
+_CONFIGURATION = re.compile(r"^seed \d+, configuration (.*), page cache dropped: ")
+# A run that came to its end counts, with or without the target; one that was stopped or failed is done again.
+_FINISHED = {Outcome.SUCCESS.value, Outcome.TARGET_MISSED.value}
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What every run of a set has in common; data and configuration as run_and_time.sh takes them, "" for none."""
+
+    edition: str
+    data: str
+    configuration: str
+    trainer_flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunSet:
+    """The finished runs: their logs, one per seed, and the configuration file they were made with."""
+
+    logs: tuple[Path, ...]
+    seeds: tuple[int, ...]
+    configuration: Path
+
+
+def make_runs(folder: Path, settings: RunSettings, count: int, *, first_seed: int | None = None) -> RunSet:
+    """Run the benchmark `count` times, or what is missing of it, with logs in `folder`/run_0, ... .
+
+    Seeds are drawn from the system's entropy, or count up from `first_seed`. UsageError if the runs there are
+    not of these settings; RunError if a run fails before its end, to be continued by the same call.
+    """
+    seeds = _plan(folder, settings, count, first_seed)
+    logs: list[Path] = []
+    for number, seed in enumerate(seeds):
+        place = folder / f"run_{number}"
+        log = finished_log(place)
+        if log is None:
+            print(f"run {number + 1} of {count}, seed {seed}", flush=True)
+            _run(place, settings, seed)
+            log = finished_log(place)
+        else:
+            print(f"run {number + 1} of {count}, seed {seed}: done before, {log.path}", flush=True)
+        if log is None:
+            raise RunError(f"{place}: run {number + 1} of {count} did not come to its end; the same call goes on")
+        logs.append(log.path)
+    return RunSet(tuple(logs), tuple(seeds), _configuration(folder / "run_0"))
+
+
+def _plan(folder: Path, settings: RunSettings, count: int, first_seed: int | None) -> list[int]:
+    """Return the seeds, kept with the settings in set.json. UsageError if that one is of other settings."""
+    file = folder / "set.json"
+    wanted: dict[str, Any] = json.loads(json.dumps({**asdict(settings), "runs": count, "code": _fingerprint()}))
+    if file.is_file():
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        seeds = kept.pop("seeds")
+        for name, value in wanted.items():
+            if kept.get(name) != value:
+                raise UsageError(
+                    f"{file}: its runs were made with {name} {kept.get(name)!r}, now it is {value!r}; "
+                    f"remove {folder} or name another --output"
+                )
+        return [int(seed) for seed in seeds]
+    draw = random.SystemRandom()
+    seeds = [first_seed + n for n in range(count)] if first_seed is not None else draw.sample(range(2**32), count)
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_suffix(".tmp")
+    scratch.write_text(json.dumps({**wanted, "seeds": seeds}, indent=1) + "\n", encoding="utf-8")
+    scratch.replace(file)
+    return seeds
+
+
+def _fingerprint() -> str:
+    """Return a hash of the program: runs of two versions of it do not make a result."""
+    digest = hashlib.sha256()
+    files = [ROOT / "dlrm_s_pytorch.py", ROOT / "run_and_time.sh"]
+    for file in sorted([*files, *(ROOT / "mlperf").rglob("*.py"), *(ROOT / "mlperf").rglob("*.sh")]):
+        digest.update(str(file.relative_to(ROOT)).encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def finished_log(place: Path) -> Log | None:
+    """Return the log of a run that came to its end, None if there is none."""
+    for path in sorted(place.glob("*.log")):
+        log = read_log(path)
+        outcomes = [event.metadata.get("outcome") for event in log.all("run_stop")]
+        if outcomes and outcomes[-1] in _FINISHED:
+            return log
+    return None
+
+
+def _run(place: Path, settings: RunSettings, seed: int) -> None:
+    """Run the benchmark once; what it prints is shown and kept."""
+    place.mkdir(parents=True, exist_ok=True)
+    variables = {"EDITION": settings.edition, "SEED": str(seed), "LOGDIR": str(place.resolve())}
+    if settings.data:
+        variables["DATADIR"] = settings.data
+    if settings.configuration:
+        variables["CONFIG"] = settings.configuration
+    process = subprocess.Popen(
+        [str(ROOT / "run_and_time.sh"), *settings.trainer_flags],
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    assert process.stdout is not None
+    try:
+        with (place / "run_and_time.txt").open("w", encoding="utf-8") as kept:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                kept.write(line)
+        process.wait()
+    except BaseException:
+        process.terminate()  # it closes its log and ends
+        process.wait()
+        raise
+    if process.returncode == UsageError.exit_status:
+        raise UsageError("run_and_time.sh was called wrongly, see above")
+
+
+def _configuration(place: Path) -> Path:
+    lines = (place / "run_and_time.txt").read_text(encoding="utf-8").splitlines()
+    names = [match[1] for line in lines if (match := _CONFIGURATION.match(line))]
+    return ROOT / names[-1]

@@ -1,0 +1,77 @@
+"""Logs as other submitters of editions 1.0 to 2.0 left them: keys in another order, some after run_stop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TENSORS = ("embeddings", *(f"bottom_mlp_dense{n}" for n in (1, 2, 3)), *(f"top_mlp_dense{n}" for n in range(1, 6)))
+STARTED_MS = 1_650_000_000_000
+Entry = tuple[str, Any, dict[str, Any], int]  # key, value, metadata, ms since the start
+
+
+def foreign_entries(seed: int, *, edition: str, minutes: float = 2.0, last_epoch: float = 1.9) -> list[Entry]:
+    """Return the events of a compliant run at the reference's batch size 55296, converged at `last_epoch`."""
+    entries: list[Entry] = [
+        ("submission_benchmark", "dlrm", {}, 0),
+        ("submission_org", "Else", {}, 0),
+        ("submission_division", "closed", {}, 0),
+        ("submission_status", "onprem", {}, 0),
+        ("submission_platform", "1xBox", {}, 0),
+        ("eval_samples", 89137319, {}, 0),
+        ("global_batch_size", 55296, {}, 0),
+        ("opt_base_learning_rate", 24.0, {}, 0),
+        ("sgd_opt_base_learning_rate", 24.0, {}, 0),
+        ("sgd_opt_learning_rate_decay_poly_power", 2.0, {}, 0),
+        ("opt_learning_rate_warmup_steps", 2750, {}, 0),
+        ("lr_decay_start_steps", 49315, {}, 0),
+        ("sgd_opt_learning_rate_decay_steps", 27772, {}, 0),
+        ("gradient_accumulation_steps", 1, {}, 0),
+        ("seed", seed, {}, 0),
+        ("init_start", None, {}, 0),
+        ("cache_clear", True, {}, 10),
+        ("init_stop", None, {}, 60_000),
+        ("run_start", None, {}, 60_000),
+        ("epoch_start", None, {"epoch_num": 1}, 60_010),
+    ]
+    evaluations = round((last_epoch - 1) * 20)
+    stop = 60_000 + round(minutes * 60_000)
+    for number in range(1, evaluations + 1):
+        epoch, auc = {"epoch_num": 1 + number / 20 - 1e-4}, 0.8026 - 0.002 * (evaluations - number)
+        time = 60_000 + (stop - 60_000) * number // evaluations
+        entries += [("eval_start", None, epoch, time - 500), ("eval_accuracy", auc, epoch, time)]
+        if number < evaluations:
+            entries.append(("eval_stop", None, epoch, time))
+    entries += [
+        ("epoch_stop", None, {"epoch_num": 2}, stop),
+        ("run_stop", None, {"status": "success"}, stop),
+        ("eval_stop", None, {"epoch_num": last_epoch}, stop),
+        ("train_samples", 3775334400, {}, stop),
+        ("tracked_stats", {"throughput": 37107136.15}, {"step": 0.9}, stop + 9000),
+    ]
+    if edition != "1.0.0":
+        entries += [("weights_initialization", None, {"tensor": name}, stop) for name in TENSORS]
+    return entries
+
+
+def write_log(path: Path, entries: list[Entry]) -> None:
+    """Write events as a launcher collects them: other output between, a rank's number before the token."""
+    lines = ["+ srun --ntasks=1 ./run_and_time.sh", "training \u2026"]
+    for number, (key, value, metadata, time) in enumerate(entries):
+        event = {
+            **{"namespace": "", "time_ms": STARTED_MS + time, "event_type": "POINT_IN_TIME", "key": key},
+            **{"value": value, "metadata": {"file": "/workspace/train.py", "lineno": len(key), **metadata}},
+        }
+        lines.append(f"{'0: ' if number % 2 else ''}:::MLLOG {json.dumps(event)}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def foreign_results(folder: Path, edition: str, change: Callable[[int, list[Entry]], list[Entry]]) -> Path:
+    """Write five logs, each as `change` leaves it given its number and its events; return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(5):
+        entries = foreign_entries(100 + number, edition=edition, minutes=2 + number / 10)
+        write_log(folder / f"result_{number}.txt", change(number, entries))
+    return folder

@@ -1,0 +1,200 @@
+"""Make a submission package: five runs of the benchmark, or five logs, the system's description and the code.
+
+Data and configuration are those of run_and_time.sh, by DATADIR and CONFIG in the environment; flags after -- go to
+the trainer. The same command goes on with an interrupted set of runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from mlperf.compliance.check import check_result, render
+from mlperf.compliance.log import Log, read_log
+from mlperf.compliance.package import NAME, Package, convergence_points, write_package
+from mlperf.compliance.results import find_results
+from mlperf.compliance.rulesets import DEFAULT_EDITION, EDITIONS, STATUSES
+from mlperf.compliance.run_set import ROOT, RunSettings, make_runs
+from mlperf.compliance.system_description import (
+    FIELDS,
+    Description,
+    describe_machine,
+    missing_fields,
+    read_description,
+)
+from mlperf.errors import UsageError
+from mlperf.flags import Parser, integer
+from mlperf.program import run_program
+
+SAMPLE_REASON = (
+    "the runs are on the made-up sample of tools/make_sample.py, for which there is no reference convergence; "
+    "this package shows the way and is not a result"
+)
+
+
+def _name(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not letters, digits and _.+-, beginning with none of .+-")
+    return text
+
+
+def _parser() -> Parser:
+    parser = Parser("make_submission.py", __doc__)
+    add = parser.add_argument
+    add("--submitter", type=_name, required=True, help="the organization")
+    add("--system", type=_name, required=True, help="name of the system: of its description and its results")
+    add("--output", type=Path, default=Path("submission"), help="folder for the package, and for the runs' logs")
+    add("--edition", choices=tuple(EDITIONS), default=DEFAULT_EDITION.name, help="of MLPerf Training")
+    add("--division", choices=("closed", "open"), default="closed", help="of the submission")
+    add("--status", choices=STATUSES, default="onprem", help="availability of the system")
+    add("--system-file", type=Path, help="JSON with fields of the system description; they win over what is found")
+    add("--set", metavar="FIELD=VALUE", action="append", default=[], help="one field of it, may be repeated")
+    add("--logs", type=Path, nargs="+", help="take these logs instead of running; the machine is not looked at")
+    add("--seed", type=integer(0), help="of the first run, the next count up (default: drawn)")
+    add(
+        "--rcp-bypass",
+        metavar="REASON",
+        help="the package checker's switch: convergence may fail, for this reason",
+    )
+    add("--reference", action="store_true", help="twice the runs, and convergence points instead of a package")
+    add("trainer_flags", nargs="*", help="after --: flags of dlrm_s_pytorch.py, added to each run")
+    return parser
+
+
+def main() -> int:
+    """Run or collect, lay out, check; 0 if the package passes."""
+    flags = _parser().parse_args()
+    edition = EDITIONS[flags.edition]
+    description = None if flags.reference else _description(flags)
+    count = edition.runs * 2 if flags.reference else edition.runs
+    configuration = None
+    if flags.logs is not None:
+        paths = _collect(flags.logs, count)
+    else:
+        runs = make_runs(_runs_folder(flags), _run_settings(flags), count, first_seed=flags.seed)
+        paths, configuration = runs.logs, runs.configuration
+    logs = [read_log(path) for path in paths]
+    if description is None:
+        return _write_reference(flags, logs)
+    sample = None if flags.logs is not None else _sample()
+    reason = flags.rcp_bypass or (SAMPLE_REASON if sample is not None else None)
+    package = Package(
+        folder=flags.output,
+        submitter=flags.submitter,
+        system=flags.system,
+        edition=edition,
+        description=description,
+        logs=tuple(paths),
+        configuration=configuration,
+        trainer_flags=tuple(flags.trainer_flags),
+        data=_data_text(sample),
+        bypass_reason=reason,
+    )
+    folder = write_package(package, logs)
+    (result,) = (result for result in find_results(folder) if result.system == flags.system)
+    report = check_result(result, edition)
+    print(f"package in {folder}")
+    if reason is not None:
+        print(f"the convergence check is bypassed: {reason}")
+    print(render(report), flush=True)
+    return 0 if report.passed else 1
+
+
+def _description(flags: argparse.Namespace) -> Description:
+    """Return the whole system description. UsageError names all fields that are missing, at once."""
+    description: Description = {}
+    if flags.logs is None:
+        description |= describe_machine(_data_folder(), use_gpu=_uses_gpu(flags.trainer_flags))
+    else:
+        description |= {"hw_notes": "", "sw_notes": ""}
+    if flags.system_file is not None:
+        description |= read_description(flags.system_file)
+    for text in flags.set:
+        name, equals, value = text.partition("=")
+        if name not in FIELDS or not equals:
+            raise UsageError(f"--set={text}: allowed is FIELD=VALUE, with FIELD one of {', '.join(FIELDS)}")
+        description[name] = value
+    description |= {"submitter": flags.submitter, "division": flags.division}
+    description |= {"status": flags.status, "system_name": flags.system}
+    missing = missing_fields(description)
+    if missing:
+        raise UsageError(
+            f"the description of the system lacks {', '.join(missing)}: to be given by --set FIELD=VALUE "
+            "or --system-file"
+        )
+    return {name: description[name] for name in FIELDS}
+
+
+def _data_folder() -> Path:
+    """Return where run_and_time.sh takes its data from."""
+    return Path(os.environ["DATADIR"]) if os.environ.get("DATADIR") else ROOT / "input"
+
+
+def _uses_gpu(trainer_flags: list[str]) -> bool:
+    """Say whether the runs use a GPU, by the flags or by the configuration."""
+    name = os.environ.get("CONFIG", "")
+    files = (Path(name), ROOT / "mlperf" / "systems" / f"config_{name}.sh")
+    configured = next((file.read_text(encoding="utf-8") for file in files if file.is_file()), "")
+    return "--use-gpu" in trainer_flags or "--use-gpu" in configured
+
+
+def _collect(paths: list[Path], count: int) -> tuple[Path, ...]:
+    if len(paths) != count:
+        raise UsageError(f"--logs: {len(paths)} are given, {count} are needed")
+    return tuple(paths)
+
+
+def _runs_folder(flags: argparse.Namespace) -> Path:
+    kind = "reference" if flags.reference else "runs"
+    folder: Path = flags.output / kind / flags.system
+    return folder
+
+
+def _run_settings(flags: argparse.Namespace) -> RunSettings:
+    given = (
+        f"--mlperf-submitter={flags.submitter}",
+        f"--mlperf-platform={flags.system}",
+        f"--mlperf-division={flags.division}",
+        f"--mlperf-status={flags.status}",
+    )
+    data, configuration = (os.environ.get(name, "") for name in ("DATADIR", "CONFIG"))
+    return RunSettings(flags.edition, data, configuration, (*given, *flags.trainer_flags))
+
+
+def _sample() -> dict[str, object] | None:
+    """Return what sample.json says of the data that run_and_time.sh takes, None if it is no sample."""
+    file = _data_folder() / "sample.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
+
+def _data_text(sample: dict[str, object] | None) -> str:
+    if sample is None:
+        return (
+            "`$DATA` holds day_0 ... day_23 of the Criteo Terabyte click logs, or what tools/prepare_criteo.py "
+            "made of them."
+        )
+    rows, seed = sample["rows"], sample["seed"]
+    return (
+        "Made up, with a planted signal; the runs show the way and are not a result:\n\n"
+        f"```\nDATA=$PWD/input\npython tools/make_sample.py --folder=$DATA --rows={rows} --seed={seed}\n```"
+    )
+
+
+def _write_reference(flags: argparse.Namespace, logs: list[Log]) -> int:
+    points = convergence_points(logs, flags.submitter, flags.system)
+    file = _runs_folder(flags) / "rcps_dlrm.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_suffix(".tmp")
+    scratch.write_text(json.dumps(points, indent=2) + "\n", encoding="utf-8")
+    scratch.replace(file)
+    print(f"convergence points of {len(logs)} runs in {file}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_program("make_submission.py", main))
