@@ -10,6 +10,7 @@ from typing import Any
 TENSORS = ("embeddings", *(f"bottom_mlp_dense{n}" for n in (1, 2, 3)), *(f"top_mlp_dense{n}" for n in range(1, 6)))
 STARTED_MS = 1_650_000_000_000
 Entry = tuple[str, Any, dict[str, Any], int]  # key, value, metadata, ms since the start
+Change = Callable[[int, list[Entry]], list[Entry]]
 
 
 def foreign_entries(seed: int, *, edition: str, minutes: float = 2.0, last_epoch: float = 1.9) -> list[Entry]:
@@ -68,10 +69,59 @@ def write_log(path: Path, entries: list[Entry]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def foreign_results(folder: Path, edition: str, change: Callable[[int, list[Entry]], list[Entry]]) -> Path:
+def foreign_results(folder: Path, edition: str, change: Change) -> Path:
     """Write five logs, each as `change` leaves it given its number and its events; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(5):
         entries = foreign_entries(100 + number, edition=edition, minutes=2 + number / 10)
         write_log(folder / f"result_{number}.txt", change(number, entries))
     return folder
+
+
+def unchanged(number: int, entries: list[Entry]) -> list[Entry]:
+    return entries
+
+
+def changed(key: str, value: object, only: tuple[int, ...]) -> Change:
+    def change(number: int, entries: list[Entry]) -> list[Entry]:
+        if number not in only:
+            return entries
+        return [(k, value if k == key else v, metadata, time) for k, v, metadata, time in entries]
+
+    return change
+
+
+def without(key: str, only: tuple[int, ...]) -> Change:
+    return lambda number, entries: [entry for entry in entries if number not in only or entry[0] != key]
+
+
+def aborted(number: int, entries: list[Entry]) -> list[Entry]:
+    status = {"status": "aborted"} if number == 3 else {"status": "success"}
+    return [(k, v, status if k == "run_stop" else metadata, time) for k, v, metadata, time in entries]
+
+
+def hasty(number: int, entries: list[Entry]) -> list[Entry]:
+    return foreign_entries(number, edition="2.0.0", last_epoch=1.6)
+
+
+def as_package(results: Path) -> Path:
+    """Return the package of results/<system>/dlrm, with a description as others write it: most fields empty."""
+    package = results.parents[2]
+    (package / "systems").mkdir()
+    description: dict[str, object] = dict.fromkeys(
+        [
+            *("host_processor_frequency", "host_processor_caches", "host_processor_interconnect", "cooling"),
+            *("host_memory_capacity", "host_storage_type", "host_storage_capacity", "host_networking"),
+            *("host_networking_topology", "host_memory_configuration", "accelerator_host_interconnect"),
+            *("accelerator_frequency", "accelerator_on-chip_memories", "accelerator_memory_configuration"),
+            *("accelerator_memory_capacity", "accelerator_interconnect", "accelerator_interconnect_topology"),
+            *("hw_notes", "sw_notes", "operating_system", "host_processor_vcpu_count"),
+        ],
+        "",
+    )
+    description |= {"submitter": "Else", "division": "closed", "status": "onprem", "system_name": "box"}
+    description |= {"number_of_nodes": "1", "host_processors_per_node": "2", "accelerators_per_node": "8"}
+    description |= {"host_processor_model_name": "CPU", "host_processor_core_count": "64"}
+    description |= {"accelerator_model_name": "GPU", "framework": "F", "other_software_stack": {"nccl": "2"}}
+    (package / "systems" / "box.json").write_text(json.dumps(description, indent=1))
+    return package

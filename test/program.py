@@ -69,3 +69,27 @@ def golden_flags(name: str, place: Path) -> list[str]:
     flags = [flag for flag in shlex.split(RUNS[name]["flags"]) if not flag.startswith(("--save", "--load"))]
     raw = {"terabyte": GOLDEN / "terabyte" / "day", "kaggle": GOLDEN / "kaggle" / "train.txt"}
     return [*flags, f"--raw-data-file={raw[RUNS[name]['data']]}", f"--processed-data-file={place}"]
+
+
+def check_submission(*arguments: str | Path, cwd: Path) -> Finished:
+    """Run the check of submissions; it never ends in a traceback."""
+    run = run_program(*map(str, arguments), cwd=cwd, program="tools/check_submission.py")
+    assert "Traceback" not in run.stdout + run.stderr
+    return run
+
+
+def official_package_check(package: Path, edition: str, cwd: Path) -> str:
+    """Run the released package checker as its command line does, with the number of runs it lacks."""
+    program = (
+        "from mlperf_logging.rcp_checker import rcp_checker as r;"
+        "r.submission_runs['training'].setdefault('dlrm', 5);"
+        "from mlperf_logging.package_checker import package_checker as p; p.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(package), "training", edition],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout + done.stderr

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from easy_data import write_easy_data
 from program import ROOT, run_program
 from program import read_events as events
 
 from mlperf.compliance.check import check_log
 from mlperf.compliance.rulesets import EDITIONS
 
-# The benchmark's own architecture on little data, each id of which hints at the label: the target is met fast.
 ARCHITECTURE = (
     *("--arch-sparse-feature-size=128", "--arch-mlp-bot=13-512-256-128", "--arch-interaction-op=dot"),
     *("--arch-mlp-top=1024-1024-512-256-1", "--loss-function=bce", "--data-generation=dataset"),
@@ -28,17 +28,8 @@ ARCHITECTURE = (
 
 @pytest.fixture(scope="module")
 def easy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the place of 4,096 rows as another program would have left them, the label known from the ids."""
-    folder = tmp_path_factory.mktemp("easy")
-    stream = np.random.default_rng(1)
-    for split, count in (("train", 4096), ("test", 512), ("val", 512)):
-        rows = stream.integers(0, 4, (count, 40), dtype=np.int32)
-        rows[:, 0] = stream.integers(0, 2, count)
-        hints = rows[:, :1] ^ (stream.random((count, 26)) < 0.4)
-        rows[:, 14:] = hints + 2 * stream.integers(0, 2, (count, 26))
-        rows.astype("<i4").tofile(folder / f"easy_{split}.bin")
-    np.savez(folder / "easy_fea_count.npz", counts=np.full(26, 4))
-    return folder / "easy"
+    """Return the place of data on which the target is met fast."""
+    return write_easy_data(tmp_path_factory.mktemp("easy"))
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def main() -> int:
         description=description,
         logs=tuple(paths),
         configuration=configuration,
-        trainer_flags=tuple(flags.trainer_flags),
+        trainer_flags=_run_settings(flags).trainer_flags,
         data=_data_text(sample),
         bypass_reason=reason,
     )

@@ -124,8 +124,8 @@ def _readme(package: Package, logs: Sequence[Log]) -> str:
         package.data,
         "## Runs",
         f"```\n{command}\n```",
-        "sets up a Python environment on first use, prepares the data unless that is done, drops the page cache where "
-        "it may, trains to the target and checks the log. Every run has a seed of its own:",
+        "sets up a Python environment on first use, prepares the data unless that is done, drops the page cache "
+        "where it may, trains to the target and checks the log. Every run has a seed of its own:",
         "\n".join(["| log | SEED | ended |", "|---|---|---|", *rows]),
         "A run short of its target is kept; of the five one such run may be, and counts as the slowest.",
         "## Check",

@@ -1,0 +1,236 @@
+"""Judging results and packages: this project's and others', as the official checkers do, and beyond."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from foreign_logs import (
+    Change,
+    aborted,
+    as_package,
+    changed,
+    foreign_entries,
+    foreign_results,
+    hasty,
+    unchanged,
+    without,
+    write_log,
+)
+from mlperf_logging.compliance_checker import mlp_compliance
+from mlperf_logging.rcp_checker import rcp_checker
+from program import check_submission as check
+from program import official_package_check
+
+from mlperf.compliance.rulesets import EDITIONS, Edition
+
+NEWER = ("1.0.0", "1.1.0", "2.0.0")
+
+
+@pytest.mark.parametrize("edition", EDITIONS.values(), ids=lambda edition: edition.name)
+def test_required_keys_and_target_are_those_of_the_official_rules(edition: Edition) -> None:
+    rules = Path(mlp_compliance.__file__).parent
+    names = ("common", "closed_common", "closed_dlrm")
+    required, targets = set(), []
+    for name in names:
+        for record in yaml.load(
+            (rules / f"training_{edition.name}" / f"{name}.yaml").read_text(), Loader=yaml.BaseLoader
+        ):
+            key = record.get("KEY", {})
+            if "REQ" in key:
+                required.add(key["NAME"])
+            targets.append(key.get("ATLEAST_ONE_CHECK", ""))
+    assert edition.required_keys - {"seed"} == required
+    assert ("seed" in edition.required_keys) == edition.checks_package
+    assert any(f"v['value'] >= {edition.auc_target}" in target for target in targets)
+
+
+@pytest.mark.parametrize("edition", NEWER)
+def test_compliant_foreign_results_pass_and_are_left_as_they_are(edition: str, tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "results" / "box" / "dlrm", edition, unchanged)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    run = check(folder, f"--edition={edition}", cwd=tmp_path)
+    assert run.status == 0, run.stdout + run.stderr
+    assert "2.20 minutes, the mean without the fastest and the slowest run" in run.stdout
+    assert "5 was supplied from outside" in run.stdout
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    assert "dlrm" not in rcp_checker.submission_runs["training"]
+
+
+@pytest.mark.parametrize(
+    ("change", "row", "place", "words"),
+    [
+        (without("eval_samples", (2,)), "compliance", "result_2.txt:", "'eval_samples' but found 0"),
+        (without("global_batch_size", (0,)), "compliance", "result_0.txt:", "'global_batch_size' but found 0"),
+        (without("weights_initialization", (1,)), "compliance", "result_1.txt:", "initialized_tensors"),
+        (without("run_stop", (1,)), "compliance", "result_1.txt:", "'run_stop' but found 0"),
+        (
+            changed("eval_accuracy", 0.8, (1,)),
+            "target reached",
+            "result_1.txt:",
+            "target not reached: the best AUC",
+        ),
+        (aborted, "target reached", "result_3.txt:", "run_stop has status aborted"),
+        (changed("seed", 7, (0, 4)), "seeds", "result_4.txt:17", "logs seed 7 on /workspace/train.py:4"),
+        (without("seed", (2,)), "seeds", "result_2.txt:", "logs no seed"),
+        (hasty, "convergence", "result_0.txt:", "converged faster than the reference: 1.6000 epochs"),
+        (changed("global_batch_size", 10**6, (0, 1, 2, 3, 4)), "convergence", "result_0.txt:9", "Missing RCP"),
+        (changed("submission_benchmark", "bert", (0,)), "target reached", "result_0.txt:3", "not of dlrm"),
+        (changed("submission_org", "", (0,)), "compliance", "result_0.txt:4", "'submission_org' failed"),
+    ],
+    ids=[
+        *("key", "batch size", "weights", "stop", "target", "aborted", "seed twice", "no seed", "hasty"),
+        *("no reference", "benchmark", "empty"),
+    ],
+)
+def test_single_fault_is_found_with_file_and_line(
+    change: Change, row: str, place: str, words: str, tmp_path: Path
+) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", change)
+    run = check(folder, "--edition=2.0.0", cwd=tmp_path)
+    assert run.status == 1
+    said = [line for line in run.stdout.splitlines() if line.startswith(f"{folder}/{place}") and words in line]
+    assert said, run.stdout
+    assert said[0].split(": ")[1] == row
+    number = int(said[0].removeprefix(f"{folder}/").split(":")[1])
+    assert 1 <= number <= 90
+    assert f"{folder}: edition 2.0.0: FAILED" in run.stdout
+
+
+@pytest.mark.parametrize("edition", NEWER)
+@pytest.mark.parametrize(
+    "change", [unchanged, aborted, without("train_samples", (1,))], ids=["good", "abort", "key"]
+)
+def test_foreign_package_is_judged_like_its_results(change: Change, edition: str, tmp_path: Path) -> None:
+    results = foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", edition, change)
+    package = as_package(results)
+    run = check(package, f"--edition={edition}", cwd=tmp_path)
+    assert run.status == (0 if change is unchanged else 1), run.stdout
+    # One run that does not comply is let pass by the package check, which is why it is not enough.
+    assert "FOUND NO ERRORS" in official_package_check(package, edition, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("edition", "found"), [("1.0.0", "1.0.0"), ("1.1.0", "2.1.0"), ("2.0.0", "2.1.0"), ("0.7.0", "0.7.0")]
+)
+def test_edition_is_recognized_by_the_keys(edition: str, found: str, tmp_path: Path) -> None:
+    entries = foreign_entries(1, edition="1.0.0" if edition == "0.7.0" else edition)
+    if edition == "0.7.0":
+        entries = [entry for entry in entries if entry[0] not in ("gradient_accumulation_steps", "seed")]
+    write_log(tmp_path / "a.log", entries)
+    run = check("a.log", cwd=tmp_path)
+    assert run.status == 0, run.stdout
+    assert f"a.log: edition {found} (by its keys" in run.stdout
+
+
+def test_logs_of_several_nodes_of_1_0_are_recognized(tmp_path: Path) -> None:
+    entries = foreign_entries(1, edition="2.0.0")
+    write_log(tmp_path / "a.log", [entry for entry in entries for _ in range(2 if entry[0][:5] == "weigh" else 1)])
+    assert "edition 1.0.0 (by its keys)" in check("a.log", cwd=tmp_path).stdout
+
+
+def damage_json(package: Path) -> None:
+    (package / "systems" / "box.json").write_text('{\n "submitter": "Else",\n}')
+
+
+def number_for_string(package: Path) -> None:
+    file = package / "systems" / "box.json"
+    file.write_text(
+        file.read_text().replace('"host_processor_core_count": "64"', '"host_processor_core_count": 64')
+    )
+
+
+def drop_field(package: Path) -> None:
+    file = package / "systems" / "box.json"
+    content = json.loads(file.read_text())
+    del content["cooling"], content["framework"]
+    file.write_text(json.dumps(content))
+
+
+def drop_description(package: Path) -> None:
+    (package / "systems" / "box.json").unlink()
+
+
+def drop_systems(package: Path) -> None:
+    shutil.rmtree(package / "systems")
+
+
+def drop_log(package: Path) -> None:
+    (package / "results" / "box" / "dlrm" / "result_4.txt").unlink()
+
+
+def drop_logs(package: Path) -> None:
+    for file in (package / "results" / "box" / "dlrm").iterdir():
+        file.unlink()
+
+
+def empty_log(package: Path) -> None:
+    (package / "results" / "box" / "dlrm" / "result_1.txt").write_text("")
+
+
+def garbage_log(package: Path) -> None:
+    (package / "results" / "box" / "dlrm" / "result_1.txt").write_bytes(bytes(range(256)) * 100)
+
+
+def cut_log(package: Path) -> None:
+    file = package / "results" / "box" / "dlrm" / "result_1.txt"
+    file.write_bytes(file.read_bytes()[:5000])
+
+
+def odd_values(package: Path) -> None:
+    file = package / "results" / "box" / "dlrm" / "result_1.txt"
+    file.write_text(
+        file.read_text().replace('"epoch_num"', '"epoch"').replace('"value": 55296', '"value": "many"')
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "place"),
+    [
+        (damage_json, "systems/box.json:3: "),
+        (number_for_string, "systems/box.json:"),
+        (drop_field, "systems/box.json:1: system description: Missing field cooling"),
+        (drop_description, "systems/box.json: system description: no such file"),
+        (drop_systems, "systems/box.json: system description: no such file"),
+        (drop_log, "results/box/dlrm: package: "),
+        (drop_logs, "results/box/dlrm: package: "),
+        (empty_log, "results/box/dlrm/result_1.txt:1: "),
+        (garbage_log, "results/box/dlrm/result_1.txt:"),
+        (cut_log, "results/box/dlrm/result_1.txt:"),
+        (odd_values, "results/box/dlrm/result_1.txt:"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+@pytest.mark.parametrize("edition", ["0.7.0", "2.1.0"])
+def test_wrong_package_is_reported_and_never_a_traceback(
+    damage: Callable[[Path], None], place: str, edition: str, tmp_path: Path
+) -> None:
+    package = as_package(foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged))
+    damage(package)
+    run = check(package, f"--edition={edition}", cwd=tmp_path)
+    assert run.status == 1
+    assert any(line.startswith(f"{package}/{place}") for line in run.stdout.splitlines()), run.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("no_such",), 1, "no_such: no such file or folder"),
+        ((".",), 1, ".: holds neither result_0.txt"),
+        ((".", "--edition=3.0.0"), 2, "--edition"),
+        ((".", "--rcps=none.json"), 2, "--rcps=none.json: no such file"),
+        ((), 2, "path"),
+    ],
+    ids=str,
+)
+def test_wrong_call_of_the_check_is_one_line(
+    arguments: tuple[str, ...], status: int, words: str, tmp_path: Path
+) -> None:
+    run = check(*arguments, cwd=tmp_path)
+    assert run.status == status
+    assert words in run.stderr
+    assert len(run.stderr.splitlines()) == 1

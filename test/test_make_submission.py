@@ -1,0 +1,264 @@
+"""Making a submission package, from runs or from logs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from easy_data import write_easy_data
+from foreign_logs import (
+    Entry,
+    aborted,
+    as_package,
+    changed,
+    foreign_entries,
+    foreign_results,
+    hasty,
+    unchanged,
+    write_log,
+)
+from program import ROOT, Finished, official_package_check, read_events, run_program
+from program import check_submission as check
+
+from mlperf.compliance.rulesets import EDITIONS
+from mlperf.compliance.system_description import _processors
+
+SYSTEM = (
+    *("--set", "host_processor_frequency=2 GHz", "--set", "host_storage_type=NVMe SSD"),
+    *("--set", "host_networking=none", "--set", "host_memory_configuration=2 x 8 GB", "--set", "cooling=air"),
+)
+
+
+def make(*arguments: str | Path, cwd: Path, root: Path = ROOT, **variables: str) -> Finished:
+    done = subprocess.run(
+        [sys.executable, str(root / "tools" / "make_submission.py"), *map(str, arguments)],
+        cwd=cwd,
+        env={"PATH": "/usr/bin:/bin", "DLRM_PYTHON": sys.executable, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert "Traceback" not in done.stderr
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def test_missing_fields_are_listed_at_once_before_anything_runs(tmp_path: Path) -> None:
+    run = make("--submitter=Ours", "--system=box", "--set", "host_networking=none", cwd=tmp_path)
+    assert run.status == 2
+    assert len(run.stderr.splitlines()) == 1
+    assert "host_memory_configuration" in run.stderr
+    assert "cooling" in run.stderr
+    assert "host_networking" not in run.stderr.replace("host_networking_topology", "")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--submitter=a/b", "--system=x"), "--submitter"),
+        (("--submitter=.a", "--system=x"), "--submitter"),
+        (("--submitter=a", "--system=x", "--set=colour=red"), "--set=colour=red"),
+        (("--submitter=a", "--system=x", "--set=cooling"), "--set=cooling"),
+        (("--submitter=a", "--system=x", "--system-file=no.json"), "--system-file=no.json"),
+        (("--submitter=a", "--system=x", "--edition=9"), "--edition"),
+        (("--submitter=a",), "--system"),
+    ],
+    ids=str,
+)
+def test_wrong_call_of_make_submission_is_one_line(flags: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    run = make(*flags, cwd=tmp_path)
+    assert run.status == 2
+    assert words in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def description(tmp_path: Path) -> Path:
+    """Return a file with a whole system description."""
+    results = foreign_results(tmp_path / "other" / "results" / "box" / "dlrm", "2.0.0", unchanged)
+    file = as_package(results) / "systems" / "box.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({name: value or "as it is" for name, value in content.items()}))
+    return file
+
+
+@pytest.mark.parametrize("edition", ["1.0.0", "2.0.0"])
+def test_logs_are_collected_into_a_package_that_passes(edition: str, description: Path, tmp_path: Path) -> None:
+    logs = sorted(foreign_results(tmp_path / "logs", edition, unchanged).iterdir())
+    flags = ("--submitter=Ours", "--system=box", f"--edition={edition}", f"--system-file={description}")
+    run = make(*flags, "--output=out", "--logs", *logs, cwd=tmp_path)
+    assert run.status == 0, run.stdout + run.stderr
+    package = tmp_path / "out" / "Ours"
+    assert [file.read_bytes() for file in sorted(package.glob("results/box/dlrm/result_?.txt"))] == [
+        file.read_bytes() for file in logs
+    ]
+    assert json.loads((package / "systems" / "box.json").read_text())["submitter"] == "Ours"
+    implementation = package / "benchmarks" / "dlrm" / "implementations" / "pytorch"
+    assert (implementation / "run_and_time.sh").stat().st_mode & 0o100
+    assert "SEED" in (implementation / "README.md").read_text()
+    assert not [file for file in package.rglob("*") if file.name.startswith(".") or " " in file.name]
+    assert "FOUND NO ERRORS" in official_package_check(package, edition, tmp_path)
+    assert check(package, cwd=tmp_path).status == 0
+
+
+def short_of_target(number: int, entries: list[Entry]) -> list[Entry]:
+    return aborted(3, changed("eval_accuracy", 0.8, (1,))(number, entries)) if number == 1 else entries
+
+
+def test_run_short_of_its_target_is_kept_and_counts_as_the_slowest(description: Path, tmp_path: Path) -> None:
+    logs = sorted(foreign_results(tmp_path / "logs", "2.0.0", short_of_target).iterdir())
+    flags = ("--submitter=Ours", "--system=box", "--edition=2.0.0", f"--system-file={description}", "--output=out")
+    run = make(*flags, "--logs", *logs, cwd=tmp_path)
+    assert run.status == 1
+    package = tmp_path / "out" / "Ours"
+    assert len(list(package.glob("results/box/dlrm/result_?.txt"))) == 5
+    assert "FOUND NO ERRORS" in official_package_check(package, "2.0.0", tmp_path)
+    assert "1 of 5 runs is short of the target: the rules count it as the slowest" in run.stdout
+    assert "2.30 minutes" in run.stdout  # of 2.0, 2.2, 2.3, 2.4 and the one without a time to count
+
+
+def test_bypass_is_said_with_its_reason_everywhere(description: Path, tmp_path: Path) -> None:
+    logs = sorted(foreign_results(tmp_path / "logs", "2.0.0", hasty).iterdir())
+    flags = ("--submitter=Ours", "--system=box", "--edition=2.0.0", f"--system-file={description}", "--output=out")
+    refused = make(*flags, "--logs", *logs, cwd=tmp_path)
+    assert refused.status == 1
+    assert "converged faster than the reference" in refused.stdout
+    run = make(*flags, "--rcp-bypass=a made-up reason", "--logs", *logs, cwd=tmp_path)
+    assert run.status == 0, run.stdout
+    package = tmp_path / "out" / "Ours"
+    assert "BYPASSED" in run.stdout
+    assert "not counted: converged faster than the reference" in run.stdout
+    readme = package / "benchmarks" / "dlrm" / "implementations" / "pytorch" / "README.md"
+    for text in (run.stdout, readme.read_text(), check(package, cwd=tmp_path).stdout):
+        assert "a made-up reason" in text
+    assert "FOUND NO ERRORS" in official_package_check(package, "2.0.0", tmp_path)
+
+
+def test_reference_of_twice_the_runs_judges_other_runs(tmp_path: Path) -> None:
+    for number in range(10):
+        epoch = 1.5 if number % 2 else 1.55
+        write_log(tmp_path / f"{number}.log", foreign_entries(number, edition="2.0.0", last_epoch=epoch))
+    logs = sorted(tmp_path.glob("*.log"))
+    flags = ("--submitter=Ours", "--system=box", "--reference", "--output=out")
+    assert make(*flags, "--logs", *logs[:5], cwd=tmp_path).status == 2
+    run = make(*flags, "--logs", *logs, cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    points = tmp_path / "out" / "reference" / "box" / "rcps_dlrm.json"
+    (point,) = json.loads(points.read_text()).values()
+    assert sorted(point["Epochs to converge"]) == [1.5] * 5 + [1.55] * 5
+    assert point["Hyperparams"]["opt_base_learning_rate"] == 24.0
+    folder = foreign_results(
+        tmp_path / "dlrm", "2.0.0", lambda n, _: foreign_entries(n, edition="2.0.0", last_epoch=1.55)
+    )
+    against = check(folder, "--edition=2.0.0", f"--rcps={points}", cwd=tmp_path)
+    assert any(line.startswith("convergence") and "PASS" in line for line in against.stdout.splitlines())
+    without_it = check(folder, "--edition=2.0.0", cwd=tmp_path)
+    assert any(line.startswith("convergence") and "FAIL" in line for line in without_it.stdout.splitlines())
+
+
+def test_run_for_an_edition_logs_what_it_asks_for(tmp_path: Path) -> None:
+    write_easy_data(tmp_path)
+    flags = (
+        *(
+            "--arch-sparse-feature-size=4",
+            "--arch-mlp-bot=13-4",
+            "--arch-mlp-top=2-1",
+            "--data-generation=dataset",
+        ),
+        *("--data-set=terabyte", "--mlperf-bin-loader", "--processed-data-file=easy", "--mini-batch-size=512"),
+        *("--mlperf-logging", "--num-batches=2", "--mlperf-status=cloud"),
+    )
+    for edition in EDITIONS.values():
+        run = run_program(*flags, f"--mlperf-edition={edition.name}", "--test-freq=2", cwd=tmp_path)
+        assert run.status == 0, run.stderr
+        events = read_events(tmp_path / "mlperf_dlrm.log")
+        keys = {event["key"] for event in events}
+        optional = {"gradient_accumulation_steps", "weights_initialization"}
+        assert keys & optional == edition.required_keys & optional
+        assert edition.required_keys <= keys
+        values = {event["key"]: event for event in events}
+        assert values["submission_benchmark"]["metadata"]["edition"] == edition.name
+        assert values["submission_status"]["value"] == "cloud"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the repository, so that nothing is left in it."""
+    folder = tmp_path_factory.mktemp("clone")
+    shutil.copytree(
+        ROOT, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "results", "day_*", "golden")
+    )
+    return folder
+
+
+def test_interrupted_set_goes_on_and_its_package_passes_for_every_edition(clone: Path, tmp_path: Path) -> None:
+    """Five real runs on easy data, the second of them interrupted at first."""
+    data = tmp_path / "data"
+    data.mkdir()
+    write_easy_data(data)
+    (tmp_path / "mine.sh").write_text(
+        "BATCH_SIZE=128\nTEST_BATCH_SIZE=512\nLEARNING_RATE=0.2\nWARMUP_STEPS=0\nDECAY_START_STEP=0\n"
+        "DECAY_STEPS=0\nEPOCHS=4\nAUC_TARGET=0.8025\nMAX_IND_RANGE=40000000\nTRAINER_FLAGS=()\n"
+    )
+    variables = {"DATADIR": str(data), "CONFIG": str(tmp_path / "mine.sh")}
+    flags = ("--submitter=Ours", "--system=box", "--output=out", "--seed=5", "--rcp-bypass=easy data", *SYSTEM)
+    with subprocess.Popen(
+        [sys.executable, str(clone / "tools" / "make_submission.py"), *flags],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "DLRM_PYTHON": sys.executable, **variables},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("seed 6,"):
+                process.send_signal(signal.SIGTERM)
+                break
+        process.communicate(timeout=60)
+    assert process.returncode == 143
+    first = sorted((tmp_path / "out" / "runs" / "box" / "run_0").glob("*.log"))
+    assert len(first) == 1
+
+    other = make(*flags, "--edition=1.0.0", cwd=tmp_path, root=clone, **variables)
+    assert other.status == 2
+    assert "made with edition '2.1.0', now it is '1.0.0'" in other.stderr
+
+    run = make(*flags, cwd=tmp_path, root=clone, **variables)
+    assert run.status == 0, run.stdout + run.stderr
+    assert run.stdout.count("done before") == 1
+    assert sorted((tmp_path / "out" / "runs" / "box" / "run_0").glob("*.log")) == first
+    package = tmp_path / "out" / "Ours"
+    logs = sorted(package.glob("results/box/dlrm/*"))
+    assert [log.name for log in logs] == [f"result_{number}.txt" for number in range(5)]
+    seeds = [event["value"] for log in logs for event in read_events(log, "seed")]
+    assert seeds == [5, 6, 7, 8, 9]
+    assert len({hashlib.sha256(log.read_bytes()).hexdigest() for log in logs}) == 5
+    implementation = package / "benchmarks" / "dlrm" / "implementations" / "pytorch"
+    assert (implementation / "config_box.sh").read_text() == (tmp_path / "mine.sh").read_text()
+    for edition in EDITIONS:
+        assert "FOUND NO ERRORS" in official_package_check(package, edition, tmp_path)
+    assert check(package, "--edition=all", cwd=tmp_path).status == 0
+
+
+def test_machine_is_described_with_what_lscpu_prints_and_no_more() -> None:
+    lscpu = "\n".join(
+        [
+            *("Model name:  Made Up CPU @ 2.40GHz", "Socket(s):  2", "Core(s) per socket:  28", "CPU(s):  112"),
+            *("L1d cache:  2.6 MiB (56 instances)", "L3 cache:  210 MiB (2 instances)"),
+        ]
+    )
+    found = _processors(lscpu)
+    assert found["host_processors_per_node"] == "2"
+    assert found["host_processor_core_count"] == "28"
+    assert found["host_processor_vcpu_count"] == "112"
+    assert found["host_processor_frequency"] == "2.40GHz"
+    assert found["host_processor_caches"] == "L1d 2.6 MiB (56 instances), L3 210 MiB (2 instances)"
+    assert "host_processor_interconnect" not in found  # of two processors lscpu does not tell it
+    assert not any(_processors("").values())
