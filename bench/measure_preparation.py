@@ -17,7 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mlperf.data.criteo.prepare import PreparationSettings, prepare
+from mlperf.data.criteo.plan import PreparationSettings
+from mlperf.data.criteo.prepare import prepare
 from mlperf.data.criteo.sample import SampleSettings, make_sample
 
 

@@ -11,7 +11,7 @@ import torch
 
 from mlperf.building import build_model, initialize_model, make_architecture, warm_up
 from mlperf.compliance.rulesets import EDITIONS
-from mlperf.data.criteo.prepare import PreparedData
+from mlperf.data.criteo.prepared import PreparedData
 from mlperf.errors import RunError, UsageError
 from mlperf.evaluation.evaluate import evaluate
 from mlperf.evaluation.metrics import Metrics

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from mlperf.data.binary import BinaryFile
-from mlperf.data.criteo.prepare import PreparationSettings, PreparedData, open_prepared, prepare
+from mlperf.data.criteo.plan import PreparationSettings
+from mlperf.data.criteo.prepare import prepare
+from mlperf.data.criteo.prepared import PreparedData, open_prepared
 from mlperf.data.random_batches import Gaussian, RandomBatches, RandomDataSettings, random_data_samples
 from mlperf.data.source import BatchSource
 from mlperf.data.synthetic_batches import SyntheticBatches, SyntheticDataSettings

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from program import GOLDEN
 
-from mlperf.data.criteo.prepare import PreparationSettings, prepare
+from mlperf.data.criteo.plan import PreparationSettings
+from mlperf.data.criteo.prepare import prepare
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,9 @@ import raw_text
 from program import GOLDEN, ROOT, run_program
 
 from mlperf.data.criteo.manifest import Manifest, Place
-from mlperf.data.criteo.prepare import PreparationSettings, open_prepared, prepare
+from mlperf.data.criteo.plan import PreparationSettings
+from mlperf.data.criteo.prepare import prepare
+from mlperf.data.criteo.prepared import open_prepared
 from mlperf.data.criteo.sampling import RowSampler
 from mlperf.errors import RunError
 
@@ -92,7 +94,7 @@ def test_rows_of_label_0_are_dropped_before_the_numbering(
     data_set: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    monkeypatch.setattr("mlperf.data.criteo.parse.BLOCK_BYTES", 4000)
+    monkeypatch.setattr("mlperf.data.criteo.text.BLOCK_BYTES", 4000)
     sampler = RowSampler(seed=9, rate=0.6)
     if data_set == "terabyte":
         days = raw_text.write_days(tmp_path, DAYS, seed=5)
@@ -310,9 +312,9 @@ def test_second_preparation_of_one_place_stops(tmp_path: Path) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=8)
     script = (
         "import fcntl, pathlib, sys\n"
-        "from mlperf.data.criteo.prepare import _locked\n"
+        "from mlperf.data.criteo.work import locked\n"
         "from mlperf.data.criteo.manifest import Place\n"
-        "with _locked(Place.named(pathlib.Path(sys.argv[1]))):\n"
+        "with locked(Place.named(pathlib.Path(sys.argv[1]))):\n"
         "    print('locked', flush=True); sys.stdin.read()\n"
     )
     with subprocess.Popen(

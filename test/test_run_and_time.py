@@ -17,7 +17,8 @@ from program import ROOT, Finished, read_events
 
 from mlperf.compliance.check import check_log
 from mlperf.compliance.rulesets import EDITIONS
-from mlperf.data.criteo.prepare import PreparationSettings, prepare
+from mlperf.data.criteo.plan import PreparationSettings
+from mlperf.data.criteo.prepare import prepare
 from mlperf.data.criteo.sample import SampleSettings, make_sample
 
 PARTS = ("dlrm_s_pytorch.py", "mlperf", "bench", "tools", "run_and_time.sh", "requirements.txt", "pyproject.toml")

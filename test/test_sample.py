@@ -12,7 +12,8 @@ from program import run_program
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
-from mlperf.data.criteo.prepare import PreparationSettings, prepare
+from mlperf.data.criteo.plan import PreparationSettings
+from mlperf.data.criteo.prepare import prepare
 from mlperf.data.criteo.sample import Sample, SampleSettings, make_sample
 from mlperf.errors import RunError
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mlperf.data.criteo.prepare import PreparationSettings, prepare
+from mlperf.data.criteo.plan import PreparationSettings
+from mlperf.data.criteo.prepare import prepare
 from mlperf.flags import Parser, integer, real
 from mlperf.program import run_program
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 
 from tqdm import tqdm
 
@@ -26,15 +25,11 @@ class Progress:
             else None
         )
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self, *, finished: bool = True) -> None:
+        """Say how it ended, unless it did not."""
         if self._bar is not None:
             self._bar.close()
-        elif error is None:
+        elif finished:
             self._say()
 
     def add(self, size: int, rows: int) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mlperf.data.criteo.checksum import file_crc32
 from mlperf.data.criteo.row_format import ROW_BYTES, TABLES
 from mlperf.errors import RunError
 
@@ -73,6 +73,7 @@ class Manifest:
     rows_per_day: list[int]
     counts: list[int]
     files: dict[str, FileFacts]
+    bad_rows: dict[str, dict[str, int]] = field(default_factory=dict)  # left out, per file and reason
     format_version: int = FORMAT_VERSION
 
     def rows(self, split: str) -> int:
@@ -93,11 +94,13 @@ class Manifest:
                     f"{path}: format version {found['format_version']}, this program reads {FORMAT_VERSION}"
                 )
             return cls(
-                flags={"data_sub_sample_rate": 0.0, **found["flags"]},  # older manifests know no sub-sampling
+                # What older manifests do not know was not done.
+                flags={"data_sub_sample_rate": 0.0, "bad_rows": "stop", **found["flags"]},
                 inputs=[FileFacts(**facts) for facts in found["inputs"]],
                 rows_per_day=found["rows_per_day"],
                 counts=found["counts"],
                 files={split: FileFacts(**found["files"][split]) for split in SPLITS},
+                bad_rows=found.get("bad_rows", {}),
             )
         except FileNotFoundError:
             return None
@@ -121,7 +124,7 @@ class Manifest:
             found = FileFacts.of(path)
             if found.size != facts.size:
                 raise RunError(f"{path}: {found.size} bytes, its manifest {place.manifest} says {facts.size}")
-            if found.mtime_ns != facts.mtime_ns and _crc32(path) != facts.crc32:
+            if found.mtime_ns != facts.mtime_ns and file_crc32(path) != facts.crc32:
                 raise RunError(
                     f"{path}: not the file that its manifest {place.manifest} describes (checksum differs); "
                     "remove both to prepare the data again"
@@ -158,11 +161,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _crc32(path: Path) -> int:
-    value = 0
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(1 << 22):
-            value = zlib.crc32(block, value)
-    return value

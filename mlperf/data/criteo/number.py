@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Executor
 
 import numba
@@ -13,6 +14,7 @@ from mlperf.data.criteo.row_format import FIRST_ID, TABLES
 
 # A slot holds an id in its upper half and 1 + its number in the lower; 0 is free.
 Slots = npt.NDArray[np.uint64]
+Ids = npt.NDArray[np.uint32]
 
 _FIRST_CAPACITY = 1 << 12
 
@@ -29,21 +31,51 @@ class Numbering:
         """Distinct ids so far, per column."""
         return tuple(self._counts)
 
-    def number(self, rows: Rows, pool: Executor) -> None:
-        """Replace the ids (bits of uint32) of `rows`, int32 [N, 40], by their numbers, in place."""
-        list(pool.map(lambda table: self._number_column(rows, table), range(TABLES)))
+    def number(self, rows: Rows, tables: Sequence[int]) -> None:
+        """Replace the ids (bits of uint32) of `tables` in `rows`, int32 [N, 40], by their numbers, in place.
 
-    def _number_column(self, rows: Rows, table: int) -> None:
-        done = 0
-        while True:
-            done, self._counts[table] = _number(
-                rows, FIRST_ID + table, done, self._slots[table], self._counts[table]
-            )
-            if done == len(rows):
-                return
-            larger = np.zeros(2 * len(self._slots[table]), np.uint64)
-            _move(self._slots[table], larger)
-            self._slots[table] = larger
+        Different tables may be numbered by different threads at the same time.
+        """
+        for table in tables:
+            done = 0
+            while True:
+                done, self._counts[table] = _number(
+                    rows, FIRST_ID + table, done, self._slots[table], self._counts[table]
+                )
+                if done == len(rows):
+                    break
+                self._resize(table, 2 * len(self._slots[table]))
+
+    def new_ids(self, first: Sequence[int], pool: Executor) -> list[Ids]:
+        """Return each column's ids from number `first` on, in order."""
+
+        def collect(table: int) -> Ids:
+            ids = np.empty(self._counts[table] - first[table], np.uint32)
+            if len(ids):
+                _collect(self._slots[table], first[table], ids)
+            return ids
+
+        return list(pool.map(collect, range(TABLES)))
+
+    def restore(self, ids: Sequence[Sequence[Ids]], pool: Executor) -> None:
+        """Number ids that new_ids returned: of each column its parts, in order. Everything else is forgotten."""
+
+        def insert(table: int) -> None:
+            count = sum(len(part) for part in ids[table])
+            self._counts[table] = 0
+            self._slots[table] = np.zeros(_FIRST_CAPACITY, np.uint64)
+            while len(self._slots[table]) < 2 * count:
+                self._slots[table] = np.zeros(2 * len(self._slots[table]), np.uint64)
+            for part in ids[table]:
+                _insert(self._slots[table], part, self._counts[table])
+                self._counts[table] += len(part)
+
+        list(pool.map(insert, range(TABLES)))
+
+    def _resize(self, table: int, capacity: int) -> None:
+        larger = np.zeros(capacity, np.uint64)
+        _move(self._slots[table], larger)
+        self._slots[table] = larger
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -80,3 +112,22 @@ def _move(old: Slots, new: Slots) -> None:
             while new[slot] != 0:
                 slot = (slot + 1) & mask
             new[slot] = content
+
+
+@numba.njit(nogil=True, cache=True)
+def _collect(slots: Slots, first: int, ids: Ids) -> None:
+    for content in slots:
+        number = np.int64(content & np.uint64(0xFFFFFFFF)) - 1
+        if number >= first:
+            ids[number - first] = content >> np.uint64(32)
+
+
+@numba.njit(nogil=True, cache=True)
+def _insert(slots: Slots, ids: Ids, count: int) -> None:
+    mask = len(slots) - 1
+    for key in ids:
+        slot = _first_slot(np.uint64(key), mask)
+        while slots[slot] != 0:
+            slot = (slot + 1) & mask
+        count += 1
+        slots[slot] = (np.uint64(key) << np.uint64(32)) | np.uint64(count)

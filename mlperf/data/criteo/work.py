@@ -1,0 +1,168 @@
+"""The folder a preparation works in, and the state in it that an interrupted one goes on from."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlperf.data.criteo.manifest import Place, sync_folder, write_whole
+from mlperf.data.criteo.number import Numbering
+from mlperf.data.criteo.row_format import TABLES
+from mlperf.data.criteo.shuffle import index_path, write_exactly
+from mlperf.errors import RunError
+
+_VERSION = 1
+
+
+@dataclass
+class State:
+    """How far a preparation has come, as of the last checkpoint; what the files hold beyond that is cut off.
+
+    phase: "text", "permute", "split" or "publish". file, offset: the next byte of text to read; line, row: the
+    lines and the good rows of that file before it. rows_per_day: rows that stay. bad: of each file, how many rows
+    are bad for each reason. spill_rows, spill_extents, train_rows, train_crc32, day_rows: what the temporary
+    files hold. ids: the distinct ids per column at each checkpoint. buckets: CRC-32 of those written, else None.
+    """
+
+    phase: str = "text"
+    file: int = 0
+    offset: int = 0
+    line: int = 0
+    row: int = 0
+    lines: int = 0
+    rows_per_day: list[int] = field(default_factory=list)
+    bad: dict[str, dict[str, int]] = field(default_factory=dict)
+    spill_rows: int = 0
+    spill_extents: int = 0
+    train_rows: int = 0
+    train_crc32: int = 0
+    evaluation_rows: int = 0
+    ids: list[list[int]] = field(default_factory=list)
+    buckets: list[int | None] | None = None
+    checksums: dict[str, int] = field(default_factory=dict)
+
+
+class WorkFolder:
+    """X.preparation beside the files X_train.bin ...; it is gone when they are whole."""
+
+    def __init__(self, place: Place) -> None:
+        self.path = place.beside(".preparation")
+        self.spill = self.path / "shuffle"
+        self._ids = self.path / "ids"
+        self._state = self.path / "state.json"
+
+    def part(self, split: str) -> Path:
+        """Return the file that becomes a split; "test" holds the whole evaluation day at first."""
+        return self.path / f"{split}.bin"
+
+    def has_state(self) -> bool:
+        """Say whether a preparation, this one or another, left a state."""
+        return self._state.exists()
+
+    def load(self, identity: dict[str, Any]) -> State | None:
+        """Return the state of this very preparation, None if there is none.
+
+        identity: what decides the result. RunError if the state is damaged.
+        """
+        try:
+            found = json.loads(self._state.read_text(encoding="utf-8"))
+            if found["version"] != _VERSION or found["identity"] != json.loads(json.dumps(identity)):
+                return None
+            return State(**found["state"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{self._state}: damaged ({error!r}); remove {self.path} to begin again") from None
+
+    def save(self, identity: dict[str, Any], state: State) -> None:
+        """Bring what is in the folder to the disk, then write the state whole or not at all."""
+        for file in self.path.iterdir():
+            _sync(file)
+        content = {"version": _VERSION, "identity": identity, "state": asdict(state)}
+        write_whole(self._state, json.dumps(content))
+
+    def clear(self) -> None:
+        """Begin with an empty folder."""
+        self.remove()
+        self.path.mkdir(parents=True)
+
+    def remove(self) -> None:
+        """Remove the folder, its state first: what is left then is nothing to go on from."""
+        self._state.unlink(missing_ok=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def save_ids(self, numbering: Numbering, state: State, pool: Executor) -> None:
+        """Add the ids that are new since the last checkpoint to the snapshot."""
+        before = state.ids[-1] if state.ids else [0] * TABLES
+        new = numbering.new_ids(before, pool)
+        with self._ids.open("r+b" if self._ids.exists() else "w+b", buffering=0) as file:
+            file.truncate(4 * sum(before))
+            file.seek(0, os.SEEK_END)
+            for ids in new:
+                write_exactly(file.fileno(), ids.view(np.int32))
+        state.ids.append(list(numbering.counts))
+
+    def restore_ids(self, numbering: Numbering, state: State, pool: Executor) -> None:
+        """Number what the snapshot holds again."""
+        if not state.ids:
+            return
+        stored = np.fromfile(self._ids, np.uint32, count=sum(state.ids[-1]))
+        if len(stored) != sum(state.ids[-1]):
+            raise RunError(f"{self._ids}: shorter than its state says; remove {self.path} to begin again")
+        parts: list[list[Any]] = [[] for _ in range(TABLES)]
+        at = 0
+        before: Sequence[int] = [0] * TABLES
+        for counts in state.ids:
+            for table in range(TABLES):
+                size = counts[table] - before[table]
+                parts[table].append(stored[at : at + size])
+                at += size
+            before = counts
+        numbering.restore(parts, pool)
+
+    def remove_spill(self) -> None:
+        """Give back the room of the shuffle and of the snapshot."""
+        for path in (self.spill, index_path(self.spill), self._ids):
+            path.unlink(missing_ok=True)
+
+    def publish(self, split: str, target: Path) -> None:
+        """Move a part to its final place, unless that is done already."""
+        if self.part(split).exists():
+            os.replace(self.part(split), target)
+            sync_folder(target.parent)
+
+
+def _sync(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(place: Place) -> Iterator[None]:
+    """Keep others from preparing into the same place. RunError if one does."""
+    path = place.beside(".lock")
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino
+        except BlockingIOError:
+            ours = False
+        if not ours:  # locked, or removed in this moment by the one that had it
+            raise RunError(f"{path}: another preparation is writing to this place")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
