@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mlperf.data.criteo.plan import PreparationSettings
+from mlperf.data.criteo.plan import BAD_ROWS, PreparationSettings
 from mlperf.data.criteo.prepare import prepare
 from mlperf.flags import Parser, integer, real
 from mlperf.program import run_program
@@ -26,6 +26,9 @@ def main() -> int:
     add("--data-randomize", choices=("total", "day", "none"), default="total", help="shuffle of training rows")
     add("--data-sub-sample-rate", type=real(0, 1, open_end=True), default=0.0, help="share of label 0 dropped")
     add("--numpy-rand-seed", type=integer(0), default=123, help="the seed of the shuffle and of the dropped rows")
+    add("--bad-rows", choices=BAD_ROWS, default="stop", help="stop at the first, or leave them out and count them")
+    add("--max-bad-rows", type=real(0, 1), default=0.001, help="skip: the share of rows that may be bad")
+    add("--force", action="store_true", help="begin though the disk looks too small")
     flags = parser.parse_args()
     made = prepare(
         PreparationSettings(
@@ -36,6 +39,9 @@ def main() -> int:
             randomize=flags.data_randomize,
             sub_sample_rate=flags.data_sub_sample_rate,
             seed=flags.numpy_rand_seed,
+            bad_rows=flags.bad_rows,
+            max_bad_rows=flags.max_bad_rows,
+            force=flags.force,
         )
     )
     if made.max_ind_range is None:
@@ -46,6 +52,8 @@ def main() -> int:
     print(f"{made.train}: {made.train_rows:,} rows")
     print(f"{made.test}: {made.test_rows:,} rows")
     print(f"{made.val}: {made.val_rows:,} rows")
+    if made.bad_rows:
+        print(f"{made.bad_rows:,} bad rows left out; the manifest counts them per file and reason")
     print("rows per table: " + "-".join(str(count) for count in made.counts))
     return 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.criteo.number import Numbering
-from mlperf.data.criteo.ordered import Stages, work_in_order
+from mlperf.data.criteo.ordered import Portions, Stages, work_in_order
 from mlperf.data.criteo.parse import REASON_NAMES, BlockParser, Parsed, Rows, describe
 from mlperf.data.criteo.plan import Plan, PreparationSettings
 from mlperf.data.criteo.row_format import ROW_BYTES, TABLES
@@ -68,13 +67,17 @@ class Ingest:
         self._sampler = RowSampler(settings.seed, settings.sub_sample_rate)
         self._train = train
         self._evaluation = evaluation
-        self._blocks = self._read()
+        self._blocks = Portions(self._read())
         self._progress = Progress(f"preparing {settings.raw_data_file.name}", sum(plan.text_bytes))
         self._progress.add(sum(plan.text_bytes[: state.file]) + state.offset, sum(state.rows_per_day))
-        self.finished = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether all text is read."""
+        return self._blocks.ended
 
     def run(self, seconds: float, threads: int) -> None:
-        """Go on for some time, or to the end of the text, which sets `finished`; nothing is under way then."""
+        """Go on for some time, or to the end of the text; nothing is under way then."""
         # Few stages hand over faster, many let more cores number at once.
         groups = np.array_split(np.arange(TABLES), max(1, min(TABLES, threads // 2)))
         tables = [[int(table) for table in group] for group in groups]
@@ -83,8 +86,7 @@ class Ingest:
             parser = BlockParser(self._settings.max_ind_range)
             return lambda number, item: self._work(gate, tables, parser, number, item)
 
-        until = self._until(time.monotonic() + seconds)
-        work_in_order(until, make_worker, threads=threads, stages=2 + len(tables))
+        work_in_order(self._blocks.portion(seconds), make_worker, threads=threads, stages=2 + len(tables))
         if self.finished:
             self._judge_bad_rows(final=True)
 
@@ -97,14 +99,6 @@ class Ingest:
             start = self._state.offset if file == self._state.file else 0
             for block in text_blocks(self._plan.inputs[file], start):
                 yield file, block
-
-    def _until(self, deadline: float) -> Iterator[Numbered]:
-        while time.monotonic() < deadline:
-            item = next(self._blocks, None)
-            if item is None:
-                self.finished = True
-                return
-            yield item
 
     def _work(
         self, gate: Stages, tables: list[list[int]], parser: BlockParser, number: int, item: Numbered

@@ -3,11 +3,38 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
+
+
+class Portions(Iterator[Item]):
+    """An iterator used up in portions of some time, each at least one item; `ended`: nothing is left."""
+
+    def __init__(self, items: Iterator[Item]) -> None:
+        self._items = items
+        self._deadline = 0.0
+        self._begun = False
+        self.ended = False
+
+    def portion(self, seconds: float) -> Portions[Item]:
+        """Return itself, which now ends, for a while, after so many seconds."""
+        self._deadline = time.monotonic() + seconds
+        self._begun = False
+        return self
+
+    def __next__(self) -> Item:
+        if self.ended or (self._begun and time.monotonic() >= self._deadline):
+            raise StopIteration
+        self._begun = True
+        try:
+            return next(self._items)
+        except StopIteration:
+            self.ended = True
+            raise
 
 
 class _Abandoned(Exception):

@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from mlperf.data.criteo.checksum import file_crc32
 from mlperf.data.criteo.ingest import Ingest, RowFile
 from mlperf.data.criteo.manifest import SPLITS, FileFacts, Manifest, Place
 from mlperf.data.criteo.number import Numbering
+from mlperf.data.criteo.ordered import Portions
 from mlperf.data.criteo.plan import PreparationSettings, disk_needed, find_inputs, make_plan
 from mlperf.data.criteo.prepared import PreparedData, described, open_foreign
 from mlperf.data.criteo.row_format import ROW_BYTES
@@ -162,22 +162,11 @@ class _Preparation:
         work, settings = self._work, self._settings
         permuter = Permuter(work.spill, work.part("train"), self._buckets, settings.seed, state.buckets)
         try:
-            left = permuter.left()
-            done = False
-
-            def until(deadline: float) -> Iterator[int]:
-                nonlocal done
-                while time.monotonic() < deadline:
-                    bucket = next(left, None)
-                    if bucket is None:
-                        done = True
-                        return
-                    yield bucket
-
-            while not done:
-                permuter.write(until(time.monotonic() + self._seconds_left()), self._threads)
+            left = Portions(permuter.left())
+            while not left.ended:
+                permuter.write(left.portion(self._seconds_left()), self._threads)
                 state.buckets = permuter.checksums
-                if not done:
+                if not left.ended:
                     self._save(state)
             state.train_crc32 = permuter.checksum()
             state.train_rows = sum(permuter.rows_of(bucket) for bucket in range(len(permuter.checksums)))
