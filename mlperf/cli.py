@@ -222,6 +222,7 @@ def _settings(flags: argparse.Namespace) -> Settings:
         data=DataSettings(
             generation=flags.data_generation,
             data_set=flags.data_set,
+            write_npz=flags.data_set == "kaggle" and not flags.mlperf_bin_loader,
             raw_data_file=flags.raw_data_file,
             processed_data_file=flags.processed_data_file,
             randomize=flags.data_randomize,

@@ -51,6 +51,7 @@ def prepared_data(data: DataSettings, seed: int) -> PreparedData:
             randomize=data.randomize,
             sub_sample_rate=data.sub_sample_rate,
             seed=seed,
+            write_npz=data.write_npz,
         )
     )
 

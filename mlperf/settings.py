@@ -21,6 +21,7 @@ class DataSettings:
     randomize: str
     max_ind_range: int
     sub_sample_rate: float
+    write_npz: bool
     batch_size: int
     test_batch_size: int
     readers: int

@@ -26,6 +26,7 @@ def main() -> int:
     add("--data-randomize", choices=("total", "day", "none"), default="total", help="shuffle of training rows")
     add("--data-sub-sample-rate", type=real(0, 1, open_end=True), default=0.0, help="share of label 0 dropped")
     add("--numpy-rand-seed", type=integer(0), default=123, help="the seed of the shuffle and of the dropped rows")
+    add("--mlperf-bin-loader", action="store_true", help="Kaggle: leave no X.npz beside the binary files")
     add("--bad-rows", choices=BAD_ROWS, default="stop", help="stop at the first, or leave them out and count them")
     add("--max-bad-rows", type=real(0, 1), default=0.001, help="skip: the share of rows that may be bad")
     add("--force", action="store_true", help="begin though the disk looks too small")
@@ -39,6 +40,7 @@ def main() -> int:
             randomize=flags.data_randomize,
             sub_sample_rate=flags.data_sub_sample_rate,
             seed=flags.numpy_rand_seed,
+            write_npz=flags.data_set == "kaggle" and not flags.mlperf_bin_loader,
             bad_rows=flags.bad_rows,
             max_bad_rows=flags.max_bad_rows,
             force=flags.force,
@@ -46,7 +48,7 @@ def main() -> int:
     )
     if made.max_ind_range is None:
         print(
-            f"{made.train}: another program's, without a manifest: used as it is, nothing prepared",
+            f"{made.train}: rows that another program prepared, used as they are; nothing prepared",
             file=sys.stderr,
         )
     print(f"{made.train}: {made.train_rows:,} rows")

@@ -15,6 +15,7 @@ from mlperf.data.criteo.row_format import ROW_BYTES, TABLES
 from mlperf.errors import RunError
 
 FORMAT_VERSION = 1
+_NOT_DONE = {"data_sub_sample_rate": 0.0, "bad_rows": "stop"}  # what older manifests do not know
 SPLITS = ("train", "test", "val")
 
 
@@ -76,6 +77,11 @@ class Manifest:
     bad_rows: dict[str, dict[str, int]] = field(default_factory=dict)  # left out, per file and reason
     format_version: int = FORMAT_VERSION
 
+    @property
+    def adopted(self) -> bool:
+        """Whether the rows were prepared by another program."""
+        return "adopted" in self.flags
+
     def rows(self, split: str) -> int:
         """Return the rows of a split."""
         return self.files[split].size // ROW_BYTES
@@ -94,8 +100,7 @@ class Manifest:
                     f"{path}: format version {found['format_version']}, this program reads {FORMAT_VERSION}"
                 )
             return cls(
-                # What older manifests do not know was not done.
-                flags={"data_sub_sample_rate": 0.0, "bad_rows": "stop", **found["flags"]},
+                flags=found["flags"] if "adopted" in found["flags"] else {**_NOT_DONE, **found["flags"]},
                 inputs=[FileFacts(**facts) for facts in found["inputs"]],
                 rows_per_day=found["rows_per_day"],
                 counts=found["counts"],

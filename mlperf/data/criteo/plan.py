@@ -34,6 +34,7 @@ class PreparationSettings:
     randomize: str = "total"  # or "day" or "none"
     sub_sample_rate: float = 0.0  # share of the rows of label 0 that is dropped
     seed: int = 123
+    write_npz: bool = False  # leave the rows in X.npz too, as other programs read them
     bad_rows: str = "stop"
     max_bad_rows: float = 0.001
     force: bool = False

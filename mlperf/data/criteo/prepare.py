@@ -13,10 +13,11 @@ from typing import Any
 from mlperf.data.criteo.checksum import file_crc32
 from mlperf.data.criteo.ingest import Ingest, RowFile
 from mlperf.data.criteo.manifest import SPLITS, FileFacts, Manifest, Place
+from mlperf.data.criteo.npz import write_npz
 from mlperf.data.criteo.number import Numbering
 from mlperf.data.criteo.ordered import Portions
 from mlperf.data.criteo.plan import PreparationSettings, disk_needed, find_inputs, make_plan
-from mlperf.data.criteo.prepared import PreparedData, described, open_foreign
+from mlperf.data.criteo.prepared import PreparedData, described, open_other_programs
 from mlperf.data.criteo.row_format import ROW_BYTES
 from mlperf.data.criteo.shuffle import Permuter, Spill, bucket_counts
 from mlperf.data.criteo.work import State, WorkFolder, locked
@@ -32,11 +33,11 @@ def prepare(settings: PreparationSettings) -> PreparedData:
     place = Place.named(settings.processed_data_file)
     try:
         place.prefix.parent.mkdir(parents=True, exist_ok=True)
+        foreign = open_other_programs(place, settings.raw_data_file)
+        if foreign is not None:  # another program's work, which is days of it: used, and never overwritten
+            return foreign
         with locked(place):
             manifest = Manifest.read(place.manifest)
-            foreign = None if manifest is not None else open_foreign(place, settings.raw_data_file)
-            if foreign is not None:  # another program's work, which is days of it: used, and never overwritten
-                return foreign
             inputs = find_inputs(settings)
             facts = [FileFacts.of(path) for path in inputs]
             same = manifest is not None and (manifest.flags, manifest.inputs) == (settings.flags(), facts)
@@ -199,8 +200,9 @@ class _Preparation:
         rows = {"train": state.train_rows, "test": half, "val": state.rows_per_day[-1] - half}
         if work.part("test").exists():
             os.truncate(work.part("test"), half * ROW_BYTES)
-            with work.part("test").open("rb") as file:
-                os.fsync(file.fileno())
+        if self._settings.write_npz and work.part("train").exists():
+            write_npz(work.part_npz(), [work.part(split) for split in SPLITS], state.ids[-1])
+        work.sync()
         where = {split: work.part(split) if work.part(split).exists() else place.split(split) for split in SPLITS}
         files = {
             split: FileFacts(
@@ -220,6 +222,7 @@ class _Preparation:
             bad_rows=state.bad,
         )
         manifest.write(place.manifest)
+        work.publish_npz(place.beside(".npz"))
         for split in SPLITS:
             work.publish(split, place.split(split))
         work.remove()

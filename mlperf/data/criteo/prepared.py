@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlperf.data.criteo.manifest import SPLITS, Manifest, Place, read_counts
+from mlperf.data.criteo.adopt import adopt, find_archives
+from mlperf.data.criteo.manifest import SPLITS, FileFacts, Manifest, Place, read_counts
 from mlperf.data.criteo.row_format import ROW_BYTES
 from mlperf.data.criteo.work import WorkFolder
 from mlperf.errors import RunError
@@ -31,21 +32,52 @@ class PreparedData:
 def open_prepared(processed_data_file: Path, raw_data_file: Path | None = None) -> PreparedData | None:
     """Return the prepared data at a place, None if there is none or its preparation did not finish.
 
-    Files of another program have no manifest: their counts come from `<raw_data_file>_fea_count.npz`, or from
-    the one file of that ending in their folder. RunError if what is there is damaged.
+    RunError if what is there is damaged.
     """
     place = Place.named(processed_data_file)
     manifest = Manifest.read(place.manifest)
-    if manifest is None:
-        return open_foreign(place, raw_data_file)
+    if manifest is None or manifest.adopted:
+        return open_other_programs(place, raw_data_file)
     if not manifest.is_finished(place) and WorkFolder(place).path.exists():
         return None
     manifest.verify(place)
     return described(place, manifest)
 
 
+def open_other_programs(place: Place, raw_data_file: Path | None) -> PreparedData | None:
+    """Return the data that another program left at a place, None if there is none, or this one's.
+
+    Binary files are taken as they are: their counts come from `<raw_data_file>_fea_count.npz`, or from the one
+    file of that ending in their folder. The rows of archives are copied into binary files, once.
+    """
+    manifest = Manifest.read(place.manifest)
+    if manifest is None and (found := _open_foreign(place, raw_data_file)) is not None:
+        return found
+    if manifest is not None and not manifest.adopted:
+        return None
+    archives = find_archives(place, raw_data_file)
+    facts = [FileFacts.of(path) for path in archives]
+    if manifest is not None and manifest.is_finished(place) and (not archives or manifest.inputs == facts):
+        manifest.verify(place)
+        return described(place, manifest)
+    return described(place, adopt(place, archives, raw_data_file)) if archives else None
+
+
+def find_prepared(place: Place, raw_data_file: Path | None) -> PreparedData:
+    """Return what a manifest or, without one, the sizes of another program's files say, unverified.
+
+    RunError if there is neither.
+    """
+    manifest = Manifest.read(place.manifest)
+    found = _open_foreign(place, raw_data_file, whole=False) if manifest is None else described(place, manifest)
+    if found is None:
+        raise RunError(f"{place.prefix}: neither {place.manifest.name} nor {place.split('train').name} is there")
+    return found
+
+
 def described(place: Place, manifest: Manifest) -> PreparedData:
     """Return what a manifest says of the files at a place."""
+    flags = manifest.flags
     return PreparedData(
         train=place.split("train"),
         test=place.split("test"),
@@ -54,22 +86,21 @@ def described(place: Place, manifest: Manifest) -> PreparedData:
         train_rows=manifest.rows("train"),
         test_rows=manifest.rows("test"),
         val_rows=manifest.rows("val"),
-        data_set=str(manifest.flags["data_set"]),
-        max_ind_range=int(manifest.flags["max_ind_range"]),
-        sub_sample_rate=float(manifest.flags["data_sub_sample_rate"]),
+        data_set=None if manifest.adopted else str(flags["data_set"]),
+        max_ind_range=None if manifest.adopted else int(flags["max_ind_range"]),
+        sub_sample_rate=None if manifest.adopted else float(flags["data_sub_sample_rate"]),
         bad_rows=sum(sum(reasons.values()) for reasons in manifest.bad_rows.values()),
     )
 
 
-def open_foreign(place: Place, raw_data_file: Path | None) -> PreparedData | None:
-    """Return another program's files at a place, None if there are none."""
+def _open_foreign(place: Place, raw_data_file: Path | None, *, whole: bool = True) -> PreparedData | None:
     paths = {split: place.split(split) for split in SPLITS}
     if not (paths["train"].is_file() and paths["test"].is_file()):
         return None
     rows = {}
     for split, path in paths.items():
         size = path.stat().st_size if path.is_file() else 0
-        if size % ROW_BYTES or (size == 0 and split != "val"):
+        if whole and (size % ROW_BYTES or (size == 0 and split != "val")):
             raise RunError(f"{path}: {size} bytes; allowed is a multiple of {ROW_BYTES}, and not 0")
         rows[split] = size // ROW_BYTES
     return PreparedData(

@@ -86,10 +86,14 @@ class WorkFolder:
 
     def save(self, identity: dict[str, Any], state: State) -> None:
         """Bring what is in the folder to the disk, then write the state whole or not at all."""
-        for file in self.path.iterdir():
-            _sync(file)
+        self.sync()
         content = {"version": _VERSION, "identity": identity, "state": asdict(state)}
         write_whole(self._state, json.dumps(content))
+
+    def sync(self) -> None:
+        """Bring what is in the folder to the disk."""
+        for file in self.path.iterdir():
+            _sync(file)
 
     def clear(self) -> None:
         """Begin with an empty folder."""
@@ -134,6 +138,15 @@ class WorkFolder:
         """Give back the room of the shuffle and of the snapshot."""
         for path in (self.spill, index_path(self.spill), self._ids):
             path.unlink(missing_ok=True)
+
+    def part_npz(self) -> Path:
+        """Return the file that becomes X.npz."""
+        return self.path / "rows.npz"
+
+    def publish_npz(self, target: Path) -> None:
+        """Move the archive to its final place, unless that is done already."""
+        if self.part_npz().exists():
+            os.replace(self.part_npz(), target)
 
     def publish(self, split: str, target: Path) -> None:
         """Move a part to its final place, unless that is done already."""

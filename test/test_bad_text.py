@@ -1,0 +1,226 @@
+"""Text with faults: left out or stopped at, and never a wrong row."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import raw_text
+from program import run_program
+
+from mlperf.data.criteo.parse import BlockParser
+from mlperf.data.criteo.plan import PreparationSettings
+from mlperf.data.criteo.prepare import prepare
+from mlperf.data.criteo.text import text_blocks
+from mlperf.errors import RunError
+
+DAYS = [60, 3, 2, 7, *([5] * 19), 9]
+_INTEGER, _ID = re.compile(rb"-?[0-9]+|"), re.compile(rb"[0-9a-fA-F]{0,8}")
+
+
+def number(field: bytes) -> int:
+    """Return the value of a whole number; of one with very many digits, one that is as little in 32 bits."""
+    return int((field.lstrip(b"-").lstrip(b"0") or b"0")[:12]) * (-1 if field[:1] == b"-" else 1)
+
+
+def plain_parse(text: bytes) -> list[list[int]]:
+    """Return the rows of the good lines, as slowly and plainly as can be."""
+    rows = []
+    for line in text.removesuffix(b"\n").split(b"\n"):
+        fields = line.removesuffix(b"\r").split(b"\t")
+        good = len(fields) == 40 and fields[0] in (b"0", b"1")
+        good = good and all(
+            _INTEGER.fullmatch(field) and -(2**31) <= number(field) < 2**31 for field in fields[1:14]
+        )
+        if good and all(_ID.fullmatch(field) for field in fields[14:]):
+            integers = [max(0, number(field)) for field in fields[1:14]]
+            rows.append([int(fields[0]), *integers, *(int(field or b"0", 16) for field in fields[14:])])
+    return rows
+
+
+def parse(path: Path) -> tuple[npt.NDArray[np.uint32], int]:
+    parser = BlockParser(-1)
+    parsed = [(found.rows.copy(), found.lines) for found in map(parser.parse, text_blocks(path))]
+    return np.concatenate([rows for rows, _ in parsed]).view(np.uint32), sum(lines for _, lines in parsed)
+
+
+def damaged(text: bytes, draw: random.Random) -> bytes:
+    """Return the text with a few faults of any kind."""
+    content = bytearray(text)
+    for _ in range(draw.randrange(1, 30)):
+        at = draw.randrange(len(content))
+        kind = draw.randrange(8)
+        if kind == 0:
+            content[at] = draw.randrange(256)
+        elif kind == 1:
+            del content[at : at + draw.randrange(300)]
+        elif kind == 2:
+            content[at:at] = bytes(draw.randrange(256) for _ in range(draw.randrange(20)))
+        elif kind == 3:
+            content[at:at] = draw.choice([b"\x00", b"\xff\xfe", b"\n\n", b"\r", b"\t", b"\r\n", b"-", b" "])
+        elif kind == 4:
+            content[at:at] = draw.choice([b"9", b"0", b"f", b"-1"]) * draw.choice([1, 8, 11, 5000])
+        elif kind == 5:
+            content[at:at] = text[: draw.randrange(400)]
+        elif kind == 6:
+            content[at] ^= 1 << draw.randrange(8)
+        else:
+            content[at : at + 1] = b"\n"
+    return bytes(content) or b"\n"
+
+
+@pytest.mark.parametrize("block", [300, 5000, 2 << 20])
+def test_damaged_text_gives_the_rows_a_plain_parser_gives(
+    block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlperf.data.criteo.text.BLOCK_BYTES", block)
+    draw = random.Random(block)
+    for seed in range(150):
+        text = damaged(raw_text.text(raw_text.random_rows(30, seed)), draw)
+        (tmp_path / "x").write_bytes(text)
+        rows, lines = parse(tmp_path / "x")
+        expected = plain_parse(text)
+        if block > 10**6:
+            assert rows.tolist() == expected
+            assert lines == text.removesuffix(b"\n").count(b"\n") + 1
+        else:  # a line longer than a block may be left out, whatever it holds; the others keep their order
+            rest = iter(expected)
+            assert all(row in rest for row in rows.tolist())
+            shorter = b"\n".join(line for line in text.split(b"\n") if len(line) < block)
+            assert len(rows) >= len(plain_parse(shorter))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_bytes_never_become_a_row(seed: int, tmp_path: Path) -> None:
+    content = random.Random(seed).randbytes(300_000)
+    (tmp_path / "x").write_bytes(content)
+    rows, _ = parse(tmp_path / "x")
+    assert len(rows) == 0
+    alphabet = b"0123456789abcdef\t\t\n-"
+    (tmp_path / "x").write_bytes(bytes(alphabet[byte % len(alphabet)] for byte in content))
+    rows, _ = parse(tmp_path / "x")
+    assert rows.tolist() == plain_parse((tmp_path / "x").read_bytes())
+
+
+def test_line_longer_than_a_block_is_a_bad_row_and_the_next_is_good(tmp_path: Path) -> None:
+    row = raw_text.text(raw_text.random_rows(1, seed=1))
+    (tmp_path / "x").write_bytes(row + b"7" * (5 << 20) + b"\n" + row)
+    rows, lines = parse(tmp_path / "x")
+    assert rows.tolist() == plain_parse(row) * 2
+    assert lines == 3
+    raw_text.write_days(tmp_path, DAYS, seed=1)
+    (tmp_path / "day_0").write_bytes((tmp_path / "x").read_bytes())
+    with pytest.raises(RunError, match=r"day_0: row 2, column 1: .*no end of the line within 2 MB"):
+        prepare(PreparationSettings("terabyte", tmp_path / "day", tmp_path / "y"))
+
+
+def spoil(folder: Path) -> list[list[list[str]]]:
+    """Write days with three bad rows; return the good ones."""
+    days = raw_text.write_days(folder, DAYS, seed=4)
+    good = [list(rows) for rows in days]
+    for day, row, change in ((0, 5, "2"), (0, 40, "x"), (23, 2, "")):
+        days[day][row] = [change, *days[day][row][1:39]] if change else []
+        good[day][row] = []
+    for day in (0, 23):
+        (folder / f"day_{day}").write_bytes(raw_text.text(days[day]))
+    return [[row for row in rows if row] for rows in good]
+
+
+def skipping(folder: Path, place: str, **more: object) -> PreparationSettings:
+    return PreparationSettings(
+        *("terabyte", folder / "day", folder / place),
+        randomize="none",
+        bad_rows="skip",
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def test_bad_rows_are_left_out_counted_and_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    expected = raw_text.prepare_slowly(spoil(tmp_path), -1)
+    made = prepare(skipping(tmp_path, "x", max_bad_rows=0.05))
+    for path, rows in ((made.train, expected.train), (made.test, expected.test), (made.val, expected.val)):
+        assert np.array_equal(np.fromfile(path, "<i4").reshape(-1, 40), rows)
+    assert list(made.counts) == expected.counts
+    manifest = json.loads((tmp_path / "x.json").read_text())
+    assert manifest["bad_rows"] == {"day_0": {"not a label": 2}, "day_23": {"too few columns": 1}}
+    assert made.bad_rows == 3
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("left out: ")]
+    assert len(said) == 3
+    assert f"{tmp_path / 'day_0'}: row 6, column 1: '2': not a label" in said[0]
+
+
+def test_more_bad_rows_than_allowed_stop_it(tmp_path: Path) -> None:
+    spoil(tmp_path)
+    with pytest.raises(
+        RunError, match=r"3 of the 176 rows so far are bad, more than --max-bad-rows=0\.001 allows"
+    ):
+        prepare(skipping(tmp_path, "x"))
+    assert not list(tmp_path.glob("x*"))
+
+
+def test_kaggle_days_are_cut_from_the_good_rows(tmp_path: Path) -> None:
+    rows = raw_text.random_rows(33, seed=3)
+    (tmp_path / "train.txt").write_bytes(raw_text.text([rows[0][:20], *rows[:20], ["9"], *rows[20:]]))
+    made = prepare(
+        PreparationSettings(
+            *("kaggle", tmp_path / "train.txt", tmp_path / "x"),
+            **{"randomize": "none", "bad_rows": "skip", "max_bad_rows": 0.1},  # type: ignore[arg-type]
+        )
+    )
+    expected = raw_text.prepare_slowly([rows[:29], rows[29:]], -1)
+    assert np.array_equal(np.fromfile(made.train, "<i4").reshape(-1, 40), expected.train)
+    assert np.array_equal(np.fromfile(made.test, "<i4").reshape(-1, 40), expected.test)
+
+
+def test_the_tool_takes_the_flags(tmp_path: Path) -> None:
+    spoil(tmp_path)
+    flags = ("--data-set=terabyte", "--raw-data-file=day", "--processed-data-file=x", "--bad-rows=skip")
+    run = run_program(*flags, "--max-bad-rows=0.05", cwd=tmp_path, program="tools/prepare_criteo.py")
+    assert run.status == 0, run.stderr
+    assert "3 bad rows left out" in run.stdout
+    run = run_program(*flags, "--processed-data-file=y", cwd=tmp_path, program="tools/prepare_criteo.py")
+    assert run.status == 1
+    assert run.stderr.splitlines()[-1].startswith("prepare_criteo.py: error: ")
+
+
+@pytest.mark.parametrize("randomize", ["none", "total"])
+def test_gzipped_days_give_the_same_files_in_any_mixture(randomize: str, tmp_path: Path) -> None:
+    for name in ("plain", "mixed"):
+        (tmp_path / name).mkdir()
+        raw_text.write_days(tmp_path / name, DAYS, seed=2)
+    for day in (0, 3, 23):
+        path = tmp_path / "mixed" / f"day_{day}"
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    made = [
+        prepare(
+            PreparationSettings("terabyte", tmp_path / name / "day", tmp_path / f"{name}_x", randomize=randomize)
+        )
+        for name in ("plain", "mixed")
+    ]
+    for split in ("train", "test", "val"):
+        assert getattr(made[0], split).read_bytes() == getattr(made[1], split).read_bytes()
+    manifest = json.loads((tmp_path / "mixed_x.json").read_text())
+    assert [facts["name"] for facts in manifest["inputs"]][:4] == ["day_0.gz", "day_1", "day_2", "day_3.gz"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "not gzip"])
+def test_damaged_gzip_file_is_named(damage: str, tmp_path: Path) -> None:
+    raw_text.write_days(tmp_path, DAYS, seed=2)
+    content = bytearray(gzip.compress((tmp_path / "day_4").read_bytes()))
+    if damage == "flipped":
+        content[len(content) // 2] ^= 4
+    (tmp_path / "day_4.gz").write_bytes(
+        {"cut": content[: len(content) // 2], "flipped": content, "not gzip": b"day_4"}[damage]
+    )
+    (tmp_path / "day_4").unlink()
+    with pytest.raises(RunError, match=r"day_4\.gz") as caught:
+        prepare(PreparationSettings("terabyte", tmp_path / "day", tmp_path / "x"))
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("x*"))

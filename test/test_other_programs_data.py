@@ -1,0 +1,176 @@
+"""Rows that other DLRM programs prepared, and archives left for them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import raw_text
+from program import GOLDEN, golden_flags, run_program
+
+from mlperf.data.criteo.plan import PreparationSettings
+from mlperf.data.criteo.prepare import prepare
+from mlperf.data.criteo.prepared import open_prepared
+from mlperf.errors import RunError
+
+KAGGLE = GOLDEN / "kaggle" / "kaggleAdDisplayChallenge_processed.npz"
+DAYS = [9, 3, 2, 7, *([5] * 19), 8]
+
+
+def read(path: Path) -> npt.NDArray[np.int32]:
+    return np.fromfile(path, "<i4").reshape(-1, 40)
+
+
+def test_kaggle_archive_is_used_without_the_text(kaggle: Path, tmp_path: Path) -> None:
+    shutil.copy(KAGGLE, tmp_path / "x.npz")
+    made = open_prepared(tmp_path / "x.npz")
+    assert made is not None
+    for split in ("train", "test", "val"):
+        assert getattr(made, split).read_bytes() == Path(f"{kaggle}_{split}.bin").read_bytes()
+    with np.load(KAGGLE) as golden:
+        assert list(made.counts) == golden["counts"].tolist()
+    before = made.train.stat().st_mtime_ns
+    again = prepare(PreparationSettings("kaggle", tmp_path / "train.txt", tmp_path / "x"))
+    assert again.train.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float32, np.float64, np.uint32])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_archive_may_hold_any_kind_of_number(kind: type, compressed: bool, tmp_path: Path) -> None:
+    save = np.savez_compressed if compressed else np.savez
+    with np.load(KAGGLE) as golden:
+        arrays = {name: golden[name].astype(kind) for name in ("X_int", "X_cat", "y")}
+        save(tmp_path / "x.npz", counts=golden["counts"], **arrays)
+        made = open_prepared(tmp_path / "x")
+        assert made is not None
+        rows = np.concatenate([read(path) for path in (made.train, made.test, made.val)])
+        assert np.array_equal(rows[:, 0], golden["y"])
+        assert np.array_equal(rows[:, 1:14], golden["X_int"])
+        assert np.array_equal(rows[:, 14:], golden["X_cat"])
+
+
+def test_training_from_an_archive_gives_the_golden_losses(tmp_path: Path) -> None:
+    shutil.copy(KAGGLE, tmp_path / "x.npz")
+    flags = [flag for flag in golden_flags("kaggle_sgd", tmp_path / "x.npz") if "raw-data-file" not in flag]
+    from_text = run_program(*golden_flags("kaggle_sgd", tmp_path / "y"), cwd=tmp_path)
+    from_archive = run_program(*flags, cwd=tmp_path)
+    assert from_archive.status == 0, from_archive.stderr
+    assert from_archive.losses == from_text.losses
+
+
+def test_own_manifest_wins_over_an_archive(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_bytes(raw_text.text(raw_text.random_rows(40, seed=1)))
+    made = prepare(PreparationSettings("kaggle", tmp_path / "train.txt", tmp_path / "x"))
+    shutil.copy(KAGGLE, tmp_path / "x.npz")
+    found = open_prepared(tmp_path / "x.npz")
+    assert found == made
+
+
+def test_changed_archive_is_read_again(tmp_path: Path) -> None:
+    shutil.copy(KAGGLE, tmp_path / "x.npz")
+    first = open_prepared(tmp_path / "x")
+    with np.load(KAGGLE) as golden:
+        arrays = {name: golden[name][:700] for name in ("X_int", "X_cat", "y")}
+        np.savez(tmp_path / "x.npz", counts=golden["counts"], **arrays)
+    second = open_prepared(tmp_path / "x")
+    assert first is not None
+    assert second is not None
+    assert (first.train_rows, second.train_rows) == (1286, 600)
+
+
+def write_days(folder: Path) -> raw_text.Expected:
+    days = raw_text.write_days(folder, DAYS, seed=3)
+    expected = raw_text.prepare_slowly(days, -1)
+    rows = np.concatenate([expected.train, expected.test, expected.val])
+    for day, part in enumerate(np.split(rows, np.cumsum(DAYS)[:-1])):
+        np.savez(folder / f"day_{day}_reordered.npz", X_int=part[:, 1:14], X_cat=part[:, 14:], y=part[:, 0])
+        (folder / f"day_{day}").unlink()
+    np.savez(folder / "day_fea_count.npz", counts=np.array(expected.counts))
+    return expected
+
+
+def test_reordered_days_are_used_as_they_are(tmp_path: Path) -> None:
+    expected = write_days(tmp_path)
+    made = open_prepared(tmp_path / "x", raw_data_file=tmp_path / "day")
+    assert made is not None
+    assert list(made.counts) == expected.counts
+    for path, rows in ((made.train, expected.train), (made.test, expected.test), (made.val, expected.val)):
+        assert np.array_equal(read(path), rows)
+
+
+def test_a_missing_reordered_day_is_named(tmp_path: Path) -> None:
+    write_days(tmp_path)
+    (tmp_path / "day_7_reordered.npz").unlink()
+    with pytest.raises(RunError, match=r"day_7_reordered\.npz: no such file"):
+        open_prepared(tmp_path / "x", raw_data_file=tmp_path / "day")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("y", 2, "row 5, column 1: 2 is not a label"),
+        ("X_int", 1.5, "row 5, column 4: 1.5 is not a whole number"),
+        ("X_int", 2.0**31, "row 5, column 4"),
+        ("X_int", np.nan, "row 5, column 4"),
+        ("X_cat", -1, "row 5, column 17: -1 is not an index"),
+        ("X_cat", 400, "row 5: index 400 is not in table 2"),
+    ],
+)
+def test_wrong_value_in_an_archive_is_named(name: str, value: float, words: str, tmp_path: Path) -> None:
+    with np.load(KAGGLE) as golden:
+        arrays = {key: golden[key].astype(np.float64) for key in golden}
+    if name == "y":
+        arrays["y"][4] = value
+    else:
+        arrays[name][4, 2 + (name == "y")] = value
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(RunError) as caught:
+        open_prepared(tmp_path / "x")
+    assert words in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "no rows", "not an archive", "missing array", "shape", "flipped"])
+def test_damaged_archive_is_one_line(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    with np.load(KAGGLE) as golden:
+        arrays = {name: golden[name] for name in golden}
+    if damage == "missing array":
+        del arrays["X_cat"]
+    elif damage == "shape":
+        arrays["X_int"] = arrays["X_int"][:, :12]
+    elif damage == "no rows":
+        arrays = {name: array if name == "counts" else array[:0] for name, array in arrays.items()}
+    np.savez_compressed(path, **arrays)
+    if damage == "cut":
+        os.truncate(path, path.stat().st_size // 2)
+    elif damage == "not an archive":
+        path.write_bytes(b"x" * 1000)
+    elif damage == "flipped":
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(RunError, match=r"x\.npz") as caught:
+        open_prepared(tmp_path / "x")
+    assert "\n" not in str(caught.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["x.npz"]
+
+
+def test_kaggle_run_without_the_binary_loader_leaves_the_golden_archive(tmp_path: Path) -> None:
+    flags = (
+        *("--data-generation=dataset", "--data-set=kaggle", f"--raw-data-file={GOLDEN / 'kaggle' / 'train.txt'}"),
+        *("--data-randomize=none", "--arch-sparse-feature-size=2", "--arch-mlp-bot=13-2", "--arch-mlp-top=2-1"),
+        *("--mini-batch-size=128", "--num-batches=1", "--loss-function=bce"),
+    )
+    run = run_program(*flags, "--processed-data-file=x.npz", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    with np.load(KAGGLE) as golden, np.load(tmp_path / "x.npz") as found:
+        assert set(found) == set(golden)
+        for name in golden:
+            assert np.array_equal(found[name], golden[name])
+    run_program(*flags, "--processed-data-file=y", "--mlperf-bin-loader", cwd=tmp_path)
+    assert not (tmp_path / "y.npz").exists()

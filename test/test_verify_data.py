@@ -1,0 +1,114 @@
+"""The tool that looks through prepared data."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from program import GOLDEN, Finished, run_program
+
+from mlperf.data.criteo.manifest import Place
+from mlperf.data.criteo.prepared import find_prepared
+from mlperf.data.criteo.verify import PUBLISHED_COUNTS, compare_with_published, is_full_data
+
+
+def verify(*arguments: str | Path, cwd: Path) -> Finished:
+    return run_program(*map(str, arguments), cwd=cwd, program="tools/verify_data.py")
+
+
+@pytest.fixture
+def copied(terabyte: Path, tmp_path: Path) -> Path:
+    """Return the place of a copy of the golden data, with its manifest."""
+    for path in terabyte.parent.glob("processed*"):
+        shutil.copy2(path, tmp_path)
+    return tmp_path / "processed"
+
+
+def test_whole_data_passes_and_says_what_it_holds(copied: Path, tmp_path: Path) -> None:
+    run = verify(copied, cwd=tmp_path)
+    assert run.status == 0, run.stdout + run.stderr
+    rows = np.fromfile(f"{copied}_train.bin", "<i4").reshape(-1, 40)
+    assert f"_train.bin: {len(rows):,} rows, {rows[:, 0].mean():.4%} of label 1" in run.stdout
+    assert "nothing published to compare with" in run.stdout
+    assert run.stdout.splitlines()[-1].endswith("SUCCESS")
+
+
+@pytest.mark.parametrize("split", ["train", "test", "val"])
+@pytest.mark.parametrize("damage", ["cut", "longer", "flipped", "missing"])
+def test_damage_is_found(damage: str, split: str, copied: Path, tmp_path: Path) -> None:
+    path = Path(f"{copied}_{split}.bin")
+    status = path.stat()
+    if damage == "cut":
+        os.truncate(path, status.st_size - 1)
+    elif damage == "longer":
+        path.write_bytes(path.read_bytes() + bytes(160))
+    elif damage == "missing":
+        path.unlink()
+    else:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 3] ^= 1
+        path.write_bytes(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    run = verify(copied, cwd=tmp_path)
+    assert run.status == 1
+    assert any(line.startswith(f"{path}: ") for line in run.stderr.splitlines())
+    assert "Traceback" not in run.stderr
+
+
+def test_manifest_that_does_not_fit_is_found(copied: Path, tmp_path: Path) -> None:
+    manifest = Path(f"{copied}.json")
+    counts = find_prepared(Place(copied), None).counts
+    content = json.loads(manifest.read_text())
+    content["counts"][0] += 1
+    manifest.write_text(json.dumps(content))
+    run = verify(copied, cwd=tmp_path)
+    assert run.status == 1
+    assert f"table 0 has {counts[0] + 1} rows, the files use {counts[0]}" in run.stderr
+
+
+def test_files_of_other_programs_are_held_against_their_counts(tmp_path: Path) -> None:
+    for split in ("train", "test", "val"):
+        shutil.copy(GOLDEN / "terabyte" / f"terabyte_processed_{split}.bin", tmp_path / f"x_{split}.bin")
+    shutil.copy(GOLDEN / "terabyte" / "day_fea_count.npz", tmp_path)
+    run = verify("x", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    assert "there are no checksums to compare with" in run.stdout
+    rows = np.fromfile(tmp_path / "x_test.bin", "<i4").reshape(-1, 40)
+    rows[3, 15] = 10**6
+    rows[4, 0] = 7
+    rows.tofile(tmp_path / "x_test.bin")
+    run = verify("x", cwd=tmp_path)
+    assert run.status == 1
+    assert "indices of table 1 are 0 to 1000000" in run.stderr
+    assert "1 labels are neither 0 nor 1" in run.stderr
+
+
+def test_nothing_there_is_one_line(tmp_path: Path) -> None:
+    run = verify("x", cwd=tmp_path)
+    assert run.status == 1
+    assert run.stderr == "verify_data.py: error: x: neither x.json nor x_train.bin is there\n"
+
+
+def test_published_figures_of_the_whole_data_are_known(copied: Path) -> None:
+    small = find_prepared(Place(copied), None)
+    assert not is_full_data(small)
+    full = replace(
+        *(small,),
+        **{"train_rows": 4_195_197_692, "test_rows": 89_137_319, "val_rows": 89_137_318},
+        counts=PUBLISHED_COUNTS,
+    )
+    assert is_full_data(full)
+    assert all(met for _, met in compare_with_published(full))
+    assert len(compare_with_published(full)) == 4
+    assert sum(PUBLISHED_COUNTS) == 187_767_399  # the vocabulary that published logs of the benchmark print
+    for wrong in (
+        replace(full, train_rows=4_195_197_691),
+        replace(full, val_rows=0),
+        replace(full, counts=(1, *PUBLISHED_COUNTS[1:])),
+    ):
+        assert sum(not met for _, met in compare_with_published(wrong)) == 1

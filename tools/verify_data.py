@@ -1,0 +1,73 @@
+"""Verify prepared data: rows, label rate, index ranges, checksums, manifest against files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+from mlperf.data.criteo.manifest import SPLITS, Manifest, Place
+from mlperf.data.criteo.prepared import find_prepared
+from mlperf.data.criteo.row_format import FIRST_ID
+from mlperf.data.criteo.verify import (
+    SplitFacts,
+    compare_with_published,
+    is_full_data,
+    manifest_problems,
+    problems,
+    scan,
+)
+from mlperf.errors import RunError
+from mlperf.flags import Parser
+from mlperf.program import run_program
+
+
+def main() -> int:
+    """Print what the files hold and what is wrong with them; 1 if anything is."""
+    parser = Parser("verify_data.py", __doc__)
+    parser.add_argument("place", type=Path, help="X, for X_train.bin, X_test.bin, X_val.bin, X.json")
+    parser.add_argument("--raw-data-file", type=Path, help="prefix of <prefix>_fea_count.npz, without a manifest")
+    flags = parser.parse_args()
+    place = Place.named(flags.place)
+    prepared = find_prepared(place, flags.raw_data_file)
+    manifest = Manifest.read(place.manifest)
+    wrong: list[str] = []
+    scanned: list[SplitFacts] = []
+    for split in SPLITS:
+        path = place.split(split)
+        if not path.is_file():
+            wrong.append(f"{path}: no such file")
+            continue
+        facts = scan(path)
+        scanned.append(facts)
+        rate = facts.clicks / max(1, facts.rows)
+        print(f"{path}: {facts.rows:,} rows, {rate:.4%} of label 1, CRC-32 {facts.crc32:08x}")
+        wrong += [f"{path}: {text}" for text in problems(facts, prepared.counts, manifest, split)]
+    if not any(facts.rows for facts in scanned):
+        raise RunError(f"{place.prefix}: no rows at all")
+    used = np.max([facts.most[FIRST_ID:] + 1 for facts in scanned if facts.rows], axis=0)
+    print("rows per table: " + "-".join(str(count) for count in prepared.counts))
+    print("largest index + 1: " + "-".join(str(count) for count in used))
+    if manifest is None:
+        print(f"no manifest {place.manifest.name}: there are no checksums to compare with")
+    else:
+        wrong += manifest_problems(place, manifest, [int(largest) for largest in used])
+        left_out = sum(sum(reasons.values()) for reasons in manifest.bad_rows.values())
+        print(f"manifest {place.manifest}: flags {manifest.flags}; {left_out} bad rows left out")
+    if is_full_data(prepared):
+        for text, met in compare_with_published(prepared):
+            print(f"published: {text}: {'met' if met else 'NOT met'}")
+            wrong += [] if met else [f"{place.prefix}: the published figure is not met: {text}"]
+    else:
+        print("not the whole Terabyte data: nothing published to compare with")
+    for line in wrong:
+        print(line, file=sys.stderr)
+    print(f"{place.prefix}: {'FAILED' if wrong else 'SUCCESS'}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_program("verify_data.py", main))
