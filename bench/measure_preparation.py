@@ -1,80 +1,193 @@
-"""Time the preparation of made-up text against a plain copy of it: python bench/measure_preparation.py [--rows N].
+"""Time the preparation of made-up text beside the obvious pipeline in polars: python bench/measure_preparation.py.
 
-What is timed is the call, with compilation done: text to the shuffled files with manifest, fsync included.
+Every row of the table is a process of its own, timed from the end of its imports to the fsync of what it wrote,
+with compiled parts in their cache and the text in the page cache; medians. Needs polars for the yardstick.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
-import statistics
+import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from mlperf.data.criteo.sample import SampleSettings, make_sample
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMIT = 40_000_000
+TERABYTE_ROWS = 4_373_472_329
+LARGE_TABLES = (0, 9, 19, 20, 21)  # those of the real data with tens of millions of ids
+
+OURS = """
+import os, resource, sys, time
+from pathlib import Path
 from mlperf.data.criteo.plan import PreparationSettings
 from mlperf.data.criteo.prepare import prepare
-from mlperf.data.criteo.sample import SampleSettings, make_sample
+settings = PreparationSettings("terabyte", Path(sys.argv[1]) / "day", Path(sys.argv[2]),
+    max_ind_range=int(sys.argv[3]), randomize=sys.argv[4])
+start = time.perf_counter()
+made = prepare(settings)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(time.perf_counter() - start, peak, "-".join(map(str, made.counts)))
+"""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Medians: seconds, peak resident memory in MB, most bytes on disk at once; and the table sizes."""
+
+    seconds: float
+    memory: float
+    disk: int
+    counts: str
 
 
 def main() -> None:
-    """Print the median MB/s of a copy and of both kinds of preparation."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=2_000_000)
+    parser.add_argument("--rows", type=int, default=8_000_000, help="of all days, 260 bytes each")
+    parser.add_argument(
+        "--yardstick-rows", type=int, default=2_000_000, help="beside polars, which needs the memory"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
     flags = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(dir=flags.folder) as name:
         folder = Path(name)
         make_sample(SampleSettings(folder, rows=24_000, seed=1))
-        prepare_once(folder, "total")  # compiles
-        for day in range(24):
-            (folder / f"day_{day}").unlink()
-        sample = make_sample(SampleSettings(folder, rows=flags.rows, seed=1))
-        megabytes = sum(sample.files.values()) / 1e6
+        ours(folder, cores, "total", 1)  # compiles
         print(
-            f"{flags.rows:,} rows, {megabytes:,.0f} MB of text, {os.cpu_count()} cores, median of {flags.repeats}"
+            f"{len(cores)} cores, median of {flags.repeats}; rate of text, ratio to polars, memory, disk, Terabyte"
         )
-        copy = timed(lambda: copy_once(folder, sample.files), flags.repeats)
-        print(f"{'copy of the text':32}{megabytes / copy:8.0f} MB/s{1:8.2f}")
-        for randomize in ("none", "total"):
-            seconds = timed(lambda how=randomize: prepare_once(folder, how), flags.repeats)  # type: ignore[misc]
-            what = f"--data-randomize={randomize}"
-            print(f"{what:32}{megabytes / seconds:8.0f} MB/s{copy / seconds:8.2f}")
+        yardstick(folder, flags.yardstick_rows, cores, flags.repeats)
+        rows = flags.rows
+        text = sum(make_sample(SampleSettings(folder, rows=rows, seed=1)).files.values())
+        for randomize, some in (("total", cores), ("total", cores[:1]), ("none", cores)):
+            what = f"{rows / 1e6:g} million rows, {randomize}, {len(some)} cores"
+            show(what, text, rows, ours(folder, some, randomize, flags.repeats))
+        text = write_distinct(folder, rows)
+        what = f"{rows / 1e6:g} million rows, ids of 5 columns random"
+        show(what, text, rows, ours(folder, cores, "total", flags.repeats))
 
 
-def prepare_once(folder: Path, randomize: str) -> None:
-    """Prepare from the beginning."""
-    place = folder / "prepared"
-    place.with_suffix(".json").unlink(missing_ok=True)
-    for split in ("train", "test", "val"):
-        (folder / f"prepared_{split}.bin").unlink(missing_ok=True)
-    prepare(PreparationSettings("terabyte", folder / "day", place, max_ind_range=40_000_000, randomize=randomize))
-
-
-def copy_once(folder: Path, files: dict[str, int]) -> None:
-    """Copy the text and bring it to the disk."""
-    for name in files:
-        copy = folder / f"copy_of_{name}"
-        shutil.copyfile(folder / name, copy)
-        with copy.open("rb") as file:
-            os.fsync(file.fileno())
-        copy.unlink()
-
-
-def timed(work: Callable[[], None], repeats: int) -> float:
-    """Return the median seconds of `work`."""
-    seconds = []
+def yardstick(folder: Path, rows: int, cores: Sequence[int], repeats: int) -> None:
+    """Measure this project and polars in turn on the same text."""
+    if importlib.util.find_spec("polars") is None:
+        print("polars: not measured; pip install polars")
+        return
+    text = sum(make_sample(SampleSettings(folder, rows=rows, seed=1)).files.values())
+    mine, theirs = [], []
     for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+        mine.append(ours(folder, cores, "total", 1))
+        program = [
+            sys.executable,
+            str(ROOT / "bench" / "polars_pipeline.py"),
+            str(folder),
+            str(folder / "p"),
+            str(LIMIT),
+        ]
+        theirs.append(measure(program, folder, cores))
+    polars, project = middle(theirs), middle(mine)
+    if polars.counts != project.counts:
+        sys.exit(f"the table sizes differ: {polars.counts} and {project.counts}")
+    show(f"{rows / 1e6:g} million rows, polars", text, rows, polars)
+    show(f"{rows / 1e6:g} million rows, this project", text, rows, project, polars.seconds / project.seconds)
+
+
+def ours(folder: Path, cores: Sequence[int], randomize: str, repeats: int) -> Measured:
+    """Measure this project."""
+    place = folder / "prepared"
+    command = [sys.executable, "-c", OURS, str(folder), str(place), str(LIMIT), randomize]
+    return middle([measure(command, folder, cores) for _ in range(repeats)])
+
+
+def middle(measured: Sequence[Measured]) -> Measured:
+    """Return the one with the median time."""
+    return sorted(measured, key=lambda one: one.seconds)[len(measured) // 2]
+
+
+def measure(command: Sequence[str], folder: Path, cores: Sequence[int]) -> Measured:
+    """Run a program from nothing prepared, watching the disk."""
+    for path in [*folder.glob("prepared*"), *folder.glob("p_*")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    os.sync()
+    before, most, done = used(folder), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.05):
+            most = max(most, used(folder) - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        finished = subprocess.run(
+            command,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        )
+    finally:
+        done.set()
+        watcher.join()
+    seconds, memory, counts = finished.stdout.split()
+    return Measured(float(seconds), float(memory), most, counts)
+
+
+def used(folder: Path) -> int:
+    """Return the bytes allocated under a folder."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_blocks * 512
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def write_distinct(folder: Path, rows: int) -> int:
+    """Replace the sample by rows with ids drawn from 40 million in five columns, from 10,000 in the others."""
+    digits = np.frombuffer(b"0123456789abcdef", np.uint8)
+    stream = np.random.default_rng(1)
+    share, total = -(-rows // 24), 0
+    for day in range(24):
+        count = min(share, rows - day * share)
+        line = np.full((count, 2 + 13 * 3 + 26 * 9), ord("\t"), np.uint8)
+        line[:, 0] = 48 + stream.integers(0, 2, count)
+        line[:, 2 : 2 + 39].reshape(count, 13, 3)[:, :, :2] = 48 + stream.integers(0, 10, (count, 13, 2))
+        for table in range(26):
+            ids = stream.integers(0, LIMIT if table in LARGE_TABLES else 10_000, count)
+            at = 2 + 39 + 9 * table
+            for digit in range(8):
+                line[:, at + digit] = digits[ids >> (28 - 4 * digit) & 15]
+        line[:, -1] = ord("\n")
+        line.tofile(folder / f"day_{day}")
+        total += line.nbytes
+    return total
+
+
+def show(what: str, text: int, rows: int, found: Measured, ratio: float | None = None) -> None:
+    """Print a line of the table."""
+    hours = found.seconds * TERABYTE_ROWS / rows / 3600
+    print(
+        f"{what:44}{text / found.seconds / 1e6:7.0f} MB/s{'' if ratio is None else f'{ratio:.1f}':>6}"
+        f"{found.memory:8,.0f} MB{found.disk / rows:6.0f} bytes a row{hours:7.2f} h",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

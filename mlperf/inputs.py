@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from mlperf.data.binary import BinaryFile
-from mlperf.data.criteo.plan import PreparationSettings
-from mlperf.data.criteo.prepare import prepare
 from mlperf.data.criteo.prepared import PreparedData, open_prepared
 from mlperf.data.random_batches import Gaussian, RandomBatches, RandomDataSettings, random_data_samples
 from mlperf.data.source import BatchSource
@@ -42,6 +40,10 @@ def prepared_data(data: DataSettings, seed: int) -> PreparedData:
         return found
     if data.raw_data_file is None:
         raise RunError(f"{place}: no prepared data there, and no --raw-data-file to make it from")
+    # These load, and the first time compile, what only a preparation needs.
+    from mlperf.data.criteo.plan import PreparationSettings
+    from mlperf.data.criteo.prepare import prepare
+
     return prepare(
         PreparationSettings(
             data_set=data.data_set,

@@ -21,6 +21,7 @@ from mlperf.data.criteo.manifest import Manifest, Place
 from mlperf.data.criteo.plan import PreparationSettings
 from mlperf.data.criteo.prepare import prepare
 from mlperf.data.criteo.prepared import open_prepared
+from mlperf.data.criteo.sample import SampleSettings, make_sample
 from mlperf.data.criteo.sampling import RowSampler
 from mlperf.errors import RunError
 
@@ -93,7 +94,7 @@ def keyed(rows: npt.NDArray[np.int32]) -> Counter[bytes]:
 def test_rows_of_label_0_are_dropped_before_the_numbering(
     data_set: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
     monkeypatch.setattr("mlperf.data.criteo.text.BLOCK_BYTES", 4000)
     sampler = RowSampler(seed=9, rate=0.6)
     if data_set == "terabyte":
@@ -154,7 +155,12 @@ def test_randomized_rows_are_the_same_rows_in_another_order(randomize: str, tmp_
         assert keyed(found[:200]) != keyed(expected.train[:200])
 
 
-def test_total_shuffle_puts_every_row_anywhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bucket_bytes", [1000, 8 << 20])
+def test_total_shuffle_puts_every_row_anywhere(
+    bucket_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chi-squared test of row against position, to five standard deviations, in one bucket and in eight."""
+    monkeypatch.setattr("mlperf.data.criteo.shuffle._SMALL_BUCKET_BYTES", bucket_bytes)
     raw_text.write_days(tmp_path, [2] * 24, seed=2)
     first = settings(tmp_path / "day", tmp_path / "plain")
     rows = [row.tobytes() for row in read(prepare(first).train)]
@@ -170,13 +176,64 @@ def test_total_shuffle_puts_every_row_anywhere(tmp_path: Path) -> None:
     assert abs(chi_squared - freedom) < 5 * np.sqrt(2 * freedom)
 
 
-def test_same_seed_gives_the_same_file_and_another_seed_another(tmp_path: Path) -> None:
+def test_day_shuffle_puts_every_row_anywhere_in_its_day(tmp_path: Path) -> None:
+    raw_text.write_days(tmp_path, [20, *([2] * 23)], seed=2)
+    rows = [row.tobytes() for row in read(prepare(settings(tmp_path / "day", tmp_path / "plain")).train)]
+    position = np.zeros((20, 20))
+    trials = 200
+    for seed in range(trials):
+        made = read(prepare(settings(tmp_path / "day", tmp_path / "x", randomize="day", seed=seed)).train)
+        for at, row in enumerate(made[:20]):
+            position[rows.index(row.tobytes()), at] += 1
+    expected = trials / 20
+    chi_squared = ((position - expected) ** 2 / expected).sum()
+    assert abs(chi_squared - 19**2) < 5 * np.sqrt(2 * 19**2)
+
+
+@pytest.mark.parametrize("randomize", ["total", "day"])
+def test_same_seed_gives_the_same_file_on_any_number_of_cores_and_another_seed_another(
+    randomize: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlperf.data.criteo.shuffle._SMALL_BUCKET_BYTES", 3000)
+    monkeypatch.setattr("mlperf.data.criteo.text.BLOCK_BYTES", 3000)
     raw_text.write_days(tmp_path, DAYS, seed=4)
-    made = [
-        prepare(settings(tmp_path / "day", tmp_path / name, randomize="total", seed=seed)).train.read_bytes()
-        for name, seed in (("a", 1), ("b", 1), ("c", 2))
-    ]
-    assert made[0] == made[1] != made[2]
+    made = []
+    for name, seed, cores in (("a", 1, 2), ("b", 1, 1), ("c", 1, 7), ("d", 1, 64), ("e", 2, 2)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))  # noqa: B023
+        where = settings(tmp_path / "day", tmp_path / name, randomize=randomize, seed=seed)
+        made.append(prepare(where).train.read_bytes())
+    assert made[0] == made[1] == made[2] == made[3] != made[4]
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from mlperf.data.criteo.plan import PreparationSettings
+from mlperf.data.criteo.prepare import prepare
+prepare(PreparationSettings("terabyte", Path(sys.argv[1]), Path(sys.argv[2]), max_ind_range=int(sys.argv[3])))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.parametrize("limit", [-1, 40_000_000])
+def test_memory_does_not_grow_with_more_rows_of_the_same_ids(limit: int, tmp_path: Path) -> None:
+    make_sample(SampleSettings(tmp_path, rows=48_000, seed=1))
+    peaks = []
+    for times in (1, 1, 10):  # the first one may compile
+        path = tmp_path / "day_0"
+        path.write_bytes((tmp_path / "day_23").read_bytes() * (4 * times))
+        command = [
+            sys.executable,
+            "-c",
+            MEASURE,
+            str(tmp_path / "day"),
+            str(tmp_path / f"x{len(peaks)}"),
+            str(limit),
+        ]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout) / 1024)
+    assert path.stat().st_size > 60e6
+    assert peaks[2] < peaks[1] + 40, peaks
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,11 @@ class Place:
         """The manifest."""
         return self.beside(".json")
 
+    @property
+    def preparation(self) -> Path:
+        """The folder that a preparation works in, gone when it is finished."""
+        return self.beside(".preparation")
+
     def split(self, name: str) -> Path:
         """Return the binary file of a split: train, test or val."""
         return self.beside(f"_{name}.bin")

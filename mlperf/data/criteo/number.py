@@ -84,7 +84,7 @@ def _first_slot(key: np.uint64, mask: int) -> int:
     return int((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(24)) & mask
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit("(int32[:, ::1], int64, int64, uint64[::1], int64)", nogil=True, cache=True)
 def _number(rows: Rows, column: int, first: int, slots: Slots, count: int) -> tuple[int, int]:
     """Number the ids of rows `first` on; return the rows done and the distinct ids. Stops when half full."""
     mask = len(slots) - 1
@@ -103,7 +103,7 @@ def _number(rows: Rows, column: int, first: int, slots: Slots, count: int) -> tu
     return len(rows), count
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit("(uint64[::1], uint64[::1])", nogil=True, cache=True)
 def _move(old: Slots, new: Slots) -> None:
     mask = len(new) - 1
     for content in old:
@@ -114,7 +114,7 @@ def _move(old: Slots, new: Slots) -> None:
             new[slot] = content
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit("(uint64[::1], int64, uint32[::1])", nogil=True, cache=True)
 def _collect(slots: Slots, first: int, ids: Ids) -> None:
     for content in slots:
         number = np.int64(content & np.uint64(0xFFFFFFFF)) - 1
@@ -122,7 +122,7 @@ def _collect(slots: Slots, first: int, ids: Ids) -> None:
             ids[number - first] = content >> np.uint64(32)
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit("(uint64[::1], uint32[::1], int64)", nogil=True, cache=True)
 def _insert(slots: Slots, ids: Ids, count: int) -> None:
     mask = len(slots) - 1
     for key in ids:

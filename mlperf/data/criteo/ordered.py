@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,11 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
+
+
+def cores() -> int:
+    """Return the cores this process may use, by its affinity."""
+    return len(os.sched_getaffinity(0))
 
 
 class Portions(Iterator[Item]):

@@ -118,45 +118,6 @@ def _eight_digits(word: np.uint64) -> tuple[bool, np.uint64]:
     return good, (fours << np.uint64(16) | fours >> np.uint64(32)) & np.uint64(0xFFFFFFFF)
 
 
-@numba.njit(nogil=True, cache=True)
-def _parse(text: Bytes, length: int, rows: Rows, modulus: np.uint64, faults: Faults) -> tuple[int, int]:
-    """Fill `rows` and `faults`; return the number of good rows and of lines.
-
-    The last byte is a newline, at which every inner loop stops: no other bound is checked.
-    """
-    one = np.uint64(1)
-    at, end = np.uint64(0), np.uint64(length)
-    row = line = 0
-    while at < end:
-        reason, column = OK, 0
-        while column < COLUMNS:
-            field = at
-            if column < FIRST_ID:
-                reason, at, value = _integer(text, at, column == 0)
-            else:
-                good, value = _eight_digits(_eight_bytes(text, at))
-                if good:
-                    at += np.uint64(8)
-                    reason = LONG_ID if _is_hexadecimal(text[at]) else OK
-                else:
-                    reason, at, value = _identifier(text, at)
-                value %= modulus
-            rows[row, column] = np.uint32(value)
-            if reason == OK:
-                reason, at = _separator(text, at, column)
-            if reason != OK:
-                faults[line - row, 0], faults[line - row, 1] = line, reason
-                faults[line - row, 2], faults[line - row, 3] = column, field
-                while text[at] != 10:
-                    at += one
-                at += one
-                break
-            column += 1
-        row += reason == OK
-        line += 1
-    return row, line
-
-
 @numba.njit(nogil=True, cache=True, inline="always")
 def _integer(text: Bytes, at: np.uint64, is_label: bool) -> tuple[int, np.uint64, np.uint64]:
     """Read a whole number; return the reason why it is none, where it ends, and its value or 0."""
@@ -214,3 +175,42 @@ def _separator(text: Bytes, at: np.uint64, column: int) -> tuple[int, np.uint64]
     if byte == 10 or windows_end:
         return TOO_FEW, at
     return (NOT_INTEGER if column < FIRST_ID else NOT_HEX), at
+
+
+@numba.njit("(uint8[::1], int64, int32[:, ::1], uint64, int64[:, ::1])", nogil=True, cache=True)
+def _parse(text: Bytes, length: int, rows: Rows, modulus: np.uint64, faults: Faults) -> tuple[int, int]:
+    """Fill `rows` and `faults`; return the number of good rows and of lines.
+
+    The last byte is a newline, at which every inner loop stops: no other bound is checked.
+    """
+    one = np.uint64(1)
+    at, end = np.uint64(0), np.uint64(length)
+    row = line = 0
+    while at < end:
+        reason, column = OK, 0
+        while column < COLUMNS:
+            field = at
+            if column < FIRST_ID:
+                reason, at, value = _integer(text, at, column == 0)
+            else:
+                good, value = _eight_digits(_eight_bytes(text, at))
+                if good:
+                    at += np.uint64(8)
+                    reason = LONG_ID if _is_hexadecimal(text[at]) else OK
+                else:
+                    reason, at, value = _identifier(text, at)
+                value %= modulus
+            rows[row, column] = np.uint32(value)
+            if reason == OK:
+                reason, at = _separator(text, at, column)
+            if reason != OK:
+                faults[line - row, 0], faults[line - row, 1] = line, reason
+                faults[line - row, 2], faults[line - row, 3] = column, field
+                while text[at] != 10:
+                    at += one
+                at += one
+                break
+            column += 1
+        row += reason == OK
+        line += 1
+    return row, line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ import numpy.typing as npt
 
 from mlperf.data.criteo.parse import BlockParser
 from mlperf.data.criteo.row_format import KAGGLE_DAYS, ROW_BYTES, TABLES, TERABYTE_DAYS
-from mlperf.data.criteo.text import count_lines, text_blocks
+from mlperf.data.criteo.text import count_lines, opened, text_blocks
 from mlperf.errors import RunError
 
+_SAMPLE_BYTES = 1 << 16
 BAD_ROWS = ("stop", "skip")
 
 
@@ -129,9 +131,12 @@ def _good_rows(path: Path, settings: PreparationSettings) -> int:
 
 def _sample(path: Path) -> tuple[int, float]:
     """Return the bytes of the text, and the bytes its rows become for each byte of text."""
-    block = next(text_blocks(path))
-    lines = int(np.count_nonzero(block.text[: block.length] == ord("\n")))
-    return _text_bytes(path), lines * ROW_BYTES / block.length
+    try:
+        with opened(path) as file:
+            head = file.read(_SAMPLE_BYTES) or b""
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise RunError(f"{path}: damaged gzip file: {error}") from None
+    return _text_bytes(path), max(1, head.count(b"\n")) * ROW_BYTES / max(1, len(head))
 
 
 def _text_bytes(path: Path) -> int:

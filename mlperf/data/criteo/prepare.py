@@ -15,7 +15,7 @@ from mlperf.data.criteo.ingest import Ingest, RowFile
 from mlperf.data.criteo.manifest import SPLITS, FileFacts, Manifest, Place
 from mlperf.data.criteo.npz import write_npz
 from mlperf.data.criteo.number import Numbering
-from mlperf.data.criteo.ordered import Portions
+from mlperf.data.criteo.ordered import Portions, cores
 from mlperf.data.criteo.plan import PreparationSettings, disk_needed, find_inputs, make_plan
 from mlperf.data.criteo.prepared import PreparedData, described, open_other_programs
 from mlperf.data.criteo.row_format import ROW_BYTES
@@ -66,7 +66,7 @@ class _Preparation:
             "flags": settings.flags(),
             "inputs": [[fact.name, fact.size, fact.mtime_ns] for fact in facts],
         }
-        self._threads = os.cpu_count() or 1
+        self._threads = cores()
         self._plan = make_plan(settings, inputs)
         self._buckets = bucket_counts(self._group_bytes())
         self._saved = time.monotonic()

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlperf.data.criteo.adopt import adopt, find_archives
 from mlperf.data.criteo.manifest import SPLITS, FileFacts, Manifest, Place, read_counts
 from mlperf.data.criteo.row_format import ROW_BYTES
-from mlperf.data.criteo.work import WorkFolder
 from mlperf.errors import RunError
 
 
@@ -38,7 +36,7 @@ def open_prepared(processed_data_file: Path, raw_data_file: Path | None = None) 
     manifest = Manifest.read(place.manifest)
     if manifest is None or manifest.adopted:
         return open_other_programs(place, raw_data_file)
-    if not manifest.is_finished(place) and WorkFolder(place).path.exists():
+    if not manifest.is_finished(place) and place.preparation.exists():
         return None
     manifest.verify(place)
     return described(place, manifest)
@@ -55,6 +53,8 @@ def open_other_programs(place: Place, raw_data_file: Path | None) -> PreparedDat
         return found
     if manifest is not None and not manifest.adopted:
         return None
+    from mlperf.data.criteo.adopt import adopt, find_archives  # loads compiled parts: not for whole data
+
     archives = find_archives(place, raw_data_file)
     facts = [FileFacts.of(path) for path in archives]
     if manifest is not None and manifest.is_finished(place) and (not archives or manifest.inputs == facts):

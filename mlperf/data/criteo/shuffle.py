@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,9 +25,9 @@ from mlperf.data.criteo.row_format import COLUMNS, ROW_BYTES
 
 _BUCKET_BYTES = 128 << 20  # at most, about; each thread has one in memory
 _SMALL_BUCKET_BYTES = 8 << 20  # fits a cache: better, as long as there are few buckets all the same
-_FEW_BUCKETS = 64
+_FEW_BUCKETS = 256
 _EXTENT_ROWS = 400  # 64 KB: large enough for one write, small enough to keep one for each bucket
-_GATHER_ROWS = 1 << 15
+_GATHER_ROWS = 1 << 11  # stays in a cache between being gathered and written
 # A bucket and a little more is in memory for each thread: more than these gain nothing on one disk.
 _MOST_THREADS = 8
 
@@ -137,6 +138,8 @@ class Permuter:
         self._starts = np.concatenate([[0], np.cumsum(self._rows)])
         self.checksums: list[int | None] = [None] * total if checksums is None else list(checksums)
         self._spill = os.open(spill, os.O_RDONLY)
+        # The kernel lets one writer at a time into a file; those who wait for it there spin.
+        self._writing = threading.Lock()
         self._target = os.open(target, os.O_RDWR | os.O_CREAT, 0o666)
         size = int(self._starts[-1]) * ROW_BYTES
         os.ftruncate(self._target, size)
@@ -188,7 +191,8 @@ class Permuter:
             part = gathered[: len(rows) - first]
             _gather(rows, order[first : first + len(part)], part)
             checksum = zlib.crc32(part.data, checksum)
-            _write_at(self._target, part, offset)
+            with self._writing:
+                _write_at(self._target, part, offset)
             offset += part.nbytes
         self.checksums[bucket] = checksum
 
@@ -212,7 +216,9 @@ def _key(seed: int, stream: int) -> np.uint64:
     return np.uint64(words[0])
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(
+    "(int32[:, ::1], int64, int64, uint64, int64, int64, int32[:, :, ::1], int64[::1])", nogil=True, cache=True
+)
 def _scatter(
     rows: Rows,
     done: int,
@@ -242,7 +248,7 @@ def _scatter(
     return len(rows)
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit("(int32[:, ::1], int64[::1], int32[:, ::1])", nogil=True, cache=True)
 def _gather(rows: Rows, order: npt.NDArray[np.int64], gathered: Rows) -> None:
     for row in range(len(order)):
         source = order[row]

@@ -44,7 +44,7 @@ def text_blocks(path: Path, start: int = 0) -> Iterator[TextBlock]:
     rest = np.empty(0, np.uint8)
     skipping = False  # inside an overlong line that was reported
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             file.seek(start)
             while True:
                 text = np.empty(len(rest) + BLOCK_BYTES + PADDING, np.uint8)
@@ -79,7 +79,8 @@ def text_blocks(path: Path, start: int = 0) -> Iterator[TextBlock]:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _opened(path: Path) -> io.BufferedIOBase | io.RawIOBase:
+def opened(path: Path) -> io.BufferedIOBase | io.RawIOBase:
+    """Open a file for reading, through gzip by its name."""
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb", buffering=0)
 
 
@@ -96,7 +97,7 @@ def count_lines(path: Path) -> int:
     return sum(int(_count_newlines(block.text, block.length)) for block in text_blocks(path))
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit("(uint8[::1], int64)", nogil=True, cache=True)
 def _last_newline(text: Bytes, size: int) -> int:
     for at in range(size - 1, -1, -1):
         if text[at] == 10:
@@ -104,7 +105,7 @@ def _last_newline(text: Bytes, size: int) -> int:
     return -1
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit("(uint8[::1], int64)", nogil=True, cache=True)
 def _first_newline(text: Bytes, size: int) -> int:
     for at in range(size):
         if text[at] == 10:
@@ -112,7 +113,7 @@ def _first_newline(text: Bytes, size: int) -> int:
     return -1
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit("(uint8[::1], int64)", nogil=True, cache=True)
 def _count_newlines(text: Bytes, size: int) -> int:
     count = 0
     for at in range(size):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mlperf.data.criteo.checksum import combine
 from mlperf.data.criteo.manifest import Manifest, Place
-from mlperf.data.criteo.ordered import Stages, work_in_order
+from mlperf.data.criteo.ordered import Stages, cores, work_in_order
 from mlperf.data.criteo.parse import Rows
 from mlperf.data.criteo.prepared import PreparedData
 from mlperf.data.criteo.row_format import COLUMNS, FIRST_ID, ROW_BYTES, TABLES
@@ -76,7 +76,7 @@ def scan(path: Path) -> SplitFacts:
 
     try:
         offsets: Iterator[int] = iter(range(0, size, _CHUNK_ROWS * ROW_BYTES))
-        work_in_order(offsets, make_worker, threads=os.cpu_count() or 1, stages=1)
+        work_in_order(offsets, make_worker, threads=cores(), stages=1)
     finally:
         os.close(descriptor)
         progress.close()

@@ -56,9 +56,10 @@ class WorkFolder:
     """X.preparation beside the files X_train.bin ...; it is gone when they are whole."""
 
     def __init__(self, place: Place) -> None:
-        self.path = place.beside(".preparation")
+        self.path = place.preparation
         self.spill = self.path / "shuffle"
         self._ids = self.path / "ids"
+        self._temporary = (self.spill, index_path(self.spill), self._ids)
         self._state = self.path / "state.json"
 
     def part(self, split: str) -> Path:
@@ -85,15 +86,16 @@ class WorkFolder:
             raise RunError(f"{self._state}: damaged ({error!r}); remove {self.path} to begin again") from None
 
     def save(self, identity: dict[str, Any], state: State) -> None:
-        """Bring what is in the folder to the disk, then write the state whole or not at all."""
-        self.sync()
+        """Bring what the state speaks of to the disk, then write it whole or not at all."""
+        self.sync(temporary=state.phase in ("text", "permute"))
         content = {"version": _VERSION, "identity": identity, "state": asdict(state)}
         write_whole(self._state, json.dumps(content))
 
-    def sync(self) -> None:
-        """Bring what is in the folder to the disk."""
+    def sync(self, *, temporary: bool = False) -> None:
+        """Bring the parts to the disk, and the spill and the snapshot too if they are still needed."""
         for file in self.path.iterdir():
-            _sync(file)
+            if temporary or file not in self._temporary:
+                _sync(file)
 
     def clear(self) -> None:
         """Begin with an empty folder."""
@@ -136,7 +138,7 @@ class WorkFolder:
 
     def remove_spill(self) -> None:
         """Give back the room of the shuffle and of the snapshot."""
-        for path in (self.spill, index_path(self.spill), self._ids):
+        for path in self._temporary:
             path.unlink(missing_ok=True)
 
     def part_npz(self) -> Path:
