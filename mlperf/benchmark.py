@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mlperf.building import build_model, initialize_model, make_architecture, warm_up
+from mlperf.building import build_model, initialize_model, make_architecture, make_scorer, make_step, warm_up
 from mlperf.compliance.rulesets import EDITIONS
 from mlperf.data.criteo.prepared import PreparedData
+from mlperf.data.source import BatchSource
 from mlperf.errors import RunError, UsageError
 from mlperf.evaluation.evaluate import evaluate
 from mlperf.evaluation.metrics import Metrics
+from mlperf.evaluation.scorer import GeneralScorer
 from mlperf.export.onnx import ONNX_FILE, require_onnx, save_onnx
 from mlperf.export.quantize import mlp_bytes, quantize_mlps
 from mlperf.inputs import Splits, made_up_batches, open_split, open_splits, prepared_data, table_rows
 from mlperf.model.dlrm import DLRM_Net
-from mlperf.model.loss import Loss
 from mlperf.reporting.compliance_log import ComplianceLog, ComplianceSettings
 from mlperf.reporting.compute_graph import GRAPH_FILE, plot_compute_graph, require_matplotlib
 from mlperf.reporting.console import Console, note, print_metrics
@@ -32,6 +33,7 @@ from mlperf.training.events import Listener, Outcome
 from mlperf.training.loop import LoopSettings, TrainingLoop, TrainingState, Window
 from mlperf.training.optimizers import Optimizer
 from mlperf.training.schedule import LearningRateSchedule
+from mlperf.training.step import TrainingStep
 
 # Of a data set --debug-mode prints no more than this; random data it prints whole.
 DEBUG_BATCHES = 3
@@ -91,9 +93,9 @@ def _evaluate_only(settings: Settings, device: torch.device, prepared: PreparedD
     all_metrics = settings.report.all_metrics
     print("Testing for inference only", flush=True)
     if settings.quantization.asked:
-        metrics = _quantize_and_evaluate(settings, model, lambda: evaluate(model, test, all_metrics=True))
+        metrics = _quantize_and_evaluate(settings, model, test)
     else:
-        metrics = evaluate(model, test, all_metrics=all_metrics)
+        metrics = evaluate(make_scorer(settings, model), test, all_metrics=all_metrics)
     print_metrics(metrics, metrics, all_metrics=all_metrics)
     if settings.report.save_onnx:
         _save_onnx(settings, model)
@@ -107,10 +109,11 @@ def _fill_weights(settings: Settings, model: DLRM_Net, stream: np.random.RandomS
     return None
 
 
-def _quantize_and_evaluate(settings: Settings, model: DLRM_Net, evaluate_test: Callable[[], Metrics]) -> Metrics:
+def _quantize_and_evaluate(settings: Settings, model: DLRM_Net, test: BatchSource) -> Metrics:
     """Return the metrics of the quantized model; say on stderr what that saves and costs."""
     bits = settings.quantization
-    before = evaluate_test()
+    scorer = GeneralScorer(model, settings.precision)
+    before = evaluate(scorer, test, all_metrics=True)
     if bits.mlp_bits != 32:
         size = mlp_bytes(model)
         quantize_mlps(model, bits.mlp_bits)
@@ -121,7 +124,7 @@ def _quantize_and_evaluate(settings: Settings, model: DLRM_Net, evaluate_test: C
         quantized = model.tables.nbytes()
         megabytes = f"{size / 1e6:,.3f} MB in 32 bits, {quantized / 1e6:,.3f} MB in {bits.embedding_bits} bits"
         note(f"embedding tables: {megabytes}")
-    after = evaluate_test()
+    after = evaluate(scorer, test, all_metrics=True)
     note(f"AUC: {before.auc:.6f} before, {after.auc:.6f} quantized, change {after.auc - before.auc:+.6f}")
     return after
 
@@ -164,8 +167,9 @@ def _train(settings: Settings, device: torch.device, prepared: PreparedData | No
         made_up = None if prepared is not None else made_up_batches(settings, stream)
         model = build_model(settings, make_architecture(settings, table_rows(settings, prepared)), device)
         loaded = _fill_weights(settings, model, stream)
-        loss = Loss(settings.model.loss, settings.model.loss_weights)
-        warm_up(model, loss, settings.data.batch_size)
+        optimizer = Optimizer(settings.training.optimizer, model)
+        step = make_step(settings, model, optimizer)
+        warm_up(step, settings.data.batch_size)
         if settings.report.plot_compute_graph:
             _plot(model)
         if settings.report.debug:
@@ -179,7 +183,7 @@ def _train(settings: Settings, device: torch.device, prepared: PreparedData | No
         splits = open_splits(settings, prepared, made_up)
         for listener in listeners:
             listener.data_opened(splits.train, splits.test)
-        loop = _make_loop(settings, model, loss, splits, loaded, listeners)
+        loop = _make_loop(settings, step, optimizer, splits, loaded, listeners)
         outcome = loop.run(splits.train)
     except BaseException as error:
         if not isinstance(error, Exception):  # Ctrl-C or SIGTERM
@@ -197,22 +201,22 @@ def _train(settings: Settings, device: torch.device, prepared: PreparedData | No
 
 def _make_loop(
     settings: Settings,
-    model: DLRM_Net,
-    loss: Loss,
+    step: TrainingStep,
+    optimizer: Optimizer,
     splits: Splits,
     loaded: dict[str, object] | None,
     listeners: Sequence[Listener],
 ) -> TrainingLoop:
     training = settings.training
     batches = splits.train.batches_per_epoch
-    optimizer = Optimizer(training.optimizer, model)
-    state = TrainingState(Window.empty(model.tables.device))
+    state = TrainingState(Window(step.sums))
     if loaded is not None:
         assert settings.load_model is not None
         state = checkpoint.load_training(
             settings.load_model,
             loaded,
             optimizer=optimizer,
+            sums=step.sums,
             batches_per_epoch=batches,
             accumulate=training.accumulate,
             batch_size=settings.data.batch_size,
@@ -223,13 +227,12 @@ def _make_loop(
 
     def evaluate_test() -> Metrics:
         assert splits.test is not None
-        return evaluate(model, splits.test, all_metrics=all_metrics)
+        return evaluate(step, splits.test, all_metrics=all_metrics)
 
     def save(path: Path, metrics: Metrics) -> None:
         assert splits.test is not None
         checkpoint.save(
             path,
-            model=model,
             optimizer=optimizer,
             state=state,
             metrics=metrics,
@@ -241,9 +244,7 @@ def _make_loop(
 
     save_to = settings.report.save_model
     return TrainingLoop(
-        model=model,
-        loss=loss,
-        optimizer=optimizer,
+        step=step,
         schedule=LearningRateSchedule(
             training.learning_rate, training.warmup_steps, training.decay_start_step, training.decay_steps
         ),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mlperf.data.batch import Batch
 from mlperf.errors import RunError
 from mlperf.evaluation.metrics import binary_metrics
+from mlperf.evaluation.scorer import GeneralScorer, Scorer
 from mlperf.memory import require_memory
 from mlperf.model.dlrm import Architecture, DLRM_Net
 from mlperf.model.embedding.compression import Compression, MixedDimension, QuotientRemainder
@@ -15,6 +15,8 @@ from mlperf.model.initialization import initialize
 from mlperf.model.loss import Loss
 from mlperf.reporting.console import note
 from mlperf.settings import Settings
+from mlperf.training.optimizers import Optimizer
+from mlperf.training.step import GeneralStep, TrainingStep
 
 
 def make_architecture(settings: Settings, rows_per_table: tuple[int, ...]) -> Architecture:
@@ -76,19 +78,19 @@ def initialize_model(settings: Settings, model: DLRM_Net, stream: np.random.Rand
     )
 
 
-def warm_up(model: DLRM_Net, loss: Loss, batch_size: int) -> None:
+def make_step(settings: Settings, model: DLRM_Net, optimizer: Optimizer) -> TrainingStep:
+    """Return the fastest way to train that serves the flags."""
+    loss = Loss(settings.model.loss, settings.model.loss_weights)
+    return GeneralStep(model, loss, optimizer, settings.precision)
+
+
+def make_scorer(settings: Settings, model: DLRM_Net) -> Scorer:
+    """Return the fastest way to evaluate that serves the flags."""
+    return GeneralScorer(model, settings.precision)
+
+
+def warm_up(step: TrainingStep, batch_size: int) -> None:
     """Run every kernel once on made-up data, so that none is loaded or compiled in the timed part."""
-    device = model.tables.device
-    tables = len(model.architecture.rows_per_table)
-    batch = Batch(
-        torch.zeros(batch_size, model.architecture.mlp_bot[0], device=device),
-        torch.zeros(tables, batch_size, dtype=torch.int64, device=device),
-        None,
-        (torch.arange(batch_size, device=device) % 2).float().unsqueeze(1),
-    )
-    lookup = model.tables.look_up(batch)
-    probability = model.predict(batch.dense, lookup.pooled)
-    loss(probability, batch.labels).backward()
-    model.zero_grad(set_to_none=True)
-    if batch_size > 1:
-        binary_metrics(probability.detach(), batch.labels)
+    step.warm_up(batch_size)
+    labels = (torch.arange(max(batch_size, 2)) % 2).to(step.device, torch.float32)
+    binary_metrics(labels, labels)

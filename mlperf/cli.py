@@ -42,6 +42,7 @@ def parse(arguments: Sequence[str]) -> Settings:
     flags = make_parser().parse_args(arguments)
     _refuse_private_loader(flags)
     _check_environment()
+    _check_precision(flags)
     _check_model(flags)
     _check_compression(flags)
     _check_training(flags)
@@ -71,6 +72,15 @@ def _check_environment() -> None:
     world_size = os.environ.get("WORLD_SIZE", "1")
     if world_size not in ("", "1"):
         raise UsageError(f"WORLD_SIZE={world_size}: one process only, there is no distributed engine yet")
+
+
+def _check_precision(flags: argparse.Namespace) -> None:
+    if flags.precision == "tf32" and not flags.use_gpu:
+        raise UsageError("--precision=tf32: only with --use-gpu, CPUs have no such products; allowed: fp32, bf16")
+    if flags.precision != "fp32" and (flags.quantize_mlp_with_bit != 32 or flags.quantize_emb_with_bit != 32):
+        raise UsageError(
+            f"--precision={flags.precision}: not together with quantization, which is compared with fp32"
+        )
 
 
 def _check_model(flags: argparse.Namespace) -> None:
@@ -217,6 +227,7 @@ def _settings(flags: argparse.Namespace) -> Settings:
     return Settings(
         seed=flags.numpy_rand_seed,
         use_gpu=flags.use_gpu,
+        precision=flags.precision,
         inference_only=flags.inference_only,
         load_model=flags.load_model,
         data=DataSettings(

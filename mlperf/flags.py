@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from mlperf.compliance.rulesets import DEFAULT_EDITION, EDITIONS, STATUSES
 from mlperf.errors import UsageError
+from mlperf.settings import PRECISIONS
 
 
 class Parser(argparse.ArgumentParser):
@@ -205,6 +206,7 @@ def _add_training_flags(parser: Parser) -> None:
     add("--load-model", type=Path, help="checkpoint to continue or to evaluate")
     add("--save-model", type=Path, help="checkpoint written at each improvement")
     _switch(group, "--use-gpu", "an error where no GPU is visible")
+    add("--precision", choices=PRECISIONS, default="fp32", help="of matrix products; tf32: on a GPU only")
     _bool(group, "--sync-dense-params", True, "accepted")
     add("--local_rank", type=int, default=-1, help="accepted")
     add("--dist-backend", default="", help="accepted")

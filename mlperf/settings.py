@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+# What matrix products are in; weights, updates and the loss are float32 always.
+PRECISIONS = ("fp32", "tf32", "bf16")
+
 
 @dataclass(frozen=True)
 class DataSettings:
@@ -128,6 +131,7 @@ class Settings:
 
     seed: int
     use_gpu: bool
+    precision: str
     inference_only: bool
     load_model: Path | None
     data: DataSettings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -52,3 +53,33 @@ class Batch:
             None if self.offsets is None else self.offsets.pin_memory(),
             self.labels.pin_memory(),
         )
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """Where rows of the Criteo binary file come from and what is valid in them.
+
+    rows_per_table: valid indices of table T are 0 to rows_per_table[T] - 1. max_ind_range > 0: indices are taken
+    modulo it first.
+    """
+
+    path: Path
+    rows_per_table: tuple[int, ...]
+    max_ind_range: int = -1
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """B samples as the Criteo binary file has them, for a device that decodes them itself.
+
+    rows: int32 [B, 1 + 13 + 26], label, integers, indices. first_row: number of the first in the file, from 0.
+    """
+
+    rows: torch.Tensor
+    first_row: int
+    source: RowSource
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        return self.rows.shape[0]

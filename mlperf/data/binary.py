@@ -1,20 +1,25 @@
-"""The single binary file: 40 little-endian int32 per row (label, 13 integers, 26 indices), memory-mapped."""
+"""The single binary file: 40 little-endian int32 a row, read in batches."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from mlperf.data.batch import Batch
-from mlperf.data.criteo.row_format import COLUMNS, DENSE_FEATURES, ROW_BYTES
-from mlperf.data.source import read_ahead
+from mlperf.data.batch import Batch, RawBatch, RowSource
+from mlperf.data.criteo.row_format import COLUMNS, DENSE_FEATURES, FIRST_ID, ROW_BYTES, TABLES
+from mlperf.data.source import Item, read_ahead
 from mlperf.errors import RunError
+
+# Rows that a reading thread hands over at a time, at least: small batches together.
+_ROWS_TOGETHER = 8192
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,31 @@ class BinaryFile:
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch` from number `first` on, read ahead by threads."""
-        table = self._open()
-        return read_ahead(lambda number: self._read(table, number), self._order(epoch)[first:], self.readers)
+
+        def decoded(raw: RawBatch) -> Batch:
+            batch = decode(raw)
+            return batch.pin() if self.pin_memory else batch
+
+        return self._read_epoch(epoch, first, decoded)
+
+    def raw_batches(self, epoch: int, first: int = 0) -> Iterator[RawBatch]:
+        """Yield the same batches as the file has them, not yet checked."""
+        return self._read_epoch(epoch, first, lambda raw: raw)
+
+    def _read_epoch(self, epoch: int, first: int, make: Callable[[RawBatch], Item]) -> Iterator[Item]:
+        together = max(1, _ROWS_TOGETHER // self.batch_size)
+        source = RowSource(self.path, self.rows_per_table, self.max_ind_range)
+        try:
+            file = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be read: {error.strerror}") from None
+        try:
+            order = self._order(epoch)[first:]
+            yield from read_ahead(
+                lambda number: make(self._read(file, source, number)), order, self.readers, together
+            )
+        finally:
+            os.close(file)
 
     def _order(self, epoch: int) -> Sequence[int]:
         everything = math.ceil(self.rows / self.batch_size)
@@ -60,40 +88,81 @@ class BinaryFile:
         order: Sequence[int] = stream.permutation(everything)[: self.batches_per_epoch].tolist()
         return order
 
-    def _open(self) -> npt.NDArray[np.int32]:
-        try:
-            return np.memmap(self.path, dtype="<i4", mode="r", shape=(self.rows, COLUMNS))
-        except (OSError, ValueError) as error:
-            raise RunError(
-                f"{self.path}: cannot be read as {self.rows} rows of {ROW_BYTES} bytes: {error}"
-            ) from None
-
-    def _read(self, table: npt.NDArray[np.int32], number: int) -> Batch:
+    def _read(self, file: int, source: RowSource, number: int) -> RawBatch:
         start = number * self.batch_size
-        batch = self._decode(np.array(table[start : start + self.batch_size]), start)
-        return batch.pin() if self.pin_memory else batch
+        size = min(self.batch_size, self.rows - start)
+        rows = torch.empty(size, COLUMNS, dtype=torch.int32, pin_memory=self.pin_memory)
+        rest = rows.numpy().reshape(-1).view(np.uint8).data
+        offset = start * ROW_BYTES
+        while rest:
+            try:
+                count = os.preadv(file, [rest], offset)
+            except OSError as error:
+                raise RunError(f"{self.path}: cannot be read at row {start + 1}: {error.strerror}") from None
+            if count == 0:
+                raise RunError(
+                    f"{self.path}: ends before row {start + size} of {self.rows}, {ROW_BYTES} bytes each"
+                )
+            rest, offset = rest[count:], offset + count
+        return RawBatch(rows, start, source)
 
-    def _decode(self, rows: npt.NDArray[np.int32], start: int) -> Batch:
-        labels = torch.from_numpy(rows[:, :1].astype(np.float32))  # (B, 1)
-        integers = torch.from_numpy(rows[:, 1 : 1 + DENSE_FEATURES]).clamp(min=0)
-        dense = torch.log(integers.float() + 1)  # (B, 13)
-        indices = np.ascontiguousarray(rows[:, 1 + DENSE_FEATURES :].T).astype(np.int64)  # (T, B)
-        if self.max_ind_range > 0:
-            indices %= self.max_ind_range
-        self._check(rows, indices, start)
-        return Batch(dense, torch.from_numpy(indices), None, labels)
 
-    def _check(self, rows: npt.NDArray[np.int32], indices: npt.NDArray[np.int64], start: int) -> None:
-        """A foreign file may hold anything: an index outside its table must not reach the lookup."""
-        limits = np.array(self.rows_per_table)[:, None]
-        if indices.min() < 0 or (indices >= limits).any():
-            table, sample = np.argwhere((indices < 0) | (indices >= limits))[0]
-            raise RunError(
-                f"{self.path}: row {start + sample + 1}, column {1 + DENSE_FEATURES + table + 1}: index "
-                f"{indices[table, sample]} is not in table {table}, which has {self.rows_per_table[table]} rows"
-            )
-        if ((rows[:, 0] != 0) & (rows[:, 0] != 1)).any():
-            sample = int(np.argmax((rows[:, 0] != 0) & (rows[:, 0] != 1)))
-            raise RunError(
-                f"{self.path}: row {start + sample + 1}, column 1: label {rows[sample, 0]} is not 0 or 1"
-            )
+def decode(raw: RawBatch) -> Batch:
+    """Return the batch that rows in host memory stand for. RunError if one of them is invalid."""
+    rows: npt.NDArray[np.int32] = raw.rows.numpy()
+    size = len(rows)
+    dense = np.empty((size, DENSE_FEATURES), np.float32)
+    indices = np.empty((TABLES, size), np.int64)
+    labels = np.empty((size, 1), np.float32)
+    limits = np.array(raw.source.rows_per_table)
+    invalid = _decode_rows(rows, limits, raw.source.max_ind_range, dense, indices, labels)
+    if invalid >= 0:
+        raise invalid_row_error(raw.source, raw.first_row + invalid // COLUMNS, invalid % COLUMNS)
+    np.log(dense, out=dense)
+    return Batch(torch.from_numpy(dense), torch.from_numpy(indices), None, torch.from_numpy(labels))
+
+
+def invalid_row_error(source: RowSource, row: int, column: int) -> RunError:
+    """Return what is wrong with `column` of `row`, both counted from 0: a label or the index of a table."""
+    value = int(np.fromfile(source.path, "<i4", 1, offset=row * ROW_BYTES + 4 * column)[0])
+    where = f"{source.path}: row {row + 1}, column {column + 1}"
+    if column == 0:
+        return RunError(f"{where}: label {value} is not 0 or 1")
+    table = column - FIRST_ID
+    index = value % source.max_ind_range if source.max_ind_range > 0 else value
+    return RunError(
+        f"{where}: index {index} is not in table {table}, which has {source.rows_per_table[table]} rows"
+    )
+
+
+# Compiled, or loaded from its cache, at import: the first batch of a timed run must not wait for it.
+@numba.njit(
+    "int64(int32[:, ::1], int64[::1], int64, float32[:, ::1], int64[:, ::1], float32[:, ::1])",
+    nogil=True,
+    cache=True,
+)
+def _decode_rows(
+    rows: npt.NDArray[np.int32],
+    limits: npt.NDArray[np.int64],
+    max_ind_range: int,
+    dense: npt.NDArray[np.float32],
+    indices: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.float32],
+) -> int:
+    """Fill labels, 1 + integers, and indices; return row * COLUMNS + column of the first invalid value, or -1."""
+    invalid = -1
+    for row in range(len(rows)):
+        label = rows[row, 0]
+        if invalid < 0 and not 0 <= label <= 1:
+            invalid = row * COLUMNS
+        labels[row, 0] = label
+        for column in range(DENSE_FEATURES):
+            dense[row, column] = np.float32(max(rows[row, 1 + column], 0)) + np.float32(1)
+        for table in range(TABLES):
+            index = np.int64(rows[row, FIRST_ID + table])
+            if max_ind_range > 0:
+                index %= max_ind_range
+            if invalid < 0 and not 0 <= index < limits[table]:
+                invalid = row * COLUMNS + FIRST_ID + table
+            indices[table, row] = index
+    return invalid

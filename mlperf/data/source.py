@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from mlperf.data.batch import Batch
+
+Item = TypeVar("Item")
 
 
 class BatchSource(Protocol):
@@ -28,28 +30,32 @@ class BatchSource(Protocol):
         ...
 
 
-def read_ahead(read: Callable[[int], Batch], numbers: Sequence[int], threads: int) -> Iterator[Batch]:
-    """Yield `read(number)` for each of `numbers`, in order, made by threads two batches ahead each.
+def read_ahead(
+    read: Callable[[int], Item], numbers: Sequence[int], threads: int, together: int = 1
+) -> Iterator[Item]:
+    """Yield `read(number)` for each of `numbers`, in order, made by threads that read ahead.
 
-    What `read` raises is raised here, in its place in the sequence. Batches not yet begun are given up when
-    the consumer drops this iterator.
+    A thread makes `together` of them at a time, so that small ones do not cost a hand-over each, and two such
+    groups wait for each thread. What `read` raises is raised here, in its group's place in the sequence. What is
+    not yet begun is given up when the consumer drops this iterator.
     """
-    remaining = iter(numbers)
-    pending: deque[Future[Batch]] = deque()
+    starts = iter(range(0, len(numbers), together))
+    pending: deque[Future[list[Item]]] = deque()
     with ThreadPoolExecutor(threads, "read-ahead") as pool:
 
         def begin_next() -> None:
-            number = next(remaining, None)
-            if number is not None:
-                pending.append(pool.submit(read, number))
+            start = next(starts, None)
+            if start is not None:
+                group = numbers[start : start + together]
+                pending.append(pool.submit(lambda: [read(number) for number in group]))
 
         try:
             for _ in range(2 * threads):
                 begin_next()
             while pending:
-                batch = pending.popleft().result()
+                group = pending.popleft().result()
                 begin_next()
-                yield batch
+                yield from group
         finally:
             for future in pending:
                 future.cancel()

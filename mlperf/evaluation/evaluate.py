@@ -1,4 +1,4 @@
-"""Evaluation of a model on a whole split."""
+"""Evaluation on a whole split."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ import torch
 
 from mlperf.data.source import BatchSource
 from mlperf.evaluation.metrics import Metrics, accuracy_only, binary_metrics
-from mlperf.model.dlrm import DLRM_Net
+from mlperf.evaluation.scorer import Scorer
 
 
-@torch.no_grad()
-def evaluate(model: DLRM_Net, data: BatchSource, *, all_metrics: bool) -> Metrics:
-    """Return the metrics of `model` on all of `data`; without `all_metrics` all but the accuracy are NaN.
+def evaluate(scorer: Scorer, data: BatchSource, *, all_metrics: bool) -> Metrics:
+    """Return the metrics of `scorer` on all of `data`; without `all_metrics` all but the accuracy are NaN.
 
-    Scores and labels stay on the model's device, where the metrics are computed too.
+    Scores and labels stay on the scorer's device, where the metrics are computed too.
     """
-    device = model.tables.device
-    scores = torch.empty(data.samples, device=device)
-    labels = torch.empty(data.samples, device=device)
+    scores = torch.empty(data.samples, device=scorer.device)
+    labels = torch.empty(data.samples, device=scorer.device)
     done = 0
-    for host_batch in data.batches(epoch=0):
-        batch = host_batch.to(device)
-        scores[done : done + batch.size] = model(batch).squeeze(1)
-        labels[done : done + batch.size] = batch.labels.squeeze(1)
+    for batch in scorer.batches(data, epoch=0):
+        part = slice(done, done + batch.size)
+        scores[part], labels[part] = scorer.score(batch)
         done += batch.size
+    scorer.check()
     if all_metrics:
         return binary_metrics(scores, labels)
     nan = math.nan

@@ -102,6 +102,7 @@ class DLRM_Net(nn.Module):
         """Return the probability [B, 1] for dense features and pooled embeddings [B, T, D]."""
         bottom = self.bot_l(dense)  # (B, D)
         interacted = self._interact[0](bottom, pooled)
-        probability: torch.Tensor = self.top_l(interacted)  # (B, 1)
+        hidden = self.top_l[:-1](interacted)  # (B, 1), before the sigmoid
+        probability: torch.Tensor = self.top_l[-1](hidden.float())  # float32 whatever the products are in
         threshold = self.architecture.loss_threshold
         return probability.clamp(threshold, 1 - threshold) if threshold > 0 else probability

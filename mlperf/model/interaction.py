@@ -76,4 +76,5 @@ class _PairProducts(torch.autograd.Function):
         symmetric = padded.index_select(1, pair_of).view(batch, count, count)
         if ctx.itself:
             symmetric.diagonal(dim1=1, dim2=2).mul_(2)  # d(f·f)/df = 2f
-        return torch.bmm(symmetric, features), None, None, None
+        gradient = torch.bmm(symmetric, features.to(symmetric.dtype))  # of autocast's type, as the products were
+        return gradient.to(features.dtype), None, None, None

@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mlperf.errors import RunError
 from mlperf.evaluation.metrics import Metrics
 from mlperf.model.dlrm import DLRM_Net
 from mlperf.training.checkpoint_file import check_state_dict, read_checkpoint, write_checkpoint
 from mlperf.training.loop import TrainingState, Window
 from mlperf.training.optimizers import Optimizer
+from mlperf.training.step import LossSums
 
 # Our own entries, in a dict of their own so that no other program trips over them.
 _OWN = "continuation"
@@ -23,7 +22,6 @@ _OWN = "continuation"
 def save(
     path: Path,
     *,
-    model: DLRM_Net,
     optimizer: Optimizer,
     state: TrainingState,
     metrics: Metrics,
@@ -39,10 +37,10 @@ def save(
         "nepochs": epochs,
         "nbatches": batches_per_epoch,
         "nbatches_test": test_batches,
-        "state_dict": dict(model.state_dict()),
+        "state_dict": dict(optimizer.model.state_dict()),
         "iter": state.iteration,
         "train_loss": state.last_loss,
-        "total_loss": float(window.loss),
+        "total_loss": float(window.sums.loss),
         "test_acc": metrics.accuracy,
         "test_auc": metrics.auc,
         "opt_state_dict": optimizer.state_dict(),
@@ -52,8 +50,8 @@ def save(
             "samples": state.samples,
             "best_accuracy": state.best.accuracy,
             "best_auc": state.best.auc,
-            "window_loss": float(window.loss),
-            "window_correct": float(window.correct),
+            "window_loss": float(window.sums.loss),
+            "window_correct": float(window.sums.correct),
             "window_samples": window.samples,
             "window_iterations": window.iterations,
         },
@@ -76,12 +74,13 @@ def load_training(
     contents: dict[str, Any],
     *,
     optimizer: Optimizer,
+    sums: LossSums,
     batches_per_epoch: int,
     accumulate: int,
     batch_size: int,
     seed: int | None,
 ) -> TrainingState:
-    """Restore the optimizer and return where training goes on.
+    """Restore the optimizer and `sums`, and return where training goes on.
 
     seed: that of the order of batches, None if they come in file order. A checkpoint of another program has
     no `continuation`; its steps follow from the batches done, and its best metrics are those it was saved with.
@@ -105,12 +104,9 @@ def load_training(
             "batches in another order; continue with the same seed"
         )
     optimizer.load_state_dict(contents.get("opt_state_dict", {}), str(path))
-    device = optimizer.model.tables.device
-    window = Window.empty(device)
-    window.loss += torch.tensor(own.get("window_loss", 0.0), dtype=torch.float64)
-    window.correct += torch.tensor(own.get("window_correct", 0.0), dtype=torch.float64)
-    window.samples = own.get("window_samples", 0)
-    window.iterations = own.get("window_iterations", 0)
+    sums.loss.fill_(own.get("window_loss", 0.0))
+    sums.correct.fill_(own.get("window_correct", 0.0))
+    window = Window(sums, samples=own.get("window_samples", 0), iterations=own.get("window_iterations", 0))
     done = epoch * batches + iteration
     state = TrainingState(
         window,

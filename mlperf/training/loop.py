@@ -7,17 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
-
-from mlperf.data.batch import Batch
+from mlperf.data.batch import Batch, RawBatch
 from mlperf.data.source import BatchSource
 from mlperf.errors import RunError
 from mlperf.evaluation.metrics import Metrics
-from mlperf.model.dlrm import DLRM_Net
-from mlperf.model.loss import Loss
 from mlperf.training.events import Listener, Outcome, Position
-from mlperf.training.optimizers import Optimizer
 from mlperf.training.schedule import LearningRateSchedule
+from mlperf.training.step import LossSums, TrainingStep
 
 
 @dataclass(frozen=True)
@@ -49,25 +45,18 @@ class LoopSettings:
 
 @dataclass
 class Window:
-    """Sums over the samples since the last progress line, kept on the device: no step waits for them."""
+    """The samples since the last progress line; their sums are the step's."""
 
-    loss: torch.Tensor  # float64 scalar, sum over samples
-    correct: torch.Tensor  # float64 scalar
+    sums: LossSums
     samples: int = 0
     iterations: int = 0
     started: float = field(default_factory=time.perf_counter)
 
-    @classmethod
-    def empty(cls, device: torch.device) -> Window:
-        zero = torch.zeros((), dtype=torch.float64, device=device)
-        return cls(zero, zero.clone())
-
-    def add(self, loss: torch.Tensor, probability: torch.Tensor, labels: torch.Tensor) -> None:
-        size = labels.shape[0]
-        self.loss += loss.detach().double() * size
-        self.correct += (probability.detach().round() == labels).sum()
-        self.samples += size
-        self.iterations += 1
+    def clear(self) -> None:
+        """Begin again."""
+        self.sums.clear()
+        self.samples = self.iterations = 0
+        self.started = time.perf_counter()
 
 
 @dataclass
@@ -93,14 +82,12 @@ class TrainingState:
 
 
 class TrainingLoop:
-    """Trains `model` on `data`, evaluating with `evaluate`, saving with `save` at each improvement."""
+    """Trains with `step`, evaluating with `evaluate`, saving with `save` at each improvement."""
 
     def __init__(
         self,
         *,
-        model: DLRM_Net,
-        loss: Loss,
-        optimizer: Optimizer,
+        step: TrainingStep,
         schedule: LearningRateSchedule,
         settings: LoopSettings,
         state: TrainingState,
@@ -108,9 +95,7 @@ class TrainingLoop:
         evaluate: Callable[[], Metrics],
         save: Callable[[Metrics], None] | None = None,
     ) -> None:
-        self.model = model
-        self.loss = loss
-        self.optimizer = optimizer
+        self.step = step
         self.schedule = schedule
         self.settings = settings
         self.state = state
@@ -148,9 +133,8 @@ class TrainingLoop:
     def _train_epoch(self, data: BatchSource) -> bool:
         state, settings = self.state, self.settings
         state.window.started = time.perf_counter()
-        device = self.model.tables.device
-        for batch in data.batches(state.epoch, first=state.iteration):
-            self._train_batch(batch.to(device))
+        for batch in self.step.batches(data, state.epoch, state.iteration):
+            self._train_batch(batch)
             self._tell(lambda listener: listener.step_stop(self.position))
             last = state.iteration == self.batches_per_epoch
             test_due = settings.test_frequency > 0 and (last or state.iteration % settings.test_frequency == 0)
@@ -160,25 +144,23 @@ class TrainingLoop:
                 return True
         return False
 
-    def _train_batch(self, batch: Batch) -> None:
+    def _train_batch(self, batch: Batch | RawBatch) -> None:
         state = self.state
-        lookup = self.model.tables.look_up(batch)
-        probability = self.model.predict(batch.dense, lookup.pooled)
-        loss = self.loss(probability, batch.labels)
-        loss.backward()
-        self.optimizer.add(lookup)
         state.iteration += 1
         state.samples += batch.size
-        state.window.add(loss, probability, batch.labels)
-        complete = state.iteration % self.settings.accumulate == 0
-        if complete or state.iteration == self.batches_per_epoch:
+        state.window.samples += batch.size
+        state.window.iterations += 1
+        rate = None
+        if state.iteration % self.settings.accumulate == 0 or state.iteration == self.batches_per_epoch:
             state.step += 1
-            self.optimizer.step(self.schedule.rate(state.step))
+            rate = self.schedule.rate(state.step)
+        self.step.train(batch, rate)
 
     def _report_progress(self) -> None:
         state, window = self.state, self.state.window
-        loss = float(window.loss) / window.samples  # waits for the device
-        accuracy = float(window.correct) / window.samples
+        self.step.check()
+        loss = float(window.sums.loss) / window.samples  # waits for the device
+        accuracy = float(window.sums.correct) / window.samples
         milliseconds = 1e3 * (time.perf_counter() - window.started) / window.iterations
         if not math.isfinite(loss):
             raise RunError(
@@ -186,7 +168,7 @@ class TrainingLoop:
                 "a smaller --learning-rate or --loss-threshold > 0 usually helps"
             )
         state.last_loss = loss
-        state.window = Window.empty(window.loss.device)
+        window.clear()
         self._tell(lambda listener: listener.progress(self.position, loss, accuracy, milliseconds))
 
     def _test(self) -> bool:

@@ -1,0 +1,98 @@
+"""One training step.
+
+`GeneralStep` takes it with autograd and serves every flag. The faster ways, each for one kind of device, are
+`cpu_step.py` and `gpu_step.py`; `mlperf.building.make_step` decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from mlperf.data.batch import Batch
+from mlperf.evaluation.scorer import GeneralScorer, Scorer
+from mlperf.model.dlrm import DLRM_Net
+from mlperf.model.loss import Loss
+from mlperf.training.optimizers import Optimizer
+
+
+@dataclass(frozen=True)
+class LossSums:
+    """Sums over training samples, float64 scalars on the device: no step waits for them.
+
+    loss: of the loss. correct: of predictions that round to their label.
+    """
+
+    loss: torch.Tensor
+    correct: torch.Tensor
+
+    @classmethod
+    def zeros(cls, device: torch.device) -> LossSums:
+        """Return sums over no samples."""
+        zero = torch.zeros((), dtype=torch.float64, device=device)
+        return cls(zero, zero.clone())
+
+    def clear(self) -> None:
+        """Begin again, in the same memory."""
+        self.loss.zero_()
+        self.correct.zero_()
+
+
+class TrainingStep(Scorer, Protocol):
+    """Predicts and trains. sums: over the samples trained on since they were cleared."""
+
+    sums: LossSums
+
+    def warm_up(self, batch_size: int) -> None:
+        """Run everything once on made-up data, so that nothing is compiled or allocated in the timed part."""
+        ...
+
+    def train(self, batch: Any, rate: float | None) -> None:
+        """Add the gradients of `batch`; apply all added so far with learning rate `rate`, unless it is None."""
+        ...
+
+
+def made_up_batch(model: DLRM_Net, batch_size: int) -> Batch:
+    """Return a batch that is valid for any model with one id per table."""
+    device = model.tables.device
+    return Batch(
+        torch.zeros(batch_size, model.architecture.mlp_bot[0], device=device),
+        torch.zeros(len(model.architecture.rows_per_table), batch_size, dtype=torch.int64, device=device),
+        None,
+        (torch.arange(batch_size, device=device) % 2).float().unsqueeze(1),
+    )
+
+
+class GeneralStep(GeneralScorer):
+    """Training by autograd: any optimizer, any tables, sums of several batches."""
+
+    def __init__(self, model: DLRM_Net, loss: Loss, optimizer: Optimizer, precision: str) -> None:
+        super().__init__(model, precision)
+        self.loss = loss
+        self.optimizer = optimizer
+        self.sums = LossSums.zeros(self.device)
+
+    def warm_up(self, batch_size: int) -> None:
+        """Run forward and backward once; the weights stay."""
+        batch = made_up_batch(self.model, batch_size)
+        lookup = self.model.tables.look_up(batch)
+        with self.autocast():
+            probability = self.model.predict(batch.dense, lookup.pooled)
+        self.loss(probability, batch.labels).backward()
+        self.model.zero_grad(set_to_none=True)
+
+    def train(self, batch: Batch, rate: float | None) -> None:
+        """Add the gradients of `batch`; apply all added so far with learning rate `rate`, unless it is None."""
+        batch = batch.to(self.device)
+        lookup = self.model.tables.look_up(batch)
+        with self.autocast():
+            probability = self.model.predict(batch.dense, lookup.pooled)  # (B, 1)
+        loss = self.loss(probability, batch.labels)
+        loss.backward()
+        self.optimizer.add(lookup)
+        self.sums.loss.add_(loss.detach().double(), alpha=batch.size)
+        self.sums.correct.add_((probability.detach().round() == batch.labels).sum())
+        if rate is not None:
+            self.optimizer.step(rate)
