@@ -15,6 +15,8 @@ from mlperf.model.initialization import initialize
 from mlperf.model.loss import Loss
 from mlperf.reporting.console import note
 from mlperf.settings import Settings
+from mlperf.training import cpu_step
+from mlperf.training.cpu_step import CpuScorer, CpuStep
 from mlperf.training.optimizers import Optimizer
 from mlperf.training.step import GeneralStep, TrainingStep
 
@@ -81,12 +83,22 @@ def initialize_model(settings: Settings, model: DLRM_Net, stream: np.random.Rand
 def make_step(settings: Settings, model: DLRM_Net, optimizer: Optimizer) -> TrainingStep:
     """Return the fastest way to train that serves the flags."""
     loss = Loss(settings.model.loss, settings.model.loss_weights)
+    training = settings.training
+    if _fast_on_cpu(settings, model) and training.optimizer == "sgd" and training.accumulate == 1:
+        return CpuStep(model, loss, optimizer, settings.precision)
     return GeneralStep(model, loss, optimizer, settings.precision)
 
 
 def make_scorer(settings: Settings, model: DLRM_Net) -> Scorer:
     """Return the fastest way to evaluate that serves the flags."""
+    if _fast_on_cpu(settings, model):
+        return CpuScorer(model, settings.precision)
     return GeneralScorer(model, settings.precision)
+
+
+def _fast_on_cpu(settings: Settings, model: DLRM_Net) -> bool:
+    """Data sets have one id per table and sample, as the fast ways ask for."""
+    return not settings.use_gpu and settings.data.generation == "dataset" and cpu_step.serves(model)
 
 
 def warm_up(step: TrainingStep, batch_size: int) -> None:

@@ -78,6 +78,10 @@ class _DenseUpdater:
             torch._foreach_add_(self._values, gradients, alpha=-rate)
         for parameter in self.parameters:
             parameter.grad = None
+        self.note_step(rate)
+
+    def note_step(self, rate: float) -> None:
+        """Count a step."""
         self.steps += 1
         self.rate = rate
 
@@ -123,6 +127,10 @@ class Optimizer:
         for updater in self.rows.values():
             updater.step(rate)
         self.dense.step(rate)
+
+    def note_step(self, rate: float) -> None:
+        """Note a step of SGD that was taken elsewhere."""
+        self.dense.note_step(rate)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state in PyTorch's format, parameters numbered as in the model: tables, then MLPs."""

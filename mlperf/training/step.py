@@ -22,22 +22,29 @@ from mlperf.training.optimizers import Optimizer
 class LossSums:
     """Sums over training samples, float64 scalars on the device: no step waits for them.
 
-    loss: of the loss. correct: of predictions that round to their label.
+    loss: of the loss. correct: of predictions that round to their label. both: the two of them, [2].
     """
 
-    loss: torch.Tensor
-    correct: torch.Tensor
+    both: torch.Tensor
 
     @classmethod
     def zeros(cls, device: torch.device) -> LossSums:
         """Return sums over no samples."""
-        zero = torch.zeros((), dtype=torch.float64, device=device)
-        return cls(zero, zero.clone())
+        return cls(torch.zeros(2, dtype=torch.float64, device=device))
+
+    @property
+    def loss(self) -> torch.Tensor:
+        """Return the first sum, to add to in place."""
+        return self.both[0]
+
+    @property
+    def correct(self) -> torch.Tensor:
+        """Return the second."""
+        return self.both[1]
 
     def clear(self) -> None:
         """Begin again, in the same memory."""
-        self.loss.zero_()
-        self.correct.zero_()
+        self.both.zero_()
 
 
 class TrainingStep(Scorer, Protocol):
