@@ -22,6 +22,7 @@ from mlperf.kernels.parallel import (
     from_bfloat16,
     halves,
     longs,
+    prefetch,
     reals,
     share,
     thread,
@@ -34,6 +35,9 @@ _LINE = 16
 
 # Above this many values in a feature, products of pairs are summed along the feature, below across features.
 _SHORT_FEATURE = 32
+
+# Samples whose rows are asked for before they are used.
+_AHEAD = 2
 
 # Logarithms and variances are cut as in mlperf.model.loss.
 _LEAST_LOG = -100.0
@@ -58,10 +62,23 @@ def make_interaction(tables: int, dimension: int, itself: bool) -> tuple[Paralle
 
     @njit(fastmath=FAST)
     def gather(
-        sample: Any, ids: Any, first_row: Any, block: Any, bottom: Any, low: Any, half: Any, features: Any
+        sample: Any,
+        ids: Any,
+        first_row: Any,
+        block_address: Any,
+        block: Any,
+        bottom: Any,
+        low: Any,
+        half: Any,
+        features: Any,
     ) -> None:
         for d in range(dimension):
             features[0, d] = from_bfloat16(half[sample, d]) if low else bottom[sample, d]
+        if sample + _AHEAD < len(bottom):
+            for table in range(tables):
+                row = ids[table, sample + _AHEAD] + first_row[table, 0]
+                for line in range((dimension + _LINE - 1) // _LINE):
+                    prefetch(block_address + 4 * (row * dimension + line * _LINE))
         for table in range(tables):
             row = ids[table, sample] + first_row[table, 0]
             for d in range(dimension):
@@ -124,7 +141,7 @@ def make_interaction(tables: int, dimension: int, itself: bool) -> tuple[Paralle
         dots = floats(mine + 4 * (count + padded) * dimension, 1, pairs + padded)
         start, stop = share(samples)
         for sample in range(start, stop):
-            gather(sample, ids, first_row, block, bottom, low, half, features)
+            gather(sample, ids, first_row, told[2], block, bottom, low, half, features)
             products(features, turned, dots)
             if low:
                 for d in range(dimension):
@@ -151,7 +168,7 @@ def make_interaction(tables: int, dimension: int, itself: bool) -> tuple[Paralle
         symmetric = floats(mine + 4 * count * dimension, count, count)
         start, stop = share(samples)
         for sample in range(start, stop):
-            gather(sample, ids, first_row, block, bottom, low, half, features)
+            gather(sample, ids, first_row, told[2], block, bottom, low, half, features)
             position = dimension
             for i in range(count):
                 symmetric[i, i] = 0
@@ -224,6 +241,22 @@ def make_table_update(dimension: int) -> ParallelLoop:
     return ParallelLoop(update)
 
 
+@njit(fastmath=FAST)
+def _mask_floats(gradient: Any, output: Any, sums: Any) -> None:
+    for column in range(len(sums)):
+        value = gradient[column] if output[column] > 0 else np.float32(0)
+        gradient[column] = value
+        sums[column] += value
+
+
+@njit(fastmath=FAST)
+def _mask_halves(gradient: Any, output: Any, sums: Any) -> None:
+    for column in range(len(sums)):
+        value = gradient[column] if output[column] & np.uint16(0x7FFF) else np.uint16(0)
+        gradient[column] = value
+        sums[column] += from_bfloat16(value)
+
+
 def _relu_backward(arguments: Any) -> None:
     """Gradient and output of a ReLU [B, N], its bias float32 [N]; B, N, the rate, whether they are bfloat16.
 
@@ -238,20 +271,28 @@ def _relu_backward(arguments: Any) -> None:
     left, right = start * _LINE, min(stop * _LINE, width)
     gradient, output = floats(told[0], samples, width), floats(told[1], samples, width)
     half_gradient, half_output = halves(told[0], samples, width), halves(told[1], samples, width)
-    sums = np.zeros(max(right - left, 1), np.float32)
+    sums = np.zeros(max(right - left, 0), np.float32)
     for sample in range(samples):
         if low:
-            for column in range(left, right):
-                bits = half_gradient[sample, column] if half_output[sample, column] & 0x7FFF else np.uint16(0)
-                half_gradient[sample, column] = bits
-                sums[column - left] += from_bfloat16(bits)
+            _mask_halves(half_gradient[sample, left:right], half_output[sample, left:right], sums)
         else:
-            for column in range(left, right):
-                value = gradient[sample, column] if output[sample, column] > 0 else np.float32(0)
-                gradient[sample, column] = value
-                sums[column - left] += value
+            _mask_floats(gradient[sample, left:right], output[sample, left:right], sums)
     for column in range(left, right):
         bias[0, column] -= rate * sums[column - left]
+
+
+@njit(fastmath=FAST)
+def _update_floats(weights: Any, gradients: Any, rate: Any) -> None:
+    for position in range(len(weights)):
+        weights[position] -= rate * gradients[position]
+
+
+@njit(fastmath=FAST)
+def _update_halves(weights: Any, copies: Any, gradients: Any, rate: Any) -> None:
+    for position in range(len(weights)):
+        value = weights[position] - rate * from_bfloat16(gradients[position])
+        weights[position] = value
+        copies[position] = to_bfloat16(value)
 
 
 def _weight_update(arguments: Any) -> None:
@@ -262,14 +303,11 @@ def _weight_update(arguments: Any) -> None:
     weights, gradients = floats(told[0], 1, count), floats(told[2], 1, count)
     copies, half_gradients = halves(told[1], 1, count), halves(told[2], 1, count)
     start, stop = share((count + _LINE - 1) // _LINE)
+    mine = slice(start * _LINE, min(stop * _LINE, count))
     if low:
-        for position in range(start * _LINE, min(stop * _LINE, count)):
-            value = weights[0, position] - rate * from_bfloat16(half_gradients[0, position])
-            weights[0, position] = value
-            copies[0, position] = to_bfloat16(value)
+        _update_halves(weights[0, mine], copies[0, mine], half_gradients[0, mine], rate)
     else:
-        for position in range(start * _LINE, min(stop * _LINE, count)):
-            weights[0, position] -= rate * gradients[0, position]
+        _update_floats(weights[0, mine], gradients[0, mine], rate)
 
 
 @njit

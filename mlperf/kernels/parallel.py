@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite.binding
+import llvmlite.ir as ir
 import numpy as np
 import torch
 from numba import carray, cfunc, njit, types
@@ -94,38 +95,45 @@ def _pointer(typing: Any, address: Any) -> Any:
 
 
 @intrinsic
-def _bits_of(typing: Any, number: Any) -> Any:
-    """A float32 as its bits."""
+def to_bfloat16(typing: Any, number: Any) -> Any:
+    """A float32 as bfloat16 bits, rounded to nearest, ties to even; a NaN stays one."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], context.get_value_type(types.uint32))
+        word = ir.IntType(32)
+        bits = builder.bitcast(arguments[0], word)
+        half = word(16)
+        odd = builder.and_(builder.lshr(bits, half), word(1))
+        rounded = builder.lshr(builder.add(builder.add(bits, word(0x7FFF)), odd), half)
+        is_nan = builder.fcmp_unordered("uno", arguments[0], arguments[0])
+        return builder.trunc(builder.select(is_nan, word(0x7FC0), rounded), ir.IntType(16))
 
-    return types.uint32(types.float32), generate
+    return types.uint16(types.float32), generate
 
 
 @intrinsic
-def _float_of(typing: Any, bits: Any) -> Any:
-    """A float32 from its bits."""
+def from_bfloat16(typing: Any, bits: Any) -> Any:
+    """The float32 that bfloat16 bits stand for."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
+        word = ir.IntType(32)
+        return builder.bitcast(builder.shl(builder.zext(arguments[0], word), word(16)), ir.FloatType())
 
-    return types.float32(types.uint32), generate
-
-
-@njit
-def to_bfloat16(number: Any) -> Any:
-    """Return a float32 as bfloat16 bits, rounded to nearest, ties to even; a NaN stays one."""
-    bits = _bits_of(np.float32(number))
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    is_nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-    return np.uint16(0x7FC0) if is_nan else np.uint16(rounded)
+    return types.float32(types.uint16), generate
 
 
-@njit
-def from_bfloat16(half: Any) -> Any:
-    """Return the float32 that bfloat16 bits stand for."""
-    return _float_of(np.uint32(half) << np.uint32(16))
+@intrinsic
+def prefetch(typing: Any, address: Any) -> Any:
+    """Ask for the cache line at an address, without waiting for it; any address is allowed."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        pointer = builder.inttoptr(arguments[0], cgutils.voidptr_t)
+        builder.call(function, [pointer, word(0), word(3), word(1)])  # to read, into every level, data
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
 
 
 @njit

@@ -2,15 +2,19 @@
 
 oneDNN, through the operator PyTorch's own compiler uses: it adds the bias and takes the ReLU while the result is
 in the cache, and uses all of a processor's vector units where the other library's choice depends on the vendor.
-Small products go to the other one, whose calls cost less.
+Small float32 products go to the other one, whose calls cost less. Which one is taken follows from the sizes alone,
+so that a run can be repeated.
 """
 
 from __future__ import annotations
 
 import torch
 
-# Multiplications from which oneDNN is faster.
+# Multiplications from which oneDNN is faster in float32.
 _LARGE = 1 << 21
+
+# Fewer inputs than this, and oneDNN is several times faster at the transpose of a weight's gradient.
+_NARROW = 32
 
 
 def available() -> bool:
@@ -18,21 +22,35 @@ def available() -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """Return `inputs` [B, K] times the transpose of `weight` [N, K]: [B, N]; with `bias` [N], its ReLU with the bias."""
-    large = inputs.shape[0] * weight.numel() >= _LARGE
-    if large:
-        activation = "none" if bias is None else "relu"
-        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, activation, [], "")
-        return product
-    if bias is None:
-        return torch.mm(inputs, weight.t())
+def _onednn(
+    left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None = None, activation: str = "none"
+) -> torch.Tensor:
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, activation, [], "")
+    return product
+
+
+def _is_large(samples: int, weight: torch.Tensor) -> bool:
+    return weight.dtype != torch.float32 or samples * weight.numel() >= _LARGE
+
+
+def relu_linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Return the ReLU of `inputs` [B, K] times `weight` [N, K] plus `bias` [N]: [B, N]."""
+    if _is_large(len(inputs), weight):
+        return _onednn(inputs, weight, bias, "relu")
     return torch.addmm(bias, inputs, weight.t()).relu_()
 
 
-def outer(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Return the sum over samples of `left` [B, N] times `right` [B, K]: the gradient of a weight, [N, K]."""
-    if left.dtype == torch.float32 and left.shape[0] * left.shape[1] * right.shape[1] >= _LARGE:
-        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(left.t(), right.t(), None, "none", [], "")
-        return product
-    return torch.mm(left.t(), right)
+def input_gradient(gradient: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return `gradient` [B, N] times `weight` [N, K]: [B, K]."""
+    if _is_large(len(gradient), weight):
+        return _onednn(gradient, weight.t())
+    return torch.mm(gradient, weight)
+
+
+def weight_gradient(gradient: torch.Tensor, inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return the sum over samples of `gradient` [B, N] times `inputs` [B, K]: [N, K], as `weight`."""
+    if weight.dtype != torch.float32 or not _is_large(len(inputs), weight):
+        return torch.mm(gradient.t(), inputs)
+    if inputs.shape[1] < _NARROW:
+        return _onednn(inputs.t(), gradient.t()).t().contiguous()
+    return _onednn(gradient.t(), inputs.t())

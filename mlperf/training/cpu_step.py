@@ -52,7 +52,7 @@ class _Layer:
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the output [B, N] for `inputs` [B, K]."""
-        return products.linear(inputs, self._copy, self.bias.to(inputs.dtype))
+        return products.relu_linear(inputs, self._copy, self.bias.to(inputs.dtype))
 
     def backward(
         self,
@@ -69,8 +69,8 @@ class _Layer:
         """
         samples, width = gradient.shape
         cpu_loops.relu_backward()(gradient, output, self.bias, samples, width, rate, int(self.low))
-        returned = products.linear(gradient, self._copy.t()) if further else gradient
-        change = products.outer(gradient, inputs)
+        returned = products.input_gradient(gradient, self._copy) if further else gradient
+        change = products.weight_gradient(gradient, inputs, self._copy)
         cpu_loops.weight_update()(self.weight, self._copy, change, self.weight.numel(), rate, int(self.low))
         return returned
 
