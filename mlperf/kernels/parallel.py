@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite.binding
-import llvmlite.ir as ir
 import numpy as np
 import torch
+from llvmlite import ir
 from numba import carray, cfunc, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -26,6 +26,9 @@ _ENTRIES = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 # What a loop is told: addresses, sizes and numbers, at most this many.
 _MOST_ARGUMENTS = 20
 
+# Float32 values in a cache line: what is shared out by columns goes to threads in whole lines.
+LINE = 16
+
 # Sums may be taken in any order; what is not a number stays so.
 FAST = {"reassoc", "contract", "nsz"}
 
@@ -33,7 +36,6 @@ FAST = {"reassoc", "contract", "nsz"}
 @cache
 def openmp() -> ctypes.PyDLL | None:
     """Return the OpenMP library in this process, None if there is none with the entries needed."""
-    torch.set_num_threads(torch.get_num_threads())  # loads it
     try:
         mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
     except OSError:
@@ -80,11 +82,16 @@ class ParallelLoop:
         self._run(self._where, ctypes.addressof(told), torch.get_num_threads(), 0)
 
 
-_thread_num = types.ExternalFunction("dlrm_omp_get_thread_num", types.int32())
-_num_threads = types.ExternalFunction("dlrm_omp_get_num_threads", types.int32())
+_thread_num: Any = types.ExternalFunction("dlrm_omp_get_thread_num", types.int32())
+_num_threads: Any = types.ExternalFunction("dlrm_omp_get_num_threads", types.int32())
 
 
-@intrinsic
+def _instruction(generate: Callable[..., Any]) -> Any:
+    """Make a function of compiled code from one that generates its instructions."""
+    return intrinsic(generate)
+
+
+@_instruction
 def _pointer(typing: Any, address: Any) -> Any:
     """An address as a pointer."""
 
@@ -94,7 +101,7 @@ def _pointer(typing: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
-@intrinsic
+@_instruction
 def to_bfloat16(typing: Any, number: Any) -> Any:
     """A float32 as bfloat16 bits, rounded to nearest, ties to even; a NaN stays one."""
 
@@ -110,7 +117,7 @@ def to_bfloat16(typing: Any, number: Any) -> Any:
     return types.uint16(types.float32), generate
 
 
-@intrinsic
+@_instruction
 def from_bfloat16(typing: Any, bits: Any) -> Any:
     """The float32 that bfloat16 bits stand for."""
 
@@ -121,7 +128,7 @@ def from_bfloat16(typing: Any, bits: Any) -> Any:
     return types.float32(types.uint16), generate
 
 
-@intrinsic
+@_instruction
 def prefetch(typing: Any, address: Any) -> Any:
     """Ask for the cache line at an address, without waiting for it; any address is allowed."""
 

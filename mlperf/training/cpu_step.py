@@ -16,7 +16,7 @@ from torch import nn
 
 from mlperf.data.batch import Batch
 from mlperf.data.source import BatchSource
-from mlperf.kernels import cpu_loops, parallel, products
+from mlperf.kernels import cpu_interaction, cpu_loops, parallel, products
 from mlperf.model.dlrm import DLRM_Net
 from mlperf.model.embedding.tables import EmbeddingTables
 from mlperf.model.loss import Loss
@@ -28,7 +28,7 @@ _MOST_TABLES = 32
 
 
 def serves(model: DLRM_Net) -> bool:
-    """Return whether `CpuStep` can evaluate `model`: one id per table, dot interaction, ReLU, nothing compressed."""
+    """Return whether these classes can run `model`: plain tables, dot interaction, ReLU."""
     architecture = model.architecture
     return (
         isinstance(model.tables, EmbeddingTables)
@@ -41,11 +41,14 @@ def serves(model: DLRM_Net) -> bool:
     )
 
 
+def _linear_layers(mlp: nn.Sequential) -> list[nn.Linear]:
+    return [layer for layer in mlp if isinstance(layer, nn.Linear)]
+
+
 class _Layer:
     """A linear layer and its ReLU. weight [N, K] and bias [N] are float32; products are in `dtype`."""
 
-    def __init__(self, linear: nn.Module, dtype: torch.dtype) -> None:
-        assert isinstance(linear, nn.Linear)
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
         self.weight, self.bias = linear.weight.data, linear.bias.data
         self.low = dtype == torch.bfloat16
         self._copy = self.weight.to(dtype)  # the weight itself for float32
@@ -99,15 +102,15 @@ class CpuScorer:
         self.tables = model.tables
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.low = int(self.dtype == torch.bfloat16)
-        self.bottom = [_Layer(layer, self.dtype) for layer in model.bot_l[::2]]
-        self.top = [_Layer(layer, self.dtype) for layer in model.top_l[:-2:2]]
-        last = model.top_l[-2]
+        self.bottom = [_Layer(layer, self.dtype) for layer in _linear_layers(model.bot_l)]
+        *hidden, last = _linear_layers(model.top_l)
+        self.top = [_Layer(layer, self.dtype) for layer in hidden]
         self.last_weight, self.last_bias = last.weight.data, last.bias.data
         self.threshold = float(architecture.loss_threshold)
         self.interacted_width = architecture.top_widths[0]
         sizes = (len(architecture.rows_per_table), architecture.dimension)
-        self.interact, self.interact_backward = cpu_loops.make_interaction(*sizes, architecture.interaction_itself)
-        self.scratch = torch.empty(torch.get_num_threads() * cpu_loops.scratch_floats(*sizes))
+        self.interact = cpu_interaction.make_forward(*sizes, architecture.interaction_itself)
+        self.scratch = torch.empty(torch.get_num_threads() * cpu_interaction.scratch_floats(*sizes))
         self.room = _Room()
 
     def batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[Batch]:
@@ -126,7 +129,7 @@ class CpuScorer:
         return probability, batch.labels.squeeze(1)
 
     def forward(self, batch: Batch) -> list[torch.Tensor]:
-        """Return what goes into each layer [B, K]: the bottom MLP's inputs and output, then the top MLP's inputs."""
+        """Return what goes into each layer [B, K]: inputs and output of the bottom MLP, inputs of the top MLP."""
         values = [batch.dense.to(self.dtype)]
         for layer in self.bottom:
             values.append(layer.forward(values[-1]))
@@ -150,7 +153,9 @@ class CpuStep(CpuScorer):
         self.loss = loss
         self.optimizer = optimizer
         self.sums = LossSums.zeros(self.device)
-        self.update_rows = cpu_loops.make_table_update(self.tables.dimension)
+        sizes = (len(self.tables.rows_per_table), self.tables.dimension)
+        self.interact_backward = cpu_interaction.make_backward(*sizes, model.architecture.interaction_itself)
+        self.update_rows = cpu_interaction.make_table_update(self.tables.dimension)
         self.partial_sums = cpu_loops.partial_sums(self.last_weight.numel())
 
     def warm_up(self, batch_size: int) -> None:
@@ -158,6 +163,12 @@ class CpuStep(CpuScorer):
         batch = made_up_batch(self.model, batch_size)
         self._step(batch, 0.0)
         self.sums.clear()
+
+    def check(self) -> None:
+        """Make a weight that is not a number show in the loss: the library's ReLU turns it into 0."""
+        for layer in (*self.bottom, *self.top):
+            if not math.isfinite(float(layer.weight.sum()) + float(layer.bias.sum())):
+                self.sums.loss.fill_(math.nan)
 
     def train(self, batch: Batch, rate: float | None) -> None:
         """Train on `batch` with learning rate `rate`."""
