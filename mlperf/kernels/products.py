@@ -40,6 +40,13 @@ def relu_linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) 
     return torch.addmm(bias, inputs, weight.t()).relu_()
 
 
+def linear(inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return `inputs` [B, K] times `weight` [N, K]: [B, N]."""
+    if _is_large(len(inputs), weight):
+        return _onednn(inputs, weight)
+    return torch.mm(inputs, weight.t())
+
+
 def input_gradient(gradient: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return `gradient` [B, N] times `weight` [N, K]: [B, K]."""
     if _is_large(len(gradient), weight):

@@ -1,0 +1,233 @@
+"""Time the training step beside its floor and a textbook's program: python bench/measure_training.py [--use-gpu].
+
+For each shape and precision, in one run and with the same threads: the floor (bare matrix products, and the bytes
+of the tables at copying speed), a plain program (one sparse nn.EmbeddingBag per table, nn.Sequential,
+torch.optim.SGD), the same with its dense part under torch.compile where there is a C++ compiler, and this project's
+step with one batch kept in memory and with batches from a binary file. They take turns, a few steps each; medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice, repeat
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench.training_yardsticks import Floor, PlainStep, Step, timed
+from mlperf.building import build_model, initialize_model, make_architecture, make_scorer, make_step, warm_up
+from mlperf.cli import parse
+from mlperf.data.batch import Batch, RawBatch
+from mlperf.data.binary import BinaryFile
+from mlperf.data.criteo.row_format import COLUMNS, DENSE_FEATURES, FIRST_ID
+from mlperf.evaluation.evaluate import evaluate
+from mlperf.training.optimizers import Optimizer
+
+# Rows of the tables: of the Kaggle data, and of the Terabyte data with ids modulo 40,000,000.
+KAGGLE_ROWS = (1460, 583, 10131227, 2202608, 305, 24, 12517, 633, 3, 93145, 5683, 8351593, 3194)
+KAGGLE_ROWS += (27, 14992, 5461306, 10, 5652, 2173, 4, 7046547, 18, 15, 286181, 105, 142572)
+TERABYTE_ROWS = (39884406, 39043, 17289, 7420, 20263, 3, 7120, 1543, 63, 38532951, 2953546, 403346, 10)
+TERABYTE_ROWS += (2208, 11938, 155, 4, 976, 14, 39979771, 25641295, 39664984, 585935, 12972, 108, 36)
+
+BATCHES = 64  # in the file
+ROUNDS = 30
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model and a batch. rows: of the tables, each at most `limit`."""
+
+    name: str
+    batch_size: int
+    rows: tuple[int, ...]
+    limit: int
+    flags: str
+
+    @property
+    def tables(self) -> tuple[int, ...]:
+        """Rows per table."""
+        return tuple(min(rows, self.limit) for rows in self.rows)
+
+
+KAGGLE = Shape(
+    "Kaggle",
+    128,
+    KAGGLE_ROWS,
+    10**9,
+    "--arch-sparse-feature-size=16 --arch-mlp-bot=13-512-256-64-16 --arch-mlp-top=512-256-1",
+)
+MLPERF = Shape(
+    "MLPerf",
+    2048,
+    TERABYTE_ROWS,
+    400_000,
+    "--arch-sparse-feature-size=128 --arch-mlp-bot=13-512-256-128 --arch-mlp-top=1024-1024-512-256-1",
+)
+LARGE = replace(MLPERF, batch_size=65536)
+FULL = replace(LARGE, name="MLPerf, full tables", limit=40_000_000)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--use-gpu", action="store_true", help="the GPU's shapes, on the first GPU")
+    parser.add_argument("--evaluate", type=int, default=0, metavar="N", help="time an evaluation of N samples too")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns that each takes (default: 30)")
+    parser.add_argument("--shapes", default="", help="only those whose name contains this")
+    flags = parser.parse_args()
+    if flags.use_gpu and not torch.cuda.is_available():
+        sys.exit("measure_training.py: error: --use-gpu: no GPU is visible to PyTorch")
+    device = torch.device("cuda" if flags.use_gpu else "cpu")
+    shapes = (KAGGLE, MLPERF, LARGE, FULL) if flags.use_gpu else (KAGGLE, MLPERF)
+    precisions = ("fp32", "tf32", "bf16") if flags.use_gpu else ("fp32", "bf16")
+    print(f"{machine(device)}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"{'':44}{'ms/step':>10}{'samples/s':>14}{'of floor':>10}{'of plain':>10}")
+    for shape in shapes:
+        if flags.shapes in shape.name:
+            for precision in precisions:
+                measure(shape, precision, device, flags.rounds, flags.evaluate)
+
+
+def machine(device: torch.device) -> str:
+    """Return what the figures were measured on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    family = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("cpu family")]
+    return f"{(names or [platform.processor()])[0]} (family {(family or ['unknown'])[0]})"
+
+
+def _lines(path: str) -> Sequence[str]:
+    return Path(path).read_text().splitlines() if os.path.exists(path) else []
+
+
+def measure(shape: Shape, precision: str, device: torch.device, rounds: int, evaluated: int) -> None:
+    """Print the rows of one shape and precision."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "measured.bin"
+        write_rows(file, shape)
+        settings = parse(
+            [
+                *shape.flags.split(),
+                *f"--loss-function=bce --data-generation=dataset --processed-data-file={file}".split(),
+                *f"--mini-batch-size={shape.batch_size} --precision={precision} --embedding-init=device".split(),
+                *(["--use-gpu"] if device.type == "cuda" else []),
+            ]
+        )
+        source = BinaryFile(
+            file, shape.batch_size * BATCHES, shape.batch_size, shape.tables, pin_memory=settings.use_gpu
+        )
+        architecture = make_architecture(settings, shape.tables)
+        model = build_model(settings, architecture, device)
+        start = time.perf_counter()
+        initialize_model(settings, model, np.random.RandomState(1))
+        _wait(device)
+        initialized = time.perf_counter() - start
+        step = make_step(settings, model, Optimizer("sgd", model))
+        warm_up(step, shape.batch_size)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        floor = Floor(architecture, shape.batch_size, dtype, device)
+        steps: dict[str, Step] = {"floor": floor}
+        if shape is not FULL:  # the plain program's tables would be another 96 GB
+            batch = next(source.batches(0))
+            steps["plain"] = PlainStep(architecture, batch, precision, device)
+            if device.type == "cuda" or shutil.which("g++") or shutil.which("clang++"):
+                steps["plain, torch.compile"] = PlainStep(architecture, batch, precision, device, compiled=True)
+        kept = next(step.batches(source, 0))
+        steps["this project, batch in memory"] = lambda: step.train(kept, 0.01)
+        stream = step.batches(Repeated(source, sys.maxsize), 0)
+        steps["this project, from the file"] = lambda: step.train(next(stream), 0.01)
+        seconds = take_turns(steps, rounds, device)
+        step.check()
+        report(shape, precision, seconds, floor.seconds_of_tables)
+        print(f"  {'initialization of the tables':<42}{1e3 * initialized:>10,.0f} ms")
+        if evaluated:
+            start = time.perf_counter()
+            evaluate(make_scorer(settings, model), Repeated(source, evaluated), all_metrics=True)
+            print(
+                f"  {f'evaluation of {evaluated:,} samples':<42}{1e3 * (time.perf_counter() - start):>10,.0f} ms"
+            )
+
+
+def write_rows(path: Path, shape: Shape) -> None:
+    """Write a file of made-up rows, ids log-uniform in each table: few of them occur often, as in real data."""
+    stream = np.random.default_rng(1)
+    with path.open("wb") as file:
+        for _ in range(BATCHES):
+            rows = np.empty((shape.batch_size, COLUMNS), "<i4")
+            rows[:, 0] = stream.random(len(rows)) < 0.25
+            rows[:, 1 : 1 + DENSE_FEATURES] = stream.geometric(0.05, (len(rows), DENSE_FEATURES)) - 1
+            for table, size in enumerate(shape.tables):
+                rows[:, FIRST_ID + table] = np.minimum(size ** stream.random(len(rows)), size) - 1
+            file.write(rows.tobytes())
+
+
+class Repeated:
+    """`samples` samples of a file that has fewer: it is read over and over, always to the end."""
+
+    def __init__(self, source: BinaryFile, samples: int) -> None:
+        self._source = source
+        self.batches_per_epoch = math.ceil(samples / source.batch_size)
+        self.samples = self.batches_per_epoch * source.batch_size
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """Yield batches."""
+        endless = chain.from_iterable(map(self._source.batches, repeat(0)))
+        return islice(endless, first, self.batches_per_epoch)
+
+    def raw_batches(self, epoch: int, first: int = 0) -> Iterator[RawBatch]:
+        """Yield batches as the file has them."""
+        endless = chain.from_iterable(map(self._source.raw_batches, repeat(0)))
+        return islice(endless, first, self.batches_per_epoch)
+
+
+def take_turns(steps: dict[str, Step], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Return the seconds of every step of every contender. Short steps take turns of ten."""
+    count = {}
+    for name, step in steps.items():
+        timed(step, 3, device)
+        count[name] = max(1, min(10, int(0.1 / statistics.median(timed(step, 5, device)))))
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            timed(step, 1, device)  # the caches were another's
+            seconds[name] += timed(step, count[name], device)
+    return seconds
+
+
+def report(shape: Shape, precision: str, seconds: dict[str, list[float]], tables: float) -> None:
+    """Print a row for each contender."""
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    medians["floor"] += tables
+    print(
+        f"{shape.name}, batch {shape.batch_size}, {precision} ({1e3 * tables:.2f} ms of the floor are the tables)"
+    )
+    for name, median in medians.items():
+        of_plain = f"{median / medians['plain']:10.2f}" if "plain" in medians else f"{'':>10}"
+        rate = shape.batch_size / median
+        print(
+            f"  {name:<42}{1e3 * median:>10.3f}{rate:>14,.0f}{median / medians['floor']:10.2f}{of_plain}",
+            flush=True,
+        )
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()

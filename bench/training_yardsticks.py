@@ -1,0 +1,155 @@
+"""What `measure_training.py` compares the training step with: a floor nothing can beat, and a textbook's program."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from mlperf.data.batch import Batch
+from mlperf.kernels import products
+from mlperf.model.dlrm import Architecture
+
+Step = Callable[[], None]
+
+
+class Floor:
+    """The bare matrix products of a step, forward and backward, and the bytes the tables must move.
+
+    B samples. The products are made by the library the step uses for these sizes, without biases, activations or
+    updates; `seconds_of_tables` is the time the rows take, read, and read and written again for the update, at the
+    bandwidth of copying.
+    """
+
+    def __init__(
+        self, architecture: Architecture, batch_size: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._device = device
+        self._products: list[Step] = []
+        tables, dimension = len(architecture.rows_per_table), architecture.dimension
+        for first, widths in ((True, architecture.mlp_bot), (False, architecture.top_widths)):
+            for number, (fan_in, fan_out) in enumerate(pairwise(widths)):
+                self._add_layer(batch_size, fan_in, fan_out, dtype, further=not (first and number == 0))
+        features = torch.randn(batch_size, tables + 1, dimension, device=device).to(dtype)
+        pairs = torch.bmm(features, features.transpose(1, 2))
+        self._products.append(lambda: torch.bmm(features, features.transpose(1, 2)))
+        self._products.append(lambda: torch.bmm(pairs, features))
+        moved = 3 * 4 * batch_size * tables * dimension
+        self.seconds_of_tables = moved / copy_bandwidth(device)
+
+    def _add_layer(self, batch_size: int, fan_in: int, fan_out: int, dtype: torch.dtype, *, further: bool) -> None:
+        def drawn(*shape: int) -> torch.Tensor:
+            return torch.randn(*shape, device=self._device).to(dtype)
+
+        inputs, weight, gradient = drawn(batch_size, fan_in), drawn(fan_out, fan_in), drawn(batch_size, fan_out)
+        if self._device.type == "cpu":
+            self._products.append(lambda: products.linear(inputs, weight))
+            self._products.append(lambda: products.weight_gradient(gradient, inputs, weight))
+            if further:
+                self._products.append(lambda: products.input_gradient(gradient, weight))
+            return
+        self._products.append(lambda: inputs @ weight.t())
+        self._products.append(lambda: gradient.t() @ inputs)
+        if further:
+            self._products.append(lambda: gradient @ weight)
+
+    def __call__(self) -> None:
+        """Make all products once."""
+        for product in self._products:
+            product()
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Return the bytes a second that copying reads and writes, counted together."""
+    source = torch.ones(1 << (26 if device.type == "cpu" else 28), device=device)
+    target = torch.empty_like(source)
+    seconds = timed(lambda: target.copy_(source), 10, device)
+    return 2 * source.nbytes / sorted(seconds)[5]
+
+
+def timed(step: Callable[[], object], count: int, device: torch.device) -> list[float]:
+    """Return the seconds of `count` calls; on a GPU by its own clock."""
+    seconds = []
+    if device.type == "cuda":
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]
+        events[0].record()
+        for event in events[1:]:
+            step()
+            event.record()
+        torch.cuda.synchronize()
+        return [before.elapsed_time(after) / 1e3 for before, after in pairwise(events)]
+    for _ in range(count):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+class PlainModel(nn.Module):
+    """DLRM as a textbook would write it. compiled: its dense part by torch.compile."""
+
+    def __init__(self, architecture: Architecture, *, compiled: bool) -> None:
+        super().__init__()
+        self.embeddings = nn.ModuleList(
+            nn.EmbeddingBag(rows, architecture.dimension, mode="sum", sparse=True)
+            for rows in architecture.rows_per_table
+        )
+        self.bottom = _mlp(architecture.mlp_bot, nn.ReLU())
+        self.top = _mlp(architecture.top_widths, nn.Sigmoid())
+        features = len(architecture.rows_per_table) + 1
+        left, right = torch.tril_indices(features, features, -1)
+        self.register_buffer("left", left)
+        self.register_buffer("right", right)
+        self.dense: Callable[..., torch.Tensor] = torch.compile(self._dense) if compiled else self._dense
+
+    def _dense(self, dense: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+        bottom = self.bottom(dense)
+        features = torch.cat((bottom.unsqueeze(1), pooled.to(bottom.dtype)), 1)
+        pairs = torch.bmm(features, features.transpose(1, 2))[:, self.left, self.right]
+        return self.top(torch.cat((bottom, pairs), 1))
+
+    def forward(self, dense: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+        """Return probabilities [B, 1] for dense [B, 13] and ids [T, B]."""
+        pooled = torch.stack(
+            [table(ids.unsqueeze(1)) for table, ids in zip(self.embeddings, indices, strict=True)], 1
+        )
+        return self.dense(dense, pooled)
+
+
+def _mlp(widths: Sequence[int], last: nn.Module) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(widths):
+        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+    return nn.Sequential(*layers[:-1], last)
+
+
+class PlainStep:
+    """A step of that model with PyTorch's own optimizer, loss and autocast."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        batch: Batch,
+        precision: str,
+        device: torch.device,
+        *,
+        compiled: bool = False,
+    ) -> None:
+        with torch.device(device):
+            self._model = PlainModel(architecture, compiled=compiled)
+        self._batch = batch.to(device)
+        self._precision = precision
+        self._device = device
+        self._optimizer = torch.optim.SGD(self._model.parameters(), lr=0.01)
+        self._loss = nn.BCELoss()
+
+    def __call__(self) -> None:
+        """Train on the batch."""
+        self._optimizer.zero_grad()
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+            probability = self._model(self._batch.dense, self._batch.indices)
+        self._loss(probability.float(), self._batch.labels).backward()
+        self._optimizer.step()
