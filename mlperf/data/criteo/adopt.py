@@ -68,7 +68,7 @@ def adopt(place: Place, archives: Sequence[Path], raw_data_file: Path | None) ->
             manifest = Manifest(flags=flags, inputs=facts, rows_per_day=days, counts=list(counts), files=files)
             manifest.write(place.manifest)
             for split in SPLITS:
-                work.publish(split, place.split(split))
+                work.publish(work.part(split), place.split(split))
         finally:
             work.remove()
     return manifest
