@@ -77,7 +77,7 @@ def main() -> None:
         text = sum(make_sample(SampleSettings(folder, rows=rows, seed=1)).files.values())
         yardstick(folder, text, rows, cores, flags.repeats)
         for randomize, some in (("total", cores[:1]), ("none", cores)):
-            what = f"{rows / 1e6:g} million rows, {randomize}, {len(some)} cores"
+            what = f"{rows / 1e6:g} million rows, {randomize}, {len(some)} core{'s' if len(some) > 1 else ''}"
             show(what, text, rows, ours(folder, some, randomize, flags.repeats))
         text = write_distinct(folder, rows)
         what = f"{rows / 1e6:g} million rows, ids of 5 columns random"

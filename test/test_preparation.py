@@ -198,3 +198,22 @@ def test_missing_or_empty_day_is_named(breaking, tmp_path: Path) -> None:  # typ
     assert run.status == 1
     assert f"{tmp_path}/day_17: " in run.stderr
     assert len(run.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--raw-data-file=.",), "--raw-data-file: '.' names a folder"),
+        (("--processed-data-file=/",), "--processed-data-file: '/' names a folder"),
+        (("--max-bad-rows=0.1",), "--max-bad-rows=0.1: needs --bad-rows=skip"),
+        (("--bad-rows=skip", "--max-bad-rows=2"), "--max-bad-rows: 2 is not a number in [0, 1]"),
+    ],
+)
+def test_wrong_call_of_the_tool_is_one_line_and_status_2(
+    wrong: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    flags = ("--data-set=terabyte", "--raw-data-file=day", "--processed-data-file=x")
+    run = run_program(*flags, *wrong, program="tools/prepare_criteo.py", cwd=tmp_path)
+    assert run.status == 2
+    assert run.stderr.startswith(f"prepare_criteo.py: error: {said}")
+    assert len(run.stderr.splitlines()) == 1

@@ -67,7 +67,12 @@ def test_total_shuffle_puts_every_row_anywhere(
     assert abs(chi_squared - freedom) < 5 * np.sqrt(2 * freedom)
 
 
-def test_day_shuffle_puts_every_row_anywhere_in_its_day(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bucket_bytes", [1000, 8 << 20])
+def test_day_shuffle_puts_every_row_anywhere_in_its_day(
+    bucket_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As above, in four buckets for the first day and in one."""
+    monkeypatch.setattr("mlperf.data.criteo.shuffle._SMALL_BUCKET_BYTES", bucket_bytes)
     raw_text.write_days(tmp_path, [20, *([2] * 23)], seed=2)
     rows = [row.tobytes() for row in read(prepare(settings(tmp_path / "day", tmp_path / "plain")).train)]
     position = np.zeros((20, 20))
