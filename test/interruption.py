@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlperf.data.criteo.manifest import Place
+from mlperf.data.criteo.place import Place
 from mlperf.data.criteo.plan import PreparationSettings
 from mlperf.data.criteo.prepare import prepare
 from mlperf.data.criteo.work import State, WorkFolder

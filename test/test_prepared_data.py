@@ -16,8 +16,9 @@ import pytest
 import raw_text
 from program import GOLDEN, ROOT
 
-from mlperf.data.criteo.manifest import Manifest, Place
+from mlperf.data.criteo.manifest import Manifest
 from mlperf.data.criteo.number import Numbering
+from mlperf.data.criteo.place import Place
 from mlperf.data.criteo.plan import PreparationSettings
 from mlperf.data.criteo.prepare import prepare
 from mlperf.data.criteo.prepared import open_prepared

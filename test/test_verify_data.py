@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from program import GOLDEN, Finished, run_program
 
-from mlperf.data.criteo.manifest import Place
+from mlperf.data.criteo.place import Place
 from mlperf.data.criteo.plan import PreparationSettings
 from mlperf.data.criteo.prepare import prepare
 from mlperf.data.criteo.prepared import find_prepared

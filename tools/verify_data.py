@@ -10,7 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from mlperf.data.criteo.failures import system_failures
-from mlperf.data.criteo.manifest import SPLITS, Manifest, Place
+from mlperf.data.criteo.manifest import Manifest
+from mlperf.data.criteo.place import SPLITS, Place
 from mlperf.data.criteo.prepared import find_prepared
 from mlperf.data.criteo.row_format import FIRST_ID
 from mlperf.data.criteo.verify import (

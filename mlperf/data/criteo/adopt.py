@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from mlperf.data.criteo.ingest import RowFile
-from mlperf.data.criteo.manifest import SPLITS, FileFacts, Manifest, Place, read_counts
+from mlperf.data.criteo.manifest import FileFacts, Manifest, read_counts
 from mlperf.data.criteo.npz import Archive
 from mlperf.data.criteo.parse import Rows
+from mlperf.data.criteo.place import SPLITS, Place
 from mlperf.data.criteo.row_format import FIRST_ID, KAGGLE_DAYS, ROW_BYTES, TABLES, TERABYTE_DAYS
 from mlperf.data.criteo.work import WorkFolder, locked
 from mlperf.errors import RunError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,50 +12,13 @@ import numpy as np
 
 from mlperf.data.criteo.checksum import file_crc32
 from mlperf.data.criteo.failures import damage
+from mlperf.data.criteo.place import SPLITS, Place, write_whole
 from mlperf.data.criteo.row_format import ROW_BYTES, TABLES
 from mlperf.errors import RunError
 
 FORMAT_VERSION = 1
 _NOT_DONE = {"data_sub_sample_rate": 0.0, "bad_rows": "stop"}  # what older manifests do not know
 _CHECKSUM = "manifest_crc32"  # of everything else in the file; older manifests have none
-SPLITS = ("train", "test", "val")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where prepared data is: X.npz, X.bin and X all stand for X_train.bin, X_test.bin, X_val.bin, X.json."""
-
-    prefix: Path
-
-    @classmethod
-    def named(cls, processed_data_file: Path) -> Place:
-        """Return the place that `processed_data_file` names."""
-        if processed_data_file.suffix in (".npz", ".bin"):
-            processed_data_file = processed_data_file.with_suffix("")
-        return cls(processed_data_file)
-
-    @property
-    def manifest(self) -> Path:
-        """The manifest."""
-        return self.beside(".json")
-
-    @property
-    def archive(self) -> Path:
-        """The rows as other programs keep Kaggle's."""
-        return self.beside(".npz")
-
-    @property
-    def preparation(self) -> Path:
-        """The folder that a preparation works in, gone when it is finished."""
-        return self.beside(".preparation")
-
-    def split(self, name: str) -> Path:
-        """Return the binary file of a split: train, test or val."""
-        return self.beside(f"_{name}.bin")
-
-    def beside(self, ending: str) -> Path:
-        """Return the file whose name goes on with `ending`."""
-        return self.prefix.with_name(self.prefix.name + ending)
 
 
 @dataclass(frozen=True)
@@ -212,26 +174,3 @@ def read_counts(path: Path) -> tuple[int, ...]:
     if len(counts) != TABLES or min(counts) < 1:
         raise RunError(f"{path}: expected {TABLES} counts of at least 1, found {list(counts)}")
     return counts
-
-
-def write_whole(path: Path, contents: str | bytes) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(contents.encode() if isinstance(contents, str) else contents)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,9 +12,10 @@ from typing import Any
 from mlperf.data.criteo.checksum import file_crc32
 from mlperf.data.criteo.failures import system_failures
 from mlperf.data.criteo.ingest import Ingest, RowFile
-from mlperf.data.criteo.manifest import FileFacts, Manifest, Place
+from mlperf.data.criteo.manifest import FileFacts, Manifest
 from mlperf.data.criteo.number import Numbering
 from mlperf.data.criteo.ordered import Portions, cores
+from mlperf.data.criteo.place import Place
 from mlperf.data.criteo.plan import PreparationSettings, disk_needed, find_inputs, make_plan
 from mlperf.data.criteo.prepared import PreparedData, described, open_other_programs
 from mlperf.data.criteo.publish import add_archive, publish

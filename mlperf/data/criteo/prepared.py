@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.data.criteo.failures import system_failures
-from mlperf.data.criteo.manifest import SPLITS, FileFacts, Manifest, Place, read_counts
+from mlperf.data.criteo.manifest import FileFacts, Manifest, read_counts
+from mlperf.data.criteo.place import SPLITS, Place
 from mlperf.data.criteo.row_format import ROW_BYTES
 from mlperf.errors import RunError
 

@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 
 from mlperf.data.criteo.checksum import file_crc32
-from mlperf.data.criteo.manifest import SPLITS, FileFacts, Manifest, Place
+from mlperf.data.criteo.manifest import FileFacts, Manifest
 from mlperf.data.criteo.npz import write_npz
+from mlperf.data.criteo.place import SPLITS, Place
 from mlperf.data.criteo.plan import PreparationSettings
 from mlperf.data.criteo.row_format import ROW_BYTES
 from mlperf.data.criteo.work import State, WorkFolder

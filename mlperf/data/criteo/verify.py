@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.criteo.checksum import combine, file_crc32
-from mlperf.data.criteo.manifest import Manifest, Place
+from mlperf.data.criteo.manifest import Manifest
 from mlperf.data.criteo.ordered import Stages, cores, work_in_order
 from mlperf.data.criteo.parse import Rows
+from mlperf.data.criteo.place import Place
 from mlperf.data.criteo.prepared import PreparedData
 from mlperf.data.criteo.row_format import COLUMNS, FIRST_ID, ROW_BYTES, TABLES
 from mlperf.data.progress import Progress

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from mlperf.data.criteo.manifest import SPLITS, Place, checksum, sync_folder, write_whole
+from mlperf.data.criteo.manifest import checksum
 from mlperf.data.criteo.number import Numbering
+from mlperf.data.criteo.place import SPLITS, Place, sync_folder, write_whole
 from mlperf.data.criteo.row_format import ROW_BYTES, TABLES
 from mlperf.data.criteo.shuffle import EXTENT_BYTES, index_path, write_exactly
 from mlperf.errors import RunError
