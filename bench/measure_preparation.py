@@ -77,7 +77,7 @@ def main() -> None:
         text = sum(make_sample(SampleSettings(folder, rows=rows, seed=1)).files.values())
         yardstick(folder, text, rows, cores, flags.repeats)
         for randomize, some in (("total", cores[:1]), ("none", cores)):
-            what = f"{rows / 1e6:g} million rows, {randomize}, {len(some)} cores"
+            what = f"{rows / 1e6:g} million rows, {randomize}, {len(some)} core{'s' if len(some) > 1 else ''}"
             show(what, text, rows, ours(folder, some, randomize, flags.repeats))
         text = write_distinct(folder, rows)
         what = f"{rows / 1e6:g} million rows, ids of 5 columns random"
@@ -87,7 +87,7 @@ def main() -> None:
 def yardstick(folder: Path, text: int, rows: int, cores: Sequence[int], repeats: int) -> None:
     """Measure this project and polars in turn on the same text."""
     if importlib.util.find_spec("polars") is None:
-        print("polars: not measured; pip install polars")
+        print("polars: not measured, it is not installed; nothing but this yardstick needs it: pip install polars")
         show(f"{rows / 1e6:g} million rows, this project", text, rows, ours(folder, cores, "total", repeats))
         return
     mine, theirs = [], []

@@ -13,7 +13,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-import polars as pl
+
+try:
+    import polars as pl
+except ImportError:
+    sys.exit("polars_pipeline.py: error: needs polars, which nothing else here does: pip install polars")
 
 DAYS = 24
 

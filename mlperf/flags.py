@@ -62,6 +62,14 @@ def real(least: float = -math.inf, most: float = math.inf, *, open_end: bool = F
     return parse
 
 
+def file_name(text: str) -> Path:
+    """Parse a path that ends in a name, which others are made from."""
+    path = Path(text)
+    if path.name in ("", ".."):
+        raise argparse.ArgumentTypeError(f"{text!r} names a folder; allowed is the name or the prefix of files")
+    return path
+
+
 def positive(text: str) -> float:
     """Parse a finite number > 0."""
     try:
@@ -175,8 +183,8 @@ def _add_data_flags(parser: Parser) -> None:
     )
     _bool(group, "--data-trace-enable-padding", False, "synthetic: pad the trace")
     add("--data-set", choices=("kaggle", "terabyte"), default="kaggle", help="which Criteo data set")
-    add("--raw-data-file", type=Path, help="train.txt, or the prefix of day_0 ... day_23")
-    add("--processed-data-file", type=Path, help="the prepared data, made from the raw when missing")
+    add("--raw-data-file", type=file_name, help="train.txt, or the prefix of day_0 ... day_23")
+    add("--processed-data-file", type=file_name, help="the prepared data, made from the raw when missing")
     add("--data-randomize", choices=("total", "day", "none"), default="total", help="shuffle when preparing")
     add("--data-sub-sample-rate", type=real(0, 1, open_end=True), default=0.0, help="share of label 0 dropped")
     add("--max-ind-range", type=integer(1, -1), default=-1, help="ids modulo this, -1: no limit")

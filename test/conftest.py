@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import raw_text
 from program import GOLDEN
 
 from mlperf.data.criteo.plan import PreparationSettings
@@ -29,3 +30,18 @@ def kaggle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("kaggle") / "processed"
     prepare(PreparationSettings("kaggle", GOLDEN / "kaggle" / "train.txt", place, randomize="none"))
     return place
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with days of text, for preparations that are interrupted."""
+    folder = tmp_path_factory.mktemp("raw")
+    raw_text.write_days(folder, [300, 20, 250, *([40] * 20), 101], seed=11)
+    return folder
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the pieces as small as the killed programs do: their number decides the permutation."""
+    monkeypatch.setattr("mlperf.data.criteo.text.BLOCK_BYTES", 8000)
+    monkeypatch.setattr("mlperf.data.criteo.shuffle._SMALL_BUCKET_BYTES", 8000)

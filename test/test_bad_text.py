@@ -15,7 +15,7 @@ import raw_text
 from program import run_program
 
 from mlperf.data.criteo.parse import BlockParser
-from mlperf.data.criteo.plan import PreparationSettings
+from mlperf.data.criteo.plan import PreparationSettings, make_plan
 from mlperf.data.criteo.prepare import prepare
 from mlperf.data.criteo.text import text_blocks
 from mlperf.errors import RunError
@@ -120,6 +120,39 @@ def test_line_longer_than_a_block_is_a_bad_row_and_the_next_is_good(tmp_path: Pa
         prepare(PreparationSettings("terabyte", tmp_path / "day", tmp_path / "y"))
 
 
+@pytest.mark.parametrize("block", [80, 300])
+def test_reading_on_from_any_block_gives_the_same_rows_and_faults(
+    block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines longer than a block among them: each is one bad row, wherever reading began."""
+    monkeypatch.setattr("mlperf.data.criteo.text.BLOCK_BYTES", block)
+    draw = random.Random(block)
+    for seed in range(40):
+        lines = raw_text.text(raw_text.random_rows(12, seed)).split(b"\n")
+        for _ in range(4):
+            lines[draw.randrange(len(lines))] = b"0" * draw.randrange(4 * block)
+        content = b"\n".join(lines)
+        (tmp_path / "x").write_bytes(content)
+        whole = outcomes(tmp_path / "x", 0)
+        assert sum(kind == "overlong" for _, kind in whole) == sum(len(line) >= block for line in lines)
+        for block_end in {block.end for block in text_blocks(tmp_path / "x")}:
+            assert outcomes(tmp_path / "x", block_end) == [one for one in whole if one[0] > block_end]
+
+
+def outcomes(path: Path, start: int) -> list[tuple[int, str]]:
+    """Return where each line ends and its content, or that it is too long."""
+    found = []
+    for block in text_blocks(path, start):
+        if block.overlong:
+            found.append((block.end, "overlong"))
+            continue
+        end = block.end - block.length
+        for line in block.text[: block.length].tobytes().splitlines(keepends=True):
+            end += len(line)
+            found.append((end, line.decode()))
+    return found
+
+
 def spoil(folder: Path) -> list[list[list[str]]]:
     """Write days with three bad rows; return the good ones."""
     days = raw_text.write_days(folder, DAYS, seed=4)
@@ -210,17 +243,36 @@ def test_gzipped_days_give_the_same_files_in_any_mixture(randomize: str, tmp_pat
     assert [facts["name"] for facts in manifest["inputs"]][:4] == ["day_0.gz", "day_1", "day_2", "day_3.gz"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "not gzip"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "not gzip", "checksum", "flipped far in", "header only"])
 def test_damaged_gzip_file_is_named(damage: str, tmp_path: Path) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=2)
-    content = bytearray(gzip.compress((tmp_path / "day_4").read_bytes()))
-    if damage == "flipped":
-        content[len(content) // 2] ^= 4
-    (tmp_path / "day_4.gz").write_bytes(
-        {"cut": content[: len(content) // 2], "flipped": content, "not gzip": b"day_4"}[damage]
-    )
+    rows = (tmp_path / "day_4").read_bytes()
+    content = bytearray(gzip.compress(rows * 100 if damage == "flipped far in" else rows, compresslevel=1))
+    if damage.startswith("flipped"):
+        content[len(content) // 2 : len(content) // 2 + 20] = b"\xff" * 20
+    elif damage == "checksum":
+        content[-6] ^= 1
+    shorter = {"cut": content[: len(content) // 2], "not gzip": b"day_4", "header only": content[:3]}
+    (tmp_path / "day_4.gz").write_bytes(shorter.get(damage, content))
     (tmp_path / "day_4").unlink()
     with pytest.raises(RunError, match=r"day_4\.gz") as caught:
         prepare(PreparationSettings("terabyte", tmp_path / "day", tmp_path / "x"))
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("x*"))
+
+
+def test_text_of_several_gzip_parts_is_read_whole_and_its_size_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As parallel compressors write it: only the last part's size stands at the end, that of nothing often."""
+    monkeypatch.setattr("mlperf.data.criteo.plan._ZIPPED_SAMPLE_BYTES", 400_000)
+    rows = raw_text.text(raw_text.random_rows(400, seed=1)) * 20
+    parts = [rows[at : at + 100_000] for at in range(0, len(rows), 100_000)]
+    for last in (b"", gzip.compress(b"")):
+        path = tmp_path / "train.txt.gz"
+        path.write_bytes(b"".join(map(gzip.compress, parts)) + last)
+        settings = PreparationSettings("kaggle", tmp_path / "train.txt", tmp_path / "x", randomize="none")
+        (size,) = make_plan(settings, [path]).text_bytes
+        assert 0.5 < size / len(rows) < 2
+        made = prepare(settings)
+        assert made.train_rows + made.test_rows + made.val_rows == 8000

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import shutil
 import signal
@@ -13,17 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
-import raw_text
+from interruption import Killed, phase, result
 from program import ROOT
 
-from mlperf.data.criteo.manifest import Place
 from mlperf.data.criteo.plan import PreparationSettings
 from mlperf.data.criteo.prepare import prepare
 from mlperf.data.criteo.prepared import open_prepared
 from mlperf.data.criteo.work import State, WorkFolder
-from mlperf.errors import RunError
-
-DAYS = [300, 20, 250, *([40] * 20), 101]
 
 # Slows every phase down to some tenths of a second, in pieces that are saved often: a kill hits any of them.
 SCRIPT = """
@@ -54,43 +48,6 @@ slow(work.WorkFolder, "publish", 0.2, before=True)
 raw, place, randomize = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 prepare(PreparationSettings("terabyte", raw, place, randomize=randomize, seed=7, checkpoint_seconds=0.02))
 """
-
-
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with days of text."""
-    folder = tmp_path_factory.mktemp("raw")
-    raw_text.write_days(folder, DAYS, seed=11)
-    return folder
-
-
-@pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the pieces as small as the script does: their number decides the permutation."""
-    monkeypatch.setattr("mlperf.data.criteo.text.BLOCK_BYTES", 8000)
-    monkeypatch.setattr("mlperf.data.criteo.shuffle._SMALL_BUCKET_BYTES", 8000)
-
-
-def result(place: Path) -> dict[str, object]:
-    """Return the bytes of the files and the manifest but for times."""
-    manifest = json.loads(Path(f"{place}.json").read_text())
-    for facts in manifest["files"].values():
-        del facts["mtime_ns"]
-    manifest["files"] = {split: {**facts, "name": ""} for split, facts in manifest["files"].items()}
-    return {"manifest": manifest} | {
-        split: Path(f"{place}_{split}.bin").read_bytes() for split in ("train", "test", "val")
-    }
-
-
-def phase(place: Path) -> str:
-    """Return what a killed preparation was doing, as far as it left word of it."""
-    work = WorkFolder(Place.named(place))
-    if not work.path.exists():
-        return "begin or end"
-    state = work.path / "state.json"
-    if not state.exists():
-        return "text"
-    return str(json.loads(state.read_text())["state"]["phase"])
 
 
 @pytest.mark.parametrize("randomize", ["total", "day", "none"])
@@ -142,9 +99,6 @@ def test_stopped_in_every_phase_it_goes_on_from_there(
     whole = tmp_path / "whole"
     prepare(PreparationSettings("terabyte", raw / "day", whole, randomize=randomize, seed=7))
 
-    class Killed(BaseException):
-        pass
-
     for times in (1, 2):
         left = times
         save, publish = WorkFolder.save, WorkFolder.publish
@@ -156,10 +110,10 @@ def test_stopped_in_every_phase_it_goes_on_from_there(
             if left == 0:
                 raise Killed
 
-        def publish_and_stop(self: WorkFolder, split: str, target: Path) -> None:
+        def publish_and_stop(self: WorkFolder, part: Path, target: Path) -> None:
             nonlocal left
-            publish(self, split, target)  # noqa: B023
-            left -= stop.endswith(split)
+            publish(self, part, target)  # noqa: B023
+            left -= stop.endswith(part.stem)
             if left == 0:
                 raise Killed
 
@@ -176,69 +130,3 @@ def test_stopped_in_every_phase_it_goes_on_from_there(
             assert open_prepared(tmp_path / "x") is None
     prepare(PreparationSettings("terabyte", raw / "day", tmp_path / "x", randomize=randomize, seed=7))
     assert result(tmp_path / "x") == result(whole)
-
-
-def stop_in_text(raw: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = WorkFolder.save
-    settings = PreparationSettings("terabyte", raw / "day", place, seed=7, checkpoint_seconds=0.0)
-
-    def save_and_stop(self: WorkFolder, identity: dict[str, object], state: State) -> None:
-        save(self, identity, state)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(WorkFolder, "save", save_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            prepare(settings)
-    assert phase(place) == "text"
-
-
-@pytest.mark.parametrize("change", ["seed", "input", "touched"])
-def test_changed_flags_or_inputs_begin_anew(
-    change: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
-) -> None:
-    days = tmp_path / "days"
-    shutil.copytree(raw, days)
-    stop_in_text(days, tmp_path / "x", monkeypatch)
-    seed = 8 if change == "seed" else 7
-    if change == "input":
-        lines = (days / "day_0").read_bytes().splitlines(keepends=True)
-        (days / "day_0").write_bytes(b"".join(lines[::-1]))
-    elif change == "touched":
-        os.utime(days / "day_5", ns=(1, 1))
-    prepare(PreparationSettings("terabyte", days / "day", tmp_path / "x", seed=seed))
-    prepare(PreparationSettings("terabyte", days / "day", tmp_path / "y", seed=seed))
-    assert result(tmp_path / "x") == result(tmp_path / "y")
-
-
-def test_full_disk_leaves_nothing_that_looks_finished_and_goes_on_later(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
-) -> None:
-    stop_in_text(raw, tmp_path / "x", monkeypatch)
-    settings = PreparationSettings("terabyte", raw / "day", tmp_path / "x", seed=7)
-
-    def full(descriptor: int, data: object) -> int:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
-        with pytest.raises(RunError, match="No space left on device"):
-            prepare(settings)
-    assert open_prepared(tmp_path / "x") is None
-    assert not list(tmp_path.glob("x_*"))
-    prepare(settings)
-    prepare(PreparationSettings("terabyte", raw / "day", tmp_path / "y", seed=7))
-    assert result(tmp_path / "x") == result(tmp_path / "y")
-
-
-def test_disk_too_small_is_said_before_with_both_figures(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=100_000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    settings = PreparationSettings("terabyte", raw / "day", tmp_path / "x")
-    with pytest.raises(RunError, match=r"about 0\.000\d+ GB are needed .* 0\.0001 GB are free; .*--force"):
-        prepare(settings)
-    assert not list(tmp_path.iterdir())
-    prepare(PreparationSettings("terabyte", raw / "day", tmp_path / "x", force=True))
-    assert open_prepared(tmp_path / "x") is not None

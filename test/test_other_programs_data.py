@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from pathlib import Path
 
@@ -174,3 +175,56 @@ def test_kaggle_run_without_the_binary_loader_leaves_the_golden_archive(tmp_path
             assert np.array_equal(found[name], golden[name])
     run_program(*flags, "--processed-data-file=y", "--mlperf-bin-loader", cwd=tmp_path)
     assert not (tmp_path / "y.npz").exists()
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_archive_with_any_bytes_changed_is_refused_in_one_line_or_means_the_same(
+    compressed: bool, tmp_path: Path
+) -> None:
+    with np.load(KAGGLE) as golden:
+        arrays = {name: golden[name] if name == "counts" else golden[name][:40] for name in golden}
+    (np.savez_compressed if compressed else np.savez)(tmp_path / "whole.npz", **arrays)
+    expected = open_prepared(tmp_path / "whole")
+    assert expected is not None
+    content, draw, taken = (tmp_path / "whole.npz").read_bytes(), random.Random(1), 0
+    for _ in range(250):
+        damaged = bytearray(content)
+        for _ in range(draw.choice([1, 1, 5])):
+            damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        (tmp_path / "x.npz").write_bytes(damaged[: draw.choice([None, None, draw.randrange(len(damaged))])])
+        found, said = None, ""
+        try:
+            found = open_prepared(tmp_path / "x")
+        except RunError as error:
+            said = str(error)
+        if found is None:  # without a member named counts they are looked for in a file of their own
+            assert said.startswith((f"{tmp_path / 'x.npz'}: ", f"{tmp_path / 'day_fea_count.npz'}: "))
+            assert "\n" not in said
+        else:
+            assert found.counts == expected.counts
+            assert found.train.read_bytes() == expected.train.read_bytes()
+            taken += 1
+        for path in tmp_path.glob("x_*"):
+            path.unlink()
+        (tmp_path / "x.json").unlink(missing_ok=True)
+    assert taken < 125
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"x" * 100, b"\x80\x04N.", "npy", "cut", "nan", "none", "few"])
+def test_damaged_counts_of_another_program_are_one_line(content: bytes | str, tmp_path: Path) -> None:
+    for path in (GOLDEN / "terabyte").glob("*.bin"):
+        shutil.copy(path, tmp_path)
+    counts = tmp_path / "day_fea_count.npz"
+    if isinstance(content, bytes):
+        counts.write_bytes(content)
+    elif content == "npy":
+        with counts.open("wb") as file:
+            np.save(file, np.ones(26))
+    elif content == "cut":
+        counts.write_bytes((GOLDEN / "terabyte" / "day_fea_count.npz").read_bytes()[:-100])
+    else:
+        values = {"nan": np.full(26, np.nan), "none": np.float64(3), "few": np.ones(25)}
+        np.savez(counts, counts=values[content])
+    with pytest.raises(RunError, match=r"day_fea_count\.npz: (no counts per column|expected 26 counts)") as caught:
+        open_prepared(tmp_path / "terabyte_processed")
+    assert "\n" not in str(caught.value)

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from program import GOLDEN, Finished, run_program
 
-from mlperf.data.criteo.manifest import Place
+from mlperf.data.criteo.place import Place
+from mlperf.data.criteo.plan import PreparationSettings
+from mlperf.data.criteo.prepare import prepare
 from mlperf.data.criteo.prepared import find_prepared
 from mlperf.data.criteo.verify import PUBLISHED_COUNTS, compare_with_published, is_full_data
 
@@ -60,11 +62,31 @@ def test_damage_is_found(damage: str, split: str, copied: Path, tmp_path: Path) 
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.parametrize("damage", ["missing", "flipped"])
+def test_damage_of_the_archive_is_found(damage: str, tmp_path: Path) -> None:
+    raw, archive = GOLDEN / "kaggle" / "train.txt", tmp_path / "x.npz"
+    prepare(PreparationSettings("kaggle", raw, tmp_path / "x", write_npz=True))
+    assert verify("x", cwd=tmp_path).status == 0
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 1
+    archive.unlink()
+    if damage == "flipped":
+        archive.write_bytes(content)
+    run = verify("x", cwd=tmp_path)
+    assert run.status == 1
+    assert run.stderr.splitlines()[-1].startswith("x.npz: ")
+
+
 def test_manifest_that_does_not_fit_is_found(copied: Path, tmp_path: Path) -> None:
     manifest = Path(f"{copied}.json")
     counts = find_prepared(Place(copied), None).counts
     content = json.loads(manifest.read_text())
     content["counts"][0] += 1
+    manifest.write_text(json.dumps(content))
+    run = verify(copied, cwd=tmp_path)
+    assert run.status == 1
+    assert "processed.json: damaged manifest (ValueError: its contents do not have its checksum)" in run.stderr
+    del content["manifest_crc32"]  # as in older manifests
     manifest.write_text(json.dumps(content))
     run = verify(copied, cwd=tmp_path)
     assert run.status == 1
@@ -103,6 +125,7 @@ def test_published_figures_of_the_whole_data_are_known(copied: Path) -> None:
         counts=PUBLISHED_COUNTS,
     )
     assert is_full_data(full)
+    assert not is_full_data(replace(full, sub_sample_rate=0.5))
     assert all(met for _, met in compare_with_published(full))
     assert len(compare_with_published(full)) == 4
     assert sum(PUBLISHED_COUNTS) == 187_767_399  # the vocabulary that published logs of the benchmark print

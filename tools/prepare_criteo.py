@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mlperf.data.criteo.plan import BAD_ROWS, PreparationSettings
 from mlperf.data.criteo.prepare import prepare
-from mlperf.flags import Parser, integer, real
+from mlperf.flags import Parser, file_name, integer, real
 from mlperf.program import run_program
 
 
@@ -18,19 +18,20 @@ def main() -> int:
     parser = Parser("prepare_criteo.py", __doc__)
     add = parser.add_argument
     add("--data-set", choices=("kaggle", "terabyte"), default="kaggle", help="which Criteo data set")
-    add("--raw-data-file", type=Path, required=True, help="train.txt, or the prefix of day_0 ... day_23")
-    add(
-        "--processed-data-file", type=Path, required=True, help="X, for X_train.bin, X_test.bin, X_val.bin, X.json"
-    )
+    add("--raw-data-file", type=file_name, required=True, help="train.txt, or the prefix of day_0 ... day_23")
+    prepared = "X, for X_train.bin, X_test.bin, X_val.bin, X.json"
+    add("--processed-data-file", type=file_name, required=True, help=prepared)
     add("--max-ind-range", type=integer(1, -1), default=-1, help="ids modulo this, -1: no limit")
     add("--data-randomize", choices=("total", "day", "none"), default="total", help="shuffle of training rows")
     add("--data-sub-sample-rate", type=real(0, 1, open_end=True), default=0.0, help="share of label 0 dropped")
     add("--numpy-rand-seed", type=integer(0), default=123, help="the seed of the shuffle and of the dropped rows")
     add("--mlperf-bin-loader", action="store_true", help="Kaggle: leave no X.npz beside the binary files")
     add("--bad-rows", choices=BAD_ROWS, default="stop", help="stop at the first, or leave them out and count them")
-    add("--max-bad-rows", type=real(0, 1), default=0.001, help="skip: the share of rows that may be bad")
+    add("--max-bad-rows", type=real(0, 1), help="skip: the share of rows that may be bad (0.001)")
     add("--force", action="store_true", help="begin though the disk looks too small")
     flags = parser.parse_args()
+    if flags.max_bad_rows is not None and flags.bad_rows != "skip":
+        parser.error(f"--max-bad-rows={flags.max_bad_rows:g}: needs --bad-rows=skip")
     made = prepare(
         PreparationSettings(
             data_set=flags.data_set,
@@ -42,7 +43,7 @@ def main() -> int:
             seed=flags.numpy_rand_seed,
             write_npz=flags.data_set == "kaggle" and not flags.mlperf_bin_loader,
             bad_rows=flags.bad_rows,
-            max_bad_rows=flags.max_bad_rows,
+            max_bad_rows=0.001 if flags.max_bad_rows is None else flags.max_bad_rows,
             force=flags.force,
         )
     )

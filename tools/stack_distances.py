@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from mlperf.data.criteo.manifest import write_whole
+from mlperf.data.criteo.place import write_whole
 from mlperf.data.trace import IntArray, StackDistances, TraceGenerator
 from mlperf.errors import RunError
 from mlperf.flags import Parser, integer

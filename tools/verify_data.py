@@ -9,7 +9,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from mlperf.data.criteo.manifest import SPLITS, Manifest, Place
+from mlperf.data.criteo.failures import system_failures
+from mlperf.data.criteo.manifest import Manifest
+from mlperf.data.criteo.place import SPLITS, Place
 from mlperf.data.criteo.prepared import find_prepared
 from mlperf.data.criteo.row_format import FIRST_ID
 from mlperf.data.criteo.verify import (
@@ -21,18 +23,26 @@ from mlperf.data.criteo.verify import (
     scan,
 )
 from mlperf.errors import RunError
-from mlperf.flags import Parser
+from mlperf.flags import Parser, file_name
 from mlperf.program import run_program
 
 
 def main() -> int:
-    """Print what the files hold and what is wrong with them; 1 if anything is."""
+    """Verify what the flags name."""
     parser = Parser("verify_data.py", __doc__)
-    parser.add_argument("place", type=Path, help="X, for X_train.bin, X_test.bin, X_val.bin, X.json")
-    parser.add_argument("--raw-data-file", type=Path, help="prefix of <prefix>_fea_count.npz, without a manifest")
+    parser.add_argument("place", type=file_name, help="X, for X_train.bin, X_test.bin, X_val.bin, X.json")
+    parser.add_argument(
+        "--raw-data-file", type=file_name, help="prefix of <prefix>_fea_count.npz, without a manifest"
+    )
     flags = parser.parse_args()
     place = Place.named(flags.place)
-    prepared = find_prepared(place, flags.raw_data_file)
+    with system_failures(place.prefix, "cannot be verified"):
+        return verify(place, flags.raw_data_file)
+
+
+def verify(place: Place, raw_data_file: Path | None) -> int:
+    """Print what the files at a place hold and what is wrong with them; 1 if anything is."""
+    prepared = find_prepared(place, raw_data_file)
     manifest = Manifest.read(place.manifest)
     wrong: list[str] = []
     scanned: list[SplitFacts] = []

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from mlperf.data.criteo.ingest import RowFile
-from mlperf.data.criteo.manifest import SPLITS, FileFacts, Manifest, Place, read_counts
+from mlperf.data.criteo.manifest import FileFacts, Manifest, read_counts
 from mlperf.data.criteo.npz import Archive
 from mlperf.data.criteo.parse import Rows
+from mlperf.data.criteo.place import SPLITS, Place
 from mlperf.data.criteo.row_format import FIRST_ID, KAGGLE_DAYS, ROW_BYTES, TABLES, TERABYTE_DAYS
 from mlperf.data.criteo.work import WorkFolder, locked
 from mlperf.errors import RunError
@@ -68,7 +69,7 @@ def adopt(place: Place, archives: Sequence[Path], raw_data_file: Path | None) ->
             manifest = Manifest(flags=flags, inputs=facts, rows_per_day=days, counts=list(counts), files=files)
             manifest.write(place.manifest)
             for split in SPLITS:
-                work.publish(split, place.split(split))
+                work.publish(work.part(split), place.split(split))
         finally:
             work.remove()
     return manifest

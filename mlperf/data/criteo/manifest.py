@@ -3,52 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import asdict, dataclass, field
+import zlib
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlperf.data.criteo.checksum import file_crc32
+from mlperf.data.criteo.failures import damage
+from mlperf.data.criteo.place import SPLITS, Place, write_whole
 from mlperf.data.criteo.row_format import ROW_BYTES, TABLES
 from mlperf.errors import RunError
 
 FORMAT_VERSION = 1
 _NOT_DONE = {"data_sub_sample_rate": 0.0, "bad_rows": "stop"}  # what older manifests do not know
-SPLITS = ("train", "test", "val")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where prepared data is: X.npz, X.bin and X all stand for X_train.bin, X_test.bin, X_val.bin, X.json."""
-
-    prefix: Path
-
-    @classmethod
-    def named(cls, processed_data_file: Path) -> Place:
-        """Return the place that `processed_data_file` names."""
-        if processed_data_file.suffix in (".npz", ".bin"):
-            processed_data_file = processed_data_file.with_suffix("")
-        return cls(processed_data_file)
-
-    @property
-    def manifest(self) -> Path:
-        """The manifest."""
-        return self.beside(".json")
-
-    @property
-    def preparation(self) -> Path:
-        """The folder that a preparation works in, gone when it is finished."""
-        return self.beside(".preparation")
-
-    def split(self, name: str) -> Path:
-        """Return the binary file of a split: train, test or val."""
-        return self.beside(f"_{name}.bin")
-
-    def beside(self, ending: str) -> Path:
-        """Return the file whose name goes on with `ending`."""
-        return self.prefix.with_name(self.prefix.name + ending)
+_CHECKSUM = "manifest_crc32"  # of everything else in the file; older manifests have none
 
 
 @dataclass(frozen=True)
@@ -59,6 +29,14 @@ class FileFacts:
     size: int
     mtime_ns: int
     crc32: int | None = None
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> FileFacts:
+        """Return what a manifest says. KeyError or TypeError if it says something else."""
+        _expect(str, found["name"])
+        _expect(int, found["size"], found["mtime_ns"])
+        _expect((int, type(None)), found["crc32"])
+        return cls(found["name"], found["size"], found["mtime_ns"], found["crc32"])
 
     @classmethod
     def of(cls, path: Path, crc32: int | None = None) -> FileFacts:
@@ -72,14 +50,18 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a preparation made. `flags` and `inputs` decide whether it would be made the same again."""
+    """What a preparation made. `flags` and `inputs` decide whether it would be made the same again.
+
+    bad_rows: those left out, per file and reason. archive: X.npz, if it was written too.
+    """
 
     flags: dict[str, Any]
     inputs: list[FileFacts]
     rows_per_day: list[int]
     counts: list[int]
     files: dict[str, FileFacts]
-    bad_rows: dict[str, dict[str, int]] = field(default_factory=dict)  # left out, per file and reason
+    bad_rows: dict[str, dict[str, int]] = field(default_factory=dict)
+    archive: FileFacts | None = None
     format_version: int = FORMAT_VERSION
 
     @property
@@ -91,31 +73,61 @@ class Manifest:
         """Return the rows of a split."""
         return self.files[split].size // ROW_BYTES
 
+    def with_archive(self, archive: FileFacts) -> Manifest:
+        """Return the same with an archive."""
+        return replace(self, archive=archive)
+
     def write(self, path: Path) -> None:
-        """Write the manifest whole or not at all."""
-        write_whole(path, json.dumps(asdict(self), indent=1))
+        """Write the manifest, with a checksum of its own, whole or not at all."""
+        content = asdict(self)
+        write_whole(path, json.dumps({**content, _CHECKSUM: checksum(content)}, indent=1))
 
     @classmethod
     def read(cls, path: Path) -> Manifest | None:
         """Return the manifest, None if there is none. RunError if it is damaged or of another version."""
         try:
-            found = json.loads(path.read_text())
-            if found["format_version"] != FORMAT_VERSION:
-                raise RunError(
-                    f"{path}: format version {found['format_version']}, this program reads {FORMAT_VERSION}"
-                )
-            return cls(
-                flags=found["flags"] if "adopted" in found["flags"] else {**_NOT_DONE, **found["flags"]},
-                inputs=[FileFacts(**facts) for facts in found["inputs"]],
-                rows_per_day=found["rows_per_day"],
-                counts=found["counts"],
-                files={split: FileFacts(**found["files"][split]) for split in SPLITS},
-                bad_rows=found.get("bad_rows", {}),
-            )
+            return cls._from_json(json.loads(path.read_text()), path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path}: damaged manifest ({error!r}); remove it to prepare the data again") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise RunError(
+                f"{path}: damaged manifest ({type(error).__name__}: {error}); remove it and the files it "
+                "describes to prepare the data again"
+            ) from None
+        except OSError as error:
+            raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+
+    @classmethod
+    def _from_json(cls, found: dict[str, Any], path: Path) -> Manifest:
+        """Raise ValueError, KeyError or TypeError for what `write` does not write."""
+        if found["format_version"] != FORMAT_VERSION:
+            raise RunError(
+                f"{path}: format version {found['format_version']}, this program reads {FORMAT_VERSION}"
+            )
+        if found.pop(_CHECKSUM, None) not in (None, checksum(found)):
+            raise ValueError("its contents do not have its checksum")
+        flags, archive = found["flags"], found.get("archive")
+        _expect(dict, flags)
+        if "adopted" not in flags:
+            flags = {**_NOT_DONE, **flags}
+            _expect(str, flags["data_set"])
+            _expect(int, flags["max_ind_range"])
+            _expect((int, float), flags["data_sub_sample_rate"])
+        _expect(int, *found["rows_per_day"], *found["counts"])
+        if len(found["counts"]) != TABLES:
+            raise ValueError(f"{len(found['counts'])} counts; expected {TABLES}")
+        bad_rows = found.get("bad_rows", {})
+        for reasons in bad_rows.values():
+            _expect(int, *reasons.values())
+        return cls(
+            flags=flags,
+            inputs=[FileFacts.from_json(facts) for facts in found["inputs"]],
+            rows_per_day=found["rows_per_day"],
+            counts=found["counts"],
+            files={split: FileFacts.from_json(found["files"][split]) for split in SPLITS},
+            bad_rows=bad_rows,
+            archive=None if archive is None else FileFacts.from_json(archive),
+        )
 
     def is_finished(self, place: Place) -> bool:
         """Whether all files stand at their sizes: the manifest is there first, the files are renamed after."""
@@ -124,50 +136,41 @@ class Manifest:
             for split in SPLITS
         )
 
-    def verify(self, place: Place) -> None:
-        """Compare the files with the manifest. RunError for a file that is not the one it describes.
+    def problem(self, place: Place) -> str | None:
+        """Compare the files with the manifest; return what is wrong with the first that is not as described.
 
         A file touched since (copied, for example) is read through and its checksum compared.
         """
         for split in SPLITS:
             path, facts = place.split(split), self.files[split]
+            if not path.is_file():
+                return f"{path}: no such file, though its manifest {place.manifest} is there"
             found = FileFacts.of(path)
             if found.size != facts.size:
-                raise RunError(f"{path}: {found.size} bytes, its manifest {place.manifest} says {facts.size}")
+                return f"{path}: {found.size} bytes, its manifest {place.manifest} says {facts.size}"
             if found.mtime_ns != facts.mtime_ns and file_crc32(path) != facts.crc32:
-                raise RunError(
+                return (
                     f"{path}: not the file that its manifest {place.manifest} describes (checksum differs); "
                     "remove both to prepare the data again"
                 )
+        return None
+
+
+def checksum(content: dict[str, Any]) -> int:
+    """Return the CRC-32 of what JSON says, however it is laid out."""
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def _expect(kind: type | tuple[type, ...], *values: object) -> None:
+    for value in values:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise TypeError(f"{value!r} is a {type(value).__name__}")
 
 
 def read_counts(path: Path) -> tuple[int, ...]:
     """Return the rows per table from a `*_fea_count.npz` of another program. RunError if it has none."""
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            counts = tuple(int(count) for count in found["counts"])
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{path}: no counts per column can be read from it ({error})") from None
+    with damage(path, "no counts per column can be read from it"), np.load(path, allow_pickle=False) as found:
+        counts = tuple(int(count) for count in found["counts"])
     if len(counts) != TABLES or min(counts) < 1:
         raise RunError(f"{path}: expected {TABLES} counts of at least 1, found {list(counts)}")
     return counts
-
-
-def write_whole(path: Path, contents: str | bytes) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("wb") as file:
-        file.write(contents.encode() if isinstance(contents, str) else contents)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

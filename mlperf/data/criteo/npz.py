@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from mlperf.data.criteo.failures import damage
 from mlperf.data.criteo.parse import Rows
 from mlperf.data.criteo.row_format import COLUMNS, DENSE_FEATURES, FIRST_ID, TABLES
 from mlperf.errors import RunError
@@ -60,37 +60,34 @@ class Archive:
     @classmethod
     def open(cls, path: Path) -> Archive:
         """Look at the shapes; the rows are read block by block."""
-        try:
-            with zipfile.ZipFile(path) as archive, ExitStack() as stack:
-                members = {name: _Member(stack.enter_context(archive.open(f"{name}.npy"))) for name in _WIDTHS}
-                rows = members["y"].shape[0]
-                for name, width in _WIDTHS.items():
-                    if members[name].shape not in {(rows, width) if width else (rows,), (rows, max(1, width))}:
-                        raise RunError(
-                            f"{path}: {name} has shape {members[name].shape}; expected {(rows, max(1, width))}"
-                        )
-                counts = None
-                if "counts.npy" in archive.namelist():
-                    with archive.open("counts.npy") as member:
-                        found = np.lib.format.read_array(member, allow_pickle=False)
-                    counts = tuple(int(count) for count in found)
-            return cls(path, rows, counts)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise RunError(f"{path}: no archive with X_int, X_cat and y can be read from it ({error})") from None
+        what = "no archive with X_int, X_cat and y can be read from it"
+        with damage(path, what), zipfile.ZipFile(path) as archive, ExitStack() as stack:
+            members = {name: _Member(stack.enter_context(archive.open(f"{name}.npy"))) for name in _WIDTHS}
+            rows = members["y"].shape[0]
+            for name, width in _WIDTHS.items():
+                if members[name].shape not in {(rows, width) if width else (rows,), (rows, max(1, width))}:
+                    raise RunError(
+                        f"{path}: {name} has shape {members[name].shape}; expected {(rows, max(1, width))}"
+                    )
+            counts = None
+            if "counts.npy" in archive.namelist():
+                with archive.open("counts.npy") as member:
+                    found = np.lib.format.read_array(member, allow_pickle=False)
+                counts = tuple(int(count) for count in found)
+        return cls(path, rows, counts)
 
     def blocks(self) -> Iterator[Rows]:
         """Yield the rows, int32 [N, 40], negative integers as 0. RunError for a value its column cannot have."""
         done = 0
-        try:
-            with zipfile.ZipFile(self.path) as archive, ExitStack() as stack:
-                members = {name: _Member(stack.enter_context(archive.open(f"{name}.npy"))) for name in _WIDTHS}
-                while done < self.rows:
-                    count = min(_BLOCK_ROWS, self.rows - done)
-                    parts = [members[name].read(count).reshape(count, -1) for name in ("y", "X_int", "X_cat")]
-                    yield self._convert(np.concatenate([part.astype(np.float64) for part in parts], axis=1), done)
-                    done += count
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise RunError(f"{self.path}: damaged after row {done}: {error}") from None
+        with damage(self.path, "damaged"), zipfile.ZipFile(self.path) as archive, ExitStack() as stack:
+            members = {name: _Member(stack.enter_context(archive.open(f"{name}.npy"))) for name in _WIDTHS}
+            while done < self.rows:
+                count = min(_BLOCK_ROWS, self.rows - done)
+                parts = [members[name].read(count).reshape(count, -1) for name in ("y", "X_int", "X_cat")]
+                yield self._convert(np.concatenate([part.astype(np.float64) for part in parts], axis=1), done)
+                done += count
+            for member in members.values():
+                member.finish()
 
     def _convert(self, values: npt.NDArray[np.float64], first: int) -> Rows:
         """float64 holds every 32-bit value."""
@@ -131,6 +128,11 @@ class _Member:
             self._done += rows
             return np.stack([column[self._done - rows : self._done] for column in self._columns], axis=1)
         return self._read(rows * math.prod(self.shape[1:])).reshape(rows, *self.shape[1:])
+
+    def finish(self) -> None:
+        """Read what is left, at whose end the checksum is compared. ValueError if there is anything."""
+        if self._file.read(1):
+            raise ValueError("more rows than its shape says")
 
     def _read_column(self) -> npt.NDArray[np.generic]:
         """Read the next column of an array that stands column by column: in 32 bits if that changes nothing."""

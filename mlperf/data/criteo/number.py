@@ -11,12 +11,14 @@ import numpy.typing as npt
 
 from mlperf.data.criteo.parse import Rows
 from mlperf.data.criteo.row_format import FIRST_ID, TABLES
+from mlperf.errors import RunError
 
 # A slot holds an id in its upper half and 1 + its number in the lower; 0 is free.
 Slots = npt.NDArray[np.uint64]
 Ids = npt.NDArray[np.uint32]
 
 _FIRST_CAPACITY = 1 << 12
+_MOST_SLOTS = 1 << 32  # half full they number 2^31 ids, as many as an int32 can tell apart
 
 
 class Numbering:
@@ -73,6 +75,11 @@ class Numbering:
         list(pool.map(insert, range(TABLES)))
 
     def _resize(self, table: int, capacity: int) -> None:
+        if capacity > _MOST_SLOTS:
+            raise RunError(
+                f"column {FIRST_ID + table + 1}: more than {_MOST_SLOTS // 2} distinct ids, which the binary file "
+                "cannot number; a smaller --max-ind-range joins ids"
+            )
         larger = np.zeros(capacity, np.uint64)
         _move(self._slots[table], larger)
         self._slots[table] = larger

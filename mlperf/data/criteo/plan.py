@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import gzip
 import struct
-import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from mlperf.data.criteo.failures import damage
 from mlperf.data.criteo.parse import BlockParser
 from mlperf.data.criteo.row_format import KAGGLE_DAYS, ROW_BYTES, TABLES, TERABYTE_DAYS
 from mlperf.data.criteo.text import count_lines, opened, text_blocks
 from mlperf.errors import RunError
 
 _SAMPLE_BYTES = 1 << 16
+_ZIPPED_SAMPLE_BYTES = 1 << 24
 BAD_ROWS = ("stop", "skip")
 
 
@@ -131,34 +133,38 @@ def _good_rows(path: Path, settings: PreparationSettings) -> int:
 
 def _sample(path: Path) -> tuple[int, float]:
     """Return the bytes of the text, and the bytes its rows become for each byte of text."""
-    try:
+    with damage(path, "damaged gzip file") if path.suffix == ".gz" else nullcontext():
         with opened(path) as file:
             head = file.read(_SAMPLE_BYTES) or b""
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise RunError(f"{path}: damaged gzip file: {error}") from None
-    return _text_bytes(path), max(1, head.count(b"\n")) * ROW_BYTES / max(1, len(head))
+        text_bytes = _unzipped_bytes(path) if path.suffix == ".gz" else path.stat().st_size
+    return text_bytes, max(1, head.count(b"\n")) * ROW_BYTES / max(1, len(head))
 
 
-def _text_bytes(path: Path) -> int:
-    """Return the size of the text; of gzip files it ends in the size modulo 2^32, the rest is estimated."""
+def _unzipped_bytes(path: Path) -> int:
+    """Return the size of a gzip file's text: the file ends in it, modulo 2^32, unless it is made of several parts.
+
+    Then, and for the turns of 2^32, it is an estimate from how well the beginning is compressed.
+    """
     size = path.stat().st_size
-    if path.suffix != ".gz":
-        return size
-    try:
-        with path.open("rb") as raw, gzip.open(raw) as text:
-            begun = len(text.read(1 << 24))
-            ratio = begun / max(1, raw.tell())
-            raw.seek(-4, 2)
-            (low,) = struct.unpack("<I", raw.read(4))
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise RunError(f"{path}: damaged gzip file: {error}") from None
-    turns = round((size * ratio - low) / 2**32)
-    return int(max(0, turns) * 2**32 + low)
+    with path.open("rb") as raw, gzip.open(raw) as text:
+        begun = len(text.read(_ZIPPED_SAMPLE_BYTES))
+        if len(text.read(1)) == 0:
+            return begun
+        estimate = size * begun / raw.tell()
+        raw.seek(-4, 2)
+        (low,) = struct.unpack("<I", raw.read(4))
+    stored = max(0, round((estimate - low) / 2**32)) * 2**32 + low
+    return stored if abs(stored - estimate) < estimate / 2 else int(estimate)
 
 
 def disk_needed(plan: Plan, settings: PreparationSettings) -> int:
-    """Return the bytes a whole preparation takes: its files, a copy of the training rows, the ids' snapshot."""
+    """Return the bytes a whole preparation takes when it takes most.
+
+    Beside its files there are at first a copy of the training rows and the ids' snapshot, then half the last day
+    twice, then X.npz.
+    """
     rows = sum(plan.row_bytes)
     distinct = min(rows // ROW_BYTES, settings.max_ind_range if settings.max_ind_range > 0 else 1 << 32)
     copy = sum(plan.row_bytes[:-1]) if settings.randomize != "none" else 0
-    return rows + max(copy, plan.row_bytes[-1] // 2) + min(4 * TABLES * distinct, 8 * 10**9)
+    archive = rows if settings.write_npz else 0
+    return rows + max(copy + min(4 * TABLES * distinct, 8 * 10**9), plan.row_bytes[-1] // 2, archive)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -11,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from mlperf.data.criteo.checksum import file_crc32
+from mlperf.data.criteo.failures import system_failures
 from mlperf.data.criteo.ingest import Ingest, RowFile
-from mlperf.data.criteo.manifest import SPLITS, FileFacts, Manifest, Place
-from mlperf.data.criteo.npz import write_npz
+from mlperf.data.criteo.manifest import FileFacts, Manifest
 from mlperf.data.criteo.number import Numbering
 from mlperf.data.criteo.ordered import Portions, cores
+from mlperf.data.criteo.place import Place
 from mlperf.data.criteo.plan import PreparationSettings, disk_needed, find_inputs, make_plan
 from mlperf.data.criteo.prepared import PreparedData, described, open_other_programs
+from mlperf.data.criteo.publish import add_archive, publish
 from mlperf.data.criteo.row_format import ROW_BYTES
 from mlperf.data.criteo.shuffle import Permuter, Spill, bucket_counts
 from mlperf.data.criteo.work import State, WorkFolder, locked
@@ -31,25 +32,41 @@ def prepare(settings: PreparationSettings) -> PreparedData:
     of what is wrong in the text; nothing that looks finished is left then.
     """
     place = Place.named(settings.processed_data_file)
-    try:
+    with system_failures(place.prefix, "the data cannot be prepared"):
         place.prefix.parent.mkdir(parents=True, exist_ok=True)
         foreign = open_other_programs(place, settings.raw_data_file)
         if foreign is not None:  # another program's work, which is days of it: used, and never overwritten
             return foreign
-        with locked(place):
-            manifest = Manifest.read(place.manifest)
-            inputs = find_inputs(settings)
-            facts = [FileFacts.of(path) for path in inputs]
-            same = manifest is not None and (manifest.flags, manifest.inputs) == (settings.flags(), facts)
-            if manifest is not None and same and manifest.is_finished(place):
-                manifest.verify(place)
+        inputs = find_inputs(settings)
+        facts = [FileFacts.of(path) for path in inputs]
+        # What is finished may stand where nothing can be written, not even a lock.
+        manifest = None if place.preparation.exists() else _finished(settings, place, facts)
+        if manifest is None or _lacks_archive(settings, place):
+            with locked(place):
+                manifest = _finished(settings, place, facts)
+                if manifest is None:
+                    manifest = _Preparation(settings, place, inputs, facts).run()
+                elif _lacks_archive(settings, place):
+                    add_archive(place, manifest, WorkFolder(place))
                 WorkFolder(place).remove()
-                return described(place, manifest)
-            return described(place, _Preparation(settings, place, inputs, facts).run())
-    except OSError as error:
-        raise RunError(
-            f"{error.filename or place.prefix}: the data cannot be prepared: {error.strerror}"
-        ) from None
+        return described(place, manifest)
+
+
+def _finished(settings: PreparationSettings, place: Place, facts: list[FileFacts]) -> Manifest | None:
+    """Return the manifest if what is asked for is at the place. RunError if that is damaged."""
+    manifest = Manifest.read(place.manifest)
+    if manifest is None or not manifest.is_finished(place):
+        return None
+    if (manifest.flags, manifest.inputs) != (settings.flags(), facts):
+        return None
+    problem = manifest.problem(place)
+    if problem is not None and not WorkFolder(place).has_state():  # with one it was killed among the last moves
+        raise RunError(problem)
+    return manifest if problem is None else None
+
+
+def _lacks_archive(settings: PreparationSettings, place: Place) -> bool:
+    return settings.write_npz and not place.archive.is_file()
 
 
 class _Preparation:
@@ -62,13 +79,14 @@ class _Preparation:
         self._place = place
         self._facts = facts
         self._work = WorkFolder(place)
-        self._identity: dict[str, Any] = {
-            "flags": settings.flags(),
-            "inputs": [[fact.name, fact.size, fact.mtime_ns] for fact in facts],
-        }
         self._threads = cores()
         self._plan = make_plan(settings, inputs)
         self._buckets = bucket_counts(self._group_bytes())
+        self._identity: dict[str, Any] = {
+            "flags": settings.flags(),
+            "inputs": [[fact.name, fact.size, fact.mtime_ns] for fact in facts],
+            "buckets": self._buckets,
+        }
         self._saved = time.monotonic()
 
     def run(self) -> Manifest:
@@ -77,7 +95,7 @@ class _Preparation:
         if state is None:
             self._check_disk()
             if self._work.has_state():
-                print(f"{self._work.path}: of another preparation, begun anew", file=sys.stderr)
+                print(f"{self._work.path}: of another preparation, or damaged; begun anew", file=sys.stderr)
             self._work.clear()
             state = State(rows_per_day=[0] * self._plan.days)
         else:
@@ -89,7 +107,7 @@ class _Preparation:
                 self._permute(state)
             if state.phase == "split":
                 self._split(state)
-            return self._publish(state)
+            return publish(self._settings, self._place, self._facts, self._work, state)
         except RunError:  # not a matter of trying again
             self._work.remove()
             raise
@@ -139,6 +157,7 @@ class _Preparation:
                 ingest.close()
                 train.close()
                 evaluation.close()
+        self._check_inputs()
         self._check_splits(state)
         state.ids = [list(numbering.counts)]
         state.phase = "split" if settings.randomize == "none" else "permute"
@@ -150,6 +169,12 @@ class _Preparation:
     def _save(self, state: State) -> None:
         self._work.save(self._identity, state)
         self._saved = time.monotonic()
+
+    def _check_inputs(self) -> None:
+        """What is still being copied or unpacked grows while it is read."""
+        for path, facts in zip(self._plan.inputs, self._facts, strict=True):
+            if FileFacts.of(path) != facts:
+                raise RunError(f"{path}: changed while it was read; begin again when it is complete")
 
     def _check_splits(self, state: State) -> None:
         for split, rows in (("training", sum(state.rows_per_day[:-1])), ("test", state.rows_per_day[-1])):
@@ -189,41 +214,3 @@ class _Preparation:
         state.checksums = checksums
         state.phase = "publish"
         self._save(state)
-
-    def _publish(self, state: State) -> Manifest:
-        """Move the files to their places, the manifest first: without one they would count as another program's.
-
-        Until the last is there the manifest does not match what stands at the place, and nobody trains on that.
-        """
-        work, place = self._work, self._place
-        half = (state.rows_per_day[-1] + 1) // 2
-        rows = {"train": state.train_rows, "test": half, "val": state.rows_per_day[-1] - half}
-        if work.part("test").exists():
-            os.truncate(work.part("test"), half * ROW_BYTES)
-        if self._settings.write_npz and work.part("train").exists():
-            write_npz(work.part_npz(), [work.part(split) for split in SPLITS], state.ids[-1])
-        work.sync()
-        where = {split: work.part(split) if work.part(split).exists() else place.split(split) for split in SPLITS}
-        files = {
-            split: FileFacts(
-                place.split(split).name,
-                rows[split] * ROW_BYTES,
-                where[split].stat().st_mtime_ns,
-                state.checksums[split],
-            )
-            for split in SPLITS
-        }
-        manifest = Manifest(
-            flags=self._settings.flags(),
-            inputs=self._facts,
-            rows_per_day=state.rows_per_day,
-            counts=state.ids[-1],
-            files=files,
-            bad_rows=state.bad,
-        )
-        manifest.write(place.manifest)
-        work.publish_npz(place.beside(".npz"))
-        for split in SPLITS:
-            work.publish(split, place.split(split))
-        work.remove()
-        return manifest

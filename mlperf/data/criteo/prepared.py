@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlperf.data.criteo.manifest import SPLITS, FileFacts, Manifest, Place, read_counts
+from mlperf.data.criteo.failures import system_failures
+from mlperf.data.criteo.manifest import FileFacts, Manifest, read_counts
+from mlperf.data.criteo.place import SPLITS, Place
 from mlperf.data.criteo.row_format import ROW_BYTES
 from mlperf.errors import RunError
 
@@ -33,13 +35,16 @@ def open_prepared(processed_data_file: Path, raw_data_file: Path | None = None) 
     RunError if what is there is damaged.
     """
     place = Place.named(processed_data_file)
-    manifest = Manifest.read(place.manifest)
-    if manifest is None or manifest.adopted:
-        return open_other_programs(place, raw_data_file)
-    if not manifest.is_finished(place) and place.preparation.exists():
-        return None
-    manifest.verify(place)
-    return described(place, manifest)
+    with system_failures(place.prefix, "the prepared data cannot be opened"):
+        manifest = Manifest.read(place.manifest)
+        if manifest is None or manifest.adopted:
+            return open_other_programs(place, raw_data_file)
+        problem = manifest.problem(place)
+        if problem is None:
+            return described(place, manifest)
+        if place.preparation.exists():
+            return None
+        raise RunError(problem)
 
 
 def open_other_programs(place: Place, raw_data_file: Path | None) -> PreparedData | None:
@@ -48,9 +53,11 @@ def open_other_programs(place: Place, raw_data_file: Path | None) -> PreparedDat
     Binary files are taken as they are: their counts come from `<raw_data_file>_fea_count.npz`, or from the one
     file of that ending in their folder. The rows of archives are copied into binary files, once.
     """
+    # First the files: a preparation that ends in this moment writes its manifest before it moves them.
+    files = place.split("train").is_file() and place.split("test").is_file()
     manifest = Manifest.read(place.manifest)
-    if manifest is None and (found := _open_foreign(place, raw_data_file)) is not None:
-        return found
+    if manifest is None and files:
+        return _open_foreign(place, raw_data_file)
     if manifest is not None and not manifest.adopted:
         return None
     from mlperf.data.criteo.adopt import adopt, find_archives  # loads compiled parts: not for whole data
@@ -58,8 +65,11 @@ def open_other_programs(place: Place, raw_data_file: Path | None) -> PreparedDat
     archives = find_archives(place, raw_data_file)
     facts = [FileFacts.of(path) for path in archives]
     if manifest is not None and manifest.is_finished(place) and (not archives or manifest.inputs == facts):
-        manifest.verify(place)
-        return described(place, manifest)
+        problem = manifest.problem(place)
+        if problem is None:
+            return described(place, manifest)
+        if not (archives and place.preparation.exists()):  # else it was killed among the last moves
+            raise RunError(problem)
     return described(place, adopt(place, archives, raw_data_file)) if archives else None
 
 
@@ -69,10 +79,11 @@ def find_prepared(place: Place, raw_data_file: Path | None) -> PreparedData:
     RunError if there is neither.
     """
     manifest = Manifest.read(place.manifest)
-    found = _open_foreign(place, raw_data_file, whole=False) if manifest is None else described(place, manifest)
-    if found is None:
+    if manifest is not None:
+        return described(place, manifest)
+    if not place.split("train").is_file():
         raise RunError(f"{place.prefix}: neither {place.manifest.name} nor {place.split('train').name} is there")
-    return found
+    return _open_foreign(place, raw_data_file, whole=False)
 
 
 def described(place: Place, manifest: Manifest) -> PreparedData:
@@ -93,10 +104,8 @@ def described(place: Place, manifest: Manifest) -> PreparedData:
     )
 
 
-def _open_foreign(place: Place, raw_data_file: Path | None, *, whole: bool = True) -> PreparedData | None:
+def _open_foreign(place: Place, raw_data_file: Path | None, *, whole: bool = True) -> PreparedData:
     paths = {split: place.split(split) for split in SPLITS}
-    if not (paths["train"].is_file() and paths["test"].is_file()):
-        return None
     rows = {}
     for split, path in paths.items():
         size = path.stat().st_size if path.is_file() else 0

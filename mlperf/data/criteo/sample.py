@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from mlperf.data.criteo.manifest import write_whole
+from mlperf.data.criteo.place import write_whole
 from mlperf.data.criteo.planted_signal import PlantedSignal
 from mlperf.data.criteo.render import render_rows
 from mlperf.data.criteo.row_format import TERABYTE_DAYS

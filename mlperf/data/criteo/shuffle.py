@@ -26,6 +26,7 @@ from mlperf.data.criteo.row_format import COLUMNS, ROW_BYTES
 _BUCKET_BYTES = 128 << 20  # at most, about; each thread has one in memory
 _SMALL_BUCKET_BYTES = 8 << 20  # fits a cache: better, as long as there are few buckets all the same
 _FEW_BUCKETS = 256
+EXTENT_BYTES = 8  # of an extent in the index file: two int32
 _EXTENT_ROWS = 400  # 64 KB: large enough for one write, small enough to keep one for each bucket
 _GATHER_ROWS = 1 << 11  # stays in a cache between being gathered and written
 # A bucket and a little more is in memory for each thread: more than these gain nothing on one disk.
@@ -57,7 +58,7 @@ class Spill:
         self._waiting = np.empty((total, _EXTENT_ROWS, COLUMNS), np.int32)
         self._fill = np.zeros(total, np.int64)
         self._file = cut_open(path, rows * ROW_BYTES)
-        self._index = cut_open(index_path(path), extents * _Extents.ITEM)
+        self._index = cut_open(index_path(path), extents * EXTENT_BYTES)
 
     def add(self, rows: Rows, group: int) -> None:
         """Take the next rows, int32 [N, 40], of a group."""
@@ -105,8 +106,6 @@ def cut_open(path: Path, size: int) -> int:
 @dataclass(frozen=True)
 class _Extents:
     """Where each bucket's rows are. Sorted by bucket: place in the spill and rows of every extent."""
-
-    ITEM = 8  # bytes in the index file: two int32
 
     rows: npt.NDArray[np.int64]
     places: npt.NDArray[np.int64]

@@ -20,13 +20,14 @@ Bytes = npt.NDArray[np.uint8]
 
 BLOCK_BYTES = 2 << 20
 PADDING = 8  # a parser may read a word at the last byte
+_SHOWN_BYTES = 100  # of a line that is too long
 
 
 @dataclass(frozen=True)
 class TextBlock:
     """Whole lines: bytes [0, length) of `text`, the last a newline; then padding. end: where it ends in the file.
 
-    overlong: the block is one line longer than a block, cut: a bad row, whatever it holds.
+    overlong: the block is the beginning of one line longer than BLOCK_BYTES: a bad row, whatever it holds.
     """
 
     text: Bytes
@@ -38,45 +39,50 @@ class TextBlock:
 def text_blocks(path: Path, start: int = 0) -> Iterator[TextBlock]:
     """Yield the lines of a file from offset `start` (of the text) on; a missing last newline is added.
 
-    RunError if the file is missing, empty or damaged.
+    Where a line begins decides alone whether it is too long: the blocks after a block's end are, for the rows and
+    the lines in them, the same whether reading went on there or began there. RunError if the file is missing,
+    empty or damaged.
     """
-    offset = start
+    offset = start  # of text[0] in the file
     rest = np.empty(0, np.uint8)
-    skipping = False  # inside an overlong line that was reported
+    overlong: Bytes | None = None  # the beginning of a line longer than a block whose end is still to come
+    ended = False
     try:
         with opened(path) as file:
             file.seek(start)
-            while True:
+            while not ended:
                 text = np.empty(len(rest) + BLOCK_BYTES + PADDING, np.uint8)
                 text[: len(rest)] = rest
                 size = len(rest) + _read(file, text[len(rest) : len(rest) + BLOCK_BYTES])
                 ended = size < len(rest) + BLOCK_BYTES
-                if size == 0:
-                    break
-                if ended and text[size - 1] != ord("\n"):
+                if ended and (text[size - 1] != ord("\n") if size else overlong is not None):
                     text[size] = ord("\n")
                     size += 1
+                begin = 0
+                # Only the first line can be longer than a block: it alone may have begun in what was left over.
+                first = _first_newline(text, size) + 1
+                if overlong is None and size and not 0 < first <= BLOCK_BYTES:
+                    overlong = text[:_SHOWN_BYTES].copy()
+                if overlong is not None and first:
+                    yield _overlong_line(overlong, offset + first)
+                    overlong, begin = None, first
                 length = _last_newline(text, size) + 1
-                first = _first_newline(text, length) + 1 if skipping else 0
-                if length == 0 and not skipping and size >= BLOCK_BYTES:
-                    cut = np.concatenate([text[:100], np.frombuffer(b"\n" + bytes(PADDING), np.uint8)])
-                    yield TextBlock(cut, 101, offset, overlong=True)
-                    skipping = True
-                if length > first:
-                    block = text if first == 0 else text[first:]
-                    yield TextBlock(block, length - first, offset + length)
-                skipping = skipping and length == 0
-                kept = 0 if skipping else size - length
+                if length > begin:
+                    yield TextBlock(text[begin:], length - begin, offset + length)
+                kept = 0 if overlong is not None else size - length
                 offset += size - kept
                 rest = text[size - kept : size].copy()
-                if ended:
-                    break
             if offset == 0:
                 raise RunError(f"{path}: empty file; expected rows of {COLUMNS} columns separated by tabs")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise RunError(f"{path}: damaged gzip file after {offset} bytes of text: {error}") from None
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _overlong_line(beginning: Bytes, end: int) -> TextBlock:
+    line_end = np.frombuffer(b"\n" + bytes(PADDING), np.uint8)
+    return TextBlock(np.concatenate([beginning, line_end]), len(beginning) + 1, end, overlong=True)
 
 
 def opened(path: Path) -> io.BufferedIOBase | io.RawIOBase:

@@ -12,10 +12,11 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.criteo.checksum import combine
-from mlperf.data.criteo.manifest import Manifest, Place
+from mlperf.data.criteo.checksum import combine, file_crc32
+from mlperf.data.criteo.manifest import Manifest
 from mlperf.data.criteo.ordered import Stages, cores, work_in_order
 from mlperf.data.criteo.parse import Rows
+from mlperf.data.criteo.place import Place
 from mlperf.data.criteo.prepared import PreparedData
 from mlperf.data.criteo.row_format import COLUMNS, FIRST_ID, ROW_BYTES, TABLES
 from mlperf.data.progress import Progress
@@ -59,7 +60,7 @@ def scan(path: Path) -> SplitFacts:
         buffer = np.empty((_CHUNK_ROWS, COLUMNS), np.int32)
 
         def look(number: int, offset: int) -> None:
-            count = os.preadv(descriptor, [buffer.data.cast("B")], offset)
+            count = _read(descriptor, buffer.data.cast("B"), offset)
             checksum = zlib.crc32(buffer.data.cast("B")[:count])
             rows = buffer[: count // ROW_BYTES]
             least, most = np.full(COLUMNS, 2**31, np.int64), np.full(COLUMNS, -(2**31), np.int64)
@@ -81,6 +82,14 @@ def scan(path: Path) -> SplitFacts:
         os.close(descriptor)
         progress.close()
     return facts
+
+
+def _read(descriptor: int, target: memoryview, offset: int) -> int:
+    """Fill `target`, or read to the end of the file; return the bytes read."""
+    done = 0
+    while done < len(target) and (count := os.preadv(descriptor, [target[done:]], offset + done)):
+        done += count
+    return done
 
 
 @numba.njit(nogil=True, cache=True)
@@ -125,15 +134,20 @@ def manifest_problems(place: Place, manifest: Manifest, used: Sequence[int]) -> 
     found = []
     if rows != sum(manifest.rows_per_day):
         found.append(f"{place.manifest}: {sum(manifest.rows_per_day)} rows in all days, {rows} in the files")
+    archive = manifest.archive
+    if archive is not None and not place.archive.is_file():
+        found.append(f"{place.archive}: no such file, though the manifest names it")
+    elif archive is not None and file_crc32(place.archive) != archive.crc32:
+        found.append(f"{place.archive}: not the archive that the manifest describes (checksum differs)")
     for table, count in enumerate(manifest.counts):
-        if used[table] != count:
+        if used[table] != count and not manifest.adopted:  # others may have counted more rows than they kept
             found.append(f"{place.manifest}: table {table} has {count} rows, the files use {used[table]}")
     return found
 
 
 def is_full_data(prepared: PreparedData) -> bool:
-    """Say whether this is meant to be the whole Terabyte data."""
-    return prepared.train_rows > _FULL_DATA_ROWS
+    """Say whether this is meant to be the whole Terabyte data, with every row of it."""
+    return prepared.train_rows > _FULL_DATA_ROWS and not prepared.sub_sample_rate
 
 
 def compare_with_published(prepared: PreparedData) -> list[tuple[str, bool]]:

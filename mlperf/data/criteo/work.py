@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from mlperf.data.criteo.manifest import Place, sync_folder, write_whole
+from mlperf.data.criteo.manifest import checksum
 from mlperf.data.criteo.number import Numbering
-from mlperf.data.criteo.row_format import TABLES
-from mlperf.data.criteo.shuffle import index_path, write_exactly
+from mlperf.data.criteo.place import SPLITS, Place, sync_folder, write_whole
+from mlperf.data.criteo.row_format import ROW_BYTES, TABLES
+from mlperf.data.criteo.shuffle import EXTENT_BYTES, index_path, write_exactly
 from mlperf.errors import RunError
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass
@@ -56,6 +57,7 @@ class WorkFolder:
     """X.preparation beside the files X_train.bin ...; it is gone when they are whole."""
 
     def __init__(self, place: Place) -> None:
+        self._place = place
         self.path = place.preparation
         self.spill = self.path / "shuffle"
         self._ids = self.path / "ids"
@@ -71,25 +73,39 @@ class WorkFolder:
         return self._state.exists()
 
     def load(self, identity: dict[str, Any]) -> State | None:
-        """Return the state of this very preparation, None if there is none.
+        """Return the state of this very preparation, None if there is none, or nothing whole to go on from.
 
-        identity: what decides the result. RunError if the state is damaged.
+        identity: what decides the result.
         """
         try:
             found = json.loads(self._state.read_text(encoding="utf-8"))
-            if found["version"] != _VERSION or found["identity"] != json.loads(json.dumps(identity)):
+            if found.pop("crc32") != checksum(found) or found["version"] != _VERSION:
                 return None
-            return State(**found["state"])
-        except FileNotFoundError:
+            if found["identity"] != json.loads(json.dumps(identity)):
+                return None
+            state = State(**found["state"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{self._state}: damaged ({error!r}); remove {self.path} to begin again") from None
+        return state if self._holds_files_of(state) else None
+
+    def _holds_files_of(self, state: State) -> bool:
+        """Whether the files are there, and no shorter than the state says."""
+        if state.phase == "publish":
+            return all(self.part(split).is_file() or self._place.split(split).is_file() for split in SPLITS)
+        day = state.evaluation_rows if state.phase == "text" else state.rows_per_day[-1]
+        least = {self.part("test"): day * ROW_BYTES, self.part("train"): state.train_rows * ROW_BYTES}
+        if state.phase in ("text", "permute"):
+            least[self.spill] = state.spill_rows * ROW_BYTES
+            least[index_path(self.spill)] = state.spill_extents * EXTENT_BYTES
+        if state.phase == "text":
+            least[self._ids] = 4 * sum(state.ids[-1])
+        return all((path.stat().st_size if path.is_file() else 0) >= size for path, size in least.items())
 
     def save(self, identity: dict[str, Any], state: State) -> None:
         """Bring what the state speaks of to the disk, then write it whole or not at all."""
         self.sync(temporary=state.phase in ("text", "permute"))
         content = {"version": _VERSION, "identity": identity, "state": asdict(state)}
-        write_whole(self._state, json.dumps(content))
+        write_whole(self._state, json.dumps({**content, "crc32": checksum(content)}))
 
     def sync(self, *, temporary: bool = False) -> None:
         """Bring the parts to the disk, and the spill and the snapshot too if they are still needed."""
@@ -101,6 +117,7 @@ class WorkFolder:
         """Begin with an empty folder."""
         self.remove()
         self.path.mkdir(parents=True)
+        sync_folder(self.path.parent)
 
     def remove(self) -> None:
         """Remove the folder, its state first: what is left then is nothing to go on from."""
@@ -123,8 +140,6 @@ class WorkFolder:
         if not state.ids:
             return
         stored = np.fromfile(self._ids, np.uint32, count=sum(state.ids[-1]))
-        if len(stored) != sum(state.ids[-1]):
-            raise RunError(f"{self._ids}: shorter than its state says; remove {self.path} to begin again")
         parts: list[list[Any]] = [[] for _ in range(TABLES)]
         at = 0
         before: Sequence[int] = [0] * TABLES
@@ -145,15 +160,10 @@ class WorkFolder:
         """Return the file that becomes X.npz."""
         return self.path / "rows.npz"
 
-    def publish_npz(self, target: Path) -> None:
-        """Move the archive to its final place, unless that is done already."""
-        if self.part_npz().exists():
-            os.replace(self.part_npz(), target)
-
-    def publish(self, split: str, target: Path) -> None:
+    def publish(self, part: Path, target: Path) -> None:
         """Move a part to its final place, unless that is done already."""
-        if self.part(split).exists():
-            os.replace(self.part(split), target)
+        if part.exists():
+            os.replace(part, target)
             sync_folder(target.parent)
 
 

@@ -1,0 +1,223 @@
+"""Prepared data as it is found: taken, or refused, never mistaken."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+import raw_text
+from program import GOLDEN, ROOT
+
+from mlperf.data.criteo.manifest import Manifest
+from mlperf.data.criteo.number import Numbering
+from mlperf.data.criteo.place import Place
+from mlperf.data.criteo.plan import PreparationSettings
+from mlperf.data.criteo.prepare import prepare
+from mlperf.data.criteo.prepared import open_prepared
+from mlperf.errors import RunError
+
+DAYS = [11, 3, 2, 7, *([5] * 19), 9]
+
+
+def settings(raw: Path, place: Path, **flags: object) -> PreparationSettings:
+    chosen = {"data_set": "terabyte", "randomize": "none", **flags}
+    return PreparationSettings(raw_data_file=raw, processed_data_file=place, **chosen)  # type: ignore[arg-type]
+
+
+def test_prepared_data_is_taken_as_it_is_until_flags_or_inputs_change(tmp_path: Path) -> None:
+    raw_text.write_days(tmp_path, DAYS, seed=8)
+    wanted = settings(tmp_path / "day", tmp_path / "x")
+    first = prepare(wanted).train.stat().st_mtime_ns
+    assert prepare(wanted).train.stat().st_mtime_ns == first
+    assert prepare(settings(tmp_path / "day", tmp_path / "x", max_ind_range=5)).train.stat().st_mtime_ns != first
+    before = prepare(wanted).train.read_bytes()
+    raw_text.write_days(tmp_path, DAYS, seed=9)
+    assert prepare(wanted).train.read_bytes() != before
+
+
+@pytest.mark.parametrize("split", ["train", "test", "val"])
+@pytest.mark.parametrize("how", ["shorter", "other bytes"])
+def test_file_that_is_not_what_its_manifest_says_is_refused(
+    split: str, how: str, terabyte: Path, tmp_path: Path
+) -> None:
+    for path in terabyte.parent.iterdir():
+        shutil.copy2(path, tmp_path)
+    damaged = tmp_path / f"processed_{split}.bin"
+    contents = damaged.read_bytes()
+    damaged.write_bytes(contents[:-160] if how == "shorter" else contents[:-1] + bytes([contents[-1] ^ 1]))
+    with pytest.raises(RunError, match=str(damaged)):
+        open_prepared(tmp_path / "processed")
+
+
+def test_copied_files_are_the_same_files(terabyte: Path, tmp_path: Path) -> None:
+    for path in terabyte.parent.iterdir():
+        shutil.copy(path, tmp_path)
+        os.utime(tmp_path / path.name, ns=(1, 1))
+    assert open_prepared(tmp_path / "processed") is not None
+
+
+def test_manifest_without_its_files_is_not_prepared_data(terabyte: Path, tmp_path: Path) -> None:
+    shutil.copy(f"{terabyte}.json", tmp_path)
+    with pytest.raises(RunError, match=r"processed_train\.bin"):
+        open_prepared(tmp_path / "processed")
+
+
+def test_damaged_manifest_is_refused(terabyte: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(Path(f"{terabyte}.json").read_text()[:100])
+    with pytest.raises(RunError, match="damaged manifest"):
+        Manifest.read(Place.named(tmp_path / "x").manifest)
+
+
+def test_manifest_with_any_bit_flipped_is_damaged(terabyte: Path, tmp_path: Path) -> None:
+    content, draw = Path(f"{terabyte}.json").read_bytes(), random.Random(1)
+    path = tmp_path / "x.json"
+    whole = Manifest.read(Path(f"{terabyte}.json"))
+    for _ in range(300):
+        damaged = bytearray(content)
+        damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
+        found, said = None, ""
+        try:
+            found = Manifest.read(path)
+        except RunError as error:
+            said = str(error)
+        # Unnoticed where it does not matter: in white space, or in the name of the checksum itself.
+        assert found == whole or said.startswith(f"{path}: ")
+        assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("flags", None), ("flags", []), ("flags", {}), ("flags", {"data_set": 1})),
+        *(("inputs", 3), ("inputs", [{}]), ("inputs", [{"name": 1, "size": 1, "mtime_ns": 1, "crc32": 1}])),
+        *(("rows_per_day", "x"), ("rows_per_day", [1.5]), ("counts", []), ("counts", [True] * 26)),
+        *(("files", []), ("files", {"train": {"name": "x", "size": "1"}}), ("bad_rows", []), ("archive", 1)),
+        *(("bad_rows", {"x": {"y": "z"}}), ("format_version", "1"), ("format_version", None)),
+    ],
+)
+def test_manifest_of_other_kinds_of_values_is_refused_in_one_line(
+    key: str, value: object, terabyte: Path, tmp_path: Path
+) -> None:
+    content = json.loads(Path(f"{terabyte}.json").read_text())
+    del content["manifest_crc32"]
+    (tmp_path / "x.json").write_text(json.dumps({**content, key: value}))
+    with pytest.raises(RunError, match=r"x\.json: (damaged manifest|format version)") as caught:
+        open_prepared(tmp_path / "x")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"[1]", b"3", b"\xff\xfe", b"", b"[" * 100_000, b'{"format_version": 1}'])
+def test_what_is_no_manifest_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"x\.json: damaged manifest") as caught:
+        open_prepared(tmp_path / "x")
+    assert "\n" not in str(caught.value)
+
+
+def test_older_manifest_without_a_checksum_of_its_own_is_taken(terabyte: Path, tmp_path: Path) -> None:
+    content = json.loads(Path(f"{terabyte}.json").read_text())
+    for key in ("manifest_crc32", "archive", "bad_rows"):
+        del content[key]
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    assert Manifest.read(tmp_path / "x.json") == Manifest.read(Path(f"{terabyte}.json"))
+
+
+def test_error_of_the_disk_is_one_line(terabyte: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> int:
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr("mlperf.data.criteo.manifest.file_crc32", fail)
+    monkeypatch.setattr("os.stat_result.st_mtime_ns", 0, raising=False)
+    with pytest.raises(RunError, match=r"_train\.bin: the prepared data cannot be opened: Input/output error"):
+        open_prepared(terabyte)
+
+
+def test_finished_data_is_taken_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw_text.write_days(tmp_path, DAYS, seed=8)
+    made = prepare(settings(tmp_path / "day", tmp_path / "x"))
+
+    def refuse(place: Place) -> NoReturn:
+        raise OSError(30, "Read-only file system", str(place.prefix))
+
+    monkeypatch.setattr("mlperf.data.criteo.prepare.locked", refuse)
+    assert prepare(settings(tmp_path / "day", tmp_path / "x")) == made
+    with pytest.raises(RunError, match=r"y: the data cannot be prepared: Read-only file system"):
+        prepare(settings(tmp_path / "day", tmp_path / "y"))
+
+
+def test_lack_of_memory_is_one_line_and_can_be_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw_text.write_days(tmp_path, DAYS, seed=8)
+
+    def refuse(self: Numbering, rows: object, tables: object) -> None:
+        raise MemoryError("Unable to allocate 8.00 GiB")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Numbering, "number", refuse)
+        with pytest.raises(RunError, match=r"x: the data cannot be prepared: not enough memory: Unable"):
+            prepare(settings(tmp_path / "day", tmp_path / "x"))
+    prepare(settings(tmp_path / "day", tmp_path / "x"))
+
+
+def test_more_ids_than_an_index_can_tell_apart_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = raw_text.write_days(tmp_path, DAYS, seed=8)
+    for number, row in enumerate(days[0]):
+        row[20] = f"{number:x}"
+    (tmp_path / "day_0").write_bytes(raw_text.text(days[0]))
+    monkeypatch.setattr("mlperf.data.criteo.number._FIRST_CAPACITY", 4)
+    monkeypatch.setattr("mlperf.data.criteo.number._MOST_SLOTS", 256)
+    prepare(settings(tmp_path / "day", tmp_path / "x"))
+    monkeypatch.setattr("mlperf.data.criteo.number._MOST_SLOTS", 16)
+    with pytest.raises(RunError, match=r"column \d+: more than 8 distinct ids.* --max-ind-range"):
+        prepare(settings(tmp_path / "day", tmp_path / "y"))
+
+
+def test_files_of_another_program_are_taken_and_never_overwritten(tmp_path: Path) -> None:
+    for path in (GOLDEN / "terabyte").glob("*.bin"):
+        shutil.copy(path, tmp_path)
+    shutil.copy(GOLDEN / "terabyte" / "day_fea_count.npz", tmp_path)
+    place = tmp_path / "terabyte_processed"
+    made = open_prepared(place)
+    assert made is not None
+    with np.load(GOLDEN / "terabyte" / "day_fea_count.npz") as golden:
+        assert list(made.counts) == golden["counts"].tolist()
+    before = made.train.stat().st_mtime_ns
+    assert prepare(settings(GOLDEN / "terabyte" / "day", place)).train.stat().st_mtime_ns == before
+
+
+def test_second_preparation_of_one_place_stops(tmp_path: Path) -> None:
+    raw_text.write_days(tmp_path, DAYS, seed=8)
+    script = (
+        "import fcntl, pathlib, sys\n"
+        "from mlperf.data.criteo.work import locked\n"
+        "from mlperf.data.criteo.manifest import Place\n"
+        "with locked(Place.named(pathlib.Path(sys.argv[1]))):\n"
+        "    print('locked', flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "x")],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(RunError, match="another preparation"):
+            prepare(settings(tmp_path / "day", tmp_path / "x"))
+        other.communicate("")
+    prepare(settings(tmp_path / "day", tmp_path / "x"))
