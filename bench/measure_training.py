@@ -2,8 +2,9 @@
 
 For each shape and precision, in one run and with the same threads: the floor (bare matrix products, and the bytes
 of the tables at copying speed), a plain program (one sparse nn.EmbeddingBag per table, nn.Sequential,
-torch.optim.SGD), the same with its dense part under torch.compile where there is a C++ compiler, and this project's
-step with one batch kept in memory and with batches from a binary file. They take turns, a few steps each; medians.
+torch.optim.SGD), the same with its dense part under torch.compile where there is a C++ compiler, and this
+project's step with one batch kept in memory and with batches from a binary file. They take turns, a few steps
+each; medians.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `measure_training.py` compares the training step with: a floor nothing can beat, and a textbook's program."""
+"""What `measure_training.py` compares the training step with: a floor, and a textbook's program."""
 
 from __future__ import annotations
 
