@@ -9,7 +9,7 @@
 # LOGDIR   where the compliance log and the console's lines go (default: results/).
 # SEED     of the run, drawn from the system when not given.
 # CONFIG   a file, or the name between config_ and .sh of one in mlperf/systems/ (default: sample for the
-#          sample, gpu_32768 with --use-gpu, otherwise cpu).
+#          sample, otherwise gpu_32768 with --use-gpu, or cpu).
 # EDITION  of MLPerf Training, by whose rules the run is evaluated, logged and checked (default: 2.1.0).
 #
 # The status is 0 only if the target was reached and the official checker accepts the log.
@@ -71,7 +71,7 @@ else
     prepared_data=input/sample_processed
     default_config=sample
 fi
-[[ $use_gpu == true ]] && default_config=gpu_32768
+[[ $use_gpu == true && $default_config != sample ]] && default_config=gpu_32768
 
 config=${CONFIG:-$default_config}
 if [[ -f $(from_caller "$config") ]]; then

@@ -1,0 +1,55 @@
+"""Count the evaluations to the target on the sample: python bench/measure_precisions.py [--use-gpu] [--seeds=5].
+
+Runs `run_and_time.sh` for each seed and precision, on the sample unless DATADIR names other data, and prints at
+which evaluation and after which share of an epoch each run met its target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTED = re.compile(r"^Testing at - (\d+)/(\d+) of epoch (\d+),$", re.MULTILINE)
+
+
+def main() -> None:
+    """Print the table; status 1 if a run failed or missed its target."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--use-gpu", action="store_true", help="with tf32 too")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds 1, 2, ... (default: 5)")
+    flags = parser.parse_args()
+    precisions = ("fp32", "tf32", "bf16") if flags.use_gpu else ("fp32", "bf16")
+    print(f"{'seed':>6}" + "".join(f"{precision:>24}" for precision in precisions))
+    for seed in range(1, flags.seeds + 1):
+        row = [run(seed, precision, use_gpu=flags.use_gpu) for precision in precisions]
+        print(f"{seed:>6}" + "".join(f"{text:>24}" for text in row), flush=True)
+
+
+def run(seed: int, precision: str, *, use_gpu: bool) -> str:
+    """Return at which evaluation a run met its target, and how many epochs it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            ["./run_and_time.sh", f"--precision={precision}", *(["--use-gpu"] if use_gpu else [])],
+            cwd=ROOT,
+            env={**os.environ, "SEED": str(seed), "LOGDIR": folder},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode != 0:
+        sys.exit(
+            f"measure_precisions.py: error: seed {seed}, {precision}: status {done.returncode}\n{done.stderr}"
+        )
+    found = TESTED.findall(done.stdout)
+    iteration, batches, epoch = map(int, found[-1])
+    return f"{len(found)} ({epoch + iteration / batches:.2f} epochs)"
+
+
+if __name__ == "__main__":
+    main()
