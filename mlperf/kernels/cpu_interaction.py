@@ -1,17 +1,17 @@
 """Lookup, dot interaction and table update on the CPU, sample by sample: what was gathered stays in the cache.
 
 B samples, T tables, F = T + 1 features, D embedding dimension, P pairs of features, R rows of all tables. Sizes of
-the model are constants to the compiler, which unrolls and vectorizes by them.
+the model are constants to the compiler, which unrolls and vectorizes by them: free variables of the loops, and
+literal arguments of what they call (a function among the free variables would keep a loop out of numba's cache).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import literally, njit
 
 from mlperf.kernels.parallel import (
     FAST,
@@ -56,85 +56,78 @@ def scratch_floats(tables: int, dimension: int) -> int:
     return LINE * _lines(needed)
 
 
-def _make_gather(tables: int, dimension: int) -> Callable[..., None]:
-    """Return the function that puts the features of a sample [F, D] into a thread's memory."""
-    lines = _lines(dimension)
-
-    @njit(fastmath=FAST)
-    def gather(sample: Any, told: Any, samples: Any, rows: Any, low: Any, features: Any) -> None:
-        ids, first_row = longs(told[0], tables, samples), longs(told[1], tables, 1)
-        block = floats(told[2], rows, dimension)
-        bottom, half = floats(told[3], samples, dimension), halves(told[3], samples, dimension)
-        for d in range(dimension):
-            features[0, d] = from_bfloat16(half[sample, d]) if low else bottom[sample, d]
-        if sample + _AHEAD < samples:
-            for table in range(tables):
-                row = ids[table, sample + _AHEAD] + first_row[table, 0]
-                for line in range(lines):
-                    prefetch(told[2] + 4 * (row * dimension + line * LINE))
+@njit(fastmath=FAST)
+def _gather(
+    sample: Any, told: Any, samples: Any, rows: Any, low: Any, features: Any, tables: Any, dimension: Any
+) -> None:
+    """Put the features of a sample into `features` [F, D], and ask for the rows of a later one."""
+    literally(tables)
+    literally(dimension)
+    ids, first_row = longs(told[0], tables, samples), longs(told[1], tables, 1)
+    block = floats(told[2], rows, dimension)
+    bottom, half = floats(told[3], samples, dimension), halves(told[3], samples, dimension)
+    for d in range(dimension):
+        features[0, d] = from_bfloat16(half[sample, d]) if low else bottom[sample, d]
+    if sample + _AHEAD < samples:
         for table in range(tables):
-            row = ids[table, sample] + first_row[table, 0]
+            row = ids[table, sample + _AHEAD] + first_row[table, 0]
+            for column in range(0, dimension, LINE):
+                prefetch(told[2] + 4 * (row * dimension + column))
+    for table in range(tables):
+        row = ids[table, sample] + first_row[table, 0]
+        for d in range(dimension):
+            features[table + 1, d] = block[row, d]
+
+
+@njit(fastmath=FAST)
+def _products_across(
+    features: Any, turned: Any, out: Any, diagonal: Any, count: Any, padded: Any, dimension: Any
+) -> None:
+    """Multiply one feature with all others at once, for short features."""
+    literally(count)
+    literally(padded)
+    literally(dimension)
+    for i in range(count):
+        for d in range(dimension):
+            turned[d, i] = features[i, d]
+    position = 0
+    for i in range(1 - diagonal, count):
+        for j in range(padded):  # more than asked for: the next row of products overwrites the rest
+            total = np.float32(0)
             for d in range(dimension):
-                features[table + 1, d] = block[row, d]
+                total += features[i, d] * turned[d, j]
+            out[0, position + j] = total
+        position += i + diagonal
 
-    return gather
 
-
-def _make_products_across(tables: int, dimension: int, itself: bool) -> Callable[..., None]:
-    """Return the function that multiplies one feature with all others at once, for short features."""
-    count, padded = tables + 1, _padded_features(tables)
-    first, diagonal = (0, 1) if itself else (1, 0)
-
-    @njit(fastmath=FAST)
-    def products(features: Any, turned: Any, out: Any) -> None:
-        for i in range(count):
+@njit(fastmath=FAST)
+def _products_along(features: Any, out: Any, diagonal: Any, count: Any, dimension: Any) -> None:
+    """Multiply one feature with four others at a time, for long features."""
+    literally(dimension)
+    position = 0
+    for i in range(1 - diagonal, count):
+        j = 0
+        while j + 4 <= i + diagonal:
+            sum0 = sum1 = sum2 = sum3 = np.float32(0)
             for d in range(dimension):
-                turned[d, i] = features[i, d]
-        position = 0
-        for i in range(first, count):
-            for j in range(padded):  # more than asked for: the next row of products overwrites the rest
-                total = np.float32(0)
-                for d in range(dimension):
-                    total += features[i, d] * turned[d, j]
-                out[0, position + j] = total
-            position += i + diagonal
-
-    return products
-
-
-def _make_products_along(tables: int, dimension: int, itself: bool) -> Callable[..., None]:
-    """Return the function that multiplies one feature with four others at a time, for long features."""
-    count = tables + 1
-    first, diagonal = (0, 1) if itself else (1, 0)
-
-    @njit(fastmath=FAST)
-    def products(features: Any, turned: Any, out: Any) -> None:
-        position = 0
-        for i in range(first, count):
-            j = 0
-            while j + 4 <= i + diagonal:
-                sum0 = sum1 = sum2 = sum3 = np.float32(0)
-                for d in range(dimension):
-                    value = features[i, d]
-                    sum0 += value * features[j, d]
-                    sum1 += value * features[j + 1, d]
-                    sum2 += value * features[j + 2, d]
-                    sum3 += value * features[j + 3, d]
-                out[0, position] = sum0
-                out[0, position + 1] = sum1
-                out[0, position + 2] = sum2
-                out[0, position + 3] = sum3
-                position += 4
-                j += 4
-            while j < i + diagonal:
-                total = np.float32(0)
-                for d in range(dimension):
-                    total += features[i, d] * features[j, d]
-                out[0, position] = total
-                position += 1
-                j += 1
-
-    return products
+                value = features[i, d]
+                sum0 += value * features[j, d]
+                sum1 += value * features[j + 1, d]
+                sum2 += value * features[j + 2, d]
+                sum3 += value * features[j + 3, d]
+            out[0, position] = sum0
+            out[0, position + 1] = sum1
+            out[0, position + 2] = sum2
+            out[0, position + 3] = sum3
+            position += 4
+            j += 4
+        while j < i + diagonal:
+            total = np.float32(0)
+            for d in range(dimension):
+                total += features[i, d] * features[j, d]
+            out[0, position] = total
+            position += 1
+            j += 1
 
 
 @cache
@@ -145,10 +138,7 @@ def make_forward(tables: int, dimension: int, itself: bool) -> ParallelLoop:
     [B, D], the interaction to write [B, D + P], scratch; then B, R, and whether activations are bfloat16.
     """
     count, padded, pairs = tables + 1, _padded_features(tables), _pairs(tables, itself)
-    scratch = scratch_floats(tables, dimension)
-    gather = _make_gather(tables, dimension)
-    make_products = _make_products_across if dimension <= _SHORT_FEATURE else _make_products_along
-    products = make_products(tables, dimension, itself)
+    scratch, diagonal, short = scratch_floats(tables, dimension), int(itself), dimension <= _SHORT_FEATURE
 
     def forward(arguments: Any) -> None:
         told = whole_numbers(arguments)
@@ -160,8 +150,11 @@ def make_forward(tables: int, dimension: int, itself: bool) -> ParallelLoop:
         dots = floats(mine + 4 * (count + padded) * dimension, 1, pairs + padded)
         start, stop = share(samples)
         for sample in range(start, stop):
-            gather(sample, told, samples, rows, low, features)
-            products(features, turned, dots)
+            _gather(sample, told, samples, rows, low, features, tables, dimension)
+            if short:
+                _products_across(features, turned, dots, diagonal, count, padded, dimension)
+            else:
+                _products_along(features, dots, diagonal, count, dimension)
             if low:
                 for d in range(dimension):
                     half_out[sample, d] = to_bfloat16(features[0, d])
@@ -176,24 +169,31 @@ def make_forward(tables: int, dimension: int, itself: bool) -> ParallelLoop:
     return ParallelLoop(forward)
 
 
-def _make_symmetric(tables: int, dimension: int, itself: bool) -> Callable[..., None]:
-    """Return the function that arranges a sample's gradients of pairs as a symmetric matrix [F, F]."""
-    count, diagonal = tables + 1, 1 if itself else 0
+@njit(fastmath=FAST)
+def _arrange(gradient: Any, half_gradient: Any, low: Any, symmetric: Any, diagonal: Any, dimension: Any) -> None:
+    """Arrange a sample's gradients of pairs as a symmetric matrix [F, F], twice the gradient on its diagonal."""
+    position = dimension
+    for i in range(len(symmetric)):
+        symmetric[i, i] = 0
+        for j in range(i + diagonal):
+            value = from_bfloat16(half_gradient[position]) if low else gradient[position]
+            symmetric[i, j] = value
+            symmetric[j, i] = value
+            position += 1
+        symmetric[i, i] *= np.float32(2)  # d(f·f)/df = 2f
 
-    @njit(fastmath=FAST)
-    def arrange(gradient: Any, half_gradient: Any, low: Any, symmetric: Any) -> None:
-        position = dimension
-        for i in range(count):
-            symmetric[i, i] = 0
-            for j in range(i + diagonal):
-                value = from_bfloat16(half_gradient[position]) if low else gradient[position]
-                symmetric[i, j] = value
-                symmetric[j, i] = value
-                position += 1
-            if itself:
-                symmetric[i, i] *= np.float32(2)  # d(f·f)/df = 2f
 
-    return arrange
+@njit(fastmath=FAST)
+def _row_gradients(features: Any, symmetric: Any, out: Any, tables: Any, dimension: Any) -> None:
+    """Multiply the symmetric matrix with the features: the gradients of all but the first, [T, D]."""
+    literally(tables)
+    literally(dimension)
+    for i in range(tables):
+        for d in range(dimension):
+            total = np.float32(0)
+            for j in range(tables + 1):
+                total += symmetric[i + 1, j] * features[j, d]
+            out[i, d] = total
 
 
 @cache
@@ -205,9 +205,7 @@ def make_backward(tables: int, dimension: int, itself: bool) -> ParallelLoop:
     whether activations are bfloat16.
     """
     count, pairs = tables + 1, _pairs(tables, itself)
-    scratch = scratch_floats(tables, dimension)
-    gather = _make_gather(tables, dimension)
-    arrange = _make_symmetric(tables, dimension, itself)
+    scratch, diagonal = scratch_floats(tables, dimension), int(itself)
 
     def backward(arguments: Any) -> None:
         told = whole_numbers(arguments)
@@ -221,8 +219,8 @@ def make_backward(tables: int, dimension: int, itself: bool) -> ParallelLoop:
         symmetric = floats(mine + 4 * count * dimension, count, count)
         start, stop = share(samples)
         for sample in range(start, stop):
-            gather(sample, told, samples, rows, low, features)
-            arrange(gradient[sample], half_gradient[sample], low, symmetric)
+            _gather(sample, told, samples, rows, low, features, tables, dimension)
+            _arrange(gradient[sample], half_gradient[sample], low, symmetric, diagonal, dimension)
             for d in range(dimension):
                 total = from_bfloat16(half_gradient[sample, d]) if low else gradient[sample, d]
                 for j in range(count):
@@ -231,12 +229,8 @@ def make_backward(tables: int, dimension: int, itself: bool) -> ParallelLoop:
                     half_bottom[sample, d] = to_bfloat16(total)
                 else:
                     bottom[sample, d] = total
-            for i in range(tables):
-                for d in range(dimension):
-                    total = np.float32(0)
-                    for j in range(count):
-                        total += symmetric[i + 1, j] * features[j, d]
-                    row_gradients[sample * tables + i, d] = total
+            out = row_gradients[sample * tables : (sample + 1) * tables]
+            _row_gradients(features, symmetric, out, tables, dimension)
 
     return ParallelLoop(backward)
 
