@@ -57,7 +57,7 @@ class Result:
             try:
                 content = json.loads(self.description.read_text(encoding="utf-8"))
                 return str(content["division"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 pass  # the checker of descriptions will say so
         return next((str(value) for log in logs if (value := log.value("submission_division"))), "closed")
 
@@ -72,7 +72,10 @@ def find_results(path: Path) -> list[Result]:
     if not path.is_dir():
         raise RunError(f"{path}: no such file or folder")
     packages = [folder for folder in (path, *_folders(path)) if (folder / "results").is_dir()]
-    if packages:
+    above = path.resolve().parents
+    if path.resolve().name == BENCHMARK and above[1].name == "results" and (above[2] / "systems").is_dir():
+        found = [result for result in _in_package(above[2]) if result.system == above[0].name]
+    elif packages:
         found = [result for package in packages for result in _in_package(package)]
     else:
         nearby = (path, path / BENCHMARK, *(folder / BENCHMARK for folder in _folders(path)))
@@ -97,7 +100,7 @@ def _in_package(package: Path) -> Iterator[Result]:
     for system in _folders(package / "results"):
         others = [folder.name for folder in _folders(system) if folder.name != BENCHMARK]
         notes = [f"{system.name}: left out are {', '.join(others)}"] if others else []
-        if not (package / "benchmarks" / BENCHMARK / "implementations").is_dir():
+        if not any(file.is_file() for file in (package / "benchmarks" / BENCHMARK / "implementations").rglob("*")):
             notes.append(f"{package}: without the code, benchmarks/{BENCHMARK}/implementations")
         folder = system / BENCHMARK
         if folder.is_dir():
