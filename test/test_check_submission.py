@@ -313,9 +313,10 @@ def test_results_folder_within_a_package_is_judged_with_its_description(tmp_path
     package = as_package(folder)
     assert check(folder, "--edition=2.0.0", cwd=tmp_path).status == 0
     damage_json(package)
-    run = check(".", "--edition=2.0.0", cwd=folder)
-    assert run.status == 1
-    assert "systems/box.json:3: system description: not JSON" in run.stdout
+    for place in (folder, folder.parent, folder.parent.parent):
+        run = check(".", "--edition=2.0.0", cwd=place)
+        assert run.status == 1
+        assert "systems/box.json:3: system description: not JSON" in run.stdout
 
 
 def test_switch_lets_no_run_pass_that_did_not_converge(tmp_path: Path) -> None:

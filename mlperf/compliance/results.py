@@ -72,19 +72,23 @@ def find_results(path: Path) -> list[Result]:
     if not path.is_dir():
         raise RunError(f"{path}: no such file or folder")
     packages = [folder for folder in (path, *_folders(path)) if (folder / "results").is_dir()]
-    above = path.resolve().parents
-    if path.resolve().name == BENCHMARK and above[1].name == "results" and (above[2] / "systems").is_dir():
-        found = [result for result in _in_package(above[2]) if result.system == above[0].name]
-    elif packages:
+    if packages:
         found = [result for package in packages for result in _in_package(package)]
     else:
         nearby = (path, path / BENCHMARK, *(folder / BENCHMARK for folder in _folders(path)))
-        found = [_alone(folder) for folder in nearby if _logs(folder)]
+        found = [result for folder in nearby if _logs(folder) for result in _at(folder)]
     if not found:
         raise RunError(
             f"{path}: holds neither result_0.txt, ... nor results/<system>/{BENCHMARK}/result_0.txt, ..."
         )
     return found
+
+
+def _package_around(path: Path) -> Path | None:
+    """Return the package of which a folder is results/<system>/dlrm, None if it is of none."""
+    results = path.parent.parent
+    inside = path.name == BENCHMARK and results.name == "results" and (results.parent / "systems").is_dir()
+    return results.parent if inside else None
 
 
 def _folders(path: Path) -> list[Path]:
@@ -108,8 +112,13 @@ def _in_package(package: Path) -> Iterator[Result]:
             yield Result(folder, logs, system.name, package, True, tuple(notes))
 
 
-def _alone(folder: Path) -> Result:
-    return Result(folder, _logs(folder), "unnamed", folder, False)
+def _at(folder: Path) -> list[Result]:
+    """Return the result whose logs stand in a folder: that of the package around it, or one without a package."""
+    there = folder.resolve()
+    around = _package_around(there)
+    if around is not None:
+        return [result for result in _in_package(around) if result.folder == there]
+    return [Result(folder, _logs(folder), "unnamed", folder, False)]
 
 
 def lay_out(result: Result, logs: Sequence[Log], scratch: Path) -> tuple[Path, Path]:
