@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -214,6 +215,150 @@ def test_wrong_package_is_reported_and_never_a_traceback(
     run = check(package, f"--edition={edition}", cwd=tmp_path)
     assert run.status == 1
     assert any(line.startswith(f"{package}/{place}") for line in run.stdout.splitlines()), run.stdout
+
+
+LAST = 75  # the line of the last evaluation in a foreign log: converged
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ('"key": "eval_accuracy", "value": 0.8026', '"key": "eval_accuracy", "value": NaN', LAST, "is nan, not"),
+        ('"key": "eval_accuracy", "value": 0.7686', '"key": "eval_accuracy", "value": NaN', 24, "is nan, not"),
+        ('"key": "eval_accuracy", "value": 0.7686', '"key": "eval_accuracy", "value": "x"', 24, "is 'x', not"),
+        ('"key": "eval_accuracy", "value": 0.7686', '"key": "eval_accuracy", "value": 5', 24, "is 5, not"),
+        ('"epoch_num": 1.8999', '"epoch_num": Infinity', LAST, "epoch_num is inf, not a number"),
+        ('"epoch_num": 1.8999', '"epoch_num": [1]', LAST, "epoch_num is [1], not a number"),
+        ('"time_ms": 1650000060000,', '"time_ms": 1750000060000,', 77, "minutes from run_start to run_stop"),
+        ('"time_ms": 1650000060000,', f'"time_ms": 1{"0" * 400},', 20, "no MLPerf event"),
+        ('"status": "success"', '"status": "\\ud800"', 77, "run_stop has status \\ud800"),
+    ],
+    ids=["all NaN", "NaN", "string", "five", "infinite epoch", "list", "backwards", "huge time", "surrogate"],
+)
+def test_odd_value_in_a_log_fails_at_its_line(old: str, new: str, line: int, words: str, tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", unchanged)
+    file = folder / "result_1.txt"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    for path in (folder, file):
+        run = check(path, "--edition=2.0.0", cwd=tmp_path)
+        assert run.status == 1
+        said = [text for text in run.stdout.splitlines() if text.startswith(f"{file}:") and words in text]
+        assert said, run.stdout
+        assert int(said[0].split(":")[1]) == line
+
+
+def test_edition_that_is_no_name_is_passed_over(tmp_path: Path) -> None:
+    entries = foreign_entries(1, edition="2.0.0")
+    entries[0] = ("submission_benchmark", "dlrm", {"edition": ["2.0.0"]}, 0)
+    write_log(tmp_path / "a.log", entries)
+    assert "edition 2.1.0 (by its keys" in check("a.log", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("number_of_nodes", '"one"', "number_of_nodes is 'one', not a whole number"),
+        ("hw_notes", "[1]", "hw_notes is [1], not a string"),
+        ("division", '"shut"', "division is 'shut', not closed or open"),
+        ("system_name", "null", "system_name is None, not a string"),
+        ("accelerators_per_node", "NaN", "accelerators_per_node is nan, not"),
+    ],
+)
+def test_odd_field_of_a_description_is_named_with_its_line(
+    field: str, value: str, words: str, tmp_path: Path
+) -> None:
+    package = as_package(foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged))
+    file = package / "systems" / "box.json"
+    content = {**json.loads(file.read_text()), field: "@"}
+    file.write_text(json.dumps(content, indent=1).replace('"@"', value))
+    line = next(n for n, text in enumerate(file.read_text().splitlines(), 1) if f'"{field}"' in text)
+    run = check(package, "--edition=2.1.0", cwd=tmp_path)
+    assert run.status == 1
+    assert f"{file}:{line}: system description: {words}" in run.stdout
+    stops = [text for text in run.stdout.splitlines() if "stops with" in text]
+    assert all(text.startswith(f"{file}:{line}: ") for text in stops), run.stdout
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[1, 2]", b"3", b'{"a": "\xff"}', b"[" * 100_000], ids=lambda c: str(c[:9])
+)
+def test_description_that_is_no_json_object_is_one_finding(content: bytes, tmp_path: Path) -> None:
+    package = as_package(foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged))
+    (package / "systems" / "box.json").write_bytes(content)
+    run = check(package, "--edition=2.1.0", cwd=tmp_path)
+    assert run.status == 1
+    assert f"{package}/systems/box.json:1: system description: not " in run.stdout
+
+
+def test_folder_or_pipe_in_place_of_a_log_is_one_line_and_others_are_judged(tmp_path: Path) -> None:
+    for system in ("a", "b", "c"):
+        foreign_results(tmp_path / "Else" / "results" / system / "dlrm", "2.0.0", unchanged)
+    results = tmp_path / "Else" / "results"
+    (results / "a" / "dlrm" / "result_1.txt").unlink()
+    (results / "a" / "dlrm" / "result_1.txt").mkdir()
+    (results / "b" / "dlrm" / "result_1.txt").unlink()
+    os.mkfifo(results / "b" / "dlrm" / "result_1.txt")
+    run = check(results, "--edition=2.0.0", cwd=tmp_path)
+    assert run.status == 1
+    assert run.stderr.splitlines() == [
+        f"check_submission.py: error: {results}/{system}/dlrm/result_1.txt: not a file" for system in "ab"
+    ]
+    assert f"{results}/c/dlrm: edition 2.0.0: SUCCESS" in run.stdout
+
+
+def test_results_folder_within_a_package_is_judged_with_its_description(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged)
+    package = as_package(folder)
+    assert check(folder, "--edition=2.0.0", cwd=tmp_path).status == 0
+    damage_json(package)
+    for place in (folder, folder.parent, folder.parent.parent):
+        run = check(".", "--edition=2.0.0", cwd=place)
+        assert run.status == 1
+        assert "systems/box.json:3: system description: not JSON" in run.stdout
+
+
+def test_switch_lets_no_run_pass_that_did_not_converge(tmp_path: Path) -> None:
+    aborted_twice = changed("run_stop", None, ())
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", aborted_twice)
+    for number in (1, 2):
+        file = folder / f"result_{number}.txt"
+        file.write_text(file.read_text().replace('"status": "success"', '"status": "aborted"'))
+    run = check(folder, "--edition=2.0.0", "--rcp-bypass", cwd=tmp_path)
+    assert run.status == 1
+    assert "BYPASSED" not in run.stdout
+    assert "convergence: Insufficient convergence" in run.stdout
+
+
+def test_missing_code_is_a_note(tmp_path: Path) -> None:
+    package = as_package(foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged))
+    code = package / "benchmarks" / "dlrm" / "implementations" / "pytorch"
+    code.mkdir(parents=True)
+    note = f"note: {package}: without the code"
+    assert note in check(package, "--edition=2.0.0", cwd=tmp_path).stdout
+    (code / "train.py").write_text("")
+    assert note not in check(package, "--edition=2.0.0", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not one JSON object"),
+        ('{"a": 1}', "a: not a JSON object"),
+        ('{"a": {"Benchmark": "bert"}}', "a: Benchmark is 'bert', not dlrm"),
+        ('{"a": {"Benchmark": "dlrm", "BS": NaN}}', "a: BS is nan"),
+        ('{"a": {"Benchmark": "dlrm", "BS": 1, "Hyperparams": {}}}', "a: Epochs to converge is None"),
+    ],
+)
+def test_wrong_convergence_points_are_one_line(content: str, words: str, tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", unchanged)
+    (tmp_path / "points.json").write_text(content)
+    run = check(folder, "--rcps=points.json", cwd=tmp_path)
+    assert run.status == 2
+    assert f"--rcps=points.json: {words}" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,13 @@ def test_missing_fields_are_listed_at_once_before_anything_runs(tmp_path: Path) 
         (("--submitter=a", "--system=x", "--system-file=no.json"), "--system-file=no.json"),
         (("--submitter=a", "--system=x", "--edition=9"), "--edition"),
         (("--submitter=a",), "--system"),
+        (("--submitter=runs", "--system=x"), "--submitter=runs: in --output that folder is for the runs' logs"),
+        (("--submitter=a", "--system=x", "--set=division=open"), "that field is given by --division"),
+        (("--submitter=a", "--system=x", "--", "--numpy-rand-seed=1"), "--numpy-rand-seed=1 after --"),
+        (("--submitter=a", "--system=x", "--", "--mlperf-edition", "1.0.0"), "is given by --edition"),
+        (("--submitter=a", "--system=x", "--seed=1", "--logs", "a"), "--seed: the runs of --logs have theirs"),
+        (("--submitter=a", "--system=x", "--reference", "--rcp-bypass=b"), "--rcp-bypass: with --reference"),
+        (("--submitter=a", "--system=x", "--seed=4294967292", *SYSTEM), "--seed=4294967292: the last of 5 seeds"),
     ],
     ids=str,
 )
@@ -77,6 +85,32 @@ def test_wrong_call_of_make_submission_is_one_line(flags: tuple[str, ...], words
     assert run.status == 2
     assert words in run.stderr
     assert len(run.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("variable", ["EDITION", "SEED"])
+def test_variable_that_would_be_passed_over_is_refused(variable: str, tmp_path: Path) -> None:
+    run = make("--submitter=a", "--system=x", *SYSTEM, cwd=tmp_path, **{variable: "1.0.0"})
+    assert run.status == 2
+    assert f"{variable}=1.0.0 in the environment: here it is given by --{variable.lower()}" in run.stderr
+
+
+def test_output_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    run = make("--submitter=a", "--system=x", "--output=out", *SYSTEM, cwd=tmp_path)
+    assert run.status == 1
+    assert run.stderr.count("\n") == 1
+    assert "out" in run.stderr
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"seeds": 3}'])
+def test_damaged_plan_of_a_set_is_one_line(content: str, tmp_path: Path) -> None:
+    plan = tmp_path / "submission" / "runs" / "x" / "set.json"
+    plan.parent.mkdir(parents=True)
+    plan.write_text(content)
+    run = make("--submitter=a", "--system=x", *SYSTEM, cwd=tmp_path)
+    assert run.status == 2
+    assert run.stderr.count("\n") == 1
+    assert "submission/runs/x/set.json: damaged" in run.stderr
 
 
 @pytest.fixture
@@ -106,6 +140,77 @@ def test_logs_are_collected_into_a_package_that_passes(edition: str, description
     assert not [file for file in package.rglob("*") if file.name.startswith(".") or " " in file.name]
     assert "FOUND NO ERRORS" in official_package_check(package, edition, tmp_path)
     assert check(package, cwd=tmp_path).status == 0
+
+
+def test_package_written_again_keeps_all_but_its_own_results(description: Path, tmp_path: Path) -> None:
+    logs = sorted(foreign_results(tmp_path / "logs", "2.0.0", unchanged).iterdir())
+    package = tmp_path / "out" / "Ours"
+    kept = [
+        *("README.md", "results/box/bert/result_0.txt", "results/box/package_notes.txt", "systems/notes.txt"),
+        *("results/other/dlrm/result_0.txt", "results/other/package_checker_params", "systems/other.json"),
+        *("benchmarks/bert/implementations/jax/run.py", "benchmarks/dlrm/implementations/jax/run.py"),
+        *("benchmarks/dlrm/README.md", "benchmarks/dlrm/implementations/pytorch/config_other.sh"),
+    ]
+    replaced = [
+        *("results/box/dlrm/result_5.txt", "results/box/package_checker_params"),
+        *("systems/box.json", "benchmarks/dlrm/implementations/pytorch/mlperf/gone.py"),
+    ]
+    for name in (*kept, *replaced):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text("as it was")
+    (package / "link").symlink_to("nowhere")
+    flags = ("--submitter=Ours", "--system=box", "--edition=2.0.0", f"--system-file={description}", "--output=out")
+    run = make(*flags, "--logs", *logs, cwd=tmp_path)
+    assert run.status == 0, run.stdout + run.stderr
+    assert [name for name in kept if (package / name).read_text() != "as it was"] == []
+    assert (package / "link").is_symlink()
+    assert not (package / "results/box/dlrm/result_5.txt").exists()
+    assert not (package / "results/box/package_checker_params").exists()
+    assert not (package / "benchmarks/dlrm/implementations/pytorch/mlperf/gone.py").exists()
+    assert json.loads((package / "systems/box.json").read_text())["system_name"] == "box"
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["Ours"]
+
+
+def test_configuration_is_taken_with_collected_logs(description: Path, tmp_path: Path) -> None:
+    logs = sorted(foreign_results(tmp_path / "logs", "2.0.0", unchanged).iterdir())
+    odd = logs[1]
+    odd.write_text(odd.read_text().replace('"epoch_num": 1.8999', '"epoch_num": "late"'))
+    flags = ("--submitter=Ours", "--system=box", "--edition=2.0.0", f"--system-file={description}", "--output=out")
+    run = make(*flags, "--logs", *logs, cwd=tmp_path, CONFIG="gpu_55296")
+    assert run.status == 1
+    assert "epoch_num is 'late', not a number" in run.stdout
+    written = tmp_path / "out" / "Ours" / "benchmarks" / "dlrm" / "implementations" / "pytorch"
+    assert "BATCH_SIZE=55296" in (written / "config_box.sh").read_text()
+    assert "CONFIG=config_box.sh" in (written / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.replace("eval_accuracy", "eval_other"), "no AUC of 0.8025"),
+        (
+            lambda text: text.replace('"epoch_num": 1.8999', '"epoch_num": NaN'),
+            ":75: epoch_num is nan, not a number",
+        ),
+        (lambda text: text.replace('"value": 55296', '"value": null'), "global_batch_size is None, not a number"),
+        (lambda text: text.replace('"success"', '"aborted"'), "the run ended aborted"),
+        (
+            lambda text: text.replace('"key": "seed", "value": 0', '"key": "seed", "value": 3'),
+            "its seed is that of",
+        ),
+    ],
+    ids=["no AUC", "NaN", "no batch size", "aborted", "seed twice"],
+)
+def test_reference_of_an_odd_run_is_one_line(change: Callable[[str], str], words: str, tmp_path: Path) -> None:
+    for number in range(10):
+        write_log(tmp_path / f"{number}.log", foreign_entries(number, edition="2.0.0"))
+    first = tmp_path / "0.log"
+    first.write_text(change(first.read_text()))
+    logs = sorted(tmp_path.glob("*.log"))
+    run = make("--submitter=Ours", "--system=box", "--reference", "--logs", *logs, cwd=tmp_path)
+    assert run.status == 1
+    assert words in run.stderr
+    assert len(run.stderr.splitlines()) == 1
 
 
 def short_of_target(number: int, entries: list[Entry]) -> list[Entry]:
@@ -229,6 +334,17 @@ def test_interrupted_set_goes_on_and_its_package_passes_for_every_edition(clone:
     other = make(*flags, "--edition=1.0.0", cwd=tmp_path, root=clone, **variables)
     assert other.status == 2
     assert "made with edition '2.1.0', now it is '1.0.0'" in other.stderr
+
+    other = make(*flags, "--seed=6", cwd=tmp_path, root=clone, **variables)
+    assert other.status == 2
+    assert "--seed=6: the runs in out/runs/box have the seeds 5, 6, 7, 8, 9" in other.stderr
+
+    own = (tmp_path / "mine.sh").read_text()
+    (tmp_path / "mine.sh").write_text(own.replace("0.2", "0.3"))
+    other = make(*flags, cwd=tmp_path, root=clone, **variables)
+    assert other.status == 2
+    assert "made with configuration_hash" in other.stderr
+    (tmp_path / "mine.sh").write_text(own)
 
     run = make(*flags, cwd=tmp_path, root=clone, **variables)
     assert run.status == 0, run.stdout + run.stderr

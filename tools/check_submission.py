@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mlperf.compliance.check import Report, check_log, check_result, render
+from mlperf.compliance.points import check_points
 from mlperf.compliance.results import find_results
 from mlperf.compliance.rulesets import EDITIONS, Edition
-from mlperf.errors import UsageError
+from mlperf.errors import RunError, UsageError
 from mlperf.flags import Parser
 from mlperf.program import run_program
 
@@ -42,21 +45,37 @@ def main() -> int:
     if flags.rcps is not None and not flags.rcps.is_file():
         raise UsageError(f"--rcps={flags.rcps}: no such file")
     editions: list[Edition | None] = [EDITIONS[name] for name in (EDITIONS if "all" in asked else asked)]
+    if flags.rcps is not None:
+        check_points(flags.rcps)
     passed = True
-    for report in _reports(flags, editions or [None]):
-        print(render(report), flush=True)
-        passed = passed and report.passed
+    try:
+        for check in _checks(flags, editions or [None]):
+            passed = _say(check) and passed
+    except OSError as error:
+        raise RunError(f"{error.filename or flags.path}: {error.strerror or error}") from None
     return 0 if passed else 1
 
 
-def _reports(flags: argparse.Namespace, editions: list[Edition | None]) -> list[Report]:
+def _checks(flags: argparse.Namespace, editions: list[Edition | None]) -> Iterator[Callable[[], Report]]:
+    """Return what is to be checked, a call each."""
     if flags.path.is_file():
-        return [check_log(flags.path, edition) for edition in editions]
-    return [
-        check_result(result, edition, points=flags.rcps, bypass=flags.rcp_bypass)
-        for result in find_results(flags.path)
-        for edition in editions
-    ]
+        for edition in editions:
+            yield partial(check_log, flags.path, edition)
+        return
+    for result in find_results(flags.path):
+        for edition in editions:
+            yield partial(check_result, result, edition, points=flags.rcps, bypass=flags.rcp_bypass)
+
+
+def _say(check: Callable[[], Report]) -> bool:
+    """Print a report and return whether it passed; one that cannot be read does not end the checks of others."""
+    try:
+        report = check()
+    except RunError as error:
+        print(f"check_submission.py: error: {error}", file=sys.stderr, flush=True)
+        return False
+    print(render(report), flush=True)
+    return report.passed
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ the trainer. The same command goes on with an interrupted set of runs.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -16,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mlperf.compliance.check import check_result, render
 from mlperf.compliance.log import Log, read_log
-from mlperf.compliance.package import NAME, Package, convergence_points, write_package
+from mlperf.compliance.package import NAME, Package, write_package
+from mlperf.compliance.points import convergence_points
 from mlperf.compliance.results import find_results
 from mlperf.compliance.rulesets import DEFAULT_EDITION, EDITIONS, STATUSES
 from mlperf.compliance.run_set import ROOT, RunSettings, make_runs
@@ -27,7 +29,7 @@ from mlperf.compliance.system_description import (
     missing_fields,
     read_description,
 )
-from mlperf.errors import UsageError
+from mlperf.errors import RunError, UsageError
 from mlperf.flags import Parser, integer
 from mlperf.program import run_program
 
@@ -35,6 +37,17 @@ SAMPLE_REASON = (
     "the runs are on the made-up sample of tools/make_sample.py, for which there is no reference convergence; "
     "this package shows the way and is not a result"
 )
+
+
+# What this program gives the trainer itself, or what must differ from run to run.
+_OWN_FLAGS = {
+    **{"--mlperf-submitter": "--submitter", "--mlperf-platform": "--system", "--mlperf-edition": "--edition"},
+    **{"--mlperf-division": "--division", "--mlperf-status": "--status", "--numpy-rand-seed": "--seed"},
+    **{"--mlperf-log-file": "--output", "--mlperf-logging": "nothing, it is always on"},
+}
+_OWN_VARIABLES = {"EDITION": "edition", "SEED": "seed"}
+_RUNS_FOLDERS = ("runs", "reference")  # in --output, beside the package
+_OWN_FIELDS = ("submitter", "division", "status", "system_name")
 
 
 def _name(text: str) -> str:
@@ -69,10 +82,36 @@ def _parser() -> Parser:
 def main() -> int:
     """Run or collect, lay out, check; 0 if the package passes."""
     flags = _parser().parse_args()
+    _refuse_contradictions(flags)
+    try:
+        return _make(flags)
+    except OSError as error:
+        raise RunError(f"{error.filename or flags.output}: {error.strerror or error}") from None
+
+
+def _refuse_contradictions(flags: argparse.Namespace) -> None:
+    """Raise UsageError for what would be passed over in silence otherwise."""
+    if flags.submitter in _RUNS_FOLDERS:
+        raise UsageError(f"--submitter={flags.submitter}: in --output that folder is for the runs' logs")
+    for text in flags.trainer_flags:
+        name = text.partition("=")[0]
+        if name in _OWN_FLAGS:
+            raise UsageError(f"{text} after --: what it says is given by {_OWN_FLAGS[name]}")
+    for variable, flag in _OWN_VARIABLES.items():
+        value = os.environ.get(variable, "")
+        if value and value != str(getattr(flags, flag)):
+            raise UsageError(f"{variable}={value} in the environment: here it is given by --{flag}")
+    if flags.logs is not None and flags.seed is not None:
+        raise UsageError("--seed: the runs of --logs have theirs")
+    if flags.reference and flags.rcp_bypass is not None:
+        raise UsageError("--rcp-bypass: with --reference nothing is compared")
+
+
+def _make(flags: argparse.Namespace) -> int:
     edition = EDITIONS[flags.edition]
     description = None if flags.reference else _description(flags)
     count = edition.runs * 2 if flags.reference else edition.runs
-    configuration = None
+    configuration = _configuration_file()
     if flags.logs is not None:
         paths = _collect(flags.logs, count)
     else:
@@ -116,6 +155,9 @@ def _description(flags: argparse.Namespace) -> Description:
         description |= read_description(flags.system_file)
     for text in flags.set:
         name, equals, value = text.partition("=")
+        if name in _OWN_FIELDS:
+            flag = name.removesuffix("_name")
+            raise UsageError(f"--set={text}: that field is given by --{flag}")
         if name not in FIELDS or not equals:
             raise UsageError(f"--set={text}: allowed is FIELD=VALUE, with FIELD one of {', '.join(FIELDS)}")
         description[name] = value
@@ -137,10 +179,19 @@ def _data_folder() -> Path:
 
 def _uses_gpu(trainer_flags: list[str]) -> bool:
     """Say whether the runs use a GPU, by the flags or by the configuration."""
+    return "--use-gpu" in trainer_flags or "--use-gpu" in _configured()
+
+
+def _configuration_file() -> Path | None:
+    """Return the file that CONFIG names, as run_and_time.sh finds it; None without CONFIG or such a file."""
     name = os.environ.get("CONFIG", "")
     files = (Path(name), ROOT / "mlperf" / "systems" / f"config_{name}.sh")
-    configured = next((file.read_text(encoding="utf-8") for file in files if file.is_file()), "")
-    return "--use-gpu" in trainer_flags or "--use-gpu" in configured
+    return next((file for file in files if file.is_file()), None)
+
+
+def _configured() -> str:
+    file = _configuration_file()
+    return "" if file is None else file.read_text(encoding="utf-8", errors="replace")
 
 
 def _collect(paths: list[Path], count: int) -> tuple[Path, ...]:
@@ -150,7 +201,7 @@ def _collect(paths: list[Path], count: int) -> tuple[Path, ...]:
 
 
 def _runs_folder(flags: argparse.Namespace) -> Path:
-    kind = "reference" if flags.reference else "runs"
+    kind = _RUNS_FOLDERS[flags.reference]
     folder: Path = flags.output / kind / flags.system
     return folder
 
@@ -163,13 +214,20 @@ def _run_settings(flags: argparse.Namespace) -> RunSettings:
         f"--mlperf-status={flags.status}",
     )
     data, configuration = (os.environ.get(name, "") for name in ("DATADIR", "CONFIG"))
-    return RunSettings(flags.edition, data, configuration, (*given, *flags.trainer_flags))
+    digest = hashlib.sha256(_configured().encode()).hexdigest()
+    return RunSettings(flags.edition, data, configuration, digest, (*given, *flags.trainer_flags))
 
 
 def _sample() -> dict[str, object] | None:
     """Return what sample.json says of the data that run_and_time.sh takes, None if it is no sample."""
     file = _data_folder() / "sample.json"
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        sample = dict(json.loads(file.read_text(encoding="utf-8")))
+        return {name: sample[name] for name in ("rows", "seed")}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise RunError(f"{file}: damaged, does not say rows and seed of the sample") from None
 
 
 def _data_text(sample: dict[str, object] | None) -> str:
@@ -186,7 +244,7 @@ def _data_text(sample: dict[str, object] | None) -> str:
 
 
 def _write_reference(flags: argparse.Namespace, logs: list[Log]) -> int:
-    points = convergence_points(logs, flags.submitter, flags.system)
+    points = convergence_points(logs, flags.submitter, flags.system, EDITIONS[flags.edition].auc_target)
     file = _runs_folder(flags) / "rcps_dlrm.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_suffix(".tmp")

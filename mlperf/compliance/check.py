@@ -30,6 +30,7 @@ _TOLD_BY_ANOTHER_ROW = {
     "ystem description file checker failed": "system description",
     "ystem description checker failed": "system description",
 }
+_DESCRIPTION = "system description"
 
 
 class Verdict(Enum):
@@ -81,7 +82,7 @@ def recognize_edition(logs: Sequence[Log]) -> tuple[Edition, str]:
     for log in logs:
         for event in log.all("submission_benchmark"):
             name = event.metadata.get("edition")
-            if name in EDITIONS:
+            if isinstance(name, str) and name in EDITIONS:
                 return EDITIONS[name], "as its run logged"
     tensors = [[event.metadata.get("tensor") for event in log.all("weights_initialization")] for log in logs]
     if any(tensors) and all(len(names) == len(set(map(str, names))) for names in tensors):
@@ -128,7 +129,7 @@ def check_result(
             _check_convergence(result, logs, folder, edition, points=points, closed=closed, bypass=bypass),
         ]
         summary, report.score = _summarize(result, package, edition, names)
-        report.checks.append(summary)
+        report.checks = _located([*report.checks, summary])
     short = sum(check.name == "target reached" and check.verdict is Verdict.FAIL for check in report.checks)
     if short:
         rule = "the rules count it as the slowest" if short == 1 else "the rules allow one"
@@ -163,6 +164,7 @@ def _check_target(log: Log, edition: Edition) -> Check:
         if event.value != official.BENCHMARK:
             text = f"the log is of {event.value!r}, not of {official.BENCHMARK}"
             findings.append(Finding(log.path, event.line, text))
+    findings += [Finding(log.path, line, text) for line, text in log.oddities]
     best, stops = log.best, log.all("run_stop")
     if log.stopped != "success":
         line = next((event.line for event in stops if event.metadata.get("status") != "success"), log.lines)
@@ -206,13 +208,38 @@ def _judged(name: str, subject: str, said: Said, findings: Sequence[Finding], sw
 
 
 def _check_description(result: Result, edition: Edition) -> Check:
-    name, subject = "system description", result.description.name
+    name, subject = _DESCRIPTION, result.description.name
     if not result.in_package:
         return Check(name, "none", Verdict.SKIPPED, "the logs do not stand in a package")
     if not result.description.is_file():
         return Check(name, subject, Verdict.FAIL, "", (Finding(result.description, None, "no such file"),))
     said = official.check_system(result.description, edition)
-    return _judged(name, subject, said, description_findings(result.description, said))
+    findings = description_findings(result.description, said)
+    said.passed = said.passed and not findings
+    return _judged(name, subject, said, findings)
+
+
+def _located(checks: Sequence[Check]) -> list[Check]:
+    """Give what a checker of the whole package stops at the file and line of the first fault it comes to.
+
+    It reads the system description before the logs.
+    """
+    in_order = sorted(checks, key=lambda check: check.name != _DESCRIPTION)
+    found = [finding for check in in_order for finding in check.findings if finding.line is not None]
+    if not found:
+        return list(checks)
+    return [
+        replace(
+            check,
+            findings=tuple(
+                replace(finding, path=found[0].path, line=found[0].line)
+                if finding.line is None and official.STOPS in finding.text
+                else finding
+                for finding in check.findings
+            ),
+        )
+        for check in checks
+    ]
 
 
 def _check_package(
@@ -246,7 +273,10 @@ def _check_convergence(
         return skipped
     said = official.check_convergence(folder, edition, points)
     findings = convergence_findings(result.folder, logs, said)
-    check = _judged(name, subject, said, findings, "--rcp-bypass" if bypass else result.switch("rcp-bypass"))
+    switch = "--rcp-bypass" if bypass else result.switch("rcp-bypass")
+    if not any(text.startswith(official.BYPASSABLE) for _, text in said.errors):
+        switch = None
+    check = _judged(name, subject, said, findings, switch)
     return check if points is None else replace(check, remark=f"{check.remark} points of {points}".strip())
 
 
@@ -291,4 +321,9 @@ def render(report: Report) -> str:
         lines += [f"{warning.place}: {check.name}, not counted: {warning.text}" for warning in check.warnings]
     lines += [f"note: {note}" for note in report.notes]
     lines.append(f"{report.title}: edition {report.edition.name}: {'SUCCESS' if report.passed else 'FAILED'}")
-    return "\n".join(lines)
+    return "\n".join(_printable(line) for line in lines)
+
+
+def _printable(line: str) -> str:
+    """Write what a terminal cannot show, from a log or a file's name, as an escape."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)

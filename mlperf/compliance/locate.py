@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlperf.compliance.log import Log
-from mlperf.compliance.official import Said, record_values
+from mlperf.compliance.log import Log, is_number, shown
+from mlperf.compliance.official import BENCHMARK, STOPS, Said, record_values
 
 _FAILED_TEST = re.compile(r"failed test: (.*?)(?:\ncurrent |\Z)", re.DOTALL)
 _MARKED_LINE = re.compile(r"failed in line (\d+):")
 _NUMBERED_LOG = re.compile(r"result file .*?result_(\d+)\.txt", re.IGNORECASE)
-_JSON_LINE = re.compile(r"line (\d+) column")
-# The summary table of the system description checker is joined from these, which must be strings.
-_JOINED_FIELDS = (
+# The tables of the system description checker and of the summarizer are joined from these.
+_TEXT_FIELDS = (
     *("submitter", "system_name", "host_processor_model_name", "host_processor_core_count"),
     *("accelerator_model_name", "accelerators_per_node", "framework"),
 )
+_NOTES = ("hw_notes", "sw_notes")  # left out where they are empty, of whatever kind
+_COUNTS = ("number_of_nodes", "host_processors_per_node", "accelerators_per_node")
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,19 @@ def _line(log: Log, key: str | None, text: str) -> int:
     """Return the line a message is about; of what is missing, the last line: it should have come before."""
     if (match := _MARKED_LINE.search(text)) and int(match[1]) < len(log.marked):
         return log.marked[int(match[1])]  # the checker counts the lines with an event, from 0
-    if "parsing errors" in text and log.damaged:
-        return log.damaged[0]
+    if ("parsing errors" in text or STOPS in text) and (odd := _odd_line(log)) is not None:
+        return odd
     if "Failed checks for eval_accuracy" in text and log.best is not None:
         return log.best.line
     if "initialized_tensors" in text:
         key = "weights_initialization"
     events = log.all(key) if key is not None else []
     return events[-1].line if events else log.lines
+
+
+def _odd_line(log: Log) -> int | None:
+    """Return the first line a checker can trip over."""
+    return min([*log.damaged, *(line for line, _ in log.oddities)], default=None)
 
 
 def _brief(text: str) -> str:
@@ -99,12 +105,23 @@ def convergence_findings(folder: Path, logs: Sequence[Log], said: Said) -> list[
 
 def _first_to_converge(logs: Sequence[Log]) -> tuple[Log | None, int | None]:
     ends = [(log, log.all("eval_accuracy")[-1]) for log in logs if log.all("eval_accuracy")]
-    log, event = min(ends, key=lambda end: float(end[1].metadata.get("epoch_num", 0)), default=(None, None))
+    ends = [end for end in ends if is_number(end[1].metadata.get("epoch_num"))]
+    log, event = min(ends, key=lambda end: end[1].metadata["epoch_num"], default=(None, None))
     return log, None if event is None else event.line
 
 
 def _odd_log(logs: Sequence[Log], text: str) -> tuple[Log | None, int | None]:
     """Return the log that explains why nothing was compared: one that did not succeed, or the batch size."""
+    if STOPS in text:
+        for log in logs:
+            if (odd := _odd_line(log)) is not None:
+                return log, odd
+            if log.value("submission_benchmark") != BENCHMARK:
+                events = log.all("submission_benchmark")
+                return log, events[0].line if events else log.lines
+            if not is_number(log.value("global_batch_size")):
+                sizes = log.all("global_batch_size")
+                return log, sizes[0].line if sizes else log.lines
     if "convergence" in text:
         for log in logs:
             if log.stopped != "success":
@@ -119,26 +136,45 @@ def _odd_log(logs: Sequence[Log], text: str) -> tuple[Log | None, int | None]:
 
 def description_findings(path: Path, said: Said) -> list[Finding]:
     """Locate the system description checker's reasons in the JSON file."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    lines = text.splitlines() or [""]
+    lines = max(1, len(path.read_text(encoding="utf-8", errors="replace").splitlines()))
+    faults = _description_faults(path)
+    reasons = [reason for _, reason in said.errors if STOPS not in reason or not faults]
+    return [*(Finding(path, lines, reason) for reason in reasons), *faults]
+
+
+def _description_faults(path: Path) -> list[Finding]:
+    """Return what the official checkers and the summarizer trip over in a system description, with its line."""
+    data = path.read_bytes()
+    try:
+        content = json.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return [Finding(path, data.count(b"\n", 0, error.start) + 1, "not UTF-8")]
+    except json.JSONDecodeError as error:
+        return [Finding(path, error.lineno, f"not JSON: {error}")]
+    except (ValueError, RecursionError) as error:
+        return [Finding(path, 1, f"not JSON that can be read: {error}")]
+    if not isinstance(content, dict):
+        return [Finding(path, 1, "not one JSON object")]
+    lines = data.decode("utf-8").splitlines()
     findings = []
-    for _, reason in said.errors:
-        if "JSONDecodeError" in reason and (match := _JSON_LINE.search(reason)):
-            findings.append(Finding(path, int(match[1]), f"not JSON: {reason.partition('Error: ')[2]}"))
-        elif "TypeError" in reason and (wrong := _not_strings(text)):
-            for name in wrong:
-                number = next((i for i, line in enumerate(lines, 1) if f'"{name}"' in line), 1)
-                findings.append(Finding(path, number, f"{name} is not a string, as the official checker needs"))
-        else:
-            findings.append(Finding(path, len(lines), reason))
+    for name, value in content.items():
+        need = _need(name, value)
+        if need is not None:
+            number = next((i for i, line in enumerate(lines, 1) if f'"{name}"' in line), 1)
+            text = f"{name} is {shown(value)}, not {need}, as the official checker needs"
+            findings.append(Finding(path, number, text))
     return findings
 
 
-def _not_strings(text: str) -> list[str]:
-    try:
-        content = json.loads(text)
-    except ValueError:
-        return []
-    if not isinstance(content, dict):
-        return []
-    return [name for name in _JOINED_FIELDS if not isinstance(content.get(name, ""), str)]
+def _need(name: str, value: object) -> str | None:
+    """Return what a field should have been, None if it is that."""
+    if name in (*_TEXT_FIELDS, *(_NOTES if value else ())) and not isinstance(value, str):
+        return "a string"
+    if name == "division" and value not in ("closed", "open"):
+        return "closed or open"
+    if name in _COUNTS:
+        try:
+            int(value)  # type: ignore[call-overload]
+        except (TypeError, ValueError, OverflowError):
+            return "a whole number"
+    return None

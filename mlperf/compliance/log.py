@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,26 +62,53 @@ class Log:
 
     @property
     def best(self) -> Event | None:
-        """The evaluation with the highest AUC."""
-        numbers = [event for event in self.all("eval_accuracy") if is_number(event.value)]
-        return max(numbers, key=lambda event: event.value, default=None)
+        """The evaluation with the highest AUC; what is no AUC does not count."""
+        areas = [event for event in self.all("eval_accuracy") if is_share(event.value)]
+        return max(areas, key=lambda event: event.value, default=None)
+
+    @property
+    def oddities(self) -> list[tuple[int, str]]:
+        """Lines and what is wrong there that the official checker may let pass: it compares without looking."""
+        found = []
+        for event in self.all("eval_accuracy"):
+            if not is_share(event.value):
+                found.append((event.line, f"eval_accuracy is {shown(event.value)}, not a number from 0 to 1"))
+            if "epoch_num" in event.metadata and not is_number(event.metadata["epoch_num"]):
+                found.append((event.line, f"epoch_num is {shown(event.metadata['epoch_num'])}, not a number"))
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            line = self.all("run_stop")[0].line
+            found.append((line, f"the run took {self.minutes:g} minutes from run_start to run_stop"))
+        return found
 
 
 def is_number(value: object) -> bool:
-    """Say whether a value read from JSON is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Say whether a value read from JSON is a finite number; JSON as Python reads it has NaN and Infinity."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def is_share(value: object) -> bool:
+    """Say whether a value read from JSON is a number from 0 to 1, as an AUC is."""
+    return is_number(value) and 0 <= value <= 1  # type: ignore[operator]
+
+
+def shown(value: object) -> str:
+    """Return a value read from JSON as text for a line of a report."""
+    text = repr(value) if not isinstance(value, int) or is_number(value) else "a number out of range"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def read_log(path: Path) -> Log:
     """Read a log; what stands before the token on a line, as launchers print it, is passed over.
 
-    RunError if there is no such file or it cannot be read.
+    RunError if there is no such file, it is a folder or a pipe, or it cannot be read.
     """
     events: list[Event] = []
     damaged: list[int] = []
     marked: list[int] = []
     number = 0
     try:
+        if path.exists() and not path.is_file():
+            raise RunError(f"{path}: not a file")
         with path.open(encoding="latin-1") as lines:  # as the official parser does: every byte is a character
             for number, line in enumerate(lines, start=1):
                 if TOKEN not in line:
@@ -100,5 +129,5 @@ def _parse(number: int, text: str) -> Event | None:
         content = json.loads(text)
         time_ms = float(content["time_ms"])
         return Event(number, str(content["key"]), content["value"], dict(content["metadata"] or {}), time_ms)
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None

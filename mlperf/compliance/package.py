@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlperf.compliance.log import Log
+from mlperf.compliance.log import Log, is_number
 from mlperf.compliance.official import BENCHMARK
 from mlperf.compliance.results import PARAMETERS, reason_file
 from mlperf.compliance.rulesets import Edition
@@ -51,12 +52,15 @@ def write_package(package: Package, logs: Sequence[Log]) -> Path:
         _write_results(package, scratch)
         _write_json(scratch / "systems" / f"{package.system}.json", package.description)
         _write_implementation(package, logs, scratch / "benchmarks" / BENCHMARK / "implementations")
+        replaced = package.folder / f".{package.submitter}.old"
         if target.exists():
-            _keep_other_systems(package.system, target, scratch)
-            shutil.rmtree(target)
+            _keep_the_rest(package, target, scratch)
+            shutil.rmtree(replaced, ignore_errors=True)
+            target.replace(replaced)
         scratch.replace(target)
+        shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
-        raise RunError(f"{target}: cannot be written: {error.strerror} ({error.filename})") from None
+        raise RunError(f"{target}: cannot be written: {error.strerror or error} ({error.filename})") from None
     return target
 
 
@@ -71,18 +75,24 @@ def _write_results(package: Package, scratch: Path) -> None:
         reason_file(system / PARAMETERS).write_text(package.bypass_reason + "\n", encoding="utf-8")
 
 
-def _keep_other_systems(system: str, old: Path, new: Path) -> None:
-    """Take over what an older package holds of other systems."""
-    for folder in sorted((old / "results").glob("*")):
-        if folder.name != system:
-            shutil.copytree(folder, new / "results" / folder.name)
-    for file in sorted((old / "systems").glob("*.json")):
-        if file.stem != system:
-            shutil.copyfile(file, new / "systems" / file.name)
-    implementations = Path("benchmarks") / BENCHMARK / "implementations" / IMPLEMENTATION
-    for file in sorted((old / implementations).glob("config_*.sh")):
-        if not (new / implementations / file.name).exists():
-            shutil.copyfile(file, new / implementations / file.name)
+def _keep_the_rest(package: Package, old: Path, new: Path) -> None:
+    """Take over from an older package all but what is written anew: this system's results and the code."""
+    switches = Path("results") / package.system / PARAMETERS
+    implementation = Path("benchmarks") / BENCHMARK / "implementations" / IMPLEMENTATION
+    renewed = {Path("results") / package.system / BENCHMARK, switches, reason_file(switches), implementation}
+
+    def leave_out(folder: str, names: list[str]) -> list[str]:
+        here = Path(folder).relative_to(old)
+        return [name for name in names if here / name in renewed or _is_file(new / here / name)]
+
+    shutil.copytree(old, new, symlinks=True, ignore=leave_out, dirs_exist_ok=True)
+    for file in sorted((old / implementation).glob("config_*.sh")):
+        if not (new / implementation / file.name).exists():
+            shutil.copyfile(file, new / implementation / file.name)
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_symlink() or path.is_file()
 
 
 def _write_json(file: Path, content: Description) -> None:
@@ -113,7 +123,7 @@ def _write_implementation(package: Package, logs: Sequence[Log], folder: Path) -
 def _readme(package: Package, logs: Sequence[Log]) -> str:
     """Return the exact steps to these results."""
     configured = f" CONFIG=config_{package.system}.sh" if package.configuration is not None else ""
-    flags = "".join(f" {flag}" for flag in package.trainer_flags)
+    flags = "".join(f" {shlex.quote(flag)}" for flag in package.trainer_flags)
     command = f"EDITION={package.edition.name}{configured} DATADIR=$DATA SEED=$SEED ./run_and_time.sh{flags}"
     rows = [f"| result_{number}.txt | {log.value('seed')} | {_ending(log)} |" for number, log in enumerate(logs)]
     bypass = package.bypass_reason
@@ -138,34 +148,7 @@ def _readme(package: Package, logs: Sequence[Log]) -> str:
 
 def _ending(log: Log) -> str:
     best = log.best
-    auc = "no AUC" if best is None else f"AUC {best.value:.5f} at epoch {best.metadata.get('epoch_num', 0):.3f}"
-    return f"{log.stopped}, {auc}"
-
-
-def convergence_points(logs: Sequence[Log], submitter: str, platform: str) -> dict[str, object]:
-    """Return reference convergence points in the official checker's format, from twice a result's runs.
-
-    RunError if a run did not converge, or their batch sizes differ.
-    """
-    epochs = []
-    names = (
-        *("opt_base_learning_rate", "opt_learning_rate_warmup_steps", "lr_decay_start_steps"),
-        *("sgd_opt_base_learning_rate", "sgd_opt_learning_rate_decay_steps"),
-    )
-    for log in logs:
-        if log.stopped != "success":
-            raise RunError(f"{log.path}: the run ended {log.stopped}; every run of a reference must converge")
-        if log.value("global_batch_size") != logs[0].value("global_batch_size"):
-            raise RunError(f"{log.path}: global_batch_size is not that of {logs[0].path}")
-        epochs.append(round(log.all("eval_accuracy")[-1].metadata["epoch_num"], 3))
-    size = logs[0].value("global_batch_size")
-    point = {
-        "Benchmark": BENCHMARK,
-        "Creator": submitter,
-        "When": logs[0].path.stem,
-        "Platform": platform,
-        "BS": size,
-        "Hyperparams": {name: logs[0].value(name) for name in names},
-        "Epochs to converge": epochs,
-    }
-    return {f"{BENCHMARK}_ref_{size}": point}
+    if best is None:
+        return f"{log.stopped}, no AUC"
+    epoch = best.metadata.get("epoch_num")
+    return f"{log.stopped}, AUC {best.value:.5f} at epoch {f'{epoch:.3f}' if is_number(epoch) else 'unknown'}"

@@ -57,7 +57,7 @@ class Result:
             try:
                 content = json.loads(self.description.read_text(encoding="utf-8"))
                 return str(content["division"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 pass  # the checker of descriptions will say so
         return next((str(value) for log in logs if (value := log.value("submission_division"))), "closed")
 
@@ -76,12 +76,19 @@ def find_results(path: Path) -> list[Result]:
         found = [result for package in packages for result in _in_package(package)]
     else:
         nearby = (path, path / BENCHMARK, *(folder / BENCHMARK for folder in _folders(path)))
-        found = [_alone(folder) for folder in nearby if _logs(folder)]
+        found = [result for folder in nearby if _logs(folder) for result in _at(folder)]
     if not found:
         raise RunError(
             f"{path}: holds neither result_0.txt, ... nor results/<system>/{BENCHMARK}/result_0.txt, ..."
         )
     return found
+
+
+def _package_around(path: Path) -> Path | None:
+    """Return the package of which a folder is results/<system>/dlrm, None if it is of none."""
+    results = path.parent.parent
+    inside = path.name == BENCHMARK and results.name == "results" and (results.parent / "systems").is_dir()
+    return results.parent if inside else None
 
 
 def _folders(path: Path) -> list[Path]:
@@ -97,7 +104,7 @@ def _in_package(package: Path) -> Iterator[Result]:
     for system in _folders(package / "results"):
         others = [folder.name for folder in _folders(system) if folder.name != BENCHMARK]
         notes = [f"{system.name}: left out are {', '.join(others)}"] if others else []
-        if not (package / "benchmarks" / BENCHMARK / "implementations").is_dir():
+        if not any(file.is_file() for file in (package / "benchmarks" / BENCHMARK / "implementations").rglob("*")):
             notes.append(f"{package}: without the code, benchmarks/{BENCHMARK}/implementations")
         folder = system / BENCHMARK
         if folder.is_dir():
@@ -105,8 +112,13 @@ def _in_package(package: Path) -> Iterator[Result]:
             yield Result(folder, logs, system.name, package, True, tuple(notes))
 
 
-def _alone(folder: Path) -> Result:
-    return Result(folder, _logs(folder), "unnamed", folder, False)
+def _at(folder: Path) -> list[Result]:
+    """Return the result whose logs stand in a folder: that of the package around it, or one without a package."""
+    there = folder.resolve()
+    around = _package_around(there)
+    if around is not None:
+        return [result for result in _in_package(around) if result.folder == there]
+    return [Result(folder, _logs(folder), "unnamed", folder, False)]
 
 
 def lay_out(result: Result, logs: Sequence[Log], scratch: Path) -> tuple[Path, Path]:

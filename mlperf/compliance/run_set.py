@@ -17,6 +17,7 @@ from mlperf.errors import RunError, UsageError
 from mlperf.training.events import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
+_SEEDS = 2**32
 _CONFIGURATION = re.compile(r"^seed \d+, configuration (.*), page cache dropped: ")
 # A run that came to its end counts, with or without the target; one that was stopped or failed is done again.
 _FINISHED = {Outcome.SUCCESS.value, Outcome.TARGET_MISSED.value}
@@ -24,11 +25,15 @@ _FINISHED = {Outcome.SUCCESS.value, Outcome.TARGET_MISSED.value}
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What every run of a set has in common; data and configuration as run_and_time.sh takes them, "" for none."""
+    """What every run of a set has in common; data and configuration as run_and_time.sh takes them, "" for none.
+
+    configuration_hash: of the file that the configuration names; its name alone says little.
+    """
 
     edition: str
     data: str
     configuration: str
+    configuration_hash: str
     trainer_flags: tuple[str, ...]
 
 
@@ -68,23 +73,41 @@ def _plan(folder: Path, settings: RunSettings, count: int, first_seed: int | Non
     """Return the seeds, kept with the settings in set.json. UsageError if that one is of other settings."""
     file = folder / "set.json"
     wanted: dict[str, Any] = json.loads(json.dumps({**asdict(settings), "runs": count, "code": _fingerprint()}))
+    if first_seed is not None and first_seed + count > _SEEDS:
+        raise UsageError(f"--seed={first_seed}: the last of {count} seeds is over {_SEEDS - 1}")
     if file.is_file():
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        seeds = kept.pop("seeds")
+        kept, seeds = _kept_plan(file, count)
         for name, value in wanted.items():
             if kept.get(name) != value:
                 raise UsageError(
                     f"{file}: its runs were made with {name} {kept.get(name)!r}, now it is {value!r}; "
                     f"remove {folder} or name another --output"
                 )
-        return [int(seed) for seed in seeds]
+        if first_seed not in (None, seeds[0]):
+            raise UsageError(
+                f"--seed={first_seed}: the runs in {folder} have the seeds {', '.join(map(str, seeds))}; "
+                "remove it or name another --output"
+            )
+        return seeds
     draw = random.SystemRandom()
-    seeds = [first_seed + n for n in range(count)] if first_seed is not None else draw.sample(range(2**32), count)
+    seeds = [first_seed + n for n in range(count)] if first_seed is not None else draw.sample(range(_SEEDS), count)
     folder.mkdir(parents=True, exist_ok=True)
     scratch = file.with_suffix(".tmp")
     scratch.write_text(json.dumps({**wanted, "seeds": seeds}, indent=1) + "\n", encoding="utf-8")
     scratch.replace(file)
     return seeds
+
+
+def _kept_plan(file: Path, count: int) -> tuple[dict[str, Any], list[int]]:
+    """Return the settings and the seeds of a set that was begun. UsageError if they cannot be read."""
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        seeds = [int(seed) for seed in kept.pop("seeds")]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise UsageError(f"{file}: damaged; remove {file.parent} or name another --output") from None
+    if kept.get("runs") == count != len(seeds):
+        raise UsageError(f"{file}: {len(seeds)} seeds, {count} are needed; remove {file.parent}")
+    return kept, seeds
 
 
 def _fingerprint() -> str:
@@ -137,6 +160,9 @@ def _run(place: Path, settings: RunSettings, seed: int) -> None:
 
 
 def _configuration(place: Path) -> Path:
-    lines = (place / "run_and_time.txt").read_text(encoding="utf-8").splitlines()
+    file = place / "run_and_time.txt"
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     names = [match[1] for line in lines if (match := _CONFIGURATION.match(line))]
+    if not names:
+        raise RunError(f"{file}: does not say the configuration of the runs; remove {place} to do that run again")
     return ROOT / names[-1]

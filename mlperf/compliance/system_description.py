@@ -45,7 +45,11 @@ def empty_description(system: str, division: str) -> Description:
 
 def missing_fields(description: Mapping[str, object]) -> list[str]:
     """Return the fields that are missing or empty; notes may be empty."""
-    return [name for name in FIELDS if not description.get(name) and name not in _MAY_BE_EMPTY]
+    return [
+        name
+        for name in FIELDS
+        if name not in _MAY_BE_EMPTY and str(description.get(name) or "").strip() in ("", "{}")
+    ]
 
 
 def read_description(path: Path) -> Description:
@@ -54,7 +58,7 @@ def read_description(path: Path) -> Description:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"--system-file={path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--system-file={path}: not JSON: {error}") from None
     if not isinstance(content, dict):
         raise UsageError(f"--system-file={path}: not one JSON object")
