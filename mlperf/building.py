@@ -84,8 +84,13 @@ def make_step(settings: Settings, model: DLRM_Net, optimizer: Optimizer) -> Trai
     """Return the fastest way to train that serves the flags."""
     loss = Loss(settings.model.loss, settings.model.loss_weights)
     training = settings.training
-    if _fast_on_cpu(settings, model) and training.optimizer == "sgd" and training.accumulate == 1:
-        return CpuStep(model, loss, optimizer, settings.precision)
+    if training.optimizer == "sgd" and training.accumulate == 1:
+        if _fast_on_cpu(settings, model):
+            return CpuStep(model, loss, optimizer, settings.precision)
+        if _fast_on_gpu(settings, model):
+            from mlperf.training.gpu_step import GpuStep
+
+            return GpuStep(model, loss, optimizer, settings.precision, settings.data.max_ind_range)
     return GeneralStep(model, loss, optimizer, settings.precision)
 
 
@@ -93,12 +98,27 @@ def make_scorer(settings: Settings, model: DLRM_Net) -> Scorer:
     """Return the fastest way to evaluate that serves the flags."""
     if _fast_on_cpu(settings, model):
         return CpuScorer(model, settings.precision)
+    if _fast_on_gpu(settings, model):
+        from mlperf.training.gpu_step import GpuScorer
+
+        return GpuScorer(model, settings.precision, settings.data.max_ind_range)
     return GeneralScorer(model, settings.precision)
 
 
 def _fast_on_cpu(settings: Settings, model: DLRM_Net) -> bool:
     """Data sets have one id per table and sample, as the fast ways ask for."""
     return not settings.use_gpu and settings.data.generation == "dataset" and cpu_step.serves(model)
+
+
+def _fast_on_gpu(settings: Settings, model: DLRM_Net) -> bool:
+    if not settings.use_gpu or settings.data.generation != "dataset":
+        return False
+    try:
+        from mlperf.training import gpu_step
+    except ImportError as error:
+        note(f"{error}: without Triton, a part of PyTorch's CUDA build, training takes the general, slower way")
+        return False
+    return gpu_step.serves(model)
 
 
 def warm_up(step: TrainingStep, batch_size: int) -> None:

@@ -1,0 +1,48 @@
+"""Rows of batches on their way to the device: one copy each, beside the computation of the step before."""
+
+from __future__ import annotations
+
+import torch
+
+# Batches the host may be ahead of the device.
+_LEAD = 3
+
+
+class Upload:
+    """Copies the rows of one batch after the other. On a CPU there is nothing to do.
+
+    `copy` starts a copy and returns the rows on the device; what was launched on them before `done` may use them.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        if self._on_gpu:
+            self._stream = torch.cuda.Stream(device)
+            self._slots: list[torch.Tensor | None] = [None] * _LEAD
+            self._copied = [torch.cuda.Event() for _ in range(_LEAD)]
+            self._used = [torch.cuda.Event() for _ in range(_LEAD)]
+            self._turn = 0
+            self._device = device
+
+    def copy(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return `rows` int32 [B, 40], from pinned memory, on the device. Waits for the batch three before."""
+        if not self._on_gpu:
+            return rows
+        turn = self._turn
+        self._used[turn].synchronize()  # returns at once where nothing was recorded
+        slot = self._slots[turn]
+        if slot is None or slot.shape != rows.shape:
+            slot = self._slots[turn] = torch.empty_like(rows, device=self._device, pin_memory=False)
+            # The memory may have been freed by work that the other stream does not know.
+            self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            slot.copy_(rows, non_blocking=True)
+            self._copied[turn].record()
+        torch.cuda.current_stream().wait_event(self._copied[turn])
+        return slot
+
+    def done(self) -> None:
+        """Say that all work on the last copied rows is launched."""
+        if self._on_gpu:
+            self._used[self._turn].record()
+            self._turn = (self._turn + 1) % _LEAD

@@ -1,0 +1,41 @@
+"""Models of random shapes and batches for them: what the fast training steps are compared on."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from mlperf.data.batch import Batch
+from mlperf.model.dlrm import Architecture, DLRM_Net
+from mlperf.model.initialization import initialize
+
+CPU = torch.device("cpu")
+
+
+def make_model(architecture: Architecture) -> DLRM_Net:
+    model = DLRM_Net(architecture, CPU)
+    initialize(model, np.random.RandomState(1), mlp_init="normal", embedding_init="numpy", seed=0)
+    return model
+
+
+def make_batch(size: int, rows_per_table: tuple[int, ...], stream: np.random.Generator) -> Batch:
+    ids = np.stack([stream.integers(0, rows, size) for rows in rows_per_table])
+    return Batch(
+        torch.from_numpy(stream.random((size, 13), np.float32) * 5),
+        torch.from_numpy(ids),
+        None,
+        torch.from_numpy((stream.random((size, 1)) < 0.3).astype(np.float32)),
+    )
+
+
+def random_architecture(stream: np.random.Generator, **chosen: object) -> Architecture:
+    dimension = int(stream.choice([1, 4, 16, 20, 33, 64, 128]))
+    widths = stream.integers(1, 90, 4).tolist()
+    return Architecture(
+        rows_per_table=tuple(stream.choice([1, 3, 50, 5000], stream.integers(1, 28)).tolist()),
+        dimension=dimension,
+        mlp_bot=(13, *widths[: stream.integers(0, 3)], dimension),
+        mlp_top=(*widths[: stream.integers(0, 4)], 1),
+        interaction_itself=bool(stream.integers(2)),
+        **chosen,  # type: ignore[arg-type]
+    )
