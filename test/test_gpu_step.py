@@ -277,7 +277,8 @@ def compile_for_all(kernel, grid, *arguments, warps=4, **constants):
             signature[parameter.name] = TYPES[value.dtype]
         else:
             signature[parameter.name] = "i32" if isinstance(value, int) else "fp32"
-        if isinstance(value, torch.Tensor) or isinstance(value, int) and value % 16 == 0:
+        sixteen = isinstance(value, int) and value % 16 == 0 and not parameter.do_not_specialize
+        if isinstance(value, torch.Tensor) or sixteen:
             hints[number,] = [["tt.divisibility", 16]]
     chosen = {name: constants.get(name) for name in ("DOT", "PRECISION", "CLEAR")}
     key = (kernel.fn.__name__, str(signature), str(chosen))  # not for every size
@@ -297,9 +298,7 @@ architecture = Architecture((100,) * 26, 128, (13, 512, 128), (1024, 256, 1))
 for precision in ("fp32", "tf32", "bf16"):
     model = DLRM_Net(architecture, torch.device("cpu"))
     step = gpu_step.GpuStep(model, Loss("bce"), Optimizer("sgd", model), precision, 40000000)
-    rows = torch.zeros(128, 40, dtype=torch.int32)
-    step._step(rows)
-    step.score(gpu_step.RawBatch(rows, 0, None))
+    step.warm_up(128)
 print(*sorted({name for name, _, _ in compiled}))
 """
 

@@ -2,6 +2,8 @@
 
 B samples, T tables, F = T + 1 features, D embedding dimension, L = B * T ids of a batch, R rows of all tables,
 N width of a layer. Activations are float32 or bfloat16; tables, weights, updates and the loss are float32.
+
+What depends on the size of a batch is not specialized: a run's last, smaller batch must not wait for the compiler.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _LEAST_LOG = tl.constexpr(-100.0)
 _LEAST_VARIANCE = tl.constexpr(1e-12)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["samples"])
 def decode(
     rows,  # int32 [B, 40]
     limits,  # int32 [T], rows of each table
@@ -167,7 +169,7 @@ def interact_backward(
     tl.store(target, gradients.to(d_rows.dtype.element_ty), mask=is_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def update_rows(
     block,  # float32 [R, D], to update
     keys,  # int32 [L], rows of the block, sorted
@@ -211,7 +213,7 @@ def update_rows(
     tl.atomic_add(target, change, mask=(is_first & is_shared)[:, None] & in_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["samples"])
 def relu_backward(
     gradient,  # [B, N], of a ReLU's output; set to 0 where that is
     output,  # [B, N]
@@ -247,7 +249,7 @@ def _logits(hidden, weight, bias, sample, inside, N: tl.constexpr, STRIDE: tl.co
     return values, weights, tl.sum(values * weights[None, :], axis=1) + tl.load(bias)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["samples"])
 def score(
     hidden,  # [B, STRIDE], the last layer's N inputs
     weight,  # float32 [N]
@@ -270,7 +272,7 @@ def score(
     tl.store(probabilities + sample, probability, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["samples"])
 def last_layer(
     hidden,  # [B, STRIDE], the last layer's N inputs
     weight,  # float32 [N]

@@ -176,18 +176,21 @@ class GpuScorer:
     def score(self, batch: RawBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the probabilities of a click and the labels, float32 [B] each, on the device."""
         self._note(batch)
-        rows = self.upload.copy(batch.rows)
+        scores = self._score(self.upload.copy(batch.rows))
+        self.upload.done()
+        return scores
+
+    def _score(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         done = self.forward(rows)
-        hidden = done.values[-1]
-        probability = torch.empty(batch.size, device=self.device)
+        hidden, samples = done.values[-1], len(rows)
+        probability = torch.empty(samples, device=self.device)
         sizes = self.last_sizes(hidden)
         launch(
             gpu.score,
-            (-(-batch.size // sizes["BLOCK"]),),
-            *(hidden, self.last_weight, self.last_bias, probability, batch.size, self.threshold),
+            (-(-samples // sizes["BLOCK"]),),
+            *(hidden, self.last_weight, self.last_bias, probability, samples, self.threshold),
             **sizes,
         )
-        self.upload.done()
         return probability, done.labels
 
     def check(self) -> None:
@@ -257,8 +260,9 @@ class GpuStep(GpuScorer):
         self._graph_rows = torch.empty(0, COLUMNS, dtype=torch.int32)
 
     def warm_up(self, batch_size: int) -> None:
-        """Take steps of rate 0, which leave the weights, and on a GPU capture one."""
+        """Predict, take steps of rate 0, which leave the weights, and on a GPU capture one."""
         rows = torch.zeros(batch_size, COLUMNS, dtype=torch.int32, device=self.device)
+        self._score(rows)
         self.rate.zero_()
         for _ in range(2):
             self._step(rows)
