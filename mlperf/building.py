@@ -8,6 +8,7 @@ import torch
 from mlperf.errors import RunError
 from mlperf.evaluation.metrics import binary_metrics
 from mlperf.evaluation.scorer import GeneralScorer, Scorer
+from mlperf.kernels import products
 from mlperf.memory import require_memory
 from mlperf.model.dlrm import Architecture, DLRM_Net
 from mlperf.model.embedding.compression import Compression, MixedDimension, QuotientRemainder
@@ -91,6 +92,8 @@ def make_step(settings: Settings, model: DLRM_Net, optimizer: Optimizer) -> Trai
             from mlperf.training.gpu_step import GpuStep
 
             return GpuStep(model, loss, optimizer, settings.precision, settings.data.max_ind_range)
+    if training.optimizer != "sgd" and not settings.use_gpu:
+        products.sum_as_published()
     return GeneralStep(model, loss, optimizer, settings.precision)
 
 
