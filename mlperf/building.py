@@ -117,9 +117,17 @@ def _fast_on_gpu(settings: Settings, model: DLRM_Net) -> bool:
     if not settings.use_gpu or settings.data.generation != "dataset":
         return False
     try:
+        from mlperf.kernels import gpu
         from mlperf.training import gpu_step
     except ImportError as error:
-        note(f"{error}: without Triton, a part of PyTorch's CUDA build, training takes the general, slower way")
+        obstacle: str | None = str(error)
+    else:
+        obstacle = gpu.obstacle()
+    if obstacle is not None:
+        note(
+            f"the general, slower way is taken on the GPU; the fast one needs Triton, a part of PyTorch's CUDA "
+            f"build, and a C compiler: {obstacle}"
+        )
         return False
     return gpu_step.serves(model)
 

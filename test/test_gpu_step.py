@@ -237,16 +237,31 @@ def test_what_the_step_cannot_do_is_left_to_the_general_one(change: dict[str, ob
     assert not gpu_step.serves(DLRM_Net(Architecture(**{**sizes, **change}), CPU))  # type: ignore[arg-type]
 
 
+def scorer_and_note(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    scorer = make_scorer(settings_of(*DATA_SET), DLRM_Net(Architecture((2, 3), 2, (13, 4, 2), (4, 1)), CPU))
+    return type(scorer).__name__, capsys.readouterr().err
+
+
 def test_without_triton_the_general_way_is_taken_and_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("mlperf.training.gpu_step", "mlperf.kernels.gpu", "triton"):
-        monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delattr("mlperf.training.gpu_step")
-    monkeypatch.delattr("mlperf.kernels.gpu")
-    scorer = make_scorer(settings_of(*DATA_SET), DLRM_Net(Architecture((2, 3), 2, (13, 4, 2), (4, 1)), CPU))
-    assert type(scorer).__name__ == "GeneralScorer"
-    assert "without Triton" in capsys.readouterr().err
+    for package, name in (("mlperf.training", "gpu_step"), ("mlperf.kernels", "gpu")):
+        monkeypatch.setitem(sys.modules, f"{package}.{name}", None)
+        monkeypatch.delattr(f"{package}.{name}")
+    scorer, note = scorer_and_note(capsys)
+    assert scorer == "GeneralScorer"
+    assert note.startswith("the general, slower way is taken on the GPU; the fast one needs Triton")
+    assert note.count("\n") == 1
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="Triton finds the GPU")
+def test_where_triton_cannot_launch_the_general_way_is_taken_and_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET")
+    scorer, note = scorer_and_note(capsys)
+    assert scorer == "GeneralScorer"
+    assert "and a C compiler: 0 active drivers" in note
 
 
 COMPILE = """

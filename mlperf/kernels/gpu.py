@@ -9,6 +9,7 @@ What depends on the size of a batch is not specialized: a run's last, smaller ba
 from __future__ import annotations
 
 import os
+import subprocess
 from typing import Any
 
 import torch
@@ -362,10 +363,24 @@ def update_weights(
         tl.store(d_weight + padded, tl.zeros_like(gradient).to(d_weight.dtype.element_ty), mask=inside)
 
 
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def obstacle() -> str | None:
+    """Return why kernels cannot be launched here, None if they can: Triton compiles their launcher, in C."""
+    if _interpreted():
+        return None
+    try:
+        triton.runtime.driver.active.get_current_target()
+    except (RuntimeError, OSError, ImportError, subprocess.SubprocessError) as error:
+        return str(error).partition("\n")[0]
+    return None
+
+
 def dot_type(dtype: torch.dtype) -> Any:
     """Return Triton's type for products of `dtype`; its interpreter cannot multiply bfloat16 and takes float32."""
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    return tl.bfloat16 if dtype == torch.bfloat16 and not interpreted else tl.float32
+    return tl.bfloat16 if dtype == torch.bfloat16 and not _interpreted() else tl.float32
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4, **constants: Any) -> None:
