@@ -13,7 +13,7 @@ from mlperf.compliance.official import BENCHMARK, STOPS, Said, record_values
 
 _FAILED_TEST = re.compile(r"failed test: (.*?)(?:\ncurrent |\Z)", re.DOTALL)
 _MARKED_LINE = re.compile(r"failed in line (\d+):")
-_NUMBERED_LOG = re.compile(r"result file .*?result_(\d+)\.txt", re.IGNORECASE)
+_NUMBERED_LOG = re.compile(r"(?:result file|seeds from) .*?result_(\d+)\.txt", re.IGNORECASE)
 # The tables of the system description checker and of the summarizer are joined from these.
 _TEXT_FIELDS = (
     *("submitter", "system_name", "host_processor_model_name", "host_processor_core_count"),
@@ -75,16 +75,22 @@ def seed_findings(folder: Path, logs: Sequence[Log], said: Said) -> list[Finding
     """Locate the seed checker's messages; it was given copies named result_K.txt, K being the log's place."""
     findings = []
     for line in "\n".join(text for _, text in said.errors).splitlines():
-        numbers = [int(number) for number in _NUMBERED_LOG.findall(line)]
-        if not numbers or max(numbers) >= len(logs):
-            findings.append(Finding(folder, None, line))
-            continue
-        log = logs[numbers[0]]
-        seeds = log.all("seed")
-        text = _NUMBERED_LOG.sub(lambda match: str(logs[int(match[1])].path), line)
-        text = text.rpartition("errors: ")[2].removeprefix(f"{log.path} ")
-        findings.append(Finding(log.path, seeds[0].line if seeds else log.lines, text))
-    return findings
+        match = _NUMBERED_LOG.search(line)
+        if match is None:
+            continue  # the damaged lines of a log, which the compliance checker's row names
+        log, words = logs[int(match[1])], line[match.end() :]
+        if words.startswith(":"):
+            words = f"the seed cannot be read{words}".removesuffix(":")
+        words = _NUMBERED_LOG.sub(lambda other: str(logs[int(other[1])].path), words).strip()
+        findings.append(Finding(log.path, _seed_line(log, words), words))
+    return findings or [Finding(folder, None, " ".join(text.split())) for _, text in said.errors]
+
+
+def _seed_line(log: Log, words: str) -> int:
+    if "cannot be read" in words and log.damaged:
+        return log.damaged[0]
+    seeds = log.all("seed")
+    return seeds[0].line if seeds else log.lines
 
 
 def convergence_findings(folder: Path, logs: Sequence[Log], said: Said) -> list[Finding]:

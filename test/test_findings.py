@@ -1,0 +1,45 @@
+"""What the check finds is said with the file and the line where it is wrong, in words of the fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from foreign_logs import Change, changed, foreign_results, unchanged
+
+from mlperf.compliance.check import check_result, render
+from mlperf.compliance.results import find_results
+from mlperf.compliance.rulesets import EDITIONS
+
+
+def judge(path: Path, edition: str = "2.0.0") -> str:
+    """Return the report of the one result at `path`."""
+    (result,) = find_results(path)
+    return render(check_result(result, EDITIONS[edition]))
+
+
+def found(report: str) -> list[str]:
+    """Return the lines of a report that say what was found: all below the table but notes and the verdict."""
+    return [line for line in report.splitlines() if ": " in line and not line.startswith("note: ")][1:-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (changed("seed", "abc", (1,)), "17: seeds: the seed cannot be read: invalid literal"),
+        (changed("seed", [1], (1,)), "17: seeds: the seed cannot be read: int() argument must be"),
+    ],
+    ids=["word", "list"],
+)
+def test_seed_that_is_no_number_is_found_at_its_line(change: Change, words: str, tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", change)
+    (line,) = found(judge(folder))
+    assert line.startswith(f"{folder}/result_1.txt:{words}")
+
+
+def test_damaged_line_is_why_a_seed_cannot_be_read(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", unchanged)
+    file = folder / "result_2.txt"
+    file.write_text(file.read_text().replace('"key": "run_start"', '"key": "run_start'))
+    lines = [line for line in found(judge(folder)) if ": seeds: " in line]
+    assert lines == [f"{file}:21: seeds: the seed cannot be read: Found parsing errors"]
