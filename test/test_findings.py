@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from foreign_logs import Change, changed, foreign_results, unchanged
+from foreign_logs import Change, changed, foreign_results, unchanged, with_metadata
 
 from mlperf.compliance.check import check_result, render
 from mlperf.compliance.results import find_results
@@ -43,3 +43,21 @@ def test_damaged_line_is_why_a_seed_cannot_be_read(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace('"key": "run_start"', '"key": "run_start'))
     lines = [line for line in found(judge(folder)) if ": seeds: " in line]
     assert lines == [f"{file}:21: seeds: the seed cannot be read: Found parsing errors"]
+
+
+def test_lines_are_counted_as_editors_do_where_a_progress_bar_returns(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", changed("eval_samples", "", (1,)))
+    file = folder / "result_1.txt"
+    file.write_bytes(file.read_bytes().replace(b":::MLLOG", b" 50%\r 60%\r:::MLLOG"))
+    (line,) = found(judge(folder))
+    assert line.startswith(f"{file}:8: compliance: CHECK for 'eval_samples' failed")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(True, "is True, not a number"), (10**600, "is a number out of range, not a number")]
+)
+def test_odd_value_is_named_and_a_huge_one_not_written_out(value: object, words: str, tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", with_metadata("eval_accuracy", {"epoch_num": value}, (1,)))
+    report = judge(folder)
+    assert f"{folder}/result_1.txt:24: target reached: epoch_num {words}" in report
+    assert max(map(len, report.splitlines())) < 500

@@ -17,7 +17,7 @@ from mlperf.compliance.locate import (
     description_findings,
     seed_findings,
 )
-from mlperf.compliance.log import Log, read_log
+from mlperf.compliance.log import Log, read_log, shown
 from mlperf.compliance.official import Said
 from mlperf.compliance.results import Result, lay_out
 from mlperf.compliance.rulesets import DEFAULT_EDITION, EDITIONS, Edition
@@ -175,7 +175,7 @@ def _check_target(log: Log, edition: Edition) -> Check:
         text = f"target not reached: the best AUC is {reached}, the target {edition.auc_target}"
         findings.append(Finding(log.path, line, text))
     time = "" if log.minutes is None else f", {log.minutes:.2f} minutes"
-    remark = "" if best is None else f"AUC {best.value:.5f} at epoch {best.metadata.get('epoch_num')}{time}"
+    remark = "" if best is None else f"AUC {best.value:.5f} at epoch {shown(best.metadata.get('epoch_num'))}{time}"
     verdict = Verdict.FAIL if findings else Verdict.PASS
     return Check("target reached", log.path.name, verdict, remark, tuple(findings))
 
