@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from foreign_logs import Change, changed, foreign_results, unchanged, with_metadata
+from foreign_logs import Change, changed, foreign_results, unchanged, with_metadata, without
 
 from mlperf.compliance.check import check_result, render
 from mlperf.compliance.results import find_results
@@ -57,7 +57,48 @@ def test_lines_are_counted_as_editors_do_where_a_progress_bar_returns(tmp_path: 
     ("value", "words"), [(True, "is True, not a number"), (10**600, "is a number out of range, not a number")]
 )
 def test_odd_value_is_named_and_a_huge_one_not_written_out(value: object, words: str, tmp_path: Path) -> None:
-    folder = foreign_results(tmp_path / "dlrm", "2.0.0", with_metadata("eval_accuracy", {"epoch_num": value}, (1,)))
+    change = with_metadata("eval_accuracy", {"epoch_num": value}, (1,))
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", change)
     report = judge(folder)
     assert f"{folder}/result_1.txt:24: target reached: epoch_num {words}" in report
     assert max(map(len, report.splitlines())) < 500
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "words"),
+    [
+        (without("eval_accuracy", (3,)), "result_3.txt:71", "no eval_accuracy"),
+        (with_metadata("eval_accuracy", {}, (1,)), "result_1.txt:24", "eval_accuracy has no epoch_num"),
+        (with_metadata("run_stop", {}, (1,)), "result_1.txt:77", "run_stop has no status"),
+        (
+            changed("global_batch_size", 32768, (2,)),
+            "result_2.txt:9",
+            "global_batch_size is 32768, not 55296 as in result_0.txt",
+        ),
+        (
+            changed("global_batch_size", "55296", (0, 1, 2, 3, 4)),
+            "result_0.txt:9",
+            "global_batch_size is '55296', not a number",
+        ),
+        (
+            lambda number, entries: entries + [("global_batch_size", 32768, {}, 1)] * (number == 1),
+            "result_1.txt:90",
+            "global_batch_size is 32768, not 55296 as in result_0.txt",
+        ),
+    ],
+    ids=["no AUC", "no epoch", "no status", "other size", "word", "second size"],
+)
+def test_log_that_stops_the_convergence_checker_is_named_with_the_reason(
+    change: Change, place: str, words: str, tmp_path: Path
+) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", change)
+    (line,) = [line for line in found(judge(folder)) if ": convergence: " in line]
+    assert line.startswith(f"{folder}/{place}: convergence: the official checker stops with ")
+    assert line.endswith(f": {words}")
+
+
+def test_division_without_rules_is_found_at_its_line(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", changed("submission_division", "shut", (2,)))
+    lines = [line for line in found(judge(folder)) if "shut_common.yaml" in line]
+    assert lines
+    assert all(line.startswith(f"{folder}/result_2.txt:5: ") for line in lines)
