@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from foreign_logs import Change, changed, foreign_results, unchanged, with_metadata, without
+import yaml
+from foreign_logs import Change, aborted, changed, foreign_results, unchanged, with_metadata, without
+from mlperf_logging.compliance_checker import mlp_compliance
 
 from mlperf.compliance.check import check_result, render
 from mlperf.compliance.results import find_results
-from mlperf.compliance.rulesets import EDITIONS
+from mlperf.compliance.rulesets import EDITIONS, Edition
 
 
 def judge(path: Path, edition: str = "2.0.0") -> str:
@@ -102,3 +104,39 @@ def test_division_without_rules_is_found_at_its_line(tmp_path: Path) -> None:
     lines = [line for line in found(judge(folder)) if "shut_common.yaml" in line]
     assert lines
     assert all(line.startswith(f"{folder}/result_2.txt:5: ") for line in lines)
+
+
+@pytest.mark.parametrize("edition", EDITIONS.values(), ids=lambda edition: edition.name)
+def test_target_of_the_open_division_is_that_of_the_official_rules(edition: Edition) -> None:
+    rules = Path(mlp_compliance.__file__).parent / f"training_{edition.name}" / "open_dlrm.yaml"
+    (key,) = [record["KEY"] for record in yaml.safe_load(rules.read_text())]
+    assert (f"v['value'] >= {edition.auc_target}" in key["ATLEAST_ONE_CHECK"]) == (edition.open_target > 0)
+    assert edition.open_target in (0, edition.auc_target)
+
+
+@pytest.mark.parametrize(("edition", "verdict"), [("0.7.0", "FAILED"), ("2.0.0", "SUCCESS")])
+def test_open_division_has_the_target_its_edition_asks_for(edition: str, verdict: str, tmp_path: Path) -> None:
+    everywhere = (0, 1, 2, 3, 4)
+    low, is_open = changed("eval_accuracy", 0.75, everywhere), changed("submission_division", "open", everywhere)
+    folder = foreign_results(tmp_path / "dlrm", edition, lambda number, run: low(number, is_open(number, run)))
+    assert judge(folder, edition).endswith(verdict)
+
+
+def test_aborted_run_is_said_to_count_in_the_score_all_the_same(tmp_path: Path) -> None:
+    report = judge(foreign_results(tmp_path / "dlrm", "2.0.0", aborted))
+    assert "note: 1 of 5 runs is aborted or short of the target: the rules count it as the slowest" in report
+    assert "note: the summarizer counts the time of result_3.txt all the same" in report
+
+
+def test_odd_value_of_a_run_that_met_its_target_does_not_make_it_short(tmp_path: Path) -> None:
+    report = judge(foreign_results(tmp_path / "dlrm", "2.0.0", changed("submission_benchmark", "bert", (0,))))
+    assert "target reached: the log is of 'bert', not of dlrm" in report
+    assert "short of the target" not in report
+
+
+def test_score_that_lacks_for_what_another_row_tells_refers_to_that(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", without("eval_samples", (1, 2)))
+    report = judge(folder)
+    (row,) = [line.split() for line in report.splitlines() if line.startswith("summarizer")]
+    assert row[2:] == ["FAIL", "see", "compliance"]
+    assert [line.partition(": ")[0] for line in found(report)] == [f"{folder}/result_{n}.txt:88" for n in (1, 2)]
