@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from foreign_logs import Change, aborted, changed, foreign_results, unchanged, with_metadata, without
+from foreign_logs import Change, aborted, as_package, changed, foreign_results, unchanged, with_metadata, without
 from mlperf_logging.compliance_checker import mlp_compliance
+from program import run_program
 
 from mlperf.compliance.check import check_result, render
 from mlperf.compliance.results import find_results
@@ -140,3 +141,36 @@ def test_score_that_lacks_for_what_another_row_tells_refers_to_that(tmp_path: Pa
     (row,) = [line.split() for line in report.splitlines() if line.startswith("summarizer")]
     assert row[2:] == ["FAIL", "see", "compliance"]
     assert [line.partition(": ")[0] for line in found(report)] == [f"{folder}/result_{n}.txt:88" for n in (1, 2)]
+
+
+def test_what_a_package_holds_of_others_is_said_to_be_left_out(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged)
+    package = as_package(folder)
+    (package / "systems" / "tray.json").write_text("{")
+    for place in ("box/bert", "tray/resnet"):
+        (package / "results" / place).mkdir(parents=True)
+    (tmp_path / "Third" / "results" / "box" / "DLRM").mkdir(parents=True)
+    notes = [line for line in judge(tmp_path).splitlines() if "left out" in line]
+    assert notes == [
+        f"note: {package}: left out, of other benchmarks or systems: "
+        "results/box/bert, results/tray/resnet, systems/tray.json",
+        f"note: left out, without results/<system>/dlrm: {tmp_path}/Third",
+    ]
+
+
+def test_system_that_is_a_link_is_judged_with_its_description(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged)
+    package = as_package(folder)
+    (package / "results" / "box").rename(tmp_path / "store")
+    (package / "results" / "box").symlink_to(tmp_path / "store")
+    (package / "systems" / "box.json").write_text("{")
+    for place in (package, package / "results" / "box", folder):
+        assert "systems/box.json:1: system description: not JSON" in judge(place)
+
+
+def test_name_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "r\u00e9sultats", "2.0.0", unchanged)
+    program = "tools/check_submission.py"
+    run = run_program(str(folder / "result_0.txt"), program=program, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert run.status == 0, run.stderr
+    assert "/r\\xe9sultats/result_0.txt: edition 2.1.0: SUCCESS" in run.stdout
