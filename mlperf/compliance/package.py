@@ -47,12 +47,14 @@ def write_package(package: Package, logs: Sequence[Log]) -> Path:
     """Write the package under another name, then put it in the place of an older one; return its folder."""
     target = package.folder / package.submitter
     scratch = package.folder / f".{package.submitter}.tmp"
+    replaced = package.folder / f".{package.submitter}.old"
     shutil.rmtree(scratch, ignore_errors=True)
     try:
+        if replaced.exists() and not target.exists():
+            replaced.replace(target)  # stopped between the two renames below
         _write_results(package, scratch)
         _write_json(scratch / "systems" / f"{package.system}.json", package.description)
         _write_implementation(package, logs, scratch / "benchmarks" / BENCHMARK / "implementations")
-        replaced = package.folder / f".{package.submitter}.old"
         if target.exists():
             _keep_the_rest(package, target, scratch)
             shutil.rmtree(replaced, ignore_errors=True)
@@ -139,7 +141,7 @@ def _readme(package: Package, logs: Sequence[Log]) -> str:
         "\n".join(["| log | SEED | ended |", "|---|---|---|", *rows]),
         "A run short of its target is kept; of the five one such run may be, and counts as the slowest.",
         "## Check",
-        "```\npython tools/check_submission.py <the folder with results/ and systems/>\n```",
+        "```\n$(tools/setup.sh) tools/check_submission.py ../../../..\n```",
     ]
     if bypass is not None:
         parts += ["## Convergence check bypassed", f"By `results/{package.system}/{PARAMETERS}`: {bypass}"]
