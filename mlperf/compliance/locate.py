@@ -10,17 +10,11 @@ from pathlib import Path
 
 from mlperf.compliance.log import Log, is_number, shown
 from mlperf.compliance.official import BENCHMARK, STOPS, Said, record_values
+from mlperf.compliance.system_description import needed_kind
 
 _FAILED_TEST = re.compile(r"failed test: (.*?)(?:\ncurrent |\Z)", re.DOTALL)
 _MARKED_LINE = re.compile(r"failed in line (\d+):")
 _NUMBERED_LOG = re.compile(r"(?:result file|seeds from) .*?result_(\d+)\.txt", re.IGNORECASE)
-# The tables of the system description checker and of the summarizer are joined from these.
-_TEXT_FIELDS = (
-    *("submitter", "system_name", "host_processor_model_name", "host_processor_core_count"),
-    *("accelerator_model_name", "accelerators_per_node", "framework"),
-)
-_NOTES = ("hw_notes", "sw_notes")  # left out where they are empty, of whatever kind
-_COUNTS = ("number_of_nodes", "host_processors_per_node", "accelerators_per_node")
 
 
 @dataclass(frozen=True)
@@ -191,23 +185,9 @@ def _description_faults(path: Path) -> list[Finding]:
     lines = data.decode("utf-8").splitlines()
     findings = []
     for name, value in content.items():
-        need = _need(name, value)
-        if need is not None:
+        kind = needed_kind(name, value)
+        if kind is not None:
             number = next((i for i, line in enumerate(lines, 1) if f'"{name}"' in line), 1)
-            text = f"{name} is {shown(value)}, not {need}, as the official checker needs"
+            text = f"{name} is {shown(value)}, not {kind}, as the official checker needs"
             findings.append(Finding(path, number, text))
     return findings
-
-
-def _need(name: str, value: object) -> str | None:
-    """Return what a field should have been, None if it is that."""
-    if name in (*_TEXT_FIELDS, *(_NOTES if value else ())) and not isinstance(value, str):
-        return "a string"
-    if name == "division" and value not in ("closed", "open"):
-        return "closed or open"
-    if name in _COUNTS:
-        try:
-            int(value)  # type: ignore[call-overload]
-        except (TypeError, ValueError, OverflowError):
-            return "a whole number"
-    return None
