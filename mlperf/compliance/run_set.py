@@ -19,8 +19,9 @@ from mlperf.training.events import Outcome
 ROOT = Path(__file__).resolve().parents[2]
 _SEEDS = 2**32
 _CONFIGURATION = re.compile(r"^seed \d+, configuration (.*), page cache dropped: ")
-# A run that came to its end counts, with or without the target; one that was stopped or failed is done again.
-_FINISHED = {Outcome.SUCCESS.value, Outcome.TARGET_MISSED.value}
+# A run that came to its end counts, with or without the target, diverged too; one that was stopped or failed
+# for another reason is done again.
+_FINISHED = {Outcome.SUCCESS.value, Outcome.TARGET_MISSED.value, Outcome.DIVERGED.value}
 
 
 @dataclass(frozen=True)
