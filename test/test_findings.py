@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
-from foreign_logs import Change, aborted, as_package, changed, foreign_results, unchanged, with_metadata, without
+from foreign_logs import (
+    Change,
+    aborted,
+    as_package,
+    changed,
+    foreign_results,
+    hasty,
+    unchanged,
+    with_metadata,
+    without,
+)
 from mlperf_logging.compliance_checker import mlp_compliance
 from program import run_program
 
@@ -174,3 +185,14 @@ def test_name_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
     run = run_program(str(folder / "result_0.txt"), program=program, cwd=tmp_path, PYTHONIOENCODING="ascii")
     assert run.status == 0, run.stderr
     assert "/r\\xe9sultats/result_0.txt: edition 2.1.0: SUCCESS" in run.stdout
+
+
+def test_points_of_a_file_take_the_place_of_the_editions_in_every_row(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", hasty)
+    point = {"Benchmark": "dlrm", "BS": 55296, "Hyperparams": {}}
+    points = tmp_path / "points.json"
+    (result,) = find_results(folder)
+    for epochs, passed in ((1.6, True), (1.7, False)):
+        points.write_text(json.dumps({"a": {**point, "Epochs to converge": [epochs] * 10}}))
+        report = check_result(result, EDITIONS["2.0.0"], points=points)
+        assert report.passed == passed, render(report)

@@ -98,6 +98,12 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def evaluated(event: Event) -> str:
+    """Return what an evaluation found, and when: to three digits, as the convergence checker rounds epochs."""
+    epoch = event.metadata.get("epoch_num")
+    return f"AUC {event.value:.5f} at epoch {f'{epoch:.3f}' if is_number(epoch) else 'unknown'}"
+
+
 def read_log(path: Path) -> Log:
     """Read a log; what stands before the token on a line, as launchers print it, is passed over.
 

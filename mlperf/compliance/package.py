@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlperf.compliance.log import Log, is_number
+from mlperf.compliance.log import Log, evaluated
 from mlperf.compliance.official import BENCHMARK
 from mlperf.compliance.results import PARAMETERS, reason_file
 from mlperf.compliance.rulesets import Edition
@@ -149,8 +149,4 @@ def _readme(package: Package, logs: Sequence[Log]) -> str:
 
 
 def _ending(log: Log) -> str:
-    best = log.best
-    if best is None:
-        return f"{log.stopped}, no AUC"
-    epoch = best.metadata.get("epoch_num")
-    return f"{log.stopped}, AUC {best.value:.5f} at epoch {f'{epoch:.3f}' if is_number(epoch) else 'unknown'}"
+    return f"{log.stopped}, {'no AUC' if log.best is None else evaluated(log.best)}"
