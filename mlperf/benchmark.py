@@ -13,7 +13,7 @@ from mlperf.building import build_model, initialize_model, make_architecture, ma
 from mlperf.compliance.rulesets import EDITIONS
 from mlperf.data.criteo.prepared import PreparedData
 from mlperf.data.source import BatchSource
-from mlperf.errors import RunError, UsageError
+from mlperf.errors import DivergedError, RunError, UsageError
 from mlperf.evaluation.evaluate import evaluate
 from mlperf.evaluation.metrics import Metrics
 from mlperf.evaluation.scorer import GeneralScorer
@@ -186,7 +186,9 @@ def _train(settings: Settings, device: torch.device, prepared: PreparedData | No
         loop = _make_loop(settings, step, optimizer, splits, loaded, listeners)
         outcome = loop.run(splits.train)
     except BaseException as error:
-        if not isinstance(error, Exception):  # Ctrl-C or SIGTERM
+        if isinstance(error, DivergedError):
+            outcome = Outcome.DIVERGED
+        elif not isinstance(error, Exception):  # Ctrl-C or SIGTERM
             outcome = Outcome.INTERRUPTED
         raise
     finally:

@@ -1,4 +1,4 @@
-"""The two ways this program fails on purpose; anything else that escapes is a bug."""
+"""The ways this program fails on purpose; anything else that escapes is a bug."""
 
 
 class UsageError(Exception):
@@ -11,3 +11,7 @@ class RunError(Exception):
     """A run that failed: one line that names the file, row and column or the cause. Exit status 1."""
 
     exit_status = 1
+
+
+class DivergedError(RunError):
+    """A loss or a prediction that is not finite: the run came to its end, but did not converge."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Callable
@@ -26,6 +27,8 @@ def run_program(name: str, work: Callable[[], int]) -> int:
             signal.signal(number, signal.SIG_IGN)
         raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: no name of a file ends a program
     signals = (signal.SIGINT, signal.SIGTERM)
     heeded = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
     for number in heeded:

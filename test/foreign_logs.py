@@ -95,9 +95,16 @@ def without(key: str, only: tuple[int, ...]) -> Change:
     return lambda number, entries: [entry for entry in entries if number not in only or entry[0] != key]
 
 
-def aborted(number: int, entries: list[Entry]) -> list[Entry]:
-    status = {"status": "aborted"} if number == 3 else {"status": "success"}
-    return [(k, v, status if k == "run_stop" else metadata, time) for k, v, metadata, time in entries]
+def with_metadata(key: str, metadata: dict[str, Any], only: tuple[int, ...]) -> Change:
+    def change(number: int, entries: list[Entry]) -> list[Entry]:
+        if number not in only:
+            return entries
+        return [(k, v, metadata if k == key else old, time) for k, v, old, time in entries]
+
+    return change
+
+
+aborted = with_metadata("run_stop", {"status": "aborted"}, (3,))
 
 
 def hasty(number: int, entries: list[Entry]) -> list[Entry]:

@@ -17,6 +17,7 @@ from program import read_events as events
 
 from mlperf.compliance.check import check_log
 from mlperf.compliance.rulesets import EDITIONS
+from mlperf.compliance.run_set import finished_log
 
 ARCHITECTURE = (
     *("--arch-sparse-feature-size=128", "--arch-mlp-bot=13-512-256-128", "--arch-interaction-op=dot"),
@@ -131,6 +132,7 @@ def test_loss_that_is_not_finite_ends_the_run_and_aborts_the_log(easy: Path, tmp
     assert len(run.stderr.splitlines()) == 1
     assert "loss is" in run.stderr or "diverged" in run.stderr
     assert_aborted(tmp_path / "mlperf_dlrm.log")
+    assert finished_log(tmp_path) is not None  # of a set of runs it is one that did not converge
 
 
 def test_data_that_fails_in_the_run_aborts_the_log(easy: Path, tmp_path: Path) -> None:
@@ -167,6 +169,7 @@ def test_interrupted_run_aborts_its_log(number: signal.Signals, status: int, eas
     assert "Traceback" not in stderr
     assert len(stderr.splitlines()) == 1
     assert_aborted(tmp_path / "mlperf_dlrm.log")
+    assert finished_log(tmp_path) is None
 
 
 def test_aborted_log_that_met_the_target_does_not_pass(log: Path, tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def test_missing_fields_are_listed_at_once_before_anything_runs(tmp_path: Path) 
         (("--submitter=a", "--system=x", "--seed=1", "--logs", "a"), "--seed: the runs of --logs have theirs"),
         (("--submitter=a", "--system=x", "--reference", "--rcp-bypass=b"), "--rcp-bypass: with --reference"),
         (("--submitter=a", "--system=x", "--seed=4294967292", *SYSTEM), "--seed=4294967292: the last of 5 seeds"),
+        (("--submitter=a", "--system=x", *SYSTEM, "--set=number_of_nodes=two"), "is 'two', not a whole number"),
     ],
     ids=str,
 )
@@ -92,6 +93,13 @@ def test_variable_that_would_be_passed_over_is_refused(variable: str, tmp_path: 
     run = make("--submitter=a", "--system=x", *SYSTEM, cwd=tmp_path, **{variable: "1.0.0"})
     assert run.status == 2
     assert f"{variable}=1.0.0 in the environment: here it is given by --{variable.lower()}" in run.stderr
+
+
+def test_configuration_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    run = make("--submitter=a", "--system=x", *SYSTEM, cwd=tmp_path, CONFIG="nosuch")
+    assert run.status == 2
+    assert "CONFIG=nosuch: neither a file nor config_nosuch.sh" in run.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_output_that_is_a_file_is_one_line(tmp_path: Path) -> None:
@@ -136,7 +144,11 @@ def test_logs_are_collected_into_a_package_that_passes(edition: str, description
     assert json.loads((package / "systems" / "box.json").read_text())["submitter"] == "Ours"
     implementation = package / "benchmarks" / "dlrm" / "implementations" / "pytorch"
     assert (implementation / "run_and_time.sh").stat().st_mode & 0o100
-    assert "SEED" in (implementation / "README.md").read_text()
+    steps = (implementation / "README.md").read_text()
+    assert "SEED" in steps
+    assert "$(tools/setup.sh) tools/check_submission.py ../../../.." in steps
+    assert "python tools/" not in steps  # an environment of its own, as on a machine that has none
+    assert "without config_box.sh: CONFIG does not say" in run.stdout
     assert not [file for file in package.rglob("*") if file.name.startswith(".") or " " in file.name]
     assert "FOUND NO ERRORS" in official_package_check(package, edition, tmp_path)
     assert check(package, cwd=tmp_path).status == 0
@@ -171,17 +183,20 @@ def test_package_written_again_keeps_all_but_its_own_results(description: Path, 
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["Ours"]
 
 
-def test_configuration_is_taken_with_collected_logs(description: Path, tmp_path: Path) -> None:
+def test_configuration_and_data_are_taken_with_collected_logs(description: Path, tmp_path: Path) -> None:
     logs = sorted(foreign_results(tmp_path / "logs", "2.0.0", unchanged).iterdir())
     odd = logs[1]
     odd.write_text(odd.read_text().replace('"epoch_num": 1.8999', '"epoch_num": "late"'))
     flags = ("--submitter=Ours", "--system=box", "--edition=2.0.0", f"--system-file={description}", "--output=out")
-    run = make(*flags, "--logs", *logs, cwd=tmp_path, CONFIG="gpu_55296")
+    (tmp_path / "sample.json").write_text('{"rows": 12345, "seed": 6}')
+    run = make(*flags, "--logs", *logs, cwd=tmp_path, CONFIG="gpu_55296", DATADIR=".")
     assert run.status == 1
     assert "epoch_num is 'late', not a number" in run.stdout
     written = tmp_path / "out" / "Ours" / "benchmarks" / "dlrm" / "implementations" / "pytorch"
     assert "BATCH_SIZE=55296" in (written / "config_box.sh").read_text()
     assert "CONFIG=config_box.sh" in (written / "README.md").read_text()
+    assert "tools/make_sample.py --folder=$DATA --rows=12345 --seed=6" in (written / "README.md").read_text()
+    assert "bypassed: the runs are on the made-up sample" in run.stdout
 
 
 @pytest.mark.parametrize(
@@ -225,7 +240,7 @@ def test_run_short_of_its_target_is_kept_and_counts_as_the_slowest(description: 
     package = tmp_path / "out" / "Ours"
     assert len(list(package.glob("results/box/dlrm/result_?.txt"))) == 5
     assert "FOUND NO ERRORS" in official_package_check(package, "2.0.0", tmp_path)
-    assert "1 of 5 runs is short of the target: the rules count it as the slowest" in run.stdout
+    assert "1 of 5 runs is aborted or short of the target: the rules count it as the slowest" in run.stdout
     assert "2.30 minutes" in run.stdout  # of 2.0, 2.2, 2.3, 2.4 and the one without a time to count
 
 
@@ -378,3 +393,4 @@ def test_machine_is_described_with_what_lscpu_prints_and_no_more() -> None:
     assert found["host_processor_caches"] == "L1d 2.6 MiB (56 instances), L3 210 MiB (2 instances)"
     assert "host_processor_interconnect" not in found  # of two processors lscpu does not tell it
     assert not any(_processors("").values())
+    assert not _processors("Socket(s):  -")["host_processors_per_node"]  # as lscpu says that it does not know

@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mlperf.compliance.check import check_result, render
-from mlperf.compliance.log import Log, read_log
+from mlperf.compliance.log import Log, read_log, shown
 from mlperf.compliance.package import NAME, Package, write_package
 from mlperf.compliance.points import convergence_points
 from mlperf.compliance.results import find_results
@@ -27,6 +27,7 @@ from mlperf.compliance.system_description import (
     Description,
     describe_machine,
     missing_fields,
+    needed_kind,
     read_description,
 )
 from mlperf.errors import RunError, UsageError
@@ -120,7 +121,7 @@ def _make(flags: argparse.Namespace) -> int:
     logs = [read_log(path) for path in paths]
     if description is None:
         return _write_reference(flags, logs)
-    sample = None if flags.logs is not None else _sample()
+    sample = _sample() if flags.logs is None or os.environ.get("DATADIR") else None
     reason = flags.rcp_bypass or (SAMPLE_REASON if sample is not None else None)
     package = Package(
         folder=flags.output,
@@ -138,6 +139,8 @@ def _make(flags: argparse.Namespace) -> int:
     (result,) = (result for result in find_results(folder) if result.system == flags.system)
     report = check_result(result, edition)
     print(f"package in {folder}")
+    if configuration is None:
+        print(f"without config_{flags.system}.sh: CONFIG does not say with which configuration the logs were made")
     if reason is not None:
         print(f"the convergence check is bypassed: {reason}")
     print(render(report), flush=True)
@@ -169,6 +172,9 @@ def _description(flags: argparse.Namespace) -> Description:
             f"the description of the system lacks {', '.join(missing)}: to be given by --set FIELD=VALUE "
             "or --system-file"
         )
+    for name, value in description.items():
+        if (kind := needed_kind(name, value)) is not None:
+            raise UsageError(f"the description of the system: {name} is {shown(value)}, not {kind}")
     return {name: description[name] for name in FIELDS}
 
 
@@ -183,10 +189,13 @@ def _uses_gpu(trainer_flags: list[str]) -> bool:
 
 
 def _configuration_file() -> Path | None:
-    """Return the file that CONFIG names, as run_and_time.sh finds it; None without CONFIG or such a file."""
+    """Return the file that CONFIG names, as run_and_time.sh finds it; None without CONFIG. UsageError if none."""
     name = os.environ.get("CONFIG", "")
     files = (Path(name), ROOT / "mlperf" / "systems" / f"config_{name}.sh")
-    return next((file for file in files if file.is_file()), None)
+    found = next((file for file in files if file.is_file()), None)
+    if name and found is None:
+        raise UsageError(f"CONFIG={name}: neither a file nor config_{name}.sh in mlperf/systems")
+    return found
 
 
 def _configured() -> str:
@@ -239,7 +248,8 @@ def _data_text(sample: dict[str, object] | None) -> str:
     rows, seed = sample["rows"], sample["seed"]
     return (
         "Made up, with a planted signal; the runs show the way and are not a result:\n\n"
-        f"```\nDATA=$PWD/input\npython tools/make_sample.py --folder=$DATA --rows={rows} --seed={seed}\n```"
+        "```\nDATA=$PWD/input\n"
+        f"$(tools/setup.sh) tools/make_sample.py --folder=$DATA --rows={rows} --seed={seed}\n```"
     )
 
 

@@ -17,13 +17,14 @@ from mlperf.compliance.locate import (
     description_findings,
     seed_findings,
 )
-from mlperf.compliance.log import Log, read_log
+from mlperf.compliance.log import Log, evaluated, read_log, shown
 from mlperf.compliance.official import Said
 from mlperf.compliance.results import Result, lay_out
 from mlperf.compliance.rulesets import DEFAULT_EDITION, EDITIONS, Edition
 
-# What the package checker repeats of the checkers it calls, and the row that says it with file and line.
+# What the checkers of a whole package repeat of those they call, and the row that says it with file and line.
 _TOLD_BY_ANOTHER_ROW = {
+    "Compliance check failed in": "compliance",
     "files do not comply": "compliance",
     "Seed checker failed": "seeds",
     "RCP Test Failed": "convergence",
@@ -109,8 +110,8 @@ def check_result(
 ) -> Report:
     """Check the logs of one result, and its package if it stands in one.
 
-    points: reference convergence points in the official format instead of the edition's. bypass: use the
-    package checker's switch that lets a failed convergence check pass.
+    points: reference convergence points in the official format instead of the edition's; the package checker,
+    which knows only those, is told by its switch to let convergence pass. bypass: use the switch anyhow.
     """
     logs = [read_log(path) for path in result.logs]
     report = _report(str(result.folder), logs, edition)
@@ -125,17 +126,26 @@ def check_result(
         report.checks += [
             _check_seeds(result, logs, folder, edition, closed=closed),
             _check_description(result, edition),
-            _check_package(result, package, edition, bypass=bypass, names=names),
+            _check_package(result, package, edition, bypass=bypass or points is not None, names=names),
             _check_convergence(result, logs, folder, edition, points=points, closed=closed, bypass=bypass),
         ]
         summary, report.score = _summarize(result, package, edition, names)
         report.checks = _located([*report.checks, summary])
-    short = sum(check.name == "target reached" and check.verdict is Verdict.FAIL for check in report.checks)
-    if short:
-        rule = "the rules count it as the slowest" if short == 1 else "the rules allow one"
-        verb = "is" if short == 1 else "are"
-        report.notes.append(f"{short} of {len(logs)} runs {verb} short of the target: {rule}")
+    report.notes += _counting_of_short_runs(logs, edition)
     return report
+
+
+def _counting_of_short_runs(logs: Sequence[Log], edition: Edition) -> Iterator[str]:
+    """Yield how the rules count runs that did not converge, and where the score does not follow them."""
+    short = [list(_shortfalls(log, edition)) for log in logs]
+    count = sum(map(bool, short))
+    if count:
+        rule = "the rules count it as the slowest" if count == 1 else "the rules allow one"
+        verb = "is" if count == 1 else "are"
+        yield f"{count} of {len(logs)} runs {verb} aborted or short of the target: {rule}"
+    for log, findings in zip(logs, short, strict=True):
+        if log.stopped == "aborted" and len(findings) == 1:
+            yield f"the summarizer counts the time of {log.path.name} all the same: it looks at the AUC only"
 
 
 def _report(title: str, logs: Sequence[Log], edition: Edition | None) -> Report:
@@ -162,22 +172,28 @@ def _check_target(log: Log, edition: Edition) -> Check:
     findings = []
     for event in log.all("submission_benchmark"):
         if event.value != official.BENCHMARK:
-            text = f"the log is of {event.value!r}, not of {official.BENCHMARK}"
+            text = f"the log is of {shown(event.value)}, not of {official.BENCHMARK}"
             findings.append(Finding(log.path, event.line, text))
     findings += [Finding(log.path, line, text) for line, text in log.oddities]
+    findings += _shortfalls(log, edition)
+    best = log.best
+    time = "" if log.minutes is None else f", {log.minutes:.2f} minutes"
+    remark = "" if best is None else f"{evaluated(best)}{time}"
+    verdict = Verdict.FAIL if findings else Verdict.PASS
+    return Check("target reached", log.path.name, verdict, remark, tuple(findings))
+
+
+def _shortfalls(log: Log, edition: Edition) -> Iterator[Finding]:
+    """Yield what makes a run one that the rules count as not converged."""
     best, stops = log.best, log.all("run_stop")
     if log.stopped != "success":
         line = next((event.line for event in stops if event.metadata.get("status") != "success"), log.lines)
-        findings.append(Finding(log.path, line, f"run_stop has status {log.stopped}" if stops else "no run_stop"))
-    if best is None or best.value < edition.auc_target:
+        yield Finding(log.path, line, f"run_stop has status {log.stopped}" if stops else "no run_stop")
+    target = edition.target(log.value("submission_division"))
+    if best is None or best.value < target:
         line = log.lines if best is None else best.line
         reached = "none" if best is None else f"{best.value:.5f}"
-        text = f"target not reached: the best AUC is {reached}, the target {edition.auc_target}"
-        findings.append(Finding(log.path, line, text))
-    time = "" if log.minutes is None else f", {log.minutes:.2f} minutes"
-    remark = "" if best is None else f"AUC {best.value:.5f} at epoch {best.metadata.get('epoch_num')}{time}"
-    verdict = Verdict.FAIL if findings else Verdict.PASS
-    return Check("target reached", log.path.name, verdict, remark, tuple(findings))
+        yield Finding(log.path, line, f"target not reached: the best AUC is {reached}, the target {target}")
 
 
 def _asked(name: str, subject: str, edition: Edition, closed: bool) -> Check | None:
@@ -246,16 +262,20 @@ def _check_package(
     result: Result, package: Path, edition: Edition, *, bypass: bool, names: dict[str, str]
 ) -> Check:
     said = official.check_package(package, edition, bypass_convergence=bypass)
+    remark = "" if result.in_package else "of a package made around the logs for this check"
+    return _of_package("package", result, said, names, remark)
+
+
+def _of_package(name: str, result: Result, said: Said, names: dict[str, str], remark: str) -> Check:
+    """Return the row of a checker of whole packages: what another row tells better is left to that one."""
     rows = {row for start, row in _TOLD_BY_ANOTHER_ROW.items() for _, text in said.errors if start in text}
     findings = [
         Finding(result.folder, None, _renamed(text, names))
         for _, text in said.errors
         if not any(start in text for start in _TOLD_BY_ANOTHER_ROW)
     ]
-    check = _judged("package", result.system, said, findings)
-    remarks = [] if result.in_package else ["of a package made around the logs for this check"]
-    remarks += [f"see {', '.join(sorted(rows))}"] if rows else []
-    return replace(check, remark="; ".join(remarks))
+    remarks = [remark, f"see {', '.join(sorted(rows))}" if rows else ""]
+    return replace(_judged(name, result.system, said, findings), remark="; ".join(filter(None, remarks)))
 
 
 def _check_convergence(
@@ -284,14 +304,12 @@ def _summarize(
     result: Result, package: Path, edition: Edition, names: dict[str, str]
 ) -> tuple[Check, float | None]:
     said, score = official.summarize(package, edition)
-    findings = [Finding(result.folder, None, _renamed(text, names)) for _, text in said.errors]
-    check = _judged("summarizer", result.system, said, findings)
-    if score is None:
-        return check, None
-    factor = _scaling(package, result.system)
-    scaled = f", times {factor:.4f} for converging faster than the reference mean" if factor != 1 else ""
-    remark = f"{score:.2f} minutes, the mean without the fastest and the slowest run{scaled}"
-    return replace(check, remark=remark), score
+    remark = ""
+    if score is not None:
+        factor = _scaling(package, result.system)
+        scaled = f", times {factor:.4f} for converging faster than the reference mean" if factor != 1 else ""
+        remark = f"{score:.2f} minutes, the mean without the fastest and the slowest run{scaled}"
+    return _of_package("summarizer", result, said, names, remark), score
 
 
 def _scaling(package: Path, system: str) -> float:

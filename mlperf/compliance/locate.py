@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.compliance.log import Log, is_number, shown
 from mlperf.compliance.official import BENCHMARK, STOPS, Said, record_values
+from mlperf.compliance.system_description import needed_kind
 
 _FAILED_TEST = re.compile(r"failed test: (.*?)(?:\ncurrent |\Z)", re.DOTALL)
 _MARKED_LINE = re.compile(r"failed in line (\d+):")
-_NUMBERED_LOG = re.compile(r"result file .*?result_(\d+)\.txt", re.IGNORECASE)
-# The tables of the system description checker and of the summarizer are joined from these.
-_TEXT_FIELDS = (
-    *("submitter", "system_name", "host_processor_model_name", "host_processor_core_count"),
-    *("accelerator_model_name", "accelerators_per_node", "framework"),
-)
-_NOTES = ("hw_notes", "sw_notes")  # left out where they are empty, of whatever kind
-_COUNTS = ("number_of_nodes", "host_processors_per_node", "accelerators_per_node")
+_NUMBERED_LOG = re.compile(r"(?:result file|seeds from) .*?result_(\d+)\.txt", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -52,6 +46,10 @@ def _line(log: Log, key: str | None, text: str) -> int:
         return log.best.line
     if "initialized_tensors" in text:
         key = "weights_initialization"
+    elif "_common.yaml" in text:  # of a division, or below of a benchmark, for which the checker has no rules
+        key = "submission_division"
+    elif ".yaml" in text:
+        key = "submission_benchmark"
     events = log.all(key) if key is not None else []
     return events[-1].line if events else log.lines
 
@@ -75,20 +73,29 @@ def seed_findings(folder: Path, logs: Sequence[Log], said: Said) -> list[Finding
     """Locate the seed checker's messages; it was given copies named result_K.txt, K being the log's place."""
     findings = []
     for line in "\n".join(text for _, text in said.errors).splitlines():
-        numbers = [int(number) for number in _NUMBERED_LOG.findall(line)]
-        if not numbers or max(numbers) >= len(logs):
-            findings.append(Finding(folder, None, line))
-            continue
-        log = logs[numbers[0]]
-        seeds = log.all("seed")
-        text = _NUMBERED_LOG.sub(lambda match: str(logs[int(match[1])].path), line)
-        text = text.rpartition("errors: ")[2].removeprefix(f"{log.path} ")
-        findings.append(Finding(log.path, seeds[0].line if seeds else log.lines, text))
-    return findings
+        match = _NUMBERED_LOG.search(line)
+        if match is None:
+            continue  # the damaged lines of a log, which the compliance checker's row names
+        log, words = logs[int(match[1])], line[match.end() :]
+        if words.startswith(":"):
+            words = f"the seed cannot be read{words}".removesuffix(":")
+        words = _NUMBERED_LOG.sub(lambda other: str(logs[int(other[1])].path), words).strip()
+        findings.append(Finding(log.path, _seed_line(log, words), words))
+    return findings or [Finding(folder, None, " ".join(text.split())) for _, text in said.errors]
+
+
+def _seed_line(log: Log, words: str) -> int:
+    if "cannot be read" in words and log.damaged:
+        return log.damaged[0]
+    seeds = log.all("seed")
+    return seeds[0].line if seeds else log.lines
 
 
 def convergence_findings(folder: Path, logs: Sequence[Log], said: Said) -> list[Finding]:
-    """Say what the convergence checker compared, at the evaluation of the run that converged first."""
+    """Say what the convergence checker compared, at the evaluation of the run that converged first.
+
+    Where it compared nothing: which log it could not use, and why.
+    """
     findings = []
     for _, text in said.errors:
         points, means = record_values(said, "RCP Record"), record_values(said, "Submission mean epochs")
@@ -98,40 +105,60 @@ def convergence_findings(folder: Path, logs: Sequence[Log], said: Said) -> list[
                 f"converged faster than the reference: {means[0]:.4f} epochs in the mean, at batch size "
                 f"{point['BS']} at least {point['Min Epochs']:.4f} ({text})"
             )
-        log, line = _first_to_converge(logs) if points else _odd_log(logs, text)
-        findings.append(Finding(folder if log is None else log.path, line, text))
+            findings.append(_first_to_converge(folder, logs, text))
+        elif "convergence" in text:
+            findings += [Finding(log.path, line, text) for log in logs for line in _unsuccessful(log)[:1]]
+        elif obstacles := [(log, *obstacle) for log in logs for obstacle in _obstacles(log, logs[0])[:1]]:
+            log, line, reason = obstacles[0]
+            findings.append(Finding(log.path, line, f"{text}: {reason}"))
+        elif logs:
+            findings.append(Finding(logs[0].path, _line(logs[0], "global_batch_size", text), text))
+        else:
+            findings.append(Finding(folder, None, text))
     return findings
 
 
-def _first_to_converge(logs: Sequence[Log]) -> tuple[Log | None, int | None]:
-    ends = [(log, log.all("eval_accuracy")[-1]) for log in logs if log.all("eval_accuracy")]
+def _first_to_converge(folder: Path, logs: Sequence[Log], text: str) -> Finding:
+    ends = [(log.path, log.all("eval_accuracy")[-1]) for log in logs if log.all("eval_accuracy")]
     ends = [end for end in ends if is_number(end[1].metadata.get("epoch_num"))]
-    log, event = min(ends, key=lambda end: end[1].metadata["epoch_num"], default=(None, None))
-    return log, None if event is None else event.line
+    if not ends:
+        return Finding(folder, None, text)
+    path, event = min(ends, key=lambda end: end[1].metadata["epoch_num"])
+    return Finding(path, event.line, text)
 
 
-def _odd_log(logs: Sequence[Log], text: str) -> tuple[Log | None, int | None]:
-    """Return the log that explains why nothing was compared: one that did not succeed, or the batch size."""
-    if STOPS in text:
-        for log in logs:
-            if (odd := _odd_line(log)) is not None:
-                return log, odd
-            if log.value("submission_benchmark") != BENCHMARK:
-                events = log.all("submission_benchmark")
-                return log, events[0].line if events else log.lines
-            if not is_number(log.value("global_batch_size")):
-                sizes = log.all("global_batch_size")
-                return log, sizes[0].line if sizes else log.lines
-    if "convergence" in text:
-        for log in logs:
-            if log.stopped != "success":
-                stops = log.all("run_stop")
-                return log, stops[0].line if stops else log.lines
-    for log in logs:
-        sizes = log.all("global_batch_size")
-        if not sizes or sizes[0].value != logs[0].value("global_batch_size") or "RCP" in text:
-            return log, sizes[0].line if sizes else log.lines
-    return (logs[0], 1) if logs else (None, None)
+def _unsuccessful(log: Log) -> list[int]:
+    """Return the lines of run_stop that do not say success; where there is none, the last line."""
+    stops = log.all("run_stop")
+    return [stop.line for stop in stops if stop.metadata.get("status") != "success"] if stops else [log.lines]
+
+
+def _obstacles(log: Log, first: Log) -> list[tuple[int, str]]:
+    """Return the lines of a log that the convergence checker cannot use, and why."""
+    found = [(line, "no MLPerf event") for line in log.damaged] + list(log.oddities)
+    found += _unless(log, "submission_benchmark", lambda value: value == BENCHMARK, BENCHMARK)
+    found += _unless(log, "global_batch_size", is_number, "a number")
+    size = _last_value(first, "global_batch_size")
+    need = f"{shown(size)} as in {first.path.name}"
+    found += _unless(log, "global_batch_size", lambda value: value == size, need)
+    evaluations, stops = log.all("eval_accuracy"), log.all("run_stop")
+    found += [(e.line, "eval_accuracy has no epoch_num") for e in evaluations if "epoch_num" not in e.metadata]
+    found += [(e.line, "run_stop has no status") for e in stops if "status" not in e.metadata]
+    return found if evaluations or log.stopped != "success" else [*found, (log.lines, "no eval_accuracy")]
+
+
+def _unless(log: Log, key: str, fits: Callable[[object], bool], need: str) -> list[tuple[int, str]]:
+    """Return the line of the last event of a key, which is the one that counts, unless its value fits."""
+    events = log.all(key)
+    if not events:
+        return [(log.lines, f"no {key}")]
+    event = events[-1]
+    return [] if fits(event.value) else [(event.line, f"{key} is {shown(event.value)}, not {need}")]
+
+
+def _last_value(log: Log, key: str) -> object:
+    events = log.all(key)
+    return events[-1].value if events else None
 
 
 def description_findings(path: Path, said: Said) -> list[Finding]:
@@ -158,23 +185,9 @@ def _description_faults(path: Path) -> list[Finding]:
     lines = data.decode("utf-8").splitlines()
     findings = []
     for name, value in content.items():
-        need = _need(name, value)
-        if need is not None:
+        kind = needed_kind(name, value)
+        if kind is not None:
             number = next((i for i, line in enumerate(lines, 1) if f'"{name}"' in line), 1)
-            text = f"{name} is {shown(value)}, not {need}, as the official checker needs"
+            text = f"{name} is {shown(value)}, not {kind}, as the official checker needs"
             findings.append(Finding(path, number, text))
     return findings
-
-
-def _need(name: str, value: object) -> str | None:
-    """Return what a field should have been, None if it is that."""
-    if name in (*_TEXT_FIELDS, *(_NOTES if value else ())) and not isinstance(value, str):
-        return "a string"
-    if name == "division" and value not in ("closed", "open"):
-        return "closed or open"
-    if name in _COUNTS:
-        try:
-            int(value)  # type: ignore[call-overload]
-        except (TypeError, ValueError, OverflowError):
-            return "a whole number"
-    return None

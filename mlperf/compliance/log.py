@@ -93,8 +93,15 @@ def is_share(value: object) -> bool:
 
 def shown(value: object) -> str:
     """Return a value read from JSON as text for a line of a report."""
-    text = repr(value) if not isinstance(value, int) or is_number(value) else "a number out of range"
+    huge = isinstance(value, int) and abs(value) > sys.float_info.max  # its digits may be too many to print
+    text = "a number out of range" if huge else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def evaluated(event: Event) -> str:
+    """Return what an evaluation found, and when: to three digits, as the convergence checker rounds epochs."""
+    epoch = event.metadata.get("epoch_num")
+    return f"AUC {event.value:.5f} at epoch {f'{epoch:.3f}' if is_number(epoch) else 'unknown'}"
 
 
 def read_log(path: Path) -> Log:
@@ -105,23 +112,27 @@ def read_log(path: Path) -> Log:
     events: list[Event] = []
     damaged: list[int] = []
     marked: list[int] = []
-    number = 0
+    number = last = 1
     try:
         if path.exists() and not path.is_file():
             raise RunError(f"{path}: not a file")
-        with path.open(encoding="latin-1") as lines:  # as the official parser does: every byte is a character
-            for number, line in enumerate(lines, start=1):
+        # As the official parser reads: every byte is a character, and a carriage return ends a line. Numbered,
+        # as in an editor, are the lines that a newline ends: progress bars return within one.
+        with path.open(encoding="latin-1", newline="") as lines:
+            for line in lines:
+                last = number
+                number += line.endswith("\n")
                 if TOKEN not in line:
                     continue
-                marked.append(number)
-                event = _parse(number, line.rpartition(TOKEN)[2])
+                marked.append(last)
+                event = _parse(last, line.rpartition(TOKEN)[2])
                 if event is None:
-                    damaged.append(number)
+                    damaged.append(last)
                 else:
                     events.append(event)
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from None
-    return Log(path, tuple(events), tuple(damaged), tuple(marked), max(1, number))
+    return Log(path, tuple(events), tuple(damaged), tuple(marked), last)
 
 
 def _parse(number: int, text: str) -> Event | None:

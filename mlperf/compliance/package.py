@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlperf.compliance.log import Log, is_number
+from mlperf.compliance.log import Log, evaluated
 from mlperf.compliance.official import BENCHMARK
 from mlperf.compliance.results import PARAMETERS, reason_file
 from mlperf.compliance.rulesets import Edition
@@ -47,12 +47,14 @@ def write_package(package: Package, logs: Sequence[Log]) -> Path:
     """Write the package under another name, then put it in the place of an older one; return its folder."""
     target = package.folder / package.submitter
     scratch = package.folder / f".{package.submitter}.tmp"
+    replaced = package.folder / f".{package.submitter}.old"
     shutil.rmtree(scratch, ignore_errors=True)
     try:
+        if replaced.exists() and not target.exists():
+            replaced.replace(target)  # stopped between the two renames below
         _write_results(package, scratch)
         _write_json(scratch / "systems" / f"{package.system}.json", package.description)
         _write_implementation(package, logs, scratch / "benchmarks" / BENCHMARK / "implementations")
-        replaced = package.folder / f".{package.submitter}.old"
         if target.exists():
             _keep_the_rest(package, target, scratch)
             shutil.rmtree(replaced, ignore_errors=True)
@@ -139,7 +141,7 @@ def _readme(package: Package, logs: Sequence[Log]) -> str:
         "\n".join(["| log | SEED | ended |", "|---|---|---|", *rows]),
         "A run short of its target is kept; of the five one such run may be, and counts as the slowest.",
         "## Check",
-        "```\npython tools/check_submission.py <the folder with results/ and systems/>\n```",
+        "```\n$(tools/setup.sh) tools/check_submission.py ../../../..\n```",
     ]
     if bypass is not None:
         parts += ["## Convergence check bypassed", f"By `results/{package.system}/{PARAMETERS}`: {bypass}"]
@@ -147,8 +149,4 @@ def _readme(package: Package, logs: Sequence[Log]) -> str:
 
 
 def _ending(log: Log) -> str:
-    best = log.best
-    if best is None:
-        return f"{log.stopped}, no AUC"
-    epoch = best.metadata.get("epoch_num")
-    return f"{log.stopped}, AUC {best.value:.5f} at epoch {f'{epoch:.3f}' if is_number(epoch) else 'unknown'}"
+    return f"{log.stopped}, {'no AUC' if log.best is None else evaluated(log.best)}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlperf.compliance.log import Log
@@ -70,10 +71,14 @@ def reason_file(parameters: Path) -> Path:
 def find_results(path: Path) -> list[Result]:
     """Return the results in a package, a folder of packages, or a folder of results. RunError if there is none."""
     if not path.is_dir():
-        raise RunError(f"{path}: no such file or folder")
+        raise RunError(f"{path}: {'neither a file nor a folder' if path.exists() else 'no such file or folder'}")
     packages = [folder for folder in (path, *_folders(path)) if (folder / "results").is_dir()]
     if packages:
         found = [result for package in packages for result in _in_package(package)]
+        without = [str(package) for package in packages if package not in {result.package for result in found}]
+        if found and without:
+            note = f"left out, without results/<system>/{BENCHMARK}: {', '.join(without)}"
+            found[0] = replace(found[0], notes=(*found[0].notes, note))
     else:
         nearby = (path, path / BENCHMARK, *(folder / BENCHMARK for folder in _folders(path)))
         found = [result for folder in nearby if _logs(folder) for result in _at(folder)]
@@ -101,23 +106,34 @@ def _logs(folder: Path) -> tuple[Path, ...]:
 
 
 def _in_package(package: Path) -> Iterator[Result]:
+    code = package / "benchmarks" / BENCHMARK / "implementations"
+    no_code = f"{package}: without the code, benchmarks/{BENCHMARK}/implementations"
+    notes = () if any(file.is_file() for file in code.rglob("*")) else (no_code,)
+    left_out = _left_out(package)
     for system in _folders(package / "results"):
-        others = [folder.name for folder in _folders(system) if folder.name != BENCHMARK]
-        notes = [f"{system.name}: left out are {', '.join(others)}"] if others else []
-        if not any(file.is_file() for file in (package / "benchmarks" / BENCHMARK / "implementations").rglob("*")):
-            notes.append(f"{package}: without the code, benchmarks/{BENCHMARK}/implementations")
         folder = system / BENCHMARK
         if folder.is_dir():
             logs = tuple(sorted(folder.glob("result_*.txt")))
-            yield Result(folder, logs, system.name, package, True, tuple(notes))
+            yield Result(folder, logs, system.name, package, True, (*notes, *left_out))
+            left_out = ()  # once is enough
+
+
+def _left_out(package: Path) -> tuple[str, ...]:
+    """Return a note on what the official check of a whole package reads and this one, of dlrm only, does not."""
+    folders = [folder for system in _folders(package / "results") for folder in _folders(system)]
+    judged = {folder.parent.name for folder in folders if folder.name == BENCHMARK}
+    others = [folder for folder in folders if folder.name != BENCHMARK]
+    others += [file for file in sorted((package / "systems").glob("*.json")) if file.stem not in judged]
+    names = ", ".join(str(path.relative_to(package)) for path in others)
+    return (f"{package}: left out, of other benchmarks or systems: {names}",) if others else ()
 
 
 def _at(folder: Path) -> list[Result]:
     """Return the result whose logs stand in a folder: that of the package around it, or one without a package."""
-    there = folder.resolve()
-    around = _package_around(there)
-    if around is not None:
-        return [result for result in _in_package(around) if result.folder == there]
+    for there in (Path(os.path.abspath(folder)), folder.resolve()):  # first as it is named, links and all
+        around = _package_around(there)
+        if around is not None:
+            return [result for result in _in_package(around) if result.folder == there]
     return [Result(folder, _logs(folder), "unnamed", folder, False)]
 
 

@@ -19,8 +19,9 @@ from mlperf.training.events import Outcome
 ROOT = Path(__file__).resolve().parents[2]
 _SEEDS = 2**32
 _CONFIGURATION = re.compile(r"^seed \d+, configuration (.*), page cache dropped: ")
-# A run that came to its end counts, with or without the target; one that was stopped or failed is done again.
-_FINISHED = {Outcome.SUCCESS.value, Outcome.TARGET_MISSED.value}
+# A run that came to its end counts, with or without the target, diverged too; one that was stopped or failed
+# for another reason is done again.
+_FINISHED = {Outcome.SUCCESS.value, Outcome.TARGET_MISSED.value, Outcome.DIVERGED.value}
 
 
 @dataclass(frozen=True)
@@ -70,25 +71,19 @@ def make_runs(folder: Path, settings: RunSettings, count: int, *, first_seed: in
 
 
 def _plan(folder: Path, settings: RunSettings, count: int, first_seed: int | None) -> list[int]:
-    """Return the seeds, kept with the settings in set.json. UsageError if that one is of other settings."""
+    """Return the seeds, kept with the settings in set.json. UsageError if runs there are of other settings."""
     file = folder / "set.json"
     wanted: dict[str, Any] = json.loads(json.dumps({**asdict(settings), "runs": count, "code": _fingerprint()}))
     if first_seed is not None and first_seed + count > _SEEDS:
         raise UsageError(f"--seed={first_seed}: the last of {count} seeds is over {_SEEDS - 1}")
     if file.is_file():
         kept, seeds = _kept_plan(file, count)
-        for name, value in wanted.items():
-            if kept.get(name) != value:
-                raise UsageError(
-                    f"{file}: its runs were made with {name} {kept.get(name)!r}, now it is {value!r}; "
-                    f"remove {folder} or name another --output"
-                )
-        if first_seed not in (None, seeds[0]):
-            raise UsageError(
-                f"--seed={first_seed}: the runs in {folder} have the seeds {', '.join(map(str, seeds))}; "
-                "remove it or name another --output"
-            )
-        return seeds
+        difference = _difference(file, kept, wanted, seeds, first_seed)
+        if difference is None:
+            return seeds
+        if any(finished_log(place) for place in folder.glob("run_*")):
+            raise UsageError(f"{difference}; remove {folder} or name another --output")
+        # A call that was wrong or stopped early has made no run: nothing is lost.
     draw = random.SystemRandom()
     seeds = [first_seed + n for n in range(count)] if first_seed is not None else draw.sample(range(_SEEDS), count)
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,6 +91,18 @@ def _plan(folder: Path, settings: RunSettings, count: int, first_seed: int | Non
     scratch.write_text(json.dumps({**wanted, "seeds": seeds}, indent=1) + "\n", encoding="utf-8")
     scratch.replace(file)
     return seeds
+
+
+def _difference(
+    file: Path, kept: dict[str, Any], wanted: dict[str, Any], seeds: list[int], first_seed: int | None
+) -> str | None:
+    """Return in what a set that was begun differs from what is asked for now, None if in nothing."""
+    for name, value in wanted.items():
+        if kept.get(name) != value:
+            return f"{file}: its runs were made with {name} {kept.get(name)!r}, now it is {value!r}"
+    if first_seed not in (None, seeds[0]):
+        return f"--seed={first_seed}: the runs in {file.parent} have the seeds {', '.join(map(str, seeds))}"
+    return None
 
 
 def _kept_plan(file: Path, count: int) -> tuple[dict[str, Any], list[int]]:

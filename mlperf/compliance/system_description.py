@@ -31,6 +31,12 @@ FIELDS = (
     *("cooling", "hw_notes", "framework", "other_software_stack", "operating_system", "sw_notes"),
 )
 _MAY_BE_EMPTY = ("hw_notes", "sw_notes")
+# The tables of the system description checker and of the summarizer are joined from these.
+_TEXT_FIELDS = (
+    *("submitter", "system_name", "host_processor_model_name", "host_processor_core_count"),
+    *("accelerator_model_name", "accelerators_per_node", "framework"),
+)
+_COUNTS = ("number_of_nodes", "host_processors_per_node", "accelerators_per_node")
 _PACKAGES = ("numpy", "numba", "scikit-learn", "mlperf-logging")
 
 Description = dict[str, str | dict[str, str]]
@@ -50,6 +56,21 @@ def missing_fields(description: Mapping[str, object]) -> list[str]:
         for name in FIELDS
         if name not in _MAY_BE_EMPTY and str(description.get(name) or "").strip() in ("", "{}")
     ]
+
+
+def needed_kind(name: str, value: object) -> str | None:
+    """Return what the official checkers need a field to be, None if it is that or they do not look."""
+    # Notes are left out where they are empty, of whatever kind.
+    if name in (*_TEXT_FIELDS, *(_MAY_BE_EMPTY if value else ())) and not isinstance(value, str):
+        return "a string"
+    if name == "division" and value not in ("closed", "open"):
+        return "closed or open"
+    if name in _COUNTS:
+        try:
+            int(value)  # type: ignore[call-overload]
+        except (TypeError, ValueError, OverflowError):
+            return "a whole number"
+    return None
 
 
 def read_description(path: Path) -> Description:
@@ -94,7 +115,7 @@ def _output(*command: str) -> str:
 
 def _processors(lscpu: str) -> Description:
     pairs = [line.partition(":") for line in lscpu.splitlines()]
-    facts = {name.strip(): value.strip() for name, _, value in pairs}
+    facts = {name.strip(): value.strip() for name, _, value in pairs if value.strip() != "-"}  # unknown
     model = facts.get("Model name", "")
     found: Description = {
         "host_processors_per_node": facts.get("Socket(s)", ""),

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mlperf.errors import RunError
+from mlperf.errors import DivergedError
 
 _DIGIT_BITS = 11
 _BUCKETS = 1 << _DIGIT_BITS
@@ -39,11 +39,11 @@ def accuracy_only(scores: torch.Tensor, labels: torch.Tensor) -> float:
 def binary_metrics(scores: torch.Tensor, labels: torch.Tensor) -> Metrics:
     """Return the metrics of probabilities `scores` for `labels` of 0 and 1, float32 [N] or [N, 1] each.
 
-    Computed on the device that has them. RunError if a score is NaN or lies outside [0, 1].
+    Computed on the device that has them. DivergedError if a score is NaN or lies outside [0, 1].
     """
     scores, labels = scores.flatten(), labels.flatten()
     if not bool(((scores >= 0) & (scores <= 1)).all()):
-        raise RunError("a predicted probability is not a number in [0, 1]: the model has diverged")
+        raise DivergedError("a predicted probability is not a number in [0, 1]: the model has diverged")
     predicted = scores.round()
     clicks = int(labels.sum(dtype=torch.float64))
     hits = int((predicted * labels).sum(dtype=torch.float64))

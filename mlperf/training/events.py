@@ -14,6 +14,7 @@ class Outcome(Enum):
 
     SUCCESS = "success"
     TARGET_MISSED = "target missed"
+    DIVERGED = "diverged"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
 

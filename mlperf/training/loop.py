@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from mlperf.data.batch import Batch, RawBatch
 from mlperf.data.source import BatchSource
-from mlperf.errors import RunError
+from mlperf.errors import DivergedError
 from mlperf.evaluation.metrics import Metrics
 from mlperf.training.events import Listener, Outcome, Position
 from mlperf.training.schedule import LearningRateSchedule
@@ -105,7 +105,7 @@ class TrainingLoop:
         self.batches_per_epoch = 0
 
     def run(self, data: BatchSource) -> Outcome:
-        """Train until a threshold is met or all epochs are done. RunError if the loss is not finite."""
+        """Train until a threshold is met or all epochs are done. DivergedError if the loss is not finite."""
         self.batches_per_epoch = data.batches_per_epoch
         if self.state.iteration >= self.batches_per_epoch:  # saved at the very end of an epoch
             self._next_epoch()
@@ -163,7 +163,7 @@ class TrainingLoop:
         accuracy = float(window.sums.correct) / window.samples
         milliseconds = 1e3 * (time.perf_counter() - window.started) / window.iterations
         if not math.isfinite(loss):
-            raise RunError(
+            raise DivergedError(
                 f"the training loss is {loss} by batch {state.iteration} of epoch {state.epoch}: "
                 "a smaller --learning-rate or --loss-threshold > 0 usually helps"
             )

@@ -1,0 +1,198 @@
+"""What the check finds is said with the file and the line where it is wrong, in words of the fault."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from foreign_logs import (
+    Change,
+    aborted,
+    as_package,
+    changed,
+    foreign_results,
+    hasty,
+    unchanged,
+    with_metadata,
+    without,
+)
+from mlperf_logging.compliance_checker import mlp_compliance
+from program import run_program
+
+from mlperf.compliance.check import check_result, render
+from mlperf.compliance.results import find_results
+from mlperf.compliance.rulesets import EDITIONS, Edition
+
+
+def judge(path: Path, edition: str = "2.0.0") -> str:
+    """Return the report of the one result at `path`."""
+    (result,) = find_results(path)
+    return render(check_result(result, EDITIONS[edition]))
+
+
+def found(report: str) -> list[str]:
+    """Return the lines of a report that say what was found: all below the table but notes and the verdict."""
+    return [line for line in report.splitlines() if ": " in line and not line.startswith("note: ")][1:-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (changed("seed", "abc", (1,)), "17: seeds: the seed cannot be read: invalid literal"),
+        (changed("seed", [1], (1,)), "17: seeds: the seed cannot be read: int() argument must be"),
+    ],
+    ids=["word", "list"],
+)
+def test_seed_that_is_no_number_is_found_at_its_line(change: Change, words: str, tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", change)
+    (line,) = found(judge(folder))
+    assert line.startswith(f"{folder}/result_1.txt:{words}")
+
+
+def test_damaged_line_is_why_a_seed_cannot_be_read(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", unchanged)
+    file = folder / "result_2.txt"
+    file.write_text(file.read_text().replace('"key": "run_start"', '"key": "run_start'))
+    lines = [line for line in found(judge(folder)) if ": seeds: " in line]
+    assert lines == [f"{file}:21: seeds: the seed cannot be read: Found parsing errors"]
+
+
+def test_lines_are_counted_as_editors_do_where_a_progress_bar_returns(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", changed("eval_samples", "", (1,)))
+    file = folder / "result_1.txt"
+    file.write_bytes(file.read_bytes().replace(b":::MLLOG", b" 50%\r 60%\r:::MLLOG"))
+    (line,) = found(judge(folder))
+    assert line.startswith(f"{file}:8: compliance: CHECK for 'eval_samples' failed")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(True, "is True, not a number"), (10**600, "is a number out of range, not a number")]
+)
+def test_odd_value_is_named_and_a_huge_one_not_written_out(value: object, words: str, tmp_path: Path) -> None:
+    change = with_metadata("eval_accuracy", {"epoch_num": value}, (1,))
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", change)
+    report = judge(folder)
+    assert f"{folder}/result_1.txt:24: target reached: epoch_num {words}" in report
+    assert max(map(len, report.splitlines())) < 500
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "words"),
+    [
+        (without("eval_accuracy", (3,)), "result_3.txt:71", "no eval_accuracy"),
+        (with_metadata("eval_accuracy", {}, (1,)), "result_1.txt:24", "eval_accuracy has no epoch_num"),
+        (with_metadata("run_stop", {}, (1,)), "result_1.txt:77", "run_stop has no status"),
+        (
+            changed("global_batch_size", 32768, (2,)),
+            "result_2.txt:9",
+            "global_batch_size is 32768, not 55296 as in result_0.txt",
+        ),
+        (
+            changed("global_batch_size", "55296", (0, 1, 2, 3, 4)),
+            "result_0.txt:9",
+            "global_batch_size is '55296', not a number",
+        ),
+        (
+            lambda number, entries: entries + [("global_batch_size", 32768, {}, 1)] * (number == 1),
+            "result_1.txt:90",
+            "global_batch_size is 32768, not 55296 as in result_0.txt",
+        ),
+    ],
+    ids=["no AUC", "no epoch", "no status", "other size", "word", "second size"],
+)
+def test_log_that_stops_the_convergence_checker_is_named_with_the_reason(
+    change: Change, place: str, words: str, tmp_path: Path
+) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", change)
+    (line,) = [line for line in found(judge(folder)) if ": convergence: " in line]
+    assert line.startswith(f"{folder}/{place}: convergence: the official checker stops with ")
+    assert line.endswith(f": {words}")
+
+
+def test_division_without_rules_is_found_at_its_line(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", changed("submission_division", "shut", (2,)))
+    lines = [line for line in found(judge(folder)) if "shut_common.yaml" in line]
+    assert lines
+    assert all(line.startswith(f"{folder}/result_2.txt:5: ") for line in lines)
+
+
+@pytest.mark.parametrize("edition", EDITIONS.values(), ids=lambda edition: edition.name)
+def test_target_of_the_open_division_is_that_of_the_official_rules(edition: Edition) -> None:
+    rules = Path(mlp_compliance.__file__).parent / f"training_{edition.name}" / "open_dlrm.yaml"
+    (key,) = [record["KEY"] for record in yaml.safe_load(rules.read_text())]
+    assert (f"v['value'] >= {edition.auc_target}" in key["ATLEAST_ONE_CHECK"]) == (edition.open_target > 0)
+    assert edition.open_target in (0, edition.auc_target)
+
+
+@pytest.mark.parametrize(("edition", "verdict"), [("0.7.0", "FAILED"), ("2.0.0", "SUCCESS")])
+def test_open_division_has_the_target_its_edition_asks_for(edition: str, verdict: str, tmp_path: Path) -> None:
+    everywhere = (0, 1, 2, 3, 4)
+    low, is_open = changed("eval_accuracy", 0.75, everywhere), changed("submission_division", "open", everywhere)
+    folder = foreign_results(tmp_path / "dlrm", edition, lambda number, run: low(number, is_open(number, run)))
+    assert judge(folder, edition).endswith(verdict)
+
+
+def test_aborted_run_is_said_to_count_in_the_score_all_the_same(tmp_path: Path) -> None:
+    report = judge(foreign_results(tmp_path / "dlrm", "2.0.0", aborted))
+    assert "note: 1 of 5 runs is aborted or short of the target: the rules count it as the slowest" in report
+    assert "note: the summarizer counts the time of result_3.txt all the same" in report
+
+
+def test_odd_value_of_a_run_that_met_its_target_does_not_make_it_short(tmp_path: Path) -> None:
+    report = judge(foreign_results(tmp_path / "dlrm", "2.0.0", changed("submission_benchmark", "bert", (0,))))
+    assert "target reached: the log is of 'bert', not of dlrm" in report
+    assert "short of the target" not in report
+
+
+def test_score_that_lacks_for_what_another_row_tells_refers_to_that(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", without("eval_samples", (1, 2)))
+    report = judge(folder)
+    (row,) = [line.split() for line in report.splitlines() if line.startswith("summarizer")]
+    assert row[2:] == ["FAIL", "see", "compliance"]
+    assert [line.partition(": ")[0] for line in found(report)] == [f"{folder}/result_{n}.txt:88" for n in (1, 2)]
+
+
+def test_what_a_package_holds_of_others_is_said_to_be_left_out(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged)
+    package = as_package(folder)
+    (package / "systems" / "tray.json").write_text("{")
+    for place in ("box/bert", "tray/resnet"):
+        (package / "results" / place).mkdir(parents=True)
+    (tmp_path / "Third" / "results" / "box" / "DLRM").mkdir(parents=True)
+    notes = [line for line in judge(tmp_path).splitlines() if "left out" in line]
+    assert notes == [
+        f"note: {package}: left out, of other benchmarks or systems: "
+        "results/box/bert, results/tray/resnet, systems/tray.json",
+        f"note: left out, without results/<system>/dlrm: {tmp_path}/Third",
+    ]
+
+
+def test_system_that_is_a_link_is_judged_with_its_description(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged)
+    package = as_package(folder)
+    (package / "results" / "box").rename(tmp_path / "store")
+    (package / "results" / "box").symlink_to(tmp_path / "store")
+    (package / "systems" / "box.json").write_text("{")
+    for place in (package, package / "results" / "box", folder):
+        assert "systems/box.json:1: system description: not JSON" in judge(place)
+
+
+def test_name_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "r\u00e9sultats", "2.0.0", unchanged)
+    program = "tools/check_submission.py"
+    run = run_program(str(folder / "result_0.txt"), program=program, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert run.status == 0, run.stderr
+    assert "/r\\xe9sultats/result_0.txt: edition 2.1.0: SUCCESS" in run.stdout
+
+
+def test_points_of_a_file_take_the_place_of_the_editions_in_every_row(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", hasty)
+    point = {"Benchmark": "dlrm", "BS": 55296, "Hyperparams": {}}
+    points = tmp_path / "points.json"
+    (result,) = find_results(folder)
+    for epochs, passed in ((1.6, True), (1.7, False)):
+        points.write_text(json.dumps({"a": {**point, "Epochs to converge": [epochs] * 10}}))
+        report = check_result(result, EDITIONS["2.0.0"], points=points)
+        assert report.passed == passed, render(report)

@@ -1,0 +1,55 @@
+"""Sets of runs that go on, and packages that are written whole, whatever came before."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from foreign_logs import foreign_entries, write_log
+
+from mlperf.compliance.package import Package, write_package
+from mlperf.compliance.rulesets import DEFAULT_EDITION
+from mlperf.compliance.run_set import RunSettings, make_runs
+from mlperf.errors import UsageError
+
+
+def settings(data: Path) -> RunSettings:
+    return RunSettings("2.1.0", str(data), "", "", ())
+
+
+def test_wrong_call_that_made_no_run_does_not_bind_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DLRM_PYTHON", sys.executable)
+    folder = tmp_path / "runs"
+    for data in ("nowhere", "elsewhere"):
+        with pytest.raises(UsageError, match="was called wrongly"):
+            make_runs(folder, settings(tmp_path / data), 5)
+    (folder / "run_0").mkdir(exist_ok=True)
+    entries = foreign_entries(1, edition="2.0.0")
+    ended = {"status": "success", "outcome": "success"}
+    write_log(folder / "run_0" / "a.log", [(k, v, ended if k == "run_stop" else m, t) for k, v, m, t in entries])
+    with pytest.raises(UsageError, match=r"its runs were made with data .*elsewhere', now it is .*third"):
+        make_runs(folder, settings(tmp_path / "third"), 5)
+
+
+def test_older_package_is_kept_though_its_writing_was_stopped(tmp_path: Path) -> None:
+    before = tmp_path / ".Ours.old" / "results" / "other" / "dlrm"  # between the two renames
+    before.mkdir(parents=True)
+    (before / "result_0.txt").write_text("as it was")
+    package = Package(
+        folder=tmp_path,
+        submitter="Ours",
+        system="box",
+        edition=DEFAULT_EDITION,
+        description={},
+        logs=(),
+        configuration=None,
+        trainer_flags=(),
+        data="",
+        bypass_reason=None,
+    )
+    written = write_package(package, [])
+    assert (written / "results" / "other" / "dlrm" / "result_0.txt").read_text() == "as it was"
+    assert [file.name for file in tmp_path.iterdir()] == ["Ours"]
