@@ -199,6 +199,19 @@ def test_files_of_another_program_are_taken_and_never_overwritten(tmp_path: Path
     assert prepare(settings(GOLDEN / "terabyte" / "day", place)).train.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("there", ["train", "test", "val"])
+def test_files_of_another_program_are_not_overwritten_when_others_are_missing(there: str, tmp_path: Path) -> None:
+    found = tmp_path / f"x_{there}.bin"
+    shutil.copy(GOLDEN / "terabyte" / f"terabyte_processed_{there}.bin", found)
+    before = found.read_bytes()
+    with pytest.raises(RunError, match=rf"no such file, though x_{there}\.bin is there without a manifest"):
+        prepare(settings(GOLDEN / "terabyte" / "day", tmp_path / "x"))
+    with pytest.raises(RunError, match="no such file, though"):
+        open_prepared(tmp_path / "x")
+    assert found.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [found]
+
+
 def test_second_preparation_of_one_place_stops(tmp_path: Path) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=8)
     script = (

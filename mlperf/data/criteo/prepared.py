@@ -54,7 +54,7 @@ def open_other_programs(place: Place, raw_data_file: Path | None) -> PreparedDat
     file of that ending in their folder. The rows of archives are copied into binary files, once.
     """
     # First the files: a preparation that ends in this moment writes its manifest before it moves them.
-    files = place.split("train").is_file() and place.split("test").is_file()
+    files = any(place.split(split).is_file() for split in SPLITS)
     manifest = Manifest.read(place.manifest)
     if manifest is None and files:
         return _open_foreign(place, raw_data_file)
@@ -108,7 +108,14 @@ def _open_foreign(place: Place, raw_data_file: Path | None, *, whole: bool = Tru
     paths = {split: place.split(split) for split in SPLITS}
     rows = {}
     for split, path in paths.items():
-        size = path.stat().st_size if path.is_file() else 0
+        found = path.is_file()
+        if whole and not found and split != "val":
+            others = ", ".join(other.name for other in paths.values() if other.is_file())
+            raise RunError(
+                f"{path}: no such file, though {others} is there without a manifest, of another program then, "
+                "and not overwritten: move it away to prepare the data"
+            )
+        size = path.stat().st_size if found else 0
         if whole and (size % ROW_BYTES or (size == 0 and split != "val")):
             raise RunError(f"{path}: {size} bytes; allowed is a multiple of {ROW_BYTES}, and not 0")
         rows[split] = size // ROW_BYTES
