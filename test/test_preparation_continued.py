@@ -187,6 +187,17 @@ def test_archive_of_a_preparation_that_is_replaced_goes_with_it(tmp_path: Path) 
     assert (tmp_path / "x.npz").exists()
 
 
+def test_archive_of_another_program_is_not_overwritten(tmp_path: Path) -> None:
+    prepare(kaggle(tmp_path / "x"))
+    np.savez(tmp_path / "x.npz", mine=1)
+    before = (tmp_path / "x.npz").read_bytes()
+    with pytest.raises(RunError, match=r"x\.npz: not of this program, and not overwritten: .*--mlperf-bin-loader"):
+        prepare(kaggle(tmp_path / "x", max_ind_range=6, write_npz=True))
+    assert (tmp_path / "x.npz").read_bytes() == before
+    prepare(kaggle(tmp_path / "x", max_ind_range=6))
+    assert (tmp_path / "x.npz").read_bytes() == before
+
+
 def test_archive_is_added_to_finished_data_that_lacks_it(tmp_path: Path) -> None:
     first = prepare(kaggle(tmp_path / "x"))
     before = first.train.stat().st_mtime_ns

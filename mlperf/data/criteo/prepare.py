@@ -45,6 +45,7 @@ def prepare(settings: PreparationSettings) -> PreparedData:
             with locked(place):
                 manifest = _finished(settings, place, facts)
                 if manifest is None:
+                    _spare_archive(settings, place)
                     manifest = _Preparation(settings, place, inputs, facts).run()
                 elif _lacks_archive(settings, place):
                     add_archive(place, manifest, WorkFolder(place))
@@ -67,6 +68,16 @@ def _finished(settings: PreparationSettings, place: Place, facts: list[FileFacts
 
 def _lacks_archive(settings: PreparationSettings, place: Place) -> bool:
     return settings.write_npz and not place.archive.is_file()
+
+
+def _spare_archive(settings: PreparationSettings, place: Place) -> None:
+    """RunError if another program's X.npz stands where one is to be written."""
+    manifest = Manifest.read(place.manifest)
+    if settings.write_npz and place.archive.exists() and (manifest is None or manifest.archive is None):
+        raise RunError(
+            f"{place.archive}: not of this program, and not overwritten: move it away, or ask for none with "
+            "--mlperf-bin-loader"
+        )
 
 
 class _Preparation:
