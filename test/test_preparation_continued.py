@@ -16,7 +16,7 @@ from program import GOLDEN
 from mlperf.data.criteo import ingest
 from mlperf.data.criteo.manifest import Manifest
 from mlperf.data.criteo.plan import PreparationSettings
-from mlperf.data.criteo.prepare import prepare
+from mlperf.data.criteo.prepare import _Preparation, prepare
 from mlperf.data.criteo.prepared import open_prepared
 from mlperf.errors import RunError
 
@@ -60,6 +60,39 @@ def test_full_disk_leaves_nothing_that_looks_finished_and_goes_on_later(
     assert not list(tmp_path.glob("x_*"))
     prepare(settings)
     prepare(PreparationSettings("terabyte", raw / "day", tmp_path / "y", seed=7))
+    assert result(tmp_path / "x") == result(tmp_path / "y")
+
+
+@pytest.mark.parametrize("when", ["reading", "all is read"])
+def test_input_that_is_gone_for_a_while_costs_no_work(
+    when: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
+) -> None:
+    """As on a network drive."""
+    settings, shown = wanted(raw, tmp_path / "x"), r"day_\d+: the data cannot be prepared: "
+    stop_at_save(settings, monkeypatch)
+    state = (tmp_path / "x.preparation" / "state.json").read_bytes()
+    check = _Preparation._check_inputs
+
+    def fail(file: object, target: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    def check_without_one(self: _Preparation) -> None:
+        (raw / "day_3").rename(raw / "away")
+        try:
+            check(self)
+        finally:
+            (raw / "away").rename(raw / "day_3")
+
+    with monkeypatch.context() as patch:
+        if when == "reading":
+            patch.setattr("mlperf.data.criteo.text._read", fail)
+        else:
+            patch.setattr(_Preparation, "_check_inputs", check_without_one)
+        with pytest.raises(RunError, match=shown):
+            prepare(settings)
+    assert (tmp_path / "x.preparation" / "state.json").read_bytes() == state
+    prepare(settings)
+    prepare(wanted(raw, tmp_path / "y"))
     assert result(tmp_path / "x") == result(tmp_path / "y")
 
 

@@ -40,11 +40,8 @@ class FileFacts:
 
     @classmethod
     def of(cls, path: Path, crc32: int | None = None) -> FileFacts:
-        """Read the facts of a file. RunError if it is missing."""
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+        """Read the facts of a file."""
+        status = path.stat()
         return cls(path.name, status.st_size, status.st_mtime_ns, crc32)
 
 
