@@ -171,6 +171,23 @@ def test_damaged_working_files_begin_anew(
     assert result(tmp_path / "x") == result(tmp_path / "y")
 
 
+@pytest.mark.parametrize("damage", ["missing", "shorter"])
+@pytest.mark.parametrize("phase", ["permute", "publish"])
+def test_damaged_training_rows_begin_anew(
+    damage: str, phase: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
+) -> None:
+    settings = wanted(raw, tmp_path / "x")
+    stop_at_save(settings, monkeypatch, phase)
+    train = tmp_path / "x.preparation" / "train.bin"
+    if damage == "missing":
+        train.unlink()
+    else:
+        os.truncate(train, train.stat().st_size // 2)
+    prepare(settings)
+    prepare(wanted(raw, tmp_path / "y"))
+    assert result(tmp_path / "x") == result(tmp_path / "y")
+
+
 def test_input_that_grows_while_it_is_read_is_noticed(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

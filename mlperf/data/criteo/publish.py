@@ -27,7 +27,7 @@ def publish(
     rows = {"train": state.train_rows, "test": half, "val": state.rows_per_day[-1] - half}
     if work.part("test").exists():
         os.truncate(work.part("test"), half * ROW_BYTES)
-    here = {split: work.part(split) if work.part(split).exists() else place.split(split) for split in SPLITS}
+    here = {split: work.part_or_moved(split) for split in SPLITS}
     for split in SPLITS:
         arrived = here[split] == place.split(split)
         if arrived and file_crc32(here[split]) != state.checksums[split]:
