@@ -191,10 +191,20 @@ def test_bad_rows_are_left_out_counted_and_shown(tmp_path: Path, capfd: pytest.C
 def test_more_bad_rows_than_allowed_stop_it(tmp_path: Path) -> None:
     spoil(tmp_path)
     with pytest.raises(
-        RunError, match=r"3 of the 176 rows so far are bad, more than --max-bad-rows=0\.001 allows"
+        RunError,
+        match=r"3 of the 176 rows so far are bad, more than --max-bad-rows=0\.001 allows, most of them in day_0: ",
     ):
         prepare(skipping(tmp_path, "x"))
     assert not list(tmp_path.glob("x*"))
+
+
+@pytest.mark.parametrize(("bad", "split"), [(range(23), "training"), ([23], "test")])
+def test_split_of_bad_rows_only_is_refused_with_its_cause(bad: list[int], split: str, tmp_path: Path) -> None:
+    raw_text.write_days(tmp_path, DAYS, seed=4)
+    for day in bad:
+        (tmp_path / f"day_{day}").write_bytes(b"2\n")
+    with pytest.raises(RunError, match=rf"no rows are left for the {split} split by --bad-rows=skip"):
+        prepare(skipping(tmp_path, "x", max_bad_rows=1))
 
 
 def test_kaggle_days_are_cut_from_the_good_rows(tmp_path: Path) -> None:

@@ -150,11 +150,13 @@ class Ingest:
 
     def _judge_bad_rows(self, *, final: bool) -> None:
         state, share = self._state, self._settings.max_bad_rows
-        bad = sum(sum(reasons.values()) for reasons in state.bad.values())
+        per_file = {name: sum(reasons.values()) for name, reasons in state.bad.items()}
+        bad = sum(per_file.values())
         if bad > share * state.lines and (final or bad > _MANY_BAD_ROWS + share * state.lines):
             raise RunError(
-                f"{self._plan.inputs[state.file]}: {bad} of the {state.lines} rows so far are bad, more than "
-                f"--max-bad-rows={share:g} allows: {_reasons(state)}"
+                f"{self._settings.raw_data_file}: {bad} of the {state.lines} rows so far are bad, more than "
+                f"--max-bad-rows={share:g} allows, most of them in {max(per_file, key=per_file.__getitem__)}: "
+                f"{_reasons(state)}"
             )
 
     def _store(self, file: int, first_row: int, rows: Rows, staying: npt.NDArray[np.int64]) -> None:

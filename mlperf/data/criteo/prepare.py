@@ -188,11 +188,13 @@ class _Preparation:
                 raise RunError(f"{path}: changed while it was read; begin again when it is complete")
 
     def _check_splits(self, state: State) -> None:
+        settings = self._settings
+        causes = [f"--data-sub-sample-rate={settings.sub_sample_rate}"] if settings.sub_sample_rate else []
+        causes += ["--bad-rows=skip"] if state.bad else []
         for split, rows in (("training", sum(state.rows_per_day[:-1])), ("test", state.rows_per_day[-1])):
             if rows == 0:
-                rate = self._settings.sub_sample_rate
                 raise RunError(
-                    f"{self._plan.inputs[-1]}: --data-sub-sample-rate={rate} leaves no rows for the {split} split"
+                    f"{settings.raw_data_file}: no rows are left for the {split} split by {' and '.join(causes)}"
                 )
 
     def _permute(self, state: State) -> None:
