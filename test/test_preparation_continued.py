@@ -18,6 +18,7 @@ from mlperf.data.criteo.manifest import Manifest
 from mlperf.data.criteo.plan import PreparationSettings
 from mlperf.data.criteo.prepare import _Preparation, prepare
 from mlperf.data.criteo.prepared import open_prepared
+from mlperf.data.progress import Progress
 from mlperf.errors import RunError
 
 
@@ -94,6 +95,21 @@ def test_input_that_is_gone_for_a_while_costs_no_work(
     prepare(settings)
     prepare(wanted(raw, tmp_path / "y"))
     assert result(tmp_path / "x") == result(tmp_path / "y")
+
+
+def test_progress_counts_what_was_done_before_but_not_as_done_now(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("mlperf.data.progress.time.monotonic", lambda: now)
+    progress = Progress("x", 1_000_000_000, done=800_000_000, rows=3000)
+    now = 102.0
+    progress.add(100_000_000, 500)
+    progress.close()
+    assert capsys.readouterr().err == "x: 3,500 rows, 900 of 1,000 MB, 50 MB/s, 2 s left\n"
+    progress.add(100_000_001, 0)  # an estimate that was too low, or a last newline that was missing
+    progress.close()
+    assert capsys.readouterr().err.endswith(", 0 s left\n")
 
 
 def test_disk_too_small_is_said_before_with_both_figures(

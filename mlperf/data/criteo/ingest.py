@@ -68,8 +68,9 @@ class Ingest:
         self._train = train
         self._evaluation = evaluation
         self._blocks = Portions(self._read())
-        self._progress = Progress(f"preparing {settings.raw_data_file.name}", sum(plan.text_bytes))
-        self._progress.add(sum(plan.text_bytes[: state.file]) + state.offset, sum(state.rows_per_day))
+        done = sum(plan.text_bytes[: state.file]) + state.offset
+        what = f"preparing {settings.raw_data_file.name}"
+        self._progress = Progress(what, sum(plan.text_bytes), done, sum(state.rows_per_day))
 
     @property
     def finished(self) -> bool:
