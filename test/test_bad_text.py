@@ -253,6 +253,17 @@ def test_gzipped_days_give_the_same_files_in_any_mixture(randomize: str, tmp_pat
     assert [facts["name"] for facts in manifest["inputs"]][:4] == ["day_0.gz", "day_1", "day_2", "day_3.gz"]
 
 
+def test_day_that_is_there_unpacked_and_zipped_is_read_unpacked_and_that_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    raw_text.write_days(tmp_path, DAYS, seed=2)
+    for day in (4, 17):
+        (tmp_path / f"day_{day}.gz").write_bytes(b"not even gzip")
+    made = prepare(PreparationSettings("terabyte", tmp_path / "day", tmp_path / "x"))
+    assert made.train_rows == sum(DAYS[:-1])
+    assert "both there, read as unpacked and not the .gz: day_4, day_17\n" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "not gzip", "checksum", "flipped far in", "header only"])
 def test_damaged_gzip_file_is_named(damage: str, tmp_path: Path) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=2)

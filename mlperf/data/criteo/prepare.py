@@ -107,6 +107,9 @@ class _Preparation:
             self._check_disk()
             if self._work.has_state():
                 print(f"{self._work.path}: of another preparation, or damaged; begun anew", file=sys.stderr)
+            unpacked = [path.name for path in self._plan.inputs if path.with_name(f"{path.name}.gz").is_file()]
+            if unpacked:
+                print(f"both there, read as unpacked and not the .gz: {', '.join(unpacked)}", file=sys.stderr)
             self._work.clear()
             state = State(rows_per_day=[0] * self._plan.days)
         else:
