@@ -69,6 +69,12 @@ def _check_prepared_as_asked(found: PreparedData, data: DataSettings) -> None:
                 f"{flag}={asked}: {found.train} was prepared with {has}; allowed is that, or leaving the flag "
                 "out; to prepare anew, name another --processed-data-file"
             )
+    changed = None if data.raw_data_file is None else found.changed_input(data.raw_data_file)
+    if changed is not None:
+        note(
+            f"{changed}: not as it was when {found.train} was prepared from it, which is used all the same; "
+            "tools/prepare_criteo.py prepares anew"
+        )
 
 
 def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from typing import NoReturn
 import numpy as np
 import pytest
 import raw_text
-from program import GOLDEN, ROOT
+from program import GOLDEN, ROOT, run_program
 
 from mlperf.data.criteo.manifest import Manifest
 from mlperf.data.criteo.number import Numbering
@@ -41,6 +41,21 @@ def test_prepared_data_is_taken_as_it_is_until_flags_or_inputs_change(tmp_path: 
     before = prepare(wanted).train.read_bytes()
     raw_text.write_days(tmp_path, DAYS, seed=9)
     assert prepare(wanted).train.read_bytes() != before
+
+
+def test_input_that_changed_since_the_data_was_prepared_from_it_is_named(terabyte: Path, tmp_path: Path) -> None:
+    for path in (GOLDEN / "terabyte").glob("day_*"):
+        shutil.copy2(path, tmp_path)
+    flags = (
+        *("--data-generation=dataset", "--data-set=terabyte", "--arch-mlp-bot=13-2", "--num-batches=1"),
+        *(f"--raw-data-file={tmp_path}/day", f"--processed-data-file={terabyte}"),
+    )
+    assert run_program(*flags, cwd=tmp_path).stderr == ""
+    with (tmp_path / "day_3").open("ab") as day:
+        day.write(b"\n")
+    run = run_program(*flags, cwd=tmp_path)
+    assert run.status == 0
+    assert f"{tmp_path}/day_3: not as it was when {terabyte}_train.bin was prepared from it" in run.stderr
 
 
 @pytest.mark.parametrize("split", ["train", "test", "val"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,15 @@ class PreparedData:
     max_ind_range: int | None = None
     sub_sample_rate: float | None = None
     bad_rows: int = 0
+    inputs: tuple[FileFacts, ...] = ()
+
+    def changed_input(self, raw_data_file: Path) -> Path | None:
+        """Return an input that is there, but not as it was when this was prepared from it."""
+        for facts in self.inputs:
+            path = raw_data_file.with_name(facts.name)
+            if facts.name.startswith(raw_data_file.name) and os.path.isfile(path) and FileFacts.of(path) != facts:
+                return path
+        return None
 
 
 def open_prepared(processed_data_file: Path, raw_data_file: Path | None = None) -> PreparedData | None:
@@ -101,6 +111,7 @@ def described(place: Place, manifest: Manifest) -> PreparedData:
         max_ind_range=None if manifest.adopted else int(flags["max_ind_range"]),
         sub_sample_rate=None if manifest.adopted else float(flags["data_sub_sample_rate"]),
         bad_rows=sum(sum(reasons.values()) for reasons in manifest.bad_rows.values()),
+        inputs=() if manifest.adopted else tuple(manifest.inputs),
     )
 
 
