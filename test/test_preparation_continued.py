@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from interruption import result, stop_at_move, stop_at_save
+from interruption import Killed, result, stop_at_move, stop_at_save
 from program import GOLDEN
 
 from mlperf.data.criteo import ingest
@@ -148,6 +148,26 @@ def test_killed_among_its_last_moves_another_preparation_may_take_over(
     prepare(wanted(raw, tmp_path / "y", seed=6))
     stop_at_move(lambda: prepare(wanted(raw, tmp_path / "x")), monkeypatch, 1)
     prepare(wanted(raw, tmp_path / "x", seed=6))
+    assert result(tmp_path / "x") == result(tmp_path / "y")
+
+
+def test_killed_among_its_last_moves_and_then_another_as_it_begins_it_is_never_a_mix(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
+) -> None:
+    prepare(replace(wanted(raw, tmp_path / "x", seed=6), max_ind_range=3))
+    prepare(wanted(raw, tmp_path / "y"))
+    stop_at_move(lambda: prepare(wanted(raw, tmp_path / "x")), monkeypatch, 1)
+
+    def kill(self: Path, **_: object) -> None:
+        if self.suffix == ".preparation":
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", kill)
+        with pytest.raises(Killed):
+            prepare(wanted(raw, tmp_path / "x", seed=8))
+    assert open_prepared(tmp_path / "x") is None
+    prepare(wanted(raw, tmp_path / "x"))
     assert result(tmp_path / "x") == result(tmp_path / "y")
 
 

@@ -61,7 +61,7 @@ def _finished(settings: PreparationSettings, place: Place, facts: list[FileFacts
     if (manifest.flags, manifest.inputs) != (settings.flags(), facts):
         return None
     problem = manifest.problem(place)
-    if problem is not None and not WorkFolder(place).has_state():  # with one it was killed among the last moves
+    if problem is not None and not place.preparation.exists():  # else one was killed among its last moves
         raise RunError(problem)
     return manifest if problem is None else None
 

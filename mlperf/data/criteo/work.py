@@ -122,10 +122,13 @@ class WorkFolder:
                 _sync(file)
 
     def clear(self) -> None:
-        """Begin with an empty folder."""
-        self.remove()
-        self.path.mkdir(parents=True)
+        """Begin with an empty folder. While it is there, nobody trains on what may be files of two results."""
+        self._state.unlink(missing_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
         sync_folder(self.path.parent)
+        for file in self.path.iterdir():
+            file.unlink()
+        sync_folder(self.path)
 
     def remove(self) -> None:
         """Remove the folder, its state first: what is left then is nothing to go on from."""
