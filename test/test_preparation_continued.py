@@ -273,6 +273,16 @@ def test_archive_of_a_preparation_that_is_replaced_goes_with_it(tmp_path: Path) 
     assert (tmp_path / "x.npz").exists()
 
 
+def test_archive_of_a_preparation_whose_successor_was_killed_goes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(kaggle(tmp_path / "x", max_ind_range=5, write_npz=True))
+    stop_at_move(lambda: prepare(kaggle(tmp_path / "x", max_ind_range=6, write_npz=True)), monkeypatch, 0)
+    prepare(kaggle(tmp_path / "x"))
+    assert not (tmp_path / "x.npz").exists()
+    prepare(kaggle(tmp_path / "x", write_npz=True))
+
+
 def test_archive_of_another_program_is_not_overwritten(tmp_path: Path) -> None:
     prepare(kaggle(tmp_path / "x"))
     np.savez(tmp_path / "x.npz", mine=1)

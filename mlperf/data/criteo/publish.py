@@ -51,8 +51,7 @@ def publish(
         bad_rows=state.bad,
         archive=_archive_facts(place, work) if settings.write_npz else None,
     )
-    if not settings.write_npz:
-        _remove_old_archive(place)
+    _remove_old_archive(place)  # as long as its manifest is there to tell it from another program's
     manifest.write(place.manifest)
     work.publish(work.part_npz(), place.archive)  # not last: whether the others have arrived can be seen
     for split in SPLITS:
