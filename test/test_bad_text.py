@@ -198,6 +198,15 @@ def test_more_bad_rows_than_allowed_stop_it(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("x*"))
 
 
+def test_share_of_bad_rows_is_that_of_the_rows_read_with_them(tmp_path: Path) -> None:
+    """Many at the beginning, but no more than allowed: 1500 of 2000 in one block."""
+    days = raw_text.write_days(tmp_path, DAYS, seed=4)
+    (tmp_path / "day_0").write_bytes(b"2\n" * 1500 + raw_text.text(raw_text.random_rows(500, seed=9)))
+    made = prepare(skipping(tmp_path, "x", max_bad_rows=0.75))
+    assert made.bad_rows == 1500
+    assert made.train_rows == 500 + sum(len(day) for day in days[1:-1])
+
+
 @pytest.mark.parametrize(("bad", "split"), [(range(23), "training"), ([23], "test")])
 def test_split_of_bad_rows_only_is_refused_with_its_cause(bad: list[int], split: str, tmp_path: Path) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=4)

@@ -135,6 +135,7 @@ class Ingest:
         state.line += parsed.lines
         state.row += len(parsed.rows)
         state.lines += parsed.lines
+        self._judge_bad_rows(final=False)
         return first_row
 
     def _count_bad(self, path: Path, block: TextBlock, parsed: Parsed) -> None:
@@ -147,7 +148,6 @@ class Ingest:
             if count:
                 name = REASON_NAMES[reason]
                 reasons[name] = reasons.get(name, 0) + int(count)
-        self._judge_bad_rows(final=False)
 
     def _judge_bad_rows(self, *, final: bool) -> None:
         state, share = self._state, self._settings.max_bad_rows
