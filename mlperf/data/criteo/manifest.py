@@ -40,7 +40,7 @@ class FileFacts:
 
     @classmethod
     def of(cls, path: Path, crc32: int | None = None) -> FileFacts:
-        """Read the facts of a file."""
+        """Read the facts of a file. OSError if it is missing."""
         status = path.stat()
         return cls(path.name, status.st_size, status.st_mtime_ns, crc32)
 

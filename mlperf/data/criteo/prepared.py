@@ -15,7 +15,10 @@ from mlperf.errors import RunError
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Prepared data that is whole. counts: rows per table. None: nobody wrote it down."""
+    """Prepared data that is whole. counts: rows per table. None: nobody wrote it down.
+
+    inputs: the text it was prepared from, nothing if another program did it.
+    """
 
     train: Path
     test: Path
