@@ -11,7 +11,7 @@ def _find_room_for_compiled_parts() -> None:
     The temporary folder is everybody's: what is loaded from it must be in a folder that only this user can write.
     """
     caches = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    homes = [Path(__file__).parent, next(path for path in (caches, *caches.parents) if path.exists())]
+    homes = [Path(__file__).parent, next(path for path in (caches, *caches.parents) if os.path.exists(path))]
     if "NUMBA_CACHE_DIR" in os.environ or any(os.access(path, os.W_OK) for path in homes):
         return
     folder = Path(tempfile.gettempdir()) / f"dlrm-compiled-{os.getuid()}"

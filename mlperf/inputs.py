@@ -37,6 +37,8 @@ def prepared_data(data: DataSettings, seed: int) -> PreparedData:
     found = open_prepared(place, raw_data_file=data.raw_data_file)
     if found is not None:
         _check_prepared_as_asked(found, data)
+        if data.raw_data_file is not None:
+            _note_changed_input(found, data.raw_data_file)
         return found
     if data.raw_data_file is None:
         raise RunError(f"{place}: no prepared data there, and no --raw-data-file to make it from")
@@ -69,6 +71,16 @@ def _check_prepared_as_asked(found: PreparedData, data: DataSettings) -> None:
                 f"{flag}={asked}: {found.train} was prepared with {has}; allowed is that, or leaving the flag "
                 "out; to prepare anew, name another --processed-data-file"
             )
+
+
+def _note_changed_input(found: PreparedData, raw_data_file: Path) -> None:
+    """Copied or touched text is the same text: no reason to refuse what was prepared from it, nor to be silent."""
+    changed = found.changed_input(raw_data_file)
+    if changed is not None:
+        note(
+            f"{changed}: not as it was when {found.train} was prepared from it, which is used all the same; "
+            "tools/prepare_criteo.py prepares anew"
+        )
 
 
 def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, ...]:

@@ -191,10 +191,29 @@ def test_bad_rows_are_left_out_counted_and_shown(tmp_path: Path, capfd: pytest.C
 def test_more_bad_rows_than_allowed_stop_it(tmp_path: Path) -> None:
     spoil(tmp_path)
     with pytest.raises(
-        RunError, match=r"3 of the 176 rows so far are bad, more than --max-bad-rows=0\.001 allows"
+        RunError,
+        match=r"3 of the 176 rows so far are bad, more than --max-bad-rows=0\.001 allows, most of them in day_0: ",
     ):
         prepare(skipping(tmp_path, "x"))
     assert not list(tmp_path.glob("x*"))
+
+
+def test_share_of_bad_rows_is_that_of_the_rows_read_with_them(tmp_path: Path) -> None:
+    """Many at the beginning, but no more than allowed: 1500 of 2000 in one block."""
+    days = raw_text.write_days(tmp_path, DAYS, seed=4)
+    (tmp_path / "day_0").write_bytes(b"2\n" * 1500 + raw_text.text(raw_text.random_rows(500, seed=9)))
+    made = prepare(skipping(tmp_path, "x", max_bad_rows=0.75))
+    assert made.bad_rows == 1500
+    assert made.train_rows == 500 + sum(len(day) for day in days[1:-1])
+
+
+@pytest.mark.parametrize(("bad", "split"), [(range(23), "training"), ([23], "test")])
+def test_split_of_bad_rows_only_is_refused_with_its_cause(bad: list[int], split: str, tmp_path: Path) -> None:
+    raw_text.write_days(tmp_path, DAYS, seed=4)
+    for day in bad:
+        (tmp_path / f"day_{day}").write_bytes(b"2\n")
+    with pytest.raises(RunError, match=rf"no rows are left for the {split} split by --bad-rows=skip"):
+        prepare(skipping(tmp_path, "x", max_bad_rows=1))
 
 
 def test_kaggle_days_are_cut_from_the_good_rows(tmp_path: Path) -> None:
@@ -241,6 +260,17 @@ def test_gzipped_days_give_the_same_files_in_any_mixture(randomize: str, tmp_pat
         assert getattr(made[0], split).read_bytes() == getattr(made[1], split).read_bytes()
     manifest = json.loads((tmp_path / "mixed_x.json").read_text())
     assert [facts["name"] for facts in manifest["inputs"]][:4] == ["day_0.gz", "day_1", "day_2", "day_3.gz"]
+
+
+def test_day_that_is_there_unpacked_and_zipped_is_read_unpacked_and_that_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    raw_text.write_days(tmp_path, DAYS, seed=2)
+    for day in (4, 17):
+        (tmp_path / f"day_{day}.gz").write_bytes(b"not even gzip")
+    made = prepare(PreparationSettings("terabyte", tmp_path / "day", tmp_path / "x"))
+    assert made.train_rows == sum(DAYS[:-1])
+    assert "both there, read as unpacked and not the .gz: day_4, day_17\n" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "not gzip", "checksum", "flipped far in", "header only"])

@@ -123,7 +123,7 @@ def test_dropping_all_rows_of_a_split_is_refused(tmp_path: Path) -> None:
     for day in range(23):
         path = tmp_path / f"day_{day}"
         path.write_bytes(b"".join(b"0" + line[1:] for line in path.read_bytes().splitlines(keepends=True)))
-    with pytest.raises(RunError, match=r"--data-sub-sample-rate=0\.99999 leaves no rows for the training split"):
+    with pytest.raises(RunError, match=r"no rows are left for the training split by --data-sub-sample"):
         prepare(settings(tmp_path / "day", tmp_path / "x", sub_sample_rate=0.99999))
     assert not list(tmp_path.glob("x*"))
 
@@ -136,6 +136,9 @@ def test_dropping_all_rows_of_a_split_is_refused(tmp_path: Path) -> None:
         (lambda fields: [*fields, "5"], "column 40", "goes on"),
         (lambda fields: ["2", *fields[1:]], "column 1", "not a label"),
         (lambda fields: ["", *fields[1:]], "column 1", "not a label"),
+        (lambda fields: ["1 ", *fields[1:]], "column 1", "not a label"),
+        (lambda fields: ["\r", *fields[1:]], "column 1", "not a label"),
+        (lambda fields: ["9" * 40, *fields[1:]], "column 1", "not a label"),
         (lambda fields: [*fields[:3], "12a", *fields[4:]], "column 4", "not a whole number"),
         (lambda fields: [*fields[:3], "-", *fields[4:]], "column 4", "not a whole number"),
         (lambda fields: [*fields[:3], "2147483648", *fields[4:]], "column 4", "does not fit"),

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from interruption import result, stop_at_move, stop_at_save
+from interruption import Killed, result, stop_at_move, stop_at_save
 from program import GOLDEN
 
 from mlperf.data.criteo import ingest
 from mlperf.data.criteo.manifest import Manifest
 from mlperf.data.criteo.plan import PreparationSettings
-from mlperf.data.criteo.prepare import prepare
+from mlperf.data.criteo.prepare import _Preparation, prepare
 from mlperf.data.criteo.prepared import open_prepared
+from mlperf.data.progress import Progress
 from mlperf.errors import RunError
 
 
@@ -63,6 +64,54 @@ def test_full_disk_leaves_nothing_that_looks_finished_and_goes_on_later(
     assert result(tmp_path / "x") == result(tmp_path / "y")
 
 
+@pytest.mark.parametrize("when", ["reading", "all is read"])
+def test_input_that_is_gone_for_a_while_costs_no_work(
+    when: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
+) -> None:
+    """As on a network drive."""
+    settings, shown = wanted(raw, tmp_path / "x"), r"day_\d+: the data cannot be prepared: "
+    stop_at_save(settings, monkeypatch)
+    state = (tmp_path / "x.preparation" / "state.json").read_bytes()
+    check = _Preparation._check_inputs
+
+    def fail(file: object, target: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    def check_without_one(self: _Preparation) -> None:
+        (raw / "day_3").rename(raw / "away")
+        try:
+            check(self)
+        finally:
+            (raw / "away").rename(raw / "day_3")
+
+    with monkeypatch.context() as patch:
+        if when == "reading":
+            patch.setattr("mlperf.data.criteo.text._read", fail)
+        else:
+            patch.setattr(_Preparation, "_check_inputs", check_without_one)
+        with pytest.raises(RunError, match=shown):
+            prepare(settings)
+    assert (tmp_path / "x.preparation" / "state.json").read_bytes() == state
+    prepare(settings)
+    prepare(wanted(raw, tmp_path / "y"))
+    assert result(tmp_path / "x") == result(tmp_path / "y")
+
+
+def test_progress_counts_what_was_done_before_but_not_as_done_now(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("mlperf.data.progress.time.monotonic", lambda: now)
+    progress = Progress("x", 1_000_000_000, done=800_000_000, rows=3000)
+    now = 102.0
+    progress.add(100_000_000, 500)
+    progress.close()
+    assert capsys.readouterr().err == "x: 3,500 rows, 900 of 1,000 MB, 50 MB/s, 2 s left\n"
+    progress.add(100_000_001, 0)  # an estimate that was too low, or a last newline that was missing
+    progress.close()
+    assert capsys.readouterr().err.endswith(", 0 s left\n")
+
+
 def test_disk_too_small_is_said_before_with_both_figures(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +151,26 @@ def test_killed_among_its_last_moves_another_preparation_may_take_over(
     assert result(tmp_path / "x") == result(tmp_path / "y")
 
 
+def test_killed_among_its_last_moves_and_then_another_as_it_begins_it_is_never_a_mix(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
+) -> None:
+    prepare(replace(wanted(raw, tmp_path / "x", seed=6), max_ind_range=3))
+    prepare(wanted(raw, tmp_path / "y"))
+    stop_at_move(lambda: prepare(wanted(raw, tmp_path / "x")), monkeypatch, 1)
+
+    def kill(self: Path, **_: object) -> None:
+        if self.suffix == ".preparation":
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", kill)
+        with pytest.raises(Killed):
+            prepare(wanted(raw, tmp_path / "x", seed=8))
+    assert open_prepared(tmp_path / "x") is None
+    prepare(wanted(raw, tmp_path / "x"))
+    assert result(tmp_path / "x") == result(tmp_path / "y")
+
+
 def test_file_replaced_while_the_others_were_to_be_moved_is_noticed(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
 ) -> None:
@@ -133,6 +202,23 @@ def test_damaged_working_files_begin_anew(
         os.truncate(work / name, (work / name).stat().st_size // 2)
     if damage == "test.bin":  # empty so early: gone, then
         (work / name).unlink()
+    prepare(settings)
+    prepare(wanted(raw, tmp_path / "y"))
+    assert result(tmp_path / "x") == result(tmp_path / "y")
+
+
+@pytest.mark.parametrize("damage", ["missing", "shorter"])
+@pytest.mark.parametrize("phase", ["permute", "publish"])
+def test_damaged_training_rows_begin_anew(
+    damage: str, phase: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
+) -> None:
+    settings = wanted(raw, tmp_path / "x")
+    stop_at_save(settings, monkeypatch, phase)
+    train = tmp_path / "x.preparation" / "train.bin"
+    if damage == "missing":
+        train.unlink()
+    else:
+        os.truncate(train, train.stat().st_size // 2)
     prepare(settings)
     prepare(wanted(raw, tmp_path / "y"))
     assert result(tmp_path / "x") == result(tmp_path / "y")
@@ -185,6 +271,27 @@ def test_archive_of_a_preparation_that_is_replaced_goes_with_it(tmp_path: Path) 
     np.savez(tmp_path / "x.npz", mine=1)  # not what was written here
     prepare(kaggle(tmp_path / "x", max_ind_range=6))
     assert (tmp_path / "x.npz").exists()
+
+
+def test_archive_of_a_preparation_whose_successor_was_killed_goes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(kaggle(tmp_path / "x", max_ind_range=5, write_npz=True))
+    stop_at_move(lambda: prepare(kaggle(tmp_path / "x", max_ind_range=6, write_npz=True)), monkeypatch, 0)
+    prepare(kaggle(tmp_path / "x"))
+    assert not (tmp_path / "x.npz").exists()
+    prepare(kaggle(tmp_path / "x", write_npz=True))
+
+
+def test_archive_of_another_program_is_not_overwritten(tmp_path: Path) -> None:
+    prepare(kaggle(tmp_path / "x"))
+    np.savez(tmp_path / "x.npz", mine=1)
+    before = (tmp_path / "x.npz").read_bytes()
+    with pytest.raises(RunError, match=r"x\.npz: not of this program, and not overwritten: .*--mlperf-bin-loader"):
+        prepare(kaggle(tmp_path / "x", max_ind_range=6, write_npz=True))
+    assert (tmp_path / "x.npz").read_bytes() == before
+    prepare(kaggle(tmp_path / "x", max_ind_range=6))
+    assert (tmp_path / "x.npz").read_bytes() == before
 
 
 def test_archive_is_added_to_finished_data_that_lacks_it(tmp_path: Path) -> None:

@@ -33,9 +33,10 @@ def test_compiled_parts_find_a_place_where_nothing_can_be_written(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "")  # what is set below is undone
     places = []
     for _ in range(3):
-        monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+        del os.environ["NUMBA_CACHE_DIR"]
         mlperf._find_room_for_compiled_parts()
         places.append(Path(os.environ["NUMBA_CACHE_DIR"]))
         assert places[-1].stat().st_mode & 0o777 == 0o700
@@ -44,9 +45,30 @@ def test_compiled_parts_find_a_place_where_nothing_can_be_written(
             places[-1].symlink_to("/etc")  # another user's trap
     assert places[0] == places[1] != places[2]
     monkeypatch.setattr(os, "access", lambda path, mode: True)
-    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    del os.environ["NUMBA_CACHE_DIR"]
     mlperf._find_room_for_compiled_parts()
     assert "NUMBA_CACHE_DIR" not in os.environ
+
+
+def test_compiled_parts_find_a_place_where_the_home_may_not_even_be_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs as another user than the one whose home it has."""
+    stat = os.stat
+
+    def refuse(path: object, *arguments: object, **more: object) -> os.stat_result:
+        if "/home/.cache" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / ".cache"))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "")  # what is set below is undone
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    mlperf._find_room_for_compiled_parts()
+    assert Path(os.environ["NUMBA_CACHE_DIR"]).parent == tmp_path
 
 
 @pytest.mark.parametrize("limit", [-1, 40_000_000])

@@ -11,16 +11,17 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Rows, MB/s and time left, on stderr. `total`: bytes to come."""
+    """Rows, MB/s and time left, on stderr. `total`: bytes, of which `done` with `rows` were done before."""
 
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, what: str, total: int, done: int = 0, rows: int = 0) -> None:
         self._what = what
         self._total = total
-        self._bytes = 0
-        self._rows = 0
+        self._done_before = done
+        self._bytes = done
+        self._rows = rows
         self._started = self._said = time.monotonic()
         self._bar = (
-            tqdm(total=total, desc=what, unit="B", unit_scale=True, file=sys.stderr, dynamic_ncols=True)
+            tqdm(total=total, initial=done, desc=what, unit="B", unit_scale=True, dynamic_ncols=True)
             if sys.stderr.isatty()
             else None
         )
@@ -45,10 +46,11 @@ class Progress:
     def _say(self) -> None:
         self._said = time.monotonic()
         seconds = max(self._said - self._started, 1e-3)
-        left = seconds * (self._total - self._bytes) / max(self._bytes, 1)
+        new = self._bytes - self._done_before
+        left = seconds * max(0, self._total - self._bytes) / max(new, 1)
         print(
             f"{self._what}: {self._rows:,} rows, {self._bytes / 1e6:,.0f} of {self._total / 1e6:,.0f} MB, "
-            f"{self._bytes / 1e6 / seconds:,.0f} MB/s, {left:,.0f} s left",
+            f"{new / 1e6 / seconds:,.0f} MB/s, {left:,.0f} s left",
             file=sys.stderr,
             flush=True,
         )

@@ -68,8 +68,9 @@ class Ingest:
         self._train = train
         self._evaluation = evaluation
         self._blocks = Portions(self._read())
-        self._progress = Progress(f"preparing {settings.raw_data_file.name}", sum(plan.text_bytes))
-        self._progress.add(sum(plan.text_bytes[: state.file]) + state.offset, sum(state.rows_per_day))
+        done = sum(plan.text_bytes[: state.file]) + state.offset
+        what = f"preparing {settings.raw_data_file.name}"
+        self._progress = Progress(what, sum(plan.text_bytes), done, sum(state.rows_per_day))
 
     @property
     def finished(self) -> bool:
@@ -134,6 +135,7 @@ class Ingest:
         state.line += parsed.lines
         state.row += len(parsed.rows)
         state.lines += parsed.lines
+        self._judge_bad_rows(final=False)
         return first_row
 
     def _count_bad(self, path: Path, block: TextBlock, parsed: Parsed) -> None:
@@ -146,15 +148,16 @@ class Ingest:
             if count:
                 name = REASON_NAMES[reason]
                 reasons[name] = reasons.get(name, 0) + int(count)
-        self._judge_bad_rows(final=False)
 
     def _judge_bad_rows(self, *, final: bool) -> None:
         state, share = self._state, self._settings.max_bad_rows
-        bad = sum(sum(reasons.values()) for reasons in state.bad.values())
+        per_file = {name: sum(reasons.values()) for name, reasons in state.bad.items()}
+        bad = sum(per_file.values())
         if bad > share * state.lines and (final or bad > _MANY_BAD_ROWS + share * state.lines):
             raise RunError(
-                f"{self._plan.inputs[state.file]}: {bad} of the {state.lines} rows so far are bad, more than "
-                f"--max-bad-rows={share:g} allows: {_reasons(state)}"
+                f"{self._settings.raw_data_file}: {bad} of the {state.lines} rows so far are bad, more than "
+                f"--max-bad-rows={share:g} allows, most of them in {max(per_file, key=per_file.__getitem__)}: "
+                f"{_reasons(state)}"
             )
 
     def _store(self, file: int, first_row: int, rows: Rows, staying: npt.NDArray[np.int64]) -> None:

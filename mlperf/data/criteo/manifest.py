@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,8 @@ class FileFacts:
 
     @classmethod
     def of(cls, path: Path, crc32: int | None = None) -> FileFacts:
-        """Read the facts of a file. RunError if it is missing."""
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+        """Read the facts of a file. OSError if it is missing."""
+        status = path.stat()
         return cls(path.name, status.st_size, status.st_mtime_ns, crc32)
 
 
@@ -106,6 +103,8 @@ class Manifest:
             )
         if found.pop(_CHECKSUM, None) not in (None, checksum(found)):
             raise ValueError("its contents do not have its checksum")
+        if unknown := found.keys() - {known.name for known in fields(cls)}:
+            raise ValueError(f"unknown {', '.join(sorted(unknown))}")
         flags, archive = found["flags"], found.get("archive")
         _expect(dict, flags)
         if "adopted" not in flags:
@@ -116,6 +115,8 @@ class Manifest:
         _expect(int, *found["rows_per_day"], *found["counts"])
         if len(found["counts"]) != TABLES:
             raise ValueError(f"{len(found['counts'])} counts; expected {TABLES}")
+        files = {split: FileFacts.from_json(found["files"][split]) for split in SPLITS}
+        _expect(int, *(facts.crc32 for facts in files.values()))
         bad_rows = found.get("bad_rows", {})
         for reasons in bad_rows.values():
             _expect(int, *reasons.values())
@@ -124,7 +125,7 @@ class Manifest:
             inputs=[FileFacts.from_json(facts) for facts in found["inputs"]],
             rows_per_day=found["rows_per_day"],
             counts=found["counts"],
-            files={split: FileFacts.from_json(found["files"][split]) for split in SPLITS},
+            files=files,
             bad_rows=bad_rows,
             archive=None if archive is None else FileFacts.from_json(archive),
         )

@@ -130,11 +130,11 @@ def _integer(text: Bytes, at: np.uint64, is_label: bool) -> tuple[int, np.uint64
         digits += 1
         at += np.uint64(1)
         if value > np.uint64(2147483648) or (value == np.uint64(2147483648) and not negative):
-            return OUT_OF_RANGE, at, value
+            return (NO_LABEL if is_label else OUT_OF_RANGE), at, value
     if is_label and (digits != 1 or value > np.uint64(1) or negative):
         # An empty line is a row too short rather than a bad label.
-        at_end = (text[at] == 10 or text[at] == 13) and digits == 0 and not negative
-        return (TOO_FEW if at_end else NO_LABEL), at, value
+        at_end = text[at] == 10 or (text[at] == 13 and text[at + np.uint64(1)] == 10)
+        return (TOO_FEW if at_end and digits == 0 and not negative else NO_LABEL), at, value
     if negative:
         return (OK if digits else NOT_INTEGER), at, np.uint64(0)
     return OK, at, value
@@ -174,6 +174,8 @@ def _separator(text: Bytes, at: np.uint64, column: int) -> tuple[int, np.uint64]
         return TOO_MANY, at
     if byte == 10 or windows_end:
         return TOO_FEW, at
+    if column == 0:
+        return NO_LABEL, at
     return (NOT_INTEGER if column < FIRST_ID else NOT_HEX), at
 
 

@@ -45,6 +45,7 @@ def prepare(settings: PreparationSettings) -> PreparedData:
             with locked(place):
                 manifest = _finished(settings, place, facts)
                 if manifest is None:
+                    _spare_archive(settings, place)
                     manifest = _Preparation(settings, place, inputs, facts).run()
                 elif _lacks_archive(settings, place):
                     add_archive(place, manifest, WorkFolder(place))
@@ -60,13 +61,23 @@ def _finished(settings: PreparationSettings, place: Place, facts: list[FileFacts
     if (manifest.flags, manifest.inputs) != (settings.flags(), facts):
         return None
     problem = manifest.problem(place)
-    if problem is not None and not WorkFolder(place).has_state():  # with one it was killed among the last moves
+    if problem is not None and not place.preparation.exists():  # else one was killed among its last moves
         raise RunError(problem)
     return manifest if problem is None else None
 
 
 def _lacks_archive(settings: PreparationSettings, place: Place) -> bool:
     return settings.write_npz and not place.archive.is_file()
+
+
+def _spare_archive(settings: PreparationSettings, place: Place) -> None:
+    """RunError if another program's X.npz stands where one is to be written."""
+    manifest = Manifest.read(place.manifest)
+    if settings.write_npz and place.archive.exists() and (manifest is None or manifest.archive is None):
+        raise RunError(
+            f"{place.archive}: not of this program, and not overwritten: move it away, or ask for none with "
+            "--mlperf-bin-loader"
+        )
 
 
 class _Preparation:
@@ -96,6 +107,9 @@ class _Preparation:
             self._check_disk()
             if self._work.has_state():
                 print(f"{self._work.path}: of another preparation, or damaged; begun anew", file=sys.stderr)
+            unpacked = [path.name for path in self._plan.inputs if path.with_name(f"{path.name}.gz").is_file()]
+            if unpacked:
+                print(f"both there, read as unpacked and not the .gz: {', '.join(unpacked)}", file=sys.stderr)
             self._work.clear()
             state = State(rows_per_day=[0] * self._plan.days)
         else:
@@ -177,11 +191,13 @@ class _Preparation:
                 raise RunError(f"{path}: changed while it was read; begin again when it is complete")
 
     def _check_splits(self, state: State) -> None:
+        settings = self._settings
+        causes = [f"--data-sub-sample-rate={settings.sub_sample_rate}"] if settings.sub_sample_rate else []
+        causes += ["--bad-rows=skip"] if state.bad else []
         for split, rows in (("training", sum(state.rows_per_day[:-1])), ("test", state.rows_per_day[-1])):
             if rows == 0:
-                rate = self._settings.sub_sample_rate
                 raise RunError(
-                    f"{self._plan.inputs[-1]}: --data-sub-sample-rate={rate} leaves no rows for the {split} split"
+                    f"{settings.raw_data_file}: no rows are left for the {split} split by {' and '.join(causes)}"
                 )
 
     def _permute(self, state: State) -> None:

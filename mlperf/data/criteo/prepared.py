@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from mlperf.errors import RunError
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Prepared data that is whole. counts: rows per table. None: nobody wrote it down."""
+    """Prepared data that is whole. counts: rows per table. None: nobody wrote it down.
+
+    inputs: the text it was prepared from, nothing if another program did it.
+    """
 
     train: Path
     test: Path
@@ -27,6 +31,15 @@ class PreparedData:
     max_ind_range: int | None = None
     sub_sample_rate: float | None = None
     bad_rows: int = 0
+    inputs: tuple[FileFacts, ...] = ()
+
+    def changed_input(self, raw_data_file: Path) -> Path | None:
+        """Return an input that is there, but not as it was when this was prepared from it."""
+        for facts in self.inputs:
+            path = raw_data_file.with_name(facts.name)
+            if facts.name.startswith(raw_data_file.name) and os.path.isfile(path) and FileFacts.of(path) != facts:
+                return path
+        return None
 
 
 def open_prepared(processed_data_file: Path, raw_data_file: Path | None = None) -> PreparedData | None:
@@ -54,7 +67,7 @@ def open_other_programs(place: Place, raw_data_file: Path | None) -> PreparedDat
     file of that ending in their folder. The rows of archives are copied into binary files, once.
     """
     # First the files: a preparation that ends in this moment writes its manifest before it moves them.
-    files = place.split("train").is_file() and place.split("test").is_file()
+    files = any(place.split(split).is_file() for split in SPLITS)
     manifest = Manifest.read(place.manifest)
     if manifest is None and files:
         return _open_foreign(place, raw_data_file)
@@ -101,6 +114,7 @@ def described(place: Place, manifest: Manifest) -> PreparedData:
         max_ind_range=None if manifest.adopted else int(flags["max_ind_range"]),
         sub_sample_rate=None if manifest.adopted else float(flags["data_sub_sample_rate"]),
         bad_rows=sum(sum(reasons.values()) for reasons in manifest.bad_rows.values()),
+        inputs=() if manifest.adopted else tuple(manifest.inputs),
     )
 
 
@@ -108,7 +122,14 @@ def _open_foreign(place: Place, raw_data_file: Path | None, *, whole: bool = Tru
     paths = {split: place.split(split) for split in SPLITS}
     rows = {}
     for split, path in paths.items():
-        size = path.stat().st_size if path.is_file() else 0
+        found = path.is_file()
+        if whole and not found and split != "val":
+            others = ", ".join(other.name for other in paths.values() if other.is_file())
+            raise RunError(
+                f"{path}: no such file, though {others} is there without a manifest, of another program then, "
+                "and not overwritten: move it away to prepare the data"
+            )
+        size = path.stat().st_size if found else 0
         if whole and (size % ROW_BYTES or (size == 0 and split != "val")):
             raise RunError(f"{path}: {size} bytes; allowed is a multiple of {ROW_BYTES}, and not 0")
         rows[split] = size // ROW_BYTES

@@ -27,7 +27,7 @@ def publish(
     rows = {"train": state.train_rows, "test": half, "val": state.rows_per_day[-1] - half}
     if work.part("test").exists():
         os.truncate(work.part("test"), half * ROW_BYTES)
-    here = {split: work.part(split) if work.part(split).exists() else place.split(split) for split in SPLITS}
+    here = {split: work.part_or_moved(split) for split in SPLITS}
     for split in SPLITS:
         arrived = here[split] == place.split(split)
         if arrived and file_crc32(here[split]) != state.checksums[split]:
@@ -51,8 +51,7 @@ def publish(
         bad_rows=state.bad,
         archive=_archive_facts(place, work) if settings.write_npz else None,
     )
-    if not settings.write_npz:
-        _remove_old_archive(place)
+    _remove_old_archive(place)  # as long as its manifest is there to tell it from another program's
     manifest.write(place.manifest)
     work.publish(work.part_npz(), place.archive)  # not last: whether the others have arrived can be seen
     for split in SPLITS:

@@ -40,8 +40,8 @@ def text_blocks(path: Path, start: int = 0) -> Iterator[TextBlock]:
     """Yield the lines of a file from offset `start` (of the text) on; a missing last newline is added.
 
     Where a line begins decides alone whether it is too long: the blocks after a block's end are, for the rows and
-    the lines in them, the same whether reading went on there or began there. RunError if the file is missing,
-    empty or damaged.
+    the lines in them, the same whether reading went on there or began there. RunError if the file is empty or
+    damaged, OSError with its name if it cannot be read.
     """
     offset = start  # of text[0] in the file
     rest = np.empty(0, np.uint8)
@@ -77,7 +77,8 @@ def text_blocks(path: Path, start: int = 0) -> Iterator[TextBlock]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise RunError(f"{path}: damaged gzip file after {offset} bytes of text: {error}") from None
     except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+        error.filename = str(path)
+        raise
 
 
 def _overlong_line(beginning: Bytes, end: int) -> TextBlock:

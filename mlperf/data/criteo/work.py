@@ -31,8 +31,8 @@ class State:
 
     phase: "text", "permute", "split" or "publish". file, offset: the next byte of text to read; line, row: the
     lines and the good rows of that file before it. rows_per_day: rows that stay. bad: of each file, how many rows
-    are bad for each reason. spill_rows, spill_extents, train_rows, train_crc32, day_rows: what the temporary
-    files hold. ids: the distinct ids per column at each checkpoint. buckets: CRC-32 of those written, else None.
+    are bad for each reason. spill_rows, spill_extents, train_rows, train_crc32, evaluation_rows: what the files
+    hold. ids: the distinct ids per column at each checkpoint. buckets: CRC-32 of those written, else None.
     """
 
     phase: str = "text"
@@ -68,6 +68,10 @@ class WorkFolder:
         """Return the file that becomes a split; "test" holds the whole evaluation day at first."""
         return self.path / f"{split}.bin"
 
+    def part_or_moved(self, split: str) -> Path:
+        """Return the file that becomes a split, or is it already."""
+        return self.part(split) if self.part(split).exists() else self._place.split(split)
+
     def has_state(self) -> bool:
         """Say whether a preparation, this one or another, left a state."""
         return self._state.exists()
@@ -90,10 +94,14 @@ class WorkFolder:
 
     def _holds_files_of(self, state: State) -> bool:
         """Whether the files are there, and no shorter than the state says."""
+        day = state.rows_per_day[-1]
         if state.phase == "publish":
-            return all(self.part(split).is_file() or self._place.split(split).is_file() for split in SPLITS)
-        day = state.evaluation_rows if state.phase == "text" else state.rows_per_day[-1]
-        least = {self.part("test"): day * ROW_BYTES, self.part("train"): state.train_rows * ROW_BYTES}
+            rows = {"train": state.train_rows, "test": (day + 1) // 2, "val": day // 2}
+            least = {self.part_or_moved(split): rows[split] * ROW_BYTES for split in SPLITS}
+        else:
+            train = state.train_rows if state.buckets is None else state.spill_rows
+            test = state.evaluation_rows if state.phase == "text" else day
+            least = {self.part("train"): train * ROW_BYTES, self.part("test"): test * ROW_BYTES}
         if state.phase in ("text", "permute"):
             least[self.spill] = state.spill_rows * ROW_BYTES
             least[index_path(self.spill)] = state.spill_extents * EXTENT_BYTES
@@ -114,10 +122,13 @@ class WorkFolder:
                 _sync(file)
 
     def clear(self) -> None:
-        """Begin with an empty folder."""
-        self.remove()
-        self.path.mkdir(parents=True)
+        """Begin with an empty folder. While it is there, nobody trains on what may be files of two results."""
+        self._state.unlink(missing_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
         sync_folder(self.path.parent)
+        for file in self.path.iterdir():
+            file.unlink()
+        sync_folder(self.path)
 
     def remove(self) -> None:
         """Remove the folder, its state first: what is left then is nothing to go on from."""
