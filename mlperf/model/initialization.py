@@ -15,6 +15,7 @@ from torch import nn
 
 from mlperf.model.dlrm import DLRM_Net
 from mlperf.model.embedding.compression import PrEmbeddingBag, QREmbeddingBag
+from mlperf.model.mlp import linear_layers
 
 # Float64 numbers drawn at a time, so that a table of 40 million rows needs no float64 copy of itself.
 _CHUNK = 1 << 24
@@ -39,9 +40,8 @@ def initialize(
             else:
                 _fill_uniform(weight.flatten(), stream, low, high)
     for mlp in (model.bot_l, model.top_l):
-        for layer in mlp:
-            if isinstance(layer, nn.Linear):
-                _fill_linear(layer, stream, mlp_init)
+        for layer in linear_layers(mlp):
+            _fill_linear(layer, stream, mlp_init)
 
 
 def _bounds(table: nn.Module) -> Iterator[tuple[torch.Tensor, float, float]]:

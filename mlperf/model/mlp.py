@@ -23,3 +23,8 @@ def make_mlp(widths: Sequence[int], activation: str, *, last: str | None = None)
         layers.append(nn.Linear(fan_in, fan_out))
         layers.append(ACTIVATIONS[last if is_last and last else activation]())
     return nn.Sequential(*layers)
+
+
+def linear_layers(mlp: nn.Sequential) -> list[nn.Linear]:
+    """Return the layers with weights."""
+    return [layer for layer in mlp if isinstance(layer, nn.Linear)]

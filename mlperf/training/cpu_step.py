@@ -20,8 +20,9 @@ from mlperf.kernels import cpu_interaction, cpu_loops, parallel, products
 from mlperf.model.dlrm import DLRM_Net
 from mlperf.model.embedding.tables import EmbeddingTables
 from mlperf.model.loss import Loss
+from mlperf.model.mlp import linear_layers
 from mlperf.training.optimizers import Optimizer
-from mlperf.training.step import LossSums, made_up_batch
+from mlperf.training.step import LossSums, has_fast_ways, made_up_batch, show_broken_weights
 
 # The compiler unrolls the interaction by the number of tables: more than this go the general way.
 _MOST_TABLES = 32
@@ -31,18 +32,11 @@ def serves(model: DLRM_Net) -> bool:
     """Return whether these classes can run `model`: plain tables, dot interaction, ReLU."""
     architecture = model.architecture
     return (
-        isinstance(model.tables, EmbeddingTables)
-        and model.tables.pooling_weight is None
+        has_fast_ways(model)
         and len(architecture.rows_per_table) <= _MOST_TABLES
-        and architecture.interaction_op == "dot"
-        and architecture.activation == "relu"
         and products.available()
         and parallel.openmp() is not None
     )
-
-
-def _linear_layers(mlp: nn.Sequential) -> list[nn.Linear]:
-    return [layer for layer in mlp if isinstance(layer, nn.Linear)]
 
 
 class _Layer:
@@ -102,8 +96,8 @@ class CpuScorer:
         self.tables = model.tables
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.low = int(self.dtype == torch.bfloat16)
-        self.bottom = [_Layer(layer, self.dtype) for layer in _linear_layers(model.bot_l)]
-        *hidden, last = _linear_layers(model.top_l)
+        self.bottom = [_Layer(layer, self.dtype) for layer in linear_layers(model.bot_l)]
+        *hidden, last = linear_layers(model.top_l)
         self.top = [_Layer(layer, self.dtype) for layer in hidden]
         self.last_weight, self.last_bias = last.weight.data, last.bias.data
         self.threshold = float(architecture.loss_threshold)
@@ -166,9 +160,7 @@ class CpuStep(CpuScorer):
 
     def check(self) -> None:
         """Make a weight that is not a number show in the loss: the library's ReLU turns it into 0."""
-        for layer in (*self.bottom, *self.top):
-            if not math.isfinite(float(layer.weight.sum()) + float(layer.bias.sum())):
-                self.sums.loss.fill_(math.nan)
+        show_broken_weights((*self.bottom, *self.top), self.sums)
 
     def train(self, batch: Batch, rate: float | None) -> None:
         """Train on `batch` with learning rate `rate`."""

@@ -8,7 +8,6 @@ B samples, T tables, D embedding dimension, N and K widths of layers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,8 +23,9 @@ from mlperf.kernels.gpu import launch
 from mlperf.model.dlrm import DLRM_Net
 from mlperf.model.embedding.tables import EmbeddingTables
 from mlperf.model.loss import Loss
+from mlperf.model.mlp import linear_layers
 from mlperf.training.optimizers import Optimizer
-from mlperf.training.step import LossSums
+from mlperf.training.step import LossSums, has_fast_ways, show_broken_weights
 from mlperf.training.upload import Upload
 
 _MOST_FEATURES = 32  # of the kernels' tiles
@@ -39,13 +39,10 @@ def serves(model: DLRM_Net) -> bool:
     """Return whether these classes can run `model`: plain tables, dot interaction, ReLU, sizes that fit."""
     architecture = model.architecture
     return (
-        isinstance(model.tables, EmbeddingTables)
-        and model.tables.pooling_weight is None
+        has_fast_ways(model)
         and len(architecture.rows_per_table) < _MOST_FEATURES
         and architecture.dimension <= _MOST_COLUMNS
         and sum(architecture.rows_per_table) < 2**31
-        and architecture.interaction_op == "dot"
-        and architecture.activation == "relu"
         and architecture.top_widths[-2] <= _MOST_HIDDEN
     )
 
@@ -139,9 +136,9 @@ class GpuScorer:
         widths = [_DENSE, *architecture.mlp_bot[1:]]
         self.bottom = [
             _Layer(layer, width, self.dtype)
-            for layer, width in zip(_linear_layers(model.bot_l), widths, strict=False)
+            for layer, width in zip(linear_layers(model.bot_l), widths, strict=False)
         ]
-        *hidden, last = _linear_layers(model.top_l)
+        *hidden, last = linear_layers(model.top_l)
         widths = [self.width, *architecture.top_widths[1:]]
         self.top = [_Layer(layer, width, self.dtype) for layer, width in zip(hidden, widths, strict=False)]
         self.last_weight, self.last_bias = last.weight.data, last.bias.data
@@ -238,10 +235,6 @@ class GpuScorer:
         self.first.fill_(batch.first_row)
 
 
-def _linear_layers(mlp: nn.Sequential) -> list[nn.Linear]:
-    return [layer for layer in mlp if isinstance(layer, nn.Linear)]
-
-
 class GpuStep(GpuScorer):
     """Trains such a model by SGD, one batch a step."""
 
@@ -295,9 +288,7 @@ class GpuStep(GpuScorer):
     def check(self) -> None:
         """As an evaluation does; and make a weight that is not a number show in the loss, where a ReLU hid it."""
         super().check()
-        for layer in (*self.bottom, *self.top):
-            if not math.isfinite(float(layer.weight.sum()) + float(layer.bias.sum())):
-                self.sums.loss.fill_(math.nan)
+        show_broken_weights((*self.bottom, *self.top), self.sums)
 
     def _step(self, rows: torch.Tensor) -> None:
         done = self.forward(rows)

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +16,7 @@ import torch
 from mlperf.data.batch import Batch
 from mlperf.evaluation.scorer import GeneralScorer, Scorer
 from mlperf.model.dlrm import DLRM_Net
+from mlperf.model.embedding.tables import EmbeddingTables
 from mlperf.model.loss import Loss
 from mlperf.training.optimizers import Optimizer
 
@@ -47,6 +50,13 @@ class LossSums:
         self.both.zero_()
 
 
+class Layer(Protocol):
+    """A linear layer of a faster way: weight [N, K] and bias [N], float32."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+
 class TrainingStep(Scorer, Protocol):
     """Predicts and trains. sums: over the samples trained on since they were cleared."""
 
@@ -59,6 +69,24 @@ class TrainingStep(Scorer, Protocol):
     def train(self, batch: Any, rate: float | None) -> None:
         """Add the gradients of `batch`; apply all added so far with learning rate `rate`, unless it is None."""
         ...
+
+
+def has_fast_ways(model: DLRM_Net) -> bool:
+    """Return whether `model` is of the kind that the faster ways are written for: MLPerf's."""
+    architecture = model.architecture
+    return (
+        isinstance(model.tables, EmbeddingTables)
+        and model.tables.pooling_weight is None
+        and architecture.interaction_op == "dot"
+        and architecture.activation == "relu"
+    )
+
+
+def show_broken_weights(layers: Iterable[Layer], sums: LossSums) -> None:
+    """Make a weight that is not a number show in the loss, where a ReLU may have turned what it did into 0."""
+    for layer in layers:
+        if not math.isfinite(float(layer.weight.sum()) + float(layer.bias.sum())):
+            sums.loss.fill_(math.nan)
 
 
 def made_up_batch(model: DLRM_Net, batch_size: int) -> Batch:
