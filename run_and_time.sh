@@ -139,8 +139,10 @@ exec 3>&-
 wait "$console" || true
 seconds=$(($(date +%s) - start))
 
-check=0
-"$python" tools/check_submission.py "$log" --edition="$edition" || check=$?
-[[ $status -ne 0 ]] || status=$check
+if [[ -e $log || $status -eq 0 ]]; then # a trainer that was called wrongly, or stopped at once, leaves none
+    check=0
+    "$python" tools/check_submission.py "$log" --edition="$edition" || check=$?
+    [[ $status -ne 0 ]] || status=$check
+fi
 echo "RESULT,RECOMMENDATION,$seed,$seconds,$(id -un),$start_text"
 exit "$status"

@@ -155,6 +155,14 @@ def test_wrong_variable_is_named_with_status_2(variables: dict[str, str], clone:
     assert len(run.stderr.splitlines()) == 1
 
 
+def test_wrong_flag_is_all_that_is_said_of_a_run_without_a_log(clone: Path, small: Path, tmp_path: Path) -> None:
+    run = run_and_time(clone, "--precision=fp8", DATADIR=str(small), LOGDIR=str(tmp_path), SEED="3")
+    assert run.status == 2
+    assert result(run)[:3] == ["RESULT", "RECOMMENDATION", "3"]
+    assert "--precision" in run.stdout
+    assert "no such file" not in run.stdout + run.stderr
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_is_passed_on_and_the_log_closed(
     number: signal.Signals, status: int, clone: Path, small: Path, tmp_path: Path

@@ -11,7 +11,8 @@ from foreign_logs import foreign_entries, write_log
 from mlperf.compliance.package import Package, write_package
 from mlperf.compliance.rulesets import DEFAULT_EDITION
 from mlperf.compliance.run_set import RunSettings, make_runs
-from mlperf.errors import UsageError
+from mlperf.errors import RunError, UsageError
+from mlperf.locking import exclusive
 
 
 def settings(data: Path) -> RunSettings:
@@ -32,6 +33,16 @@ def test_wrong_call_that_made_no_run_does_not_bind_the_next(
     write_log(folder / "run_0" / "a.log", [(k, v, ended if k == "run_stop" else m, t) for k, v, m, t in entries])
     with pytest.raises(UsageError, match=r"its runs were made with data .*elsewhere', now it is .*third"):
         make_runs(folder, settings(tmp_path / "third"), 5)
+
+
+def test_second_call_into_the_same_folder_stops(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    with (
+        exclusive(folder / "set.lock", "ours"),
+        pytest.raises(RunError, match=r"runs/set.lock: another call is making runs in this folder"),
+    ):
+        make_runs(folder, settings(tmp_path), 5)
 
 
 def test_older_package_is_kept_though_its_writing_was_stopped(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from mlperf.compliance.log import Log, read_log
 from mlperf.errors import RunError, UsageError
+from mlperf.locking import exclusive
 from mlperf.training.events import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,8 +52,15 @@ def make_runs(folder: Path, settings: RunSettings, count: int, *, first_seed: in
     """Run the benchmark `count` times, or what is missing of it, with logs in `folder`/run_0, ... .
 
     Seeds are drawn from the system's entropy, or count up from `first_seed`. UsageError if the runs there are
-    not of these settings; RunError if a run fails before its end, to be continued by the same call.
+    not of these settings; RunError if a run fails before its end, to be continued by the same call, or if another
+    process is making runs there.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder / "set.lock", "another call is making runs in this folder"):
+        return _make_runs(folder, settings, count, first_seed)
+
+
+def _make_runs(folder: Path, settings: RunSettings, count: int, first_seed: int | None) -> RunSet:
     seeds = _plan(folder, settings, count, first_seed)
     logs: list[Path] = []
     for number, seed in enumerate(seeds):
@@ -86,7 +94,6 @@ def _plan(folder: Path, settings: RunSettings, count: int, first_seed: int | Non
         # A call that was wrong or stopped early has made no run: nothing is lost.
     draw = random.SystemRandom()
     seeds = [first_seed + n for n in range(count)] if first_seed is not None else draw.sample(range(_SEEDS), count)
-    folder.mkdir(parents=True, exist_ok=True)
     scratch = file.with_suffix(".tmp")
     scratch.write_text(json.dumps({**wanted, "seeds": seeds}, indent=1) + "\n", encoding="utf-8")
     scratch.replace(file)

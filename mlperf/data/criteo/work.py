@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from mlperf.data.criteo.number import Numbering
 from mlperf.data.criteo.place import SPLITS, Place, sync_folder, write_whole
 from mlperf.data.criteo.row_format import ROW_BYTES, TABLES
 from mlperf.data.criteo.shuffle import EXTENT_BYTES, index_path, write_exactly
-from mlperf.errors import RunError
+from mlperf.locking import exclusive
 
 _VERSION = 2
 
@@ -186,19 +185,6 @@ def _sync(file: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def locked(place: Place) -> Iterator[None]:
+def locked(place: Place) -> AbstractContextManager[None]:
     """Keep others from preparing into the same place. RunError if one does."""
-    path = place.beside(".lock")
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours = path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino
-        except BlockingIOError:
-            ours = False
-        if not ours:  # locked, or removed in this moment by the one that had it
-            raise RunError(f"{path}: another preparation is writing to this place")
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    return exclusive(place.beside(".lock"), "another preparation is writing to this place")
