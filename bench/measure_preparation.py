@@ -7,6 +7,7 @@ with compiled parts in their cache and the text in the page cache; medians. Need
 from __future__ import annotations
 
 import argparse
+import gzip
 import importlib.util
 import os
 import shutil
@@ -32,6 +33,8 @@ LARGE_TABLES = (0, 9, 19, 20, 21)  # those of the real data with tens of million
 OURS = """
 import os, resource, sys, time
 from pathlib import Path
+if sys.argv[5] == "gzip":
+    sys.modules["isal"] = None
 from mlperf.data.criteo.plan import PreparationSettings
 from mlperf.data.criteo.prepare import prepare
 settings = PreparationSettings("terabyte", Path(sys.argv[1]) / "day", Path(sys.argv[2]),
@@ -79,6 +82,10 @@ def main() -> None:
         for randomize, some in (("total", cores[:1]), ("none", cores)):
             what = f"{rows / 1e6:g} million rows, {randomize}, {len(some)} core{'s' if len(some) > 1 else ''}"
             show(what, text, rows, ours(folder, some, randomize, flags.repeats))
+        zip_days(folder)
+        for unzipper in ("gzip", "isal") if importlib.util.find_spec("isal") else ("gzip",):
+            what = f"{rows / 1e6:g} million rows, .gz, unpacked by {unzipper}"
+            show(what, text, rows, ours(folder, cores, "total", flags.repeats, unzipper))
         text = write_distinct(folder, rows)
         what = f"{rows / 1e6:g} million rows, ids of 5 columns random"
         show(what, text, rows, ours(folder, cores, "total", flags.repeats))
@@ -108,10 +115,10 @@ def yardstick(folder: Path, text: int, rows: int, cores: Sequence[int], repeats:
     show(f"{rows / 1e6:g} million rows, this project", text, rows, project, polars.seconds / project.seconds)
 
 
-def ours(folder: Path, cores: Sequence[int], randomize: str, repeats: int) -> Measured:
+def ours(folder: Path, cores: Sequence[int], randomize: str, repeats: int, unzipper: str = "isal") -> Measured:
     """Measure this project."""
     place = folder / "prepared"
-    command = [sys.executable, "-c", OURS, str(folder), str(place), str(LIMIT), randomize]
+    command = [sys.executable, "-c", OURS, str(folder), str(place), str(LIMIT), randomize, unzipper]
     return middle([measure(command, folder, cores) for _ in range(repeats)])
 
 
@@ -161,6 +168,15 @@ def used(folder: Path) -> int:
     return total
 
 
+def zip_days(folder: Path) -> None:
+    """Replace the days by gzipped ones."""
+    for day in range(24):
+        path = folder / f"day_{day}"
+        with path.open("rb") as text, gzip.open(f"{path}.gz", "wb", compresslevel=6) as zipped:
+            shutil.copyfileobj(text, zipped, 1 << 20)
+        path.unlink()
+
+
 def write_distinct(folder: Path, rows: int) -> int:
     """Replace the sample by rows with ids drawn from 40 million in five columns, from 10,000 in the others."""
     digits = np.frombuffer(b"0123456789abcdef", np.uint8)
@@ -178,6 +194,7 @@ def write_distinct(folder: Path, rows: int) -> int:
                 line[:, at + digit] = digits[ids >> (28 - 4 * digit) & 15]
         line[:, -1] = ord("\n")
         line.tofile(folder / f"day_{day}")
+        (folder / f"day_{day}.gz").unlink(missing_ok=True)
         total += line.nbytes
     return total
 

@@ -14,6 +14,7 @@ import pytest
 import raw_text
 from program import run_program
 
+from mlperf.data.criteo import unzip
 from mlperf.data.criteo.parse import BlockParser
 from mlperf.data.criteo.plan import PreparationSettings, make_plan
 from mlperf.data.criteo.prepare import prepare
@@ -241,8 +242,19 @@ def test_the_tool_takes_the_flags(tmp_path: Path) -> None:
     assert run.stderr.splitlines()[-1].startswith("prepare_criteo.py: error: ")
 
 
+@pytest.fixture(params=["isal", "gzip"])
+def unzipper(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Unpack as where isal is installed, and as where it is not."""
+    assert unzip.igzip is not None
+    if request.param == "gzip":
+        monkeypatch.setattr(unzip, "igzip", None)
+    return str(request.param)
+
+
 @pytest.mark.parametrize("randomize", ["none", "total"])
-def test_gzipped_days_give_the_same_files_in_any_mixture(randomize: str, tmp_path: Path) -> None:
+def test_gzipped_days_give_the_same_files_in_any_mixture(
+    randomize: str, unzipper: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     for name in ("plain", "mixed"):
         (tmp_path / name).mkdir()
         raw_text.write_days(tmp_path / name, DAYS, seed=2)
@@ -260,6 +272,8 @@ def test_gzipped_days_give_the_same_files_in_any_mixture(randomize: str, tmp_pat
         assert getattr(made[0], split).read_bytes() == getattr(made[1], split).read_bytes()
     manifest = json.loads((tmp_path / "mixed_x.json").read_text())
     assert [facts["name"] for facts in manifest["inputs"]][:4] == ["day_0.gz", "day_1", "day_2", "day_3.gz"]
+    said = "day_0.gz, day_3.gz, day_23.gz: unpacked by Python's gzip; with isal (pip install isal)"
+    assert (said in capfd.readouterr().err) == (unzipper == "gzip")
 
 
 def test_day_that_is_there_unpacked_and_zipped_is_read_unpacked_and_that_is_said(
@@ -274,7 +288,7 @@ def test_day_that_is_there_unpacked_and_zipped_is_read_unpacked_and_that_is_said
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "not gzip", "checksum", "flipped far in", "header only"])
-def test_damaged_gzip_file_is_named(damage: str, tmp_path: Path) -> None:
+def test_damaged_gzip_file_is_named(damage: str, unzipper: str, tmp_path: Path) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=2)
     rows = (tmp_path / "day_4").read_bytes()
     content = bytearray(gzip.compress(rows * 100 if damage == "flipped far in" else rows, compresslevel=1))
@@ -292,7 +306,7 @@ def test_damaged_gzip_file_is_named(damage: str, tmp_path: Path) -> None:
 
 
 def test_text_of_several_gzip_parts_is_read_whole_and_its_size_guessed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unzipper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As parallel compressors write it: only the last part's size stands at the end, that of nothing often."""
     monkeypatch.setattr("mlperf.data.criteo.plan._ZIPPED_SAMPLE_BYTES", 400_000)

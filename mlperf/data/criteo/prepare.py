@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from mlperf.data.criteo import unzip
 from mlperf.data.criteo.checksum import file_crc32
 from mlperf.data.criteo.failures import system_failures
 from mlperf.data.criteo.ingest import Ingest, RowFile
@@ -110,6 +111,9 @@ class _Preparation:
             unpacked = [path.name for path in self._plan.inputs if path.with_name(f"{path.name}.gz").is_file()]
             if unpacked:
                 print(f"both there, read as unpacked and not the .gz: {', '.join(unpacked)}", file=sys.stderr)
+            zipped = [path.name for path in self._plan.inputs if path.suffix == ".gz"]
+            if zipped and (advice := unzip.advice()):
+                print(f"{', '.join(zipped)}: {advice}", file=sys.stderr)
             self._work.clear()
             state = State(rows_per_day=[0] * self._plan.days)
         else:

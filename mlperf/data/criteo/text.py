@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import io
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.criteo.row_format import COLUMNS
+from mlperf.data.criteo.unzip import DAMAGE, open_zipped
 from mlperf.errors import RunError
 
 Bytes = npt.NDArray[np.uint8]
@@ -74,7 +73,7 @@ def text_blocks(path: Path, start: int = 0) -> Iterator[TextBlock]:
                 rest = text[size - kept : size].copy()
             if offset == 0:
                 raise RunError(f"{path}: empty file; expected rows of {COLUMNS} columns separated by tabs")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except DAMAGE as error:
         raise RunError(f"{path}: damaged gzip file after {offset} bytes of text: {error}") from None
     except OSError as error:
         error.filename = str(path)
@@ -88,7 +87,7 @@ def _overlong_line(beginning: Bytes, end: int) -> TextBlock:
 
 def opened(path: Path) -> io.BufferedIOBase | io.RawIOBase:
     """Open a file for reading, through gzip by its name."""
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb", buffering=0)
+    return open_zipped(path) if path.suffix == ".gz" else path.open("rb", buffering=0)
 
 
 def _read(file: io.BufferedIOBase | io.RawIOBase, target: Bytes) -> int:
