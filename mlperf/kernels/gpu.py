@@ -75,7 +75,7 @@ def decode(
     index = tl.minimum(tl.maximum(index, 0), limit - 1)
     tl.store(flat_rows + sample[:, None] * TABLES + table[None, :], start + index, mask=known)
     worst = tl.minimum(worst, wrong_place)
-    tl.atomic_min(invalid, worst, mask=worst < _NO_PLACE)
+    tl.atomic_min(invalid, worst, mask=worst < _NO_PLACE, sem="relaxed")
 
 
 @triton.jit
@@ -192,6 +192,7 @@ def update_rows(
     start = tl.program_id(0) * CHUNK
     position = start + tl.arange(0, CHUNK)
     inside = position < count
+    source = tl.load(order + position, mask=inside, other=0)
     key = tl.load(keys + position, mask=inside, other=-1)
     before = tl.load(keys + position - 1, mask=inside & (position > 0), other=-1)
     is_first = inside & ((position == start) | (key != before))
@@ -201,17 +202,17 @@ def update_rows(
 
     column = tl.arange(0, DP)
     in_row = (column < D)[None, :]
-    source = tl.load(order + position, mask=inside, other=0)
+    target = block + key.to(tl.int64)[:, None] * D + column[None, :]
+    own = (is_first & (is_shared == 0))[:, None] & in_row
+    value = tl.load(target, mask=own, other=0.0)  # before the gradients: the two wait for memory together
     gradients = tl.load(d_rows + source[:, None] * D + column[None, :], mask=inside[:, None] & in_row, other=0.0)
     keys_across = tl.load(keys + position, mask=inside, other=-2)
     equal = (key[:, None] == keys_across[None, :]).to(DOT)
     summed = tl.dot(equal, gradients.to(DOT), input_precision="ieee")  # (CHUNK, DP)
-    change = -tl.load(rate) * summed
-
-    target = block + key.to(tl.int64)[:, None] * D + column[None, :]
-    own = (is_first & (is_shared == 0))[:, None] & in_row
-    tl.store(target, tl.load(target, mask=own, other=0.0) + change, mask=own)
-    tl.atomic_add(target, change, mask=(is_first & is_shared)[:, None] & in_row)
+    value -= tl.load(rate) * summed
+    tl.store(target, value, mask=own)
+    # Of a row that others have a part in nothing was loaded: its value is the change alone.
+    tl.atomic_add(target, value, mask=(is_first & is_shared)[:, None] & in_row, sem="relaxed")
 
 
 @triton.jit(do_not_specialize=["samples"])
@@ -237,7 +238,7 @@ def relu_backward(
         value = tl.where(active, value, tl.zeros_like(value))
         tl.store(gradient + where, value, mask=inside)
         sums += tl.sum(value.to(tl.float32), axis=0)
-    tl.atomic_add(d_bias + column, sums, mask=column < N)
+    tl.atomic_add(d_bias + column, sums, mask=column < N, sem="relaxed")
 
 
 @triton.jit
@@ -333,10 +334,10 @@ def last_layer(
         where = sample.to(tl.int64)[:, None] * STRIDE + column[None, :]
         value = (d_logit[:, None] * weights[None, :]).to(d_hidden.dtype.element_ty)
         tl.store(d_hidden + where, value, mask=inside[:, None] & (column < N)[None, :])
-    tl.atomic_add(d_weight + column, weight_sums, mask=column < N)
-    tl.atomic_add(d_bias, bias_sum)
-    tl.atomic_add(sums, loss_sum.to(tl.float64))
-    tl.atomic_add(sums + 1, correct_sum.to(tl.float64))
+    tl.atomic_add(d_weight + column, weight_sums, mask=column < N, sem="relaxed")
+    tl.atomic_add(d_bias, bias_sum, sem="relaxed")
+    tl.atomic_add(sums, loss_sum.to(tl.float64), sem="relaxed")
+    tl.atomic_add(sums + 1, correct_sum.to(tl.float64), sem="relaxed")
 
 
 @triton.jit
