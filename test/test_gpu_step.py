@@ -120,6 +120,16 @@ def test_gradients_of_a_row_are_summed_however_often_it_occurs() -> None:
     check_equal(general, fast)
 
 
+def test_programs_may_sum_over_several_tiles_of_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they do in large batches."""
+    monkeypatch.setattr(gpu_step, "_steps", lambda samples: 3)
+    general, fast = both_steps(TINY, Loss("bce"))
+    batch, raw = both_batches(250, TINY.rows_per_table, np.random.default_rng(4))
+    general.train(batch, 0.5)
+    fast.train(raw, 0.5)
+    check_equal(general, fast)
+
+
 def test_bfloat16_stays_close_to_float32_and_keeps_weights_in_float32() -> None:
     stream = np.random.default_rng(5)
     exact, low = both_steps(TINY, Loss("bce"), "bf16")
@@ -152,6 +162,17 @@ def test_weights_that_are_not_finite_show_in_the_loss(layer: str) -> None:
     fast.train(both_batches(20, TINY.rows_per_table, np.random.default_rng(0))[1], 0.1)
     fast.check()
     assert not torch.isfinite(fast.sums.loss)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.1])
+def test_a_prediction_that_is_not_a_number_is_not_clamped_to_one(threshold: float) -> None:
+    model = on_device(make_model(replace(TINY, loss_threshold=threshold)))
+    model.get_parameter("top_l.4.bias").data[0] = torch.nan
+    fast = GpuStep(model, Loss("bce"), Optimizer("sgd", model), "fp32", -1)
+    _, raw = both_batches(20, TINY.rows_per_table, np.random.default_rng(0))
+    assert torch.isnan(fast.score(raw)[0]).all()
+    fast.train(raw, 0.1)
+    assert torch.isnan(fast.sums.loss)
 
 
 @pytest.mark.parametrize(

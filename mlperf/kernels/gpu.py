@@ -215,22 +215,22 @@ def update_rows(
     tl.atomic_add(target, value, mask=(is_first & is_shared)[:, None] & in_row, sem="relaxed")
 
 
-@triton.jit(do_not_specialize=["samples"])
+@triton.jit(do_not_specialize=["samples", "steps"])
 def relu_backward(
     gradient,  # [B, N], of a ReLU's output; set to 0 where that is
     output,  # [B, N]
     d_bias,  # float32 [N], added to: sums over the samples
     samples,
+    steps,
     N,
     ROWS: tl.constexpr,
-    STEPS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """The gradient before a ReLU, and the bias's, for ROWS * STEPS samples and COLUMNS columns."""
+    """The gradient before a ReLU, and the bias's, for ROWS * steps samples and COLUMNS columns."""
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     sums = tl.zeros((COLUMNS,), tl.float32)
-    for step in range(STEPS):
-        row = (tl.program_id(0).to(tl.int64) * STEPS + step) * ROWS + tl.arange(0, ROWS)
+    for step in range(steps):
+        row = (tl.program_id(0).to(tl.int64) * steps + step) * ROWS + tl.arange(0, ROWS)
         inside = (row < samples)[:, None] & (column < N)[None, :]
         where = row[:, None] * N + column[None, :]
         active = tl.load(output + where, mask=inside, other=0.0).to(tl.float32) > 0
@@ -251,6 +251,15 @@ def _logits(hidden, weight, bias, sample, inside, N: tl.constexpr, STRIDE: tl.co
     return values, weights, tl.sum(values * weights[None, :], axis=1) + tl.load(bias)
 
 
+@triton.jit
+def _clamped(probability, THRESHOLD: tl.constexpr):
+    """The clamp of --loss-threshold, which leaves a NaN one: minimum and maximum would make a number of it."""
+    if THRESHOLD > 0:
+        probability = tl.where(probability < THRESHOLD, THRESHOLD, probability)
+        probability = tl.where(probability > 1.0 - THRESHOLD, 1.0 - THRESHOLD, probability)
+    return probability
+
+
 @triton.jit(do_not_specialize=["samples"])
 def score(
     hidden,  # [B, STRIDE], the last layer's N inputs
@@ -268,13 +277,11 @@ def score(
     sample = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = sample < samples
     _, _, logit = _logits(hidden, weight, bias, sample, inside, N, STRIDE, NP)
-    probability = 1.0 / (1.0 + tl.exp(-logit))
-    if THRESHOLD > 0:
-        probability = tl.minimum(tl.maximum(probability, THRESHOLD), 1.0 - THRESHOLD)
+    probability = _clamped(1.0 / (1.0 + tl.exp(-logit)), THRESHOLD)
     tl.store(probabilities + sample, probability, mask=inside)
 
 
-@triton.jit(do_not_specialize=["samples"])
+@triton.jit(do_not_specialize=["samples", "steps"])
 def last_layer(
     hidden,  # [B, STRIDE], the last layer's N inputs
     weight,  # float32 [N]
@@ -285,6 +292,7 @@ def last_layer(
     d_bias,  # float32 [1], added to
     sums,  # float64 [2], added to: loss, correct predictions
     samples,
+    steps,
     weight_of_0,
     weight_of_1,
     THRESHOLD: tl.constexpr,
@@ -293,23 +301,20 @@ def last_layer(
     STRIDE: tl.constexpr,
     NP: tl.constexpr,
     BLOCK: tl.constexpr,
-    STEPS: tl.constexpr,
 ):
-    """The last layer and the loss, forward and backward, for BLOCK * STEPS samples."""
+    """The last layer and the loss, forward and backward, for BLOCK * steps samples."""
     weight_sums = tl.zeros((NP,), tl.float32)
     bias_sum = 0.0
     loss_sum = 0.0
     correct_sum = 0.0
     column = tl.arange(0, NP)
-    for step in range(STEPS):
-        sample = (tl.program_id(0) * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
+    for step in range(steps):
+        sample = (tl.program_id(0) * steps + step) * BLOCK + tl.arange(0, BLOCK)
         inside = sample < samples
         values, weights, logit = _logits(hidden, weight, bias, sample, inside, N, STRIDE, NP)
         label = tl.load(labels + sample, mask=inside, other=0.0)
         unclamped = 1.0 / (1.0 + tl.exp(-logit))
-        probability = unclamped
-        if THRESHOLD > 0:
-            probability = tl.minimum(tl.maximum(unclamped, THRESHOLD), 1.0 - THRESHOLD)
+        probability = _clamped(unclamped, THRESHOLD)
         if MSE:
             loss = (probability - label) * (probability - label)
             slope = 2.0 * (probability - label)
