@@ -133,6 +133,8 @@ class GpuScorer:
         self.device = model.tables.device
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        # A weight's gradient is a sum over the batch, of which the library makes parts: they are added in float32.
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         architecture = model.architecture
         # Ids are int32: a larger modulus leaves those that are valid as they are.
         self.modulus = max_ind_range if 0 < max_ind_range < 2**31 else -1
