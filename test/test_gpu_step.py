@@ -241,6 +241,13 @@ def test_the_flags_decide_on_the_step() -> None:
     assert chosen("--arch-embedding-size=2-3") is GeneralStep  # random data, several ids a sample
 
 
+def test_several_threads_read_for_a_gpu_unless_told_otherwise() -> None:
+    data = settings_of(*DATA_SET).data
+    assert (data.readers, data.test_readers) == (4, 4)
+    data = settings_of(*DATA_SET, "--num-workers=2", "--test-num-workers=1").data
+    assert (data.readers, data.test_readers) == (2, 1)
+
+
 @pytest.mark.parametrize(
     "change",
     [
