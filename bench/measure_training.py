@@ -134,7 +134,7 @@ def measure_if_it_fits(shape: Shape, precision: str, device: torch.device, round
     except (RunError, torch.OutOfMemoryError) as error:
         reason = str(error).partition("\n")[0]
         print(f"{shape.name}, batch {shape.batch_size}, {precision}: not measured: {reason}", flush=True)
-    torch.compiler.reset()  # what it keeps of one model is no model for the next
+    torch.compiler.reset()  # or the next batch size is compiled for any size
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
