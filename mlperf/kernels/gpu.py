@@ -98,7 +98,7 @@ def interact(
     block,  # float32 [R, D]
     flat_rows,  # int32 [B, T]
     bottom,  # [B, D]
-    out,  # [B, WIDTH], to write: bottom, then the products of pairs; what is behind them stays
+    out,  # [B, WIDTH], to write: bottom, then the products of pairs, then zeros
     T: tl.constexpr,
     D: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -117,14 +117,18 @@ def interact(
     if ITSELF:
         taken = (i <= T) & (j <= i)
         pair = i * (i + 1) // 2 + j
+        behind = D + (T + 1) * (T + 2) // 2 + tl.arange(0, 8)
     else:
         taken = (i <= T) & (j < i)
         pair = i * (i - 1) // 2 + j
+        behind = D + T * (T + 1) // 2 + tl.arange(0, 8)
     target = out + sample * WIDTH
     tl.store(target + D + pair, products.to(out.dtype.element_ty), mask=taken)
     column = tl.arange(0, DP)
     copied = tl.load(bottom + sample * D + column, mask=column < D, other=0.0)
     tl.store(target + column, copied, mask=column < D)
+    # The columns that only pad meet weights that are 0, and must not be NaN.
+    tl.store(target + behind, tl.zeros((8,), out.dtype.element_ty), mask=behind < WIDTH)
 
 
 @triton.jit

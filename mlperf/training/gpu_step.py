@@ -222,8 +222,7 @@ class GpuScorer:
         values = [dense]
         for layer in self.bottom:
             values.append(layer.forward(values[-1]))
-        # Zeros: the columns behind the products meet weights that are 0, and must not be NaN.
-        interacted = torch.zeros(samples, self.width, dtype=self.dtype, device=self.device)
+        interacted = torch.empty(samples, self.width, dtype=self.dtype, device=self.device)
         arguments = (self.tables.weight, flat_rows, values[-1], interacted)
         launch(gpu.interact, (samples,), *arguments, **self.interaction)
         values.append(interacted)
@@ -314,7 +313,7 @@ class GpuStep(GpuScorer):
 
     def _last_layer(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Add to the sums, update the last layer and return the gradient of `hidden`."""
-        gradient = torch.zeros_like(hidden)
+        gradient = torch.empty_like(hidden)
         weights = self.loss.weights if self.loss.kind == "wbce" else (1.0, 1.0)
         sizes, steps = self.last_sizes(hidden), _steps(len(hidden))
         launch(
