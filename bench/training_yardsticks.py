@@ -62,6 +62,17 @@ class Floor:
             product()
 
 
+def captured(step: Step, device: torch.device) -> Step:
+    """Return `step`, on a GPU as one launch: the time the host takes to launch a kernel is no part of a floor."""
+    if device.type != "cuda":
+        return step
+    step()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
 def copy_bandwidth(device: torch.device) -> float:
     """Return the bytes a second that copying reads and writes, counted together."""
     source = torch.ones(1 << (26 if device.type == "cpu" else 28), device=device)
@@ -135,6 +146,7 @@ class PlainStep:
         batch: Batch,
         precision: str,
         device: torch.device,
+        rate: float,
         *,
         compiled: bool = False,
     ) -> None:
@@ -143,7 +155,7 @@ class PlainStep:
         self._batch = batch.to(device)
         self._precision = precision
         self._device = device
-        self._optimizer = torch.optim.SGD(self._model.parameters(), lr=0.01)
+        self._optimizer = torch.optim.SGD(self._model.parameters(), lr=rate)
         self._loss = nn.BCELoss()
 
     def __call__(self) -> None:

@@ -217,9 +217,15 @@ def _gaussian(flags: argparse.Namespace) -> tuple[float, float, float, float] | 
     return (least + most) / 2 if mean == -1 else mean, flags.rand_data_sigma, least, most
 
 
+def _readers(asked: int, use_gpu: bool) -> int:
+    """A GPU evaluates more rows than one thread copies out of the page cache."""
+    return asked or (4 if use_gpu else 1)
+
+
 def _settings(flags: argparse.Namespace) -> Settings:
     test_batch_size = flags.test_mini_batch_size if flags.test_mini_batch_size > 0 else flags.mini_batch_size
-    readers = max(1, flags.num_workers)
+    readers = _readers(flags.num_workers, flags.use_gpu)
+    test_readers = readers if flags.test_num_workers < 0 else _readers(flags.test_num_workers, flags.use_gpu)
     has_threshold = flags.mlperf_acc_threshold > 0 or flags.mlperf_auc_threshold > 0
     mlp_init = flags.mlp_init
     if mlp_init == "auto":
@@ -242,7 +248,7 @@ def _settings(flags: argparse.Namespace) -> Settings:
             batch_size=flags.mini_batch_size,
             test_batch_size=test_batch_size,
             readers=readers,
-            test_readers=max(1, flags.test_num_workers) if flags.test_num_workers >= 0 else readers,
+            test_readers=test_readers,
             shuffle_batches=flags.mlperf_bin_shuffle,
             data_size=flags.data_size,
             num_batches=flags.num_batches,

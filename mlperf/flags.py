@@ -190,7 +190,7 @@ def _add_data_flags(parser: Parser) -> None:
     add("--max-ind-range", type=integer(1, -1), default=-1, help="ids modulo this, -1: no limit")
     _switch(group, "--memory-map", "accepted: the data is always out of core")
     _switch(group, "--dataset-multiprocessing", "accepted: preparation always uses all cores")
-    add("--num-workers", type=integer(0), default=0, help="threads that read ahead (0: one)")
+    add("--num-workers", type=integer(0), default=0, help="threads that read ahead (0: one, for a GPU four)")
     add("--test-num-workers", type=integer(0, -1), default=-1, help="for test data (-1: as in training)")
     add("--mini-batch-size", type=integer(1), default=1, help="samples per batch")
     add("--test-mini-batch-size", type=integer(1, -1), default=-1, help="for test data (-1: as in training)")

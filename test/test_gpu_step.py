@@ -96,8 +96,8 @@ def test_step_on_the_gpu_does_what_autograd_does(seed: int) -> None:
     architecture = replace(architecture, rows_per_table=rows)
     loss = Loss(str(stream.choice(["mse", "bce", "wbce"])), (0.5, 2.0))
     general, fast = both_steps(architecture, loss, max_ind_range=max_ind_range)
-    fast.warm_up(8)
-    for size in (20, 7, 40):
+    fast.warm_up(20)  # on a GPU steps of this size are replayed from a graph, the others are not
+    for size in (20, 7, 20, 40):
         valid = tuple(min(count, max_ind_range) if max_ind_range > 0 else count for count in rows)
         batch, raw = both_batches(size, valid, stream, max_ind_range)
         expected, labels = general.score(batch)
@@ -120,6 +120,16 @@ def test_gradients_of_a_row_are_summed_however_often_it_occurs() -> None:
     check_equal(general, fast)
 
 
+def test_programs_may_sum_over_several_tiles_of_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they do in large batches."""
+    monkeypatch.setattr(gpu_step, "_steps", lambda samples: 3)
+    general, fast = both_steps(TINY, Loss("bce"))
+    batch, raw = both_batches(250, TINY.rows_per_table, np.random.default_rng(4))
+    general.train(batch, 0.5)
+    fast.train(raw, 0.5)
+    check_equal(general, fast)
+
+
 def test_bfloat16_stays_close_to_float32_and_keeps_weights_in_float32() -> None:
     stream = np.random.default_rng(5)
     exact, low = both_steps(TINY, Loss("bce"), "bf16")
@@ -133,6 +143,21 @@ def test_bfloat16_stays_close_to_float32_and_keeps_weights_in_float32() -> None:
         torch.testing.assert_close(value.cpu(), exact.model.state_dict()[name], rtol=0.05, atol=0.01)
     difference = (low.score(raw)[0].cpu() - exact.score(batch)[0]).abs().max()
     assert 0 < difference < 0.05
+
+
+@pytest.mark.parametrize("mlp_top", [(24, 10, 1), (1,)])
+def test_no_memory_is_read_before_it_is_written(mlp_top: tuple[int, ...]) -> None:
+    """Every fresh tensor begins as NaN here; what pads a row is not written by all kernels."""
+    architecture = replace(TINY, mlp_top=mlp_top)
+    general, fast = both_steps(architecture, Loss("bce"))
+    batch, raw = both_batches(20, architecture.rows_per_table, np.random.default_rng(6))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        fast.train(raw, 0.1)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    general.train(batch, 0.1)
+    check_equal(general, fast)
 
 
 def test_warming_up_changes_nothing() -> None:
@@ -152,6 +177,17 @@ def test_weights_that_are_not_finite_show_in_the_loss(layer: str) -> None:
     fast.train(both_batches(20, TINY.rows_per_table, np.random.default_rng(0))[1], 0.1)
     fast.check()
     assert not torch.isfinite(fast.sums.loss)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.1])
+def test_a_prediction_that_is_not_a_number_is_not_clamped_to_one(threshold: float) -> None:
+    model = on_device(make_model(replace(TINY, loss_threshold=threshold)))
+    model.get_parameter("top_l.4.bias").data[0] = torch.nan
+    fast = GpuStep(model, Loss("bce"), Optimizer("sgd", model), "fp32", -1)
+    _, raw = both_batches(20, TINY.rows_per_table, np.random.default_rng(0))
+    assert torch.isnan(fast.score(raw)[0]).all()
+    fast.train(raw, 0.1)
+    assert torch.isnan(fast.sums.loss)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +254,13 @@ def test_the_flags_decide_on_the_step() -> None:
     assert chosen(*DATA_SET, "--optimizer=adagrad") is GeneralStep
     assert chosen(*DATA_SET, "--mlperf-grad-accum-iter=2") is GeneralStep
     assert chosen("--arch-embedding-size=2-3") is GeneralStep  # random data, several ids a sample
+
+
+def test_several_threads_read_for_a_gpu_unless_told_otherwise() -> None:
+    data = settings_of(*DATA_SET).data
+    assert (data.readers, data.test_readers) == (4, 4)
+    data = settings_of(*DATA_SET, "--num-workers=2", "--test-num-workers=1").data
+    assert (data.readers, data.test_readers) == (2, 1)
 
 
 @pytest.mark.parametrize(

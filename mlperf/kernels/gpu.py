@@ -75,7 +75,7 @@ def decode(
     index = tl.minimum(tl.maximum(index, 0), limit - 1)
     tl.store(flat_rows + sample[:, None] * TABLES + table[None, :], start + index, mask=known)
     worst = tl.minimum(worst, wrong_place)
-    tl.atomic_min(invalid, worst, mask=worst < _NO_PLACE)
+    tl.atomic_min(invalid, worst, mask=worst < _NO_PLACE, sem="relaxed")
 
 
 @triton.jit
@@ -98,7 +98,7 @@ def interact(
     block,  # float32 [R, D]
     flat_rows,  # int32 [B, T]
     bottom,  # [B, D]
-    out,  # [B, WIDTH], to write: bottom, then the products of pairs; what is behind them stays
+    out,  # [B, WIDTH], to write: bottom, then the products of pairs, then zeros
     T: tl.constexpr,
     D: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -117,14 +117,18 @@ def interact(
     if ITSELF:
         taken = (i <= T) & (j <= i)
         pair = i * (i + 1) // 2 + j
+        behind = D + (T + 1) * (T + 2) // 2 + tl.arange(0, 8)
     else:
         taken = (i <= T) & (j < i)
         pair = i * (i - 1) // 2 + j
+        behind = D + T * (T + 1) // 2 + tl.arange(0, 8)
     target = out + sample * WIDTH
     tl.store(target + D + pair, products.to(out.dtype.element_ty), mask=taken)
     column = tl.arange(0, DP)
     copied = tl.load(bottom + sample * D + column, mask=column < D, other=0.0)
     tl.store(target + column, copied, mask=column < D)
+    # The columns that only pad meet weights that are 0, and must not be NaN.
+    tl.store(target + behind, tl.zeros((8,), out.dtype.element_ty), mask=behind < WIDTH)
 
 
 @triton.jit
@@ -192,6 +196,7 @@ def update_rows(
     start = tl.program_id(0) * CHUNK
     position = start + tl.arange(0, CHUNK)
     inside = position < count
+    source = tl.load(order + position, mask=inside, other=0)
     key = tl.load(keys + position, mask=inside, other=-1)
     before = tl.load(keys + position - 1, mask=inside & (position > 0), other=-1)
     is_first = inside & ((position == start) | (key != before))
@@ -201,35 +206,35 @@ def update_rows(
 
     column = tl.arange(0, DP)
     in_row = (column < D)[None, :]
-    source = tl.load(order + position, mask=inside, other=0)
+    target = block + key.to(tl.int64)[:, None] * D + column[None, :]
+    own = (is_first & (is_shared == 0))[:, None] & in_row
+    value = tl.load(target, mask=own, other=0.0)  # before the gradients: the two wait for memory together
     gradients = tl.load(d_rows + source[:, None] * D + column[None, :], mask=inside[:, None] & in_row, other=0.0)
     keys_across = tl.load(keys + position, mask=inside, other=-2)
     equal = (key[:, None] == keys_across[None, :]).to(DOT)
     summed = tl.dot(equal, gradients.to(DOT), input_precision="ieee")  # (CHUNK, DP)
-    change = -tl.load(rate) * summed
-
-    target = block + key.to(tl.int64)[:, None] * D + column[None, :]
-    own = (is_first & (is_shared == 0))[:, None] & in_row
-    tl.store(target, tl.load(target, mask=own, other=0.0) + change, mask=own)
-    tl.atomic_add(target, change, mask=(is_first & is_shared)[:, None] & in_row)
+    value -= tl.load(rate) * summed
+    tl.store(target, value, mask=own)
+    # Of a row that others have a part in nothing was loaded: its value is the change alone.
+    tl.atomic_add(target, value, mask=(is_first & is_shared)[:, None] & in_row, sem="relaxed")
 
 
-@triton.jit(do_not_specialize=["samples"])
+@triton.jit(do_not_specialize=["samples", "steps"])
 def relu_backward(
     gradient,  # [B, N], of a ReLU's output; set to 0 where that is
     output,  # [B, N]
     d_bias,  # float32 [N], added to: sums over the samples
     samples,
+    steps,
     N,
     ROWS: tl.constexpr,
-    STEPS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """The gradient before a ReLU, and the bias's, for ROWS * STEPS samples and COLUMNS columns."""
+    """The gradient before a ReLU, and the bias's, for ROWS * steps samples and COLUMNS columns."""
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     sums = tl.zeros((COLUMNS,), tl.float32)
-    for step in range(STEPS):
-        row = (tl.program_id(0).to(tl.int64) * STEPS + step) * ROWS + tl.arange(0, ROWS)
+    for step in range(steps):
+        row = (tl.program_id(0).to(tl.int64) * steps + step) * ROWS + tl.arange(0, ROWS)
         inside = (row < samples)[:, None] & (column < N)[None, :]
         where = row[:, None] * N + column[None, :]
         active = tl.load(output + where, mask=inside, other=0.0).to(tl.float32) > 0
@@ -237,7 +242,7 @@ def relu_backward(
         value = tl.where(active, value, tl.zeros_like(value))
         tl.store(gradient + where, value, mask=inside)
         sums += tl.sum(value.to(tl.float32), axis=0)
-    tl.atomic_add(d_bias + column, sums, mask=column < N)
+    tl.atomic_add(d_bias + column, sums, mask=column < N, sem="relaxed")
 
 
 @triton.jit
@@ -248,6 +253,15 @@ def _logits(hidden, weight, bias, sample, inside, N: tl.constexpr, STRIDE: tl.co
     values = tl.load(hidden + where, mask=inside[:, None] & (column < N)[None, :], other=0.0).to(tl.float32)
     weights = tl.load(weight + column, mask=column < N, other=0.0)
     return values, weights, tl.sum(values * weights[None, :], axis=1) + tl.load(bias)
+
+
+@triton.jit
+def _clamped(probability, THRESHOLD: tl.constexpr):
+    """The clamp of --loss-threshold, which leaves a NaN one: minimum and maximum would make a number of it."""
+    if THRESHOLD > 0:
+        probability = tl.where(probability < THRESHOLD, THRESHOLD, probability)
+        probability = tl.where(probability > 1.0 - THRESHOLD, 1.0 - THRESHOLD, probability)
+    return probability
 
 
 @triton.jit(do_not_specialize=["samples"])
@@ -267,13 +281,11 @@ def score(
     sample = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = sample < samples
     _, _, logit = _logits(hidden, weight, bias, sample, inside, N, STRIDE, NP)
-    probability = 1.0 / (1.0 + tl.exp(-logit))
-    if THRESHOLD > 0:
-        probability = tl.minimum(tl.maximum(probability, THRESHOLD), 1.0 - THRESHOLD)
+    probability = _clamped(1.0 / (1.0 + tl.exp(-logit)), THRESHOLD)
     tl.store(probabilities + sample, probability, mask=inside)
 
 
-@triton.jit(do_not_specialize=["samples"])
+@triton.jit(do_not_specialize=["samples", "steps"])
 def last_layer(
     hidden,  # [B, STRIDE], the last layer's N inputs
     weight,  # float32 [N]
@@ -284,6 +296,7 @@ def last_layer(
     d_bias,  # float32 [1], added to
     sums,  # float64 [2], added to: loss, correct predictions
     samples,
+    steps,
     weight_of_0,
     weight_of_1,
     THRESHOLD: tl.constexpr,
@@ -292,23 +305,20 @@ def last_layer(
     STRIDE: tl.constexpr,
     NP: tl.constexpr,
     BLOCK: tl.constexpr,
-    STEPS: tl.constexpr,
 ):
-    """The last layer and the loss, forward and backward, for BLOCK * STEPS samples."""
+    """The last layer and the loss, forward and backward, for BLOCK * steps samples."""
     weight_sums = tl.zeros((NP,), tl.float32)
     bias_sum = 0.0
     loss_sum = 0.0
     correct_sum = 0.0
     column = tl.arange(0, NP)
-    for step in range(STEPS):
-        sample = (tl.program_id(0) * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
+    for step in range(steps):
+        sample = (tl.program_id(0) * steps + step) * BLOCK + tl.arange(0, BLOCK)
         inside = sample < samples
         values, weights, logit = _logits(hidden, weight, bias, sample, inside, N, STRIDE, NP)
         label = tl.load(labels + sample, mask=inside, other=0.0)
         unclamped = 1.0 / (1.0 + tl.exp(-logit))
-        probability = unclamped
-        if THRESHOLD > 0:
-            probability = tl.minimum(tl.maximum(unclamped, THRESHOLD), 1.0 - THRESHOLD)
+        probability = _clamped(unclamped, THRESHOLD)
         if MSE:
             loss = (probability - label) * (probability - label)
             slope = 2.0 * (probability - label)
@@ -333,10 +343,10 @@ def last_layer(
         where = sample.to(tl.int64)[:, None] * STRIDE + column[None, :]
         value = (d_logit[:, None] * weights[None, :]).to(d_hidden.dtype.element_ty)
         tl.store(d_hidden + where, value, mask=inside[:, None] & (column < N)[None, :])
-    tl.atomic_add(d_weight + column, weight_sums, mask=column < N)
-    tl.atomic_add(d_bias, bias_sum)
-    tl.atomic_add(sums, loss_sum.to(tl.float64))
-    tl.atomic_add(sums + 1, correct_sum.to(tl.float64))
+    tl.atomic_add(d_weight + column, weight_sums, mask=column < N, sem="relaxed")
+    tl.atomic_add(d_bias, bias_sum, sem="relaxed")
+    tl.atomic_add(sums, loss_sum.to(tl.float64), sem="relaxed")
+    tl.atomic_add(sums + 1, correct_sum.to(tl.float64), sem="relaxed")
 
 
 @triton.jit

@@ -56,6 +56,11 @@ def _power_of_two(count: int) -> int:
     return max(16, 1 << (count - 1).bit_length())
 
 
+def _steps(samples: int) -> int:
+    """Return how many tiles a program that sums over samples takes: few programs add up less, many end sooner."""
+    return max(1, min(8, samples // 8192))
+
+
 class _Layer:
     """A linear layer and its ReLU: weight [N, K] and bias [N] float32, and copies in the products' type.
 
@@ -87,10 +92,10 @@ class _Layer:
         gradient [B, N]: of `output`, overwritten with that before the ReLU.
         """
         samples, width = gradient.shape
-        rows, steps, columns = 32, 8, 128
+        rows, steps, columns = 32, _steps(samples), 128
         grid = (-(-samples // (rows * steps)), -(-width // columns))
-        arguments = (gradient, output, self.d_bias, samples, width)
-        launch(gpu.relu_backward, grid, *arguments, ROWS=rows, STEPS=steps, COLUMNS=columns)
+        arguments = (gradient, output, self.d_bias, samples, steps, width)
+        launch(gpu.relu_backward, grid, *arguments, ROWS=rows, COLUMNS=columns)
         returned = gradient @ self.copy if further else gradient
         _update(self.weight, self.copy, gradient.t() @ inputs, rate)
         _update(self.bias, self.bias_copy, self.d_bias, rate, clear=True)
@@ -128,6 +133,8 @@ class GpuScorer:
         self.device = model.tables.device
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        # A weight's gradient is a sum over the batch, of which the library makes parts: they are added in float32.
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         architecture = model.architecture
         # Ids are int32: a larger modulus leaves those that are valid as they are.
         self.modulus = max_ind_range if 0 < max_ind_range < 2**31 else -1
@@ -215,8 +222,7 @@ class GpuScorer:
         values = [dense]
         for layer in self.bottom:
             values.append(layer.forward(values[-1]))
-        # Zeros: the columns behind the products meet weights that are 0, and must not be NaN.
-        interacted = torch.zeros(samples, self.width, dtype=self.dtype, device=self.device)
+        interacted = torch.empty(samples, self.width, dtype=self.dtype, device=self.device)
         arguments = (self.tables.weight, flat_rows, values[-1], interacted)
         launch(gpu.interact, (samples,), *arguments, **self.interaction)
         values.append(interacted)
@@ -307,17 +313,16 @@ class GpuStep(GpuScorer):
 
     def _last_layer(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Add to the sums, update the last layer and return the gradient of `hidden`."""
-        gradient = torch.zeros_like(hidden)
+        gradient = torch.empty_like(hidden)
         weights = self.loss.weights if self.loss.kind == "wbce" else (1.0, 1.0)
-        sizes, steps = self.last_sizes(hidden), 8
+        sizes, steps = self.last_sizes(hidden), _steps(len(hidden))
         launch(
             gpu.last_layer,
             (-(-len(hidden) // (sizes["BLOCK"] * steps)),),
             *(hidden, self.last_weight, self.last_bias, labels, gradient, self.d_last_weight, self.d_last_bias),
-            *(self.sums.both, len(hidden), *map(float, weights), self.threshold),
+            *(self.sums.both, len(hidden), steps, *map(float, weights), self.threshold),
             MSE=self.loss.kind == "mse",
             **sizes,
-            STEPS=steps,
         )
         _update(self.last_weight, self.last_weight, self.d_last_weight, self.rate, clear=True)
         _update(self.last_bias, self.last_bias, self.d_last_bias, self.rate, clear=True)
