@@ -18,8 +18,8 @@ from mlperf.data.batch import RawBatch, RowSource
 from mlperf.data.binary import invalid_row_error
 from mlperf.data.criteo.row_format import COLUMNS
 from mlperf.data.source import BatchSource
-from mlperf.kernels import gpu
-from mlperf.kernels.gpu import launch
+from mlperf.kernels import gpu_interaction, gpu_layers
+from mlperf.kernels.gpu import dot_type, launch
 from mlperf.model.dlrm import DLRM_Net
 from mlperf.model.embedding.tables import EmbeddingTables
 from mlperf.model.loss import Loss
@@ -95,7 +95,7 @@ class _Layer:
         rows, steps, columns = 32, _steps(samples), 128
         grid = (-(-samples // (rows * steps)), -(-width // columns))
         arguments = (gradient, output, self.d_bias, samples, steps, width)
-        launch(gpu.relu_backward, grid, *arguments, ROWS=rows, COLUMNS=columns)
+        launch(gpu_layers.relu_backward, grid, *arguments, ROWS=rows, COLUMNS=columns)
         returned = gradient @ self.copy if further else gradient
         _update(self.weight, self.copy, gradient.t() @ inputs, rate)
         _update(self.bias, self.bias_copy, self.d_bias, rate, clear=True)
@@ -108,7 +108,7 @@ def _update(
     width, stride = (weight.shape[1], copy.shape[1]) if weight.dim() == 2 else (weight.numel(), copy.numel())
     count, block = weight.numel(), 1024
     constants = {"K": width, "STRIDE": stride, "CLEAR": clear, "BLOCK": block}
-    launch(gpu.update_weights, (-(-count // block),), weight, copy, gradient, rate, count, **constants)
+    launch(gpu_layers.update_weights, (-(-count // block),), weight, copy, gradient, rate, count, **constants)
 
 
 @dataclass
@@ -165,7 +165,7 @@ class GpuScorer:
             "ITSELF": architecture.interaction_itself,
             "FP": features,
             "DP": columns,
-            "DOT": gpu.dot_type(self.dtype),
+            "DOT": dot_type(self.dtype),
             "PRECISION": "tf32" if precision == "tf32" else "ieee",
             # With 16 values of the features a thread none has to leave its register.
             "warps": min(8, max(1, features * columns // 512)),
@@ -190,7 +190,7 @@ class GpuScorer:
         probability = torch.empty(samples, device=self.device)
         sizes = self.last_sizes(hidden)
         launch(
-            gpu.score,
+            gpu_layers.score,
             (-(-samples // sizes["BLOCK"]),),
             *(hidden, self.last_weight, self.last_bias, probability, samples, self.threshold),
             **sizes,
@@ -202,7 +202,7 @@ class GpuScorer:
         place = int(self.invalid)
         if place != _NOWHERE:
             assert self.source is not None
-            raise invalid_row_error(self.source, place // gpu.PLACES, place % gpu.PLACES)
+            raise invalid_row_error(self.source, place // gpu_interaction.PLACES, place % gpu_interaction.PLACES)
 
     def forward(self, rows: torch.Tensor) -> _Forward:
         """Decode `rows` int32 [B, 40] and run the model up to its last layer."""
@@ -212,7 +212,7 @@ class GpuScorer:
         flat_rows = torch.empty(samples, tables, dtype=torch.int32, device=self.device)
         block = 32
         launch(
-            gpu.decode,
+            gpu_interaction.decode,
             (-(-samples // block),),
             *(rows, self.limits, self.starts, self.first, dense, labels, flat_rows, self.invalid, samples),
             MODULUS=self.modulus,
@@ -224,7 +224,7 @@ class GpuScorer:
             values.append(layer.forward(values[-1]))
         interacted = torch.empty(samples, self.width, dtype=self.dtype, device=self.device)
         arguments = (self.tables.weight, flat_rows, values[-1], interacted)
-        launch(gpu.interact, (samples,), *arguments, **self.interaction)
+        launch(gpu_interaction.interact, (samples,), *arguments, **self.interaction)
         values.append(interacted)
         for layer in self.top:
             values.append(layer.forward(values[-1]))
@@ -317,7 +317,7 @@ class GpuStep(GpuScorer):
         weights = self.loss.weights if self.loss.kind == "wbce" else (1.0, 1.0)
         sizes, steps = self.last_sizes(hidden), _steps(len(hidden))
         launch(
-            gpu.last_layer,
+            gpu_layers.last_layer,
             (-(-len(hidden) // (sizes["BLOCK"] * steps)),),
             *(hidden, self.last_weight, self.last_bias, labels, gradient, self.d_last_weight, self.d_last_bias),
             *(self.sums.both, len(hidden), steps, *map(float, weights), self.threshold),
@@ -342,11 +342,11 @@ class GpuStep(GpuScorer):
         d_bottom = torch.empty_like(bottom)
         d_rows = torch.empty(samples * tables, dimension, dtype=self.dtype, device=self.device)
         arguments = (block, done.flat_rows, bottom, gradient, d_bottom, d_rows)
-        launch(gpu.interact_backward, (samples,), *arguments, **self.interaction)
+        launch(gpu_interaction.interact_backward, (samples,), *arguments, **self.interaction)
         sizes = {name: self.interaction[name] for name in ("D", "DP", "DOT", "warps")}
         chunk, count = 32, samples * tables
         launch(
-            gpu.update_rows,
+            gpu_interaction.update_rows,
             (-(-count // chunk),),
             *(block, keys, order, d_rows, self.rate, count),
             CHUNK=chunk,
