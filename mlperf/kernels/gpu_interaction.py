@@ -11,13 +11,19 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# Columns of a row of the binary file: a label, integers, ids.
-_COLUMNS = tl.constexpr(40)
-_INTEGERS = tl.constexpr(13)
-# An invalid value is noted as its row in the file times this plus its column.
+from mlperf.data.criteo.row_format import COLUMNS, DENSE_FEATURES
+
+# The dense features with the zeros that pad them.
+DENSE_WIDTH = 16
+# An invalid value is noted as its row in the file times PLACES plus its column; none yet: NO_PLACE.
 PLACES = 64
+NO_PLACE = 2**62
+# Kernels see constants of this kind only.
+_COLUMNS = tl.constexpr(COLUMNS)
+_INTEGERS = tl.constexpr(DENSE_FEATURES)
+_DENSE_WIDTH = tl.constexpr(DENSE_WIDTH)
 _PLACES = tl.constexpr(PLACES)
-_NO_PLACE = tl.constexpr(2**62)
+_NO_PLACE = tl.constexpr(NO_PLACE)
 
 
 @triton.jit(do_not_specialize=["samples"])
@@ -45,13 +51,12 @@ def decode(
     worst = tl.min(tl.where(wrong, place, _NO_PLACE), axis=0)
     tl.store(labels + sample, tl.where(label == 1, 1.0, 0.0), mask=inside)
 
-    column = tl.arange(0, 16)
+    column = tl.arange(0, _DENSE_WIDTH)
     known = inside[:, None] & (column < _INTEGERS)[None, :]
     integer = tl.load(row[:, None] + 1 + column[None, :], mask=known, other=0)
     value = tl.log(1.0 + tl.maximum(integer, 0).to(tl.float32))
-    tl.store(
-        dense + sample[:, None] * 16 + column[None, :], value.to(dense.dtype.element_ty), mask=inside[:, None]
-    )
+    target = dense + sample[:, None] * _DENSE_WIDTH + column[None, :]
+    tl.store(target, value.to(dense.dtype.element_ty), mask=inside[:, None])
 
     table = tl.arange(0, 32)
     known = inside[:, None] & (table < TABLES)[None, :]

@@ -34,12 +34,15 @@ class _BinaryCrossEntropy(torch.autograd.Function):
 
 
 class Loss(torch.nn.Module):
-    """mse, bce, or wbce: bce with the weight of each sample's label. Mean over the batch."""
+    """mse, bce, or wbce: bce with the weight of each sample's label. Mean over the batch.
+
+    weights: of labels 0 and 1; both 1 unless the kind is wbce.
+    """
 
     def __init__(self, kind: str, weights: Sequence[float] = (1.0, 1.0)) -> None:
         super().__init__()
         self.kind = kind
-        self.weights = tuple(weights)
+        self.weights = tuple(map(float, weights)) if kind == "wbce" else (1.0, 1.0)
 
     def forward(self, probability: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of `probability` and `labels`, float32 [B, 1] each."""

@@ -186,10 +186,9 @@ class CpuStep(CpuScorer):
         width = hidden.shape[1]
         gradient = self.room.take("hidden", hidden.shape, self.dtype)
         kind = 0 if self.loss.kind == "mse" else 1
-        weights = self.loss.weights if self.loss.kind == "wbce" else (1.0, 1.0)
         partial = self.partial_sums.zero_()
         arguments = (hidden, self.last_weight, self.last_bias, labels, gradient, partial)
-        cpu_loops.last_layer()(*arguments, *hidden.shape, kind, *map(float, weights), self.threshold, self.low)
+        cpu_loops.last_layer()(*arguments, *hidden.shape, kind, *self.loss.weights, self.threshold, self.low)
         total = partial.sum(0)  # (N + 3,)
         self.last_weight.view(-1).add_(total[:width], alpha=-rate)
         self.last_bias.add_(total[width], alpha=-rate)

@@ -20,6 +20,7 @@ from mlperf.data.criteo.row_format import COLUMNS
 from mlperf.data.source import BatchSource
 from mlperf.kernels import gpu_interaction, gpu_layers
 from mlperf.kernels.gpu import dot_type, launch
+from mlperf.kernels.gpu_interaction import DENSE_WIDTH, NO_PLACE, PLACES
 from mlperf.model.dlrm import DLRM_Net
 from mlperf.model.embedding.tables import EmbeddingTables
 from mlperf.model.loss import Loss
@@ -31,8 +32,6 @@ from mlperf.training.upload import Upload
 _MOST_FEATURES = 32  # of the kernels' tiles
 _MOST_COLUMNS = 256  # likewise
 _MOST_HIDDEN = 1024  # inputs of the last layer, which one program reads whole
-_DENSE = 16  # dense features with what they are padded by
-_NOWHERE = 2**62
 
 
 def serves(model: DLRM_Net) -> bool:
@@ -140,7 +139,7 @@ class GpuScorer:
         self.modulus = max_ind_range if 0 < max_ind_range < 2**31 else -1
         self.threshold = float(architecture.loss_threshold)
         self.width = _padded(architecture.top_widths[0])
-        widths = [_DENSE, *architecture.mlp_bot[1:]]
+        widths = [DENSE_WIDTH, *architecture.mlp_bot[1:]]
         self.bottom = [
             _Layer(layer, width, self.dtype)
             for layer, width in zip(linear_layers(model.bot_l), widths, strict=False)
@@ -153,7 +152,7 @@ class GpuScorer:
         self.limits = rows[1:].to(self.device, torch.int32)
         self.starts = rows.cumsum(0)[:-1].to(self.device, torch.int32)
         self.first = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.invalid = torch.full((), _NOWHERE, dtype=torch.int64, device=self.device)
+        self.invalid = torch.full((), NO_PLACE, dtype=torch.int64, device=self.device)
         self.source: RowSource | None = None
         self.upload = Upload(self.device)
         features = _power_of_two(len(architecture.rows_per_table) + 1)
@@ -200,14 +199,14 @@ class GpuScorer:
     def check(self) -> None:
         """Wait for the device. RunError if a row since the last check held an invalid label or id."""
         place = int(self.invalid)
-        if place != _NOWHERE:
+        if place != NO_PLACE:
             assert self.source is not None
-            raise invalid_row_error(self.source, place // gpu_interaction.PLACES, place % gpu_interaction.PLACES)
+            raise invalid_row_error(self.source, place // PLACES, place % PLACES)
 
     def forward(self, rows: torch.Tensor) -> _Forward:
         """Decode `rows` int32 [B, 40] and run the model up to its last layer."""
         samples, tables = len(rows), len(self.limits)
-        dense = torch.empty(samples, _DENSE, dtype=self.dtype, device=self.device)
+        dense = torch.empty(samples, DENSE_WIDTH, dtype=self.dtype, device=self.device)
         labels = torch.empty(samples, device=self.device)
         flat_rows = torch.empty(samples, tables, dtype=torch.int32, device=self.device)
         block = 32
@@ -299,13 +298,11 @@ class GpuStep(GpuScorer):
     def _step(self, rows: torch.Tensor) -> None:
         done = self.forward(rows)
         values, bottoms = done.values, len(self.bottom)
-        # Known as soon as the rows are decoded.
-        keys, order = done.flat_rows.flatten().sort()
         gradient = self._last_layer(values[-1], done.labels)
         for number in reversed(range(len(self.top))):
             inputs, output = values[bottoms + 1 + number], values[bottoms + 2 + number]
             gradient = self.top[number].backward(gradient, output, inputs, self.rate)
-        gradient = self._interaction(done, values[bottoms], gradient, keys, order)
+        gradient = self._interaction(done.flat_rows, values[bottoms], gradient)
         for number in reversed(range(bottoms)):
             gradient = self.bottom[number].backward(
                 gradient, values[number + 1], values[number], self.rate, further=number > 0
@@ -314,13 +311,12 @@ class GpuStep(GpuScorer):
     def _last_layer(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Add to the sums, update the last layer and return the gradient of `hidden`."""
         gradient = torch.empty_like(hidden)
-        weights = self.loss.weights if self.loss.kind == "wbce" else (1.0, 1.0)
         sizes, steps = self.last_sizes(hidden), _steps(len(hidden))
         launch(
             gpu_layers.last_layer,
             (-(-len(hidden) // (sizes["BLOCK"] * steps)),),
             *(hidden, self.last_weight, self.last_bias, labels, gradient, self.d_last_weight, self.d_last_bias),
-            *(self.sums.both, len(hidden), steps, *map(float, weights), self.threshold),
+            *(self.sums.both, len(hidden), steps, *self.loss.weights, self.threshold),
             MSE=self.loss.kind == "mse",
             **sizes,
         )
@@ -328,21 +324,15 @@ class GpuStep(GpuScorer):
         _update(self.last_bias, self.last_bias, self.d_last_bias, self.rate, clear=True)
         return gradient
 
-    def _interaction(
-        self,
-        done: _Forward,
-        bottom: torch.Tensor,
-        gradient: torch.Tensor,
-        keys: torch.Tensor,
-        order: torch.Tensor,
-    ) -> torch.Tensor:
+    def _interaction(self, flat_rows: torch.Tensor, bottom: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         """Update the tables and return the gradient of the bottom MLP's output [B, D]."""
         block, dimension = self.tables.weight, self.tables.dimension
-        samples, tables = done.flat_rows.shape
+        samples, tables = flat_rows.shape
         d_bottom = torch.empty_like(bottom)
         d_rows = torch.empty(samples * tables, dimension, dtype=self.dtype, device=self.device)
-        arguments = (block, done.flat_rows, bottom, gradient, d_bottom, d_rows)
+        arguments = (block, flat_rows, bottom, gradient, d_bottom, d_rows)
         launch(gpu_interaction.interact_backward, (samples,), *arguments, **self.interaction)
+        keys, order = flat_rows.flatten().sort()
         sizes = {name: self.interaction[name] for name in ("D", "DP", "DOT", "warps")}
         chunk, count = 32, samples * tables
         launch(
