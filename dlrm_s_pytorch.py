@@ -2,7 +2,7 @@
 
 import sys
 
-from mlperf.cli import main
+from mlperf.cli.train import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

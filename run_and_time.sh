@@ -52,7 +52,7 @@ logdir=$PWD/results
 
 python=$(tools/setup.sh)
 edition=${EDITION:-2.1.0}
-editions=$("$python" -c 'from mlperf.compliance.rulesets import EDITIONS; print(*EDITIONS)')
+editions=$("$python" -c 'from mlperf.benchmarks.dlrm import EDITIONS; print(*EDITIONS)')
 [[ " $editions " == *" $edition "* ]] || fail "EDITION=$edition: allowed are $editions"
 
 if [[ -n ${DATADIR:-} ]]; then

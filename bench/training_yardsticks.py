@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from mlperf.data.batch import Batch
-from mlperf.kernels import products
-from mlperf.model.dlrm import Architecture
+from mlperf.engines.cpu import products
+from mlperf.models.dlrm import Architecture
 
 Step = Callable[[], None]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mlperf.data.criteo.place import Place
-from mlperf.data.criteo.plan import PreparationSettings
-from mlperf.data.criteo.prepare import prepare
-from mlperf.data.criteo.work import State, WorkFolder
+from mlperf.data.criteo.prepare.plan import PreparationSettings
+from mlperf.data.criteo.prepare.prepare import prepare
+from mlperf.data.criteo.prepare.work import State, WorkFolder
+from mlperf.data.criteo.prepared.place import Place
 
 
 class Killed(BaseException):

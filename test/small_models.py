@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from mlperf.data.batch import Batch
-from mlperf.model.dlrm import Architecture, DLRM_Net
-from mlperf.model.initialization import initialize
+from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.models.initialization import initialize
 
 CPU = torch.device("cpu")
 

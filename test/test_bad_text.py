@@ -14,12 +14,11 @@ import pytest
 import raw_text
 from program import run_program
 
-from mlperf.data.criteo import unzip
-from mlperf.data.criteo.parse import BlockParser
-from mlperf.data.criteo.plan import PreparationSettings, make_plan
-from mlperf.data.criteo.prepare import prepare
-from mlperf.data.criteo.text import text_blocks
-from mlperf.errors import RunError
+from mlperf.data.criteo.prepare.parse import BlockParser
+from mlperf.data.criteo.prepare.plan import PreparationSettings, make_plan
+from mlperf.data.criteo.prepare.prepare import prepare, unzip
+from mlperf.data.criteo.prepare.text import text_blocks
+from mlperf.util.errors import RunError
 
 DAYS = [60, 3, 2, 7, *([5] * 19), 9]
 _INTEGER, _ID = re.compile(rb"-?[0-9]+|"), re.compile(rb"[0-9a-fA-F]{0,8}")
@@ -80,7 +79,7 @@ def damaged(text: bytes, draw: random.Random) -> bytes:
 def test_damaged_text_gives_the_rows_a_plain_parser_gives(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlperf.data.criteo.text.BLOCK_BYTES", block)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.text.BLOCK_BYTES", block)
     draw = random.Random(block)
     for seed in range(150):
         text = damaged(raw_text.text(raw_text.random_rows(30, seed)), draw)
@@ -126,7 +125,7 @@ def test_reading_on_from_any_block_gives_the_same_rows_and_faults(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lines longer than a block among them: each is one bad row, wherever reading began."""
-    monkeypatch.setattr("mlperf.data.criteo.text.BLOCK_BYTES", block)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.text.BLOCK_BYTES", block)
     draw = random.Random(block)
     for seed in range(40):
         lines = raw_text.text(raw_text.random_rows(12, seed)).split(b"\n")
@@ -309,7 +308,7 @@ def test_text_of_several_gzip_parts_is_read_whole_and_its_size_guessed(
     unzipper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As parallel compressors write it: only the last part's size stands at the end, that of nothing often."""
-    monkeypatch.setattr("mlperf.data.criteo.plan._ZIPPED_SAMPLE_BYTES", 400_000)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.plan._ZIPPED_SAMPLE_BYTES", 400_000)
     rows = raw_text.text(raw_text.random_rows(400, seed=1)) * 20
     parts = [rows[at : at + 100_000] for at in range(0, len(rows), 100_000)]
     for last in (b"", gzip.compress(b"")):

@@ -13,9 +13,9 @@ import pytest
 import torch
 from program import GOLDEN, Finished, golden_flags, run_program
 
-from mlperf import memory
-from mlperf.errors import RunError
 from mlperf.training.checkpoint_file import read_checkpoint, write_checkpoint
+from mlperf.util import memory
+from mlperf.util.errors import RunError
 
 GOLDEN_CHECKPOINT = GOLDEN / "terabyte" / "sgd.pt"
 

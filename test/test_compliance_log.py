@@ -15,9 +15,9 @@ from easy_data import write_easy_data
 from program import ROOT, run_program
 from program import read_events as events
 
-from mlperf.compliance.check import check_log
-from mlperf.compliance.rulesets import EDITIONS
-from mlperf.compliance.run_set import finished_log
+from mlperf.benchmarks.dlrm import EDITIONS
+from mlperf.submission.check import check_log
+from mlperf.submission.run_set import finished_log
 
 ARCHITECTURE = (
     *("--arch-sparse-feature-size=128", "--arch-mlp-bot=13-512-256-128", "--arch-interaction-op=dot"),

@@ -12,12 +12,12 @@ import torch
 from small_models import CPU, make_batch, make_model, random_architecture
 
 from mlperf.data.batch import Batch
-from mlperf.model.dlrm import Architecture, DLRM_Net
-from mlperf.model.loss import Loss
-from mlperf.training import cpu_step
-from mlperf.training.cpu_step import CpuScorer, CpuStep
-from mlperf.training.optimizers import Optimizer
-from mlperf.training.step import GeneralStep
+from mlperf.engines.cpu import step as cpu_step
+from mlperf.engines.cpu.step import CpuScorer, CpuStep
+from mlperf.engines.protocol import GeneralStep
+from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.models.loss import Loss
+from mlperf.optim.optimizers import Optimizer
 
 
 def both_steps(architecture: Architecture, loss: Loss, precision: str = "fp32") -> tuple[GeneralStep, CpuStep]:
@@ -108,8 +108,8 @@ torch.set_num_threads(int(sys.argv[1]))
 import numpy as np
 from small_models import make_batch
 from test_cpu_step import both_steps
-from mlperf.model.dlrm import Architecture
-from mlperf.model.loss import Loss
+from mlperf.models.dlrm import Architecture
+from mlperf.models.loss import Loss
 architecture = Architecture((3, 50, 5000), 48, (13, 40, 48), (40, 1))
 _, fast = both_steps(architecture, Loss("bce"))
 stream = np.random.default_rng(0)

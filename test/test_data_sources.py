@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from mlperf.data import legacy_stream
 from mlperf.data.binary import BinaryFile
-from mlperf.data.random_batches import Gaussian, RandomBatches, RandomDataSettings
-from mlperf.errors import RunError
+from mlperf.data.synthetic import legacy_stream
+from mlperf.data.synthetic.random_batches import Gaussian, RandomBatches, RandomDataSettings
+from mlperf.util.errors import RunError
 
 
 def write_rows(path: Path, rows: int) -> np.ndarray:

@@ -14,12 +14,17 @@ from torch import nn
 
 from mlperf.data.batch import Batch
 from mlperf.export.plain import PlainDLRM
-from mlperf.model.dlrm import Architecture, DLRM_Net
-from mlperf.model.embedding.compression import Compression, MixedDimension, QuotientRemainder, mixed_dimensions
-from mlperf.model.embedding.quantized import QuantizedRows
-from mlperf.model.initialization import initialize
-from mlperf.model.loss import Loss
-from mlperf.training.optimizers import Optimizer
+from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.models.initialization import initialize
+from mlperf.models.layers.embedding.compression import (
+    Compression,
+    MixedDimension,
+    QuotientRemainder,
+    mixed_dimensions,
+)
+from mlperf.models.layers.embedding.quantized import QuantizedRows
+from mlperf.models.loss import Loss
+from mlperf.optim.optimizers import Optimizer
 
 CPU = torch.device("cpu")
 ROWS = (23, 2, 9)

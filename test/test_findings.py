@@ -21,9 +21,9 @@ from foreign_logs import (
 from mlperf_logging.compliance_checker import mlp_compliance
 from program import run_program
 
-from mlperf.compliance.check import check_result, render
-from mlperf.compliance.results import find_results
-from mlperf.compliance.rulesets import EDITIONS, Edition
+from mlperf.benchmarks.dlrm import EDITIONS, Edition
+from mlperf.submission.check import check_result, render
+from mlperf.submission.results import find_results
 
 
 def judge(path: Path, edition: str = "2.0.0") -> str:

@@ -17,19 +17,19 @@ import torch
 from program import GOLDEN, RUNS, golden_flags
 from small_models import CPU, make_model, random_architecture
 
-from mlperf.building import initialize_model, make_architecture, make_scorer, make_step
-from mlperf.cli import parse
+from mlperf.cli.train import parse
 from mlperf.data.batch import Batch, RawBatch, RowSource
-from mlperf.data.criteo.row_format import COLUMNS, DENSE_FEATURES, FIRST_ID
-from mlperf.errors import RunError
-from mlperf.inputs import open_splits, prepared_data, table_rows
-from mlperf.model.dlrm import Architecture, DLRM_Net
-from mlperf.model.loss import Loss
-from mlperf.settings import Settings
-from mlperf.training import gpu_step
-from mlperf.training.gpu_step import GpuStep
-from mlperf.training.optimizers import Optimizer
-from mlperf.training.step import GeneralStep
+from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID
+from mlperf.engines.gpu import step as gpu_step
+from mlperf.engines.gpu.step import GpuStep
+from mlperf.engines.protocol import GeneralStep
+from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.models.loss import Loss
+from mlperf.optim.optimizers import Optimizer
+from mlperf.run.building import initialize_model, make_architecture, make_scorer, make_step
+from mlperf.run.inputs import open_splits, prepared_data, table_rows
+from mlperf.settings.settings import Settings
+from mlperf.util.errors import RunError
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TINY = Architecture((3, 50, 5000), 16, (13, 20, 16), (24, 10, 1))
@@ -288,7 +288,7 @@ def scorer_and_note(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
 def test_without_triton_the_general_way_is_taken_and_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for package, name in (("mlperf.training", "gpu_step"), ("mlperf.kernels", "gpu")):
+    for package, name in (("mlperf.engines.gpu", "step"), ("mlperf.engines.gpu", "launch")):
         monkeypatch.setitem(sys.modules, f"{package}.{name}", None)
         monkeypatch.delattr(f"{package}.{name}")
     scorer, note = scorer_and_note(capsys)
@@ -315,10 +315,10 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from mlperf.model.dlrm import Architecture, DLRM_Net
-from mlperf.model.loss import Loss
-from mlperf.training import gpu_step
-from mlperf.training.optimizers import Optimizer
+from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.models.loss import Loss
+from mlperf.engines.gpu import step as gpu_step
+from mlperf.optim.optimizers import Optimizer
 
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float64: "*fp64"}
 TYPES |= {torch.int32: "*i32", torch.int64: "*i64"}

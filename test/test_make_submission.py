@@ -27,8 +27,8 @@ from foreign_logs import (
 from program import ROOT, Finished, official_package_check, read_events, run_program
 from program import check_submission as check
 
-from mlperf.compliance.rulesets import EDITIONS
-from mlperf.compliance.system_description import _processors
+from mlperf.benchmarks.dlrm import EDITIONS
+from mlperf.submission.system_description import _processors
 
 SYSTEM = (
     *("--set", "host_processor_frequency=2 GHz", "--set", "host_storage_type=NVMe SSD"),

@@ -9,8 +9,8 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from mlperf.errors import RunError
 from mlperf.evaluation.metrics import binary_metrics, rank_on_device
+from mlperf.util.errors import RunError
 
 
 def scores_and_labels(count: int, distinct: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

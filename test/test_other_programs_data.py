@@ -13,10 +13,10 @@ import pytest
 import raw_text
 from program import GOLDEN, golden_flags, run_program
 
-from mlperf.data.criteo.plan import PreparationSettings
-from mlperf.data.criteo.prepare import prepare
-from mlperf.data.criteo.prepared import open_prepared
-from mlperf.errors import RunError
+from mlperf.data.criteo.prepare.plan import PreparationSettings
+from mlperf.data.criteo.prepare.prepare import prepare
+from mlperf.data.criteo.prepared.prepared import open_prepared
+from mlperf.util.errors import RunError
 
 KAGGLE = GOLDEN / "kaggle" / "kaggleAdDisplayChallenge_processed.npz"
 DAYS = [9, 3, 2, 7, *([5] * 19), 8]

@@ -13,10 +13,10 @@ import pytest
 import raw_text
 from program import GOLDEN, run_program
 
-from mlperf.data.criteo.plan import PreparationSettings
-from mlperf.data.criteo.prepare import prepare
-from mlperf.data.criteo.sampling import RowSampler
-from mlperf.errors import RunError
+from mlperf.data.criteo.prepare.plan import PreparationSettings
+from mlperf.data.criteo.prepare.prepare import prepare
+from mlperf.data.criteo.prepare.sampling import RowSampler
+from mlperf.util.errors import RunError
 
 DAYS = [11, 3, 2, 7, *([5] * 19), 9]
 
@@ -84,7 +84,7 @@ def test_rows_of_label_0_are_dropped_before_the_numbering(
     data_set: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
-    monkeypatch.setattr("mlperf.data.criteo.text.BLOCK_BYTES", 4000)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.text.BLOCK_BYTES", 4000)
     sampler = RowSampler(seed=9, rate=0.6)
     if data_set == "terabyte":
         days = raw_text.write_days(tmp_path, DAYS, seed=5)

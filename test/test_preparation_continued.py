@@ -13,13 +13,12 @@ import pytest
 from interruption import Killed, result, stop_at_move, stop_at_save
 from program import GOLDEN
 
-from mlperf.data.criteo import ingest
-from mlperf.data.criteo.manifest import Manifest
-from mlperf.data.criteo.plan import PreparationSettings
-from mlperf.data.criteo.prepare import _Preparation, prepare
-from mlperf.data.criteo.prepared import open_prepared
-from mlperf.data.progress import Progress
-from mlperf.errors import RunError
+from mlperf.data.criteo.prepare.plan import PreparationSettings
+from mlperf.data.criteo.prepare.prepare import _Preparation, ingest, prepare
+from mlperf.data.criteo.prepared.manifest import Manifest
+from mlperf.data.criteo.prepared.prepared import open_prepared
+from mlperf.util.errors import RunError
+from mlperf.util.progress import Progress
 
 
 def wanted(raw: Path, place: Path, seed: int = 7) -> PreparationSettings:
@@ -86,7 +85,7 @@ def test_input_that_is_gone_for_a_while_costs_no_work(
 
     with monkeypatch.context() as patch:
         if when == "reading":
-            patch.setattr("mlperf.data.criteo.text._read", fail)
+            patch.setattr("mlperf.data.criteo.prepare.text._read", fail)
         else:
             patch.setattr(_Preparation, "_check_inputs", check_without_one)
         with pytest.raises(RunError, match=shown):
@@ -101,7 +100,7 @@ def test_progress_counts_what_was_done_before_but_not_as_done_now(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("mlperf.data.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("mlperf.util.progress.time.monotonic", lambda: now)
     progress = Progress("x", 1_000_000_000, done=800_000_000, rows=3000)
     now = 102.0
     progress.add(100_000_000, 500)

@@ -16,13 +16,13 @@ import pytest
 import raw_text
 from program import GOLDEN, ROOT, run_program
 
-from mlperf.data.criteo.manifest import Manifest
-from mlperf.data.criteo.number import Numbering
-from mlperf.data.criteo.place import SPLITS, Place
-from mlperf.data.criteo.plan import PreparationSettings
-from mlperf.data.criteo.prepare import prepare
-from mlperf.data.criteo.prepared import open_prepared
-from mlperf.errors import RunError
+from mlperf.data.criteo.prepare.number import Numbering
+from mlperf.data.criteo.prepare.plan import PreparationSettings
+from mlperf.data.criteo.prepare.prepare import prepare
+from mlperf.data.criteo.prepared.manifest import Manifest
+from mlperf.data.criteo.prepared.place import SPLITS, Place
+from mlperf.data.criteo.prepared.prepared import open_prepared
+from mlperf.util.errors import RunError
 
 DAYS = [11, 3, 2, 7, *([5] * 19), 9]
 
@@ -146,7 +146,7 @@ def test_error_of_the_disk_is_one_line(terabyte: Path, monkeypatch: pytest.Monke
     def fail(path: Path) -> int:
         raise OSError(5, "Input/output error", str(path))
 
-    monkeypatch.setattr("mlperf.data.criteo.manifest.file_crc32", fail)
+    monkeypatch.setattr("mlperf.data.criteo.prepared.manifest.file_crc32", fail)
     monkeypatch.setattr("os.stat_result.st_mtime_ns", 0, raising=False)
     with pytest.raises(RunError, match=r"_train\.bin: the prepared data cannot be opened: Input/output error"):
         open_prepared(terabyte)
@@ -161,7 +161,7 @@ def test_finished_data_is_taken_where_nothing_can_be_written(
     def refuse(place: Place) -> NoReturn:
         raise OSError(30, "Read-only file system", str(place.prefix))
 
-    monkeypatch.setattr("mlperf.data.criteo.prepare.locked", refuse)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.prepare.locked", refuse)
     assert prepare(settings(tmp_path / "day", tmp_path / "x")) == made
     with pytest.raises(RunError, match=r"y: the data cannot be prepared: Read-only file system"):
         prepare(settings(tmp_path / "day", tmp_path / "y"))
@@ -189,10 +189,10 @@ def test_more_ids_than_an_index_can_tell_apart_are_refused(
     for number, row in enumerate(days[0]):
         row[20] = f"{number:x}"
     (tmp_path / "day_0").write_bytes(raw_text.text(days[0]))
-    monkeypatch.setattr("mlperf.data.criteo.number._FIRST_CAPACITY", 4)
-    monkeypatch.setattr("mlperf.data.criteo.number._MOST_SLOTS", 256)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.number._FIRST_CAPACITY", 4)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.number._MOST_SLOTS", 256)
     prepare(settings(tmp_path / "day", tmp_path / "x"))
-    monkeypatch.setattr("mlperf.data.criteo.number._MOST_SLOTS", 16)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.number._MOST_SLOTS", 16)
     with pytest.raises(RunError, match=r"column \d+: more than 8 distinct ids.* --max-ind-range"):
         prepare(settings(tmp_path / "day", tmp_path / "y"))
 
@@ -227,8 +227,8 @@ def test_second_preparation_of_one_place_stops(tmp_path: Path) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=8)
     script = (
         "import fcntl, pathlib, sys\n"
-        "from mlperf.data.criteo.work import locked\n"
-        "from mlperf.data.criteo.manifest import Place\n"
+        "from mlperf.data.criteo.prepare.work import locked\n"
+        "from mlperf.data.criteo.prepared.manifest import Place\n"
         "with locked(Place.named(pathlib.Path(sys.argv[1]))):\n"
         "    print('locked', flush=True); sys.stdin.read()\n"
     )

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from foreign_logs import foreign_entries, write_log
 
-from mlperf.compliance.package import Package, write_package
-from mlperf.compliance.rulesets import DEFAULT_EDITION
-from mlperf.compliance.run_set import RunSettings, make_runs
-from mlperf.errors import RunError, UsageError
-from mlperf.locking import exclusive
+from mlperf.benchmarks.dlrm import DEFAULT_EDITION
+from mlperf.submission.package import Package, write_package
+from mlperf.submission.run_set import RunSettings, make_runs
+from mlperf.util.errors import RunError, UsageError
+from mlperf.util.locking import exclusive
 
 
 def settings(data: Path) -> RunSettings:

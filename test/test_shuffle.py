@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 import raw_text
 
-from mlperf.data.criteo.plan import PreparationSettings
-from mlperf.data.criteo.prepare import prepare
+from mlperf.data.criteo.prepare.plan import PreparationSettings
+from mlperf.data.criteo.prepare.prepare import prepare
 
 DAYS = [11, 3, 2, 7, *([5] * 19), 9]
 
@@ -51,7 +51,7 @@ def test_total_shuffle_puts_every_row_anywhere(
     bucket_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A chi-squared test of row against position, to five standard deviations, in one bucket and in eight."""
-    monkeypatch.setattr("mlperf.data.criteo.shuffle._SMALL_BUCKET_BYTES", bucket_bytes)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.shuffle._SMALL_BUCKET_BYTES", bucket_bytes)
     raw_text.write_days(tmp_path, [2] * 24, seed=2)
     first = settings(tmp_path / "day", tmp_path / "plain")
     rows = [row.tobytes() for row in read(prepare(first).train)]
@@ -72,7 +72,7 @@ def test_day_shuffle_puts_every_row_anywhere_in_its_day(
     bucket_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As above, in four buckets for the first day and in one."""
-    monkeypatch.setattr("mlperf.data.criteo.shuffle._SMALL_BUCKET_BYTES", bucket_bytes)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.shuffle._SMALL_BUCKET_BYTES", bucket_bytes)
     raw_text.write_days(tmp_path, [20, *([2] * 23)], seed=2)
     rows = [row.tobytes() for row in read(prepare(settings(tmp_path / "day", tmp_path / "plain")).train)]
     position = np.zeros((20, 20))
@@ -90,8 +90,8 @@ def test_day_shuffle_puts_every_row_anywhere_in_its_day(
 def test_same_seed_gives_the_same_file_on_any_number_of_cores_and_another_seed_another(
     randomize: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlperf.data.criteo.shuffle._SMALL_BUCKET_BYTES", 3000)
-    monkeypatch.setattr("mlperf.data.criteo.text.BLOCK_BYTES", 3000)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.shuffle._SMALL_BUCKET_BYTES", 3000)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.text.BLOCK_BYTES", 3000)
     raw_text.write_days(tmp_path, DAYS, seed=4)
     made = []
     for name, seed, cores in (("a", 1, 2), ("b", 1, 1), ("c", 1, 7), ("d", 1, 64), ("e", 2, 2)):

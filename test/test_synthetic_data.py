@@ -11,9 +11,9 @@ import torch
 from program import ROOT, run_program
 from scipy.stats import chisquare
 
-from mlperf.data.synthetic_batches import SyntheticBatches, SyntheticDataSettings
-from mlperf.data.trace import StackDistances, TraceGenerator
-from mlperf.errors import RunError
+from mlperf.data.synthetic.synthetic_batches import SyntheticBatches, SyntheticDataSettings
+from mlperf.data.synthetic.trace import StackDistances, TraceGenerator
+from mlperf.util.errors import RunError
 
 TRACE = np.array([1, 2, 3, 4, 5, 3, 4, 1, 1, 6, 3])
 DISTRIBUTION = StackDistances.of_trace(TRACE)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from program import GOLDEN, ROOT, golden_flags, run_program
 
-from mlperf.errors import RunError
-from mlperf.reporting.curves import Curves
+from mlperf.plots.curves import Curves
+from mlperf.util.errors import RunError
 
 PNG = b"\x89PNG"
 

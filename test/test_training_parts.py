@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from mlperf.data.batch import Batch
-from mlperf.model.dlrm import Architecture, DLRM_Net
-from mlperf.model.initialization import initialize
-from mlperf.model.interaction import FeatureInteraction
-from mlperf.model.loss import Loss
-from mlperf.training.optimizers import Optimizer
+from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.models.initialization import initialize
+from mlperf.models.layers.interaction import FeatureInteraction
+from mlperf.models.loss import Loss
+from mlperf.optim.optimizers import Optimizer
 from mlperf.training.schedule import LearningRateSchedule
 
 CPU = torch.device("cpu")

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from program import GOLDEN, Finished, run_program
 
-from mlperf.data.criteo.place import Place
-from mlperf.data.criteo.plan import PreparationSettings
-from mlperf.data.criteo.prepare import prepare
-from mlperf.data.criteo.prepared import find_prepared
-from mlperf.data.criteo.verify import PUBLISHED_COUNTS, compare_with_published, is_full_data
+from mlperf.data.criteo.prepare.plan import PreparationSettings
+from mlperf.data.criteo.prepare.prepare import prepare
+from mlperf.data.criteo.prepared.place import Place
+from mlperf.data.criteo.prepared.prepared import find_prepared
+from mlperf.data.criteo.prepared.verify import PUBLISHED_COUNTS, compare_with_published, is_full_data
 
 
 def verify(*arguments: str | Path, cwd: Path) -> Finished:

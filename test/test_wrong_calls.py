@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from program import GOLDEN, run_program
 
-from mlperf.cli import parse
-from mlperf.errors import UsageError
+from mlperf.cli.train import parse
+from mlperf.util.errors import UsageError
 
 DATASET = "--data-generation=dataset --processed-data-file=x --arch-mlp-bot=13-2"
 WRONG = [

@@ -10,13 +10,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mlperf.compliance.check import Report, check_log, check_result, render
-from mlperf.compliance.points import check_points
-from mlperf.compliance.results import find_results
-from mlperf.compliance.rulesets import EDITIONS, Edition
-from mlperf.errors import RunError, UsageError
-from mlperf.flags import Parser
-from mlperf.program import run_program
+from mlperf.benchmarks.dlrm import EDITIONS, Edition
+from mlperf.cli.flags import Parser
+from mlperf.cli.program import run_program
+from mlperf.submission.check import Report, check_log, check_result, render
+from mlperf.submission.points import check_points
+from mlperf.submission.results import find_results
+from mlperf.util.errors import RunError, UsageError
 
 
 def main() -> int:

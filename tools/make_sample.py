@@ -7,9 +7,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mlperf.data.criteo.sample import LEAST_ROWS, SampleSettings, make_sample
-from mlperf.flags import Parser, integer
-from mlperf.program import run_program
+from mlperf.cli.flags import Parser, integer
+from mlperf.cli.program import run_program
+from mlperf.data.criteo.sample.sample import LEAST_ROWS, SampleSettings, make_sample
 
 
 def main() -> int:

@@ -15,14 +15,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mlperf.compliance.check import check_result, render
+from mlperf.benchmarks.dlrm import DEFAULT_EDITION, EDITIONS, STATUSES
+from mlperf.cli.flags import Parser, integer
+from mlperf.cli.program import run_program
 from mlperf.compliance.log import Log, read_log, shown
-from mlperf.compliance.package import NAME, Package, write_package
-from mlperf.compliance.points import convergence_points
-from mlperf.compliance.results import find_results
-from mlperf.compliance.rulesets import DEFAULT_EDITION, EDITIONS, STATUSES
-from mlperf.compliance.run_set import ROOT, RunSettings, make_runs
-from mlperf.compliance.system_description import (
+from mlperf.submission.check import check_result, render
+from mlperf.submission.package import NAME, Package, write_package
+from mlperf.submission.points import convergence_points
+from mlperf.submission.results import find_results
+from mlperf.submission.run_set import ROOT, RunSettings, make_runs
+from mlperf.submission.system_description import (
     FIELDS,
     Description,
     describe_machine,
@@ -30,9 +32,7 @@ from mlperf.compliance.system_description import (
     needed_kind,
     read_description,
 )
-from mlperf.errors import RunError, UsageError
-from mlperf.flags import Parser, integer
-from mlperf.program import run_program
+from mlperf.util.errors import RunError, UsageError
 
 SAMPLE_REASON = (
     "the runs are on the made-up sample of tools/make_sample.py, for which there is no reference convergence; "

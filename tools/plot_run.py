@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mlperf.compliance.rulesets import DEFAULT_EDITION
-from mlperf.errors import RunError, UsageError
-from mlperf.flags import Parser, real
-from mlperf.program import run_program
-from mlperf.reporting.compute_graph import require_matplotlib
-from mlperf.reporting.curves import Curves, Point
+from mlperf.benchmarks.dlrm import DEFAULT_EDITION
+from mlperf.cli.flags import Parser, real
+from mlperf.cli.program import run_program
+from mlperf.plots.compute_graph import require_matplotlib
+from mlperf.plots.curves import Curves, Point
+from mlperf.util.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

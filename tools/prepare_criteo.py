@@ -7,10 +7,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mlperf.data.criteo.plan import BAD_ROWS, PreparationSettings
-from mlperf.data.criteo.prepare import prepare
-from mlperf.flags import Parser, file_name, integer, real
-from mlperf.program import run_program
+from mlperf.cli.flags import Parser, file_name, integer, real
+from mlperf.cli.program import run_program
+from mlperf.data.criteo.prepare.plan import BAD_ROWS, PreparationSettings
+from mlperf.data.criteo.prepare.prepare import prepare
 
 
 def main() -> int:

@@ -17,11 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from mlperf.data.criteo.place import write_whole
-from mlperf.data.trace import IntArray, StackDistances, TraceGenerator
-from mlperf.errors import RunError
-from mlperf.flags import Parser, integer
-from mlperf.program import run_program
+from mlperf.cli.flags import Parser, integer
+from mlperf.cli.program import run_program
+from mlperf.data.criteo.prepared.place import write_whole
+from mlperf.data.synthetic.trace import IntArray, StackDistances, TraceGenerator
+from mlperf.util.errors import RunError
 
 # References generated at a time.
 _CHUNK = 1 << 20

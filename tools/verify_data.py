@@ -9,12 +9,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from mlperf.data.criteo.failures import system_failures
-from mlperf.data.criteo.manifest import Manifest
-from mlperf.data.criteo.place import SPLITS, Place
-from mlperf.data.criteo.prepared import find_prepared
-from mlperf.data.criteo.row_format import FIRST_ID
-from mlperf.data.criteo.verify import (
+from mlperf.cli.flags import Parser, file_name
+from mlperf.cli.program import run_program
+from mlperf.data.criteo.prepared.manifest import Manifest
+from mlperf.data.criteo.prepared.place import SPLITS, Place
+from mlperf.data.criteo.prepared.prepared import find_prepared
+from mlperf.data.criteo.prepared.verify import (
     SplitFacts,
     compare_with_published,
     is_full_data,
@@ -22,9 +22,9 @@ from mlperf.data.criteo.verify import (
     problems,
     scan,
 )
-from mlperf.errors import RunError
-from mlperf.flags import Parser, file_name
-from mlperf.program import run_program
+from mlperf.data.schema import FIRST_ID
+from mlperf.util.errors import RunError
+from mlperf.util.failures import system_failures
 
 
 def main() -> int:

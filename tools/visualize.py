@@ -19,15 +19,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.errors import RunError, UsageError
-from mlperf.flags import Parser, integer
-from mlperf.program import run_program
+from mlperf.cli.flags import Parser, integer
+from mlperf.cli.program import run_program
+from mlperf.util.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from mlperf.data.source import BatchSource
-    from mlperf.model.dlrm import DLRM_Net
+    from mlperf.models.dlrm import DLRM_Net
 
 Points = npt.NDArray[np.float32]
 
@@ -46,9 +46,9 @@ def main() -> int:
     if not any(other.startswith("--load-model") for other in others):
         raise UsageError("--load-model: needed, the checkpoint to draw")
 
-    from mlperf.benchmark import load_for_inference
-    from mlperf.cli import parse
-    from mlperf.reporting.compute_graph import require_matplotlib
+    from mlperf.cli.train import parse
+    from mlperf.plots.compute_graph import require_matplotlib
+    from mlperf.run.benchmark import load_for_inference
 
     # Batches are only read here: large ones, whatever the model was trained with.
     settings = parse([*others, "--inference-only", "--mini-batch-size=4096", "--test-mini-batch-size=1024"])

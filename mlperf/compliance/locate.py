@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlperf.compliance.log import Log, is_number, shown
 from mlperf.compliance.official import BENCHMARK, STOPS, Said, record_values
-from mlperf.compliance.system_description import needed_kind
+from mlperf.submission.system_description import needed_kind
 
 _FAILED_TEST = re.compile(r"failed test: (.*?)(?:\ncurrent |\Z)", re.DOTALL)
 _MARKED_LINE = re.compile(r"failed in line (\d+):")

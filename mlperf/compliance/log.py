@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlperf.errors import RunError
+from mlperf.util.errors import RunError
 
 TOKEN = ":::MLLOG "
 

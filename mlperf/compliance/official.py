@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlperf.compliance.rulesets import Edition
+from mlperf.benchmarks.dlrm import Edition
 
 BENCHMARK = "dlrm"
 STOPS = "the official checker stops with"

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 
 from mlperf.data.batch import Batch, RawBatch, RowSource
-from mlperf.data.criteo.row_format import COLUMNS, DENSE_FEATURES, FIRST_ID, ROW_BYTES, TABLES
+from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID, ROW_BYTES, TABLES
 from mlperf.data.source import Item, read_ahead
-from mlperf.errors import RunError
+from mlperf.util.errors import RunError
 
 # Rows that a reading thread hands over at a time, at least: small batches together.
 _ROWS_TOGETHER = 8192

@@ -7,8 +7,8 @@ import math
 import torch
 
 from mlperf.data.source import BatchSource
+from mlperf.engines.autograd.scorer import Scorer
 from mlperf.evaluation.metrics import Metrics, accuracy_only, binary_metrics
-from mlperf.evaluation.scorer import Scorer
 
 
 def evaluate(scorer: Scorer, data: BatchSource, *, all_metrics: bool) -> Metrics:

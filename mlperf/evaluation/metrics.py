@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mlperf.errors import DivergedError
+from mlperf.util.errors import DivergedError
 
 _DIGIT_BITS = 11
 _BUCKETS = 1 << _DIGIT_BITS

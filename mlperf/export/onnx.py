@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from mlperf.data.batch import Batch
-from mlperf.errors import RunError, UsageError
 from mlperf.export.plain import PlainDLRM
-from mlperf.model.dlrm import DLRM_Net
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.util.errors import RunError, UsageError
 
 ONNX_FILE = Path("dlrm_s_pytorch.onnx")
 

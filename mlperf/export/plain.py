@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from mlperf.data.batch import Batch
-from mlperf.model.dlrm import DLRM_Net
-from mlperf.model.embedding.bag import EmbeddingBag
-from mlperf.model.embedding.compression import PrEmbeddingBag, QREmbeddingBag
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.layers.embedding.bag import EmbeddingBag
+from mlperf.models.layers.embedding.compression import PrEmbeddingBag, QREmbeddingBag
 
 
 class PlainDLRM(nn.Module):

@@ -8,8 +8,8 @@ import warnings
 import torch
 from torch import nn
 
-from mlperf.errors import UsageError
-from mlperf.model.dlrm import DLRM_Net
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.util.errors import UsageError
 
 _DTYPES = {8: torch.qint8, 16: torch.float16}
 

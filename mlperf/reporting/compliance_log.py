@@ -14,11 +14,11 @@ from typing import Any
 from mlperf_logging.mllog import constants
 from mlperf_logging.mllog.mllog import MLLogger
 
-from mlperf.compliance.rulesets import Edition
+from mlperf.benchmarks.dlrm import Edition
 from mlperf.data.source import BatchSource
-from mlperf.errors import RunError
 from mlperf.evaluation.metrics import Metrics
 from mlperf.training.events import Listener, Outcome, Position
+from mlperf.util.errors import RunError
 
 
 @dataclass(frozen=True)

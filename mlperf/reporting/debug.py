@@ -9,7 +9,7 @@ import numpy as np
 
 from mlperf.data.batch import Batch
 from mlperf.data.source import BatchSource
-from mlperf.model.dlrm import DLRM_Net
+from mlperf.models.dlrm import DLRM_Net
 from mlperf.training.events import Listener, Outcome, Position
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from mlperf.errors import RunError
 from mlperf.reporting.console import note
 from mlperf.training.events import Listener, Outcome, Position
+from mlperf.util.errors import RunError
 
 TABLE_FILE = Path("dlrm_s_pytorch.prof")
 TRACE_FILE = Path("dlrm_s_pytorch.json")

@@ -6,9 +6,9 @@ import math
 from dataclasses import asdict
 from pathlib import Path
 
-from mlperf.errors import UsageError
 from mlperf.evaluation.metrics import Metrics
 from mlperf.training.events import Listener, Outcome, Position
+from mlperf.util.errors import UsageError
 
 
 class TensorBoard(Listener):

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlperf.errors import RunError
+from mlperf.engines.protocol import LossSums
 from mlperf.evaluation.metrics import Metrics
-from mlperf.model.dlrm import DLRM_Net
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.optim.optimizers import Optimizer
 from mlperf.training.checkpoint_file import check_state_dict, read_checkpoint, write_checkpoint
 from mlperf.training.loop import TrainingState, Window
-from mlperf.training.optimizers import Optimizer
-from mlperf.training.step import LossSums
+from mlperf.util.errors import RunError
 
 # Our own entries, in a dict of their own so that no other program trips over them.
 _OWN = "continuation"

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlperf.errors import RunError
-from mlperf.memory import require_memory
+from mlperf.util.errors import RunError
+from mlperf.util.memory import require_memory
 
 # Older programs stored metrics as NumPy scalars. These are all that is allowed besides tensors and containers;
 # NumPy 1 and 2 pickle them under different module names.

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 
 from mlperf.data.batch import Batch, RawBatch
 from mlperf.data.source import BatchSource
-from mlperf.errors import DivergedError
+from mlperf.engines.protocol import LossSums, TrainingStep
 from mlperf.evaluation.metrics import Metrics
 from mlperf.training.events import Listener, Outcome, Position
 from mlperf.training.schedule import LearningRateSchedule
-from mlperf.training.step import LossSums, TrainingStep
+from mlperf.util.errors import DivergedError
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,118 @@
+"""Synthetic data: ids with given stack distances, table by table; dense features and targets are uniform."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mlperf.data.batch import Batch
+from mlperf.data.source import read_ahead
+from mlperf.data.synthetic.trace import StackDistances, TraceGenerator
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SyntheticDataSettings:
+    """What to draw. lookups: most references per table and sample, `fixed`: exactly as many.
+
+    distances: one distribution per table. Its references are taken modulo the rows of the table; those of a
+    sample are sorted and distinct.
+    """
+
+    samples: int
+    batch_size: int
+    dense_features: int
+    rows_per_table: tuple[int, ...]
+    lookups: int
+    fixed: bool
+    round_targets: bool
+    distances: Sequence[StackDistances]
+    padding: bool
+    seed: int
+
+
+class SyntheticBatches:
+    """Synthetic data, a BatchSource. Every epoch visits the same batches; each table is one trace."""
+
+    def __init__(self, settings: SyntheticDataSettings) -> None:
+        self._settings = settings
+
+    @property
+    def samples(self) -> int:
+        """Samples in an epoch."""
+        return self._settings.samples
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return math.ceil(self.samples / self._settings.batch_size)
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """Yield the batches from number `first` on, drawn ahead by a thread; those before are drawn too."""
+        drawing = _Drawing(self._settings)
+        numbers = range(self.batches_per_epoch)
+        for number, batch in zip(numbers, read_ahead(drawing.draw, numbers, threads=1), strict=True):
+            if number >= first:
+                yield batch
+
+
+class _Drawing:
+    """One pass over the data. A trace is a sequence, so that batches can only be drawn in order."""
+
+    def __init__(self, settings: SyntheticDataSettings) -> None:
+        self._settings = settings
+        streams = np.random.SeedSequence(settings.seed).spawn(len(settings.rows_per_table) + 1)
+        self._dense = np.random.default_rng(streams[0])
+        self._tables = []
+        for distances, stream in zip(settings.distances, streams[1:], strict=True):
+            generator = np.random.default_rng(stream)
+            self._tables.append((TraceGenerator(distances, generator, padding=settings.padding), generator))
+
+    def draw(self, number: int) -> Batch:
+        settings = self._settings
+        size = min(settings.batch_size, settings.samples - number * settings.batch_size)
+        indices, counts = [], []
+        for (trace, generator), rows in zip(self._tables, settings.rows_per_table, strict=True):
+            asked = np.full(size, settings.lookups)
+            if not settings.fixed:
+                shares = generator.random(size) * min(rows, settings.lookups)
+                asked = np.round(np.maximum(shares, 1.0)).astype(np.int64)
+            references = trace.draw(int(asked.sum())) % rows
+            ids, kept = _distinct_per_sample(references, asked)
+            indices.append(ids)
+            counts.append(kept)
+        ends = np.concatenate(counts).cumsum()
+        offsets = np.concatenate(([0], ends[:-1])).reshape(len(self._tables), size)
+        targets = self._dense.random((size, 1))
+        if settings.round_targets:
+            targets = targets.round()
+        return Batch(
+            torch.from_numpy(self._dense.random((size, settings.dense_features), dtype=np.float32)),
+            torch.from_numpy(np.concatenate(indices)),
+            torch.from_numpy(offsets),
+            torch.from_numpy(targets.astype(np.float32)),
+        )
+
+
+@numba.njit(nogil=True, cache=True)
+def _distinct_per_sample(references: IntArray, counts: IntArray) -> tuple[IntArray, IntArray]:
+    """Sort the references of each sample, leave out repeats; return what remains and how many of each sample."""
+    remaining = np.empty_like(references)
+    kept = np.zeros(len(counts), np.int64)
+    total = start = 0
+    for sample in range(len(counts)):
+        ordered = np.sort(references[start : start + counts[sample]])
+        start += counts[sample]
+        for place in range(len(ordered)):
+            if place == 0 or ordered[place] != ordered[place - 1]:
+                remaining[total] = ordered[place]
+                total += 1
+                kept[sample] += 1
+    return remaining[:total].copy(), kept

@@ -1,0 +1,82 @@
+"""Initial weights.
+
+From NumPy's legacy stream they are those of existing runs (order and distributions as in the golden data's
+README); from a generator on the table's device they have the same distributions and cost no host memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.layers.embedding.compression import PrEmbeddingBag, QREmbeddingBag
+from mlperf.models.layers.mlp import linear_layers
+
+# Float64 numbers drawn at a time, so that a table of 40 million rows needs no float64 copy of itself.
+_CHUNK = 1 << 24
+
+
+def initialize(
+    model: DLRM_Net, stream: np.random.RandomState, *, mlp_init: str, embedding_init: str, seed: int
+) -> None:
+    """Fill `model` in place: the tables one by one, then the bottom and the top MLP layer by layer.
+
+    mlp_init: "normal", weights normal(0, sqrt(2 / (fan_in + fan_out))) and biases normal(0, sqrt(1 /
+    fan_out)); or "uniform", both uniform in [0, 1). Tables are uniform in ±sqrt(1 / rows), drawn from
+    `stream` (embedding_init "numpy") or on their own device from `seed` ("device"); of compressed ones see
+    `_bounds`.
+    """
+    device = model.tables.device
+    generator = torch.Generator(device).manual_seed(seed) if embedding_init == "device" else None
+    for table in model.emb_l:
+        for weight, low, high in _bounds(table):
+            if generator is not None:
+                weight.uniform_(low, high, generator=generator)
+            else:
+                _fill_uniform(weight.flatten(), stream, low, high)
+    for mlp in (model.bot_l, model.top_l):
+        for layer in linear_layers(mlp):
+            _fill_linear(layer, stream, mlp_init)
+
+
+def _bounds(table: nn.Module) -> Iterator[tuple[torch.Tensor, float, float]]:
+    """Yield the weights of a table with the bounds of their uniform distribution."""
+    if isinstance(table, QREmbeddingBag):
+        bound = math.sqrt(1 / table.rows)
+        yield table.weight_q.data, -bound, bound
+        # A product begins with the size that the table's own row would have.
+        yield table.weight_r.data, *((0.5, 1.5) if table.operation == "mult" else (-bound, bound))
+    elif isinstance(table, PrEmbeddingBag):
+        bound = math.sqrt(1 / len(table.embs.weight))
+        yield table.embs.weight.data, -bound, bound
+        for weight in table.proj.parameters():
+            bound = math.sqrt(6 / sum(weight.shape))  # Glorot and Bengio 2010
+            yield weight.data, -bound, bound
+    else:
+        assert isinstance(table, nn.EmbeddingBag)
+        bound = math.sqrt(1 / len(table.weight))
+        yield table.weight.data, -bound, bound
+
+
+def _fill_uniform(flat: torch.Tensor, stream: np.random.RandomState, low: float, high: float) -> None:
+    for start in range(0, len(flat), _CHUNK):
+        piece = flat[start : start + _CHUNK]
+        drawn = stream.uniform(low, high, size=len(piece))
+        piece.copy_(torch.from_numpy(drawn.astype(np.float32)))
+
+
+@torch.no_grad()
+def _fill_linear(layer: nn.Linear, stream: np.random.RandomState, mlp_init: str) -> None:
+    fan_out, fan_in = layer.weight.shape
+    if mlp_init == "uniform":
+        weight, bias = stream.rand(fan_out, fan_in), stream.rand(fan_out)
+    else:
+        weight = stream.normal(0.0, np.sqrt(2 / (fan_in + fan_out)), size=(fan_out, fan_in))
+        bias = stream.normal(0.0, np.sqrt(1 / fan_out), size=fan_out)
+    layer.weight.copy_(torch.from_numpy(weight.astype(np.float32)))
+    layer.bias.copy_(torch.from_numpy(bias.astype(np.float32)))

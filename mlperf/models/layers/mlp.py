@@ -1,0 +1,30 @@
+"""The multilayer perceptrons below and above the interaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
+
+
+def make_mlp(widths: Sequence[int], activation: str, *, last: str | None = None) -> nn.Sequential:
+    """Return linear layers `widths[0]` -> ... -> `widths[-1]`, each followed by its activation.
+
+    `last` names another activation for the last layer (the top MLP ends in a sigmoid). Weights have
+    PyTorch's values until mlperf.models.initialization fills them. Layer K is entry 2K of the Sequential, as
+    in existing checkpoints.
+    """
+    layers: list[nn.Module] = []
+    for position, (fan_in, fan_out) in enumerate(pairwise(widths)):
+        is_last = position == len(widths) - 2
+        layers.append(nn.Linear(fan_in, fan_out))
+        layers.append(ACTIVATIONS[last if is_last and last else activation]())
+    return nn.Sequential(*layers)
+
+
+def linear_layers(mlp: nn.Sequential) -> list[nn.Linear]:
+    """Return the layers with weights."""
+    return [layer for layer in mlp if isinstance(layer, nn.Linear)]

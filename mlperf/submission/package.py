@@ -1,0 +1,152 @@
+"""Laying out a submission package: results, system description, code, and how to do it again."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlperf.benchmarks.dlrm import Edition
+from mlperf.compliance.log import Log, evaluated
+from mlperf.compliance.official import BENCHMARK
+from mlperf.submission.results import PARAMETERS, reason_file
+from mlperf.submission.run_set import ROOT
+from mlperf.submission.system_description import Description
+from mlperf.util.errors import RunError
+
+_CODE = (
+    *("dlrm_s_pytorch.py", "run_and_time.sh", "mlperf", "bench", "tools", "test", "LICENSE", "pyproject.toml"),
+    *("requirements.txt", "requirements-test.txt"),
+)
+IMPLEMENTATION = "pytorch"
+# Submissions are git repositories: no spaces, no leading dot (the repository checker's rule).
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+
+
+@dataclass(frozen=True)
+class Package:
+    """What goes into a package. bypass_reason: why the convergence check is switched off; None: it is not."""
+
+    folder: Path
+    submitter: str
+    system: str
+    edition: Edition
+    description: Description
+    logs: tuple[Path, ...]
+    configuration: Path | None
+    trainer_flags: tuple[str, ...]
+    data: str
+    bypass_reason: str | None
+
+
+def write_package(package: Package, logs: Sequence[Log]) -> Path:
+    """Write the package under another name, then put it in the place of an older one; return its folder."""
+    target = package.folder / package.submitter
+    scratch = package.folder / f".{package.submitter}.tmp"
+    replaced = package.folder / f".{package.submitter}.old"
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        if replaced.exists() and not target.exists():
+            replaced.replace(target)  # stopped between the two renames below
+        _write_results(package, scratch)
+        _write_json(scratch / "systems" / f"{package.system}.json", package.description)
+        _write_implementation(package, logs, scratch / "benchmarks" / BENCHMARK / "implementations")
+        if target.exists():
+            _keep_the_rest(package, target, scratch)
+            shutil.rmtree(replaced, ignore_errors=True)
+            target.replace(replaced)
+        scratch.replace(target)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        raise RunError(f"{target}: cannot be written: {error.strerror or error} ({error.filename})") from None
+    return target
+
+
+def _write_results(package: Package, scratch: Path) -> None:
+    system = scratch / "results" / package.system
+    folder = system / BENCHMARK
+    folder.mkdir(parents=True)
+    for number, log in enumerate(package.logs):
+        shutil.copyfile(log, folder / f"result_{number}.txt")
+    if package.bypass_reason is not None:
+        (system / PARAMETERS).write_text("rcp-bypass", encoding="utf-8")  # no newline: the checker compares lines
+        reason_file(system / PARAMETERS).write_text(package.bypass_reason + "\n", encoding="utf-8")
+
+
+def _keep_the_rest(package: Package, old: Path, new: Path) -> None:
+    """Take over from an older package all but what is written anew: this system's results and the code."""
+    switches = Path("results") / package.system / PARAMETERS
+    implementation = Path("benchmarks") / BENCHMARK / "implementations" / IMPLEMENTATION
+    renewed = {Path("results") / package.system / BENCHMARK, switches, reason_file(switches), implementation}
+
+    def leave_out(folder: str, names: list[str]) -> list[str]:
+        here = Path(folder).relative_to(old)
+        return [name for name in names if here / name in renewed or _is_file(new / here / name)]
+
+    shutil.copytree(old, new, symlinks=True, ignore=leave_out, dirs_exist_ok=True)
+    for file in sorted((old / implementation).glob("config_*.sh")):
+        if not (new / implementation / file.name).exists():
+            shutil.copyfile(file, new / implementation / file.name)
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_symlink() or path.is_file()
+
+
+def _write_json(file: Path, content: Description) -> None:
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+
+
+def _write_implementation(package: Package, logs: Sequence[Log], folder: Path) -> None:
+    target = folder / IMPLEMENTATION
+    target.mkdir(parents=True)
+    ignore = shutil.ignore_patterns(".*", "__pycache__", "*.pyc", "*.egg-info")
+    for name in _CODE:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=ignore)
+        elif source.is_file():
+            shutil.copy2(source, target / name)
+    (target / "input").mkdir()
+    for source in [*(ROOT / "input").glob("dist_emb_*.log"), *(ROOT / "input").glob("trace.log")]:
+        shutil.copyfile(source, target / "input" / source.name)
+    shutil.copyfile(ROOT / "README.md", target / "README_project.md")
+    if package.configuration is not None:
+        configuration = package.configuration.read_text(encoding="utf-8")
+        (target / f"config_{package.system}.sh").write_text(configuration, encoding="utf-8")
+    (target / "README.md").write_text(_readme(package, logs), encoding="utf-8")
+
+
+def _readme(package: Package, logs: Sequence[Log]) -> str:
+    """Return the exact steps to these results."""
+    configured = f" CONFIG=config_{package.system}.sh" if package.configuration is not None else ""
+    flags = "".join(f" {shlex.quote(flag)}" for flag in package.trainer_flags)
+    command = f"EDITION={package.edition.name}{configured} DATADIR=$DATA SEED=$SEED ./run_and_time.sh{flags}"
+    rows = [f"| result_{number}.txt | {log.value('seed')} | {_ending(log)} |" for number, log in enumerate(logs)]
+    bypass = package.bypass_reason
+    parts = [
+        f"# DLRM on {package.system}, by {package.submitter}",
+        f"MLPerf Training {package.edition.name}, benchmark `{BENCHMARK}`; the program: `README_project.md`.",
+        "## Data",
+        package.data,
+        "## Runs",
+        f"```\n{command}\n```",
+        "sets up a Python environment on first use, prepares the data unless that is done, drops the page cache "
+        "where it may, trains to the target and checks the log. Every run has a seed of its own:",
+        "\n".join(["| log | SEED | ended |", "|---|---|---|", *rows]),
+        "A run short of its target is kept; of the five one such run may be, and counts as the slowest.",
+        "## Check",
+        "```\n$(tools/setup.sh) tools/check_submission.py ../../../..\n```",
+    ]
+    if bypass is not None:
+        parts += ["## Convergence check bypassed", f"By `results/{package.system}/{PARAMETERS}`: {bypass}"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _ending(log: Log) -> str:
+    return f"{log.stopped}, {'no AUC' if log.best is None else evaluated(log.best)}"

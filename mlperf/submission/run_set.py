@@ -1,0 +1,182 @@
+"""A set of runs of the benchmark, each with its own seed, kept so that an interrupted set goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mlperf.compliance.log import Log, read_log
+from mlperf.training.events import Outcome
+from mlperf.util.errors import RunError, UsageError
+from mlperf.util.locking import exclusive
+
+ROOT = Path(__file__).resolve().parents[2]
+_SEEDS = 2**32
+_CONFIGURATION = re.compile(r"^seed \d+, configuration (.*), page cache dropped: ")
+# A run that came to its end counts, with or without the target, diverged too; one that was stopped or failed
+# for another reason is done again.
+_FINISHED = {Outcome.SUCCESS.value, Outcome.TARGET_MISSED.value, Outcome.DIVERGED.value}
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What every run of a set has in common; data and configuration as run_and_time.sh takes them, "" for none.
+
+    configuration_hash: of the file that the configuration names; its name alone says little.
+    """
+
+    edition: str
+    data: str
+    configuration: str
+    configuration_hash: str
+    trainer_flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunSet:
+    """The finished runs: their logs, one per seed, and the configuration file they were made with."""
+
+    logs: tuple[Path, ...]
+    seeds: tuple[int, ...]
+    configuration: Path
+
+
+def make_runs(folder: Path, settings: RunSettings, count: int, *, first_seed: int | None = None) -> RunSet:
+    """Run the benchmark `count` times, or what is missing of it, with logs in `folder`/run_0, ... .
+
+    Seeds are drawn from the system's entropy, or count up from `first_seed`. UsageError if the runs there are
+    not of these settings; RunError if a run fails before its end, to be continued by the same call, or if another
+    process is making runs there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder / "set.lock", "another call is making runs in this folder"):
+        return _make_runs(folder, settings, count, first_seed)
+
+
+def _make_runs(folder: Path, settings: RunSettings, count: int, first_seed: int | None) -> RunSet:
+    seeds = _plan(folder, settings, count, first_seed)
+    logs: list[Path] = []
+    for number, seed in enumerate(seeds):
+        place = folder / f"run_{number}"
+        log = finished_log(place)
+        if log is None:
+            print(f"run {number + 1} of {count}, seed {seed}", flush=True)
+            _run(place, settings, seed)
+            log = finished_log(place)
+        else:
+            print(f"run {number + 1} of {count}, seed {seed}: done before, {log.path}", flush=True)
+        if log is None:
+            raise RunError(f"{place}: run {number + 1} of {count} did not come to its end; the same call goes on")
+        logs.append(log.path)
+    return RunSet(tuple(logs), tuple(seeds), _configuration(folder / "run_0"))
+
+
+def _plan(folder: Path, settings: RunSettings, count: int, first_seed: int | None) -> list[int]:
+    """Return the seeds, kept with the settings in set.json. UsageError if runs there are of other settings."""
+    file = folder / "set.json"
+    wanted: dict[str, Any] = json.loads(json.dumps({**asdict(settings), "runs": count, "code": _fingerprint()}))
+    if first_seed is not None and first_seed + count > _SEEDS:
+        raise UsageError(f"--seed={first_seed}: the last of {count} seeds is over {_SEEDS - 1}")
+    if file.is_file():
+        kept, seeds = _kept_plan(file, count)
+        difference = _difference(file, kept, wanted, seeds, first_seed)
+        if difference is None:
+            return seeds
+        if any(finished_log(place) for place in folder.glob("run_*")):
+            raise UsageError(f"{difference}; remove {folder} or name another --output")
+        # A call that was wrong or stopped early has made no run: nothing is lost.
+    draw = random.SystemRandom()
+    seeds = [first_seed + n for n in range(count)] if first_seed is not None else draw.sample(range(_SEEDS), count)
+    scratch = file.with_suffix(".tmp")
+    scratch.write_text(json.dumps({**wanted, "seeds": seeds}, indent=1) + "\n", encoding="utf-8")
+    scratch.replace(file)
+    return seeds
+
+
+def _difference(
+    file: Path, kept: dict[str, Any], wanted: dict[str, Any], seeds: list[int], first_seed: int | None
+) -> str | None:
+    """Return in what a set that was begun differs from what is asked for now, None if in nothing."""
+    for name, value in wanted.items():
+        if kept.get(name) != value:
+            return f"{file}: its runs were made with {name} {kept.get(name)!r}, now it is {value!r}"
+    if first_seed not in (None, seeds[0]):
+        return f"--seed={first_seed}: the runs in {file.parent} have the seeds {', '.join(map(str, seeds))}"
+    return None
+
+
+def _kept_plan(file: Path, count: int) -> tuple[dict[str, Any], list[int]]:
+    """Return the settings and the seeds of a set that was begun. UsageError if they cannot be read."""
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        seeds = [int(seed) for seed in kept.pop("seeds")]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise UsageError(f"{file}: damaged; remove {file.parent} or name another --output") from None
+    if kept.get("runs") == count != len(seeds):
+        raise UsageError(f"{file}: {len(seeds)} seeds, {count} are needed; remove {file.parent}")
+    return kept, seeds
+
+
+def _fingerprint() -> str:
+    """Return a hash of the program: runs of two versions of it do not make a result."""
+    digest = hashlib.sha256()
+    files = [ROOT / "dlrm_s_pytorch.py", ROOT / "run_and_time.sh"]
+    for file in sorted([*files, *(ROOT / "mlperf").rglob("*.py"), *(ROOT / "mlperf").rglob("*.sh")]):
+        digest.update(str(file.relative_to(ROOT)).encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def finished_log(place: Path) -> Log | None:
+    """Return the log of a run that came to its end, None if there is none."""
+    for path in sorted(place.glob("*.log")):
+        log = read_log(path)
+        outcomes = [event.metadata.get("outcome") for event in log.all("run_stop")]
+        if outcomes and outcomes[-1] in _FINISHED:
+            return log
+    return None
+
+
+def _run(place: Path, settings: RunSettings, seed: int) -> None:
+    """Run the benchmark once; what it prints is shown and kept."""
+    place.mkdir(parents=True, exist_ok=True)
+    variables = {"EDITION": settings.edition, "SEED": str(seed), "LOGDIR": str(place.resolve())}
+    if settings.data:
+        variables["DATADIR"] = settings.data
+    if settings.configuration:
+        variables["CONFIG"] = settings.configuration
+    process = subprocess.Popen(
+        [str(ROOT / "run_and_time.sh"), *settings.trainer_flags],
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    assert process.stdout is not None
+    try:
+        with (place / "run_and_time.txt").open("w", encoding="utf-8") as kept:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                kept.write(line)
+        process.wait()
+    except BaseException:
+        process.terminate()  # it closes its log and ends
+        process.wait()
+        raise
+    if process.returncode == UsageError.exit_status:
+        raise UsageError("run_and_time.sh was called wrongly, see above")
+
+
+def _configuration(place: Path) -> Path:
+    file = place / "run_and_time.txt"
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    names = [match[1] for line in lines if (match := _CONFIGURATION.match(line))]
+    if not names:
+        raise RunError(f"{file}: does not say the configuration of the runs; remove {place} to do that run again")
+    return ROOT / names[-1]
