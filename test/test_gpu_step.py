@@ -20,13 +20,14 @@ from small_models import CPU, make_model, random_architecture
 from mlperf.cli.train import parse
 from mlperf.data.batch import Batch, RawBatch, RowSource
 from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID
+from mlperf.engines.autograd.step import AutogradStep
+from mlperf.engines.choose import make_step
 from mlperf.engines.gpu import step as gpu_step
 from mlperf.engines.gpu.step import GpuStep
-from mlperf.engines.protocol import GeneralStep
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizers import Optimizer
-from mlperf.run.building import initialize_model, make_architecture, make_scorer, make_step
+from mlperf.run.building import initialize_model, make_architecture
 from mlperf.run.inputs import open_splits, prepared_data, table_rows
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError
@@ -44,12 +45,12 @@ def on_device(model: DLRM_Net) -> DLRM_Net:
 
 def both_steps(
     architecture: Architecture, loss: Loss, precision: str = "fp32", max_ind_range: int = -1
-) -> tuple[GeneralStep, GpuStep]:
+) -> tuple[AutogradStep, GpuStep]:
     models = make_model(architecture), on_device(make_model(architecture))
     assert gpu_step.serves(models[1])
     optimizers = [Optimizer("sgd", model) for model in models]
     return (
-        GeneralStep(models[0], loss, optimizers[0], "fp32"),
+        AutogradStep(models[0], loss, optimizers[0], "fp32"),
         GpuStep(models[1], loss, optimizers[1], precision, max_ind_range),
     )
 
@@ -75,7 +76,7 @@ def both_batches(
     return batch, raw
 
 
-def check_equal(general: GeneralStep, fast: GpuStep) -> None:
+def check_equal(general: AutogradStep, fast: GpuStep) -> None:
     torch.testing.assert_close(fast.sums.both.cpu(), general.sums.both, rtol=1e-5, atol=0)
     expected = general.model.state_dict()
     for name, value in fast.model.state_dict().items():
@@ -224,7 +225,7 @@ def test_golden_run_is_reproduced(name: str, terabyte: Path) -> None:
     model = DLRM_Net(make_architecture(settings, table_rows(settings, prepared)), CPU)
     initialize_model(settings, model, np.random.RandomState(settings.seed))
     model = on_device(model)
-    step = make_step(settings, model, Optimizer("sgd", model))
+    step = make_step(model, settings, Optimizer("sgd", model))
     assert isinstance(step, GpuStep)
     source = replace(open_splits(settings, prepared, None).train, pin_memory=DEVICE.type == "cuda", limit=batches)
     losses = []
@@ -248,12 +249,12 @@ def test_the_flags_decide_on_the_step() -> None:
     def chosen(*flags: str) -> type:
         settings = settings_of(*flags)
         model = DLRM_Net(architecture, CPU)
-        return type(make_step(settings, model, Optimizer(settings.training.optimizer, model)))
+        return type(make_step(model, settings, Optimizer(settings.training.optimizer, model)))
 
     assert chosen(*DATA_SET) is GpuStep
-    assert chosen(*DATA_SET, "--optimizer=adagrad") is GeneralStep
-    assert chosen(*DATA_SET, "--mlperf-grad-accum-iter=2") is GeneralStep
-    assert chosen("--arch-embedding-size=2-3") is GeneralStep  # random data, several ids a sample
+    assert chosen(*DATA_SET, "--optimizer=adagrad") is AutogradStep
+    assert chosen(*DATA_SET, "--mlperf-grad-accum-iter=2") is AutogradStep
+    assert chosen("--arch-embedding-size=2-3") is AutogradStep  # random data, several ids a sample
 
 
 def test_several_threads_read_for_a_gpu_unless_told_otherwise() -> None:
@@ -278,33 +279,6 @@ def test_what_the_step_cannot_do_is_left_to_the_general_one(change: dict[str, ob
     sizes: dict[str, object] = {"rows_per_table": (2, 3), "dimension": 4, "mlp_bot": (13, 4), "mlp_top": (1,)}
     assert gpu_step.serves(DLRM_Net(Architecture(**sizes), CPU))  # type: ignore[arg-type]
     assert not gpu_step.serves(DLRM_Net(Architecture(**{**sizes, **change}), CPU))  # type: ignore[arg-type]
-
-
-def scorer_and_note(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
-    scorer = make_scorer(settings_of(*DATA_SET), DLRM_Net(Architecture((2, 3), 2, (13, 4, 2), (4, 1)), CPU))
-    return type(scorer).__name__, capsys.readouterr().err
-
-
-def test_without_triton_the_general_way_is_taken_and_said(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for package, name in (("mlperf.engines.gpu", "step"), ("mlperf.engines.gpu", "launch")):
-        monkeypatch.setitem(sys.modules, f"{package}.{name}", None)
-        monkeypatch.delattr(f"{package}.{name}")
-    scorer, note = scorer_and_note(capsys)
-    assert scorer == "GeneralScorer"
-    assert note.startswith("the general, slower way is taken on the GPU; the fast one needs Triton")
-    assert note.count("\n") == 1
-
-
-@pytest.mark.skipif(DEVICE.type == "cuda", reason="Triton finds the GPU")
-def test_where_triton_cannot_launch_the_general_way_is_taken_and_said(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv("TRITON_INTERPRET")
-    scorer, note = scorer_and_note(capsys)
-    assert scorer == "GeneralScorer"
-    assert "and a C compiler: 0 active drivers" in note
 
 
 COMPILE = """

@@ -23,7 +23,9 @@ from mlperf.engines.gpu import layers as gpu_layers
 from mlperf.engines.gpu.interaction import DENSE_WIDTH, NO_PLACE, PLACES
 from mlperf.engines.gpu.launch import dot_type, launch
 from mlperf.engines.gpu.upload import Upload
-from mlperf.engines.protocol import LossSums, has_fast_ways, show_broken_weights
+from mlperf.engines.layerwise import mark_nonfinite_weights
+from mlperf.engines.protocol import LossSums
+from mlperf.engines.requirements import unsupported_model
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.embedding.tables import EmbeddingTables
 from mlperf.models.layers.mlp import linear_layers
@@ -39,7 +41,7 @@ def serves(model: DLRM_Net) -> bool:
     """Return whether these classes can run `model`: plain tables, dot interaction, ReLU, sizes that fit."""
     architecture = model.architecture
     return (
-        has_fast_ways(model)
+        unsupported_model(model) is None
         and len(architecture.rows_per_table) < _MOST_FEATURES
         and architecture.dimension <= _MOST_COLUMNS
         and sum(architecture.rows_per_table) < 2**31
@@ -294,7 +296,7 @@ class GpuStep(GpuScorer):
     def check(self) -> None:
         """As an evaluation does; and make a weight that is not a number show in the loss, where a ReLU hid it."""
         super().check()
-        show_broken_weights((*self.bottom, *self.top), self.sums)
+        mark_nonfinite_weights((*self.bottom, *self.top), self.sums)
 
     def _step(self, rows: torch.Tensor) -> None:
         done = self.forward(rows)
