@@ -19,9 +19,9 @@ import numpy as np
 
 from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import run_program
-from mlperf.data.criteo.prepared.place import write_whole
 from mlperf.data.synthetic.trace import IntArray, StackDistances, TraceGenerator
 from mlperf.util.errors import RunError
+from mlperf.util.files import write_atomically
 
 # References generated at a time.
 _CHUNK = 1 << 20
@@ -57,7 +57,7 @@ def main() -> int:
 
 def _write(path: Path, contents: str | bytes) -> None:
     try:
-        write_whole(path, contents)
+        write_atomically(path, contents)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror}") from None
 
