@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import run_program
-from mlperf.data.criteo.sample.sample import LEAST_ROWS, SampleSettings, make_sample
+from mlperf.data.criteo.sample.generate import MIN_ROWS, SampleSettings, make_sample
 
 
 def main() -> int:
@@ -17,7 +17,7 @@ def main() -> int:
     parser = Parser("make_sample.py", __doc__)
     add = parser.add_argument
     add("--folder", type=Path, default=Path("input"), help="where day_0 ... day_23 go")
-    add("--rows", type=integer(LEAST_ROWS), default=240_000, help="rows of all days together, 230 bytes each")
+    add("--rows", type=integer(MIN_ROWS), default=240_000, help="rows of all days together, 230 bytes each")
     add("--seed", type=integer(0), default=1, help="of everything in the sample")
     flags = parser.parse_args()
     sample = make_sample(SampleSettings(flags.folder, flags.rows, flags.seed))

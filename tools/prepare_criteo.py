@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mlperf.cli.flags import Parser, file_name, integer, real
 from mlperf.cli.program import run_program
+from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepare.plan import BAD_ROWS, PreparationSettings
-from mlperf.data.criteo.prepare.prepare import prepare
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ import numpy as np
 
 from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import run_program
-from mlperf.data.synthetic.trace import IntArray, StackDistances, TraceGenerator
+from mlperf.data.synthetic.stack_distances import IntArray, StackDistances, TraceGenerator
 from mlperf.util.errors import RunError
 from mlperf.util.files import write_atomically
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from mlperf.cli.flags import Parser, file_name
 from mlperf.cli.program import run_program
+from mlperf.data.criteo.prepared.dataset import find_prepared
 from mlperf.data.criteo.prepared.manifest import Manifest
-from mlperf.data.criteo.prepared.place import SPLITS, Place
-from mlperf.data.criteo.prepared.prepared import find_prepared
+from mlperf.data.criteo.prepared.paths import SPLITS, DatasetPaths
 from mlperf.data.criteo.prepared.verify import (
     SplitFacts,
     compare_with_published,
@@ -35,12 +35,12 @@ def main() -> int:
         "--raw-data-file", type=file_name, help="prefix of <prefix>_fea_count.npz, without a manifest"
     )
     flags = parser.parse_args()
-    place = Place.named(flags.place)
+    place = DatasetPaths.named(flags.place)
     with system_failures(place.prefix, "cannot be verified"):
         return verify(place, flags.raw_data_file)
 
 
-def verify(place: Place, raw_data_file: Path | None) -> int:
+def verify(place: DatasetPaths, raw_data_file: Path | None) -> int:
     """Print what the files at a place hold and what is wrong with them; 1 if anything is."""
     prepared = find_prepared(place, raw_data_file)
     manifest = Manifest.read(place.manifest)
