@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mlperf.benchmarks.dlrm import EDITIONS, Edition
+from mlperf.benchmarks import EDITIONS, Edition
 from mlperf.cli.flags import Parser
 from mlperf.cli.program import run_program
 from mlperf.submission.check import Report, check_log, check_result, render

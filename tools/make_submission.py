@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mlperf.benchmarks.dlrm import DEFAULT_EDITION, EDITIONS, STATUSES
+from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES
 from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import run_program
 from mlperf.compliance.log import Log, read_log, shown

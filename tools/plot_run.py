@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mlperf.benchmarks.dlrm import DEFAULT_EDITION
+from mlperf.benchmarks import DEFAULT_EDITION
 from mlperf.cli.flags import Parser, real
 from mlperf.cli.program import run_program
 from mlperf.plots.compute_graph import require_matplotlib
