@@ -132,8 +132,8 @@ set_up() { # sets python; a wrong call ends the script, and does so before the f
 }
 
 make_data() { # makes the sample and prepares raw data, unless that is done
-    [[ $make_sample == false ]] || "$python" tools/make_sample.py --folder=input
-    [[ -z $raw_data ]] || "$python" tools/prepare_criteo.py "${data_flags[@]}" --raw-data-file="$raw_data" \
+    [[ $make_sample == false ]] || "$python" -m mlperf.cli.sample --folder=input
+    [[ -z $raw_data ]] || "$python" -m mlperf.cli.prepare "${data_flags[@]}" --raw-data-file="$raw_data" \
         --processed-data-file="$prepared_data"
 }
 
@@ -149,7 +149,7 @@ drop_page_cache() { # sets cache_cleared
 train() { # sets status; what the trainer prints goes to descriptor 3
     local bytes row_bytes batches trainer
     bytes=$(wc -c <"${prepared_data}_train.bin")
-    row_bytes=$("$python" -c 'from mlperf.data.schema import ROW_BYTES; print(ROW_BYTES)')
+    row_bytes=$("$python" -c 'from mlperf.data.schema import CRITEO; print(CRITEO.row_bytes)')
     batches=$(((bytes / row_bytes + BATCH_SIZE - 1) / BATCH_SIZE))
     # In the background, so that this shell receives SIGTERM and Ctrl-C and passes them on: the trainer closes its log.
     (
@@ -203,7 +203,7 @@ seconds=$(($(date +%s) - start))
 
 if [[ -e $log || $status -eq 0 ]]; then # a trainer that was stopped at once leaves no log
     check=0
-    "$python" tools/check_submission.py "$log" --edition="$edition" || check=$?
+    "$python" -m mlperf.cli.check "$log" --edition="$edition" || check=$?
     [[ $status -ne 0 ]] || status=$check
 fi
 echo "RESULT,RECOMMENDATION,$seed,$seconds,$(id -un),$start_text"
