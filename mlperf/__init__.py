@@ -4,6 +4,10 @@ import os
 import tempfile
 from pathlib import Path
 
+from mlperf.version import __version__
+
+__all__ = ["__version__"]
+
 
 def _find_room_for_compiled_parts() -> None:
     """Name numba a cache of our own where it could keep none: beside the sources, nor in the user's home.
