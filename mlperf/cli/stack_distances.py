@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import program_name, run_program
-from mlperf.data.criteo.prepared.place import write_whole
 from mlperf.util.errors import RunError
+from mlperf.util.files import write_atomically
 
 if TYPE_CHECKING:
     from mlperf.data.synthetic.trace import IntArray
@@ -73,7 +73,7 @@ def _convert(name: str, arguments: Sequence[str] | None) -> int:
 
 def _write(path: Path, contents: str | bytes) -> None:
     try:
-        write_whole(path, contents)
+        write_atomically(path, contents)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror}") from None
 

@@ -33,6 +33,7 @@ from mlperf.submission.system_description import (
     read_description,
 )
 from mlperf.util.errors import RunError, UsageError
+from mlperf.util.files import write_atomically
 
 SAMPLE_REASON = (
     "the runs are on the made-up sample of tools/make_sample.py, for which there is no reference convergence; "
@@ -262,9 +263,7 @@ def _write_reference(flags: argparse.Namespace, logs: list[Log]) -> int:
     points = convergence_points(logs, flags.submitter, flags.system, EDITIONS[flags.edition].auc_target)
     file = _runs_folder(flags) / "rcps_dlrm.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_suffix(".tmp")
-    scratch.write_text(json.dumps(points, indent=2) + "\n", encoding="utf-8")
-    scratch.replace(file)
+    write_atomically(file, json.dumps(points, indent=2) + "\n")
     print(f"convergence points of {len(logs)} runs in {file}")
     return 0
 
