@@ -25,7 +25,8 @@ from mlperf.engines.gpu.step import GpuStep
 from mlperf.engines.protocol import GeneralStep
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.optimizer import make_optimizer
+from mlperf.optim.sgd import SGD
 from mlperf.run.building import initialize_model, make_architecture, make_scorer, make_step
 from mlperf.run.inputs import open_splits, prepared_data, table_rows
 from mlperf.settings.settings import Settings
@@ -47,7 +48,7 @@ def both_steps(
 ) -> tuple[GeneralStep, GpuStep]:
     models = make_model(architecture), on_device(make_model(architecture))
     assert gpu_step.serves(models[1])
-    optimizers = [Optimizer("sgd", model) for model in models]
+    optimizers = [SGD(model) for model in models]
     return (
         GeneralStep(models[0], loss, optimizers[0], "fp32"),
         GpuStep(models[1], loss, optimizers[1], precision, max_ind_range),
@@ -173,7 +174,7 @@ def test_warming_up_changes_nothing() -> None:
 def test_weights_that_are_not_finite_show_in_the_loss(layer: str) -> None:
     model = on_device(make_model(TINY))
     model.get_parameter(f"{layer}.weight").data[0, 0] = torch.nan
-    fast = GpuStep(model, Loss("bce"), Optimizer("sgd", model), "fp32", -1)
+    fast = GpuStep(model, Loss("bce"), SGD(model), "fp32", -1)
     fast.train(both_batches(20, TINY.rows_per_table, np.random.default_rng(0))[1], 0.1)
     fast.check()
     assert not torch.isfinite(fast.sums.loss)
@@ -183,7 +184,7 @@ def test_weights_that_are_not_finite_show_in_the_loss(layer: str) -> None:
 def test_a_prediction_that_is_not_a_number_is_not_clamped_to_one(threshold: float) -> None:
     model = on_device(make_model(replace(TINY, loss_threshold=threshold)))
     model.get_parameter("top_l.4.bias").data[0] = torch.nan
-    fast = GpuStep(model, Loss("bce"), Optimizer("sgd", model), "fp32", -1)
+    fast = GpuStep(model, Loss("bce"), SGD(model), "fp32", -1)
     _, raw = both_batches(20, TINY.rows_per_table, np.random.default_rng(0))
     assert torch.isnan(fast.score(raw)[0]).all()
     fast.train(raw, 0.1)
@@ -224,7 +225,7 @@ def test_golden_run_is_reproduced(name: str, terabyte: Path) -> None:
     model = DLRM_Net(make_architecture(settings, table_rows(settings, prepared)), CPU)
     initialize_model(settings, model, np.random.RandomState(settings.seed))
     model = on_device(model)
-    step = make_step(settings, model, Optimizer("sgd", model))
+    step = make_step(settings, model, SGD(model))
     assert isinstance(step, GpuStep)
     source = replace(open_splits(settings, prepared, None).train, pin_memory=DEVICE.type == "cuda", limit=batches)
     losses = []
@@ -248,7 +249,7 @@ def test_the_flags_decide_on_the_step() -> None:
     def chosen(*flags: str) -> type:
         settings = settings_of(*flags)
         model = DLRM_Net(architecture, CPU)
-        return type(make_step(settings, model, Optimizer(settings.training.optimizer, model)))
+        return type(make_step(settings, model, make_optimizer(settings.training.optimizer, model)))
 
     assert chosen(*DATA_SET) is GpuStep
     assert chosen(*DATA_SET, "--optimizer=adagrad") is GeneralStep
@@ -318,7 +319,7 @@ from triton.compiler import ASTSource
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.engines.gpu import step as gpu_step
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.sgd import SGD
 
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float64: "*fp64"}
 TYPES |= {torch.int32: "*i32", torch.int64: "*i64"}
@@ -355,7 +356,7 @@ gpu_step.launch = compile_for_all
 architecture = Architecture((100,) * 26, 128, (13, 512, 128), (1024, 256, 1))
 for precision in ("fp32", "tf32", "bf16"):
     model = DLRM_Net(architecture, torch.device("cpu"))
-    step = gpu_step.GpuStep(model, Loss("bce"), Optimizer("sgd", model), precision, 40000000)
+    step = gpu_step.GpuStep(model, Loss("bce"), SGD(model), precision, 40000000)
     step.warm_up(128)
 print(*sorted({name for name, _, _ in compiled}))
 """

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from mlperf.data.batch import Batch
-from mlperf.export.plain import PlainDLRM
 from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.textbook import TextbookDLRM
 from mlperf.util.errors import RunError, UsageError
 
 ONNX_FILE = Path("dlrm_s_pytorch.onnx")
@@ -31,18 +31,18 @@ def require_onnx() -> None:
 def save_onnx(model: DLRM_Net, path: Path, *, several: bool) -> None:
     """Export `model`, check the result with onnx, and put it at `path`, whole or not at all.
 
-    Inputs: those of PlainDLRM, `dense` and `indices`, or `dense`, `offsets`, `indices_0`, `indices_1`, ... .
+    Inputs: those of TextbookDLRM, `dense` and `indices`, or `dense`, `offsets`, `indices_0`, `indices_1`, ... .
     Output: `probability` [B, 1]. Weights of more than 1 GB lie beside the file, in `<name>.data`, for an ONNX
     file may not be larger than 2 GB. several: more than one id a table and sample. RunError if it fails.
     """
     import onnx
 
-    plain = PlainDLRM(model, several=several)
-    inputs = PlainDLRM.inputs(_example(model, several))
+    traced = TextbookDLRM.of(model)
+    inputs = traced.inputs(_example(model, several))
     size = torch.export.Dim("batch")
     shapes = {name: {0: torch.export.Dim(f"ids_{name}")} for name in inputs if name.startswith("indices_")}
     shapes |= {"dense": {0: size}, "offsets" if several else "indices": {1: size}}
-    is_large = sum(value.nbytes for value in plain.state_dict().values()) > 1e9
+    is_large = sum(value.nbytes for value in traced.state_dict().values()) > 1e9
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}.") as folder:
         beside = Path(folder) / path.name
         try:
@@ -51,7 +51,7 @@ def save_onnx(model: DLRM_Net, path: Path, *, several: bool) -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 torch.onnx.export(
-                    plain.eval(),
+                    traced.eval(),
                     tuple(inputs.values()),
                     str(beside),
                     input_names=list(inputs),

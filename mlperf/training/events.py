@@ -24,13 +24,12 @@ class Position:
     """Where in the run something happened, between steps.
 
     epoch: index of the current epoch, from 0. iteration: batches of this epoch already trained, from 0 to
-    `batches_per_epoch`. samples: training samples seen since the start of the run (all epochs).
+    `batches_per_epoch`.
     """
 
     epoch: int
     iteration: int
     batches_per_epoch: int
-    samples: int
 
     @property
     def epochs_done(self) -> float:
