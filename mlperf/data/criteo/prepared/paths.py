@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +9,13 @@ SPLITS = ("train", "test", "val")
 
 
 @dataclass(frozen=True)
-class Place:
+class DatasetPaths:
     """Where prepared data is: X.npz, X.bin and X all stand for X_train.bin, X_test.bin, X_val.bin, X.json."""
 
     prefix: Path
 
     @classmethod
-    def named(cls, processed_data_file: Path) -> Place:
+    def named(cls, processed_data_file: Path) -> DatasetPaths:
         """Return the place that `processed_data_file` names."""
         if processed_data_file.suffix in (".npz", ".bin"):
             processed_data_file = processed_data_file.with_suffix("")
@@ -44,26 +43,3 @@ class Place:
     def beside(self, ending: str) -> Path:
         """Return the file whose name goes on with `ending`."""
         return self.prefix.with_name(self.prefix.name + ending)
-
-
-def write_whole(path: Path, contents: str | bytes) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(contents.encode() if isinstance(contents, str) else contents)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
