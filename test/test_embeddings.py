@@ -1,4 +1,4 @@
-"""Compressed and quantized embedding tables: against their definitions, and against PyTorch's autograd."""
+"""Embedding tables, compressed and quantized ones too, against their definitions and PyTorch's autograd."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_quotient_and_remainder_are_combined_as_the_paper_defines(operation: str
     assert torch.equal(pooled[:, 1], weights["emb_l.1.weight"][batch.indices[1]])
 
 
-def test_dimensions_follow_the_power_rule() -> None:
+def test_mixed_dimensions_follow_the_power_rule() -> None:
     # The dimensions that a public checkpoint has for these tables.
     rows = (301, 201, 498, 151, 41, 4, 91, 61, 13, 401, 251, 181, 11, 34)
     expected = [4, 5, 4, 5, 8, 16, 6, 7, 11, 4, 5, 5, 12, 8]
@@ -151,7 +151,7 @@ def test_compressed_model_is_saved_continued_and_evaluated(
     assert rest == (whole.progress_lines[-len(rest) :] if rest else [])
 
 
-def test_checkpoint_of_other_compression_is_refused_by_name(terabyte: Path, tmp_path: Path) -> None:
+def test_error_for_a_checkpoint_with_other_compression_names_the_flag(terabyte: Path, tmp_path: Path) -> None:
     flags = [*FLAGS, "--arch-mlp-bot=13-32-16", "--arch-mlp-top=32-16-1", "--inference-only"]
     flags.append(f"--processed-data-file={terabyte}")
     model = Path(__file__).parent / "golden" / "terabyte" / "qr.pt"
