@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mlperf.benchmarks.dlrm import DEFAULT_EDITION
 from mlperf.cli.flags import Parser, real
 from mlperf.cli.program import run_program
-from mlperf.plots.compute_graph import require_matplotlib
 from mlperf.plots.curves import Curves, Point
+from mlperf.plots.packages import require_packages
 from mlperf.util.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def main() -> int:
     labels = flags.labels.split(",") if flags.labels else [log.stem for log in flags.logs]
     if len(labels) != len(flags.logs):
         raise UsageError(f"--labels={flags.labels}: {len(labels)} names for {len(flags.logs)} logs")
-    require_matplotlib("plot_run.py")
+    require_packages("plot_run.py", "matplotlib")
     runs = dict(zip(_distinct(labels), (Curves.of_log(log) for log in flags.logs), strict=True))
     metric = flags.metric
     if metric == "auto":

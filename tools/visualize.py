@@ -47,12 +47,12 @@ def main() -> int:
         raise UsageError("--load-model: needed, the checkpoint to draw")
 
     from mlperf.cli.train import parse
-    from mlperf.plots.compute_graph import require_matplotlib
+    from mlperf.plots.packages import require_packages
     from mlperf.run.benchmark import load_for_inference
 
     # Batches are only read here: large ones, whatever the model was trained with.
     settings = parse([*others, "--inference-only", "--mini-batch-size=4096", "--test-mini-batch-size=1024"])
-    require_matplotlib("visualize.py")
+    require_packages("visualize.py", "matplotlib")
     if flags.method == "umap":
         _require_umap()
     model, splits = load_for_inference(settings)
