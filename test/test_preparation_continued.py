@@ -85,7 +85,7 @@ def test_input_that_is_gone_for_a_while_costs_no_work(
 
     with monkeypatch.context() as patch:
         if when == "reading":
-            patch.setattr("mlperf.data.criteo.prepare.text._read", fail)
+            patch.setattr("mlperf.data.criteo.prepare.text.read_fully", fail)
         else:
             patch.setattr(_Preparation, "_check_inputs", check_without_one)
         with pytest.raises(RunError, match=shown):

@@ -67,7 +67,7 @@ def adopt(place: Place, archives: Sequence[Path], raw_data_file: Path | None) ->
             flags = {"adopted": "kaggle" if len(archives) == 1 else "terabyte"}
             facts = [FileFacts.of(path) for path in archives]
             manifest = Manifest(flags=flags, inputs=facts, rows_per_day=days, counts=list(counts), files=files)
-            manifest.write(place.manifest)
+            manifest.write(place.manifest, work.path)
             for split in SPLITS:
                 work.publish(work.part(split), place.split(split))
         finally:

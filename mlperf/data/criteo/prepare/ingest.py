@@ -16,11 +16,12 @@ from mlperf.data.criteo.prepare.ordered import Portions, Stages, work_in_order
 from mlperf.data.criteo.prepare.parse import REASON_NAMES, BlockParser, Parsed, Rows, describe
 from mlperf.data.criteo.prepare.plan import Plan, PreparationSettings
 from mlperf.data.criteo.prepare.sampling import RowSampler
-from mlperf.data.criteo.prepare.shuffle import Spill, cut_open, write_exactly
+from mlperf.data.criteo.prepare.shuffle import Spill, cut_open
 from mlperf.data.criteo.prepare.text import TextBlock, text_blocks
 from mlperf.data.criteo.prepare.work import State
 from mlperf.data.schema import ROW_BYTES, TABLES
 from mlperf.util.errors import RunError
+from mlperf.util.files import write_fully
 from mlperf.util.progress import Progress
 
 _SHOWN_BAD_ROWS = 5
@@ -39,7 +40,7 @@ class RowFile:
 
     def add(self, rows: Rows) -> None:
         """Write the next rows, int32 [N, 40]."""
-        write_exactly(self._file, rows)
+        write_fully(self._file, rows.data)
         self.checksum = zlib.crc32(rows.data, self.checksum)
         self.rows += len(rows)
 

@@ -52,7 +52,7 @@ def publish(
         archive=_archive_facts(place, work) if settings.write_npz else None,
     )
     _remove_old_archive(place)  # as long as its manifest is there to tell it from another program's
-    manifest.write(place.manifest)
+    manifest.write(place.manifest, work.path)
     work.publish(work.part_npz(), place.archive)  # not last: whether the others have arrived can be seen
     for split in SPLITS:
         work.publish(work.part(split), place.split(split))
@@ -66,7 +66,7 @@ def add_archive(place: Place, manifest: Manifest, work: WorkFolder) -> None:
     write_npz(work.part_npz(), [place.split(split) for split in SPLITS], manifest.counts)
     work.sync()
     with_archive = manifest.with_archive(_archive_facts(place, work))
-    with_archive.write(place.manifest)
+    with_archive.write(place.manifest, work.path)
     work.publish(work.part_npz(), place.archive)
     work.remove()
 

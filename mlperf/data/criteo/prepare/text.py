@@ -14,6 +14,7 @@ import numpy.typing as npt
 from mlperf.data.criteo.prepare.unzip import DAMAGE, open_zipped
 from mlperf.data.schema import COLUMNS
 from mlperf.util.errors import RunError
+from mlperf.util.files import read_fully
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -52,7 +53,7 @@ def text_blocks(path: Path, start: int = 0) -> Iterator[TextBlock]:
             while not ended:
                 text = np.empty(len(rest) + BLOCK_BYTES + PADDING, np.uint8)
                 text[: len(rest)] = rest
-                size = len(rest) + _read(file, text[len(rest) : len(rest) + BLOCK_BYTES])
+                size = len(rest) + read_fully(file, text[len(rest) : len(rest) + BLOCK_BYTES].data)
                 ended = size < len(rest) + BLOCK_BYTES
                 if ended and (text[size - 1] != ord("\n") if size else overlong is not None):
                     text[size] = ord("\n")
@@ -88,14 +89,6 @@ def _overlong_line(beginning: Bytes, end: int) -> TextBlock:
 def opened(path: Path) -> io.BufferedIOBase | io.RawIOBase:
     """Open a file for reading, through gzip by its name."""
     return open_zipped(path) if path.suffix == ".gz" else path.open("rb", buffering=0)
-
-
-def _read(file: io.BufferedIOBase | io.RawIOBase, target: Bytes) -> int:
-    """Fill `target`, or read to the end of the file; return the bytes read."""
-    view, done = target.data, 0
-    while done < len(view) and (count := file.readinto(view[done:])):
-        done += count
-    return done
 
 
 def count_lines(path: Path) -> int:

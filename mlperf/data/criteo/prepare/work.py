@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from mlperf.data.criteo.prepare.number import Numbering
-from mlperf.data.criteo.prepare.shuffle import EXTENT_BYTES, index_path, write_exactly
+from mlperf.data.criteo.prepare.shuffle import EXTENT_BYTES, index_path
 from mlperf.data.criteo.prepared.manifest import checksum
-from mlperf.data.criteo.prepared.place import SPLITS, Place, sync_folder, write_whole
+from mlperf.data.criteo.prepared.place import SPLITS, Place
 from mlperf.data.schema import ROW_BYTES, TABLES
+from mlperf.util.files import move_into_place, sync, write_atomically, write_fully
 from mlperf.util.locking import exclusive
 
 _VERSION = 2
@@ -112,22 +113,22 @@ class WorkFolder:
         """Bring what the state speaks of to the disk, then write it whole or not at all."""
         self.sync(temporary=state.phase in ("text", "permute"))
         content = {"version": _VERSION, "identity": identity, "state": asdict(state)}
-        write_whole(self._state, json.dumps({**content, "crc32": checksum(content)}))
+        write_atomically(self._state, json.dumps({**content, "crc32": checksum(content)}))
 
     def sync(self, *, temporary: bool = False) -> None:
         """Bring the parts to the disk, and the spill and the snapshot too if they are still needed."""
         for file in self.path.iterdir():
             if temporary or file not in self._temporary:
-                _sync(file)
+                sync(file)
 
     def clear(self) -> None:
         """Begin with an empty folder. While it is there, nobody trains on what may be files of two results."""
         self._state.unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
-        sync_folder(self.path.parent)
+        sync(self.path.parent)
         for file in self.path.iterdir():
             file.unlink()
-        sync_folder(self.path)
+        sync(self.path)
 
     def remove(self) -> None:
         """Remove the folder, its state first: what is left then is nothing to go on from."""
@@ -142,7 +143,7 @@ class WorkFolder:
             file.truncate(4 * sum(before))
             file.seek(0, os.SEEK_END)
             for ids in new:
-                write_exactly(file.fileno(), ids.view(np.int32))
+                write_fully(file.fileno(), ids.data)
         state.ids.append(list(numbering.counts))
 
     def restore_ids(self, numbering: Numbering, state: State, pool: Executor) -> None:
@@ -173,16 +174,7 @@ class WorkFolder:
     def publish(self, part: Path, target: Path) -> None:
         """Move a part to its final place, unless that is done already."""
         if part.exists():
-            os.replace(part, target)
-            sync_folder(target.parent)
-
-
-def _sync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            move_into_place(part, target)
 
 
 def locked(place: Place) -> AbstractContextManager[None]:

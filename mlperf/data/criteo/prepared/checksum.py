@@ -6,6 +6,8 @@ import os
 import zlib
 from pathlib import Path
 
+from mlperf.util.files import read_fully_at
+
 _POLYNOMIAL = 0xEDB88320  # of CRC-32, the coefficient of x^0 in the highest bit
 _ONE = 1 << 31
 
@@ -49,14 +51,12 @@ def combine(first: int, second: int, second_bytes: int) -> int:
 def file_crc32(path: Path, start: int = 0, end: int | None = None) -> int:
     """Return the CRC-32 of a file's bytes from `start` to `end`. OSError if there are fewer."""
     value = 0
-    buffer = bytearray(1 << 22)
+    buffer = memoryview(bytearray(1 << 22))
     with path.open("rb", buffering=0) as file:
-        left = (os.fstat(file.fileno()).st_size if end is None else end) - start
-        file.seek(start)
-        while left > 0:
-            count = file.readinto(memoryview(buffer)[: min(left, len(buffer))])
-            if not count:
-                raise OSError(f"{path}: ends {left} bytes early")
-            value = zlib.crc32(memoryview(buffer)[:count], value)
-            left -= count
+        end = os.fstat(file.fileno()).st_size if end is None else end
+        for offset in range(start, end, len(buffer)):
+            part = buffer[: end - offset]
+            if read_fully_at(file.fileno(), part, offset) < len(part):
+                raise OSError(f"{path}: ends before byte {end}")
+            value = zlib.crc32(part, value)
     return value

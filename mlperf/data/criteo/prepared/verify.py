@@ -19,6 +19,7 @@ from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.place import Place
 from mlperf.data.criteo.prepared.prepared import PreparedData
 from mlperf.data.schema import COLUMNS, FIRST_ID, ROW_BYTES, TABLES
+from mlperf.util.files import read_fully_at
 from mlperf.util.progress import Progress
 
 _CHUNK_ROWS = 1 << 16
@@ -60,7 +61,7 @@ def scan(path: Path) -> SplitFacts:
         buffer = np.empty((_CHUNK_ROWS, COLUMNS), np.int32)
 
         def look(number: int, offset: int) -> None:
-            count = _read(descriptor, buffer.data.cast("B"), offset)
+            count = read_fully_at(descriptor, buffer.data, offset)
             checksum = zlib.crc32(buffer.data.cast("B")[:count])
             rows = buffer[: count // ROW_BYTES]
             least, most = np.full(COLUMNS, 2**31, np.int64), np.full(COLUMNS, -(2**31), np.int64)
@@ -82,14 +83,6 @@ def scan(path: Path) -> SplitFacts:
         os.close(descriptor)
         progress.close()
     return facts
-
-
-def _read(descriptor: int, target: memoryview, offset: int) -> int:
-    """Fill `target`, or read to the end of the file; return the bytes read."""
-    done = 0
-    while done < len(target) and (count := os.preadv(descriptor, [target[done:]], offset + done)):
-        done += count
-    return done
 
 
 @numba.njit(nogil=True, cache=True)

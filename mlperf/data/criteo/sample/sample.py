@@ -13,11 +13,11 @@ import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from mlperf.data.criteo.prepared.place import write_whole
 from mlperf.data.criteo.sample.planted_signal import PlantedSignal
 from mlperf.data.criteo.sample.render import render_rows
 from mlperf.data.schema import TERABYTE_DAYS
 from mlperf.util.errors import RunError
+from mlperf.util.files import move_into_place, sync, write_atomically
 
 NAME = "sample.json"
 FORMAT_VERSION = 1
@@ -131,9 +131,9 @@ def _make(settings: SampleSettings, replaced: list[Path]) -> Sample:
         # In this order each day in the folder is vouched for at every moment, and never taken for somebody's data.
         for old in replaced:
             old.unlink()
-        write_whole(settings.folder / NAME, json.dumps(asdict(sample), indent=1))
+        write_atomically(settings.folder / NAME, json.dumps(asdict(sample), indent=1))
         for day, part in zip(days, parts, strict=True):
-            os.replace(part, settings.folder / day)
+            move_into_place(part, settings.folder / day)
         return sample
     finally:
         for part in parts:
@@ -150,6 +150,5 @@ def _write_day(signal: PlantedSignal, settings: SampleSettings, day: int, path: 
             file.write(render_rows(rows.values, rows.empty).data)
             blocks.append((rows.clicks, rows.logit.astype(np.float32), rows.dense.astype(np.float32)))
             left -= len(rows.clicks)
-        file.flush()
-        os.fsync(file.fileno())
+    sync(path)
     return _Day(*(np.concatenate(column) for column in zip(*blocks, strict=True)))
