@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from mlperf.benchmarks.dlrm import EDITIONS, Edition
+from mlperf.benchmarks import EDITIONS, Edition
 from mlperf.cli.flags import Parser
 from mlperf.cli.program import program_name, run_program
 from mlperf.submission.check import Report, check_log, check_result, render

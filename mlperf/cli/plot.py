@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlperf.benchmarks.dlrm import DEFAULT_EDITION
+from mlperf.benchmarks import DEFAULT_EDITION
 from mlperf.cli.flags import Parser, real
 from mlperf.cli.program import program_name, run_program
 from mlperf.util.errors import UsageError

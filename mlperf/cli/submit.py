@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mlperf.benchmarks.dlrm import DEFAULT_EDITION, EDITIONS, STATUSES
+from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES
 from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import program_name, run_program
 from mlperf.compliance.log import Log, read_log, shown
