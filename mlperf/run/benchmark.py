@@ -20,7 +20,8 @@ from mlperf.export.onnx import ONNX_FILE, require_onnx, save_onnx
 from mlperf.export.quantize import mlp_bytes, quantize_mlps
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.optim.optimizer import Optimizer, make_optimizer
-from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph, require_matplotlib
+from mlperf.optim.optimizers import Optimizer
+from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph, require_graphviz
 from mlperf.reporting.compliance_log import ComplianceLog, ComplianceSettings
 from mlperf.reporting.console import Console, note, print_metrics
 from mlperf.reporting.debug import DebugReport
@@ -46,7 +47,7 @@ def run(settings: Settings) -> Outcome:
     if settings.report.save_onnx:
         require_onnx()
     if settings.report.plot_compute_graph:
-        require_matplotlib("--plot-compute-graph")
+        require_graphviz("--plot-compute-graph")
     if settings.data.generation != "dataset":
         return _train(settings, device, None)
     prepared = prepared_data(settings.data, settings.seed)
