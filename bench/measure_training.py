@@ -37,7 +37,7 @@ from mlperf.data.binary import BinaryFile
 from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID
 from mlperf.evaluation.evaluate import evaluate
 from mlperf.optim.optimizers import Optimizer
-from mlperf.run.building import build_model, initialize_model, make_architecture, make_scorer, make_step, warm_up
+from mlperf.run.model import build_model, initialize_model, make_scorer, make_step, warm_up
 from mlperf.util.errors import RunError
 
 # Rows of the tables: of the Kaggle data, and of the Terabyte data with ids modulo 40,000,000.
@@ -152,7 +152,7 @@ def measure(shape: Shape, precision: str, device: torch.device, rounds: int, eva
                 *(["--use-gpu"] if device.type == "cuda" else []),
             ]
         )
-        architecture = make_architecture(settings, shape.tables)
+        architecture = replace(settings.model.architecture, rows_per_table=shape.tables)
         start = time.perf_counter()
         model = build_model(settings, architecture, device)
         initialize_model(settings, model, np.random.RandomState(1))
@@ -164,7 +164,7 @@ def measure(shape: Shape, precision: str, device: torch.device, rounds: int, eva
             shape.batch_size * shape.batches,
             shape.batch_size,
             shape.tables,
-            readers=settings.data.readers,
+            readers=settings.readers,
             pin_memory=settings.use_gpu,
         )
         step = make_step(settings, model, Optimizer("sgd", model))

@@ -11,7 +11,7 @@ from torch import nn
 
 from mlperf.data.batch import Batch
 from mlperf.engines.cpu import products
-from mlperf.models.dlrm import Architecture
+from mlperf.models.dlrm import Architecture, top_widths
 
 Step = Callable[[], None]
 
@@ -30,7 +30,7 @@ class Floor:
         self._device = device
         self._products: list[Step] = []
         tables, dimension = len(architecture.rows_per_table), architecture.dimension
-        for first, widths in ((True, architecture.mlp_bot), (False, architecture.top_widths)):
+        for first, widths in ((True, architecture.mlp_bot), (False, top_widths(architecture))):
             for number, (fan_in, fan_out) in enumerate(pairwise(widths)):
                 self._add_layer(batch_size, fan_in, fan_out, dtype, further=not (first and number == 0))
         features = torch.randn(batch_size, tables + 1, dimension, device=device).to(dtype)
@@ -109,7 +109,7 @@ class PlainModel(nn.Module):
             for rows in architecture.rows_per_table
         )
         self.bottom = _mlp(architecture.mlp_bot, nn.ReLU())
-        self.top = _mlp(architecture.top_widths, nn.Sigmoid())
+        self.top = _mlp(top_widths(architecture), nn.Sigmoid())
         features = len(architecture.rows_per_table) + 1
         left, right = torch.tril_indices(features, features, -1)
         self.register_buffer("left", left)

@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+__version__ = "0.1.0"
+
 
 def _find_room_for_compiled_parts() -> None:
     """Name numba a cache of our own where it could keep none: beside the sources, nor in the user's home.

@@ -26,8 +26,8 @@ from mlperf.engines.protocol import GeneralStep
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizers import Optimizer
-from mlperf.run.building import initialize_model, make_architecture, make_scorer, make_step
-from mlperf.run.inputs import open_splits, prepared_data, table_rows
+from mlperf.run.data import open_splits, prepared_data
+from mlperf.run.model import architecture_of, initialize_model, make_scorer, make_step
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError
 
@@ -220,17 +220,17 @@ def test_golden_run_is_reproduced(name: str, terabyte: Path) -> None:
     """Its first batches: the interpreter takes seconds for each."""
     batches = 3 if DEVICE.type == "cpu" else len(RUNS[name]["train_loss"])
     settings = parse([*golden_flags(name, terabyte), "--use-gpu"])
-    prepared = prepared_data(settings.data, settings.seed)
-    model = DLRM_Net(make_architecture(settings, table_rows(settings, prepared)), CPU)
+    prepared = prepared_data(settings.data)
+    model = DLRM_Net(architecture_of(settings, prepared), CPU)
     initialize_model(settings, model, np.random.RandomState(settings.seed))
     model = on_device(model)
     step = make_step(settings, model, Optimizer("sgd", model))
     assert isinstance(step, GpuStep)
-    source = replace(open_splits(settings, prepared, None).train, pin_memory=DEVICE.type == "cuda", limit=batches)
+    source = replace(open_splits(settings, prepared).train, pin_memory=DEVICE.type == "cuda", limit=batches)
     losses = []
     for raw in step.batches(source, 0):
         step.sums.clear()
-        step.train(raw, settings.training.learning_rate)
+        step.train(raw, settings.training.schedule.learning_rate)
         losses.append(float(step.sums.loss) / raw.size)
     assert losses == pytest.approx(RUNS[name]["train_loss"][:batches], abs=2e-5)
 
@@ -257,10 +257,10 @@ def test_the_flags_decide_on_the_step() -> None:
 
 
 def test_several_threads_read_for_a_gpu_unless_told_otherwise() -> None:
-    data = settings_of(*DATA_SET).data
-    assert (data.readers, data.test_readers) == (4, 4)
-    data = settings_of(*DATA_SET, "--num-workers=2", "--test-num-workers=1").data
-    assert (data.readers, data.test_readers) == (2, 1)
+    settings = settings_of(*DATA_SET)
+    assert (settings.readers, settings.test_readers) == (4, 4)
+    settings = settings_of(*DATA_SET, "--num-workers=2", "--test-num-workers=1")
+    assert (settings.readers, settings.test_readers) == (2, 1)
 
 
 @pytest.mark.parametrize(

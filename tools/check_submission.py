@@ -11,8 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mlperf.benchmarks.dlrm import EDITIONS, Edition
-from mlperf.cli.flags import Parser
 from mlperf.cli.program import run_program
+from mlperf.settings.parser import Parser
 from mlperf.submission.check import Report, check_log, check_result, render
 from mlperf.submission.points import check_points
 from mlperf.submission.results import find_results

@@ -7,9 +7,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import run_program
 from mlperf.data.criteo.sample.sample import LEAST_ROWS, SampleSettings, make_sample
+from mlperf.settings.kinds import at_least
+from mlperf.settings.parser import Parser
 
 
 def main() -> int:
@@ -17,8 +18,8 @@ def main() -> int:
     parser = Parser("make_sample.py", __doc__)
     add = parser.add_argument
     add("--folder", type=Path, default=Path("input"), help="where day_0 ... day_23 go")
-    add("--rows", type=integer(LEAST_ROWS), default=240_000, help="rows of all days together, 230 bytes each")
-    add("--seed", type=integer(0), default=1, help="of everything in the sample")
+    add("--rows", type=at_least(LEAST_ROWS), default=240_000, help="rows of all days together, 230 bytes each")
+    add("--seed", type=at_least(0), default=1, help="of everything in the sample")
     flags = parser.parse_args()
     sample = make_sample(SampleSettings(flags.folder, flags.rows, flags.seed))
     print(

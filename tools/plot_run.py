@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mlperf.benchmarks.dlrm import DEFAULT_EDITION
-from mlperf.cli.flags import Parser, real
 from mlperf.cli.program import run_program
 from mlperf.plots.compute_graph import require_matplotlib
 from mlperf.plots.curves import Curves, Point
+from mlperf.settings.kinds import between
+from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def main() -> int:
         default="auto",
         help="auto: iterations where all have them",
     )
-    add("--target", type=real(0, 1), help=f"a line; default: {DEFAULT_EDITION.auc_target} with AUC; 0: none")
+    add("--target", type=between(0, 1), help=f"a line; default: {DEFAULT_EDITION.auc_target} with AUC; 0: none")
     add("--title", default="")
     flags = parser.parse_args()
     labels = flags.labels.split(",") if flags.labels else [log.stem for log in flags.logs]

@@ -17,10 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import run_program
 from mlperf.data.criteo.prepared.place import write_whole
 from mlperf.data.synthetic.trace import IntArray, StackDistances, TraceGenerator
+from mlperf.settings.kinds import at_least
+from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError
 
 # References generated at a time.
@@ -37,8 +38,8 @@ def main() -> int:
     parser.add_argument(
         "--padding", action="store_true", help="more new references, as --data-trace-enable-padding"
     )
-    parser.add_argument("--length", type=integer(1), default=1000, help="generate: references")
-    parser.add_argument("--seed", type=integer(0), default=123, help="generate: seed")
+    parser.add_argument("--length", type=at_least(1), default=1000, help="generate: references")
+    parser.add_argument("--seed", type=at_least(0), default=123, help="generate: seed")
     flags = parser.parse_args()
     if flags.what == "profile":
         distribution = StackDistances.of_trace(_read_trace(flags.source, flags.binary), padding=flags.padding)

@@ -9,7 +9,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from mlperf.cli.flags import Parser, file_name
 from mlperf.cli.program import run_program
 from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.place import SPLITS, Place
@@ -23,6 +22,8 @@ from mlperf.data.criteo.prepared.verify import (
     scan,
 )
 from mlperf.data.schema import FIRST_ID
+from mlperf.settings.kinds import file_name
+from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
 

@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import run_program
+from mlperf.settings.kinds import at_least
+from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -38,10 +39,10 @@ def main() -> int:
     add = parser.add_argument
     add("--output-dir", type=Path, default=Path("visualization"), help="where the pictures go")
     add("--method", choices=("umap", "tsne"), default="umap", help="how vectors are brought to two dimensions")
-    add("--most-tables", type=integer(1), default=3, help="tables to draw, the largest first")
-    add("--most-rows", type=integer(10), default=1500, help="rows of a table to draw, the most frequent first")
-    add("--most-samples", type=integer(100), default=200_000, help="training samples to count ids in")
-    add("--most-points", type=integer(10), default=3000, help="test samples to draw")
+    add("--most-tables", type=at_least(1), default=3, help="tables to draw, the largest first")
+    add("--most-rows", type=at_least(10), default=1500, help="rows of a table to draw, the most frequent first")
+    add("--most-samples", type=at_least(100), default=200_000, help="training samples to count ids in")
+    add("--most-points", type=at_least(10), default=3000, help="test samples to draw")
     flags, others = parser.parse_known_args()
     if not any(other.startswith("--load-model") for other in others):
         raise UsageError("--load-model: needed, the checkpoint to draw")

@@ -6,7 +6,6 @@ B batch, T tables, D embedding dimension.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -14,45 +13,19 @@ from torch import nn
 from mlperf.data.batch import Batch
 from mlperf.models.layers.embedding.blocks import Tables
 from mlperf.models.layers.embedding.compressed_tables import CompressedTables
-from mlperf.models.layers.embedding.compression import Compression, QuotientRemainder
 from mlperf.models.layers.embedding.tables import EmbeddingTables
 from mlperf.models.layers.interaction import FeatureInteraction, interaction_width
 from mlperf.models.layers.mlp import make_mlp
+from mlperf.settings.model import Architecture
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """Sizes and kinds of a model.
-
-    dimension: of an embedding vector. mlp_bot: widths from the dense features to `feature_size`. mlp_top:
-    widths after the interaction, down to 1. compression: of the tables, None: they are what they are.
-    loss_threshold: t > 0 clamps the predictions to [t, 1 - t].
-    """
-
-    rows_per_table: tuple[int, ...]
-    dimension: int
-    mlp_bot: tuple[int, ...]
-    mlp_top: tuple[int, ...]
-    interaction_op: str = "dot"
-    interaction_itself: bool = False
-    activation: str = "relu"
-    weighted_pooling: str | None = None
-    loss_threshold: float = 0.0
-    compression: Compression | None = None
-
-    @property
-    def feature_size(self) -> int:
-        """D, the width of what interacts: twice the dimension where quotient and remainder are concatenated."""
-        how = self.compression
-        doubled = isinstance(how, QuotientRemainder) and how.operation == "concat"
-        return 2 * self.dimension if doubled else self.dimension
-
-    @property
-    def top_widths(self) -> tuple[int, ...]:
-        """The top MLP's widths with the first, which follows from the interaction."""
-        tables = len(self.rows_per_table)
-        width = interaction_width(self.interaction_op, tables, self.feature_size, self.interaction_itself)
-        return (width, *self.mlp_top)
+def top_widths(architecture: Architecture) -> tuple[int, ...]:
+    """Return the widths of the top MLP with the first, which follows from the interaction."""
+    tables = len(architecture.rows_per_table)
+    width = interaction_width(
+        architecture.interaction_op, tables, architecture.feature_size, architecture.interaction_itself
+    )
+    return (width, *architecture.mlp_top)
 
 
 def _make_tables(architecture: Architecture, device: torch.device) -> Tables:
@@ -74,12 +47,13 @@ class DLRM_Net(nn.Module):
     def __init__(self, architecture: Architecture, device: torch.device) -> None:
         super().__init__()
         self.architecture = architecture
+        self.top_widths = top_widths(architecture)
         self.tables = _make_tables(architecture, device)
         self.emb_l = self.tables.modules
         if self.tables.pooling is not None:
             self.v_W_l = self.tables.pooling
         self.bot_l = make_mlp(architecture.mlp_bot, architecture.activation).to(device)
-        self.top_l = make_mlp(architecture.top_widths, architecture.activation, last="sigmoid").to(device)
+        self.top_l = make_mlp(self.top_widths, architecture.activation, last="sigmoid").to(device)
         # Kept out of the module tree: it has no weights and the printed model does not show it.
         self._interact = [
             FeatureInteraction(

@@ -67,7 +67,7 @@ def plot_compute_graph(model: DLRM_Net, path: Path) -> None:
         center,
         middle,
         width - 0.4,
-        f"interaction: {op}   {len(tables) + 1} features [B, {size}]  to  [B, {model.architecture.top_widths[0]}]",
+        f"interaction: {op}   {len(tables) + 1} features [B, {size}]  to  [B, {model.top_widths[0]}]",
         _OP,
     )
     for level, text in enumerate([*top, "probability of a click [B, 1]"], start=middle + 1):

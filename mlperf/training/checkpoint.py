@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlperf.engines.protocol import LossSums
 from mlperf.evaluation.metrics import Metrics
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.optim.optimizers import Optimizer
 from mlperf.training.checkpoint_file import check_state_dict, read_checkpoint, write_checkpoint
-from mlperf.training.loop import TrainingState, Window
+from mlperf.training.state import TrainingState
 from mlperf.util.errors import RunError
 
 # Our own entries, in a dict of their own so that no other program trips over them.
@@ -31,7 +30,6 @@ def save(
     seed: int,
 ) -> None:
     """Write a checkpoint to `path`, whole or not at all."""
-    window = state.window
     contents = {
         "epoch": state.epoch,
         "nepochs": epochs,
@@ -40,7 +38,7 @@ def save(
         "state_dict": dict(optimizer.model.state_dict()),
         "iter": state.iteration,
         "train_loss": state.last_loss,
-        "total_loss": float(window.sums.loss),
+        "total_loss": 0.0,  # part of the published format: the loss since the last progress line
         "test_acc": metrics.accuracy,
         "test_auc": metrics.auc,
         "opt_state_dict": optimizer.state_dict(),
@@ -50,10 +48,6 @@ def save(
             "samples": state.samples,
             "best_accuracy": state.best.accuracy,
             "best_auc": state.best.auc,
-            "window_loss": float(window.sums.loss),
-            "window_correct": float(window.sums.correct),
-            "window_samples": window.samples,
-            "window_iterations": window.iterations,
         },
     }
     write_checkpoint(path, contents)
@@ -74,13 +68,12 @@ def load_training(
     contents: dict[str, Any],
     *,
     optimizer: Optimizer,
-    sums: LossSums,
     batches_per_epoch: int,
     accumulate: int,
     batch_size: int,
     seed: int | None,
 ) -> TrainingState:
-    """Restore the optimizer and `sums`, and return where training goes on.
+    """Restore the optimizer and return where training continues.
 
     seed: that of the order of batches, None if they come in file order. A checkpoint of another program has
     no `continuation`; its steps follow from the batches done, and its best metrics are those it was saved with.
@@ -104,12 +97,8 @@ def load_training(
             "batches in another order; continue with the same seed"
         )
     optimizer.load_state_dict(contents.get("opt_state_dict", {}), str(path))
-    sums.loss.fill_(own.get("window_loss", 0.0))
-    sums.correct.fill_(own.get("window_correct", 0.0))
-    window = Window(sums, samples=own.get("window_samples", 0), iterations=own.get("window_iterations", 0))
     done = epoch * batches + iteration
     state = TrainingState(
-        window,
         epoch=epoch,
         iteration=iteration,
         step=own.get("step", epoch * math.ceil(batches / accumulate) + iteration // accumulate),

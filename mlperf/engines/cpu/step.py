@@ -103,7 +103,7 @@ class CpuScorer:
         self.top = [_Layer(layer, self.dtype) for layer in hidden]
         self.last_weight, self.last_bias = last.weight.data, last.bias.data
         self.threshold = float(architecture.loss_threshold)
-        self.interacted_width = architecture.top_widths[0]
+        self.interacted_width = model.top_widths[0]
         sizes = (len(architecture.rows_per_table), architecture.dimension)
         self.interact = cpu_interaction.make_forward(*sizes, architecture.interaction_itself)
         self.scratch = torch.empty(torch.get_num_threads() * cpu_interaction.scratch_floats(*sizes))

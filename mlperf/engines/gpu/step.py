@@ -43,7 +43,7 @@ def serves(model: DLRM_Net) -> bool:
         and len(architecture.rows_per_table) < _MOST_FEATURES
         and architecture.dimension <= _MOST_COLUMNS
         and sum(architecture.rows_per_table) < 2**31
-        and architecture.top_widths[-2] <= _MOST_HIDDEN
+        and model.top_widths[-2] <= _MOST_HIDDEN
     )
 
 
@@ -139,14 +139,14 @@ class GpuScorer:
         # Ids are int32: a larger modulus leaves those that are valid as they are.
         self.modulus = max_ind_range if 0 < max_ind_range < 2**31 else -1
         self.threshold = float(architecture.loss_threshold)
-        self.width = _padded(architecture.top_widths[0])
+        self.width = _padded(model.top_widths[0])
         widths = [DENSE_WIDTH, *architecture.mlp_bot[1:]]
         self.bottom = [
             _Layer(layer, width, self.dtype)
             for layer, width in zip(linear_layers(model.bot_l), widths, strict=False)
         ]
         *hidden, last = linear_layers(model.top_l)
-        widths = [self.width, *architecture.top_widths[1:]]
+        widths = [self.width, *model.top_widths[1:]]
         self.top = [_Layer(layer, width, self.dtype) for layer, width in zip(hidden, widths, strict=False)]
         self.last_weight, self.last_bias = last.weight.data, last.bias.data
         rows = torch.tensor([0, *architecture.rows_per_table])

@@ -11,33 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from mlperf.models.layers.embedding.bag import EmbeddingBag
-
-
-@dataclass(frozen=True)
-class QuotientRemainder:
-    """Tables of more than `threshold` rows; `collisions` rows share a quotient; operation mult, add, concat."""
-
-    threshold: int
-    operation: str
-    collisions: int
-
-
-@dataclass(frozen=True)
-class MixedDimension:
-    """Tables of more than `threshold` rows; dimensions fall with the rows to the power of -`temperature`."""
-
-    threshold: int
-    temperature: float
-    round_dimensions: bool
-
-
-Compression = QuotientRemainder | MixedDimension
+from mlperf.settings.model import Compression, MixedDimension, QuotientRemainder
 
 
 def mixed_dimensions(rows_per_table: Sequence[int], dimension: int, how: MixedDimension) -> list[int]:
