@@ -1,28 +1,22 @@
-"""The MLPerf recommendation benchmark: DLRM."""
+"""The MLPerf recommendation benchmark, DLRM. `mlperf.run` trains or evaluates a model from Python."""
 
-import os
-import tempfile
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from mlperf.util.numba_cache import choose_numba_cache
+from mlperf.version import __version__
 
+if TYPE_CHECKING:
+    from mlperf.runner.api import run
 
-def _find_room_for_compiled_parts() -> None:
-    """Name numba a cache of our own where it could keep none: beside the sources, nor in the user's home.
+__all__ = ["__version__", "run"]
 
-    The temporary folder is everybody's: what is loaded from it must be in a folder that only this user can write.
-    """
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    homes = [Path(__file__).parent, next(path for path in (caches, *caches.parents) if os.path.exists(path))]
-    if "NUMBA_CACHE_DIR" in os.environ or any(os.access(path, os.W_OK) for path in homes):
-        return
-    folder = Path(tempfile.gettempdir()) / f"dlrm-compiled-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    status = folder.lstat()
-    ours = folder.is_dir() and not folder.is_symlink() and status.st_uid == os.getuid()
-    if not ours or status.st_mode & 0o022:
-        folder = Path(tempfile.mkdtemp(prefix="dlrm-compiled-"))
-    os.environ["NUMBA_CACHE_DIR"] = str(folder)
+choose_numba_cache()
 
 
-_find_room_for_compiled_parts()
+def __getattr__(name: str) -> Any:
+    """Import `run`, and with it torch, only where it is used."""
+    if name != "run":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mlperf.runner.api import run
+
+    return run

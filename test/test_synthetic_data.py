@@ -11,8 +11,8 @@ import torch
 from program import ROOT, run_program
 from scipy.stats import chisquare
 
+from mlperf.data.synthetic.stack_distances import StackDistances, TraceGenerator
 from mlperf.data.synthetic.synthetic_batches import SyntheticBatches
-from mlperf.data.synthetic.trace import StackDistances, TraceGenerator
 from mlperf.settings.data import DataSettings, GeneratedDataSettings
 from mlperf.util.errors import RunError
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from program import GOLDEN, Finished, run_program
 
+from mlperf.benchmarks import DLRM
+from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepare.plan import PreparationSettings
-from mlperf.data.criteo.prepare.prepare import prepare
-from mlperf.data.criteo.prepared.place import Place
-from mlperf.data.criteo.prepared.prepared import find_prepared
-from mlperf.data.criteo.prepared.verify import PUBLISHED_COUNTS, compare_with_published, is_full_data
+from mlperf.data.criteo.prepared.dataset import find_prepared
+from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.criteo.prepared.verify import compare_with_published, is_full_data
 
 
 def verify(*arguments: str | Path, cwd: Path) -> Finished:
@@ -79,7 +80,7 @@ def test_damage_of_the_archive_is_found(damage: str, tmp_path: Path) -> None:
 
 def test_manifest_that_does_not_fit_is_found(copied: Path, tmp_path: Path) -> None:
     manifest = Path(f"{copied}.json")
-    counts = find_prepared(Place(copied), None).counts
+    counts = find_prepared(DatasetPaths(copied), None).counts
     content = json.loads(manifest.read_text())
     content["counts"][0] += 1
     manifest.write_text(json.dumps(content))
@@ -117,21 +118,21 @@ def test_nothing_there_is_one_line(tmp_path: Path) -> None:
 
 
 def test_published_figures_of_the_whole_data_are_known(copied: Path) -> None:
-    small = find_prepared(Place(copied), None)
+    small = find_prepared(DatasetPaths(copied), None)
     assert not is_full_data(small)
     full = replace(
         *(small,),
         **{"train_rows": 4_195_197_692, "test_rows": 89_137_319, "val_rows": 89_137_318},
-        counts=PUBLISHED_COUNTS,
+        counts=DLRM.data.table_rows,
     )
     assert is_full_data(full)
     assert not is_full_data(replace(full, sub_sample_rate=0.5))
     assert all(met for _, met in compare_with_published(full))
     assert len(compare_with_published(full)) == 4
-    assert sum(PUBLISHED_COUNTS) == 187_767_399  # the vocabulary that published logs of the benchmark print
+    assert sum(DLRM.data.table_rows) == 187_767_399  # the vocabulary that published logs of the benchmark print
     for wrong in (
         replace(full, train_rows=4_195_197_691),
         replace(full, val_rows=0),
-        replace(full, counts=(1, *PUBLISHED_COUNTS[1:])),
+        replace(full, counts=(1, *DLRM.data.table_rows[1:])),
     ):
         assert sum(not met for _, met in compare_with_published(wrong)) == 1

@@ -8,10 +8,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from mlperf.util.errors import RunError, UsageError
 
+MIN_PYTHON = (3, 11)  # as in pyproject.toml: the sources also run where nothing is installed
 EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 
@@ -47,6 +49,12 @@ def messages_on_stderr() -> Iterator[None]:
         logger.propagate = propagate
 
 
+def program_name(tool: str) -> str:
+    """Return the name that messages begin with: of the installed script `dlrm-...` if that runs, else `tool`."""
+    typed = Path(sys.argv[0]).name
+    return typed if typed.startswith("dlrm-") else tool
+
+
 def run_program(name: str, work: Callable[[], int]) -> int:
     """Return what `work` returns, or the exit status of the error or signal that ended it; one line names that."""
 
@@ -63,6 +71,8 @@ def run_program(name: str, work: Callable[[], int]) -> int:
     for number in handled:
         signal.signal(number, stop)
     try:
+        if sys.version_info < MIN_PYTHON:
+            raise RunError(f"needs Python {MIN_PYTHON[0]}.{MIN_PYTHON[1]} or newer; this is {sys.executable}")
         with messages_on_stderr():
             return work()
     except (UsageError, RunError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from mlperf.cli.program import run_program
+from mlperf.cli.program import program_name, run_program
 from mlperf.settings.parse import parse
 
 __all__ = ["main", "parse"]
@@ -15,11 +15,11 @@ EXIT_TARGET_MISSED = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status: 0 done, 1 failed, 2 wrong call, 3 target not reached."""
-    program = "dlrm_s_pytorch.py"
+    program = program_name("dlrm_s_pytorch.py")
 
     def work() -> int:
         settings = parse(arguments, program)
-        from mlperf.run.benchmark import run_benchmark  # imports torch, which --help and wrong calls do without
+        from mlperf.runner.benchmark import run_benchmark  # imports torch, which --help and wrong calls do without
         from mlperf.training.events import Outcome
 
         return 0 if run_benchmark(settings).outcome is Outcome.SUCCESS else EXIT_TARGET_MISSED

@@ -17,6 +17,7 @@ from mlperf.data.batch import Batch, RawBatch, RowSource
 from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID, ROW_BYTES, TABLES
 from mlperf.data.source import Item, read_ahead
 from mlperf.util.errors import RunError
+from mlperf.util.files import read_fully_at
 
 # Rows that a reading thread hands over at a time, at least: small batches together.
 _ROWS_TOGETHER = 8192
@@ -92,18 +93,12 @@ class BinaryFile:
         start = number * self.batch_size
         size = min(self.batch_size, self.rows - start)
         rows = torch.empty(size, COLUMNS, dtype=torch.int32, pin_memory=self.pin_memory)
-        rest = rows.numpy().reshape(-1).view(np.uint8).data
-        offset = start * ROW_BYTES
-        while rest:
-            try:
-                count = os.preadv(file, [rest], offset)
-            except OSError as error:
-                raise RunError(f"{self.path}: cannot be read at row {start + 1}: {error.strerror}") from None
-            if count == 0:
-                raise RunError(
-                    f"{self.path}: ends before row {start + size} of {self.rows}, {ROW_BYTES} bytes each"
-                )
-            rest, offset = rest[count:], offset + count
+        try:
+            count = read_fully_at(file, rows.numpy().data, start * ROW_BYTES)
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be read at row {start + 1}: {error.strerror}") from None
+        if count < size * ROW_BYTES:
+            raise RunError(f"{self.path}: ends before row {start + size} of {self.rows}, {ROW_BYTES} bytes each")
         return RawBatch(rows, start, source)
 
 

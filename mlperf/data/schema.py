@@ -1,12 +1,86 @@
-"""The Criteo click logs: a row of text and the row of the binary file it becomes."""
+"""The layout of a row: how many dense features, how many embedding tables, how many ids for each table.
+
+Everything that reads, writes or decodes rows asks a `RowSchema`. `CRITEO` is the layout of the Criteo click logs.
+"""
 
 from __future__ import annotations
 
-DENSE_FEATURES = 13
-TABLES = 26
-COLUMNS = 1 + DENSE_FEATURES + TABLES  # label, integers, ids
-FIRST_ID = 1 + DENSE_FEATURES
-ROW_BYTES = 4 * COLUMNS  # little-endian int32 each
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class RowSchema:
+    """Layout of a row of the binary file: one label, then the dense features, then the ids, table by table.
+
+    Every column is a little-endian int32.
+
+    dense_features: number of dense features.
+    ids_per_table: number of ids of each table in a row; all 1 if the data is one-hot.
+    """
+
+    dense_features: int
+    ids_per_table: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.dense_features < 0 or min(self.ids_per_table, default=1) < 1:
+            raise ValueError(f"{self}: dense_features must be at least 0 and each of ids_per_table at least 1")
+
+    @property
+    def tables(self) -> int:
+        """Number of embedding tables."""
+        return len(self.ids_per_table)
+
+    @property
+    def first_id(self) -> int:
+        """Column of the first id; the columns before it are the label (0) and the dense features."""
+        return 1 + self.dense_features
+
+    @property
+    def columns(self) -> int:
+        """Number of columns."""
+        return self.first_id + sum(self.ids_per_table)
+
+    @property
+    def dense_columns(self) -> slice:
+        """Columns of the dense features."""
+        return slice(1, self.first_id)
+
+    @property
+    def id_columns(self) -> slice:
+        """Columns of the ids."""
+        return slice(self.first_id, self.columns)
+
+    @property
+    def dtype(self) -> np.dtype[np.int32]:
+        """Type of every column in the file: little-endian int32."""
+        return np.dtype("<i4")
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of a row in the file."""
+        return self.columns * self.dtype.itemsize
+
+    @property
+    def is_one_hot(self) -> bool:
+        """Whether a row has exactly one id for every table."""
+        return all(ids == 1 for ids in self.ids_per_table)
+
+    def require_one_hot(self, user: str) -> None:
+        """Raise ValueError if a table has several ids, which `user`, a module or class, does not support."""
+        if not self.is_one_hot:
+            raise ValueError(f"{user} supports one id per table, not ids_per_table={self.ids_per_table}")
+
+
+CRITEO = RowSchema(dense_features=13, ids_per_table=(1,) * 26)
+
+# Names for modules that do not take a schema yet.
+DENSE_FEATURES = CRITEO.dense_features
+TABLES = CRITEO.tables
+COLUMNS = CRITEO.columns
+FIRST_ID = CRITEO.first_id
+ROW_BYTES = CRITEO.row_bytes
 
 TERABYTE_DAYS = 24
 KAGGLE_DAYS = 7  # the one file of the Kaggle data is cut into this many

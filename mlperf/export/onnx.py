@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import tempfile
 import warnings
 from pathlib import Path
@@ -15,6 +13,7 @@ from mlperf.data.batch import Batch
 from mlperf.export.plain import PlainDLRM
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.util.errors import RunError, UsageError
+from mlperf.util.files import move_into_place
 
 ONNX_FILE = Path("dlrm_s_pytorch.onnx")
 
@@ -65,13 +64,10 @@ def save_onnx(model: DLRM_Net, path: Path, *, several: bool) -> None:
         except Exception as error:  # the exporter's own kinds are many
             reason = str(error).strip().partition("\n")[0]
             raise RunError(f"--save-onnx: {path}: the model cannot be exported: {reason}") from error
-        for file in Path(folder).iterdir():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
         weights = beside.with_name(f"{path.name}.data")
         if weights.exists():
-            shutil.move(weights, path.with_name(weights.name))
-        os.replace(beside, path)
+            move_into_place(weights, path.with_name(weights.name))
+        move_into_place(beside, path)
 
 
 def _example(model: DLRM_Net, several: bool) -> Batch:

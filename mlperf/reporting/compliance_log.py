@@ -13,7 +13,7 @@ from typing import Any
 from mlperf_logging.mllog import constants
 from mlperf_logging.mllog.mllog import MLLogger
 
-from mlperf.benchmarks.dlrm import EDITIONS
+from mlperf.benchmarks import EDITIONS
 from mlperf.data.source import BatchSource
 from mlperf.evaluation.metrics import Metrics
 from mlperf.settings.settings import Settings
@@ -108,24 +108,21 @@ class ComplianceLog(Listener):
 
     def _log_submission(self) -> None:
         settings = self._settings.compliance
-        self._point(constants.SUBMISSION_BENCHMARK, "dlrm", edition=self._edition.name)
+        self._point(constants.SUBMISSION_BENCHMARK, self._edition.benchmark.name, edition=self._edition.name)
         self._point(constants.SUBMISSION_ORG, settings.submitter)
         self._point(constants.SUBMISSION_DIVISION, settings.division)
         self._point(constants.SUBMISSION_STATUS, settings.status)
         self._point(constants.SUBMISSION_PLATFORM, settings.platform)
 
     def _log_hyperparameters(self) -> None:
-        training, schedule = self._settings.training, self._settings.training.schedule
+        training = self._settings.training
         self._point(constants.SEED, self._settings.seed)
         self._point(constants.GLOBAL_BATCH_SIZE, self._settings.data.batch_size * training.accumulate)
         self._required_point(constants.GRADIENT_ACCUMULATION_STEPS, training.accumulate)
         self._point(constants.OPT_NAME, training.optimizer)
-        self._point(constants.OPT_BASE_LR, schedule.learning_rate)
-        self._point(constants.OPT_LR_WARMUP_STEPS, schedule.warmup_steps)
-        self._point("lr_decay_start_steps", schedule.decay_start_step)
-        self._point("sgd_opt_base_learning_rate", schedule.learning_rate)
-        self._point("sgd_opt_learning_rate_decay_poly_power", 2)
-        self._point("sgd_opt_learning_rate_decay_steps", schedule.decay_steps)
+        for logged in self._edition.benchmark.hyperparameters:
+            setting = None if logged.setting is None else getattr(training.schedule, logged.setting)
+            self._point(logged.key, logged.value if setting is None else setting)
 
     def _point(self, key: str, value: object = None, **metadata: Any) -> None:
         self._log.event(key=key, value=value, metadata=metadata)

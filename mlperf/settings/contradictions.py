@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
+from mlperf.benchmarks import DLRM
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import changed_flags
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
 
-DENSE_FEATURES = 13  # of a row of Criteo's logs
+DENSE_FEATURES = DLRM.network.bottom_mlp[0]  # of a row of Criteo's logs
 _LARGEST_SEED = 2**32 - 1  # of NumPy's legacy generator
 
 

@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-import mlperf
 from mlperf.settings.flags import Flag, build, declared_flags
 from mlperf.util.errors import UsageError
+from mlperf.version import __version__
 
 _WIDTH = 80
 
@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=HelpFormatter,
         )
-        self.add_argument("--version", action="version", version=f"%(prog)s {mlperf.__version__}")
+        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError with argparse's message, which names the flag."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlperf.benchmarks.dlrm import DEFAULT_EDITION, EDITIONS, STATUSES
+from mlperf.benchmarks import DEFAULT_EDITION, DIVISIONS, EDITIONS, STATUSES
 from mlperf.settings.flags import flag
 from mlperf.settings.kinds import at_least, boolean, choice, path, path_or, switch, text
 
@@ -75,7 +75,7 @@ class ComplianceSettings:
         DEFAULT_EDITION.name,
         "edition of MLPerf Training: keys of the log, target, schedule of evaluations",
     )
-    division: str = flag("--mlperf-division", choice("closed", "open"), "closed", "logged as given")
+    division: str = flag("--mlperf-division", choice(*DIVISIONS), "closed", "logged as given")
     submitter: str = flag("--mlperf-submitter", text, "reference", "organization in the log")
     status: str = flag("--mlperf-status", choice(*STATUSES), "onprem", "availability of the system in the log")
     platform: str = flag("--mlperf-platform", text, "unknown", "system name in the log")

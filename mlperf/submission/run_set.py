@@ -15,6 +15,7 @@ from typing import Any
 from mlperf.compliance.log import Log, read_log
 from mlperf.training.events import Outcome
 from mlperf.util.errors import RunError, UsageError
+from mlperf.util.files import write_atomically
 from mlperf.util.locking import exclusive
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,9 +95,7 @@ def _plan(folder: Path, settings: RunSettings, count: int, first_seed: int | Non
         # A call that was wrong or stopped early has made no run: nothing is lost.
     draw = random.SystemRandom()
     seeds = [first_seed + n for n in range(count)] if first_seed is not None else draw.sample(range(_SEEDS), count)
-    scratch = file.with_suffix(".tmp")
-    scratch.write_text(json.dumps({**wanted, "seeds": seeds}, indent=1) + "\n", encoding="utf-8")
-    scratch.replace(file)
+    write_atomically(file, json.dumps({**wanted, "seeds": seeds}, indent=1) + "\n")
     return seeds
 
 

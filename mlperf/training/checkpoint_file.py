@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import pickletools
 import re
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from mlperf.util.errors import RunError
+from mlperf.util.files import atomic_file
 from mlperf.util.memory import require_memory
 
 # Older programs stored metrics as NumPy scalars. These are all that is allowed besides tensors and containers;
@@ -30,23 +30,12 @@ _ALLOWED: list[Any] = [
 
 
 def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
-    """Write `contents` to `path`: beside it, to the disk, then renamed. RunError if that fails."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Write `contents` to `path` atomically. RunError if that fails."""
     try:
-        with beside.open("wb") as file:
+        with atomic_file(path) as file:
             torch.save(dict(contents), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
     except (OSError, RuntimeError) as error:
         raise RunError(f"{path}: the checkpoint cannot be written: {error}") from None
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path, model_bytes: int = 0) -> dict[str, Any]:

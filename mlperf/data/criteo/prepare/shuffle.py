@@ -18,10 +18,11 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.criteo.prepare.ordered import Stages, work_in_order
 from mlperf.data.criteo.prepare.parse import Rows
-from mlperf.data.criteo.prepared.checksum import combine
 from mlperf.data.schema import COLUMNS, ROW_BYTES
+from mlperf.util.crc32 import combine
+from mlperf.util.files import read_fully_at, write_fully, write_fully_at
+from mlperf.util.parallel import Stages, work_in_order
 
 _BUCKET_BYTES = 128 << 20  # at most, about; each thread has one in memory
 _SMALL_BUCKET_BYTES = 8 << 20  # fits a cache: better, as long as there are few buckets all the same
@@ -82,8 +83,8 @@ class Spill:
 
     def _write(self, bucket: int) -> None:
         count = int(self._fill[bucket])
-        write_exactly(self._file, self._waiting[bucket, :count])
-        write_exactly(self._index, np.array([bucket, count], np.int32))
+        write_fully(self._file, self._waiting[bucket, :count].data)
+        write_fully(self._index, np.array([bucket, count], np.int32).data)
         self._fill[bucket] = 0
         self.extents += 1
 
@@ -181,7 +182,9 @@ class Permuter:
         extents = self._extents
         for extent in range(int(extents.first[bucket]), int(extents.first[bucket + 1])):
             count = int(extents.rows[extent])
-            _read_exactly(self._spill, rows[at : at + count], int(extents.places[extent]) * ROW_BYTES)
+            part, offset = rows[at : at + count], int(extents.places[extent]) * ROW_BYTES
+            if (read := read_fully_at(self._spill, part.data, offset)) < part.nbytes:
+                raise OSError(f"temporary file ends {part.nbytes - read} bytes early")
             at += count
         stream = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(1, bucket)))
         order = stream.permutation(len(rows))
@@ -191,7 +194,7 @@ class Permuter:
             _gather(rows, order[first : first + len(part)], part)
             checksum = zlib.crc32(part.data, checksum)
             with self._writing:
-                _write_at(self._target, part, offset)
+                write_fully_at(self._target, part.data, offset)
             offset += part.nbytes
         # Dirty pages, so they stay: the disk begins to write them, and the fsync at the end finds little to do.
         begin = int(self._starts[bucket]) * ROW_BYTES
@@ -256,26 +259,3 @@ def _gather(rows: Rows, order: npt.NDArray[np.int64], gathered: Rows) -> None:
         source = order[row]
         for column in range(COLUMNS):
             gathered[row, column] = rows[source, column]
-
-
-def write_exactly(descriptor: int, rows: npt.NDArray[np.int32]) -> None:
-    """Write all bytes of `rows` at the file's position: one call may write less than it is given."""
-    left = np.ascontiguousarray(rows).data.cast("B")
-    while left:
-        left = left[os.write(descriptor, left) :]
-
-
-def _write_at(descriptor: int, rows: Rows, offset: int) -> None:
-    left = rows.data.cast("B")
-    while left:
-        written = os.pwrite(descriptor, left, offset)
-        left, offset = left[written:], offset + written
-
-
-def _read_exactly(descriptor: int, rows: Rows, offset: int) -> None:
-    left = rows.data.cast("B")
-    while left:
-        read = os.preadv(descriptor, [left], offset)
-        if read == 0:
-            raise OSError(f"temporary file ends {len(left) // ROW_BYTES} rows early")
-        left, offset = left[read:], offset + read

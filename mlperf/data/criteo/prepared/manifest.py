@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from mlperf.data.criteo.prepared.checksum import file_crc32
-from mlperf.data.criteo.prepared.place import SPLITS, Place, write_whole
+from mlperf.data.criteo.prepared.paths import SPLITS, DatasetPaths
 from mlperf.data.schema import ROW_BYTES, TABLES
+from mlperf.util.crc32 import file_crc32
 from mlperf.util.errors import RunError
 from mlperf.util.failures import damage
+from mlperf.util.files import write_atomically
 
 FORMAT_VERSION = 1
 _NOT_DONE = {"data_sub_sample_rate": 0.0, "bad_rows": "stop"}  # what older manifests do not know
@@ -74,10 +75,10 @@ class Manifest:
         """Return the same with an archive."""
         return replace(self, archive=archive)
 
-    def write(self, path: Path) -> None:
-        """Write the manifest, with a checksum of its own, whole or not at all."""
+    def write(self, path: Path, temporary_folder: Path) -> None:
+        """Write the manifest with its own checksum, atomically; until complete it is in `temporary_folder`."""
         content = asdict(self)
-        write_whole(path, json.dumps({**content, _CHECKSUM: checksum(content)}, indent=1))
+        write_atomically(path, json.dumps({**content, _CHECKSUM: checksum(content)}, indent=1), temporary_folder)
 
     @classmethod
     def read(cls, path: Path) -> Manifest | None:
@@ -130,14 +131,14 @@ class Manifest:
             archive=None if archive is None else FileFacts.from_json(archive),
         )
 
-    def is_finished(self, place: Place) -> bool:
+    def is_finished(self, place: DatasetPaths) -> bool:
         """Whether all files stand at their sizes: the manifest is there first, the files are renamed after."""
         return all(
             place.split(split).is_file() and place.split(split).stat().st_size == self.files[split].size
             for split in SPLITS
         )
 
-    def problem(self, place: Place) -> str | None:
+    def problem(self, place: DatasetPaths) -> str | None:
         """Compare the files with the manifest; return what is wrong with the first that is not as described.
 
         A file touched since (copied, for example) is read through and its checksum compared.

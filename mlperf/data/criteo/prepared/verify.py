@@ -12,26 +12,19 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.criteo.prepare.ordered import Stages, cores, work_in_order
+from mlperf.benchmarks import DLRM
 from mlperf.data.criteo.prepare.parse import Rows
-from mlperf.data.criteo.prepared.checksum import combine, file_crc32
+from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.criteo.prepared.manifest import Manifest
-from mlperf.data.criteo.prepared.place import Place
-from mlperf.data.criteo.prepared.prepared import PreparedData
+from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import COLUMNS, FIRST_ID, ROW_BYTES, TABLES
+from mlperf.util.crc32 import combine, file_crc32
+from mlperf.util.files import read_fully_at
+from mlperf.util.parallel import Stages, cores, work_in_order
 from mlperf.util.progress import Progress
 
 _CHUNK_ROWS = 1 << 16
 
-# The whole Terabyte data, as published with the reference implementation of the benchmark.
-PUBLISHED_TRAIN_ROWS = 4_195_197_692
-PUBLISHED_EVALUATION_ROWS = 178_274_637
-PUBLISHED_TEST_ROWS = 89_137_319
-PUBLISHED_LIMIT = 40_000_000
-PUBLISHED_COUNTS = (
-    *(39884406, 39043, 17289, 7420, 20263, 3, 7120, 1543, 63, 38532951, 2953546, 403346, 10, 2208, 11938, 155),
-    *(4, 976, 14, 39979771, 25641295, 39664984, 585935, 12972, 108, 36),
-)
 _FULL_DATA_ROWS = 10**9  # with so many training rows it is meant to be the whole
 
 
@@ -60,7 +53,7 @@ def scan(path: Path) -> SplitFacts:
         buffer = np.empty((_CHUNK_ROWS, COLUMNS), np.int32)
 
         def look(number: int, offset: int) -> None:
-            count = _read(descriptor, buffer.data.cast("B"), offset)
+            count = read_fully_at(descriptor, buffer.data, offset)
             checksum = zlib.crc32(buffer.data.cast("B")[:count])
             rows = buffer[: count // ROW_BYTES]
             least, most = np.full(COLUMNS, 2**31, np.int64), np.full(COLUMNS, -(2**31), np.int64)
@@ -82,14 +75,6 @@ def scan(path: Path) -> SplitFacts:
         os.close(descriptor)
         progress.close()
     return facts
-
-
-def _read(descriptor: int, target: memoryview, offset: int) -> int:
-    """Fill `target`, or read to the end of the file; return the bytes read."""
-    done = 0
-    while done < len(target) and (count := os.preadv(descriptor, [target[done:]], offset + done)):
-        done += count
-    return done
 
 
 @numba.njit(nogil=True, cache=True)
@@ -128,7 +113,7 @@ def problems(facts: SplitFacts, counts: tuple[int, ...], manifest: Manifest | No
     return found
 
 
-def manifest_problems(place: Place, manifest: Manifest, used: Sequence[int]) -> list[str]:
+def manifest_problems(place: DatasetPaths, manifest: Manifest, used: Sequence[int]) -> list[str]:
     """Return what does not fit in the manifest itself. used: largest index + 1 of each table, over all files."""
     rows = sum(manifest.rows(split) for split in manifest.files)
     found = []
@@ -152,13 +137,15 @@ def is_full_data(prepared: PreparedData) -> bool:
 
 def compare_with_published(prepared: PreparedData) -> list[tuple[str, bool]]:
     """Return the published figures of the whole Terabyte data and whether each is met."""
-    evaluation = prepared.test_rows + prepared.val_rows
+    published = DLRM.data
+    last_day = prepared.test_rows + prepared.val_rows
+    published_last_day = published.eval_samples + published.held_out_samples
     lines = [
-        (f"training rows {PUBLISHED_TRAIN_ROWS:,}", prepared.train_rows == PUBLISHED_TRAIN_ROWS),
-        (f"rows in day 23 {PUBLISHED_EVALUATION_ROWS:,}", evaluation == PUBLISHED_EVALUATION_ROWS),
-        (f"test rows {PUBLISHED_TEST_ROWS:,}", prepared.test_rows == PUBLISHED_TEST_ROWS),
+        (f"training rows {published.train_samples:,}", prepared.train_rows == published.train_samples),
+        (f"rows in day 23 {published_last_day:,}", last_day == published_last_day),
+        (f"test rows {published.eval_samples:,}", prepared.test_rows == published.eval_samples),
     ]
-    if prepared.max_ind_range in (None, PUBLISHED_LIMIT):
-        sizes = "-".join(str(count) for count in PUBLISHED_COUNTS)
-        lines.append((f"rows per table {sizes}", prepared.counts == PUBLISHED_COUNTS))
+    if prepared.max_ind_range in (None, published.index_limit):
+        sizes = "-".join(str(count) for count in published.table_rows)
+        lines.append((f"rows per table {sizes}", prepared.counts == published.table_rows))
     return lines

@@ -1,0 +1,93 @@
+"""Reading and writing files completely.
+
+A file is written under a temporary name and renamed when it is complete and on the disk, so a crash never leaves a
+file that only looks finished. Reads and writes are repeated until every byte has been transferred: one system
+call may transfer fewer. Buffers are C-contiguous, of any item type; offsets and counts are in bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+
+class Readable(Protocol):
+    """A binary file or stream, such as an open gzip file."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Read up to `len(buffer)` bytes into `buffer` and return their number, 0 at the end."""
+        ...
+
+
+@contextmanager
+def atomic_file(path: Path, temporary_folder: Path | None = None) -> Iterator[BinaryIO]:
+    """Open a new binary file that replaces `path` when the `with` block ends without an error.
+
+    Until then the file has a unique temporary name, in `temporary_folder` (on the same file system) or beside
+    `path`. If the block or the replacement fails, the temporary file is removed and `path` is left unchanged. A
+    killed process leaves the temporary file behind, but never an incomplete `path`.
+    """
+    folder = path.parent if temporary_folder is None else temporary_folder
+    temporary = folder / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part"
+    try:
+        with temporary.open("xb") as file:
+            yield file
+        move_into_place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes, temporary_folder: Path | None = None) -> None:
+    """Write `content`, text as UTF-8, to `path` as `atomic_file` does."""
+    with atomic_file(path, temporary_folder) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def move_into_place(source: Path, target: Path) -> None:
+    """Flush `source` to the disk and rename it to `target`, on the same file system, replacing any older file."""
+    sync(source)
+    os.replace(source, target)
+    sync(target.parent)
+
+
+def sync(path: Path) -> None:
+    """Flush a file to the disk; for a folder, the renames in it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_fully(file: Readable, buffer: memoryview) -> int:
+    """Fill `buffer` from a file's position. Return the number of bytes read, fewer only at the end of the file."""
+    return _transfer(buffer, lambda rest, done: file.readinto(rest))
+
+
+def read_fully_at(descriptor: int, buffer: memoryview, offset: int) -> int:
+    """Fill `buffer` from byte `offset` of a file. Return the number of bytes read, fewer only at its end."""
+    return _transfer(buffer, lambda rest, done: os.preadv(descriptor, [rest], offset + done))
+
+
+def write_fully(descriptor: int, content: memoryview) -> None:
+    """Write all of `content` at a file's position."""
+    _transfer(content, lambda rest, done: os.write(descriptor, rest))
+
+
+def write_fully_at(descriptor: int, content: memoryview, offset: int) -> None:
+    """Write all of `content` at byte `offset` of a file."""
+    _transfer(content, lambda rest, done: os.pwrite(descriptor, rest, offset + done))
+
+
+def _transfer(buffer: memoryview, transfer: Callable[[memoryview, int], int | None]) -> int:
+    """Call `transfer` with the rest of the buffer and the bytes done, until all are done or it returns 0."""
+    if buffer.nbytes == 0:  # an empty array cannot be cast to bytes
+        return 0
+    content, done = buffer.cast("B"), 0
+    while done < len(content) and (count := transfer(content[done:], done)):
+        done += count
+    return done
