@@ -56,7 +56,7 @@ def plot_compute_graph(model: DLRM_Net, path: Path) -> None:
     add("ids", f"ids of {tables} table{'s' if tables > 1 else ''}", _INPUT)
     add_grid("bottom MLP", reversed(_layers(model.bot_l)), 1, _DENSE)
     add_grid("tables", map(_table, range(tables), model.emb_l), _TABLES_PER_LINE, _TABLE)
-    shapes = f"[B, {tables + 1}, {sizes.feature_size}] to [B, {sizes.top_widths[0]}]"
+    shapes = f"[B, {tables + 1}, {sizes.feature_size}] to [B, {model.top_widths[0]}]"
     add("interaction", f"interaction: {sizes.interaction_op}\n{shapes}", _INTERACTION)
     add_grid("top MLP", reversed(_layers(model.top_l)), 1, _DENSE)
     add("probability", "probability of a click\n[B, 1]", _INPUT)
