@@ -20,7 +20,6 @@ from mlperf.export.onnx import ONNX_FILE, require_onnx, save_onnx
 from mlperf.export.quantize import mlp_bytes, quantize_mlps
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.optim.optimizer import Optimizer, make_optimizer
-from mlperf.optim.optimizers import Optimizer
 from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph, require_graphviz
 from mlperf.reporting.compliance_log import ComplianceLog, ComplianceSettings
 from mlperf.reporting.console import Console, note, print_metrics
