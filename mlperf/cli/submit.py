@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 
 from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES
-from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import program_name, run_program
 from mlperf.compliance.log import Log, as_text, read_log
+from mlperf.settings.kinds import at_least
+from mlperf.settings.parser import Parser
 from mlperf.submission.check import check_result
 from mlperf.submission.package import NAME, Package, write_package
 from mlperf.submission.rcp import make_rcp
@@ -71,7 +72,7 @@ def _parser(name: str) -> Parser:
     add("--system-file", type=Path, help="JSON with fields of the system description; they win over what is found")
     add("--set", metavar="FIELD=VALUE", action="append", default=[], help="one field of it, may be repeated")
     add("--logs", type=Path, nargs="+", help="take these logs instead of running; the machine is not looked at")
-    add("--seed", type=integer(0), help="of the first run, the next count up (default: drawn)")
+    add("--seed", type=at_least(0), help="of the first run, the next count up (default: drawn)")
     add(
         "--rcp-bypass",
         metavar="REASON",
