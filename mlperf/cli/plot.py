@@ -54,11 +54,11 @@ def _plot(name: str, arguments: Sequence[str] | None) -> int:
     if len(labels) != len(flags.logs):
         raise UsageError(f"--labels={flags.labels}: {len(labels)} names for {len(flags.logs)} logs")
 
-    from mlperf.plots.compute_graph import require_matplotlib
     from mlperf.plots.curves import Curves
+    from mlperf.plots.packages import require_packages
     from mlperf.plots.run_picture import draw_runs
 
-    require_matplotlib(name)
+    require_packages(name, "matplotlib")
     runs = dict(zip(_distinct(labels), (Curves.of_log(log) for log in flags.logs), strict=True))
     metric = flags.metric
     if metric == "auto":

@@ -6,7 +6,7 @@ import torch
 
 from mlperf.export.onnx import require_onnx
 from mlperf.models.dlrm import DLRM_Net
-from mlperf.plots.compute_graph import require_matplotlib
+from mlperf.plots.compute_graph import require_graphviz
 from mlperf.runner.data import Splits, open_splits, prepared_data
 from mlperf.runner.evaluate import evaluate_only, load_model
 from mlperf.runner.result import Result
@@ -22,7 +22,7 @@ def run_benchmark(settings: Settings) -> Result:
     if settings.report.save_onnx:
         require_onnx()
     if settings.report.plot_compute_graph:
-        require_matplotlib("--plot-compute-graph")
+        require_graphviz("--plot-compute-graph")
     if settings.data.generation != "dataset":
         return train(settings, device, None)
     prepared = prepared_data(settings.data)

@@ -19,7 +19,8 @@ from mlperf.evaluation.metrics import binary_metrics
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.optimizer import Optimizer
+from mlperf.registry import OPTIMIZERS, load
 from mlperf.runner.data import table_rows
 from mlperf.settings.settings import Settings
 from mlperf.training import checkpoint
@@ -39,13 +40,13 @@ def build_model(settings: Settings, architecture: Architecture, device: torch.de
     plain = 4 * sum(architecture.rows_per_table) * architecture.dimension
     needed = plain
     if architecture.compression is not None:
-        needed = DLRM_Net(architecture, torch.device("meta")).tables.nbytes()
+        needed = DLRM_Net(architecture, torch.device("meta")).table_bytes()
         _log.info(
             f"embedding tables: {needed // 4:,} parameters, {needed / 1e6:,.3f} MB; without compression "
             f"{plain // 4:,} parameters, {plain / 1e6:,.3f} MB: {100 * (1 - needed / plain):.1f} % saved"
         )
-    if settings.training.optimizer == "adagrad" and not settings.inference_only:
-        needed *= 2  # Adagrad keeps a sum of squares for each weight
+    if not settings.inference_only:
+        needed *= 1 + load(OPTIMIZERS[settings.training.optimizer]).state_per_value
     what = "the embedding tables (--arch-sparse-feature-size, --max-ind-range, --arch-embedding-size)"
     if device.type == "cpu":
         require_memory(needed, what)

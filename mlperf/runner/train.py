@@ -16,7 +16,8 @@ from mlperf.data.source import BatchSource
 from mlperf.engines.protocol import TrainingStep
 from mlperf.evaluation.evaluate import evaluate
 from mlperf.evaluation.metrics import Metrics
-from mlperf.optim.optimizers import Optimizer
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.optim.optimizer import Optimizer, make_optimizer
 from mlperf.runner.data import Splits, generated_batches, open_splits
 from mlperf.runner.files import draw_compute_graph, export_onnx
 from mlperf.runner.listeners import make_debug_report, make_listeners
@@ -43,7 +44,7 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
         generated = generated_batches(settings, stream) if prepared is None else None
         model = build_model(settings, architecture_of(settings, prepared), device)
         loaded = fill_weights(settings, model, stream)
-        optimizer = Optimizer(settings.training.optimizer, model)
+        optimizer = make_optimizer(settings.training.optimizer, model)
         step = make_step(settings, model, optimizer)
         warm_up(step, settings.data.batch_size)
         if settings.report.plot_compute_graph:
@@ -57,7 +58,7 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
         splits = _open(settings, prepared, generated)
         for listener in listeners:
             listener.data_opened(splits.train, splits.test)
-        loop = _make_loop(settings, step, optimizer, splits, loaded, listeners)
+        loop = _make_loop(settings, model, step, optimizer, splits, loaded, listeners)
         outcome = loop.run(splits.train)
     except BaseException as error:
         if isinstance(error, DivergedError):
@@ -97,6 +98,7 @@ def _result(outcome: Outcome, loop: TrainingLoop) -> Result:
 
 def _make_loop(
     settings: Settings,
+    model: DLRM_Net,
     step: TrainingStep,
     optimizer: Optimizer,
     splits: Splits,
@@ -116,6 +118,7 @@ def _make_loop(
         assert test is not None
         checkpoint.save(
             path,
+            model=model,
             optimizer=optimizer,
             state=state,
             metrics=metrics,

@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 from mlperf.data.source import BatchSource
 from mlperf.evaluation.metrics import Metrics
-
-
-class Outcome(Enum):
-    """How a run ended. Without a threshold, a run that was not cut short is a success."""
-
-    SUCCESS = "success"
-    TARGET_MISSED = "target missed"
-    DIVERGED = "diverged"
-    INTERRUPTED = "interrupted"
-    FAILED = "failed"
+from mlperf.training.outcome import Outcome
 
 
 @dataclass(frozen=True)
