@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import checkout  # noqa: F401
-from mlperf.data.criteo.sample.sample import SampleSettings, make_sample
+from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 40_000_000
@@ -35,7 +35,7 @@ from pathlib import Path
 if sys.argv[5] == "gzip":
     sys.modules["isal"] = None
 from mlperf.data.criteo.prepare.plan import PreparationSettings
-from mlperf.data.criteo.prepare.prepare import prepare
+from mlperf.data.criteo.prepare.pipeline import prepare
 settings = PreparationSettings("terabyte", Path(sys.argv[1]) / "day", Path(sys.argv[2]),
     max_ind_range=int(sys.argv[3]), randomize=sys.argv[4])
 start = time.perf_counter()

@@ -10,8 +10,8 @@ import raw_text
 import torch
 from program import GOLDEN
 
+from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepare.plan import PreparationSettings
-from mlperf.data.criteo.prepare.prepare import prepare
 
 # Where there is no GPU Triton's interpreter runs its kernels: asked for before they are defined.
 if not torch.cuda.is_available():
@@ -49,5 +49,5 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the pieces as small as the killed programs do: their number decides the permutation."""
-    monkeypatch.setattr("mlperf.data.criteo.prepare.text.BLOCK_BYTES", 8000)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.text_blocks.BLOCK_BYTES", 8000)
     monkeypatch.setattr("mlperf.data.criteo.prepare.shuffle._SMALL_BUCKET_BYTES", 8000)

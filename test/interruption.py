@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepare.plan import PreparationSettings
-from mlperf.data.criteo.prepare.prepare import prepare
-from mlperf.data.criteo.prepare.work import State, WorkFolder
-from mlperf.data.criteo.prepared.place import Place
+from mlperf.data.criteo.prepare.work_folder import State, WorkFolder
+from mlperf.data.criteo.prepared.paths import DatasetPaths
 
 
 class Killed(BaseException):
@@ -33,7 +33,7 @@ def result(place: Path) -> dict[str, object]:
 
 def phase(place: Path) -> str:
     """Return what a killed preparation was doing, as far as it left word of it."""
-    work = WorkFolder(Place.named(place))
+    work = WorkFolder(DatasetPaths.named(place))
     if not work.path.exists():
         return "begin or end"
     state = work.path / "state.json"

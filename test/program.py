@@ -68,6 +68,8 @@ def run_program(*flags: str, cwd: Path, program: str = "dlrm_s_pytorch.py", **va
 
     A process of its own costs seconds for its imports; `start_program` is for tests that need one.
     """
+    if program not in _MODULES:
+        return start_program(*flags, cwd=cwd, program=program, **variables)
     main: Callable[[Sequence[str]], int] = importlib.import_module(_MODULES[program]).main
     stdout, stderr = io.StringIO(), io.StringIO()
     with (

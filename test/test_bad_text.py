@@ -15,9 +15,10 @@ import raw_text
 from program import run_program
 
 from mlperf.data.criteo.prepare.parse import BlockParser
+from mlperf.data.criteo.prepare.pipeline import gzip_text as unzip
+from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepare.plan import PreparationSettings, make_plan
-from mlperf.data.criteo.prepare.prepare import prepare, unzip
-from mlperf.data.criteo.prepare.text import text_blocks
+from mlperf.data.criteo.prepare.text_blocks import text_blocks
 from mlperf.util.errors import RunError
 
 DAYS = [60, 3, 2, 7, *([5] * 19), 9]
@@ -79,7 +80,7 @@ def damaged(text: bytes, draw: random.Random) -> bytes:
 def test_damaged_text_gives_the_rows_a_plain_parser_gives(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlperf.data.criteo.prepare.text.BLOCK_BYTES", block)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.text_blocks.BLOCK_BYTES", block)
     draw = random.Random(block)
     for seed in range(150):
         text = damaged(raw_text.text(raw_text.random_rows(30, seed)), draw)
@@ -125,7 +126,7 @@ def test_reading_on_from_any_block_gives_the_same_rows_and_faults(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lines longer than a block among them: each is one bad row, wherever reading began."""
-    monkeypatch.setattr("mlperf.data.criteo.prepare.text.BLOCK_BYTES", block)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.text_blocks.BLOCK_BYTES", block)
     draw = random.Random(block)
     for seed in range(40):
         lines = raw_text.text(raw_text.random_rows(12, seed)).split(b"\n")

@@ -14,21 +14,21 @@ import pytest
 from interruption import Killed, phase, result
 from program import ROOT
 
+from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepare.plan import PreparationSettings
-from mlperf.data.criteo.prepare.prepare import prepare
-from mlperf.data.criteo.prepare.work import State, WorkFolder
-from mlperf.data.criteo.prepared.prepared import open_prepared
+from mlperf.data.criteo.prepare.work_folder import State, WorkFolder
+from mlperf.data.criteo.prepared.dataset import open_prepared
 
 # Slows every phase down to some tenths of a second, in pieces that are saved often: a kill hits any of them.
 SCRIPT = """
 import sys, time
 from pathlib import Path
-import mlperf.data.criteo.prepare.text as text, mlperf.data.criteo.prepare.shuffle as shuffle
-import mlperf.data.criteo.prepare.work as work
+import mlperf.data.criteo.prepare.text_blocks as text, mlperf.data.criteo.prepare.shuffle as shuffle
+import mlperf.data.criteo.prepare.work_folder as work
 import mlperf.data.criteo.prepare.ingest as ingest
-from mlperf.data.criteo.prepare.ordered import Stages
+from mlperf.util.parallel import Stages
 from mlperf.data.criteo.prepare.plan import PreparationSettings
-from mlperf.data.criteo.prepare.prepare import prepare
+from mlperf.data.criteo.prepare.pipeline import prepare
 text.BLOCK_BYTES, shuffle._SMALL_BUCKET_BYTES = 8000, 8000
 
 def slow(cls, name, seconds, before=False):

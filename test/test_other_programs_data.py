@@ -13,9 +13,9 @@ import pytest
 import raw_text
 from program import GOLDEN, golden_flags, run_program
 
+from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepare.plan import PreparationSettings
-from mlperf.data.criteo.prepare.prepare import prepare
-from mlperf.data.criteo.prepared.prepared import open_prepared
+from mlperf.data.criteo.prepared.dataset import open_prepared
 from mlperf.util.errors import RunError
 
 KAGGLE = GOLDEN / "kaggle" / "kaggleAdDisplayChallenge_processed.npz"

@@ -13,9 +13,9 @@ import pytest
 import raw_text
 from program import GOLDEN, run_program
 
+from mlperf.data.criteo.prepare.downsampling import NegativeDownsampler
+from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepare.plan import PreparationSettings
-from mlperf.data.criteo.prepare.prepare import prepare
-from mlperf.data.criteo.prepare.sampling import RowSampler
 from mlperf.util.errors import RunError
 
 DAYS = [11, 3, 2, 7, *([5] * 19), 9]
@@ -84,8 +84,8 @@ def test_rows_of_label_0_are_dropped_before_the_numbering(
     data_set: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
-    monkeypatch.setattr("mlperf.data.criteo.prepare.text.BLOCK_BYTES", 4000)
-    sampler = RowSampler(seed=9, rate=0.6)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.text_blocks.BLOCK_BYTES", 4000)
+    sampler = NegativeDownsampler(seed=9, rate=0.6)
     if data_set == "terabyte":
         days = raw_text.write_days(tmp_path, DAYS, seed=5)
         place_of = [(file, 0) for file in range(len(days))]
@@ -110,12 +110,12 @@ def test_rows_of_label_0_are_dropped_before_the_numbering(
 
 def test_the_share_that_is_dropped_is_the_one_asked_for() -> None:
     labels = np.zeros(40_000, np.int32)
-    first = RowSampler(seed=1, rate=0.875).kept(labels, 0, 0)
+    first = NegativeDownsampler(seed=1, rate=0.875).kept(labels, 0, 0)
     assert abs(first.mean() - 0.125) < 5 * np.sqrt(0.125 * 0.875 / len(labels))
     for seed, file in ((2, 0), (1, 1)):  # another stream: as often equal as chance has it
-        other = RowSampler(seed=seed, rate=0.875).kept(labels, file, 0)
+        other = NegativeDownsampler(seed=seed, rate=0.875).kept(labels, file, 0)
         assert abs((first & other).mean() - 0.125**2) < 5 * 0.125 / np.sqrt(len(labels))
-    assert np.array_equal(RowSampler(seed=1, rate=0.875).kept(labels[:100], 0, 700), first[700:800])
+    assert np.array_equal(NegativeDownsampler(seed=1, rate=0.875).kept(labels[:100], 0, 700), first[700:800])
 
 
 def test_dropping_all_rows_of_a_split_is_refused(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ import pytest
 from interruption import Killed, result, stop_at_move, stop_at_save
 from program import GOLDEN
 
+from mlperf.data.criteo.prepare import ingest
+from mlperf.data.criteo.prepare.pipeline import _Preparation, prepare
 from mlperf.data.criteo.prepare.plan import PreparationSettings
-from mlperf.data.criteo.prepare.prepare import _Preparation, ingest, prepare
+from mlperf.data.criteo.prepared.dataset import open_prepared
 from mlperf.data.criteo.prepared.manifest import Manifest
-from mlperf.data.criteo.prepared.prepared import open_prepared
 from mlperf.util.errors import RunError
 from mlperf.util.progress import Progress
 
@@ -85,7 +86,7 @@ def test_input_that_is_gone_for_a_while_costs_no_work(
 
     with monkeypatch.context() as patch:
         if when == "reading":
-            patch.setattr("mlperf.data.criteo.prepare.text.read_fully", fail)
+            patch.setattr("mlperf.data.criteo.prepare.text_blocks.read_fully", fail)
         else:
             patch.setattr(_Preparation, "_check_inputs", check_without_one)
         with pytest.raises(RunError, match=shown):

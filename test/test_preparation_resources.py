@@ -1,8 +1,7 @@
-"""What a preparation takes: memory, imports, a place for compiled parts."""
+"""What a preparation takes: memory and imports."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +9,6 @@ from pathlib import Path
 import pytest
 import raw_text
 from program import GOLDEN, ROOT
-
-import mlperf
 
 
 def test_preparation_does_not_import_torch(tmp_path: Path) -> None:
@@ -26,49 +23,6 @@ def test_preparation_does_not_import_torch(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "x_train.bin").exists()
-
-
-def test_compiled_parts_find_a_place_where_nothing_can_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    monkeypatch.setenv("NUMBA_CACHE_DIR", "")  # what is set below is undone
-    places = []
-    for _ in range(3):
-        del os.environ["NUMBA_CACHE_DIR"]
-        mlperf._find_room_for_compiled_parts()
-        places.append(Path(os.environ["NUMBA_CACHE_DIR"]))
-        assert places[-1].stat().st_mode & 0o777 == 0o700
-        if len(places) == 2:
-            places[-1].rmdir()
-            places[-1].symlink_to("/etc")  # another user's trap
-    assert places[0] == places[1] != places[2]
-    monkeypatch.setattr(os, "access", lambda path, mode: True)
-    del os.environ["NUMBA_CACHE_DIR"]
-    mlperf._find_room_for_compiled_parts()
-    assert "NUMBA_CACHE_DIR" not in os.environ
-
-
-def test_compiled_parts_find_a_place_where_the_home_may_not_even_be_looked_into(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As in a container that runs as another user than the one whose home it has."""
-    stat = os.stat
-
-    def refuse(path: object, *arguments: object, **more: object) -> os.stat_result:
-        if "/home/.cache" in str(path):
-            raise PermissionError(13, "Permission denied", str(path))
-        return stat(path, *arguments, **more)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    monkeypatch.setattr(os, "stat", refuse)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / ".cache"))
-    monkeypatch.setenv("NUMBA_CACHE_DIR", "")  # what is set below is undone
-    monkeypatch.delenv("NUMBA_CACHE_DIR")
-    mlperf._find_room_for_compiled_parts()
-    assert Path(os.environ["NUMBA_CACHE_DIR"]).parent == tmp_path
 
 
 @pytest.mark.parametrize("limit", [-1, 40_000_000])

@@ -16,12 +16,12 @@ import pytest
 import raw_text
 from program import GOLDEN, ROOT, run_program
 
-from mlperf.data.criteo.prepare.number import Numbering
+from mlperf.data.criteo.prepare.id_mapping import IdMapper
+from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepare.plan import PreparationSettings
-from mlperf.data.criteo.prepare.prepare import prepare
+from mlperf.data.criteo.prepared.dataset import open_prepared
 from mlperf.data.criteo.prepared.manifest import Manifest
-from mlperf.data.criteo.prepared.place import SPLITS, Place
-from mlperf.data.criteo.prepared.prepared import open_prepared
+from mlperf.data.criteo.prepared.paths import SPLITS, DatasetPaths
 from mlperf.util.errors import RunError
 
 DAYS = [11, 3, 2, 7, *([5] * 19), 9]
@@ -88,7 +88,7 @@ def test_manifest_without_its_files_is_not_prepared_data(terabyte: Path, tmp_pat
 def test_damaged_manifest_is_refused(terabyte: Path, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(Path(f"{terabyte}.json").read_text()[:100])
     with pytest.raises(RunError, match="damaged manifest"):
-        Manifest.read(Place.named(tmp_path / "x").manifest)
+        Manifest.read(DatasetPaths.named(tmp_path / "x").manifest)
 
 
 def test_manifest_with_any_bit_flipped_is_damaged(terabyte: Path, tmp_path: Path) -> None:
@@ -158,10 +158,10 @@ def test_finished_data_is_taken_where_nothing_can_be_written(
     raw_text.write_days(tmp_path, DAYS, seed=8)
     made = prepare(settings(tmp_path / "day", tmp_path / "x"))
 
-    def refuse(place: Place) -> NoReturn:
+    def refuse(place: DatasetPaths) -> NoReturn:
         raise OSError(30, "Read-only file system", str(place.prefix))
 
-    monkeypatch.setattr("mlperf.data.criteo.prepare.prepare.locked", refuse)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.pipeline.locked", refuse)
     assert prepare(settings(tmp_path / "day", tmp_path / "x")) == made
     with pytest.raises(RunError, match=r"y: the data cannot be prepared: Read-only file system"):
         prepare(settings(tmp_path / "day", tmp_path / "y"))
@@ -172,11 +172,11 @@ def test_lack_of_memory_is_one_line_and_can_be_gone_on_from(
 ) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=8)
 
-    def refuse(self: Numbering, rows: object, tables: object) -> None:
+    def refuse(self: IdMapper, rows: object, tables: object) -> None:
         raise MemoryError("Unable to allocate 8.00 GiB")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Numbering, "number", refuse)
+        patch.setattr(IdMapper, "number", refuse)
         with pytest.raises(RunError, match=r"x: the data cannot be prepared: not enough memory: Unable"):
             prepare(settings(tmp_path / "day", tmp_path / "x"))
     prepare(settings(tmp_path / "day", tmp_path / "x"))
@@ -189,10 +189,10 @@ def test_more_ids_than_an_index_can_tell_apart_are_refused(
     for number, row in enumerate(days[0]):
         row[20] = f"{number:x}"
     (tmp_path / "day_0").write_bytes(raw_text.text(days[0]))
-    monkeypatch.setattr("mlperf.data.criteo.prepare.number._FIRST_CAPACITY", 4)
-    monkeypatch.setattr("mlperf.data.criteo.prepare.number._MOST_SLOTS", 256)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.id_mapping._FIRST_CAPACITY", 4)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.id_mapping._MOST_SLOTS", 256)
     prepare(settings(tmp_path / "day", tmp_path / "x"))
-    monkeypatch.setattr("mlperf.data.criteo.prepare.number._MOST_SLOTS", 16)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.id_mapping._MOST_SLOTS", 16)
     with pytest.raises(RunError, match=r"column \d+: more than 8 distinct ids.* --max-ind-range"):
         prepare(settings(tmp_path / "day", tmp_path / "y"))
 
@@ -227,9 +227,9 @@ def test_second_preparation_of_one_place_stops(tmp_path: Path) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=8)
     script = (
         "import fcntl, pathlib, sys\n"
-        "from mlperf.data.criteo.prepare.work import locked\n"
-        "from mlperf.data.criteo.prepared.manifest import Place\n"
-        "with locked(Place.named(pathlib.Path(sys.argv[1]))):\n"
+        "from mlperf.data.criteo.prepare.work_folder import locked\n"
+        "from mlperf.data.criteo.prepared.manifest import DatasetPaths\n"
+        "with locked(DatasetPaths.named(pathlib.Path(sys.argv[1]))):\n"
         "    print('locked', flush=True); sys.stdin.read()\n"
     )
     with subprocess.Popen(

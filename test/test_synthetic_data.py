@@ -11,8 +11,8 @@ import torch
 from program import ROOT, run_program
 from scipy.stats import chisquare
 
+from mlperf.data.synthetic.stack_distances import StackDistances, TraceGenerator
 from mlperf.data.synthetic.synthetic_batches import SyntheticBatches, SyntheticDataSettings
-from mlperf.data.synthetic.trace import StackDistances, TraceGenerator
 from mlperf.util.errors import RunError
 
 TRACE = np.array([1, 2, 3, 4, 5, 3, 4, 1, 1, 6, 3])

@@ -13,10 +13,10 @@ import pytest
 from program import GOLDEN, Finished, run_program
 
 from mlperf.benchmarks import DLRM
+from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepare.plan import PreparationSettings
-from mlperf.data.criteo.prepare.prepare import prepare
-from mlperf.data.criteo.prepared.place import Place
-from mlperf.data.criteo.prepared.prepared import find_prepared
+from mlperf.data.criteo.prepared.dataset import find_prepared
+from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.criteo.prepared.verify import compare_with_published, is_full_data
 
 
@@ -80,7 +80,7 @@ def test_damage_of_the_archive_is_found(damage: str, tmp_path: Path) -> None:
 
 def test_manifest_that_does_not_fit_is_found(copied: Path, tmp_path: Path) -> None:
     manifest = Path(f"{copied}.json")
-    counts = find_prepared(Place(copied), None).counts
+    counts = find_prepared(DatasetPaths(copied), None).counts
     content = json.loads(manifest.read_text())
     content["counts"][0] += 1
     manifest.write_text(json.dumps(content))
@@ -118,7 +118,7 @@ def test_nothing_there_is_one_line(tmp_path: Path) -> None:
 
 
 def test_published_figures_of_the_whole_data_are_known(copied: Path) -> None:
-    small = find_prepared(Place(copied), None)
+    small = find_prepared(DatasetPaths(copied), None)
     assert not is_full_data(small)
     full = replace(
         *(small,),

@@ -41,8 +41,8 @@ def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
 def _prepare(name: str, arguments: Sequence[str] | None) -> int:
     flags = _parse(name, arguments)
 
+    from mlperf.data.criteo.prepare.pipeline import prepare
     from mlperf.data.criteo.prepare.plan import PreparationSettings
-    from mlperf.data.criteo.prepare.prepare import prepare
 
     made = prepare(
         PreparationSettings(

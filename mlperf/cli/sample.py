@@ -28,9 +28,9 @@ def _parse(name: str, arguments: Sequence[str] | None, min_rows: int) -> argpars
 
 
 def _make(name: str, arguments: Sequence[str] | None) -> int:
-    from mlperf.data.criteo.sample.sample import LEAST_ROWS, SampleSettings, make_sample
+    from mlperf.data.criteo.sample.generate import MIN_ROWS, SampleSettings, make_sample
 
-    flags = _parse(name, arguments, LEAST_ROWS)
+    flags = _parse(name, arguments, MIN_ROWS)
     sample = make_sample(SampleSettings(flags.folder, flags.rows, flags.seed))
     print(
         f"sample in {flags.folder}: {sample.rows:,} rows, seed {sample.seed}, {sample.click_rate:.1%} clicks; "

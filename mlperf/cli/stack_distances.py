@@ -23,7 +23,7 @@ from mlperf.util.errors import RunError
 from mlperf.util.files import write_atomically
 
 if TYPE_CHECKING:
-    from mlperf.data.synthetic.trace import IntArray
+    from mlperf.data.synthetic.stack_distances import IntArray
 
 # References generated at a time.
 _CHUNK = 1 << 20
@@ -54,7 +54,7 @@ def _convert(name: str, arguments: Sequence[str] | None) -> int:
 
     import numpy as np
 
-    from mlperf.data.synthetic.trace import StackDistances, TraceGenerator
+    from mlperf.data.synthetic.stack_distances import StackDistances, TraceGenerator
 
     if flags.what == "profile":
         distribution = StackDistances.of_trace(_read_trace(flags.source, flags.binary), padding=flags.padding)

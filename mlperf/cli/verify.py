@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlperf.cli.flags import Parser, file_name
 from mlperf.cli.program import program_name, run_program
-from mlperf.data.criteo.prepared.place import SPLITS, Place
+from mlperf.data.criteo.prepared.paths import SPLITS, DatasetPaths
 from mlperf.data.schema import FIRST_ID
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
@@ -28,17 +28,17 @@ def _verify(name: str, arguments: Sequence[str] | None) -> int:
         "--raw-data-file", type=file_name, help="prefix of <prefix>_fea_count.npz, without a manifest"
     )
     flags = parser.parse_args(arguments)
-    place = Place.named(flags.place)
+    place = DatasetPaths.named(flags.place)
     with system_failures(place.prefix, "cannot be verified"):
         return verify(place, flags.raw_data_file)
 
 
-def verify(place: Place, raw_data_file: Path | None) -> int:
+def verify(place: DatasetPaths, raw_data_file: Path | None) -> int:
     """Print what the files at a place hold and what is wrong with them; 1 if anything is."""
     import numpy as np
 
+    from mlperf.data.criteo.prepared.dataset import find_prepared
     from mlperf.data.criteo.prepared.manifest import Manifest
-    from mlperf.data.criteo.prepared.prepared import find_prepared
     from mlperf.data.criteo.prepared.verify import (
         SplitFacts,
         compare_with_published,

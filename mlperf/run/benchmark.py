@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mlperf.benchmarks import EDITIONS
-from mlperf.data.criteo.prepared.prepared import PreparedData
+from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.source import BatchSource
 from mlperf.engines.autograd.scorer import GeneralScorer
 from mlperf.engines.protocol import TrainingStep

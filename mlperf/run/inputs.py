@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from mlperf.data.binary import BinaryFile
-from mlperf.data.criteo.prepared.prepared import PreparedData, open_prepared
+from mlperf.data.criteo.prepared.dataset import PreparedData, open_prepared
 from mlperf.data.source import BatchSource
 from mlperf.data.synthetic.random_batches import Gaussian, RandomBatches, RandomDataSettings, random_data_samples
+from mlperf.data.synthetic.stack_distances import StackDistances
 from mlperf.data.synthetic.synthetic_batches import SyntheticBatches, SyntheticDataSettings
-from mlperf.data.synthetic.trace import StackDistances
 from mlperf.reporting.console import note
 from mlperf.settings.settings import DataSettings, Settings
 from mlperf.util.errors import RunError, UsageError
@@ -43,8 +43,8 @@ def prepared_data(data: DataSettings, seed: int) -> PreparedData:
     if data.raw_data_file is None:
         raise RunError(f"{place}: no prepared data there, and no --raw-data-file to make it from")
     # These load, and the first time compile, what only a preparation needs.
+    from mlperf.data.criteo.prepare.pipeline import prepare
     from mlperf.data.criteo.prepare.plan import PreparationSettings
-    from mlperf.data.criteo.prepare.prepare import prepare
 
     return prepare(
         PreparationSettings(

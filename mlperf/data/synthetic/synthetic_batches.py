@@ -13,7 +13,7 @@ import torch
 
 from mlperf.data.batch import Batch
 from mlperf.data.source import read_ahead
-from mlperf.data.synthetic.trace import StackDistances, TraceGenerator
+from mlperf.data.synthetic.stack_distances import StackDistances, TraceGenerator
 
 IntArray = npt.NDArray[np.int64]
 

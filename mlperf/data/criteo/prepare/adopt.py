@@ -9,15 +9,15 @@ import numpy as np
 
 from mlperf.data.criteo.prepare.ingest import RowFile
 from mlperf.data.criteo.prepare.parse import Rows
-from mlperf.data.criteo.prepare.work import WorkFolder, locked
+from mlperf.data.criteo.prepare.work_folder import WorkFolder, locked
 from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest, read_counts
 from mlperf.data.criteo.prepared.npz import Archive
-from mlperf.data.criteo.prepared.place import SPLITS, Place
+from mlperf.data.criteo.prepared.paths import SPLITS, DatasetPaths
 from mlperf.data.schema import FIRST_ID, KAGGLE_DAYS, ROW_BYTES, TABLES, TERABYTE_DAYS
 from mlperf.util.errors import RunError
 
 
-def find_archives(place: Place, raw_data_file: Path | None) -> list[Path]:
+def find_archives(place: DatasetPaths, raw_data_file: Path | None) -> list[Path]:
     """Return X.npz, or day_0_reordered.npz ... of the raw data's prefix; nothing if there is neither."""
     if place.beside(".npz").is_file():
         return [place.beside(".npz")]
@@ -32,7 +32,7 @@ def find_archives(place: Place, raw_data_file: Path | None) -> list[Path]:
     return days
 
 
-def adopt(place: Place, archives: Sequence[Path], raw_data_file: Path | None) -> Manifest:
+def adopt(place: DatasetPaths, archives: Sequence[Path], raw_data_file: Path | None) -> Manifest:
     """Write the binary files and a manifest from archives of other programs; RunError if they cannot be used.
 
     One archive is cut into seven days as Kaggle's text is; otherwise each is a day. The last day is split between

@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.criteo.prepare.number import Numbering
-from mlperf.data.criteo.prepare.ordered import Portions, Stages, work_in_order
+from mlperf.data.criteo.prepare.downsampling import NegativeDownsampler
+from mlperf.data.criteo.prepare.id_mapping import IdMapper
 from mlperf.data.criteo.prepare.parse import REASON_NAMES, BlockParser, Parsed, Rows, describe
 from mlperf.data.criteo.prepare.plan import Plan, PreparationSettings
-from mlperf.data.criteo.prepare.sampling import RowSampler
 from mlperf.data.criteo.prepare.shuffle import Spill, cut_open
-from mlperf.data.criteo.prepare.text import TextBlock, text_blocks
-from mlperf.data.criteo.prepare.work import State
+from mlperf.data.criteo.prepare.text_blocks import TextBlock, text_blocks
+from mlperf.data.criteo.prepare.work_folder import State
 from mlperf.data.schema import ROW_BYTES, TABLES
 from mlperf.util.errors import RunError
 from mlperf.util.files import write_fully
+from mlperf.util.parallel import Portions, Stages, work_in_order
 from mlperf.util.progress import Progress
 
 _SHOWN_BAD_ROWS = 5
@@ -57,7 +57,7 @@ class Ingest:
         settings: PreparationSettings,
         plan: Plan,
         state: State,
-        numbering: Numbering,
+        numbering: IdMapper,
         train: RowFile | Spill,
         evaluation: RowFile,
     ) -> None:
@@ -65,7 +65,7 @@ class Ingest:
         self._plan = plan
         self._state = state
         self._numbering = numbering
-        self._sampler = RowSampler(settings.seed, settings.sub_sample_rate)
+        self._sampler = NegativeDownsampler(settings.seed, settings.sub_sample_rate)
         self._train = train
         self._evaluation = evaluation
         self._blocks = Portions(self._read())

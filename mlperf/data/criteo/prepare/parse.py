@@ -9,7 +9,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.criteo.prepare.text import Bytes, TextBlock
+from mlperf.data.criteo.prepare.text_blocks import Bytes, TextBlock
 from mlperf.data.schema import COLUMNS, FIRST_ID
 from mlperf.util.errors import RunError
 

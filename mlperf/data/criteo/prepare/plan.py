@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.criteo.prepare.parse import BlockParser
-from mlperf.data.criteo.prepare.text import count_lines, opened, text_blocks
+from mlperf.data.criteo.prepare.text_blocks import count_lines, opened, text_blocks
 from mlperf.data.schema import KAGGLE_DAYS, ROW_BYTES, TABLES, TERABYTE_DAYS
 from mlperf.util.errors import RunError
 from mlperf.util.failures import damage

@@ -6,17 +6,17 @@ import os
 from collections.abc import Sequence
 
 from mlperf.data.criteo.prepare.plan import PreparationSettings
-from mlperf.data.criteo.prepare.work import State, WorkFolder
-from mlperf.data.criteo.prepared.checksum import file_crc32
+from mlperf.data.criteo.prepare.work_folder import State, WorkFolder
 from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest
 from mlperf.data.criteo.prepared.npz import write_npz
-from mlperf.data.criteo.prepared.place import SPLITS, Place
+from mlperf.data.criteo.prepared.paths import SPLITS, DatasetPaths
 from mlperf.data.schema import ROW_BYTES
+from mlperf.util.crc32 import file_crc32
 from mlperf.util.errors import RunError
 
 
 def publish(
-    settings: PreparationSettings, place: Place, inputs: Sequence[FileFacts], work: WorkFolder, state: State
+    settings: PreparationSettings, place: DatasetPaths, inputs: Sequence[FileFacts], work: WorkFolder, state: State
 ) -> Manifest:
     """Move the files to their places, the manifest first: without one they would count as another program's.
 
@@ -60,7 +60,7 @@ def publish(
     return manifest
 
 
-def add_archive(place: Place, manifest: Manifest, work: WorkFolder) -> None:
+def add_archive(place: DatasetPaths, manifest: Manifest, work: WorkFolder) -> None:
     """Write X.npz to prepared data that lacks it."""
     work.clear()
     write_npz(work.part_npz(), [place.split(split) for split in SPLITS], manifest.counts)
@@ -71,12 +71,12 @@ def add_archive(place: Place, manifest: Manifest, work: WorkFolder) -> None:
     work.remove()
 
 
-def _archive_facts(place: Place, work: WorkFolder) -> FileFacts:
+def _archive_facts(place: DatasetPaths, work: WorkFolder) -> FileFacts:
     part = FileFacts.of(work.part_npz(), file_crc32(work.part_npz()))
     return FileFacts(place.archive.name, part.size, part.mtime_ns, part.crc32)
 
 
-def _remove_old_archive(place: Place) -> None:
+def _remove_old_archive(place: DatasetPaths) -> None:
     """Remove the X.npz of the preparation that is replaced, as far as it is the one that was written then."""
     old = Manifest.read(place.manifest)
     if old is not None and old.archive is not None and place.archive.is_file():

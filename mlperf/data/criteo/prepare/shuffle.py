@@ -18,11 +18,11 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.criteo.prepare.ordered import Stages, work_in_order
 from mlperf.data.criteo.prepare.parse import Rows
-from mlperf.data.criteo.prepared.checksum import combine
 from mlperf.data.schema import COLUMNS, ROW_BYTES
+from mlperf.util.crc32 import combine
 from mlperf.util.files import read_fully_at, write_fully, write_fully_at
+from mlperf.util.parallel import Stages, work_in_order
 
 _BUCKET_BYTES = 128 << 20  # at most, about; each thread has one in memory
 _SMALL_BUCKET_BYTES = 8 << 20  # fits a cache: better, as long as there are few buckets all the same

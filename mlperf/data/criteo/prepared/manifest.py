@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mlperf.data.criteo.prepared.checksum import file_crc32
-from mlperf.data.criteo.prepared.place import SPLITS, Place
+from mlperf.data.criteo.prepared.paths import SPLITS, DatasetPaths
 from mlperf.data.schema import ROW_BYTES, TABLES
+from mlperf.util.crc32 import file_crc32
 from mlperf.util.errors import RunError
 from mlperf.util.failures import damage
 from mlperf.util.files import write_atomically
@@ -131,14 +131,14 @@ class Manifest:
             archive=None if archive is None else FileFacts.from_json(archive),
         )
 
-    def is_finished(self, place: Place) -> bool:
+    def is_finished(self, place: DatasetPaths) -> bool:
         """Whether all files stand at their sizes: the manifest is there first, the files are renamed after."""
         return all(
             place.split(split).is_file() and place.split(split).stat().st_size == self.files[split].size
             for split in SPLITS
         )
 
-    def problem(self, place: Place) -> str | None:
+    def problem(self, place: DatasetPaths) -> str | None:
         """Compare the files with the manifest; return what is wrong with the first that is not as described.
 
         A file touched since (copied, for example) is read through and its checksum compared.

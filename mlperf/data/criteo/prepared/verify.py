@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.benchmarks import DLRM
-from mlperf.data.criteo.prepare.ordered import Stages, cores, work_in_order
 from mlperf.data.criteo.prepare.parse import Rows
-from mlperf.data.criteo.prepared.checksum import combine, file_crc32
+from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.criteo.prepared.manifest import Manifest
-from mlperf.data.criteo.prepared.place import Place
-from mlperf.data.criteo.prepared.prepared import PreparedData
+from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import COLUMNS, FIRST_ID, ROW_BYTES, TABLES
+from mlperf.util.crc32 import combine, file_crc32
 from mlperf.util.files import read_fully_at
+from mlperf.util.parallel import Stages, cores, work_in_order
 from mlperf.util.progress import Progress
 
 _CHUNK_ROWS = 1 << 16
@@ -113,7 +113,7 @@ def problems(facts: SplitFacts, counts: tuple[int, ...], manifest: Manifest | No
     return found
 
 
-def manifest_problems(place: Place, manifest: Manifest, used: Sequence[int]) -> list[str]:
+def manifest_problems(place: DatasetPaths, manifest: Manifest, used: Sequence[int]) -> list[str]:
     """Return what does not fit in the manifest itself. used: largest index + 1 of each table, over all files."""
     rows = sum(manifest.rows(split) for split in manifest.files)
     found = []

@@ -21,7 +21,7 @@ from mlperf.util.files import move_into_place, sync, write_atomically
 
 NAME = "sample.json"
 FORMAT_VERSION = 1
-LEAST_ROWS = 1000  # fewer make a test split without clicks possible
+MIN_ROWS = 1000  # fewer make a test split without clicks possible
 
 # The last day, whose first half is the test split, has more rows than the others: AUC needs them.
 _LAST_DAY_SHARE = 1 / 6

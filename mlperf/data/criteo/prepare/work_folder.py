@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from mlperf.data.criteo.prepare.number import Numbering
+from mlperf.data.criteo.prepare.id_mapping import IdMapper
 from mlperf.data.criteo.prepare.shuffle import EXTENT_BYTES, index_path
 from mlperf.data.criteo.prepared.manifest import checksum
-from mlperf.data.criteo.prepared.place import SPLITS, Place
+from mlperf.data.criteo.prepared.paths import SPLITS, DatasetPaths
 from mlperf.data.schema import ROW_BYTES, TABLES
 from mlperf.util.files import move_into_place, sync, write_atomically, write_fully
 from mlperf.util.locking import exclusive
@@ -56,7 +56,7 @@ class State:
 class WorkFolder:
     """X.preparation beside the files X_train.bin ...; it is gone when they are whole."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: DatasetPaths) -> None:
         self._place = place
         self.path = place.preparation
         self.spill = self.path / "shuffle"
@@ -135,7 +135,7 @@ class WorkFolder:
         self._state.unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def save_ids(self, numbering: Numbering, state: State, pool: Executor) -> None:
+    def save_ids(self, numbering: IdMapper, state: State, pool: Executor) -> None:
         """Add the ids that are new since the last checkpoint to the snapshot."""
         before = state.ids[-1] if state.ids else [0] * TABLES
         new = numbering.new_ids(before, pool)
@@ -146,7 +146,7 @@ class WorkFolder:
                 write_fully(file.fileno(), ids.data)
         state.ids.append(list(numbering.counts))
 
-    def restore_ids(self, numbering: Numbering, state: State, pool: Executor) -> None:
+    def restore_ids(self, numbering: IdMapper, state: State, pool: Executor) -> None:
         """Number what the snapshot holds again."""
         if not state.ids:
             return
@@ -177,6 +177,6 @@ class WorkFolder:
             move_into_place(part, target)
 
 
-def locked(place: Place) -> AbstractContextManager[None]:
+def locked(place: DatasetPaths) -> AbstractContextManager[None]:
     """Keep others from preparing into the same place. RunError if one does."""
     return exclusive(place.beside(".lock"), "another preparation is writing to this place")

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.criteo.prepare.unzip import DAMAGE, open_zipped
+from mlperf.data.criteo.prepare.gzip_text import DAMAGE, open_zipped
 from mlperf.data.schema import COLUMNS
 from mlperf.util.errors import RunError
 from mlperf.util.files import read_fully

@@ -9,21 +9,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mlperf.data.criteo.prepare import unzip
+from mlperf.data.criteo.prepare import gzip_text
+from mlperf.data.criteo.prepare.id_mapping import IdMapper
 from mlperf.data.criteo.prepare.ingest import Ingest, RowFile
-from mlperf.data.criteo.prepare.number import Numbering
-from mlperf.data.criteo.prepare.ordered import Portions, cores
 from mlperf.data.criteo.prepare.plan import PreparationSettings, disk_needed, find_inputs, make_plan
 from mlperf.data.criteo.prepare.publish import add_archive, publish
 from mlperf.data.criteo.prepare.shuffle import Permuter, Spill, bucket_counts
-from mlperf.data.criteo.prepare.work import State, WorkFolder, locked
-from mlperf.data.criteo.prepared.checksum import file_crc32
+from mlperf.data.criteo.prepare.work_folder import State, WorkFolder, locked
+from mlperf.data.criteo.prepared.dataset import PreparedData, described, open_other_programs
 from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest
-from mlperf.data.criteo.prepared.place import Place
-from mlperf.data.criteo.prepared.prepared import PreparedData, described, open_other_programs
+from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import ROW_BYTES
+from mlperf.util.crc32 import file_crc32
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
+from mlperf.util.parallel import Portions, cores
 
 
 def prepare(settings: PreparationSettings) -> PreparedData:
@@ -32,7 +32,7 @@ def prepare(settings: PreparationSettings) -> PreparedData:
     An interrupted preparation goes on where it can; the result is the same. RunError names file, row and column
     of what is wrong in the text; nothing that looks finished is left then.
     """
-    place = Place.named(settings.processed_data_file)
+    place = DatasetPaths.named(settings.processed_data_file)
     with system_failures(place.prefix, "the data cannot be prepared"):
         place.prefix.parent.mkdir(parents=True, exist_ok=True)
         foreign = open_other_programs(place, settings.raw_data_file)
@@ -54,7 +54,7 @@ def prepare(settings: PreparationSettings) -> PreparedData:
         return described(place, manifest)
 
 
-def _finished(settings: PreparationSettings, place: Place, facts: list[FileFacts]) -> Manifest | None:
+def _finished(settings: PreparationSettings, place: DatasetPaths, facts: list[FileFacts]) -> Manifest | None:
     """Return the manifest if what is asked for is at the place. RunError if that is damaged."""
     manifest = Manifest.read(place.manifest)
     if manifest is None or not manifest.is_finished(place):
@@ -67,11 +67,11 @@ def _finished(settings: PreparationSettings, place: Place, facts: list[FileFacts
     return manifest if problem is None else None
 
 
-def _lacks_archive(settings: PreparationSettings, place: Place) -> bool:
+def _lacks_archive(settings: PreparationSettings, place: DatasetPaths) -> bool:
     return settings.write_npz and not place.archive.is_file()
 
 
-def _spare_archive(settings: PreparationSettings, place: Place) -> None:
+def _spare_archive(settings: PreparationSettings, place: DatasetPaths) -> None:
     """RunError if another program's X.npz stands where one is to be written."""
     manifest = Manifest.read(place.manifest)
     if settings.write_npz and place.archive.exists() and (manifest is None or manifest.archive is None):
@@ -85,7 +85,7 @@ class _Preparation:
     """One preparation, from wherever the last process that worked on it was stopped."""
 
     def __init__(
-        self, settings: PreparationSettings, place: Place, inputs: list[Path], facts: list[FileFacts]
+        self, settings: PreparationSettings, place: DatasetPaths, inputs: list[Path], facts: list[FileFacts]
     ) -> None:
         self._settings = settings
         self._place = place
@@ -112,7 +112,7 @@ class _Preparation:
             if unpacked:
                 print(f"both there, read as unpacked and not the .gz: {', '.join(unpacked)}", file=sys.stderr)
             zipped = [path.name for path in self._plan.inputs if path.suffix == ".gz"]
-            if zipped and (advice := unzip.advice()):
+            if zipped and (advice := gzip_text.advice()):
                 print(f"{', '.join(zipped)}: {advice}", file=sys.stderr)
             self._work.clear()
             state = State(rows_per_day=[0] * self._plan.days)
@@ -147,7 +147,7 @@ class _Preparation:
 
     def _read_text(self, state: State) -> None:
         settings, work = self._settings, self._work
-        numbering = Numbering()
+        numbering = IdMapper()
         train: RowFile | Spill
         with ThreadPoolExecutor(self._threads) as pool:
             work.restore_ids(numbering, state, pool)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 
 @dataclass(frozen=True)
-class RowSampler:
+class NegativeDownsampler:
     """rate: the probability in [0, 1) with which a row of label 0 is dropped."""
 
     seed: int

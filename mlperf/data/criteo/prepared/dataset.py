@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest, read_counts
-from mlperf.data.criteo.prepared.place import SPLITS, Place
+from mlperf.data.criteo.prepared.paths import SPLITS, DatasetPaths
 from mlperf.data.schema import ROW_BYTES
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
@@ -47,7 +47,7 @@ def open_prepared(processed_data_file: Path, raw_data_file: Path | None = None) 
 
     RunError if what is there is damaged.
     """
-    place = Place.named(processed_data_file)
+    place = DatasetPaths.named(processed_data_file)
     with system_failures(place.prefix, "the prepared data cannot be opened"):
         manifest = Manifest.read(place.manifest)
         if manifest is None or manifest.adopted:
@@ -60,7 +60,7 @@ def open_prepared(processed_data_file: Path, raw_data_file: Path | None = None) 
         raise RunError(problem)
 
 
-def open_other_programs(place: Place, raw_data_file: Path | None) -> PreparedData | None:
+def open_other_programs(place: DatasetPaths, raw_data_file: Path | None) -> PreparedData | None:
     """Return the data that another program left at a place, None if there is none, or this one's.
 
     Binary files are taken as they are: their counts come from `<raw_data_file>_fea_count.npz`, or from the one
@@ -86,7 +86,7 @@ def open_other_programs(place: Place, raw_data_file: Path | None) -> PreparedDat
     return described(place, adopt(place, archives, raw_data_file)) if archives else None
 
 
-def find_prepared(place: Place, raw_data_file: Path | None) -> PreparedData:
+def find_prepared(place: DatasetPaths, raw_data_file: Path | None) -> PreparedData:
     """Return what a manifest or, without one, the sizes of another program's files say, unverified.
 
     RunError if there is neither.
@@ -99,7 +99,7 @@ def find_prepared(place: Place, raw_data_file: Path | None) -> PreparedData:
     return _open_foreign(place, raw_data_file, whole=False)
 
 
-def described(place: Place, manifest: Manifest) -> PreparedData:
+def described(place: DatasetPaths, manifest: Manifest) -> PreparedData:
     """Return what a manifest says of the files at a place."""
     flags = manifest.flags
     return PreparedData(
@@ -118,7 +118,7 @@ def described(place: Place, manifest: Manifest) -> PreparedData:
     )
 
 
-def _open_foreign(place: Place, raw_data_file: Path | None, *, whole: bool = True) -> PreparedData:
+def _open_foreign(place: DatasetPaths, raw_data_file: Path | None, *, whole: bool = True) -> PreparedData:
     paths = {split: place.split(split) for split in SPLITS}
     rows = {}
     for split, path in paths.items():
@@ -144,7 +144,7 @@ def _open_foreign(place: Place, raw_data_file: Path | None, *, whole: bool = Tru
     )
 
 
-def _counts_file(place: Place, raw_data_file: Path | None) -> Path:
+def _counts_file(place: DatasetPaths, raw_data_file: Path | None) -> Path:
     if raw_data_file is not None:
         named = raw_data_file.with_name(raw_data_file.name.removesuffix(".txt") + "_fea_count.npz")
         if named.is_file():

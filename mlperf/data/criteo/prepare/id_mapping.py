@@ -21,7 +21,7 @@ _FIRST_CAPACITY = 1 << 12
 _MOST_SLOTS = 1 << 32  # half full they number 2^31 ids, as many as an int32 can tell apart
 
 
-class Numbering:
+class IdMapper:
     """One hash table per column, open addressing, at most half full. Memory: 16 to 32 bytes a distinct id."""
 
     def __init__(self) -> None:

@@ -9,13 +9,13 @@ SPLITS = ("train", "test", "val")
 
 
 @dataclass(frozen=True)
-class Place:
+class DatasetPaths:
     """Where prepared data is: X.npz, X.bin and X all stand for X_train.bin, X_test.bin, X_val.bin, X.json."""
 
     prefix: Path
 
     @classmethod
-    def named(cls, processed_data_file: Path) -> Place:
+    def named(cls, processed_data_file: Path) -> DatasetPaths:
         """Return the place that `processed_data_file` names."""
         if processed_data_file.suffix in (".npz", ".bin"):
             processed_data_file = processed_data_file.with_suffix("")
