@@ -33,9 +33,11 @@ from mlperf.cli.train import parse
 from mlperf.data.batch import Batch, RawBatch
 from mlperf.data.binary import BinaryFile
 from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID
+from mlperf.engines.choose import make_scorer, make_step
+from mlperf.engines.warm_up import warm_up
 from mlperf.evaluation.evaluate import evaluate
 from mlperf.optim.optimizers import Optimizer
-from mlperf.run.building import build_model, initialize_model, make_architecture, make_scorer, make_step, warm_up
+from mlperf.run.building import build_model, initialize_model, make_architecture
 from mlperf.util.errors import RunError
 from training_yardsticks import Floor, PlainStep, Step, captured, timed
 
@@ -166,7 +168,7 @@ def measure(shape: Shape, precision: str, device: torch.device, rounds: int, eva
             readers=settings.data.readers,
             pin_memory=settings.use_gpu,
         )
-        step = make_step(settings, model, Optimizer("sgd", model))
+        step = make_step(model, settings, Optimizer("sgd", model))
         warm_up(step, shape.batch_size)
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         floor = Floor(architecture, shape.batch_size, dtype, device)
@@ -190,7 +192,7 @@ def measure(shape: Shape, precision: str, device: torch.device, rounds: int, eva
             if device.type == "cuda":
                 source = replace(source, batch_size=EVALUATED_TOGETHER)
             start = time.perf_counter()
-            evaluate(make_scorer(settings, model), Repeated(source, evaluated), all_metrics=True)
+            evaluate(make_scorer(model, settings), Repeated(source, evaluated), all_metrics=True)
             print(
                 f"  {f'evaluation of {evaluated:,} samples':<42}{1e3 * (time.perf_counter() - start):>10,.0f} ms"
             )

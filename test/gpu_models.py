@@ -10,8 +10,9 @@ from small_models import make_model
 
 from mlperf.data.batch import Batch, RawBatch, RowSource
 from mlperf.data.schema import CRITEO
-from mlperf.engines.gpu.step import GpuStep, serves
-from mlperf.engines.protocol import GeneralStep
+from mlperf.engines.autograd.step import AutogradStep
+from mlperf.engines.gpu.scorer import unsupported_by_kernels
+from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizers import Optimizer
@@ -31,16 +32,16 @@ def make_gpu_step(
     model: DLRM_Net, loss: Loss | None = None, precision: str = "fp32", max_ind_range: int = -1
 ) -> GpuStep:
     """Return a GPU step, with binary cross-entropy unless another loss is given."""
-    assert serves(model)
+    assert unsupported_by_kernels(model) is None
     return GpuStep(model, loss or Loss("bce"), Optimizer("sgd", model), precision, max_ind_range)
 
 
 def both_steps(
     architecture: Architecture, loss: Loss | None = None, precision: str = "fp32", max_ind_range: int = -1
-) -> tuple[GeneralStep, GpuStep]:
+) -> tuple[AutogradStep, GpuStep]:
     """Return an autograd step in float32 on the CPU and a GPU step, with equal weights."""
     model = make_model(architecture)
-    general = GeneralStep(model, loss or Loss("bce"), Optimizer("sgd", model), "fp32")
+    general = AutogradStep(model, loss or Loss("bce"), Optimizer("sgd", model), "fp32")
     return general, make_gpu_step(on_device(model), loss, precision, max_ind_range)
 
 
@@ -76,7 +77,7 @@ def both_batches(
     return batch, raw_batch(rows, rows_per_table, max_ind_range)
 
 
-def assert_equal_steps(general: GeneralStep, fast: GpuStep) -> None:
+def assert_equal_steps(general: AutogradStep, fast: GpuStep) -> None:
     """Compare the sums, the weights and the state of the optimizers after the same batches."""
     torch.testing.assert_close(fast.sums.both.cpu(), general.sums.both, rtol=1e-5, atol=0)
     expected = general.model.state_dict()

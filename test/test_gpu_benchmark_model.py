@@ -16,6 +16,7 @@ from gpu_reference import assert_step_matches_reference, mlp_parameters, table_r
 from mlperf.benchmarks import DLRM
 from mlperf.benchmarks.benchmark import Network
 from mlperf.data.batch import RawBatch, RowSource
+from mlperf.engines.gpu.layer import GpuLayer
 from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize
@@ -77,6 +78,7 @@ def test_large_batches_match_float64_and_repeat(size: int, precision: str) -> No
         for parameter, value in zip(parameters, kept, strict=True):
             parameter.data.copy_(value)
         for layer in (*step.bottom, *step.top):
+            assert isinstance(layer, GpuLayer)
             layer.copy_weights()
         step.train(make_batch(step, size, 4), 1.0)
         tables.append(table_rows(step.model).clone())

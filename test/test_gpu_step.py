@@ -5,7 +5,6 @@ Pinned memory, streams and the captured graph are not tested without a GPU.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,12 +28,13 @@ from mlperf.cli.train import parse
 from mlperf.data.batch import RawBatch, RowSource
 from mlperf.data.binary import BinaryFile
 from mlperf.data.schema import CRITEO
-from mlperf.engines.gpu.step import GpuStep, serves
-from mlperf.engines.protocol import GeneralStep
+from mlperf.engines.autograd.step import AutogradStep
+from mlperf.engines.choose import make_step
+from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizers import Optimizer
-from mlperf.run.building import initialize_model, make_architecture, make_scorer, make_step
+from mlperf.run.building import initialize_model, make_architecture
 from mlperf.run.inputs import open_splits, prepared_data, table_rows
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError
@@ -158,7 +158,7 @@ def test_golden_run_is_reproduced(name: str, terabyte: Path) -> None:
     model = DLRM_Net(make_architecture(settings, table_rows(settings, prepared)), CPU)
     initialize_model(settings, model, np.random.RandomState(settings.seed))
     model = on_device(model)
-    step = make_step(settings, model, Optimizer("sgd", model))
+    step = make_step(model, settings, Optimizer("sgd", model))
     assert isinstance(step, GpuStep)
     train = open_splits(settings, prepared, None).train
     assert isinstance(train, BinaryFile)
@@ -184,12 +184,12 @@ def test_the_flags_decide_on_the_step() -> None:
     def chosen(*flags: str) -> type:
         settings = settings_of(*flags)
         model = DLRM_Net(architecture, CPU)
-        return type(make_step(settings, model, Optimizer(settings.training.optimizer, model)))
+        return type(make_step(model, settings, Optimizer(settings.training.optimizer, model)))
 
     assert chosen(*DATA_SET) is GpuStep
-    assert chosen(*DATA_SET, "--optimizer=adagrad") is GeneralStep
-    assert chosen(*DATA_SET, "--mlperf-grad-accum-iter=2") is GeneralStep
-    assert chosen("--arch-embedding-size=2-3") is GeneralStep  # random data, several ids a sample
+    assert chosen(*DATA_SET, "--optimizer=adagrad") is AutogradStep
+    assert chosen(*DATA_SET, "--mlperf-grad-accum-iter=2") is AutogradStep
+    assert chosen("--arch-embedding-size=2-3") is AutogradStep  # random data, several ids a sample
 
 
 def test_four_threads_read_for_a_gpu_unless_flags_say_otherwise() -> None:
@@ -197,47 +197,3 @@ def test_four_threads_read_for_a_gpu_unless_flags_say_otherwise() -> None:
     assert (data.readers, data.test_readers) == (4, 4)
     data = settings_of(*DATA_SET, "--num-workers=2", "--test-num-workers=1").data
     assert (data.readers, data.test_readers) == (2, 1)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"interaction_op": "cat"},
-        {"activation": "tanh"},
-        {"weighted_pooling": "learned"},
-        {"rows_per_table": (2,) * 32},
-        {"dimension": 257, "mlp_bot": (13, 257)},
-        {"mlp_top": (2000, 1)},
-    ],
-)
-def test_unsupported_models_are_left_to_autograd(change: dict[str, object]) -> None:
-    sizes: dict[str, object] = {"rows_per_table": (2, 3), "dimension": 4, "mlp_bot": (13, 4), "mlp_top": (1,)}
-    assert serves(DLRM_Net(Architecture(**sizes), CPU))  # type: ignore[arg-type]
-    assert not serves(DLRM_Net(Architecture(**{**sizes, **change}), CPU))  # type: ignore[arg-type]
-
-
-def scorer_and_note(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
-    scorer = make_scorer(settings_of(*DATA_SET), DLRM_Net(Architecture((2, 3), 2, (13, 4, 2), (4, 1)), CPU))
-    return type(scorer).__name__, capsys.readouterr().err
-
-
-def test_without_triton_autograd_is_used_and_a_line_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for package, name in (("mlperf.engines.gpu", "step"), ("mlperf.engines.gpu", "launch")):
-        monkeypatch.setitem(sys.modules, f"{package}.{name}", None)
-        monkeypatch.delattr(f"{package}.{name}")
-    scorer, note = scorer_and_note(capsys)
-    assert scorer == "GeneralScorer"
-    assert note.startswith("the general, slower way is taken on the GPU; the fast one needs Triton")
-    assert note.count("\n") == 1
-
-
-@pytest.mark.skipif(DEVICE.type == "cuda", reason="Triton finds the GPU")
-def test_where_triton_cannot_launch_autograd_is_used_and_a_line_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv("TRITON_INTERPRET")
-    scorer, note = scorer_and_note(capsys)
-    assert scorer == "GeneralScorer"
-    assert "and a C compiler: 0 active drivers" in note

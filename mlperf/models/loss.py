@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-# Logarithms of probabilities are cut here, and the gradient's denominator below, as torch.nn.BCELoss does.
-_LEAST_LOG = -100.0
-_LEAST_VARIANCE = 1e-12
+# Lower bounds of the logarithm of a probability and of the gradient's denominator, those of torch.nn.BCELoss.
+LOG_MIN = -100.0
+VARIANCE_MIN = 1e-12
 
 
 class _BinaryCrossEntropy(torch.autograd.Function):
@@ -22,14 +22,14 @@ class _BinaryCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, probability: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(probability, labels)
-        log_click = probability.log().clamp(min=_LEAST_LOG)
-        log_no_click = (-probability).log1p().clamp(min=_LEAST_LOG)
+        log_click = probability.log().clamp(min=LOG_MIN)
+        log_no_click = (-probability).log1p().clamp(min=LOG_MIN)
         return (labels - 1) * log_no_click - labels * log_click
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
         probability, labels = ctx.saved_tensors
-        variance = ((1 - probability) * probability).clamp(min=_LEAST_VARIANCE)
+        variance = ((1 - probability) * probability).clamp(min=VARIANCE_MIN)
         return grads[0] * (probability - labels) / variance, None
 
 

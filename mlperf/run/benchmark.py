@@ -12,8 +12,9 @@ import torch
 from mlperf.benchmarks import EDITIONS
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.source import BatchSource
-from mlperf.engines.autograd.scorer import GeneralScorer
+from mlperf.engines.choose import make_scorer, make_step
 from mlperf.engines.protocol import TrainingStep
+from mlperf.engines.warm_up import warm_up
 from mlperf.evaluation.evaluate import evaluate
 from mlperf.evaluation.metrics import Metrics
 from mlperf.export.onnx import ONNX_FILE, require_onnx, save_onnx
@@ -26,7 +27,7 @@ from mlperf.reporting.console import Console, note, print_metrics
 from mlperf.reporting.debug import DebugReport
 from mlperf.reporting.profile import Profile
 from mlperf.reporting.tensorboard import TensorBoard
-from mlperf.run.building import build_model, initialize_model, make_architecture, make_scorer, make_step, warm_up
+from mlperf.run.building import build_model, initialize_model, make_architecture
 from mlperf.run.inputs import Splits, made_up_batches, open_split, open_splits, prepared_data, table_rows
 from mlperf.settings.settings import Settings
 from mlperf.training import checkpoint
@@ -95,7 +96,7 @@ def _evaluate_only(settings: Settings, device: torch.device, prepared: PreparedD
     if settings.quantization.asked:
         metrics = _quantize_and_evaluate(settings, model, test)
     else:
-        metrics = evaluate(make_scorer(settings, model), test, all_metrics=all_metrics)
+        metrics = evaluate(make_scorer(model, settings), test, all_metrics=all_metrics)
     print_metrics(metrics, metrics, all_metrics=all_metrics)
     if settings.report.save_onnx:
         _save_onnx(settings, model)
@@ -112,7 +113,7 @@ def _fill_weights(settings: Settings, model: DLRM_Net, stream: np.random.RandomS
 def _quantize_and_evaluate(settings: Settings, model: DLRM_Net, test: BatchSource) -> Metrics:
     """Return the metrics of the quantized model; say on stderr what that saves and costs."""
     bits = settings.quantization
-    scorer = GeneralScorer(model, settings.precision)
+    scorer = make_scorer(model, settings)
     before = evaluate(scorer, test, all_metrics=True)
     if bits.mlp_bits != 32:
         size = mlp_bytes(model)
@@ -168,7 +169,7 @@ def _train(settings: Settings, device: torch.device, prepared: PreparedData | No
         model = build_model(settings, make_architecture(settings, table_rows(settings, prepared)), device)
         loaded = _fill_weights(settings, model, stream)
         optimizer = Optimizer(settings.training.optimizer, model)
-        step = make_step(settings, model, optimizer)
+        step = make_step(model, settings, optimizer)
         warm_up(step, settings.data.batch_size)
         if settings.report.plot_compute_graph:
             _plot(model)
