@@ -26,7 +26,8 @@ from small_models import CPU, make_model, random_architecture
 
 from mlperf.cli.train import parse
 from mlperf.data.batch import RawBatch, RowSource
-from mlperf.data.schema import FIRST_ID, TABLES
+from mlperf.data.binary import BinaryFile
+from mlperf.data.schema import CRITEO
 from mlperf.engines.autograd.step import AutogradStep
 from mlperf.engines.choose import make_step
 from mlperf.engines.gpu.step import GpuStep
@@ -45,7 +46,7 @@ def test_step_equals_autograd_on_random_shapes(seed: int) -> None:
     stream = np.random.default_rng(seed)
     threshold = float(stream.choice([0.0, 0.3]))
     architecture = random_architecture(stream, loss_threshold=threshold)
-    rows = architecture.rows_per_table[:TABLES]
+    rows = architecture.rows_per_table[: CRITEO.tables]
     max_ind_range = int(stream.choice([-1, 4000]))
     architecture = replace(architecture, rows_per_table=rows)
     loss = Loss(str(stream.choice(["mse", "bce", "wbce"])), (0.5, 2.0))
@@ -128,8 +129,8 @@ def test_a_nan_prediction_is_not_clamped_to_a_number(threshold: float) -> None:
     ("row", "column", "value", "message"),
     [
         (17, 0, 2, "row 18, column 1: label 2 is not 0 or 1"),
-        (18, FIRST_ID, 3, "row 19, column 15: index 3 is not in table 0, which has 3 rows"),
-        (19, FIRST_ID + 25, -1, "row 20, column 40: index -1 is not in table 25, which has 5 rows"),
+        (18, CRITEO.first_id, 3, "row 19, column 15: index 3 is not in table 0, which has 3 rows"),
+        (19, CRITEO.first_id + 25, -1, "row 20, column 40: index -1 is not in table 25, which has 5 rows"),
     ],
 )
 def test_first_invalid_value_is_named_by_its_position_in_the_file(
@@ -159,7 +160,9 @@ def test_golden_run_is_reproduced(name: str, terabyte: Path) -> None:
     model = on_device(model)
     step = make_step(model, settings, make_optimizer("sgd", model))
     assert isinstance(step, GpuStep)
-    source = replace(open_splits(settings, prepared).train, pin_memory=DEVICE.type == "cuda", limit=batches)
+    train = open_splits(settings, prepared).train
+    assert isinstance(train, BinaryFile)
+    source = replace(train, pin_memory=DEVICE.type == "cuda", limit=batches)
     losses = []
     for raw in step.batches(source, 0):
         step.sums.clear()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from mlperf.data.batch import RawBatch
-from mlperf.data.schema import COLUMNS
+from mlperf.data.schema import CRITEO
 from mlperf.engines.gpu.kernels.embedding_update import update_rows
 from mlperf.engines.gpu.kernels.interaction import interact_backward
 from mlperf.engines.gpu.kernels.last_layer import loss_backward
@@ -37,11 +37,11 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
         self.d_last_weight = torch.zeros_like(self.last_weight)
         self.d_last_bias = torch.zeros_like(self.last_bias)
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._graph_rows = torch.empty(0, COLUMNS, dtype=torch.int32)
+        self._graph_rows = torch.empty(0, CRITEO.columns, dtype=torch.int32)
 
     def warm_up(self, batch_size: int) -> None:
         """Predict, take steps with rate 0, which do not change the weights, and on a GPU capture a step."""
-        rows = torch.zeros(batch_size, COLUMNS, dtype=torch.int32, device=self.device)
+        rows = torch.zeros(batch_size, CRITEO.columns, dtype=torch.int32, device=self.device)
         self.score_rows(rows)
         self.rate.zero_()
         for _ in range(2):
