@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import triton
+from mlperf.optim.optimizers import Optimizer
 
 from mlperf.benchmarks import DLRM
 from mlperf.data.batch import RawBatch, RowSource
@@ -22,7 +23,6 @@ from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
 from training_yardsticks import timed
 
 PRECISIONS = ("bf16", "tf32", "fp32")
