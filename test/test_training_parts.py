@@ -18,10 +18,11 @@ from program import run_program
 from mlperf.engines.protocol import LossSums
 from mlperf.evaluation.metrics import Metrics
 from mlperf.models.loss import Loss
-from mlperf.settings.training import ScheduleSettings
+from mlperf.settings.training import ScheduleSettings, TrainingSettings
 from mlperf.training.events import Listener, Position
-from mlperf.training.loop import LoopSettings, TrainingLoop, TrainingState, Window
-from mlperf.training.schedule import LearningRateSchedule, learning_rate
+from mlperf.training.loop import TrainingLoop
+from mlperf.training.schedule import learning_rate
+from mlperf.training.state import TrainingState
 
 
 def test_schedule_follows_its_published_points() -> None:
@@ -32,12 +33,12 @@ def test_schedule_follows_its_published_points() -> None:
 
 
 def test_learning_rate_does_not_fall_below_its_minimum() -> None:
-    assert LearningRateSchedule(1e-3, 0, 0, 10**6).rate(999_999) == 1e-7
+    assert learning_rate(ScheduleSettings(1e-3, 0, 0, 10**6), 999_999) == 1e-7
 
 
 def test_warm_up_without_a_decay_ends_at_the_base_rate() -> None:
-    schedule = LearningRateSchedule(2.0, warmup_steps=2)
-    assert [schedule.rate(step) for step in (1, 2, 3, 100)] == [1.0, 2.0, 2.0, 2.0]
+    schedule = ScheduleSettings(2.0, warmup_steps=2)
+    assert [learning_rate(schedule, step) for step in (1, 2, 3, 100)] == [1.0, 2.0, 2.0, 2.0]
 
 
 def test_weighted_cross_entropy_is_the_mean_of_weighted_terms() -> None:
@@ -79,7 +80,9 @@ class RecordingListener(Listener):
         self.milliseconds.append(ms_per_iteration)
 
 
-def run_loop(step: Any, batches: int, **settings: Any) -> RecordingListener:
+def run_loop(
+    step: Any, batches: int, *, test_frequency: int, print_frequency: int, **training: Any
+) -> RecordingListener:
     """Run a loop over `batches` batches of 10 samples per epoch."""
     listener = RecordingListener()
     data: Any = SimpleNamespace(
@@ -89,9 +92,10 @@ def run_loop(step: Any, batches: int, **settings: Any) -> RecordingListener:
     )
     loop = TrainingLoop(
         step=step,
-        schedule=LearningRateSchedule(0.5),
-        settings=LoopSettings(**settings),
-        state=TrainingState(Window(step.sums)),
+        settings=TrainingSettings(schedule=ScheduleSettings(0.5), **training),
+        test_frequency=test_frequency,
+        print_frequency=print_frequency,
+        state=TrainingState(),
         listeners=[listener],
         evaluate=lambda: Metrics(0.5, 0.5, 0.5, 0.5, 0.5, 0.5),
     )
