@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from program import run_program
 
 from mlperf.engines.protocol import LossSums
 from mlperf.evaluation.metrics import Metrics
@@ -81,9 +78,15 @@ class RecordingListener(Listener):
 
 
 def run_loop(
-    step: Any, batches: int, *, test_frequency: int, print_frequency: int, **training: Any
+    step: Any,
+    batches: int,
+    *,
+    epochs: int = 1,
+    accumulate: int = 1,
+    test_frequency: int = 0,
+    print_frequency: int = 5,
 ) -> RecordingListener:
-    """Run a loop over `batches` batches of 10 samples per epoch."""
+    """Run a loop over `batches` batches of 10 samples per epoch, with learning rate 0.5."""
     listener = RecordingListener()
     data: Any = SimpleNamespace(
         batches_per_epoch=batches,
@@ -92,7 +95,7 @@ def run_loop(
     )
     loop = TrainingLoop(
         step=step,
-        settings=TrainingSettings(schedule=ScheduleSettings(0.5), **training),
+        settings=TrainingSettings(epochs=epochs, accumulate=accumulate, schedule=ScheduleSettings(0.5)),
         test_frequency=test_frequency,
         print_frequency=print_frequency,
         state=TrainingState(),
@@ -105,31 +108,25 @@ def run_loop(
 
 def test_gradients_left_at_the_end_of_an_epoch_are_applied() -> None:
     step = RecordingStep()
-    run_loop(step, 5, epochs=2, test_frequency=0, print_frequency=5, accumulate=3)
+    run_loop(step, 5, epochs=2, accumulate=3)
     assert step.rates == 2 * [None, None, 0.5, None, 0.5]
 
 
 def test_evaluations_come_at_their_frequency_and_at_the_end_of_each_epoch() -> None:
-    listener = run_loop(RecordingStep(), 5, epochs=2, test_frequency=2, print_frequency=5)
+    listener = run_loop(RecordingStep(), 5, epochs=2, test_frequency=2)
     assert listener.evaluated == [(0, 2), (0, 4), (0, 5), (1, 2), (1, 4), (1, 5)]
 
 
 def test_time_per_iteration_is_in_milliseconds() -> None:
-    listener = run_loop(RecordingStep(seconds=0.02), 6, epochs=1, test_frequency=0, print_frequency=3)
+    listener = run_loop(RecordingStep(seconds=0.02), 6, print_frequency=3)
     assert len(listener.milliseconds) == 2
     assert all(20 <= found < 2000 for found in listener.milliseconds)
 
 
-def test_scheduled_evaluations_come_at_optimizer_steps(terabyte: Path, tmp_path: Path) -> None:
-    run = run_program(
-        *("--arch-sparse-feature-size=8", "--arch-mlp-bot=13-16-8", "--arch-mlp-top=16-1", "--loss-function=bce"),
-        *("--data-generation=dataset", "--data-set=terabyte", "--mini-batch-size=128", "--mlperf-logging"),
-        *("--mlperf-grad-accum-iter=4", "--mlperf-auc-threshold=0.99", f"--processed-data-file={terabyte}"),
-        cwd=tmp_path,
-    )
-    assert run.status == 3, run.stderr
-    found = re.findall(r"Testing at - (\d+)/(\d+) of epoch", run.stdout)
-    evaluated = [(int(batch), int(batches)) for batch, batches in found]
-    # 20 evaluations per epoch of 55 batches are due every 3 batches, which are no whole number of steps.
-    assert len(evaluated) > 5
-    assert all(batch % 4 == 0 or batch == batches for batch, batches in evaluated)
+@pytest.mark.parametrize(
+    ("batches", "accumulate", "expected"),
+    [(55, 1, 3), (55, 4, 4), (100, 1, 5), (100, 3, 6), (10, 1, 1), (10, 4, 4)],
+)
+def test_scheduled_evaluations_come_at_optimizer_steps(batches: int, accumulate: int, expected: int) -> None:
+    settings = TrainingSettings(accumulate=accumulate, auc_threshold=0.8)
+    assert settings.batches_between_tests(batches, evaluations_per_epoch=20) == expected
