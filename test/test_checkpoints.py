@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dlrm_models import make_model
 from program import GOLDEN, Finished, golden_flags, run_program
 
+from mlperf.optim.optimizer import make_optimizer
+from mlperf.training.checkpoint import load_training
 from mlperf.training.checkpoint_file import read_checkpoint, write_checkpoint
 from mlperf.util import memory
 from mlperf.util.errors import RunError
@@ -104,6 +107,26 @@ def test_published_checkpoint_is_continued(terabyte: Path, tmp_path: Path) -> No
 def published() -> dict[str, Any]:
     contents: dict[str, Any] = torch.load(GOLDEN_CHECKPOINT, weights_only=False)
     return contents
+
+
+def test_position_and_best_metrics_of_a_published_checkpoint_are_taken_over() -> None:
+    contents = published()
+    optimizer = make_optimizer("sgd", make_model())
+    state = load_training(
+        GOLDEN_CHECKPOINT,
+        contents,
+        optimizer=optimizer,
+        batches_per_epoch=contents["nbatches"],
+        accumulate=4,
+        batch_size=10,
+        seed=None,
+    )
+    epoch, iteration, batches = contents["epoch"], contents["iter"], contents["nbatches"]
+    assert (state.epoch, state.iteration) == (epoch, iteration)
+    assert state.step == epoch * -(-batches // 4) + iteration // 4
+    assert state.samples == 10 * (epoch * batches + iteration)
+    assert state.last_loss == contents["train_loss"]
+    assert (state.best.accuracy, state.best.auc) == (contents["test_acc"], contents["test_auc"])
 
 
 class RunsCode:
