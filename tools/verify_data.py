@@ -11,18 +11,19 @@ import numpy as np
 
 from mlperf.cli.flags import Parser, file_name
 from mlperf.cli.program import run_program
+from mlperf.data.criteo.days import SPLITS
 from mlperf.data.criteo.prepared.dataset import find_prepared
 from mlperf.data.criteo.prepared.manifest import Manifest
-from mlperf.data.criteo.prepared.paths import SPLITS, DatasetPaths
+from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.criteo.prepared.verify import (
     SplitFacts,
     compare_with_published,
+    file_problems,
     is_full_data,
     manifest_problems,
-    problems,
     scan,
 )
-from mlperf.data.schema import FIRST_ID
+from mlperf.data.schema import CRITEO
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
 
@@ -35,7 +36,7 @@ def main() -> int:
         "--raw-data-file", type=file_name, help="prefix of <prefix>_fea_count.npz, without a manifest"
     )
     flags = parser.parse_args()
-    place = DatasetPaths.named(flags.place)
+    place = DatasetPaths.from_name(flags.place)
     with system_failures(place.prefix, "cannot be verified"):
         return verify(place, flags.raw_data_file)
 
@@ -55,10 +56,10 @@ def verify(place: DatasetPaths, raw_data_file: Path | None) -> int:
         scanned.append(facts)
         rate = facts.clicks / max(1, facts.rows)
         print(f"{path}: {facts.rows:,} rows, {rate:.4%} of label 1, CRC-32 {facts.crc32:08x}")
-        wrong += [f"{path}: {text}" for text in problems(facts, prepared.counts, manifest, split)]
+        wrong += [f"{path}: {text}" for text in file_problems(facts, prepared.counts, manifest, split)]
     if not any(facts.rows for facts in scanned):
         raise RunError(f"{place.prefix}: no rows at all")
-    used = np.max([facts.most[FIRST_ID:] + 1 for facts in scanned if facts.rows], axis=0)
+    used = np.max([facts.column_max[CRITEO.id_columns] + 1 for facts in scanned if facts.rows], axis=0)
     print("rows per table: " + "-".join(str(count) for count in prepared.counts))
     print("largest index + 1: " + "-".join(str(count) for count in used))
     if manifest is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class RowSchema:
 
 
 CRITEO = RowSchema(dense_features=13, ids_per_table=(1,) * 26)
+
+Rows = npt.NDArray[np.int32]  # rows in memory, int32 [N, columns]
 
 # Names for modules that do not take a schema yet.
 DENSE_FEATURES = CRITEO.dense_features

@@ -1,4 +1,4 @@
-"""Synthetic data: ids with given stack distances, table by table; dense features and targets are uniform."""
+"""Synthetic data: the ids of each table have given stack distances; dense features and targets are uniform."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SyntheticDataSettings:
-    """What to draw. lookups: most references per table and sample, `fixed`: exactly as many.
+    """What to draw.
 
-    distances: one distribution per table. Its references are taken modulo the rows of the table; those of a
-    sample are sorted and distinct.
+    lookups: maximum number of references per table and sample; if `fixed`, exactly this number. Repeated ids of a
+        sample are removed afterwards.
+    round_targets: whether targets are rounded to 0 or 1.
+    distances: a distribution for each table. References are taken modulo the number of rows of the table.
+    padding: see `TraceGenerator`.
     """
 
     samples: int
@@ -39,32 +42,32 @@ class SyntheticDataSettings:
 
 
 class SyntheticBatches:
-    """Synthetic data, a BatchSource. Every epoch visits the same batches; each table is one trace."""
+    """Synthetic data as a BatchSource. Every epoch visits the same batches; the ids of a table are one trace."""
 
     def __init__(self, settings: SyntheticDataSettings) -> None:
         self._settings = settings
 
     @property
     def samples(self) -> int:
-        """Samples in an epoch."""
+        """Number of samples in an epoch."""
         return self._settings.samples
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         return math.ceil(self.samples / self._settings.batch_size)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Yield the batches from number `first` on, drawn ahead by a thread; those before are drawn too."""
-        drawing = _Drawing(self._settings)
+        """Yield the batches from batch number `first` on, drawn ahead by a thread. Earlier ones are drawn, too."""
+        generator = _BatchGenerator(self._settings)
         numbers = range(self.batches_per_epoch)
-        for number, batch in zip(numbers, read_ahead(drawing.draw, numbers, threads=1), strict=True):
+        for number, batch in zip(numbers, read_ahead(generator.draw, numbers, threads=1), strict=True):
             if number >= first:
                 yield batch
 
 
-class _Drawing:
-    """One pass over the data. A trace is a sequence, so that batches can only be drawn in order."""
+class _BatchGenerator:
+    """One pass over the data. Batches can only be drawn in order, because a trace is a sequence."""
 
     def __init__(self, settings: SyntheticDataSettings) -> None:
         self._settings = settings
@@ -76,16 +79,17 @@ class _Drawing:
             self._tables.append((TraceGenerator(distances, generator, padding=settings.padding), generator))
 
     def draw(self, number: int) -> Batch:
+        """Return batch `number`, which must be the next."""
         settings = self._settings
         size = min(settings.batch_size, settings.samples - number * settings.batch_size)
         indices, counts = [], []
         for (trace, generator), rows in zip(self._tables, settings.rows_per_table, strict=True):
-            asked = np.full(size, settings.lookups)
+            lookups = np.full(size, settings.lookups)
             if not settings.fixed:
-                shares = generator.random(size) * min(rows, settings.lookups)
-                asked = np.round(np.maximum(shares, 1.0)).astype(np.int64)
-            references = trace.draw(int(asked.sum())) % rows
-            ids, kept = _distinct_per_sample(references, asked)
+                real_lookups = generator.random(size) * min(rows, settings.lookups)
+                lookups = np.round(np.maximum(real_lookups, 1.0)).astype(np.int64)
+            references = trace.draw(int(lookups.sum())) % rows
+            ids, kept = _distinct_per_sample(references, lookups)
             indices.append(ids)
             counts.append(kept)
         ends = np.concatenate(counts).cumsum()
@@ -103,16 +107,19 @@ class _Drawing:
 
 @numba.njit(nogil=True, cache=True)
 def _distinct_per_sample(references: IntArray, counts: IntArray) -> tuple[IntArray, IntArray]:
-    """Sort the references of each sample, leave out repeats; return what remains and how many of each sample."""
+    """Sort the references of each sample and drop repeats; return the rest and the number for each sample.
+
+    counts: number of references of each sample.
+    """
     remaining = np.empty_like(references)
     kept = np.zeros(len(counts), np.int64)
     total = start = 0
     for sample in range(len(counts)):
         ordered = np.sort(references[start : start + counts[sample]])
         start += counts[sample]
-        for place in range(len(ordered)):
-            if place == 0 or ordered[place] != ordered[place - 1]:
-                remaining[total] = ordered[place]
+        for index in range(len(ordered)):
+            if index == 0 or ordered[index] != ordered[index - 1]:
+                remaining[total] = ordered[index]
                 total += 1
                 kept[sample] += 1
     return remaining[:total].copy(), kept
