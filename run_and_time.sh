@@ -2,28 +2,36 @@
 # The benchmark: set up, get data, prepare it, train to the target, time it, check the log.
 #
 #   [DATADIR=folder] [LOGDIR=folder] [SEED=n] [CONFIG=system or file] [EDITION=2.1.0] \
-#       ./run_and_time.sh [trainer's flags]
+#       ./run_and_time.sh [flags of the trainer]
 #
 # DATADIR  holds day_0 ... day_23 of the Criteo Terabyte data, or a prepared NAME_train.bin and its companions.
-#          Without it the data in input/ is used; where there is none, a sample with a planted signal is made.
-# LOGDIR   where the compliance log and the console's lines go (default: results/).
-# SEED     of the run, drawn from the system when not given.
-# CONFIG   a file, or the name between config_ and .sh of one in mlperf/systems/ (default: sample for the
-#          sample, otherwise gpu_32768 with --use-gpu, or cpu).
-# EDITION  of MLPerf Training, by whose rules the run is evaluated, logged and checked (default: 2.1.0).
+#          Default: the data in input/, or a synthetic sample that is made there if there is none.
+# LOGDIR   folder for the compliance log and the console output (default: results/).
+# SEED     seed of the run (default: drawn from the system).
+# CONFIG   a file, or the name between config_ and .sh of one in mlperf/systems/. Default: sample for the sample,
+#          otherwise gpu_32768 with --use-gpu, or cpu.
+# EDITION  of MLPerf Training: the run is evaluated, logged and checked by its rules (default: 2.1.0).
 #
-# The status is 0 only if the target was reached and the official checker accepts the log.
+# The last line is RESULT,RECOMMENDATION,seed,seconds,user,start time. The exit status is 0 only if the target was
+# reached and the official checker accepts the log; a wrong call ends with status 2 before anything is made.
 set -euo pipefail
 caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
+benchmark=dlrm
 
 fail() {
     echo "run_and_time.sh: error: $1" >&2
-    exit "${2:-2}"
+    exit 2
 }
 
-raw_data=
-prepared_data=
+usage() { # prints the comment at the head of this file
+    sed -n '2,/^set /{s/^# \{0,1\}//p}' run_and_time.sh
+    echo "The flags of the trainer: python dlrm_s_pytorch.py --help"
+}
+
+from_caller() { # prints path $1 as seen from the folder this script was called in
+    if [[ $1 == /* ]]; then echo "$1"; else echo "$caller/$1"; fi
+}
 
 find_data() { # sets raw_data and prepared_data to prefixes in folder $1, or leaves them empty
     local prepared=("$1"/*_train.bin)
@@ -37,111 +45,165 @@ find_data() { # sets raw_data and prepared_data to prefixes in folder $1, or lea
     fi
 }
 
-from_caller() { # prints path $1 as seen from the folder this script was called in
-    if [[ $1 == /* ]]; then echo "$1"; else echo "$caller/$1"; fi
+choose_data() { # sets raw_data, prepared_data, is_sample and make_sample
+    raw_data=
+    prepared_data=
+    is_sample=false
+    make_sample=false
+    if [[ -n ${DATADIR:-} ]]; then
+        local folder
+        folder=$(from_caller "$DATADIR")
+        [[ -d $folder ]] || fail "DATADIR=$DATADIR: no such folder"
+        find_data "$folder"
+        [[ -n $raw_data$prepared_data ]] || fail "DATADIR=$DATADIR: holds neither day_0 ... day_23 nor a *_train.bin"
+        [[ ! -e $folder/sample.json ]] || is_sample=true
+    elif compgen -G "input/day_[0-9]*" >/dev/null && [[ ! -e input/sample.json ]]; then
+        find_data input
+    else
+        raw_data=input/day
+        prepared_data=input/sample_processed
+        is_sample=true
+        make_sample=true
+    fi
 }
 
-use_gpu=false
+read_configuration() { # sets config and the variables that it defines
+    local name=cpu flag variable
+    for flag in "$@"; do
+        [[ $flag != --use-gpu ]] || name=gpu_32768
+    done
+    [[ $is_sample == false ]] || name=sample
+    name=${CONFIG:-$name}
+    config=$(from_caller "$name")
+    [[ -f $config ]] || config=mlperf/systems/config_$name.sh
+    [[ -f $config ]] || fail "CONFIG=$name: neither a file nor one of $(cd mlperf/systems && echo config_*.sh)"
+    local required=(BATCH_SIZE TEST_BATCH_SIZE LEARNING_RATE WARMUP_STEPS DECAY_START_STEP DECAY_STEPS EPOCHS)
+    unset "${required[@]}" AUC_TARGET MAX_IND_RANGE
+    TRAINER_FLAGS=()
+    # shellcheck source=mlperf/systems/config_cpu.sh
+    source "$config"
+    for variable in "${required[@]}"; do
+        [[ -n ${!variable:-} ]] || fail "$config: does not set $variable"
+    done
+}
+
+ask() { # sets the array named $2 to what the benchmark answers Python $1 to flag $3, a line each
+    local answer
+    answer=$("$1" -m mlperf.benchmarks "$benchmark" "$3") || return
+    mapfile -t "$2" <<<"$answer"
+}
+
+assemble_flags() { # sets trainer_flags and data_flags, asking Python $1; the other arguments are the caller's flags
+    local python=$1 editions benchmark_flags
+    shift
+    ask "$python" editions --editions || return
+    [[ " ${editions[*]} " == *" $edition "* ]] || fail "EDITION=$edition: allowed are ${editions[*]}"
+    ask "$python" benchmark_flags --flags || return
+    ask "$python" data_flags --data-flags || return
+    # A configuration may overrule the benchmark's limit and target, for trials.
+    [[ -z ${MAX_IND_RANGE:-} ]] || data_flags+=(--max-ind-range="$MAX_IND_RANGE")
+    [[ -z ${AUC_TARGET:-} ]] || benchmark_flags+=(--mlperf-auc-threshold="$AUC_TARGET")
+    trainer_flags=(
+        "${benchmark_flags[@]}" "${data_flags[@]}" --round-targets=true
+        --data-generation=dataset --processed-data-file="$prepared_data" ${raw_data:+--raw-data-file="$raw_data"}
+        --mlperf-bin-loader --mlperf-bin-shuffle
+        --mini-batch-size="$BATCH_SIZE" --test-mini-batch-size="$TEST_BATCH_SIZE" --nepochs="$EPOCHS"
+        --learning-rate="$LEARNING_RATE" --lr-num-warmup-steps="$WARMUP_STEPS"
+        --lr-decay-start-step="$DECAY_START_STEP" --lr-num-decay-steps="$DECAY_STEPS"
+        --print-time --numpy-rand-seed="$seed" --mlperf-logging --mlperf-edition="$edition"
+        --mlperf-platform="$(basename "$config" .sh | sed 's/^config_//')"
+        ${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} "$@"
+    )
+    # The trainer's own parser, which needs no data and no package.
+    "$python" -m mlperf.cli.check_flags "${trainer_flags[@]}"
+}
+
+set_up() { # sets python; a wrong call ends the script, and does so before the first installation if it can
+    local message status=0
+    if ! command -v "${DLRM_PYTHON:-.venv/bin/python}" >/dev/null; then
+        message=$(assemble_flags python3 "$@" 2>&1) || status=$?
+        if [[ $status -eq 2 ]]; then
+            echo "$message" >&2
+            exit 2
+        fi
+    fi
+    python=$(tools/setup.sh)
+    assemble_flags "$python" "$@" || exit
+}
+
+make_data() { # makes the sample and prepares raw data, unless that is done
+    [[ $make_sample == false ]] || "$python" -m mlperf.cli.sample --folder=input
+    [[ -z $raw_data ]] || "$python" -m mlperf.cli.prepare "${data_flags[@]}" --raw-data-file="$raw_data" \
+        --processed-data-file="$prepared_data"
+}
+
+drop_page_cache() { # sets cache_cleared
+    cache_cleared=false
+    sync
+    if { echo 3 >/proc/sys/vm/drop_caches; } 2>/dev/null ||
+        { sudo -n sh -c 'echo 3 >/proc/sys/vm/drop_caches'; } 2>/dev/null; then
+        cache_cleared=true
+    fi
+}
+
+train() { # sets status; what the trainer prints goes to descriptor 3
+    local bytes row_bytes batches trainer
+    bytes=$(wc -c <"${prepared_data}_train.bin")
+    row_bytes=$("$python" -c 'from mlperf.data.schema import CRITEO; print(CRITEO.row_bytes)')
+    batches=$(((bytes / row_bytes + BATCH_SIZE - 1) / BATCH_SIZE))
+    # In the background, so that this shell receives SIGTERM and Ctrl-C and passes them on: the trainer closes its log.
+    (
+        trap - INT # which a shell ignores in the background
+        exec "$python" dlrm_s_pytorch.py --print-freq=$(((batches + 19) / 20)) --mlperf-log-file="$log" \
+            --mlperf-cache-cleared="$cache_cleared" "${trainer_flags[@]}"
+    ) >&3 2>&3 &
+    trainer=$!
+    trap 'kill -INT "$trainer" 2>/dev/null' INT
+    trap 'kill -TERM "$trainer" 2>/dev/null' TERM
+    status=0
+    wait "$trainer" || status=$?
+    while kill -0 "$trainer" 2>/dev/null; do # a signal ends the wait, not the trainer
+        status=0
+        wait "$trainer" || status=$?
+    done
+}
+
 for flag in "$@"; do
-    [[ $flag == --use-gpu ]] && use_gpu=true
+    case $flag in
+    --help | -h)
+        usage
+        exit 0
+        ;;
+    esac
 done
 seed=${SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
 [[ $seed =~ ^[0-9]+$ ]] || fail "SEED=$seed: allowed is a whole number from 0 to 4294967295"
 logdir=$PWD/results
 [[ -z ${LOGDIR:-} ]] || logdir=$(from_caller "$LOGDIR")
-
-python=$(tools/setup.sh)
 edition=${EDITION:-2.1.0}
-editions=$("$python" -c 'from mlperf.benchmarks.dlrm import EDITIONS; print(*EDITIONS)')
-[[ " $editions " == *" $edition "* ]] || fail "EDITION=$edition: allowed are $editions"
+choose_data
+read_configuration "$@"
 
-if [[ -n ${DATADIR:-} ]]; then
-    datadir=$(from_caller "$DATADIR")
-    [[ -d $datadir ]] || fail "DATADIR=$DATADIR: no such folder"
-    find_data "$datadir"
-    [[ -n $raw_data$prepared_data ]] || fail "DATADIR=$DATADIR: holds neither day_0 ... day_23 nor a *_train.bin"
-    default_config=cpu
-    [[ ! -e $datadir/sample.json ]] || default_config=sample
-elif compgen -G "input/day_[0-9]*" >/dev/null && [[ ! -e input/sample.json ]]; then
-    find_data input
-    default_config=cpu
-else
-    "$python" tools/make_sample.py --folder=input
-    raw_data=input/day
-    prepared_data=input/sample_processed
-    default_config=sample
-fi
-[[ $use_gpu == true && $default_config != sample ]] && default_config=gpu_32768
-
-config=${CONFIG:-$default_config}
-if [[ -f $(from_caller "$config") ]]; then
-    config=$(from_caller "$config")
-else
-    config=mlperf/systems/config_$config.sh
-fi
-[[ -f $config ]] || fail "CONFIG=$CONFIG: neither a file nor one of $(cd mlperf/systems && echo config_*.sh)"
-TRAINER_FLAGS=()
-# shellcheck source=mlperf/systems/config_cpu.sh
-source "$config"
-
-if [[ -n $raw_data ]]; then
-    "$python" tools/prepare_criteo.py --data-set=terabyte --raw-data-file="$raw_data" \
-        --processed-data-file="$prepared_data" --max-ind-range="$MAX_IND_RANGE"
-fi
-
-row_bytes=160
-rows=$(($(wc -c <"${prepared_data}_train.bin") / row_bytes))
-batches=$(((rows + BATCH_SIZE - 1) / BATCH_SIZE))
-print_freq=$(((batches + 19) / 20))
-
-cache_cleared=false
-sync
-if { echo 3 >/proc/sys/vm/drop_caches; } 2>/dev/null ||
-    { sudo -n sh -c 'echo 3 >/proc/sys/vm/drop_caches'; } 2>/dev/null; then
-    cache_cleared=true
-fi
+set_up "$@"
+make_data
+drop_page_cache
 
 mkdir -p "$logdir"
 start=$(date +%s)
 start_text=$(date '+%Y-%m-%d %I:%M:%S %p')
 log=$logdir/dlrm_$(date '+%Y%m%d_%H%M%S')_seed_$seed.log
 echo "seed $seed, configuration $config, page cache dropped: $cache_cleared, compliance log $log"
-
-# In the background, so that this shell hears SIGTERM and Ctrl-C and passes them on: the trainer closes its log.
 exec 3> >(exec tee -i "${log%.log}.console.txt")
 console=$!
-(
-    trap - INT # which a shell ignores in the background
-    exec "$python" dlrm_s_pytorch.py \
-        --arch-sparse-feature-size=128 --arch-mlp-bot=13-512-256-128 --arch-mlp-top=1024-1024-512-256-1 \
-        --arch-interaction-op=dot --loss-function=bce --optimizer=sgd --round-targets=true \
-        --data-generation=dataset --data-set=terabyte --processed-data-file="$prepared_data" \
-        ${raw_data:+--raw-data-file="$raw_data"} --max-ind-range="$MAX_IND_RANGE" \
-        --mlperf-bin-loader --mlperf-bin-shuffle \
-        --mini-batch-size="$BATCH_SIZE" --test-mini-batch-size="$TEST_BATCH_SIZE" --nepochs="$EPOCHS" \
-        --learning-rate="$LEARNING_RATE" --lr-num-warmup-steps="$WARMUP_STEPS" \
-        --lr-decay-start-step="$DECAY_START_STEP" --lr-num-decay-steps="$DECAY_STEPS" \
-        --print-freq="$print_freq" --print-time --numpy-rand-seed="$seed" \
-        --mlperf-logging --mlperf-edition="$edition" --mlperf-log-file="$log" --mlperf-auc-threshold="$AUC_TARGET" \
-        --mlperf-cache-cleared="$cache_cleared" --mlperf-platform="$(basename "$config" .sh | sed 's/^config_//')" \
-        ${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} "$@"
-) >&3 2>&3 &
-trainer=$!
-trap 'kill -INT "$trainer" 2>/dev/null' INT
-trap 'kill -TERM "$trainer" 2>/dev/null' TERM
-status=0
-wait "$trainer" || status=$?
-while kill -0 "$trainer" 2>/dev/null; do # a signal ends the wait, not the trainer
-    status=0
-    wait "$trainer" || status=$?
-done
+train
 exec 3>&-
 wait "$console" || true
+[[ $status -ne 2 ]] || exit 2 # the trainer refused its flags: there was no run
 seconds=$(($(date +%s) - start))
 
-if [[ -e $log || $status -eq 0 ]]; then # a trainer that was called wrongly, or stopped at once, leaves none
+if [[ -e $log || $status -eq 0 ]]; then # a trainer that was stopped at once leaves no log
     check=0
-    "$python" tools/check_submission.py "$log" --edition="$edition" || check=$?
+    "$python" -m mlperf.cli.check "$log" --edition="$edition" || check=$?
     [[ $status -ne 0 ]] || status=$check
 fi
 echo "RESULT,RECOMMENDATION,$seed,$seconds,$(id -un),$start_text"

@@ -9,7 +9,8 @@ logs=${LOGDIR:-$root/results}
 mkdir -p "$logs"
 
 run_logged() {
-    local log=$logs/$1_$(date +%Y%m%d_%H%M%S).log
+    local log
+    log=$logs/$1_$(date +%Y%m%d_%H%M%S).log
     shift
     echo "$*" | tee "$log"
     local status=0

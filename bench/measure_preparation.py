@@ -21,8 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import checkout  # noqa: F401
 from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -28,9 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from bench.training_yardsticks import Floor, PlainStep, Step, captured, timed
+import checkout  # noqa: F401
 from mlperf.cli.train import parse
 from mlperf.data.batch import Batch, RawBatch
 from mlperf.data.binary import BinaryFile
@@ -39,6 +37,7 @@ from mlperf.evaluation.evaluate import evaluate
 from mlperf.optim.optimizers import Optimizer
 from mlperf.run.building import build_model, initialize_model, make_architecture, make_scorer, make_step, warm_up
 from mlperf.util.errors import RunError
+from training_yardsticks import Floor, PlainStep, Step, captured, timed
 
 # Rows of the tables: of the Kaggle data, and of the Terabyte data with ids modulo 40,000,000.
 KAGGLE_ROWS = (1460, 583, 10131227, 2202608, 305, 24, 12517, 633, 3, 93145, 5683, 8351593, 3194)

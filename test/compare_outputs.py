@@ -1,9 +1,9 @@
-"""Compare what two programs printed: equal, or equal but for the last digit of numbers.
+"""Compare the output of two programs.
 
     python test/compare_outputs.py ONE OTHER
 
-Prints the differing lines. Status 0 also where numbers differ by at most 1e-5 and nothing else does, which is
-said; 1 otherwise.
+Prints the lines that differ. The status is 0 if the outputs are equal, or if they differ only in numbers and by at
+most 1e-5, in which case a message says so; otherwise it is 1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TOLERANCE = 1e-5
 
 
 def within_tolerance(one: str, other: str) -> bool:
-    """Return whether two texts differ in numbers by at most 1e-5 and, spacing apart, in nothing else."""
+    """Return whether two texts are equal up to white space and differences of at most 1e-5 between numbers."""
     if _NUMBER.sub("#", one).split() != _NUMBER.sub("#", other).split():
         return False
     pairs = zip(_NUMBER.findall(one), _NUMBER.findall(other), strict=True)

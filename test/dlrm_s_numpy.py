@@ -1,7 +1,7 @@
-"""DLRM a second time, in NumPy alone: forward, backward and SGD written out, to compare the program with.
+"""A second implementation of DLRM, in NumPy: forward pass, backward pass and SGD, to check the first one against.
 
-Imports neither torch nor anything of the model. Takes the flags of dlrm_s_pytorch.py that concern random data,
-the model, SGD and debug mode, and prints the same lines.
+It shares no code with the first one and does not use torch. It accepts the flags of dlrm_s_pytorch.py for random
+data, the model, SGD and debug mode, and prints the same lines.
 
 B batch, T tables, D embedding dimension, F = T + 1 features.
 """
@@ -28,7 +28,7 @@ class Sample:
 
 
 def draw_data(flags: argparse.Namespace, stream: np.random.RandomState) -> list[Sample]:
-    """Draw the inputs of all batches, then the targets of all batches."""
+    """Draw the inputs of all batches, and then the targets of all batches."""
     total = flags.num_batches * flags.mini_batch_size if flags.num_batches else flags.data_size
     sizes = [min(flags.mini_batch_size, total - start) for start in range(0, total, flags.mini_batch_size)]
     inputs = []
@@ -104,7 +104,7 @@ class Mlp:
 
 
 class Dlrm:
-    """The network. `train` makes one step of SGD and returns the loss and the predictions before it."""
+    """The network. `train` takes one step of SGD and returns the loss and the predictions before the step."""
 
     def __init__(self, flags: argparse.Namespace, stream: np.random.RandomState) -> None:
         self.flags = flags
@@ -166,7 +166,7 @@ class Dlrm:
         return found
 
     def loss(self, probability: Array, targets: Array) -> tuple[float, Array]:
-        """Return the mean loss and its gradient with regard to the probabilities."""
+        """Return the mean loss and its gradient with respect to the probabilities."""
         count = np.float32(len(targets))
         difference = probability - targets
         if self.flags.loss_function == "mse":
@@ -226,7 +226,7 @@ def print_parameters(which: str, model: Dlrm) -> None:
 
 
 def train(flags: argparse.Namespace, model: Dlrm, batches: list[Sample]) -> None:
-    """Run all epochs, printing means over the samples since the last printed line."""
+    """Train for all epochs. Each line printed shows means over the samples since the line before it."""
     print("time/loss/accuracy (if enabled):")
     loss = correct = 0.0
     samples = 0
@@ -279,14 +279,14 @@ def parse() -> argparse.Namespace:
     add("--print-freq", type=int, default=1)
     add("--print-precision", type=int, default=5)
     add("--debug-mode", action="store_true")
-    add("--use-gpu", action="store_true", help="taken, so that both programs can be called alike")
+    add("--use-gpu", action="store_true", help="accepted, so that both programs take the same flags")
     return parser.parse_args()
 
 
 def main() -> None:
     flags = parse()
     if flags.use_gpu:
-        print("dlrm_s_numpy.py: computes on the CPU whatever --use-gpu says", file=sys.stderr)
+        print("dlrm_s_numpy.py: --use-gpu is ignored, NumPy runs on the CPU", file=sys.stderr)
     np.set_printoptions(precision=flags.print_precision)
     stream = np.random.RandomState(flags.numpy_rand_seed)
     batches = draw_data(flags, stream)

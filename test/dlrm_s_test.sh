@@ -3,14 +3,40 @@
 #
 #   ./test/dlrm_s_test.sh [flags for both programs, such as --use-gpu]
 #
-# Sets up as run_and_time.sh does. The other tests alone: python -m pytest.
+# Makes the Python environment first, like run_and_time.sh. To run the other tests alone: python -m pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() { # prints the comment at the head of this file
+    sed -n '2,/^set /{s/^# \{0,1\}//p}' test/dlrm_s_test.sh
+    echo "The flags: python dlrm_s_pytorch.py --help"
+}
+
+check_flags() { # ends the script if the trainer does not accept the flags; needs no package
+    local python message status=0
+    python=$(command -v "${DLRM_PYTHON:-.venv/bin/python}" || command -v python3) || return 0
+    message=$("$python" -m mlperf.cli.check_flags "$@" 2>&1) || status=$?
+    if [[ $status -eq 2 ]]; then
+        echo "$message" >&2
+        exit 2
+    fi
+}
+
+for flag in "$@"; do
+    case $flag in
+    --help | -h)
+        usage
+        exit 0
+        ;;
+    esac
+done
+common=(--learning-rate=0.1 --debug-mode)
+check_flags "${common[@]}" "$@"
+
 python=$(tools/setup.sh requirements-test.txt)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
-common=(--learning-rate=0.1 --debug-mode)
 cases=(
     "--mini-batch-size=1 --data-size=1"
     "--mini-batch-size=2 --data-size=4"
@@ -35,7 +61,7 @@ for number in "${!cases[@]}"; do
     "$python" test/compare_outputs.py "$folder/dlrm_s_pytorch_$test" "$folder/dlrm_s_numpy_$test" || failed=1
 done
 if [[ $failed -ne 0 ]]; then
-    echo "dlrm_s_test.sh: the two implementations do not agree" >&2
+    echo "dlrm_s_test.sh: error: the two implementations do not agree" >&2
     exit 1
 fi
 

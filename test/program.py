@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "test" / "golden"
@@ -43,8 +49,57 @@ class Finished:
         return [line for line in self.stdout.splitlines() if line.startswith(("recall", " accuracy"))]
 
 
+# The scripts of this repository and the functions behind them.
+_MODULES = {
+    "dlrm_s_pytorch.py": "mlperf.cli.train",
+    "tools/check_submission.py": "mlperf.cli.check",
+    "tools/make_sample.py": "mlperf.cli.sample",
+    "tools/make_submission.py": "mlperf.cli.submit",
+    "tools/plot_run.py": "mlperf.cli.plot",
+    "tools/prepare_criteo.py": "mlperf.cli.prepare",
+    "tools/stack_distances.py": "mlperf.cli.stack_distances",
+    "tools/verify_data.py": "mlperf.cli.verify",
+    "tools/visualize.py": "mlperf.cli.visualize",
+}
+
+
 def run_program(*flags: str, cwd: Path, program: str = "dlrm_s_pytorch.py", **variables: str) -> Finished:
-    """Run a program of this repository in folder `cwd` to its end."""
+    """Run a program of this repository in folder `cwd` to its end, in this process.
+
+    A process of its own costs seconds for its imports; `start_program` is for tests that need one.
+    """
+    if program not in _MODULES:
+        return start_program(*flags, cwd=cwd, program=program, **variables)
+    main: Callable[[Sequence[str]], int] = importlib.import_module(_MODULES[program]).main
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd),
+        mock.patch.dict(os.environ, variables),
+        mock.patch.object(sys, "argv", [program, *flags]),
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+        _same_signal_handlers(),
+    ):
+        try:
+            status = main(flags)
+        except SystemExit as error:  # --help and --version
+            status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    return Finished(status, stdout.getvalue(), stderr.getvalue())
+
+
+@contextlib.contextmanager
+def _same_signal_handlers() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.getsignal(number) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
+
+
+def start_program(*flags: str, cwd: Path, program: str = "dlrm_s_pytorch.py", **variables: str) -> Finished:
+    """Run a program of this repository in folder `cwd` to its end, in a process of its own."""
     done = subprocess.run(
         [sys.executable, str(ROOT / program), *flags],
         cwd=cwd,

@@ -1,4 +1,4 @@
-"""Models of random shapes and batches for them: what the fast training steps are compared on."""
+"""Models of random shapes, and batches for them, to compare the engines on."""
 
 from __future__ import annotations
 

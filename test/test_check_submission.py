@@ -27,7 +27,7 @@ from mlperf_logging.rcp_checker import rcp_checker
 from program import check_submission as check
 from program import official_package_check
 
-from mlperf.benchmarks.dlrm import EDITIONS, Edition
+from mlperf.benchmarks import EDITIONS, Edition
 
 NEWER = ("1.0.0", "1.1.0", "2.0.0")
 

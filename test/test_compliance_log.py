@@ -15,7 +15,7 @@ from easy_data import write_easy_data
 from program import ROOT, run_program
 from program import read_events as events
 
-from mlperf.benchmarks.dlrm import EDITIONS
+from mlperf.benchmarks import EDITIONS
 from mlperf.submission.check import check_log
 from mlperf.submission.run_set import finished_log
 

@@ -1,4 +1,4 @@
-"""What reaches the model: batches of the binary file and random batches."""
+"""Data sources: batches of the binary file and random batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write_rows(path: Path, rows: int) -> np.ndarray:
     stream = np.random.default_rng(3)
     table = stream.integers(0, 50, (rows, 40), dtype=np.int32)
     table[:, 0] = stream.integers(0, 2, rows)
-    table[:, 14] = np.arange(rows)  # tells the row
+    table[:, 14] = np.arange(rows)  # identifies the row
     table.astype("<i4").tofile(path)
     return table
 
@@ -30,7 +30,7 @@ def binary_file(path: Path, rows: int, batch_size: int, **settings: object) -> B
 
 @pytest.mark.parametrize("readers", [1, 4])
 @pytest.mark.parametrize(("rows", "batch_size"), [(10, 4), (12, 4), (3, 5), (1000, 7)])
-def test_batches_hold_every_row_once_in_file_order(
+def test_batches_contain_every_row_once_in_file_order(
     rows: int, batch_size: int, readers: int, tmp_path: Path
 ) -> None:
     table = write_rows(tmp_path / "x.bin", rows)
@@ -49,7 +49,7 @@ def order(source: BinaryFile, epoch: int, first: int = 0) -> list[int]:
     return [int(batch.indices[0, 0]) for batch in source.batches(epoch, first)]
 
 
-def test_shuffled_batches_come_in_an_order_of_their_seed_and_epoch(tmp_path: Path) -> None:
+def test_order_of_shuffled_batches_depends_on_seed_and_epoch(tmp_path: Path) -> None:
     write_rows(tmp_path / "x.bin", 100)
     source = binary_file(tmp_path / "x.bin", 100, 4, shuffle_seed=1)
     assert sorted(order(source, 0)) == list(range(0, 100, 4))
@@ -67,7 +67,7 @@ def test_limit_takes_the_first_batches(tmp_path: Path) -> None:
     assert (source.batches_per_epoch, source.samples) == (3, 24)
 
 
-def test_negative_integers_of_other_programs_are_zero(tmp_path: Path) -> None:
+def test_negative_integers_of_other_programs_are_read_as_zero(tmp_path: Path) -> None:
     table = write_rows(tmp_path / "x.bin", 4)
     table[2, 1:14] = -5
     table.astype("<i4").tofile(tmp_path / "x.bin")
@@ -92,7 +92,7 @@ def test_value_out_of_range_is_named(column: int, value: int, tmp_path: Path) ->
 
 
 def sequential_draw(settings: RandomDataSettings, seed: int) -> list[tuple[np.ndarray, list[list[np.ndarray]]]]:
-    """Draw as existing programs do: sample by sample."""
+    """Draw sample by sample, like existing DLRM programs."""
     stream = np.random.RandomState(seed)
     batches = []
     for start in range(0, settings.samples, settings.batch_size):
@@ -109,7 +109,7 @@ def sequential_draw(settings: RandomDataSettings, seed: int) -> list[tuple[np.nd
                     numbers = stream.random_sample(count)
                 else:
                     shape = settings.gaussian
-                    numbers = stream.normal(shape.mean, shape.deviation, count).clip(shape.least, shape.most)
+                    numbers = stream.normal(shape.mean, shape.deviation, count).clip(shape.low, shape.high)
                 samples.append(np.unique(np.round(numbers * (rows - 1)).astype(np.int64)))
             tables.append(samples)
         batches.append((dense, tables))
@@ -119,9 +119,7 @@ def sequential_draw(settings: RandomDataSettings, seed: int) -> list[tuple[np.nd
 @pytest.mark.parametrize("gaussian", [None, Gaussian(0.5, 1.0, 0.0, 1.0), Gaussian(0.2, 0.1, 0.1, 0.3)])
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("seed", [123, 9])
-def test_random_data_are_the_numbers_of_the_sequential_draw(
-    gaussian: Gaussian | None, fixed: bool, seed: int
-) -> None:
+def test_random_data_equals_the_sequential_draw(gaussian: Gaussian | None, fixed: bool, seed: int) -> None:
     settings = RandomDataSettings(23, 5, 3, (40, 3, 1, 200), 10, fixed, round_targets=True, gaussian=gaussian)
     source = RandomBatches(settings, np.random.RandomState(seed))
     expected = sequential_draw(settings, seed)
@@ -149,10 +147,10 @@ def test_targets_come_after_all_inputs_in_the_stream() -> None:
     assert stream.rand() == other.rand()
 
 
-def test_compiled_stream_goes_on_where_numpys_stands_and_back() -> None:
+def test_compiled_stream_continues_the_stream_of_numpy_and_back() -> None:
     stream, other = np.random.RandomState(5), np.random.RandomState(5)
     for each in (stream, other):
-        each.normal(size=3)  # leaves the second of a pair waiting
+        each.normal(size=3)  # leaves the second number of a pair pending
     words, position, pair = state = legacy_stream.state_of(stream)
     found = [legacy_stream.normal(words, position, pair) for _ in range(1001)]
     assert found == other.normal(size=1001).tolist()
@@ -165,7 +163,7 @@ def test_compiled_stream_goes_on_where_numpys_stands_and_back() -> None:
     assert np.array_equal(stream.normal(size=9), other.normal(size=9))
 
 
-def test_random_batches_can_be_asked_for_from_any_number() -> None:
+def test_random_batches_can_start_at_any_batch() -> None:
     settings = RandomDataSettings(23, 5, 3, (40, 3), 10, fixed=False, round_targets=False)
     source = RandomBatches(settings, np.random.RandomState(0))
     whole = list(source.batches(0))

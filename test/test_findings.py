@@ -21,7 +21,7 @@ from foreign_logs import (
 from mlperf_logging.compliance_checker import mlp_compliance
 from program import run_program
 
-from mlperf.benchmarks.dlrm import EDITIONS, Edition
+from mlperf.benchmarks import EDITIONS, Edition
 from mlperf.submission.check import check_result, render
 from mlperf.submission.results import find_results
 

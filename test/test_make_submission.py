@@ -27,7 +27,7 @@ from foreign_logs import (
 from program import ROOT, Finished, official_package_check, read_events, run_program
 from program import check_submission as check
 
-from mlperf.benchmarks.dlrm import EDITIONS
+from mlperf.benchmarks import EDITIONS
 from mlperf.submission.system_description import _processors
 
 SYSTEM = (

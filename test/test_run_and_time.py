@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from program import ROOT, Finished, read_events
 
-from mlperf.benchmarks.dlrm import EDITIONS
+from mlperf.benchmarks import EDITIONS
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepare.plan import PreparationSettings
 from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
@@ -58,6 +58,11 @@ def run_and_time(
         timeout=600,
     )
     return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def files(folder: Path) -> set[Path]:
+    """Return the files of a folder but for what Python caches."""
+    return {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
 
 
 def result(run: Finished) -> list[str]:
@@ -155,12 +160,34 @@ def test_wrong_variable_is_named_with_status_2(variables: dict[str, str], clone:
     assert len(run.stderr.splitlines()) == 1
 
 
-def test_wrong_flag_is_all_that_is_said_of_a_run_without_a_log(clone: Path, small: Path, tmp_path: Path) -> None:
-    run = run_and_time(clone, "--precision=fp8", DATADIR=str(small), LOGDIR=str(tmp_path), SEED="3")
+@pytest.mark.parametrize("flag", ["--precision=fp8", "--no-such-flag", "--md-flag=1", "--test-freq=0"])
+def test_wrong_flag_is_one_line_before_anything_is_made(flag: str, clone: Path, tmp_path: Path) -> None:
+    before = files(clone)
+    run = run_and_time(clone, flag, LOGDIR=str(tmp_path / "logs"), SEED="3")
     assert run.status == 2
-    assert result(run)[:3] == ["RESULT", "RECOMMENDATION", "3"]
-    assert "--precision" in run.stdout
-    assert "no such file" not in run.stdout + run.stderr
+    assert flag.partition("=")[0] in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert run.stdout == ""
+    assert not list(tmp_path.iterdir())
+    assert [
+        path for path in sorted(clone.rglob("*")) if path not in before and "__pycache__" not in path.parts
+    ] == []
+
+
+def test_help_needs_no_environment(clone: Path) -> None:
+    run = run_and_time(clone, "--help", DLRM_PYTHON="/no/such/python")
+    assert run.status == 0
+    assert run.stdout.startswith("The benchmark: ")
+    assert all(name in run.stdout for name in ("DATADIR", "LOGDIR", "SEED", "CONFIG", "EDITION"))
+    assert run.stderr == ""
+
+
+def test_wrong_flag_is_found_before_the_environment_is_installed(clone: Path, tmp_path: Path) -> None:
+    """Any recent Python can parse the flags; this environment could not be used."""
+    (tmp_path / "python3").symlink_to(sys.executable)
+    run = run_and_time(clone, "--precision=fp8", DLRM_PYTHON="/no/such/python", PATH=f"{tmp_path}:/usr/bin:/bin")
+    assert run.status == 2
+    assert run.stderr.startswith("dlrm_s_pytorch.py: error: --precision: ")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

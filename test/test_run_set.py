@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from foreign_logs import foreign_entries, write_log
 
-from mlperf.benchmarks.dlrm import DEFAULT_EDITION
+from mlperf.benchmarks import DEFAULT_EDITION
 from mlperf.submission.package import Package, write_package
 from mlperf.submission.run_set import RunSettings, make_runs
 from mlperf.util.errors import RunError, UsageError

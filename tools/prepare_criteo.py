@@ -1,65 +1,8 @@
-"""Prepare Criteo data: raw text to the binary files the benchmark trains on."""
-
-from __future__ import annotations
+"""Prepare Criteo data: turn raw text into the binary files that training reads."""
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from mlperf.cli.flags import Parser, file_name, integer, real
-from mlperf.cli.program import run_program
-from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.plan import BAD_ROWS, PreparationSettings
-
-
-def main() -> int:
-    """Prepare the data and say what was made."""
-    parser = Parser("prepare_criteo.py", __doc__)
-    add = parser.add_argument
-    add("--data-set", choices=("kaggle", "terabyte"), default="kaggle", help="which Criteo data set")
-    add("--raw-data-file", type=file_name, required=True, help="train.txt, or the prefix of day_0 ... day_23")
-    prepared = "X, for X_train.bin, X_test.bin, X_val.bin, X.json"
-    add("--processed-data-file", type=file_name, required=True, help=prepared)
-    add("--max-ind-range", type=integer(1, -1), default=-1, help="ids modulo this, -1: no limit")
-    add("--data-randomize", choices=("total", "day", "none"), default="total", help="shuffle of training rows")
-    add("--data-sub-sample-rate", type=real(0, 1, open_end=True), default=0.0, help="share of label 0 dropped")
-    add("--numpy-rand-seed", type=integer(0), default=123, help="the seed of the shuffle and of the dropped rows")
-    add("--mlperf-bin-loader", action="store_true", help="Kaggle: leave no X.npz beside the binary files")
-    add("--bad-rows", choices=BAD_ROWS, default="stop", help="stop at the first, or leave them out and count them")
-    add("--max-bad-rows", type=real(0, 1), help="skip: the share of rows that may be bad (0.001)")
-    add("--force", action="store_true", help="begin though the disk looks too small")
-    flags = parser.parse_args()
-    if flags.max_bad_rows is not None and flags.bad_rows != "skip":
-        parser.error(f"--max-bad-rows={flags.max_bad_rows:g}: needs --bad-rows=skip")
-    made = prepare(
-        PreparationSettings(
-            data_set=flags.data_set,
-            raw_data_file=flags.raw_data_file,
-            processed_data_file=flags.processed_data_file,
-            max_ind_range=flags.max_ind_range,
-            randomize=flags.data_randomize,
-            sub_sample_rate=flags.data_sub_sample_rate,
-            seed=flags.numpy_rand_seed,
-            write_npz=flags.data_set == "kaggle" and not flags.mlperf_bin_loader,
-            bad_rows=flags.bad_rows,
-            max_bad_rows=0.001 if flags.max_bad_rows is None else flags.max_bad_rows,
-            force=flags.force,
-        )
-    )
-    if made.max_ind_range is None:
-        print(
-            f"{made.train}: rows that another program prepared, used as they are; nothing prepared",
-            file=sys.stderr,
-        )
-    print(f"{made.train}: {made.train_rows:,} rows")
-    print(f"{made.test}: {made.test_rows:,} rows")
-    print(f"{made.val}: {made.val_rows:,} rows")
-    if made.bad_rows:
-        print(f"{made.bad_rows:,} bad rows left out; the manifest counts them per file and reason")
-    print("rows per table: " + "-".join(str(count) for count in made.counts))
-    return 0
-
+from environment import run
 
 if __name__ == "__main__":
-    sys.exit(run_program("prepare_criteo.py", main))
+    sys.exit(run("prepare"))

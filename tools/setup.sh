@@ -1,58 +1,95 @@
 #!/usr/bin/env bash
 # Make the Python environment of this project and print the path of its interpreter.
 #
-#   PYTHON=$(tools/setup.sh [requirements file ...])
+#   python=$(tools/setup.sh [requirements file ...])
 #
-# Installs requirements.txt, and the files named, into .venv at the root of the repository; does nothing when
-# they are installed already. pip's own environment variables (PIP_INDEX_URL, PIP_FIND_LINKS, ...) are obeyed.
-# DLRM_PYTHON=/path/to/python uses that environment as it is instead.
+# Installs requirements.txt, the files named and this project itself (editable, with its programs dlrm-train,
+# dlrm-prepare, ...) into .venv at the root of the repository. Does nothing if they are installed already. pip's own
+# environment variables (PIP_INDEX_URL, PIP_FIND_LINKS, PIP_NO_INDEX, ...) are obeyed.
+#
+# DLRM_PYTHON=/path/to/python uses another environment as it is: it must have the packages of requirements.txt,
+# this project need not be installed in it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() {
-    echo "setup: error: $1" >&2
-    exit 1
+    echo "setup.sh: error: $1" >&2
+    exit "${2:-1}"
 }
 
-is_recent() {
-    "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+usage() { # prints the comment at the head of this file
+    sed -n '2,/^set /{s/^# \{0,1\}//p}' tools/setup.sh
 }
+
+is_supported() { # says whether Python $1 has wheels of the pinned packages and can make an environment
+    "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null
+}
+
+missing_package() { # prints the first package of requirements.txt that Python $1 lacks, or nothing
+    "$1" -c '
+from importlib.util import find_spec
+names = ("torch", "numpy", "sklearn", "mlperf_logging", "tqdm", "numba")
+print(next((name for name in names if find_spec(name) is None), ""))'
+}
+
+find_base() { # prints the Python to make the environment with, or nothing
+    local candidate
+    for candidate in python3 python3.11 python3.12 python3.13 python3.14 python; do
+        if command -v "$candidate" >/dev/null && is_supported "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+}
+
+install() { # makes .venv with the requirements files named
+    local base
+    if ! "$python" -c '' 2>/dev/null; then
+        base=$(find_base)
+        [[ -n $base ]] || fail "found no Python 3.11 to 3.14 with venv and ensurepip (on Debian: python3-venv)"
+        "$base" -m venv --clear .venv || fail "$base could not make .venv"
+    fi
+    "$python" -m pip install --disable-pip-version-check --quiet "${@/#/--requirement=}" ||
+        fail "pip could not install ${*}"
+    # requirements.txt has the build tool: nothing is downloaded for this.
+    "$python" -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable . ||
+        fail "pip could not install this project into .venv"
+}
+
+for file in "$@"; do
+    case $file in
+    --help | -h)
+        usage
+        exit 0
+        ;;
+    -*) fail "$file: no such flag; allowed are --help and names of requirements files" 2 ;;
+    esac
+    [[ -f $file ]] || fail "$file: no such requirements file"
+done
 
 if [[ -n ${DLRM_PYTHON:-} ]]; then
     command -v "$DLRM_PYTHON" >/dev/null || fail "DLRM_PYTHON=$DLRM_PYTHON: no such program"
-    "$DLRM_PYTHON" -c 'import torch, numpy, sklearn, mlperf_logging, tqdm, numba' 2>/dev/null ||
-        fail "DLRM_PYTHON=$DLRM_PYTHON: lacks a package of requirements.txt"
+    missing=$(missing_package "$DLRM_PYTHON") || fail "DLRM_PYTHON=$DLRM_PYTHON: cannot be run as a Python"
+    [[ -z $missing ]] || fail "DLRM_PYTHON=$DLRM_PYTHON: lacks the package $missing; requirements.txt lists all"
     command -v "$DLRM_PYTHON"
     exit 0
 fi
 
-for file in "$@"; do
-    [[ -f $file ]] || fail "$file: no such requirements file"
-done
-
 python=.venv/bin/python
-# One stamp per set of requirements: the test's set includes the benchmark's and neither undoes the other.
-wanted=$(cat requirements.txt "$@" | cksum)
-stamp=.venv/installed-$(echo "$wanted" | tr ' ' -)
-
-if [[ ! -f $stamp ]] || ! "$python" -c '' 2>/dev/null; then
-    base=
-    for candidate in python3 python3.11 python3.12 python3.13 python3.14 python; do
-        if command -v "$candidate" >/dev/null && is_recent "$candidate"; then
-            base=$candidate
-            break
-        fi
-    done
-    [[ -n $base ]] || fail "no Python 3.11 or newer with venv and ensurepip (on Debian: python3-venv) found"
+# A stamp says that a set of requirements is installed. Every set contains requirements.txt, so an installed set
+# leaves two stamps; those of sets that it may have changed are removed. The path is in it because an environment
+# that was moved does not work.
+stamp() {
+    echo ".venv/installed-$({ pwd && cat pyproject.toml mlperf/version.py requirements.txt "$@"; } | cksum | tr ' ' -)"
+}
+wanted=$(stamp "$@")
+if [[ ! -f $wanted ]] || ! "$python" -c '' 2>/dev/null; then
     # pip's progress goes to stderr: stdout is the answer.
     {
-        echo "setup: installing into .venv, once"
-        "$python" -c '' 2>/dev/null || "$base" -m venv --clear .venv
-        requirements=(-r requirements.txt)
-        for file in "$@"; do requirements+=(-r "$file"); done
-        "$python" -m pip install --disable-pip-version-check --quiet "${requirements[@]}" ||
-            fail "pip could not install the requirements"
-        touch "$stamp"
+        echo "setup.sh: installing into .venv, once"
+        rm -f .venv/installed-*
+        install requirements.txt "$@"
+        touch "$(stamp)" "$wanted"
     } >&2
 fi
 echo "$PWD/$python"

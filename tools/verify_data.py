@@ -1,84 +1,8 @@
-"""Verify prepared data: rows, label rate, index ranges, checksums, manifest against files."""
-
-from __future__ import annotations
+"""Verify prepared data: rows, label rate, index ranges, checksums, manifest."""
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import numpy as np
-
-from mlperf.cli.flags import Parser, file_name
-from mlperf.cli.program import run_program
-from mlperf.data.criteo.days import SPLITS
-from mlperf.data.criteo.prepared.dataset import find_prepared
-from mlperf.data.criteo.prepared.manifest import Manifest
-from mlperf.data.criteo.prepared.paths import DatasetPaths
-from mlperf.data.criteo.prepared.verify import (
-    SplitFacts,
-    compare_with_published,
-    file_problems,
-    is_full_data,
-    manifest_problems,
-    scan,
-)
-from mlperf.data.schema import CRITEO
-from mlperf.util.errors import RunError
-from mlperf.util.failures import system_failures
-
-
-def main() -> int:
-    """Verify what the flags name."""
-    parser = Parser("verify_data.py", __doc__)
-    parser.add_argument("place", type=file_name, help="X, for X_train.bin, X_test.bin, X_val.bin, X.json")
-    parser.add_argument(
-        "--raw-data-file", type=file_name, help="prefix of <prefix>_fea_count.npz, without a manifest"
-    )
-    flags = parser.parse_args()
-    place = DatasetPaths.from_name(flags.place)
-    with system_failures(place.prefix, "cannot be verified"):
-        return verify(place, flags.raw_data_file)
-
-
-def verify(place: DatasetPaths, raw_data_file: Path | None) -> int:
-    """Print what the files at a place hold and what is wrong with them; 1 if anything is."""
-    prepared = find_prepared(place, raw_data_file)
-    manifest = Manifest.read(place.manifest)
-    wrong: list[str] = []
-    scanned: list[SplitFacts] = []
-    for split in SPLITS:
-        path = place.split(split)
-        if not path.is_file():
-            wrong.append(f"{path}: no such file")
-            continue
-        facts = scan(path)
-        scanned.append(facts)
-        rate = facts.clicks / max(1, facts.rows)
-        print(f"{path}: {facts.rows:,} rows, {rate:.4%} of label 1, CRC-32 {facts.crc32:08x}")
-        wrong += [f"{path}: {text}" for text in file_problems(facts, prepared.counts, manifest, split)]
-    if not any(facts.rows for facts in scanned):
-        raise RunError(f"{place.prefix}: no rows at all")
-    used = np.max([facts.column_max[CRITEO.id_columns] + 1 for facts in scanned if facts.rows], axis=0)
-    print("rows per table: " + "-".join(str(count) for count in prepared.counts))
-    print("largest index + 1: " + "-".join(str(count) for count in used))
-    if manifest is None:
-        print(f"no manifest {place.manifest.name}: there are no checksums to compare with")
-    else:
-        wrong += manifest_problems(place, manifest, [int(largest) for largest in used])
-        left_out = sum(sum(reasons.values()) for reasons in manifest.bad_rows.values())
-        print(f"manifest {place.manifest}: flags {manifest.flags}; {left_out} bad rows left out")
-    if is_full_data(prepared):
-        for text, met in compare_with_published(prepared):
-            print(f"published: {text}: {'met' if met else 'NOT met'}")
-            wrong += [] if met else [f"{place.prefix}: the published figure is not met: {text}"]
-    else:
-        print("not the whole Terabyte data: nothing published to compare with")
-    for line in wrong:
-        print(line, file=sys.stderr)
-    print(f"{place.prefix}: {'FAILED' if wrong else 'SUCCESS'}")
-    return 1 if wrong else 0
-
+from environment import run
 
 if __name__ == "__main__":
-    sys.exit(run_program("verify_data.py", main))
+    sys.exit(run("verify"))

@@ -1,60 +1,57 @@
-"""What the editions of MLPerf Training that had this benchmark ask for, as data.
+"""DLRM on the Criteo Terabyte click logs: the recommendation benchmark of MLPerf Training 0.7 to 2.1.
 
-Source: the rule files of the official checker for each edition (mlperf_logging/compliance_checker/training_*)
-and the training rules (github.com/mlcommons/training_policies).
+Sources: the rule files of the official checker for each edition (mlperf_logging/compliance_checker/training_*),
+the training rules (github.com/mlcommons/training_policies) and the figures of the reference implementation.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from mlperf.benchmarks.benchmark import Benchmark, DataSet, Edition, LoggedHyperparameter, Network
+
+DLRM = Benchmark(
+    name="dlrm",
+    network=Network(embedding_dimension=128, bottom_mlp=(13, 512, 256, 128), top_mlp=(1024, 1024, 512, 256, 1)),
+    data=DataSet(
+        name="terabyte",
+        index_limit=40_000_000,
+        table_rows=(
+            *(39_884_406, 39_043, 17_289, 7_420, 20_263, 3, 7_120, 1_543, 63, 38_532_951, 2_953_546, 403_346, 10),
+            *(2_208, 11_938, 155, 4, 976, 14, 39_979_771, 25_641_295, 39_664_984, 585_935, 12_972, 108, 36),
+        ),
+        train_samples=4_195_197_692,
+        eval_samples=89_137_319,
+        held_out_samples=89_137_318,
+    ),
+    optimizer="sgd",
+    auc_target=0.8025,
+    evaluations_per_epoch=20,
+    runs=5,
+    hyperparameters=(
+        LoggedHyperparameter("opt_base_learning_rate", setting="learning_rate"),
+        LoggedHyperparameter("opt_learning_rate_warmup_steps", setting="warmup_steps"),
+        LoggedHyperparameter("lr_decay_start_steps", setting="decay_start_step"),
+        LoggedHyperparameter("sgd_opt_base_learning_rate", setting="learning_rate"),
+        LoggedHyperparameter("sgd_opt_learning_rate_decay_poly_power", value=2),
+        LoggedHyperparameter("sgd_opt_learning_rate_decay_steps", setting="decay_steps"),
+    ),
+)
 
 _KEYS_0_7 = frozenset(
     {
         *("submission_benchmark", "submission_org", "submission_division", "submission_status"),
         *("submission_platform", "cache_clear", "init_start", "init_stop", "run_start", "run_stop"),
         *("block_start", "block_stop", "epoch_start", "epoch_stop", "eval_start", "eval_stop", "eval_accuracy"),
-        *("train_samples", "eval_samples", "global_batch_size", "opt_base_learning_rate"),
-        *("opt_learning_rate_warmup_steps", "lr_decay_start_steps", "sgd_opt_base_learning_rate"),
-        *("sgd_opt_learning_rate_decay_poly_power", "sgd_opt_learning_rate_decay_steps"),
+        *("train_samples", "eval_samples", "global_batch_size"),
+        *(hyperparameter.key for hyperparameter in DLRM.hyperparameters),
     }
 )
 _KEYS_1_0 = _KEYS_0_7 | {"gradient_accumulation_steps", "seed"}
 _KEYS_1_1 = _KEYS_1_0 | {"weights_initialization"}
 
-STATUSES = ("cloud", "onprem", "preview", "research")  # values of submission_status
-
-
-@dataclass(frozen=True)
-class Edition:
-    """One edition; keys and target are those of the closed division.
-
-    auc_target: the test AUC that ends a run. open_target: the least in the open division, where later editions
-    leave the target to the submitter. runs: how many a result takes; a reference convergence point takes twice as
-    many. evaluations_per_epoch: the schedule. checks_package: whether its package check looks at seeds, system
-    descriptions and convergence.
-    """
-
-    name: str
-    required_keys: frozenset[str]
-    checks_package: bool
-    open_target: float = 0.0
-    auc_target: float = 0.8025
-    runs: int = 5
-    evaluations_per_epoch: int = 20
-
-    def target(self, division: object) -> float:
-        """Return the AUC that a run of this division must reach; of what is no division, as of closed."""
-        return self.open_target if division == "open" else self.auc_target
-
-
-EDITIONS = {
-    edition.name: edition
-    for edition in (
-        Edition("0.7.0", _KEYS_0_7, checks_package=False, open_target=0.8025),
-        Edition("1.0.0", _KEYS_1_0, checks_package=True),
-        Edition("1.1.0", _KEYS_1_1, checks_package=True),
-        Edition("2.0.0", _KEYS_1_1, checks_package=True),
-        Edition("2.1.0", _KEYS_1_1, checks_package=True),
-    )
-}
-DEFAULT_EDITION = EDITIONS["2.1.0"]
+EDITIONS = (
+    Edition("0.7.0", DLRM, _KEYS_0_7, checks_package=False, open_target=DLRM.auc_target),
+    Edition("1.0.0", DLRM, _KEYS_1_0, checks_package=True),
+    Edition("1.1.0", DLRM, _KEYS_1_1, checks_package=True),
+    Edition("2.0.0", DLRM, _KEYS_1_1, checks_package=True),
+    Edition("2.1.0", DLRM, _KEYS_1_1, checks_package=True),
+)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from mlperf.benchmarks.dlrm import DEFAULT_EDITION, EDITIONS, STATUSES
+from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES
 from mlperf.settings.settings import PRECISIONS
 from mlperf.util.errors import UsageError
 

@@ -6,16 +6,24 @@ import io
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 from mlperf.util.errors import RunError, UsageError
 
+MIN_PYTHON = (3, 11)  # as in pyproject.toml: the sources also run where nothing is installed
 EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 
 
 class Terminated(BaseException):
     """SIGTERM arrived."""
+
+
+def program_name(tool: str) -> str:
+    """Return the name that messages begin with: of the installed script `dlrm-...` if that runs, else `tool`."""
+    typed = Path(sys.argv[0]).name
+    return typed if typed.startswith("dlrm-") else tool
 
 
 def run_program(name: str, work: Callable[[], int]) -> int:
@@ -34,10 +42,21 @@ def run_program(name: str, work: Callable[[], int]) -> int:
     for number in heeded:
         signal.signal(number, stop)
     try:
+        if sys.version_info < MIN_PYTHON:
+            raise RunError(f"needs Python {MIN_PYTHON[0]}.{MIN_PYTHON[1]} or newer; this is {sys.executable}")
         return work()
     except (UsageError, RunError) as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return error.exit_status
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "mlperf":
+            raise
+        print(
+            f"{name}: error: the package {error.name} is not installed in {sys.executable}; "
+            "tools/setup.sh makes an environment that has it and prints the path of its Python",
+            file=sys.stderr,
+        )
+        return RunError.exit_status
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return EXIT_SIGINT

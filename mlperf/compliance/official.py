@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlperf.benchmarks.dlrm import Edition
+from mlperf.benchmarks import Edition
 
 BENCHMARK = "dlrm"
 STOPS = "the official checker stops with"

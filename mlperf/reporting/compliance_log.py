@@ -14,7 +14,7 @@ from typing import Any
 from mlperf_logging.mllog import constants
 from mlperf_logging.mllog.mllog import MLLogger
 
-from mlperf.benchmarks.dlrm import Edition
+from mlperf.benchmarks import Edition
 from mlperf.data.source import BatchSource
 from mlperf.evaluation.metrics import Metrics
 from mlperf.training.events import Listener, Outcome, Position
@@ -130,7 +130,8 @@ class ComplianceLog(Listener):
 
     def _log_submission(self) -> None:
         settings = self._settings
-        self._point(constants.SUBMISSION_BENCHMARK, "dlrm", edition=settings.edition.name)
+        edition = settings.edition
+        self._point(constants.SUBMISSION_BENCHMARK, edition.benchmark.name, edition=edition.name)
         self._point(constants.SUBMISSION_ORG, settings.submitter)
         self._point(constants.SUBMISSION_DIVISION, settings.division)
         self._point(constants.SUBMISSION_STATUS, settings.status)
@@ -142,12 +143,8 @@ class ComplianceLog(Listener):
         self._point(constants.GLOBAL_BATCH_SIZE, settings.global_batch_size)
         self._asked(constants.GRADIENT_ACCUMULATION_STEPS, settings.accumulate)
         self._point(constants.OPT_NAME, settings.optimizer)
-        self._point(constants.OPT_BASE_LR, settings.learning_rate)
-        self._point(constants.OPT_LR_WARMUP_STEPS, settings.warmup_steps)
-        self._point("lr_decay_start_steps", settings.decay_start_step)
-        self._point("sgd_opt_base_learning_rate", settings.learning_rate)
-        self._point("sgd_opt_learning_rate_decay_poly_power", 2)
-        self._point("sgd_opt_learning_rate_decay_steps", settings.decay_steps)
+        for logged in settings.edition.benchmark.hyperparameters:
+            self._point(logged.key, logged.value if logged.setting is None else getattr(settings, logged.setting))
 
     def _point(self, key: str, value: object = None, **metadata: Any) -> None:
         self._log.event(key=key, value=value, metadata=metadata)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mlperf.benchmarks.dlrm import EDITIONS
+from mlperf.benchmarks import EDITIONS
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.source import BatchSource
 from mlperf.engines.autograd.scorer import GeneralScorer

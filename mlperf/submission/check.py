@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
-from mlperf.benchmarks.dlrm import DEFAULT_EDITION, EDITIONS, Edition
+from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, Edition
 from mlperf.compliance import official
 from mlperf.compliance.locate import (
     Finding,

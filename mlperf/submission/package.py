@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlperf.benchmarks.dlrm import Edition
+from mlperf.benchmarks import Edition
 from mlperf.compliance.log import Log, evaluated
 from mlperf.compliance.official import BENCHMARK
 from mlperf.submission.results import PARAMETERS, reason_file

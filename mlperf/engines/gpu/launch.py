@@ -1,4 +1,4 @@
-"""Launching the Triton kernels of `gpu_interaction.py` and `gpu_layers.py`."""
+"""What every Triton kernel of this folder needs: whether kernels can run here, and the sizes of tiles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _interpreted() -> bool:
 
 
 def obstacle() -> str | None:
-    """Return why kernels cannot be launched here, None if they can: Triton compiles their launcher, in C."""
+    """Return why kernels cannot be launched here, or None if they can. Triton compiles their launcher, in C."""
     if _interpreted():
         return None
     try:
@@ -26,11 +26,20 @@ def obstacle() -> str | None:
     return None
 
 
-def dot_type(dtype: torch.dtype) -> Any:
-    """Return Triton's type for products of `dtype`; its interpreter cannot multiply bfloat16 and takes float32."""
+def product_type(dtype: torch.dtype) -> Any:
+    """Return Triton's type for products of `dtype`. Its interpreter cannot multiply bfloat16 and uses float32."""
     return tl.bfloat16 if dtype == torch.bfloat16 and not _interpreted() else tl.float32
 
 
-def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4, **constants: Any) -> None:
-    """Run `kernel` in `grid` programs of `warps` warps."""
-    kernel[grid](*arguments, num_warps=warps, **constants)
+def tile_size(count: int) -> int:
+    """Return the size of a tile for `count` values: a power of two, and at least the 16 that `tl.dot` needs."""
+    return max(16, triton.next_power_of_2(count))
+
+
+def tiles_per_program(samples: int) -> int:
+    """Return how many tiles a program sums over that adds its sums atomically to those of the others.
+
+    More tiles mean fewer atomics, fewer tiles mean more programs that run at the same time: 8 tiles from 65,536
+    samples on.
+    """
+    return max(1, min(8, samples // 8192))

@@ -1,39 +1,40 @@
-"""Rows of batches on their way to the device: one copy each, beside the computation of the step before."""
+"""Copies rows of batches to the device while it computes the step before."""
 
 from __future__ import annotations
 
 import torch
 
-# Batches the host may be ahead of the device.
-_LEAD = 3
+# How many batches the host may be ahead of the device.
+_MAX_LEAD = 3
 
 
 class Upload:
-    """Copies the rows of one batch after the other. On a CPU there is nothing to do.
+    """Copies the rows of one batch after the other to the device; on a CPU it returns them as they are.
 
-    `copy` starts a copy and returns the rows on the device; what was launched on them before `done` may use them.
+    `copy` starts a copy and returns the rows on the device. They are valid for the work that is launched before
+    `done` is called.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
         if self._on_gpu:
             self._stream = torch.cuda.Stream(device)
-            self._slots: list[torch.Tensor | None] = [None] * _LEAD
-            self._copied = [torch.cuda.Event() for _ in range(_LEAD)]
-            self._used = [torch.cuda.Event() for _ in range(_LEAD)]
+            self._slots: list[torch.Tensor | None] = [None] * _MAX_LEAD
+            self._copied = [torch.cuda.Event() for _ in range(_MAX_LEAD)]
+            self._used = [torch.cuda.Event() for _ in range(_MAX_LEAD)]
             self._turn = 0
             self._device = device
 
     def copy(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return `rows` int32 [B, 40], from pinned memory, on the device. Waits for the batch three before."""
+        """Return `rows` int32 [B, 40], from pinned memory, on the device. Waits for the batch three before it."""
         if not self._on_gpu:
             return rows
         turn = self._turn
-        self._used[turn].synchronize()  # returns at once where nothing was recorded
+        self._used[turn].synchronize()  # returns at once if nothing was recorded
         slot = self._slots[turn]
         if slot is None or slot.shape != rows.shape:
             slot = self._slots[turn] = torch.empty_like(rows, device=self._device, pin_memory=False)
-            # The memory may have been freed by work that the other stream does not know.
+            # The memory may have been freed by work that the other stream does not know of.
             self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             slot.copy_(rows, non_blocking=True)
@@ -42,7 +43,7 @@ class Upload:
         return slot
 
     def done(self) -> None:
-        """Say that all work on the last copied rows is launched."""
+        """Tell that all work on the rows copied last has been launched."""
         if self._on_gpu:
             self._used[self._turn].record()
-            self._turn = (self._turn + 1) % _LEAD
+            self._turn = (self._turn + 1) % _MAX_LEAD

@@ -133,7 +133,7 @@ class Ingest:
         state = self._state
         shown = sum(state.bad_rows_by_reason().values())
         for fault in parsed.faults[: max(0, _SHOWN_BAD_ROWS - shown)]:
-            _log.info(f"left out: {fault_error(path, state.line + 1, block, fault)}")
+            _log.warning(f"left out: {fault_error(path, state.line + 1, block, fault)}")
         reasons = state.bad.setdefault(path.name, {})
         for reason, count in enumerate(np.bincount(parsed.faults[:, 1])):
             if count:

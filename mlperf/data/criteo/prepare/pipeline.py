@@ -136,11 +136,11 @@ class _Preparation:
         """Check the disk space, log what the user should know about the inputs, and empty the work folder."""
         self._check_disk()
         if self._work.has_state():
-            _log.info(f"{self._work.path}: damaged, or of another preparation; starting again")
+            _log.warning(f"{self._work.path}: damaged, or of another preparation; starting again")
         inputs = self._plan.inputs
         both = [path.name for path in inputs if path.with_name(f"{path.name}.gz").is_file()]
         if both:
-            _log.info(f"both there, read as unpacked and not the .gz: {', '.join(both)}")
+            _log.warning(f"both there, read as unpacked and not the .gz: {', '.join(both)}")
         gzipped = [path.name for path in inputs if path.suffix == ".gz"]
         if gzipped and (advice := gzip_text.advice()):
             _log.info(f"{', '.join(gzipped)}: {advice}")

@@ -12,6 +12,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from mlperf.benchmarks import DLRM
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.paths import DatasetPaths
@@ -25,15 +26,6 @@ IntArray = npt.NDArray[np.int64]
 
 _CHUNK_ROWS = 1 << 16
 
-# The whole Terabyte data, as published with the reference implementation of the benchmark.
-PUBLISHED_TRAIN_ROWS = 4_195_197_692
-PUBLISHED_EVALUATION_ROWS = 178_274_637
-PUBLISHED_TEST_ROWS = 89_137_319
-PUBLISHED_LIMIT = 40_000_000
-PUBLISHED_COUNTS = (
-    *(39884406, 39043, 17289, 7420, 20263, 3, 7120, 1543, 63, 38532951, 2953546, 403346, 10, 2208, 11938, 155),
-    *(4, 976, 14, 39979771, 25641295, 39664984, 585935, 12972, 108, 36),
-)
 _FULL_DATA_ROWS = 10**9  # data with more training rows is taken for the whole Terabyte data
 
 
@@ -163,13 +155,15 @@ def is_full_data(prepared: PreparedData) -> bool:
 
 def compare_with_published(prepared: PreparedData) -> list[tuple[str, bool]]:
     """Return each published figure of the whole Terabyte data and whether it is met."""
-    evaluation = prepared.test_rows + prepared.val_rows
+    published = DLRM.data
+    last_day = prepared.test_rows + prepared.val_rows
+    published_last_day = published.eval_samples + published.held_out_samples
     lines = [
-        (f"training rows {PUBLISHED_TRAIN_ROWS:,}", prepared.train_rows == PUBLISHED_TRAIN_ROWS),
-        (f"rows in day 23 {PUBLISHED_EVALUATION_ROWS:,}", evaluation == PUBLISHED_EVALUATION_ROWS),
-        (f"test rows {PUBLISHED_TEST_ROWS:,}", prepared.test_rows == PUBLISHED_TEST_ROWS),
+        (f"training rows {published.train_samples:,}", prepared.train_rows == published.train_samples),
+        (f"rows in day 23 {published_last_day:,}", last_day == published_last_day),
+        (f"test rows {published.eval_samples:,}", prepared.test_rows == published.eval_samples),
     ]
-    if prepared.max_ind_range in (None, PUBLISHED_LIMIT):
-        sizes = "-".join(str(count) for count in PUBLISHED_COUNTS)
-        lines.append((f"rows per table {sizes}", prepared.counts == PUBLISHED_COUNTS))
+    if prepared.max_ind_range in (None, published.index_limit):
+        sizes = "-".join(str(count) for count in published.table_rows)
+        lines.append((f"rows per table {sizes}", prepared.counts == published.table_rows))
     return lines

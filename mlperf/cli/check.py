@@ -1,0 +1,89 @@
+"""Check a log, the logs of a result, or a submission package with the official checkers of mlperf-logging."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from mlperf.benchmarks import EDITIONS, Edition
+from mlperf.cli.flags import Parser
+from mlperf.cli.program import program_name, run_program
+from mlperf.submission.check import Report, check_log, check_result, render
+from mlperf.submission.points import check_points
+from mlperf.submission.results import find_results
+from mlperf.util.errors import RunError, UsageError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a report per result and edition; return 0 if all pass, 1 if one fails, 2 for a wrong call."""
+    name = program_name("check_submission.py")
+    return run_program(name, partial(_check, name, arguments))
+
+
+def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(name, __doc__)
+    parser.add_argument(
+        "path", type=Path, help="a log, a folder with result_0.txt ..., or one with results/ and systems/"
+    )
+    parser.add_argument(
+        "--edition",
+        choices=[*EDITIONS, "all"],
+        action="append",
+        default=argparse.SUPPRESS,
+        help="one or more (default: recognized by the keys in the logs)",
+    )
+    parser.add_argument(
+        "--rcps", type=Path, help="JSON file of convergence points to compare with instead of the edition's"
+    )
+    parser.add_argument(
+        "--rcp-bypass",
+        action="store_true",
+        help="let a failed convergence check pass, like the switch of the package checker",
+    )
+    return parser.parse_args(arguments)
+
+
+def _check(name: str, arguments: Sequence[str] | None) -> int:
+    flags = _parse(name, arguments)
+    asked = getattr(flags, "edition", [])
+    if flags.rcps is not None and not flags.rcps.is_file():
+        raise UsageError(f"--rcps={flags.rcps}: no such file")
+    editions: list[Edition | None] = [EDITIONS[name] for name in (EDITIONS if "all" in asked else asked)]
+    if flags.rcps is not None:
+        check_points(flags.rcps)
+    passed = True
+    try:
+        for check in _checks(flags, editions or [None]):
+            passed = _report(check, name) and passed
+    except OSError as error:
+        raise RunError(f"{error.filename or flags.path}: {error.strerror or error}") from None
+    return 0 if passed else 1
+
+
+def _checks(flags: argparse.Namespace, editions: list[Edition | None]) -> Iterator[Callable[[], Report]]:
+    """Yield one call per check."""
+    if flags.path.is_file():
+        for edition in editions:
+            yield partial(check_log, flags.path, edition)
+        return
+    for result in find_results(flags.path):
+        for edition in editions:
+            yield partial(check_result, result, edition, points=flags.rcps, bypass=flags.rcp_bypass)
+
+
+def _report(check: Callable[[], Report], name: str) -> bool:
+    """Print a report and return whether it passed. A log that cannot be read does not end the other checks."""
+    try:
+        report = check()
+    except RunError as error:
+        print(f"{name}: error: {error}", file=sys.stderr, flush=True)
+        return False
+    print(render(report), flush=True)
+    return report.passed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Draw the curves of one or several runs: loss, and accuracy or AUC, with the target.
+
+    python tools/plot_run.py results/*.log --output=run.png
+
+Takes what the program prints, and compliance logs of this project or of anyone's MLPerf submission.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlperf.benchmarks import DEFAULT_EDITION
+from mlperf.cli.flags import Parser, real
+from mlperf.cli.program import program_name, run_program
+from mlperf.util.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlperf.plots.curves import Curves
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit status: 0 done, 1 failed, 2 wrong call."""
+    name = program_name("plot_run.py")
+    return run_program(name, partial(_plot, name, arguments))
+
+
+def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(name, __doc__)
+    add = parser.add_argument
+    add("logs", type=Path, nargs="+", help="console or compliance logs")
+    add("--output", type=Path, default=Path("run.png"), help="the picture: .png, .svg or .pdf")
+    add("--labels", help="names of the runs in the legend, separated by commas; default: the files' names")
+    add("--metric", choices=("auto", "auc", "accuracy"), default="auto", help="auto: AUC where a log has it")
+    add(
+        "--x",
+        choices=("auto", "iterations", "epochs"),
+        default="auto",
+        help="auto: iterations where all have them",
+    )
+    add("--target", type=real(0, 1), help=f"a line; default: {DEFAULT_EDITION.auc_target} with AUC; 0: none")
+    add("--title", default="")
+    return parser.parse_args(arguments)
+
+
+def _plot(name: str, arguments: Sequence[str] | None) -> int:
+    flags = _parse(name, arguments)
+    labels = flags.labels.split(",") if flags.labels else [log.stem for log in flags.logs]
+    if len(labels) != len(flags.logs):
+        raise UsageError(f"--labels={flags.labels}: {len(labels)} names for {len(flags.logs)} logs")
+
+    from mlperf.plots.compute_graph import require_matplotlib
+    from mlperf.plots.curves import Curves
+    from mlperf.plots.run_picture import draw_runs
+
+    require_matplotlib(name)
+    runs = dict(zip(_distinct(labels), (Curves.of_log(log) for log in flags.logs), strict=True))
+    metric = flags.metric
+    if metric == "auto":
+        metric = "auc" if any(run.auc for run in runs.values()) else "accuracy"
+    target = flags.target
+    if target is None:
+        target = DEFAULT_EDITION.auc_target if metric == "auc" else 0.0
+    draw_runs(runs, metric, _axis(runs, flags.x), target, flags.title, flags.output)
+    print(f"{flags.output}: {len(runs)} run{'s' if len(runs) > 1 else ''}")
+    return 0
+
+
+def _axis(runs: dict[str, Curves], asked: str) -> str:
+    points = [point for run in runs.values() for point in (*run.loss, *run.accuracy, *run.auc)]
+    counted = all(point.iterations is not None for point in points)
+    if asked == "iterations" and not counted:
+        raise UsageError("--x=iterations: a compliance log says epochs only; allowed is --x=epochs")
+    return asked if asked != "auto" else "iterations" if counted else "epochs"
+
+
+def _distinct(labels: Sequence[str]) -> list[str]:
+    """Number the labels that occur more than once: the same file name in several folders."""
+    return [
+        label if labels.count(label) == 1 else f"{label} ({labels[: number + 1].count(label)})"
+        for number, label in enumerate(labels)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

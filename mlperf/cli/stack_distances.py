@@ -1,0 +1,108 @@
+"""Profile a trace of references into a distribution of stack distances, or generate a trace from one.
+
+    python tools/stack_distances.py profile input/trace.log input/dist_emb_0.log
+    python tools/stack_distances.py generate input/dist_emb_0.log trace.log --length=1000
+
+A text trace is whole numbers separated by commas, spaces or lines; a binary one (--binary) is little-endian
+unsigned 64-bit integers. A distribution is three lines: the distinct accesses, the distances, their cumulative
+probabilities.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlperf.cli.flags import Parser, integer
+from mlperf.cli.program import program_name, run_program
+from mlperf.util.errors import RunError
+from mlperf.util.files import write_atomically
+
+if TYPE_CHECKING:
+    from mlperf.data.synthetic.stack_distances import IntArray
+
+# References generated at a time.
+_CHUNK = 1 << 20
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit status: 0 done, 1 failed, 2 wrong call."""
+    name = program_name("stack_distances.py")
+    return run_program(name, partial(_convert, name, arguments))
+
+
+def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(name, __doc__)
+    parser.add_argument("what", choices=("profile", "generate"), help="from a trace, or to a trace")
+    parser.add_argument("source", type=Path, help="the trace, or the distribution")
+    parser.add_argument("result", type=Path, help="the distribution, or the trace")
+    parser.add_argument("--binary", action="store_true", help="the trace is binary")
+    parser.add_argument(
+        "--padding", action="store_true", help="more new references, as --data-trace-enable-padding"
+    )
+    parser.add_argument("--length", type=integer(1), default=1000, help="generate: references")
+    parser.add_argument("--seed", type=integer(0), default=123, help="generate: seed")
+    return parser.parse_args(arguments)
+
+
+def _convert(name: str, arguments: Sequence[str] | None) -> int:
+    flags = _parse(name, arguments)
+
+    import numpy as np
+
+    from mlperf.data.synthetic.stack_distances import StackDistances, TraceGenerator
+
+    if flags.what == "profile":
+        distribution = StackDistances.of_trace(_read_trace(flags.source, flags.binary), padding=flags.padding)
+        _write(flags.result, distribution.text())
+        return 0
+    given = StackDistances.read(flags.source)
+    generator = TraceGenerator(given, np.random.default_rng(flags.seed), padding=flags.padding)
+    pieces = [generator.draw(min(_CHUNK, flags.length - done)) for done in range(0, flags.length, _CHUNK)]
+    trace = np.concatenate(pieces)
+    if flags.binary:
+        _write(flags.result, trace.astype("<u8").tobytes())
+    else:
+        _write(flags.result, ", ".join(map(str, trace.tolist())) + "\n")
+    return 0
+
+
+def _write(path: Path, contents: str | bytes) -> None:
+    try:
+        write_atomically(path, contents)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _read_trace(path: Path, binary: bool) -> IntArray:
+    import numpy as np
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path}: no trace can be read: {error.strerror}") from None
+    if binary:
+        if len(data) % 8:
+            raise RunError(f"{path}: {len(data)} bytes, not a whole number of 64-bit integers")
+        trace = np.frombuffer(data, "<u8")
+        if (trace > np.iinfo(np.int64).max).any():
+            raise RunError(f"{path}: a reference of 2^63 or more")
+        trace = trace.astype(np.int64)
+    else:
+        try:
+            trace = np.array([int(word) for word in data.replace(b",", b" ").split()], dtype=np.int64)
+        except (ValueError, OverflowError) as error:
+            raise RunError(f"{path}: not whole numbers of 64 bits separated by commas: {error}") from None
+    if len(trace) == 0:
+        raise RunError(f"{path}: an empty trace")
+    if trace.min() < 0:
+        raise RunError(f"{path}: a negative reference, {trace.min()}")
+    return trace
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Pictures of a trained model and its data: tables, norms, categories, and the last hidden layer.
+
+    python tools/visualize.py <flags the model was trained with> --load-model=model.pt --output-dir=pictures
+
+Writes tables.png (rows of the largest tables in two dimensions), norms.png (their norms against how often they
+occur), categories.png (how often the ids of each column occur) and hidden.png (test samples in the model's last
+hidden layer, coloured by label). All other flags are those of dlrm_s_pytorch.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from mlperf.cli.flags import Parser, integer
+from mlperf.cli.program import program_name, run_program
+from mlperf.util.errors import RunError, UsageError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit status: 0 done, 1 failed, 2 wrong call."""
+    name = program_name("visualize.py")
+    return run_program(name, partial(_visualize, name, arguments))
+
+
+def _parse(name: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """Return the flags of this program, and the others, which are the trainer's."""
+    parser = Parser(name, __doc__)
+    add = parser.add_argument
+    add("--output-dir", type=Path, default=Path("visualization"), help="where the pictures go")
+    add("--method", choices=("umap", "tsne"), default="umap", help="how vectors are brought to two dimensions")
+    add("--most-tables", type=integer(1), default=3, help="tables to draw, the largest first")
+    add("--most-rows", type=integer(10), default=1500, help="rows of a table to draw, the most frequent first")
+    add("--most-samples", type=integer(100), default=200_000, help="training samples to count ids in")
+    add("--most-points", type=integer(10), default=3000, help="test samples to draw")
+    flags, others = parser.parse_known_args(arguments)
+    if not any(other.startswith("--load-model") for other in others):
+        raise UsageError("--load-model: needed, the checkpoint to draw")
+    return flags, others
+
+
+def _visualize(name: str, arguments: Sequence[str] | None) -> int:
+    flags, others = _parse(name, arguments)
+
+    import numpy as np
+
+    from mlperf.cli.train import parse
+    from mlperf.plots import model_pictures
+    from mlperf.plots.compute_graph import require_matplotlib
+    from mlperf.run.benchmark import load_for_inference
+
+    # Batches are only read here: large ones, whatever the model was trained with.
+    settings = parse([*others, "--inference-only", "--mini-batch-size=4096", "--test-mini-batch-size=1024"])
+    require_matplotlib(name)
+    if flags.method == "umap":
+        _require_umap()
+    model, splits = load_for_inference(settings)
+    assert splits.test is not None
+    counts = model_pictures.count_ids(splits.train, model.architecture.rows_per_table, flags.most_samples)
+    try:
+        flags.output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--output-dir={flags.output_dir}: cannot be made: {error.strerror}") from None
+    order = np.argsort([-len(of_table) for of_table in counts], kind="stable")
+    drawn = sorted(int(number) for number in order[: flags.most_tables])
+    vectors, labels = model_pictures.last_hidden_layer(model, splits.test, flags.most_points)
+    pictures = {
+        "tables": model_pictures.draw_tables(model, counts, drawn, flags.most_rows, flags.method),
+        "norms": model_pictures.draw_norms(model, counts, drawn),
+        "categories": model_pictures.draw_categories(counts),
+        "hidden": model_pictures.draw_hidden(vectors, labels, flags.method),
+    }
+    for picture, figure in pictures.items():
+        path = flags.output_dir / f"{picture}.png"
+        figure.savefig(path, dpi=130)
+        print(path)
+    return 0
+
+
+def _require_umap() -> None:
+    try:
+        import umap  # noqa: F401
+    except ImportError:
+        raise UsageError("--method=umap: needs umap-learn (pip install umap-learn); allowed: tsne") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

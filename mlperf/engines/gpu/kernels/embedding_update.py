@@ -1,0 +1,98 @@
+"""SGD update of the embedding rows that a batch used, on the GPU.
+
+B samples, T tables, L = B * T embeddings of a batch, D embedding dimension, R rows of all tables.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from mlperf.engines.gpu.kernels.interaction import warps_for
+from mlperf.engines.gpu.launch import product_type, tile_size
+
+# Sorted embeddings of one program. Their gradients are summed by a product with a CHUNK x CHUNK matrix; a larger
+# chunk needs fewer atomics but more registers.
+CHUNK = 32
+
+
+def update_rows(
+    *,
+    tables: torch.Tensor,
+    embedding_rows: torch.Tensor,
+    d_embeddings: torch.Tensor,
+    rate: torch.Tensor,
+    chunk: int = CHUNK,
+    warps: int | None = None,
+) -> None:
+    """Subtract `rate` times the summed gradients from every row that occurs in `embedding_rows`.
+
+    tables: float32 [R, D], updated in place. embedding_rows: int32 [B, T].
+    d_embeddings: [B * T, D], the gradient of each embedding, in the order of `embedding_rows`.
+    rate: float32 scalar on the device.
+    warps: of a program; the default follows from the tables and the dimension, as in `interact`.
+    """
+    count, dimension = d_embeddings.shape
+    columns = tile_size(dimension)
+    rows, order = embedding_rows.flatten().sort()
+    _update_rows_kernel[(triton.cdiv(count, chunk),)](
+        tables,
+        rows,
+        order,
+        d_embeddings,
+        rate,
+        count,
+        D=dimension,
+        DP=columns,
+        CHUNK=chunk,
+        DOT=product_type(d_embeddings.dtype),
+        num_warps=warps or warps_for(tile_size(embedding_rows.shape[1] + 1), columns),
+    )
+
+
+# `count` is not specialized: the last, smaller batch of a run must not wait for the compiler.
+@triton.jit(do_not_specialize=["count"])
+def _update_rows_kernel(
+    tables,  # float32 [R, D], updated
+    rows,  # int32 [L], sorted
+    order,  # int64 [L], where each of them stood before sorting
+    d_embeddings,  # [L, D], in the order before sorting
+    rate,  # float32 []
+    count,
+    D: tl.constexpr,
+    DP: tl.constexpr,
+    CHUNK: tl.constexpr,
+    DOT: tl.constexpr,
+):
+    """Update the rows of CHUNK sorted positions.
+
+    Equal rows are adjacent. Their gradients are summed by a product with a matrix of 0 and 1. A row whose run lies
+    inside the chunk belongs to this program alone. Only a run that crosses an end of the chunk needs an atomic
+    addition, one per chunk, however often a row of a tiny table occurs.
+    """
+    start = tl.program_id(0) * CHUNK
+    position = start + tl.arange(0, CHUNK)
+    in_batch = position < count
+    source = tl.load(order + position, mask=in_batch, other=0)
+    row = tl.load(rows + position, mask=in_batch, other=-1)
+    row_before = tl.load(rows + position - 1, mask=in_batch & (position > 0), other=-1)
+    is_first = in_batch & ((position == start) | (row != row_before))
+    previous = tl.load(rows + start - 1, mask=start > 0, other=-1)
+    following = tl.load(rows + start + CHUNK, mask=start + CHUNK < count, other=-1)
+    is_shared = (row == previous) | (row == following)
+
+    column = tl.arange(0, DP)
+    in_row = (column < D)[None, :]
+    target = tables + row.to(tl.int64)[:, None] * D + column[None, :]
+    is_own = (is_first & (is_shared == 0))[:, None] & in_row
+    value = tl.load(target, mask=is_own, other=0.0)  # before the gradients, so that both loads overlap
+    gradient_source = d_embeddings + source[:, None] * D + column[None, :]
+    gradients = tl.load(gradient_source, mask=in_batch[:, None] & in_row, other=0.0)
+    row_across = tl.load(rows + position, mask=in_batch, other=-2)
+    is_equal = (row[:, None] == row_across[None, :]).to(DOT)
+    summed = tl.dot(is_equal, gradients.to(DOT), input_precision="ieee")  # (CHUNK, DP)
+    value -= tl.load(rate) * summed
+    tl.store(target, value, mask=is_own)
+    # Nothing was loaded for a shared row: its value is the change alone.
+    tl.atomic_add(target, value, mask=(is_first & is_shared)[:, None] & in_row, sem="relaxed")

@@ -1,0 +1,201 @@
+"""The last layer, one output with a sigmoid, and the loss, forward and backward, on the GPU.
+
+B samples, N inputs of the last layer. Activations are float32 or bfloat16; weights and sums are float32 or wider.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from mlperf.engines.gpu.launch import tile_size, tiles_per_program
+
+# One program loads whole inputs of 32 samples, or of fewer if they are wide: a tile has at most 4096 values, which
+# are 32 per thread of 4 warps.
+MAX_SAMPLES = 32
+MAX_TILE_VALUES = 4096
+MAX_INPUTS = 1024
+WARPS = 4
+
+# As in mlperf.models.loss.
+_MIN_LOG = tl.constexpr(-100.0)
+_MIN_VARIANCE = tl.constexpr(1e-12)
+
+
+def predict(*, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Return the probabilities of a click, float32 [B].
+
+    hidden: the inputs of the last layer, [B, at least N]: further columns are padding.
+    weight: float32 [1, N]. bias: float32 [1].
+    threshold: t > 0 clamps the probabilities to [t, 1 - t] (--loss-threshold).
+    """
+    samples = len(hidden)
+    probabilities = torch.empty(samples, device=hidden.device)
+    constants = _tile_constants(hidden, weight)
+    _predict_kernel[(triton.cdiv(samples, constants["BLOCK"]),)](
+        hidden, weight, bias, probabilities, samples, threshold, num_warps=WARPS, **constants
+    )
+    return probabilities
+
+
+def loss_backward(
+    *,
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    labels: torch.Tensor,
+    d_weight: torch.Tensor,
+    d_bias: torch.Tensor,
+    sums: torch.Tensor,
+    loss: str,
+    class_weights: tuple[float, ...],
+    threshold: float,
+    tiles: int | None = None,
+) -> torch.Tensor:
+    """Compute the loss and return the gradient of `hidden`.
+
+    hidden, weight, bias, threshold: as in `predict`. labels: float32 [B].
+    d_weight: float32 [1, N], d_bias: float32 [1], added to.
+    sums: float64 [2], added to: the loss of the samples, and the number of correct predictions.
+    loss: mse, or any kind of binary cross-entropy, with the `class_weights` of labels 0 and 1.
+    tiles: of samples that a program sums over; the default follows from B.
+    """
+    samples = len(hidden)
+    gradient = torch.empty_like(hidden)
+    tiles = tiles or tiles_per_program(samples)
+    constants = _tile_constants(hidden, weight)
+    _loss_backward_kernel[(triton.cdiv(samples, constants["BLOCK"] * tiles),)](
+        hidden,
+        weight,
+        bias,
+        labels,
+        gradient,
+        d_weight,
+        d_bias,
+        sums,
+        samples,
+        tiles,
+        *class_weights,
+        threshold,
+        MSE=loss == "mse",
+        num_warps=WARPS,
+        **constants,
+    )
+    return gradient
+
+
+def _tile_constants(hidden: torch.Tensor, weight: torch.Tensor) -> dict[str, int]:
+    inputs = weight.numel()
+    padded = tile_size(inputs)
+    return {
+        "N": inputs,
+        "STRIDE": hidden.shape[1],
+        "NP": padded,
+        "BLOCK": min(MAX_SAMPLES, MAX_TILE_VALUES // padded),
+    }
+
+
+@triton.jit
+def _logits(hidden, weight, bias, sample, in_batch, N: tl.constexpr, STRIDE: tl.constexpr, NP: tl.constexpr):
+    """Return hidden float32 [BLOCK, NP], weight [NP], and the last layer's outputs [BLOCK]."""
+    column = tl.arange(0, NP)
+    source = hidden + sample.to(tl.int64)[:, None] * STRIDE + column[None, :]
+    values = tl.load(source, mask=in_batch[:, None] & (column < N)[None, :], other=0.0).to(tl.float32)
+    weights = tl.load(weight + column, mask=column < N, other=0.0)
+    return values, weights, tl.sum(values * weights[None, :], axis=1) + tl.load(bias)
+
+
+@triton.jit
+def _clamp(probability, THRESHOLD: tl.constexpr):
+    """Clamp to [THRESHOLD, 1 - THRESHOLD]. A NaN stays one: minimum and maximum would turn it into a number."""
+    if THRESHOLD > 0:
+        probability = tl.where(probability < THRESHOLD, THRESHOLD, probability)
+        probability = tl.where(probability > 1.0 - THRESHOLD, 1.0 - THRESHOLD, probability)
+    return probability
+
+
+# The batch size is not specialized: the last, smaller batch of a run must not wait for the compiler.
+@triton.jit(do_not_specialize=["samples"])
+def _predict_kernel(
+    hidden,  # [B, STRIDE]
+    weight,  # float32 [N]
+    bias,  # float32 [1]
+    probabilities,  # float32 [B], output
+    samples,
+    THRESHOLD: tl.constexpr,
+    N: tl.constexpr,
+    STRIDE: tl.constexpr,
+    NP: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Predict BLOCK samples."""
+    sample = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    in_batch = sample < samples
+    _, _, logit = _logits(hidden, weight, bias, sample, in_batch, N, STRIDE, NP)
+    probability = _clamp(1.0 / (1.0 + tl.exp(-logit)), THRESHOLD)
+    tl.store(probabilities + sample, probability, mask=in_batch)
+
+
+@triton.jit(do_not_specialize=["samples", "tiles"])
+def _loss_backward_kernel(
+    hidden,  # [B, STRIDE]
+    weight,  # float32 [N]
+    bias,  # float32 [1]
+    labels,  # float32 [B]
+    d_hidden,  # [B, STRIDE], output
+    d_weight,  # float32 [N], added to
+    d_bias,  # float32 [1], added to
+    sums,  # float64 [2], added to: loss, correct predictions
+    samples,
+    tiles,
+    weight_of_0,
+    weight_of_1,
+    THRESHOLD: tl.constexpr,
+    MSE: tl.constexpr,
+    N: tl.constexpr,
+    STRIDE: tl.constexpr,
+    NP: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Process BLOCK * tiles samples."""
+    weight_sums = tl.zeros((NP,), tl.float32)
+    bias_sum = 0.0
+    loss_sum = 0.0
+    correct_sum = 0.0
+    column = tl.arange(0, NP)
+    for tile in range(tiles):
+        sample = (tl.program_id(0) * tiles + tile) * BLOCK + tl.arange(0, BLOCK)
+        in_batch = sample < samples
+        values, weights, logit = _logits(hidden, weight, bias, sample, in_batch, N, STRIDE, NP)
+        label = tl.load(labels + sample, mask=in_batch, other=0.0)
+        unclamped = 1.0 / (1.0 + tl.exp(-logit))
+        probability = _clamp(unclamped, THRESHOLD)
+        if MSE:
+            loss = (probability - label) * (probability - label)
+            slope = 2.0 * (probability - label)
+        else:
+            complement = 1.0 - probability
+            log_click = tl.log(probability)
+            log_no_click = tl.log(complement)
+            log_click = tl.where(log_click < _MIN_LOG, _MIN_LOG, log_click)  # a maximum would drop a NaN
+            log_no_click = tl.where(log_no_click < _MIN_LOG, _MIN_LOG, log_no_click)
+            class_weight = weight_of_0 + (weight_of_1 - weight_of_0) * label
+            loss = class_weight * ((label - 1.0) * log_no_click - label * log_click)
+            slope = class_weight * (probability - label) / tl.maximum(complement * probability, _MIN_VARIANCE)
+        has_gradient = in_batch
+        if THRESHOLD > 0:
+            has_gradient = in_batch & (unclamped >= THRESHOLD) & (unclamped <= 1.0 - THRESHOLD)
+        d_logit = tl.where(has_gradient, slope / samples * (1.0 - unclamped) * unclamped, 0.0)
+        rounded = tl.where(probability > 0.5, 1.0, 0.0)
+        loss_sum += tl.sum(tl.where(in_batch, loss, 0.0), axis=0)
+        correct_sum += tl.sum(tl.where(in_batch & (rounded == label), 1.0, 0.0), axis=0)
+        bias_sum += tl.sum(d_logit, axis=0)
+        weight_sums += tl.sum(d_logit[:, None] * values, axis=0)
+        target = d_hidden + sample.to(tl.int64)[:, None] * STRIDE + column[None, :]
+        value = (d_logit[:, None] * weights[None, :]).to(d_hidden.dtype.element_ty)
+        tl.store(target, value, mask=in_batch[:, None] & (column < N)[None, :])
+    tl.atomic_add(d_weight + column, weight_sums, mask=column < N, sem="relaxed")
+    tl.atomic_add(d_bias, bias_sum, sem="relaxed")
+    tl.atomic_add(sums, loss_sum.to(tl.float64), sem="relaxed")
+    tl.atomic_add(sums + 1, correct_sum.to(tl.float64), sem="relaxed")

@@ -1,0 +1,52 @@
+"""A linear layer with ReLU on the GPU. B samples, N outputs, K inputs."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mlperf.engines.gpu.kernels.linear import relu_backward, update_weights
+
+
+class GpuLayer:
+    """A linear layer and its ReLU.
+
+    weight [N, K] and bias [N] are the model's, float32. The products use copies in `dtype`; the rows of the
+    weight's copy are padded with zeros to `input_width`.
+    """
+
+    def __init__(self, linear: nn.Linear, input_width: int, dtype: torch.dtype) -> None:
+        self.weight, self.bias = linear.weight.data, linear.bias.data
+        self._copy = torch.zeros(len(self.weight), input_width, dtype=dtype, device=self.weight.device)
+        self._bias_copy = torch.zeros_like(self.bias, dtype=dtype)
+        self._d_bias = torch.zeros_like(self.bias)  # added to, and cleared by the update
+        self.copy_weights()
+
+    def copy_weights(self) -> None:
+        """Copy the model's weights into those of the products: needed after something else has changed them."""
+        self._copy[:, : self.weight.shape[1]] = self.weight
+        self._bias_copy.copy_(self.bias)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the output [B, N] for `inputs` [B, input_width]."""
+        return torch._addmm_activation(self._bias_copy, inputs, self._copy.t(), use_gelu=False)
+
+    def backward(
+        self,
+        gradient: torch.Tensor,
+        output: torch.Tensor,
+        inputs: torch.Tensor,
+        rate: torch.Tensor,
+        *,
+        needs_input_grad: bool = True,
+    ) -> torch.Tensor:
+        """Update the layer and return the gradient of `inputs`; undefined if `needs_input_grad` is False.
+
+        gradient [B, N]: of `output`, overwritten with the gradient before the ReLU.
+        rate: float32 scalar on the device.
+        """
+        relu_backward(gradient=gradient, output=output, d_bias=self._d_bias)
+        input_gradient = gradient @ self._copy if needs_input_grad else gradient
+        update_weights(weight=self.weight, copy=self._copy, gradient=gradient.t() @ inputs, rate=rate)
+        update_weights(weight=self.bias, copy=self._bias_copy, gradient=self._d_bias, rate=rate, clear=True)
+        return input_gradient

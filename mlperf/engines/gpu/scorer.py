@@ -1,0 +1,156 @@
+"""The forward pass on a GPU: matrix products by the library, everything between them in a few Triton kernels.
+
+The rows of a batch are copied to the device as the file has them, and decoded there.
+
+B samples, T tables, D embedding dimension, K width of a layer's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from mlperf.data.batch import RawBatch, RowSource
+from mlperf.data.binary import invalid_row_error
+from mlperf.data.source import BatchSource
+from mlperf.engines.gpu.kernels.decode import DENSE_WIDTH, NO_POSITION, POSITIONS_PER_ROW, decode
+from mlperf.engines.gpu.kernels.interaction import MAX_DIMENSION, MAX_FEATURES, interact
+from mlperf.engines.gpu.kernels.last_layer import MAX_INPUTS, predict
+from mlperf.engines.gpu.layer import GpuLayer
+from mlperf.engines.gpu.upload import Upload
+from mlperf.engines.protocol import has_fast_ways
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.layers.embedding.tables import EmbeddingTables
+from mlperf.models.layers.mlp import linear_layers
+
+
+def serves(model: DLRM_Net) -> bool:
+    """Return whether this engine supports `model`: plain tables, dot interaction, ReLU, sizes that fit."""
+    architecture = model.architecture
+    return (
+        has_fast_ways(model)
+        and len(architecture.rows_per_table) < MAX_FEATURES
+        and architecture.dimension <= MAX_DIMENSION
+        and sum(architecture.rows_per_table) < 2**31
+        and architecture.top_widths[-2] <= MAX_INPUTS
+    )
+
+
+def padded_width(width: int) -> int:
+    """Return `width` rounded up to a multiple of 8: products are fast if the rows of a matrix are aligned."""
+    return -(-width // 8) * 8
+
+
+@dataclass(frozen=True)
+class Activations:
+    """The results of a forward pass.
+
+    values: the input of each layer: of the bottom MLP, its output, then the inputs of the top MLP.
+    labels: float32 [B]. embedding_rows: int32 [B, T], numbered over all tables.
+    """
+
+    values: list[torch.Tensor]
+    labels: torch.Tensor
+    embedding_rows: torch.Tensor
+
+
+class GpuScorer:
+    """Evaluates a model that `serves` accepts.
+
+    precision: fp32, tf32 or bf16, of products and activations.
+    max_ind_range: if positive, ids are taken modulo it.
+    """
+
+    def __init__(self, model: DLRM_Net, precision: str, max_ind_range: int) -> None:
+        assert isinstance(model.tables, EmbeddingTables)
+        self.model = model
+        self.tables = model.tables
+        self.device = model.tables.device
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.allow_tf32 = precision == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = self.allow_tf32
+        # The library splits a weight's gradient, a sum over the batch, into parts; these are added in float32.
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+        architecture = model.architecture
+        # Ids are int32: a larger modulus does not change a valid one.
+        self.modulus = max_ind_range if 0 < max_ind_range < 2**31 else -1
+        self.threshold = float(architecture.loss_threshold)
+        self.interacted_width = padded_width(architecture.top_widths[0])
+        widths = [DENSE_WIDTH, *architecture.mlp_bot[1:]]
+        self.bottom = [
+            GpuLayer(layer, width, self.dtype)
+            for layer, width in zip(linear_layers(model.bot_l), widths, strict=False)
+        ]
+        *hidden, last = linear_layers(model.top_l)
+        widths = [self.interacted_width, *architecture.top_widths[1:]]
+        self.top = [GpuLayer(layer, width, self.dtype) for layer, width in zip(hidden, widths, strict=False)]
+        self.last_weight, self.last_bias = last.weight.data, last.bias.data
+        rows = torch.tensor([0, *architecture.rows_per_table])
+        self.table_sizes = rows[1:].to(self.device, torch.int32)
+        self.table_starts = rows.cumsum(0)[:-1].to(self.device, torch.int32)
+        self.first_row = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.invalid = torch.full((), NO_POSITION, dtype=torch.int64, device=self.device)
+        self.source: RowSource | None = None
+        self.upload = Upload(self.device)
+
+    def batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[RawBatch]:
+        """Return the batches of `epoch` from number `first` on, with the rows as the file has them."""
+        assert hasattr(data, "raw_batches"), "only files have rows"
+        batches: Iterator[RawBatch] = data.raw_batches(epoch, first)
+        return batches
+
+    def score(self, batch: RawBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the probabilities of a click and the labels, float32 [B] each, on the device."""
+        self.note_source(batch)
+        scores = self.score_rows(self.upload.copy(batch.rows))
+        self.upload.done()
+        return scores
+
+    def score_rows(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the same for `rows` int32 [B, 40] on the device."""
+        done = self.forward(rows)
+        probabilities = predict(
+            hidden=done.values[-1], weight=self.last_weight, bias=self.last_bias, threshold=self.threshold
+        )
+        return probabilities, done.labels
+
+    def check(self) -> None:
+        """Wait for the device. RunError if a row since the last check held an invalid label or id."""
+        position = int(self.invalid)
+        if position != NO_POSITION:
+            assert self.source is not None
+            raise invalid_row_error(self.source, position // POSITIONS_PER_ROW, position % POSITIONS_PER_ROW)
+
+    def forward(self, rows: torch.Tensor) -> Activations:
+        """Decode `rows` int32 [B, 40] on the device and run the model up to its last layer."""
+        dense, labels, embedding_rows = decode(
+            rows=rows,
+            table_sizes=self.table_sizes,
+            table_starts=self.table_starts,
+            first_row=self.first_row,
+            invalid=self.invalid,
+            modulus=self.modulus,
+            dtype=self.dtype,
+        )
+        values = [dense]
+        for layer in self.bottom:
+            values.append(layer.forward(values[-1]))
+        interacted = interact(
+            tables=self.tables.weight,
+            embedding_rows=embedding_rows,
+            bottom=values[-1],
+            width=self.interacted_width,
+            self_interaction=self.model.architecture.interaction_itself,
+            allow_tf32=self.allow_tf32,
+        )
+        values.append(interacted)
+        for layer in self.top:
+            values.append(layer.forward(values[-1]))
+        return Activations(values, labels, embedding_rows)
+
+    def note_source(self, batch: RawBatch) -> None:
+        """Note where the rows of `batch` come from, for the message about an invalid value."""
+        self.source = batch.source
+        self.first_row.fill_(batch.first_row)

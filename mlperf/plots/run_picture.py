@@ -1,0 +1,88 @@
+"""The picture of one or several runs: loss, and accuracy or AUC, with the target."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from mlperf.plots.curves import Curves, Point
+from mlperf.util.errors import RunError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def draw_runs(runs: dict[str, Curves], metric: str, axis: str, target: float, title: str, output: Path) -> None:
+    """Draw loss (if any log has it) and metric side by side. axis: "iterations" or "epochs"."""
+    from matplotlib.figure import Figure
+
+    has_loss = any(run.loss for run in runs.values())
+    has_metric = any(_tested(run, metric) or _trained(run, metric) for run in runs.values())
+    panels = has_loss + has_metric
+    if not has_metric and not has_loss:
+        raise RunError(f"--metric={metric}: none of the logs has it")
+    figure = Figure(figsize=(5.6 * panels, 3.9), layout="constrained")
+    axes: list[Axes] = list(figure.subplots(1, panels, squeeze=False)[0])
+    for number, (label, run) in enumerate(runs.items()):
+        color = f"C{number % 10}"
+        if run.loss:
+            axes[0].plot(*_values(_even(run.loss), axis), color=color, lw=1.2, label=label)
+        if has_metric:
+            _draw_metric(axes[-1], label, run, metric, axis, color)
+    if has_loss:
+        axes[0].set_ylabel("training loss")
+    if has_metric:
+        _finish_metric(axes[-1], metric, target)
+    for panel in axes:
+        panel.set_xlabel({"iterations": "iterations", "epochs": "epochs"}[axis])
+        panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.legend(frameon=False, fontsize=8)
+    if title:
+        figure.suptitle(title)
+    try:
+        figure.savefig(output, dpi=150)
+    except (OSError, ValueError) as error:
+        raise RunError(f"--output={output}: the picture cannot be written: {error}") from None
+
+
+def _draw_metric(panel: Axes, label: str, run: Curves, metric: str, axis: str, color: str) -> None:
+    if trained := _trained(run, metric):
+        panel.plot(*_values(_even(trained), axis), color=color, lw=0.9, alpha=0.45, label=f"{label}, training")
+    if tested := _tested(run, metric):
+        marker = "o" if len(tested) <= 60 else ""
+        panel.plot(*_values(tested, axis), color=color, lw=1.4, marker=marker, ms=3, label=f"{label}, test")
+
+
+def _finish_metric(panel: Axes, metric: str, target: float) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    panel.set_ylabel({"auc": "AUC on the test split", "accuracy": "accuracy"}[metric])
+    if metric == "accuracy":
+        panel.yaxis.set_major_formatter(PercentFormatter(1.0))
+    if target > 0:
+        text = f"target {target:g}" if metric == "auc" else f"target {100 * target:g} %"
+        panel.axhline(target, color="0.3", lw=1, ls="--", label=text)
+
+
+def _even(points: list[Point]) -> list[Point]:
+    """Leave out points that follow another closely: at the end of an epoch a line is a mean over few samples."""
+    gaps = [after.epochs - before.epochs for before, after in pairwise(points)]
+    usual = median(gaps) if gaps else 0.0
+    close = [gap < usual / 2 for gap in gaps]
+    return [point for point, skipped in zip(points, [False, *close], strict=True) if not skipped]
+
+
+def _tested(run: Curves, metric: str) -> list[Point]:
+    return run.auc if metric == "auc" else run.accuracy
+
+
+def _trained(run: Curves, metric: str) -> list[Point]:
+    return run.train_accuracy if metric == "accuracy" and any(p.value for p in run.train_accuracy) else []
+
+
+def _values(points: list[Point], axis: str) -> tuple[list[float], list[float]]:
+    at = [point.epochs if axis == "epochs" or point.iterations is None else point.iterations for point in points]
+    return at, [point.value for point in points]

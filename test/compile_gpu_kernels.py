@@ -1,0 +1,79 @@
+"""Compile the GPU step's kernels for several generations of GPUs, without a GPU; run by `test_gpu_kernels.py`.
+
+Every launch of a kernel compiles it instead, exactly as the launch would. Prints as JSON the names of the kernels
+compiled, and of those that a batch of another size compiled again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from mlperf.data.batch import RawBatch, RowSource
+from mlperf.data.schema import COLUMNS
+from mlperf.engines.gpu.step import GpuStep
+from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.models.loss import Loss
+from mlperf.optim.optimizers import Optimizer
+
+COMPUTE_CAPABILITIES = (80, 90, 100)
+# Widths that differ only in size compile alike: one layer of each kind is enough.
+ARCHITECTURE = Architecture((100,) * 26, 128, (13, 128), (256, 1))
+
+
+class CompilerDriver:
+    """A driver for a GPU of the chosen compute capability that is not there."""
+
+    capability = COMPUTE_CAPABILITIES[0]
+
+    def get_current_device(self) -> int:
+        """Return the number under which Triton keeps the compiled kernels."""
+        return self.capability
+
+    def get_current_stream(self, device: int) -> int:
+        """Return a stream, which is never used."""
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        """Return what to compile for."""
+        return GPUTarget("cuda", self.capability, 32)
+
+
+def main() -> None:
+    """Compile all kernels in all precisions."""
+    gpu = CompilerDriver()
+    driver.set_active(gpu)
+    run = JITFunction.run
+    binaries: set[tuple[str, int]] = set()  # a kernel's name and the identity of its binary, which Triton keeps
+
+    def compile_only(kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        for gpu.capability in COMPUTE_CAPABILITIES:
+            binary = run(kernel, *args, grid=grid, warmup=True, **options)
+            assert binary.asm["cubin"]
+            binaries.add((kernel.fn.__name__, id(binary)))
+
+    JITFunction.run = compile_only
+    compiled_again: set[str] = set()
+    for precision in ("fp32", "tf32", "bf16"):
+        model = DLRM_Net(ARCHITECTURE, torch.device("cpu"))
+        step = GpuStep(model, Loss("bce"), Optimizer("sgd", model), precision, 40_000_000)
+        step.warm_up(128)
+        before = set(binaries)
+        for size in (1, 77):
+            rows = torch.zeros(size, COLUMNS, dtype=torch.int32)
+            batch = RawBatch(rows, 0, RowSource(Path("rows.bin"), ARCHITECTURE.rows_per_table))
+            step.train(batch, 0.1)
+            step.score(batch)
+        compiled_again |= {name for name, _ in binaries - before}
+    names = {name for name, _ in binaries}
+    print(json.dumps({"compiled": sorted(names), "compiled again": sorted(compiled_again)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Models and batches for the tests of the GPU engine, which run in Triton's interpreter if there is no GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from small_models import make_model
+
+from mlperf.data.batch import Batch, RawBatch, RowSource
+from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID
+from mlperf.engines.gpu.step import GpuStep, serves
+from mlperf.engines.protocol import GeneralStep
+from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.models.loss import Loss
+from mlperf.optim.optimizers import Optimizer
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+TINY = Architecture((3, 50, 5000), 16, (DENSE_FEATURES, 20, 16), (24, 10, 1))
+
+
+def on_device(model: DLRM_Net) -> DLRM_Net:
+    """Return a model with the same weights on the device that runs the kernels."""
+    moved = DLRM_Net(model.architecture, DEVICE)
+    moved.load_state_dict(model.state_dict())
+    return moved
+
+
+def make_gpu_step(
+    model: DLRM_Net, loss: Loss | None = None, precision: str = "fp32", max_ind_range: int = -1
+) -> GpuStep:
+    """Return a GPU step, with binary cross-entropy unless another loss is given."""
+    assert serves(model)
+    return GpuStep(model, loss or Loss("bce"), Optimizer("sgd", model), precision, max_ind_range)
+
+
+def both_steps(
+    architecture: Architecture, loss: Loss | None = None, precision: str = "fp32", max_ind_range: int = -1
+) -> tuple[GeneralStep, GpuStep]:
+    """Return an autograd step in float32 on the CPU and a GPU step, with equal weights."""
+    model = make_model(architecture)
+    general = GeneralStep(model, loss or Loss("bce"), Optimizer("sgd", model), "fp32")
+    return general, make_gpu_step(on_device(model), loss, precision, max_ind_range)
+
+
+def random_rows(size: int, rows_per_table: tuple[int, ...], stream: np.random.Generator) -> np.ndarray:
+    """Return rows of the Criteo binary file, int32 [B, 40], with uniformly distributed ids."""
+    rows = np.zeros((size, COLUMNS), np.int32)
+    rows[:, 0] = stream.random(size) < 0.3
+    rows[:, 1:FIRST_ID] = stream.integers(-3, 1000, (size, DENSE_FEATURES))
+    for table, count in enumerate(rows_per_table):
+        rows[:, FIRST_ID + table] = stream.integers(0, count, size)
+    return rows
+
+
+def raw_batch(rows: np.ndarray, rows_per_table: tuple[int, ...], max_ind_range: int = -1) -> RawBatch:
+    """Return a batch as the file has it, in pinned memory if there is a GPU."""
+    tensor = torch.from_numpy(rows)
+    source = RowSource(Path("rows.bin"), rows_per_table, max_ind_range)
+    return RawBatch(tensor.pin_memory() if DEVICE.type == "cuda" else tensor, 0, source)
+
+
+def both_batches(
+    size: int, rows_per_table: tuple[int, ...], stream: np.random.Generator, max_ind_range: int = -1
+) -> tuple[Batch, RawBatch]:
+    """Return the same samples as the autograd step takes them and as the file has them."""
+    rows = random_rows(size, rows_per_table, stream)
+    ids = rows[:, FIRST_ID : FIRST_ID + len(rows_per_table)]
+    indices = ids.T.astype(np.int64)
+    if max_ind_range > 0:  # add any multiple, which the modulus takes away
+        ids += max_ind_range * stream.integers(-2, 3, ids.shape, np.int32)
+    dense = np.log(1 + np.maximum(rows[:, 1:FIRST_ID], 0).astype(np.float32))
+    labels = rows[:, :1].astype(np.float32)
+    batch = Batch(torch.from_numpy(dense), torch.from_numpy(indices), None, torch.from_numpy(labels))
+    return batch, raw_batch(rows, rows_per_table, max_ind_range)
+
+
+def assert_equal_steps(general: GeneralStep, fast: GpuStep) -> None:
+    """Compare the sums, the weights and the state of the optimizers after the same batches."""
+    torch.testing.assert_close(fast.sums.both.cpu(), general.sums.both, rtol=1e-5, atol=0)
+    expected = general.model.state_dict()
+    for name, value in fast.model.state_dict().items():
+        difference = f"{name} differs by {float((value.cpu() - expected[name]).abs().max()):.1e}"
+        assert torch.allclose(value.cpu(), expected[name], rtol=2e-4, atol=2e-6), difference
+    assert fast.optimizer.state_dict() == general.optimizer.state_dict()
