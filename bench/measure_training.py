@@ -32,10 +32,10 @@ import checkout  # noqa: F401
 from mlperf.cli.train import parse
 from mlperf.data.batch import Batch, RawBatch
 from mlperf.data.binary import BinaryFile
-from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID
+from mlperf.data.schema import CRITEO
 from mlperf.evaluation.evaluate import evaluate
-from mlperf.optim.optimizers import Optimizer
-from mlperf.run.building import build_model, initialize_model, make_architecture, make_scorer, make_step, warm_up
+from mlperf.optim.sgd import SGD
+from mlperf.runner.model import build_model, initialize_model, make_scorer, make_step, warm_up
 from mlperf.util.errors import RunError
 from training_yardsticks import Floor, PlainStep, Step, captured, timed
 
@@ -151,7 +151,7 @@ def measure(shape: Shape, precision: str, device: torch.device, rounds: int, eva
                 *(["--use-gpu"] if device.type == "cuda" else []),
             ]
         )
-        architecture = make_architecture(settings, shape.tables)
+        architecture = replace(settings.model.architecture, rows_per_table=shape.tables)
         start = time.perf_counter()
         model = build_model(settings, architecture, device)
         initialize_model(settings, model, np.random.RandomState(1))
@@ -163,10 +163,10 @@ def measure(shape: Shape, precision: str, device: torch.device, rounds: int, eva
             shape.batch_size * shape.batches,
             shape.batch_size,
             shape.tables,
-            readers=settings.data.readers,
+            readers=settings.readers,
             pin_memory=settings.use_gpu,
         )
-        step = make_step(settings, model, Optimizer("sgd", model))
+        step = make_step(settings, model, SGD(model))
         warm_up(step, shape.batch_size)
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         floor = Floor(architecture, shape.batch_size, dtype, device)
@@ -201,11 +201,11 @@ def write_rows(path: Path, shape: Shape) -> None:
     stream = np.random.default_rng(1)
     with path.open("wb") as file:
         for _ in range(shape.batches):
-            rows = np.empty((shape.batch_size, COLUMNS), "<i4")
+            rows = np.empty((shape.batch_size, CRITEO.columns), "<i4")
             rows[:, 0] = stream.random(len(rows)) < 0.25
-            rows[:, 1 : 1 + DENSE_FEATURES] = stream.geometric(0.05, (len(rows), DENSE_FEATURES)) - 1
+            rows[:, 1 : 1 + CRITEO.dense_features] = stream.geometric(0.05, (len(rows), CRITEO.dense_features)) - 1
             for table, size in enumerate(shape.tables):
-                rows[:, FIRST_ID + table] = np.minimum(size ** stream.random(len(rows)), size) - 1
+                rows[:, CRITEO.first_id + table] = np.minimum(size ** stream.random(len(rows)), size) - 1
             file.write(rows.tobytes())
 
 

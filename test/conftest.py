@@ -11,7 +11,7 @@ import torch
 from program import GOLDEN
 
 from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.plan import PreparationSettings
+from mlperf.settings.dataset import PreparationSettings
 
 # Where there is no GPU Triton's interpreter runs its kernels: asked for before they are defined.
 if not torch.cuda.is_available():
@@ -34,7 +34,8 @@ def terabyte(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kaggle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return where the golden Kaggle data is prepared, not randomized, no index limit."""
     place = tmp_path_factory.mktemp("kaggle") / "processed"
-    prepare(PreparationSettings("kaggle", GOLDEN / "kaggle" / "train.txt", place, randomize="none"))
+    raw = GOLDEN / "kaggle" / "train.txt"
+    prepare(PreparationSettings("kaggle", raw, place, randomize="none", bin_loader=True))
     return place
 
 

@@ -9,15 +9,15 @@ import torch
 from small_models import make_model
 
 from mlperf.data.batch import Batch, RawBatch, RowSource
-from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID
+from mlperf.data.schema import CRITEO
 from mlperf.engines.gpu.step import GpuStep, serves
 from mlperf.engines.protocol import GeneralStep
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.sgd import SGD
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-TINY = Architecture((3, 50, 5000), 16, (DENSE_FEATURES, 20, 16), (24, 10, 1))
+TINY = Architecture((3, 50, 5000), 16, (CRITEO.dense_features, 20, 16), (24, 10, 1))
 
 
 def on_device(model: DLRM_Net) -> DLRM_Net:
@@ -32,7 +32,7 @@ def make_gpu_step(
 ) -> GpuStep:
     """Return a GPU step, with binary cross-entropy unless another loss is given."""
     assert serves(model)
-    return GpuStep(model, loss or Loss("bce"), Optimizer("sgd", model), precision, max_ind_range)
+    return GpuStep(model, loss or Loss("bce"), SGD(model), precision, max_ind_range)
 
 
 def both_steps(
@@ -40,17 +40,17 @@ def both_steps(
 ) -> tuple[GeneralStep, GpuStep]:
     """Return an autograd step in float32 on the CPU and a GPU step, with equal weights."""
     model = make_model(architecture)
-    general = GeneralStep(model, loss or Loss("bce"), Optimizer("sgd", model), "fp32")
+    general = GeneralStep(model, loss or Loss("bce"), SGD(model), "fp32")
     return general, make_gpu_step(on_device(model), loss, precision, max_ind_range)
 
 
 def random_rows(size: int, rows_per_table: tuple[int, ...], stream: np.random.Generator) -> np.ndarray:
     """Return rows of the Criteo binary file, int32 [B, 40], with uniformly distributed ids."""
-    rows = np.zeros((size, COLUMNS), np.int32)
+    rows = np.zeros((size, CRITEO.columns), np.int32)
     rows[:, 0] = stream.random(size) < 0.3
-    rows[:, 1:FIRST_ID] = stream.integers(-3, 1000, (size, DENSE_FEATURES))
+    rows[:, 1 : CRITEO.first_id] = stream.integers(-3, 1000, (size, CRITEO.dense_features))
     for table, count in enumerate(rows_per_table):
-        rows[:, FIRST_ID + table] = stream.integers(0, count, size)
+        rows[:, CRITEO.first_id + table] = stream.integers(0, count, size)
     return rows
 
 
@@ -66,11 +66,11 @@ def both_batches(
 ) -> tuple[Batch, RawBatch]:
     """Return the same samples as the autograd step takes them and as the file has them."""
     rows = random_rows(size, rows_per_table, stream)
-    ids = rows[:, FIRST_ID : FIRST_ID + len(rows_per_table)]
+    ids = rows[:, CRITEO.first_id : CRITEO.first_id + len(rows_per_table)]
     indices = ids.T.astype(np.int64)
     if max_ind_range > 0:  # add any multiple, which the modulus takes away
         ids += max_ind_range * stream.integers(-2, 3, ids.shape, np.int32)
-    dense = np.log(1 + np.maximum(rows[:, 1:FIRST_ID], 0).astype(np.float32))
+    dense = np.log(1 + np.maximum(rows[:, 1 : CRITEO.first_id], 0).astype(np.float32))
     labels = rows[:, :1].astype(np.float32)
     batch = Batch(torch.from_numpy(dense), torch.from_numpy(indices), None, torch.from_numpy(labels))
     return batch, raw_batch(rows, rows_per_table, max_ind_range)

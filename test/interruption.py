@@ -13,10 +13,10 @@ from preparations import preparation
 
 from mlperf.data.criteo.days import SPLITS
 from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.plan import PreparationSettings
 from mlperf.data.criteo.prepare.state import PreparationState
 from mlperf.data.criteo.prepare.work_folder import WorkFolder
 from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.settings.dataset import PreparationSettings
 
 
 class Killed(BaseException):

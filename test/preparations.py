@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.criteo.prepare.plan import PreparationSettings
 from mlperf.data.schema import CRITEO
+from mlperf.settings.dataset import PreparationSettings
 
 # Rows of each day, for raw_text.write_days.
 DAYS = [11, 3, 2, 7, *([5] * 19), 9]

@@ -19,8 +19,9 @@ from program import run_program
 from mlperf.data.criteo.prepare import gzip_text
 from mlperf.data.criteo.prepare.parse import BlockParser
 from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.plan import PreparationSettings, make_plan
+from mlperf.data.criteo.prepare.plan import make_plan
 from mlperf.data.criteo.prepare.text_blocks import text_blocks
+from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 
 DAYS = [60, 3, 2, 7, *([5] * 19), 9]

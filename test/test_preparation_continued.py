@@ -17,9 +17,9 @@ from program import GOLDEN
 
 from mlperf.data.criteo.prepare.existing import open_prepared
 from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.plan import PreparationSettings
 from mlperf.data.criteo.prepare.row_file import RowFile
 from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest
+from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 from mlperf.util.progress import Progress
 
@@ -254,50 +254,50 @@ def rows_in(archive: Path) -> list[object]:
 def test_archive_is_written_again_if_the_preparation_was_killed_before_it_was_moved(
     moves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare(kaggle(tmp_path / "x", max_ind_range=5, write_npz=True))
-    prepare(kaggle(tmp_path / "y", write_npz=True))
-    stop_at_move(lambda: prepare(kaggle(tmp_path / "x", write_npz=True)), monkeypatch, moves)
+    prepare(kaggle(tmp_path / "x", max_ind_range=5))
+    prepare(kaggle(tmp_path / "y"))
+    stop_at_move(lambda: prepare(kaggle(tmp_path / "x")), monkeypatch, moves)
     assert open_prepared(tmp_path / "x") is None
-    prepare(kaggle(tmp_path / "x", write_npz=True))
+    prepare(kaggle(tmp_path / "x"))
     assert rows_in(tmp_path / "x.npz") == rows_in(tmp_path / "y.npz")
 
 
 def test_archive_of_a_replaced_preparation_is_removed(tmp_path: Path) -> None:
-    prepare(kaggle(tmp_path / "x", max_ind_range=5, write_npz=True))
-    prepare(kaggle(tmp_path / "x"))
+    prepare(kaggle(tmp_path / "x", max_ind_range=5))
+    prepare(kaggle(tmp_path / "x", bin_loader=True))
     assert not (tmp_path / "x.npz").exists()
     np.savez(tmp_path / "x.npz", mine=1)  # another file than the one written by the preparation
-    prepare(kaggle(tmp_path / "x", max_ind_range=6))
+    prepare(kaggle(tmp_path / "x", max_ind_range=6, bin_loader=True))
     assert (tmp_path / "x.npz").exists()
 
 
 def test_archive_of_a_preparation_whose_successor_was_killed_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare(kaggle(tmp_path / "x", max_ind_range=5, write_npz=True))
-    stop_at_move(lambda: prepare(kaggle(tmp_path / "x", max_ind_range=6, write_npz=True)), monkeypatch, 0)
-    prepare(kaggle(tmp_path / "x"))
+    prepare(kaggle(tmp_path / "x", max_ind_range=5))
+    stop_at_move(lambda: prepare(kaggle(tmp_path / "x", max_ind_range=6)), monkeypatch, 0)
+    prepare(kaggle(tmp_path / "x", bin_loader=True))
     assert not (tmp_path / "x.npz").exists()
-    prepare(kaggle(tmp_path / "x", write_npz=True))
+    prepare(kaggle(tmp_path / "x"))
 
 
 def test_archive_of_another_program_is_not_overwritten(tmp_path: Path) -> None:
-    prepare(kaggle(tmp_path / "x"))
+    prepare(kaggle(tmp_path / "x", bin_loader=True))
     np.savez(tmp_path / "x.npz", mine=1)
     before = (tmp_path / "x.npz").read_bytes()
     with pytest.raises(RunError, match=r"x\.npz: not of this program, and not overwritten: .*--mlperf-bin-loader"):
-        prepare(kaggle(tmp_path / "x", max_ind_range=6, write_npz=True))
+        prepare(kaggle(tmp_path / "x", max_ind_range=6))
     assert (tmp_path / "x.npz").read_bytes() == before
-    prepare(kaggle(tmp_path / "x", max_ind_range=6))
+    prepare(kaggle(tmp_path / "x", max_ind_range=6, bin_loader=True))
     assert (tmp_path / "x.npz").read_bytes() == before
 
 
 def test_archive_is_added_to_finished_data_without_one(tmp_path: Path) -> None:
-    first = prepare(kaggle(tmp_path / "x"))
+    first = prepare(kaggle(tmp_path / "x", bin_loader=True))
     before = first.train.stat().st_mtime_ns
-    assert prepare(kaggle(tmp_path / "x", write_npz=True)) == first
+    assert prepare(kaggle(tmp_path / "x")) == first
     assert first.train.stat().st_mtime_ns == before
-    prepare(kaggle(tmp_path / "y", write_npz=True))
+    prepare(kaggle(tmp_path / "y"))
     assert rows_in(tmp_path / "x.npz") == rows_in(tmp_path / "y.npz")
     assert Manifest.read(tmp_path / "x.json").archive is not None  # type: ignore[union-attr]
 
@@ -305,7 +305,7 @@ def test_archive_is_added_to_finished_data_without_one(tmp_path: Path) -> None:
 def test_killed_while_adopting_a_changed_archive_leaves_no_mix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare(kaggle(tmp_path / "golden", write_npz=True))
+    prepare(kaggle(tmp_path / "golden"))
     shutil.copy(tmp_path / "golden.npz", tmp_path / "x.npz")
     open_prepared(tmp_path / "x")
     with np.load(tmp_path / "golden.npz") as golden:

@@ -65,7 +65,7 @@ def test_damaged_file_is_detected(damage: str, split: str, copied: Path, tmp_pat
 @pytest.mark.parametrize("damage", ["missing", "flipped"])
 def test_damaged_archive_is_detected(damage: str, tmp_path: Path) -> None:
     raw, archive = GOLDEN / "kaggle" / "train.txt", tmp_path / "x.npz"
-    prepare(preparation(raw, tmp_path / "x", data_set="kaggle", write_npz=True))
+    prepare(preparation(raw, tmp_path / "x", data_set="kaggle"))
     assert verify("x", cwd=tmp_path).status == 0
     content = bytearray(archive.read_bytes())
     content[len(content) // 2] ^= 1

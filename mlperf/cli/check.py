@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from mlperf.benchmarks import EDITIONS, Edition
-from mlperf.cli.flags import Parser
 from mlperf.cli.program import program_name, run_program
-from mlperf.submission.check import Report, check_log, check_result, render
-from mlperf.submission.points import check_points
+from mlperf.settings.parser import Parser
+from mlperf.submission.check import check_log, check_result
+from mlperf.submission.rcp import check_rcp_file
+from mlperf.submission.report import Report, render
 from mlperf.submission.results import find_results
 from mlperf.util.errors import RunError, UsageError
 
@@ -53,7 +54,7 @@ def _check(name: str, arguments: Sequence[str] | None) -> int:
         raise UsageError(f"--rcps={flags.rcps}: no such file")
     editions: list[Edition | None] = [EDITIONS[name] for name in (EDITIONS if "all" in asked else asked)]
     if flags.rcps is not None:
-        check_points(flags.rcps)
+        check_rcp_file(flags.rcps)
     passed = True
     try:
         for check in _checks(flags, editions or [None]):
@@ -71,7 +72,7 @@ def _checks(flags: argparse.Namespace, editions: list[Edition | None]) -> Iterat
         return
     for result in find_results(flags.path):
         for edition in editions:
-            yield partial(check_result, result, edition, points=flags.rcps, bypass=flags.rcp_bypass)
+            yield partial(check_result, result, edition, rcp_file=flags.rcps, bypass=flags.rcp_bypass)
 
 
 def _report(check: Callable[[], Report], name: str) -> bool:

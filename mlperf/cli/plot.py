@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlperf.benchmarks import DEFAULT_EDITION
-from mlperf.cli.flags import Parser, real
 from mlperf.cli.program import program_name, run_program
+from mlperf.settings.kinds import between
+from mlperf.settings.parser import Parser
 from mlperf.util.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
         default="auto",
         help="auto: iterations where all have them",
     )
-    add("--target", type=real(0, 1), help=f"a line; default: {DEFAULT_EDITION.auc_target} with AUC; 0: none")
+    add("--target", type=between(0, 1), help=f"a line; default: {DEFAULT_EDITION.auc_target} with AUC; 0: none")
     add("--title", default="")
     return parser.parse_args(arguments)
 
@@ -53,11 +54,11 @@ def _plot(name: str, arguments: Sequence[str] | None) -> int:
     if len(labels) != len(flags.logs):
         raise UsageError(f"--labels={flags.labels}: {len(labels)} names for {len(flags.logs)} logs")
 
-    from mlperf.plots.compute_graph import require_matplotlib
     from mlperf.plots.curves import Curves
+    from mlperf.plots.packages import require_packages
     from mlperf.plots.run_picture import draw_runs
 
-    require_matplotlib(name)
+    require_packages(name, "matplotlib")
     runs = dict(zip(_distinct(labels), (Curves.of_log(log) for log in flags.logs), strict=True))
     metric = flags.metric
     if metric == "auto":

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mlperf.cli.flags import Parser, file_name
 from mlperf.cli.program import program_name, run_program
 from mlperf.data.criteo.days import SPLITS
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import CRITEO
+from mlperf.settings.kinds import file_name
+from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
 

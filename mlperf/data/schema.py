@@ -77,13 +77,3 @@ class RowSchema:
 CRITEO = RowSchema(dense_features=13, ids_per_table=(1,) * 26)
 
 Rows = npt.NDArray[np.int32]  # rows in memory, int32 [N, columns]
-
-# Names for modules that do not take a schema yet.
-DENSE_FEATURES = CRITEO.dense_features
-TABLES = CRITEO.tables
-COLUMNS = CRITEO.columns
-FIRST_ID = CRITEO.first_id
-ROW_BYTES = CRITEO.row_bytes
-
-TERABYTE_DAYS = 24
-KAGGLE_DAYS = 7  # the one file of the Kaggle data is cut into this many

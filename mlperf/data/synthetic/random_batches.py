@@ -9,8 +9,7 @@ it is first advanced past the last target, without making batches. Its state at 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numba
@@ -22,47 +21,31 @@ from mlperf.data.batch import Batch
 from mlperf.data.source import read_ahead
 from mlperf.data.synthetic import legacy_stream
 from mlperf.data.synthetic.legacy_stream import State
+from mlperf.settings.data import DataSettings
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Gaussian:
-    """Ids are fractions of the table size, drawn from a normal distribution and clipped to [low, high]."""
+class RandomBatches:
+    """Random data as a BatchSource. Every epoch visits the same batches.
 
-    mean: float
-    deviation: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class RandomDataSettings:
-    """What to draw.
-
-    lookups: maximum number of ids per table and sample; if `fixed`, exactly this number. Repeated ids are removed
-        afterwards.
-    round_targets: whether targets are rounded to 0 or 1.
-    gaussian: distribution of the ids; None: uniform.
+    dense_features: number of dense features. rows_per_table: rows of each embedding table.
+    stream: source of the random numbers; it is advanced past the last target.
     """
 
-    samples: int
-    batch_size: int
-    dense_features: int
-    rows_per_table: tuple[int, ...]
-    lookups: int
-    fixed: bool
-    round_targets: bool
-    gaussian: Gaussian | None = None
-
-
-class RandomBatches:
-    """Random data as a BatchSource. Every epoch visits the same batches."""
-
-    def __init__(self, settings: RandomDataSettings, stream: np.random.RandomState) -> None:
+    def __init__(
+        self,
+        settings: DataSettings,
+        *,
+        dense_features: int,
+        rows_per_table: Sequence[int],
+        stream: np.random.RandomState,
+    ) -> None:
         self._settings = settings
-        count = math.ceil(settings.samples / settings.batch_size)
+        self._dense_features = dense_features
+        self._rows = np.array(rows_per_table, dtype=np.int64)
+        count = math.ceil(self.samples / settings.batch_size)
         state = legacy_stream.state_of(stream)
         self._inputs: list[State] = []
         self._targets: list[State] = []
@@ -77,7 +60,7 @@ class RandomBatches:
     @property
     def samples(self) -> int:
         """Number of samples in an epoch."""
-        return self._settings.samples
+        return self._settings.generated_samples
 
     @property
     def batches_per_epoch(self) -> int:
@@ -89,22 +72,19 @@ class RandomBatches:
         return read_ahead(self._draw, range(first, self.batches_per_epoch), threads=1)
 
     def _size(self, number: int) -> int:
-        return min(self._settings.batch_size, self._settings.samples - number * self._settings.batch_size)
+        return min(self._settings.batch_size, self.samples - number * self._settings.batch_size)
 
     def _compiled_settings(self, number: int) -> tuple[Any, ...]:
         """Return the settings of one batch as arguments of the compiled functions."""
-        settings = self._settings
-        gaussian = settings.gaussian
-        distribution = [] if gaussian is None else [gaussian.mean, gaussian.deviation, gaussian.low, gaussian.high]
-        rows = np.array(settings.rows_per_table, dtype=np.int64)
-        fixed, lookups = settings.fixed, settings.lookups
+        generated, ids = self._settings.generated, self._settings.generated.ids
+        gaussian = [ids.mean, ids.sigma, ids.minimum, ids.maximum] if ids.kind == "gaussian" else []
         return (
             self._size(number),
-            settings.dense_features,
-            rows,
-            lookups,
-            fixed,
-            np.array(distribution, np.float64),
+            self._dense_features,
+            self._rows,
+            generated.lookups,
+            generated.fixed_lookups,
+            np.array(gaussian, np.float64),
         )
 
     def _draw(self, number: int) -> Batch:
@@ -113,7 +93,7 @@ class RandomBatches:
         targets = np.empty((self._size(number), 1))
         words, position, _ = legacy_stream.copy_of(self._targets[number])
         legacy_stream.fill(words, position, targets)
-        if self._settings.round_targets:
+        if self._settings.generated.round_targets:
             targets = targets.round()
         return Batch(
             torch.from_numpy(dense.astype(np.float32)),
@@ -167,7 +147,10 @@ def _draw_inputs(
     fixed: bool,
     gaussian: FloatArray,
 ) -> tuple[FloatArray, IntArray, IntArray]:
-    """Return dense [B, dense features], indices [L] and offsets [T, B]. Ids are sorted and distinct per sample."""
+    """Return dense [B, dense features], indices [L] and offsets [T, B]. Ids are sorted and distinct per sample.
+
+    gaussian: mean, standard deviation, minimum and maximum of the ids as fractions of the table; empty: uniform.
+    """
     dense = np.empty((size, dense_features))
     legacy_stream.fill(words, position, dense)
     indices = np.empty(len(rows) * size * lookups, np.int64)
@@ -195,8 +178,3 @@ def _draw_inputs(
                     kept += 1
             total += kept
     return dense, indices[:total].copy(), offsets
-
-
-def random_data_samples(data_size: int, num_batches: int, batch_size: int) -> int:
-    """Return the number of samples that --data-size and --num-batches request."""
-    return num_batches * batch_size if num_batches else data_size

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numba
 import numpy as np
@@ -14,43 +13,35 @@ import torch
 from mlperf.data.batch import Batch
 from mlperf.data.source import read_ahead
 from mlperf.data.synthetic.stack_distances import StackDistances, TraceGenerator
+from mlperf.settings.data import DataSettings
 
 IntArray = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class SyntheticDataSettings:
-    """What to draw.
+class SyntheticBatches:
+    """Synthetic data as a BatchSource. Every epoch visits the same batches; the ids of a table are one trace.
 
-    lookups: maximum number of references per table and sample; if `fixed`, exactly this number. Repeated ids of a
-        sample are removed afterwards.
-    round_targets: whether targets are rounded to 0 or 1.
-    distances: a distribution for each table. References are taken modulo the number of rows of the table.
-    padding: see `TraceGenerator`.
+    dense_features: number of dense features. rows_per_table: rows of each embedding table.
+    distances: a distribution for each table. References are taken modulo the rows of the table; those of a sample
+        are sorted and distinct.
     """
 
-    samples: int
-    batch_size: int
-    dense_features: int
-    rows_per_table: tuple[int, ...]
-    lookups: int
-    fixed: bool
-    round_targets: bool
-    distances: Sequence[StackDistances]
-    padding: bool
-    seed: int
-
-
-class SyntheticBatches:
-    """Synthetic data as a BatchSource. Every epoch visits the same batches; the ids of a table are one trace."""
-
-    def __init__(self, settings: SyntheticDataSettings) -> None:
+    def __init__(
+        self,
+        settings: DataSettings,
+        *,
+        dense_features: int,
+        rows_per_table: Sequence[int],
+        distances: Sequence[StackDistances],
+    ) -> None:
         self._settings = settings
+        self._dense_features = dense_features
+        self._tables = list(zip(rows_per_table, distances, strict=True))
 
     @property
     def samples(self) -> int:
         """Number of samples in an epoch."""
-        return self._settings.samples
+        return self._settings.generated_samples
 
     @property
     def batches_per_epoch(self) -> int:
@@ -59,7 +50,7 @@ class SyntheticBatches:
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches from batch number `first` on, drawn ahead by a thread. Earlier ones are drawn, too."""
-        generator = _BatchGenerator(self._settings)
+        generator = _BatchGenerator(self._settings, self._dense_features, self._tables)
         numbers = range(self.batches_per_epoch)
         for number, batch in zip(numbers, read_ahead(generator.draw, numbers, threads=1), strict=True):
             if number >= first:
@@ -69,25 +60,29 @@ class SyntheticBatches:
 class _BatchGenerator:
     """One pass over the data. Batches can only be drawn in order, because a trace is a sequence."""
 
-    def __init__(self, settings: SyntheticDataSettings) -> None:
+    def __init__(
+        self, settings: DataSettings, dense_features: int, tables: Sequence[tuple[int, StackDistances]]
+    ) -> None:
         self._settings = settings
-        streams = np.random.SeedSequence(settings.seed).spawn(len(settings.rows_per_table) + 1)
+        self._dense_features = dense_features
+        streams = np.random.SeedSequence(settings.seed).spawn(len(tables) + 1)
         self._dense = np.random.default_rng(streams[0])
         self._tables = []
-        for distances, stream in zip(settings.distances, streams[1:], strict=True):
+        for (rows, distances), stream in zip(tables, streams[1:], strict=True):
             generator = np.random.default_rng(stream)
-            self._tables.append((TraceGenerator(distances, generator, padding=settings.padding), generator))
+            trace = TraceGenerator(distances, generator, padding=settings.generated.trace_padding)
+            self._tables.append((rows, trace, generator))
 
     def draw(self, number: int) -> Batch:
-        """Return batch `number`, which must be the next."""
-        settings = self._settings
-        size = min(settings.batch_size, settings.samples - number * settings.batch_size)
+        """Return batch `number`, which must be the next one."""
+        settings, generated = self._settings, self._settings.generated
+        size = min(settings.batch_size, settings.generated_samples - number * settings.batch_size)
         indices, counts = [], []
-        for (trace, generator), rows in zip(self._tables, settings.rows_per_table, strict=True):
-            lookups = np.full(size, settings.lookups)
-            if not settings.fixed:
-                real_lookups = generator.random(size) * min(rows, settings.lookups)
-                lookups = np.round(np.maximum(real_lookups, 1.0)).astype(np.int64)
+        for rows, trace, generator in self._tables:
+            lookups = np.full(size, generated.lookups)
+            if not generated.fixed_lookups:
+                random_lookups = generator.random(size) * min(rows, generated.lookups)
+                lookups = np.round(np.maximum(random_lookups, 1.0)).astype(np.int64)
             references = trace.draw(int(lookups.sum())) % rows
             ids, kept = _distinct_per_sample(references, lookups)
             indices.append(ids)
@@ -95,10 +90,10 @@ class _BatchGenerator:
         ends = np.concatenate(counts).cumsum()
         offsets = np.concatenate(([0], ends[:-1])).reshape(len(self._tables), size)
         targets = self._dense.random((size, 1))
-        if settings.round_targets:
+        if generated.round_targets:
             targets = targets.round()
         return Batch(
-            torch.from_numpy(self._dense.random((size, settings.dense_features), dtype=np.float32)),
+            torch.from_numpy(self._dense.random((size, self._dense_features), dtype=np.float32)),
             torch.from_numpy(np.concatenate(indices)),
             torch.from_numpy(offsets),
             torch.from_numpy(targets.astype(np.float32)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from mlperf.data.batch import RawBatch
-from mlperf.data.schema import COLUMNS
+from mlperf.data.schema import CRITEO
 from mlperf.engines.gpu.kernels.embedding_update import update_rows
 from mlperf.engines.gpu.kernels.interaction import interact_backward
 from mlperf.engines.gpu.kernels.last_layer import loss_backward
@@ -17,7 +17,8 @@ from mlperf.engines.gpu.scorer import GpuScorer, serves
 from mlperf.engines.protocol import LossSums, show_broken_weights
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.optimizer import Optimizer
+from mlperf.optim.sgd import SGD
 
 __all__ = ["GpuScorer", "GpuStep", "serves"]
 
@@ -29,7 +30,7 @@ class GpuStep(GpuScorer):
         self, model: DLRM_Net, loss: Loss, optimizer: Optimizer, precision: str, max_ind_range: int
     ) -> None:
         super().__init__(model, precision, max_ind_range)
-        assert optimizer.kind == "sgd", "only SGD updates a weight from its gradient alone"
+        assert isinstance(optimizer, SGD), "only SGD updates a weight from its gradient alone"
         self.loss = loss
         self.optimizer = optimizer
         self.sums = LossSums.zeros(self.device)
@@ -37,11 +38,11 @@ class GpuStep(GpuScorer):
         self.d_last_weight = torch.zeros_like(self.last_weight)
         self.d_last_bias = torch.zeros_like(self.last_bias)
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._graph_rows = torch.empty(0, COLUMNS, dtype=torch.int32)
+        self._graph_rows = torch.empty(0, CRITEO.columns, dtype=torch.int32)
 
     def warm_up(self, batch_size: int) -> None:
         """Predict, take steps with rate 0, which do not change the weights, and on a GPU capture a step."""
-        rows = torch.zeros(batch_size, COLUMNS, dtype=torch.int32, device=self.device)
+        rows = torch.zeros(batch_size, CRITEO.columns, dtype=torch.int32, device=self.device)
         self.score_rows(rows)
         self.rate.zero_()
         for _ in range(2):

@@ -12,12 +12,13 @@ import numpy.typing as npt
 from mlperf.data.criteo.prepare.downsampling import NegativeDownsampler
 from mlperf.data.criteo.prepare.id_mapping import IdMapper
 from mlperf.data.criteo.prepare.parse import REASON_NAMES, BlockParser, ParsedBlock, fault_error
-from mlperf.data.criteo.prepare.plan import Plan, PreparationSettings
+from mlperf.data.criteo.prepare.plan import Plan
 from mlperf.data.criteo.prepare.row_file import RowFile
 from mlperf.data.criteo.prepare.shuffle import SpillFile
 from mlperf.data.criteo.prepare.state import PreparationState
 from mlperf.data.criteo.prepare.text_blocks import TextBlock, text_blocks
 from mlperf.data.schema import CRITEO, Rows
+from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 from mlperf.util.parallel import Portions, Stages, run_in_order
 from mlperf.util.progress import Progress

@@ -19,7 +19,7 @@ from mlperf.data.criteo.prepare import gzip_text
 from mlperf.data.criteo.prepare.existing import open_other_program
 from mlperf.data.criteo.prepare.id_mapping import IdMapper
 from mlperf.data.criteo.prepare.ingest import Ingest
-from mlperf.data.criteo.prepare.plan import PreparationSettings, disk_needed, find_inputs, make_plan
+from mlperf.data.criteo.prepare.plan import disk_needed, find_inputs, make_plan
 from mlperf.data.criteo.prepare.publish import add_archive, publish
 from mlperf.data.criteo.prepare.row_file import RowFile
 from mlperf.data.criteo.prepare.shuffle import BucketPermuter, SpillFile, bucket_counts
@@ -29,6 +29,7 @@ from mlperf.data.criteo.prepared.dataset import PreparedData, describe
 from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import CRITEO
+from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.crc32 import file_crc32
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures

@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 
 from mlperf.data.criteo.days import SPLITS, split_rows
-from mlperf.data.criteo.prepare.plan import PreparationSettings
 from mlperf.data.criteo.prepare.state import PreparationState
 from mlperf.data.criteo.prepare.work_folder import WorkFolder
 from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest
 from mlperf.data.criteo.prepared.npz import write_npz
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import CRITEO
+from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.crc32 import file_crc32
 from mlperf.util.errors import RunError
 
