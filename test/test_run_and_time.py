@@ -17,8 +17,8 @@ from program import ROOT, Finished, read_events
 
 from mlperf.benchmarks import DLRM, EDITIONS
 from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.plan import PreparationSettings
 from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
+from mlperf.settings.dataset import PreparationSettings
 from mlperf.submission.check import check_log
 
 PARTS = ("dlrm_s_pytorch.py", "mlperf", "bench", "tools", "run_and_time.sh", "requirements.txt", "pyproject.toml")
