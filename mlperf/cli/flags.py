@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES
+from mlperf.cli.program import program_name
 from mlperf.settings.settings import PRECISIONS
 from mlperf.util.errors import UsageError
+from mlperf.version import __version__
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,6 +26,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
+        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError with argparse's message, which names the flag."""
@@ -113,7 +116,9 @@ def boolean(text: str) -> bool:
 
 def make_parser() -> Parser:
     """Return the parser of every flag, defaults as users' scripts rely on them."""
-    parser = Parser("dlrm_s_pytorch.py", "Train or evaluate DLRM, the MLPerf recommendation benchmark.")
+    parser = Parser(
+        program_name("dlrm_s_pytorch.py"), "Train or evaluate DLRM, the MLPerf recommendation benchmark."
+    )
     _add_model_flags(parser)
     _add_data_flags(parser)
     _add_training_flags(parser)

@@ -48,25 +48,25 @@ def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _plot(name: str, arguments: Sequence[str] | None) -> int:
-    flags = _parse(name, arguments)
-    labels = flags.labels.split(",") if flags.labels else [log.stem for log in flags.logs]
-    if len(labels) != len(flags.logs):
-        raise UsageError(f"--labels={flags.labels}: {len(labels)} names for {len(flags.logs)} logs")
+    args = _parse(name, arguments)
+    labels = args.labels.split(",") if args.labels else [log.stem for log in args.logs]
+    if len(labels) != len(args.logs):
+        raise UsageError(f"--labels={args.labels}: {len(labels)} names for {len(args.logs)} logs")
 
     from mlperf.plots.compute_graph import require_matplotlib
     from mlperf.plots.curves import Curves
     from mlperf.plots.run_picture import draw_runs
 
     require_matplotlib(name)
-    runs = dict(zip(_distinct(labels), (Curves.of_log(log) for log in flags.logs), strict=True))
-    metric = flags.metric
+    runs = dict(zip(_distinct(labels), (Curves.of_log(log) for log in args.logs), strict=True))
+    metric = args.metric
     if metric == "auto":
         metric = "auc" if any(run.auc for run in runs.values()) else "accuracy"
-    target = flags.target
+    target = args.target
     if target is None:
         target = DEFAULT_EDITION.auc_target if metric == "auc" else 0.0
-    draw_runs(runs, metric, _axis(runs, flags.x), target, flags.title, flags.output)
-    print(f"{flags.output}: {len(runs)} run{'s' if len(runs) > 1 else ''}")
+    draw_runs(runs, metric, _axis(runs, args.x), target, args.title, args.output)
+    print(f"{args.output}: {len(runs)} run{'s' if len(runs) > 1 else ''}")
     return 0
 
 

@@ -32,31 +32,31 @@ def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--bad-rows", choices=("stop", "skip"), default="stop", help="stop at the first, or skip and count them")
     add("--max-bad-rows", type=real(0, 1), help="skip: the share of rows that may be bad (0.001)")
     add("--force", action="store_true", help="begin even if the disk looks too small")
-    flags = parser.parse_args(arguments)
-    if flags.max_bad_rows is not None and flags.bad_rows != "skip":
-        parser.error(f"--max-bad-rows={flags.max_bad_rows:g}: needs --bad-rows=skip")
-    return flags
+    args = parser.parse_args(arguments)
+    if args.max_bad_rows is not None and args.bad_rows != "skip":
+        parser.error(f"--max-bad-rows={args.max_bad_rows:g}: needs --bad-rows=skip")
+    return args
 
 
 def _prepare(name: str, arguments: Sequence[str] | None) -> int:
-    flags = _parse(name, arguments)
+    args = _parse(name, arguments)
 
     from mlperf.data.criteo.prepare.pipeline import prepare
     from mlperf.data.criteo.prepare.plan import PreparationSettings
 
     made = prepare(
         PreparationSettings(
-            data_set=flags.data_set,
-            raw_data_file=flags.raw_data_file,
-            processed_data_file=flags.processed_data_file,
-            max_ind_range=flags.max_ind_range,
-            randomize=flags.data_randomize,
-            sub_sample_rate=flags.data_sub_sample_rate,
-            seed=flags.numpy_rand_seed,
-            write_npz=flags.data_set == "kaggle" and not flags.mlperf_bin_loader,
-            bad_rows=flags.bad_rows,
-            max_bad_rows=0.001 if flags.max_bad_rows is None else flags.max_bad_rows,
-            force=flags.force,
+            data_set=args.data_set,
+            raw_data_file=args.raw_data_file,
+            processed_data_file=args.processed_data_file,
+            max_ind_range=args.max_ind_range,
+            randomize=args.data_randomize,
+            sub_sample_rate=args.data_sub_sample_rate,
+            seed=args.numpy_rand_seed,
+            write_npz=args.data_set == "kaggle" and not args.mlperf_bin_loader,
+            bad_rows=args.bad_rows,
+            max_bad_rows=0.001 if args.max_bad_rows is None else args.max_bad_rows,
+            force=args.force,
         )
     )
     if made.max_ind_range is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import program_name, run_program
+from mlperf.util.errors import UsageError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,22 +19,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(name, partial(_make, name, arguments))
 
 
-def _parse(name: str, arguments: Sequence[str] | None, min_rows: int) -> argparse.Namespace:
+def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(name, __doc__)
     add = parser.add_argument
     add("--folder", type=Path, default=Path("input"), help="where day_0 ... day_23 go")
-    add("--rows", type=integer(min_rows), default=240_000, help="rows of all days together, 230 bytes each")
+    add("--rows", type=integer(1), default=240_000, help="rows of all days together, 230 bytes each")
     add("--seed", type=integer(0), default=1, help="seed of everything in the sample")
     return parser.parse_args(arguments)
 
 
 def _make(name: str, arguments: Sequence[str] | None) -> int:
+    args = _parse(name, arguments)
+
     from mlperf.data.criteo.sample.generate import MIN_ROWS, SampleSettings, make_sample
 
-    flags = _parse(name, arguments, MIN_ROWS)
-    sample = make_sample(SampleSettings(flags.folder, flags.rows, flags.seed))
+    if args.rows < MIN_ROWS:
+        raise UsageError(f"--rows={args.rows}: allowed is a whole number of at least {MIN_ROWS}")
+    sample = make_sample(SampleSettings(args.folder, args.rows, args.seed))
     print(
-        f"sample in {flags.folder}: {sample.rows:,} rows, seed {sample.seed}, {sample.click_rate:.1%} clicks; "
+        f"sample in {args.folder}: {sample.rows:,} rows, seed {sample.seed}, {sample.click_rate:.1%} clicks; "
         f"on its test split the best reachable AUC is {sample.best_auc:.4f}, with the integers alone "
         f"{sample.dense_auc:.4f}"
     )

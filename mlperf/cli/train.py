@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlperf.cli.flags import make_parser
-from mlperf.cli.program import run_program
+from mlperf.cli.program import program_name, run_program
 from mlperf.settings.settings import (
     CompressionSettings,
     DataSettings,
@@ -24,7 +24,7 @@ EXIT_TARGET_MISSED = 3
 DEFAULT_TRACE_FILE = Path("./input/dist_emb_j.log")
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status: 0 done, 1 failed, 2 wrong call, 3 target not reached."""
 
     def work() -> int:
@@ -34,10 +34,10 @@ def main(arguments: Sequence[str]) -> int:
 
         return 0 if run(settings) is Outcome.SUCCESS else EXIT_TARGET_MISSED
 
-    return run_program("dlrm_s_pytorch.py", work)
+    return run_program(program_name("dlrm_s_pytorch.py"), work)
 
 
-def parse(arguments: Sequence[str]) -> Settings:
+def parse(arguments: Sequence[str] | None) -> Settings:
     """Return the settings that the flags ask for. UsageError if they are wrong or contradict each other."""
     flags = make_parser().parse_args(arguments)
     _refuse_private_loader(flags)

@@ -6,13 +6,15 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlperf.cli.flags import Parser, file_name
 from mlperf.cli.program import program_name, run_program
-from mlperf.data.criteo.prepared.paths import SPLITS, DatasetPaths
-from mlperf.data.schema import FIRST_ID
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
+
+if TYPE_CHECKING:
+    from mlperf.data.criteo.prepared.paths import DatasetPaths
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,10 +29,13 @@ def _verify(name: str, arguments: Sequence[str] | None) -> int:
     parser.add_argument(
         "--raw-data-file", type=file_name, help="prefix of <prefix>_fea_count.npz, without a manifest"
     )
-    flags = parser.parse_args(arguments)
-    place = DatasetPaths.named(flags.place)
+    args = parser.parse_args(arguments)
+
+    from mlperf.data.criteo.prepared.paths import DatasetPaths
+
+    place = DatasetPaths.named(args.place)
     with system_failures(place.prefix, "cannot be verified"):
-        return verify(place, flags.raw_data_file)
+        return verify(place, args.raw_data_file)
 
 
 def verify(place: DatasetPaths, raw_data_file: Path | None) -> int:
@@ -39,6 +44,7 @@ def verify(place: DatasetPaths, raw_data_file: Path | None) -> int:
 
     from mlperf.data.criteo.prepared.dataset import find_prepared
     from mlperf.data.criteo.prepared.manifest import Manifest
+    from mlperf.data.criteo.prepared.paths import SPLITS
     from mlperf.data.criteo.prepared.verify import (
         SplitFacts,
         compare_with_published,
@@ -47,6 +53,7 @@ def verify(place: DatasetPaths, raw_data_file: Path | None) -> int:
         problems,
         scan,
     )
+    from mlperf.data.schema import FIRST_ID
 
     prepared = find_prepared(place, raw_data_file)
     manifest = Manifest.read(place.manifest)

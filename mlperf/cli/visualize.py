@@ -36,14 +36,14 @@ def _parse(name: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespa
     add("--most-rows", type=integer(10), default=1500, help="rows of a table to draw, the most frequent first")
     add("--most-samples", type=integer(100), default=200_000, help="training samples to count ids in")
     add("--most-points", type=integer(10), default=3000, help="test samples to draw")
-    flags, others = parser.parse_known_args(arguments)
+    args, others = parser.parse_known_args(arguments)
     if not any(other.startswith("--load-model") for other in others):
         raise UsageError("--load-model: needed, the checkpoint to draw")
-    return flags, others
+    return args, others
 
 
 def _visualize(name: str, arguments: Sequence[str] | None) -> int:
-    flags, others = _parse(name, arguments)
+    args, others = _parse(name, arguments)
 
     import numpy as np
 
@@ -55,26 +55,26 @@ def _visualize(name: str, arguments: Sequence[str] | None) -> int:
     # Batches are only read here: large ones, whatever the model was trained with.
     settings = parse([*others, "--inference-only", "--mini-batch-size=4096", "--test-mini-batch-size=1024"])
     require_matplotlib(name)
-    if flags.method == "umap":
+    if args.method == "umap":
         _require_umap()
     model, splits = load_for_inference(settings)
     assert splits.test is not None
-    counts = model_pictures.count_ids(splits.train, model.architecture.rows_per_table, flags.most_samples)
+    counts = model_pictures.count_ids(splits.train, model.architecture.rows_per_table, args.most_samples)
     try:
-        flags.output_dir.mkdir(parents=True, exist_ok=True)
+        args.output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"--output-dir={flags.output_dir}: cannot be made: {error.strerror}") from None
+        raise RunError(f"--output-dir={args.output_dir}: cannot be made: {error.strerror}") from None
     order = np.argsort([-len(of_table) for of_table in counts], kind="stable")
-    drawn = sorted(int(number) for number in order[: flags.most_tables])
-    vectors, labels = model_pictures.last_hidden_layer(model, splits.test, flags.most_points)
+    drawn = sorted(int(number) for number in order[: args.most_tables])
+    vectors, labels = model_pictures.last_hidden_layer(model, splits.test, args.most_points)
     pictures = {
-        "tables": model_pictures.draw_tables(model, counts, drawn, flags.most_rows, flags.method),
+        "tables": model_pictures.draw_tables(model, counts, drawn, args.most_rows, args.method),
         "norms": model_pictures.draw_norms(model, counts, drawn),
         "categories": model_pictures.draw_categories(counts),
-        "hidden": model_pictures.draw_hidden(vectors, labels, flags.method),
+        "hidden": model_pictures.draw_hidden(vectors, labels, args.method),
     }
     for picture, figure in pictures.items():
-        path = flags.output_dir / f"{picture}.png"
+        path = args.output_dir / f"{picture}.png"
         figure.savefig(path, dpi=130)
         print(path)
     return 0
