@@ -34,7 +34,7 @@ from mlperf.data.batch import Batch, RawBatch
 from mlperf.data.binary import BinaryFile
 from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID
 from mlperf.evaluation.evaluate import evaluate
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.sgd import SGD
 from mlperf.run.building import build_model, initialize_model, make_architecture, make_scorer, make_step, warm_up
 from mlperf.util.errors import RunError
 from training_yardsticks import Floor, PlainStep, Step, captured, timed
@@ -166,7 +166,7 @@ def measure(shape: Shape, precision: str, device: torch.device, rounds: int, eva
             readers=settings.data.readers,
             pin_memory=settings.use_gpu,
         )
-        step = make_step(settings, model, Optimizer("sgd", model))
+        step = make_step(settings, model, SGD(model))
         warm_up(step, shape.batch_size)
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         floor = Floor(architecture, shape.batch_size, dtype, device)

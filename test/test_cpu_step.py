@@ -17,13 +17,13 @@ from mlperf.engines.cpu.step import CpuScorer, CpuStep
 from mlperf.engines.protocol import GeneralStep
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.sgd import SGD
 
 
 def both_steps(architecture: Architecture, loss: Loss, precision: str = "fp32") -> tuple[GeneralStep, CpuStep]:
     models = [make_model(architecture) for _ in range(2)]
     assert cpu_step.serves(models[0])
-    optimizers = [Optimizer("sgd", model) for model in models]
+    optimizers = [SGD(model) for model in models]
     return (
         GeneralStep(models[0], loss, optimizers[0], precision),
         CpuStep(models[1], loss, optimizers[1], precision),

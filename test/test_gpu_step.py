@@ -32,7 +32,7 @@ from mlperf.engines.gpu.step import GpuStep, serves
 from mlperf.engines.protocol import GeneralStep
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.optimizer import make_optimizer
 from mlperf.run.building import initialize_model, make_architecture, make_scorer, make_step
 from mlperf.run.inputs import open_splits, prepared_data, table_rows
 from mlperf.settings.settings import Settings
@@ -157,7 +157,7 @@ def test_golden_run_is_reproduced(name: str, terabyte: Path) -> None:
     model = DLRM_Net(make_architecture(settings, table_rows(settings, prepared)), CPU)
     initialize_model(settings, model, np.random.RandomState(settings.seed))
     model = on_device(model)
-    step = make_step(settings, model, Optimizer("sgd", model))
+    step = make_step(settings, model, make_optimizer("sgd", model))
     assert isinstance(step, GpuStep)
     source = replace(open_splits(settings, prepared, None).train, pin_memory=DEVICE.type == "cuda", limit=batches)
     losses = []
@@ -181,7 +181,7 @@ def test_the_flags_decide_on_the_step() -> None:
     def chosen(*flags: str) -> type:
         settings = settings_of(*flags)
         model = DLRM_Net(architecture, CPU)
-        return type(make_step(settings, model, Optimizer(settings.training.optimizer, model)))
+        return type(make_step(settings, model, make_optimizer(settings.training.optimizer, model)))
 
     assert chosen(*DATA_SET) is GpuStep
     assert chosen(*DATA_SET, "--optimizer=adagrad") is GeneralStep

@@ -11,8 +11,9 @@ from pathlib import Path
 from mlperf.benchmarks import EDITIONS, Edition
 from mlperf.cli.flags import Parser
 from mlperf.cli.program import program_name, run_program
-from mlperf.submission.check import Report, check_log, check_result, render
-from mlperf.submission.points import check_points
+from mlperf.submission.check import check_log, check_result
+from mlperf.submission.rcp import check_rcp_file
+from mlperf.submission.report import Report, render
 from mlperf.submission.results import find_results
 from mlperf.util.errors import RunError, UsageError
 
@@ -53,7 +54,7 @@ def _check(name: str, arguments: Sequence[str] | None) -> int:
         raise UsageError(f"--rcps={args.rcps}: no such file")
     editions: list[Edition | None] = [EDITIONS[name] for name in (EDITIONS if "all" in asked else asked)]
     if args.rcps is not None:
-        check_points(args.rcps)
+        check_rcp_file(args.rcps)
     passed = True
     try:
         for check in _checks(args, editions or [None]):
@@ -71,7 +72,7 @@ def _checks(args: argparse.Namespace, editions: list[Edition | None]) -> Iterato
         return
     for result in find_results(args.path):
         for edition in editions:
-            yield partial(check_result, result, edition, points=args.rcps, bypass=args.rcp_bypass)
+            yield partial(check_result, result, edition, rcp_file=args.rcps, bypass=args.rcp_bypass)
 
 
 def _report(check: Callable[[], Report], name: str) -> bool:

@@ -53,11 +53,11 @@ def _plot(name: str, arguments: Sequence[str] | None) -> int:
     if len(labels) != len(args.logs):
         raise UsageError(f"--labels={args.labels}: {len(labels)} names for {len(args.logs)} logs")
 
-    from mlperf.plots.compute_graph import require_matplotlib
     from mlperf.plots.curves import Curves
+    from mlperf.plots.packages import require_packages
     from mlperf.plots.run_picture import draw_runs
 
-    require_matplotlib(name)
+    require_packages("--output", "matplotlib")
     runs = dict(zip(_distinct(labels), (Curves.of_log(log) for log in args.logs), strict=True))
     metric = args.metric
     if metric == "auto":

@@ -17,10 +17,11 @@ from pathlib import Path
 from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES
 from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import program_name, run_program
-from mlperf.compliance.log import Log, read_log, shown
-from mlperf.submission.check import check_result, render
+from mlperf.compliance.log import Log, as_text, read_log
+from mlperf.submission.check import check_result
 from mlperf.submission.package import NAME, Package, write_package
-from mlperf.submission.points import convergence_points
+from mlperf.submission.rcp import make_rcp
+from mlperf.submission.report import render
 from mlperf.submission.results import find_results
 from mlperf.submission.run_inputs import RunInputs, Sample
 from mlperf.submission.run_set import ROOT, RunSettings, make_runs
@@ -29,8 +30,8 @@ from mlperf.submission.system_description import (
     Description,
     describe_machine,
     missing_fields,
-    needed_kind,
     read_description,
+    required_kind,
 )
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import write_atomically
@@ -204,8 +205,8 @@ def _description(args: argparse.Namespace, inputs: RunInputs) -> Description:
             f"the system description lacks {', '.join(missing)}; give them by --set FIELD=VALUE or --system-file"
         )
     for name, value in description.items():
-        if (kind := needed_kind(name, value)) is not None:
-            raise UsageError(f"the system description: {name} is {shown(value)}, not {kind}")
+        if (kind := required_kind(name, value)) is not None:
+            raise UsageError(f"the system description: {name} is {as_text(value)}, not {kind}")
     return {name: description[name] for name in FIELDS}
 
 
@@ -229,10 +230,10 @@ def _data_text(sample: Sample | None) -> str:
 
 
 def _write_reference(args: argparse.Namespace, logs: list[Log]) -> int:
-    points = convergence_points(logs, args.submitter, args.system, EDITIONS[args.edition].auc_target)
+    rcp = make_rcp(logs, EDITIONS[args.edition].benchmark, args.submitter, args.system)
     file = _logs_folder(args) / "rcps_dlrm.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, json.dumps(points, indent=2) + "\n")
+    write_atomically(file, json.dumps(rcp, indent=2) + "\n")
     print(f"convergence points of {len(logs)} runs in {file}")
     return 0
 

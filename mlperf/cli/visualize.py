@@ -2,9 +2,9 @@
 
     python tools/visualize.py <flags the model was trained with> --load-model=model.pt --output-dir=pictures
 
-Writes tables.png (rows of the largest tables in two dimensions), norms.png (their norms against how often they
-occur), categories.png (how often the ids of each column occur) and hidden.png (test samples in the model's last
-hidden layer, coloured by label). All other flags are those of dlrm_s_pytorch.py.
+Writes tables.png (rows of embedding tables in two dimensions, coloured by click rate), norms.png (the norms of
+rows against how often their ids occur), categories.png (how often the ids of each table occur) and hidden.png
+(test samples in the model's last hidden layer, coloured by label). All other flags are those of dlrm_s_pytorch.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _parse(name: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespa
     add = parser.add_argument
     add("--output-dir", type=Path, default=Path("visualization"), help="where the pictures go")
     add("--method", choices=("umap", "tsne"), default="umap", help="how vectors are brought to two dimensions")
-    add("--most-tables", type=integer(1), default=3, help="tables to draw, the largest first")
+    add("--most-tables", type=integer(1), default=3, help="tables to draw, those with the most frequent ids first")
     add("--most-rows", type=integer(10), default=1500, help="rows of a table to draw, the most frequent first")
     add("--most-samples", type=integer(100), default=200_000, help="training samples to count ids in")
     add("--most-points", type=integer(10), default=3000, help="test samples to draw")
@@ -45,16 +45,14 @@ def _parse(name: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespa
 def _visualize(name: str, arguments: Sequence[str] | None) -> int:
     args, others = _parse(name, arguments)
 
-    import numpy as np
-
     from mlperf.cli.train import parse
     from mlperf.plots import model_pictures
-    from mlperf.plots.compute_graph import require_matplotlib
+    from mlperf.plots.packages import require_packages
     from mlperf.run.benchmark import load_for_inference
 
     # Batches are only read here: large ones, whatever the model was trained with.
     settings = parse([*others, "--inference-only", "--mini-batch-size=4096", "--test-mini-batch-size=1024"])
-    require_matplotlib(name)
+    require_packages("--output-dir", "matplotlib")
     if args.method == "umap":
         _require_umap()
     model, splits = load_for_inference(settings)
@@ -64,12 +62,11 @@ def _visualize(name: str, arguments: Sequence[str] | None) -> int:
         args.output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"--output-dir={args.output_dir}: cannot be made: {error.strerror}") from None
-    order = np.argsort([-len(of_table) for of_table in counts], kind="stable")
-    drawn = sorted(int(number) for number in order[: args.most_tables])
+    tables = model_pictures.choose_tables(counts, args.most_tables)
     vectors, labels = model_pictures.last_hidden_layer(model, splits.test, args.most_points)
     pictures = {
-        "tables": model_pictures.draw_tables(model, counts, drawn, args.most_rows, args.method),
-        "norms": model_pictures.draw_norms(model, counts, drawn),
+        "tables": model_pictures.draw_tables(model, counts, tables, args.most_rows, args.method),
+        "norms": model_pictures.draw_norms(model, counts, tables),
         "categories": model_pictures.draw_categories(counts),
         "hidden": model_pictures.draw_hidden(vectors, labels, args.method),
     }

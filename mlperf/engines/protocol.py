@@ -18,7 +18,7 @@ from mlperf.engines.autograd.scorer import GeneralScorer, Scorer
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.embedding.tables import EmbeddingTables
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.optimizer import Optimizer
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def has_fast_ways(model: DLRM_Net) -> bool:
     architecture = model.architecture
     return (
         isinstance(model.tables, EmbeddingTables)
-        and model.tables.pooling_weight is None
+        and architecture.weighted_pooling is None
         and architecture.interaction_op == "dot"
         and architecture.activation == "relu"
     )
@@ -112,7 +112,7 @@ class GeneralStep(GeneralScorer):
     def warm_up(self, batch_size: int) -> None:
         """Run forward and backward once; the weights stay."""
         batch = made_up_batch(self.model, batch_size)
-        lookup = self.model.tables.look_up(batch)
+        lookup = self.model.look_up(batch)
         with self.autocast():
             probability = self.model.predict(batch.dense, lookup.pooled)
         self.loss(probability, batch.labels).backward()
@@ -121,7 +121,7 @@ class GeneralStep(GeneralScorer):
     def train(self, batch: Batch, rate: float | None) -> None:
         """Add the gradients of `batch`; apply all added so far with learning rate `rate`, unless it is None."""
         batch = batch.to(self.device)
-        lookup = self.model.tables.look_up(batch)
+        lookup = self.model.look_up(batch)
         with self.autocast():
             probability = self.model.predict(batch.dense, lookup.pooled)  # (B, 1)
         loss = self.loss(probability, batch.labels)

@@ -46,7 +46,7 @@ class DebugReport(Listener):
     def _print_architecture(self) -> None:
         architecture = self._model.architecture
         tables = len(architecture.rows_per_table)
-        top, bottom = architecture.top_widths, architecture.mlp_bot
+        top, bottom = self._model.top_widths, architecture.mlp_bot
         print("model arch:")
         print(f"mlp top arch {len(top) - 1} layers, with input to output dimensions:\n{np.array(top)}")
         print(f"# of interactions\n{top[0]}")

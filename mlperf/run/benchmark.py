@@ -19,8 +19,8 @@ from mlperf.evaluation.metrics import Metrics
 from mlperf.export.onnx import ONNX_FILE, require_onnx, save_onnx
 from mlperf.export.quantize import mlp_bytes, quantize_mlps
 from mlperf.models.dlrm import DLRM_Net
-from mlperf.optim.optimizers import Optimizer
-from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph, require_matplotlib
+from mlperf.optim.optimizer import Optimizer, make_optimizer
+from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph, require_graphviz
 from mlperf.reporting.compliance_log import ComplianceLog, ComplianceSettings
 from mlperf.reporting.console import Console, note, print_metrics
 from mlperf.reporting.debug import DebugReport
@@ -46,7 +46,7 @@ def run(settings: Settings) -> Outcome:
     if settings.report.save_onnx:
         require_onnx()
     if settings.report.plot_compute_graph:
-        require_matplotlib("--plot-compute-graph")
+        require_graphviz("--plot-compute-graph")
     if settings.data.generation != "dataset":
         return _train(settings, device, None)
     prepared = prepared_data(settings.data, settings.seed)
@@ -119,9 +119,9 @@ def _quantize_and_evaluate(settings: Settings, model: DLRM_Net, test: BatchSourc
         quantize_mlps(model, bits.mlp_bits)
         note(f"MLPs: {size / 1e6:,.3f} MB in 32 bits, {mlp_bytes(model) / 1e6:,.3f} MB in {bits.mlp_bits} bits")
     if bits.embedding_bits != 32:
-        size = model.tables.nbytes()
+        size = model.table_bytes()
         model.tables.quantize(bits.embedding_bits)
-        quantized = model.tables.nbytes()
+        quantized = model.table_bytes()
         megabytes = f"{size / 1e6:,.3f} MB in 32 bits, {quantized / 1e6:,.3f} MB in {bits.embedding_bits} bits"
         note(f"embedding tables: {megabytes}")
     after = evaluate(scorer, test, all_metrics=True)
@@ -167,7 +167,7 @@ def _train(settings: Settings, device: torch.device, prepared: PreparedData | No
         made_up = None if prepared is not None else made_up_batches(settings, stream)
         model = build_model(settings, make_architecture(settings, table_rows(settings, prepared)), device)
         loaded = _fill_weights(settings, model, stream)
-        optimizer = Optimizer(settings.training.optimizer, model)
+        optimizer = make_optimizer(settings.training.optimizer, model)
         step = make_step(settings, model, optimizer)
         warm_up(step, settings.data.batch_size)
         if settings.report.plot_compute_graph:
@@ -183,7 +183,7 @@ def _train(settings: Settings, device: torch.device, prepared: PreparedData | No
         splits = open_splits(settings, prepared, made_up)
         for listener in listeners:
             listener.data_opened(splits.train, splits.test)
-        loop = _make_loop(settings, step, optimizer, splits, loaded, listeners)
+        loop = _make_loop(settings, model, step, optimizer, splits, loaded, listeners)
         outcome = loop.run(splits.train)
     except BaseException as error:
         if isinstance(error, DivergedError):
@@ -203,6 +203,7 @@ def _train(settings: Settings, device: torch.device, prepared: PreparedData | No
 
 def _make_loop(
     settings: Settings,
+    model: DLRM_Net,
     step: TrainingStep,
     optimizer: Optimizer,
     splits: Splits,
@@ -221,7 +222,6 @@ def _make_loop(
             sums=step.sums,
             batches_per_epoch=batches,
             accumulate=training.accumulate,
-            batch_size=settings.data.batch_size,
             seed=settings.seed if settings.data.shuffle_batches else None,
         )
 
@@ -235,6 +235,7 @@ def _make_loop(
         assert splits.test is not None
         checkpoint.save(
             path,
+            model=model,
             optimizer=optimizer,
             state=state,
             metrics=metrics,

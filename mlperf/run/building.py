@@ -15,7 +15,8 @@ from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize
 from mlperf.models.layers.embedding.compression import Compression, MixedDimension, QuotientRemainder
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.optimizer import Optimizer
+from mlperf.registry import OPTIMIZERS, load
 from mlperf.reporting.console import note
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError
@@ -53,13 +54,13 @@ def build_model(settings: Settings, architecture: Architecture, device: torch.de
     plain = 4 * sum(architecture.rows_per_table) * architecture.dimension
     needed = plain
     if architecture.compression is not None:
-        needed = DLRM_Net(architecture, torch.device("meta")).tables.nbytes()
+        needed = DLRM_Net(architecture, torch.device("meta")).table_bytes()
         note(
             f"embedding tables: {needed // 4:,} parameters, {needed / 1e6:,.3f} MB; without compression "
             f"{plain // 4:,} parameters, {plain / 1e6:,.3f} MB: {100 * (1 - needed / plain):.1f} % saved"
         )
-    if settings.training.optimizer == "adagrad" and not settings.inference_only:
-        needed *= 2  # a sum of squares for each weight
+    if not settings.inference_only:
+        needed *= 1 + load(OPTIMIZERS[settings.training.optimizer]).state_per_value
     what = "the embedding tables (--arch-sparse-feature-size, --max-ind-range, --arch-embedding-size)"
     if device.type == "cpu":
         require_memory(needed, what)

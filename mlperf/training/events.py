@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 from mlperf.data.source import BatchSource
 from mlperf.evaluation.metrics import Metrics
-
-
-class Outcome(Enum):
-    """How a run ended. Without a threshold a run that came to its end is a success."""
-
-    SUCCESS = "success"
-    TARGET_MISSED = "target missed"
-    DIVERGED = "diverged"
-    INTERRUPTED = "interrupted"
-    FAILED = "failed"
+from mlperf.training.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -24,13 +14,12 @@ class Position:
     """Where in the run something happened, between steps.
 
     epoch: index of the current epoch, from 0. iteration: batches of this epoch already trained, from 0 to
-    `batches_per_epoch`. samples: training samples seen since the start of the run (all epochs).
+    `batches_per_epoch`.
     """
 
     epoch: int
     iteration: int
     batches_per_epoch: int
-    samples: int
 
     @property
     def epochs_done(self) -> float:

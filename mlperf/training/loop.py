@@ -67,7 +67,6 @@ class TrainingState:
     epoch: int = 0
     iteration: int = 0  # batches of this epoch done
     step: int = 0  # optimizer steps done
-    samples: int = 0
     last_loss: float = math.nan
     best: Metrics = field(
         default_factory=lambda: Metrics(
@@ -124,7 +123,7 @@ class TrainingLoop:
     def position(self) -> Position:
         """Where the run is."""
         state = self.state
-        return Position(state.epoch, state.iteration, self.batches_per_epoch, state.samples)
+        return Position(state.epoch, state.iteration, self.batches_per_epoch)
 
     def _next_epoch(self) -> None:
         self.state.epoch += 1
@@ -147,7 +146,6 @@ class TrainingLoop:
     def _train_batch(self, batch: Batch | RawBatch) -> None:
         state = self.state
         state.iteration += 1
-        state.samples += batch.size
         state.window.samples += batch.size
         state.window.iterations += 1
         rate = None

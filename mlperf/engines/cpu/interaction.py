@@ -28,6 +28,7 @@ from mlperf.engines.cpu.parallel import (
     to_bfloat16,
     whole_numbers,
 )
+from mlperf.models.layers.pairs import pair_count
 
 # Above this many values in a feature, products of pairs are summed along the feature, below across features.
 _SHORT_FEATURE = 32
@@ -43,10 +44,6 @@ def _lines(count: int) -> int:
 
 def _padded_features(tables: int) -> int:
     return LINE * _lines(tables + 1)
-
-
-def _pairs(tables: int, itself: bool) -> int:
-    return (tables + 1) * (tables + 2 if itself else tables) // 2
 
 
 def scratch_floats(tables: int, dimension: int) -> int:
@@ -137,7 +134,7 @@ def make_forward(tables: int, dimension: int, itself: bool) -> ParallelLoop:
     It is told the addresses of ids int64 [T, B], first_row int64 [T], the block of tables float32 [R, D], bottom
     [B, D], the interaction to write [B, D + P], scratch; then B, R, and whether activations are bfloat16.
     """
-    count, padded, pairs = tables + 1, _padded_features(tables), _pairs(tables, itself)
+    count, padded, pairs = tables + 1, _padded_features(tables), pair_count(tables + 1, itself=itself)
     scratch, diagonal, short = scratch_floats(tables, dimension), int(itself), dimension <= _SHORT_FEATURE
 
     def forward(arguments: Any) -> None:
@@ -204,7 +201,7 @@ def make_backward(tables: int, dimension: int, itself: bool) -> ParallelLoop:
     interaction [B, D + P], of d bottom [B, D] and d rows float32 [B, T, D] to write, scratch; then B, R, and
     whether activations are bfloat16.
     """
-    count, pairs = tables + 1, _pairs(tables, itself)
+    count, pairs = tables + 1, pair_count(tables + 1, itself=itself)
     scratch, diagonal = scratch_floats(tables, dimension), int(itself)
 
     def backward(arguments: Any) -> None:

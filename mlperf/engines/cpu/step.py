@@ -24,7 +24,8 @@ from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.embedding.tables import EmbeddingTables
 from mlperf.models.layers.mlp import linear_layers
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.optimizer import Optimizer
+from mlperf.optim.sgd import SGD
 
 # The compiler unrolls the interaction by the number of tables: more than this go the general way.
 _MOST_TABLES = 32
@@ -103,7 +104,7 @@ class CpuScorer:
         self.top = [_Layer(layer, self.dtype) for layer in hidden]
         self.last_weight, self.last_bias = last.weight.data, last.bias.data
         self.threshold = float(architecture.loss_threshold)
-        self.interacted_width = architecture.top_widths[0]
+        self.interacted_width = model.top_widths[0]
         sizes = (len(architecture.rows_per_table), architecture.dimension)
         self.interact = cpu_interaction.make_forward(*sizes, architecture.interaction_itself)
         self.scratch = torch.empty(torch.get_num_threads() * cpu_interaction.scratch_floats(*sizes))
@@ -144,7 +145,7 @@ class CpuStep(CpuScorer):
 
     def __init__(self, model: DLRM_Net, loss: Loss, optimizer: Optimizer, precision: str) -> None:
         super().__init__(model, precision)
-        assert optimizer.kind == "sgd", "only SGD updates a weight from its gradient alone"
+        assert isinstance(optimizer, SGD), "only SGD updates a weight from its gradient alone"
         self.model = model
         self.loss = loss
         self.optimizer = optimizer

@@ -34,7 +34,7 @@ def serves(model: DLRM_Net) -> bool:
         and len(architecture.rows_per_table) < MAX_FEATURES
         and architecture.dimension <= MAX_DIMENSION
         and sum(architecture.rows_per_table) < 2**31
-        and architecture.top_widths[-2] <= MAX_INPUTS
+        and model.top_widths[-2] <= MAX_INPUTS
     )
 
 
@@ -77,14 +77,14 @@ class GpuScorer:
         # Ids are int32: a larger modulus does not change a valid one.
         self.modulus = max_ind_range if 0 < max_ind_range < 2**31 else -1
         self.threshold = float(architecture.loss_threshold)
-        self.interacted_width = padded_width(architecture.top_widths[0])
+        self.interacted_width = padded_width(model.top_widths[0])
         widths = [DENSE_WIDTH, *architecture.mlp_bot[1:]]
         self.bottom = [
             GpuLayer(layer, width, self.dtype)
             for layer, width in zip(linear_layers(model.bot_l), widths, strict=False)
         ]
         *hidden, last = linear_layers(model.top_l)
-        widths = [self.interacted_width, *architecture.top_widths[1:]]
+        widths = [self.interacted_width, *model.top_widths[1:]]
         self.top = [GpuLayer(layer, width, self.dtype) for layer, width in zip(hidden, widths, strict=False)]
         self.last_weight, self.last_bias = last.weight.data, last.bias.data
         rows = torch.tensor([0, *architecture.rows_per_table])

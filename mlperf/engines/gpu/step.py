@@ -17,7 +17,8 @@ from mlperf.engines.gpu.scorer import GpuScorer, serves
 from mlperf.engines.protocol import LossSums, show_broken_weights
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.optimizer import Optimizer
+from mlperf.optim.sgd import SGD
 
 __all__ = ["GpuScorer", "GpuStep", "serves"]
 
@@ -29,7 +30,7 @@ class GpuStep(GpuScorer):
         self, model: DLRM_Net, loss: Loss, optimizer: Optimizer, precision: str, max_ind_range: int
     ) -> None:
         super().__init__(model, precision, max_ind_range)
-        assert optimizer.kind == "sgd", "only SGD updates a weight from its gradient alone"
+        assert isinstance(optimizer, SGD), "only SGD updates a weight from its gradient alone"
         self.loss = loss
         self.optimizer = optimizer
         self.sums = LossSums.zeros(self.device)
