@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -159,7 +160,8 @@ def test_golden_run_is_reproduced(name: str, terabyte: Path) -> None:
     model = on_device(model)
     step = make_step(settings, model, make_optimizer("sgd", model))
     assert isinstance(step, GpuStep)
-    source = replace(open_splits(settings, prepared, None).train, pin_memory=DEVICE.type == "cuda", limit=batches)
+    source: Any = open_splits(settings, prepared, None).train
+    source = replace(source, pin_memory=DEVICE.type == "cuda", limit=batches)
     losses = []
     for raw in step.batches(source, 0):
         step.sums.clear()

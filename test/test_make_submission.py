@@ -90,7 +90,7 @@ def test_wrong_call_of_make_submission_is_one_line(flags: tuple[str, ...], words
 
 @pytest.mark.parametrize("variable", ["EDITION", "SEED"])
 def test_variable_that_would_be_passed_over_is_refused(variable: str, tmp_path: Path) -> None:
-    run = make("--submitter=a", "--system=x", *SYSTEM, cwd=tmp_path, **{variable: "1.0.0"})
+    run = make("--submitter=a", "--system=x", *SYSTEM, cwd=tmp_path, **{variable: "1.0.0"})  # type: ignore[arg-type]
     assert run.status == 2
     assert f"{variable}=1.0.0 in the environment: here it is given by --{variable.lower()}" in run.stderr
 

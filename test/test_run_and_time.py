@@ -121,7 +121,7 @@ def test_old_place_is_the_same_command(clone: Path, small: Path, tmp_path: Path)
     run = run_and_time(
         *(clone, "--num-batches=1", "--nepochs=1"),
         script="bench/run_and_time.sh",
-        **{"DATADIR": str(small), "LOGDIR": str(tmp_path), "CONFIG": "sample", "SEED": "8"},
+        **{"DATADIR": str(small), "LOGDIR": str(tmp_path), "CONFIG": "sample", "SEED": "8"},  # type: ignore[arg-type]
     )
     assert run.status == 3
     assert result(run)[:3] == ["RESULT", "RECOMMENDATION", "8"]
@@ -153,7 +153,7 @@ def test_foreign_data_without_a_target_in_reach_still_ends_with_a_result_line(
     ids=str,
 )
 def test_wrong_variable_is_named_with_status_2(variables: dict[str, str], clone: Path, small: Path) -> None:
-    run = run_and_time(clone, **{"DATADIR": str(small), **variables})
+    run = run_and_time(clone, **{"DATADIR": str(small), **variables})  # type: ignore[arg-type]
     ((name, value),) = variables.items()
     assert run.status == 2
     assert f"{name}={value}" in run.stderr
