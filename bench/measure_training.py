@@ -35,7 +35,7 @@ from mlperf.data.binary import BinaryFile
 from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID
 from mlperf.evaluation.evaluate import evaluate
 from mlperf.optim.sgd import SGD
-from mlperf.run.building import build_model, initialize_model, make_architecture, make_scorer, make_step, warm_up
+from mlperf.runner.model import build_model, initialize_model, make_scorer, make_step, warm_up
 from mlperf.util.errors import RunError
 from training_yardsticks import Floor, PlainStep, Step, captured, timed
 
@@ -165,7 +165,7 @@ def measure(shape: Shape, precision: str, device: torch.device, rounds: int, eva
                 *(["--use-gpu"] if device.type == "cuda" else []),
             ]
         )
-        architecture = make_architecture(settings, shape.tables)
+        architecture = replace(settings.model.architecture, rows_per_table=shape.tables)
         start = time.perf_counter()
         model = build_model(settings, architecture, device)
         initialize_model(settings, model, np.random.RandomState(1))
@@ -177,7 +177,7 @@ def measure(shape: Shape, precision: str, device: torch.device, rounds: int, eva
             shape.batch_size * shape.batches,
             shape.batch_size,
             shape.tables,
-            readers=settings.data.readers,
+            readers=settings.readers,
             pin_memory=settings.use_gpu,
         )
         step = make_step(settings, model, SGD(model))

@@ -15,16 +15,17 @@ import torch
 from mlperf.engines.protocol import LossSums
 from mlperf.evaluation.metrics import Metrics
 from mlperf.models.loss import Loss
+from mlperf.settings.training import ScheduleSettings
 from mlperf.training.events import Listener, Position
 from mlperf.training.loop import LoopSettings, TrainingLoop, TrainingState, Window
-from mlperf.training.schedule import LearningRateSchedule
+from mlperf.training.schedule import LearningRateSchedule, learning_rate
 
 
 def test_schedule_follows_its_published_points() -> None:
-    schedule = LearningRateSchedule(18.0, warmup_steps=4, decay_start_step=6, decay_steps=3)
+    schedule = ScheduleSettings(18.0, warmup_steps=4, decay_start_step=6, decay_steps=3)
     expected = [18 * 1 / 4, 18 * 2 / 4, 18 * 3 / 4, 18 * 3 / 4, 18 * 3 / 4]
     expected += [18.0, 18 * (2 / 3) ** 2, 18 * (1 / 3) ** 2, 18 * (1 / 3) ** 2, 18 * (1 / 3) ** 2]
-    assert [schedule.rate(step) for step in range(1, 11)] == pytest.approx(expected)
+    assert [learning_rate(schedule, step) for step in range(1, 11)] == pytest.approx(expected)
 
 
 def test_learning_rate_does_not_fall_below_its_minimum() -> None:

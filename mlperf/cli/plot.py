@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlperf.benchmarks import DEFAULT_EDITION
-from mlperf.cli.flags import Parser, real
 from mlperf.cli.program import program_name, run_program
+from mlperf.settings.kinds import between
+from mlperf.settings.parser import Parser
 from mlperf.util.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
         default="auto",
         help="auto: iterations where all have them",
     )
-    add("--target", type=real(0, 1), help=f"a line; default: {DEFAULT_EDITION.auc_target} with AUC; 0: none")
+    add("--target", type=between(0, 1), help=f"a line; default: {DEFAULT_EDITION.auc_target} with AUC; 0: none")
     add("--title", default="")
     return parser.parse_args(arguments)
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import program_name, run_program
+from mlperf.settings.kinds import at_least
+from mlperf.settings.parser import Parser
 from mlperf.util.errors import UsageError
 
 
@@ -23,8 +24,8 @@ def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(name, __doc__)
     add = parser.add_argument
     add("--folder", type=Path, default=Path("input"), help="where day_0 ... day_23 go")
-    add("--rows", type=integer(1), default=240_000, help="rows of all days together, 230 bytes each")
-    add("--seed", type=integer(0), default=1, help="seed of everything in the sample")
+    add("--rows", type=at_least(1), default=240_000, help="rows of all days together, 230 bytes each")
+    add("--seed", type=at_least(0), default=1, help="seed of everything in the sample")
     return parser.parse_args(arguments)
 
 

@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import program_name, run_program
+from mlperf.settings.kinds import at_least
+from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError
 from mlperf.util.files import write_atomically
 
@@ -44,8 +45,8 @@ def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--padding", action="store_true", help="more new references, as --data-trace-enable-padding"
     )
-    parser.add_argument("--length", type=integer(1), default=1000, help="generate: references")
-    parser.add_argument("--seed", type=integer(0), default=123, help="generate: seed")
+    parser.add_argument("--length", type=at_least(1), default=1000, help="generate: references")
+    parser.add_argument("--seed", type=at_least(0), default=123, help="generate: seed")
     return parser.parse_args(arguments)
 
 

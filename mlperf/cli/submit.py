@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 
 from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES
-from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import program_name, run_program
 from mlperf.compliance.log import Log, as_text, read_log
+from mlperf.settings.kinds import at_least
+from mlperf.settings.parser import Parser
 from mlperf.submission.check import check_result
 from mlperf.submission.package import NAME, Package, write_package
 from mlperf.submission.rcp import make_rcp
@@ -81,7 +82,7 @@ def _parser(name: str) -> Parser:
     add("--system-file", type=Path, help="JSON file with fields of the system description; override detected ones")
     add("--set", metavar="FIELD=VALUE", action="append", default=[], help="one such field; may be repeated")
     add("--logs", type=Path, nargs="+", help="use these logs instead of running; the machine is not inspected")
-    add("--seed", type=integer(0), help="seed of the first run, the next ones count up (default: drawn)")
+    add("--seed", type=at_least(0), help="seed of the first run, the next ones count up (default: drawn)")
     add("--rcp-bypass", metavar="REASON", help="let the convergence check fail, for this reason")
     add("--reference", action="store_true", help="do twice the runs and write convergence points, no package")
     add("trainer_flags", nargs="*", help="after --: flags of dlrm_s_pytorch.py, added to each run")

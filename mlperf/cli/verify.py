@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlperf.cli.flags import Parser, file_name
 from mlperf.cli.program import program_name, run_program
+from mlperf.settings.kinds import file_name
+from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
 

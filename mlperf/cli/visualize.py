@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import program_name, run_program
+from mlperf.settings.kinds import at_least
+from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError, UsageError
 
 
@@ -32,10 +33,10 @@ def _parse(name: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespa
     add = parser.add_argument
     add("--output-dir", type=Path, default=Path("visualization"), help="where the pictures go")
     add("--method", choices=("umap", "tsne"), default="umap", help="how vectors are brought to two dimensions")
-    add("--most-tables", type=integer(1), default=3, help="tables to draw, those with the most frequent ids first")
-    add("--most-rows", type=integer(10), default=1500, help="rows of a table to draw, the most frequent first")
-    add("--most-samples", type=integer(100), default=200_000, help="training samples to count ids in")
-    add("--most-points", type=integer(10), default=3000, help="test samples to draw")
+    add("--most-tables", type=at_least(1), default=3, help="tables to draw, by their most frequent ids")
+    add("--most-rows", type=at_least(10), default=1500, help="rows of a table to draw, the most frequent first")
+    add("--most-samples", type=at_least(100), default=200_000, help="training samples to count ids in")
+    add("--most-points", type=at_least(10), default=3000, help="test samples to draw")
     args, others = parser.parse_known_args(arguments)
     if not any(other.startswith("--load-model") for other in others):
         raise UsageError("--load-model: needed, the checkpoint to draw")
@@ -48,7 +49,7 @@ def _visualize(name: str, arguments: Sequence[str] | None) -> int:
     from mlperf.cli.train import parse
     from mlperf.plots import model_pictures
     from mlperf.plots.packages import require_packages
-    from mlperf.run.benchmark import load_for_inference
+    from mlperf.runner.benchmark import load_for_inference
 
     # Batches are only read here: large ones, whatever the model was trained with.
     settings = parse([*others, "--inference-only", "--mini-batch-size=4096", "--test-mini-batch-size=1024"])

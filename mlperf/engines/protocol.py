@@ -1,7 +1,7 @@
 """One training step.
 
 `GeneralStep` takes it with autograd and serves every flag. The faster ways, each for one kind of device, are
-`cpu_step.py` and `gpu_step.py`; `mlperf.run.building.make_step` decides.
+`cpu_step.py` and `gpu_step.py`; `mlperf.runner.model.make_step` decides.
 """
 
 from __future__ import annotations

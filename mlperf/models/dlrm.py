@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -15,41 +14,13 @@ from torch import nn
 from mlperf.data.batch import Batch
 from mlperf.models.layers.embedding.base import Tables
 from mlperf.models.layers.embedding.compressed_tables import CompressedTables
-from mlperf.models.layers.embedding.compression import Compression, QuotientRemainder
 from mlperf.models.layers.embedding.pooling import PoolingWeights
 from mlperf.models.layers.embedding.rows import Lookup, RowParameter
 from mlperf.models.layers.embedding.tables import EmbeddingTables
 from mlperf.models.layers.interaction import Interaction
 from mlperf.models.layers.mlp import make_mlp
 from mlperf.registry import INTERACTIONS, load
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Sizes and options of a model.
-
-    dimension: of an embedding vector. mlp_bot: widths from the dense features to `feature_size`. mlp_top: widths
-    after the interaction, down to 1. compression: of the tables, None if they are not compressed. loss_threshold:
-    t > 0 clamps the predictions to [t, 1 - t].
-    """
-
-    rows_per_table: tuple[int, ...]
-    dimension: int
-    mlp_bot: tuple[int, ...]
-    mlp_top: tuple[int, ...]
-    interaction_op: str = "dot"
-    interaction_itself: bool = False
-    activation: str = "relu"
-    weighted_pooling: str | None = None
-    loss_threshold: float = 0.0
-    compression: Compression | None = None
-
-    @property
-    def feature_size(self) -> int:
-        """D, the width of a feature: twice the dimension if quotients and remainders are concatenated."""
-        how = self.compression
-        doubled = isinstance(how, QuotientRemainder) and how.operation == "concat"
-        return 2 * self.dimension if doubled else self.dimension
+from mlperf.settings.model import Architecture
 
 
 def make_interaction(architecture: Architecture, device: torch.device | None = None) -> Interaction:

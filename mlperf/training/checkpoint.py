@@ -12,12 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlperf.engines.protocol import LossSums
 from mlperf.evaluation.metrics import Metrics
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.optim.optimizer import Optimizer
 from mlperf.training.checkpoint_file import check_state_dict, read_checkpoint, write_checkpoint
-from mlperf.training.loop import TrainingState, Window
+from mlperf.training.state import TrainingState
 from mlperf.util.errors import RunError
 
 # Our own entries are in one dict, which other programs ignore.
@@ -52,6 +51,7 @@ def save(
         _OWN: {
             "seed": seed,
             "step": state.step,
+            "samples": state.samples,
             "best_accuracy": state.best.accuracy,
             "best_auc": state.best.auc,
         },
@@ -75,14 +75,14 @@ def load_training(
     contents: dict[str, Any],
     *,
     optimizer: Optimizer,
-    sums: LossSums,
     batches_per_epoch: int,
     accumulate: int,
+    batch_size: int,
     seed: int | None,
 ) -> TrainingState:
     """Restore the optimizer and return the state with which training continues.
 
-    sums: of the loss, those of the engine. seed: of the order of the batches, None if they come in file order. A
+    seed: of the order of the batches, None if they come in file order. A
     checkpoint of another program has no `continuation`; its steps follow from the number of batches, and its best
     metrics are those with which it was saved. RunError if the data is divided into different batches, because the
     position would then mean something else.
@@ -105,11 +105,12 @@ def load_training(
             "batches in another order; continue with the same seed"
         )
     optimizer.load_state_dict(contents.get("opt_state_dict", {}), str(path))
+    done = epoch * batches + iteration
     state = TrainingState(
-        Window(sums),
         epoch=epoch,
         iteration=iteration,
         step=own.get("step", epoch * math.ceil(batches / accumulate) + iteration // accumulate),
+        samples=own.get("samples", done * batch_size),
         last_loss=float(contents.get("train_loss", math.nan)),
     )
     state.best = replace(

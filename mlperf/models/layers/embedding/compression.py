@@ -11,40 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from mlperf.models.layers.embedding.bag import EmbeddingBag
 from mlperf.models.layers.embedding.table import EmbeddingTable
-
-
-@dataclass(frozen=True)
-class QuotientRemainder:
-    """Compresses tables of more than `threshold` rows; `collisions` rows share a quotient.
-
-    operation: "mult", "add" or "concat", how quotient and remainder are combined.
-    """
-
-    threshold: int
-    operation: str
-    collisions: int
-
-
-@dataclass(frozen=True)
-class MixedDimension:
-    """Compresses tables of more than `threshold` rows; the dimension falls as rows ** -temperature.
-
-    round_dimensions: to the nearest power of two.
-    """
-
-    threshold: int
-    temperature: float
-    round_dimensions: bool
-
-
-Compression = QuotientRemainder | MixedDimension
+from mlperf.settings.model import Compression, MixedDimension, QuotientRemainder
 
 
 def mixed_dimensions(rows_per_table: Sequence[int], dimension: int, how: MixedDimension) -> list[int]:

@@ -1,10 +1,15 @@
-"""From settings to a model: its sizes, its memory, its initial weights, its kernels warm."""
+"""From settings to a model: its architecture, memory and weights, and the engine that runs it."""
 
 from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 
+from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.engines.autograd.scorer import GeneralScorer, Scorer
 from mlperf.engines.cpu import products
 from mlperf.engines.cpu import step as cpu_step
@@ -13,49 +18,30 @@ from mlperf.engines.protocol import GeneralStep, TrainingStep
 from mlperf.evaluation.metrics import binary_metrics
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize
-from mlperf.models.layers.embedding.compression import Compression, MixedDimension, QuotientRemainder
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
 from mlperf.registry import OPTIMIZERS, load
-from mlperf.reporting.console import note
+from mlperf.runner.data import table_rows
 from mlperf.settings.settings import Settings
+from mlperf.training import checkpoint
 from mlperf.util.errors import RunError
 from mlperf.util.memory import require_memory
 
-
-def make_architecture(settings: Settings, rows_per_table: tuple[int, ...]) -> Architecture:
-    """Return the sizes of the model; the data brings the rows of its tables."""
-    model = settings.model
-    return Architecture(
-        rows_per_table=rows_per_table,
-        dimension=model.dimension,
-        mlp_bot=model.mlp_bot,
-        mlp_top=model.mlp_top,
-        interaction_op=model.interaction_op,
-        interaction_itself=model.interaction_itself,
-        activation=model.activation,
-        weighted_pooling=model.weighted_pooling,
-        loss_threshold=model.loss_threshold,
-        compression=_compression(settings),
-    )
+_log = logging.getLogger(__name__)
 
 
-def _compression(settings: Settings) -> Compression | None:
-    how = settings.model.compression
-    if how is None:
-        return None
-    if how.kind == "quotient-remainder":
-        return QuotientRemainder(how.threshold, how.operation, how.collisions)
-    return MixedDimension(how.threshold, how.temperature, how.round_dimensions)
+def architecture_of(settings: Settings, prepared: PreparedData | None) -> Architecture:
+    """Return the architecture that the flags ask for, with the number of rows per table that the data has."""
+    return replace(settings.model.architecture, rows_per_table=table_rows(settings, prepared))
 
 
 def build_model(settings: Settings, architecture: Architecture, device: torch.device) -> DLRM_Net:
-    """Return a model whose weights are still undefined. RunError if the memory does not hold it."""
+    """Return a model whose weights are still undefined. RunError if it does not fit into the memory."""
     plain = 4 * sum(architecture.rows_per_table) * architecture.dimension
     needed = plain
     if architecture.compression is not None:
         needed = DLRM_Net(architecture, torch.device("meta")).table_bytes()
-        note(
+        _log.info(
             f"embedding tables: {needed // 4:,} parameters, {needed / 1e6:,.3f} MB; without compression "
             f"{plain // 4:,} parameters, {plain / 1e6:,.3f} MB: {100 * (1 - needed / plain):.1f} % saved"
         )
@@ -71,19 +57,27 @@ def build_model(settings: Settings, architecture: Architecture, device: torch.de
         raise RunError(f"{what}: need {needed / 1e9:.1f} GB on {device}: {reason}") from None
 
 
+def fill_weights(settings: Settings, model: DLRM_Net, stream: np.random.RandomState) -> dict[str, Any] | None:
+    """Load the weights and return the rest of the checkpoint, or initialize the weights and return None."""
+    if settings.load_model is not None:
+        return checkpoint.load_weights(settings.load_model, model)
+    initialize_model(settings, model, stream)
+    return None
+
+
 def initialize_model(settings: Settings, model: DLRM_Net, stream: np.random.RandomState) -> None:
-    """Fill the weights from `stream`, as the flags ask for."""
+    """Initialize the weights, from `stream` or as --embedding-init asks."""
     initialize(
         model,
         stream,
-        mlp_init=settings.model.mlp_init,
+        mlp_init=settings.mlp_init,
         embedding_init=settings.model.embedding_init,
         seed=settings.seed,
     )
 
 
 def make_step(settings: Settings, model: DLRM_Net, optimizer: Optimizer) -> TrainingStep:
-    """Return the fastest way to train that serves the flags."""
+    """Return the fastest training step that supports the settings."""
     loss = Loss(settings.model.loss, settings.model.loss_weights)
     training = settings.training
     if training.optimizer == "sgd" and training.accumulate == 1:
@@ -99,7 +93,7 @@ def make_step(settings: Settings, model: DLRM_Net, optimizer: Optimizer) -> Trai
 
 
 def make_scorer(settings: Settings, model: DLRM_Net) -> Scorer:
-    """Return the fastest way to evaluate that serves the flags."""
+    """Return the fastest scorer that supports the settings."""
     if _fast_on_cpu(settings, model):
         return CpuScorer(model, settings.precision)
     if _fast_on_gpu(settings, model):
@@ -125,7 +119,7 @@ def _fast_on_gpu(settings: Settings, model: DLRM_Net) -> bool:
     else:
         obstacle = gpu.obstacle()
     if obstacle is not None:
-        note(
+        _log.info(
             f"the general, slower way is taken on the GPU; the fast one needs Triton, a part of PyTorch's CUDA "
             f"build, and a C compiler: {obstacle}"
         )
