@@ -100,8 +100,7 @@ def test_missing_package_ends_a_program_in_one_line(call: list[str]) -> None:
     done = python(*call, cwd=ROOT)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert "error: the package " in done.stderr
-    assert f"is not installed in {sys.executable}" in done.stderr
+    assert f" is not installed in this Python ({sys.executable})" in done.stderr
     assert "tools/setup.sh" in done.stderr
 
 
@@ -109,8 +108,7 @@ def test_tool_outside_a_checkout_says_that_the_package_is_missing(tmp_path: Path
     shutil.copytree(ROOT / "tools", tmp_path / "tools")
     done = python("tools/verify_data.py", "--help", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith(
-        f"verify_data.py: error: the package mlperf is not installed in {sys.executable}"
+    assert done.stderr.startswith("verify_data.py: error: mlperf is not installed in this Python")
     )
     assert len(done.stderr.splitlines()) == 1
 
