@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from program import run_program
 
 from mlperf.engines.protocol import LossSums
 from mlperf.evaluation.metrics import Metrics
@@ -111,3 +114,18 @@ def test_time_per_iteration_is_in_milliseconds() -> None:
     listener = run_loop(RecordingStep(seconds=0.02), 6, epochs=1, test_frequency=0, print_frequency=3)
     assert len(listener.milliseconds) == 2
     assert all(20 <= found < 2000 for found in listener.milliseconds)
+
+
+def test_scheduled_evaluations_come_at_optimizer_steps(terabyte: Path, tmp_path: Path) -> None:
+    run = run_program(
+        *("--arch-sparse-feature-size=8", "--arch-mlp-bot=13-16-8", "--arch-mlp-top=16-1", "--loss-function=bce"),
+        *("--data-generation=dataset", "--data-set=terabyte", "--mini-batch-size=128", "--mlperf-logging"),
+        *("--mlperf-grad-accum-iter=4", "--mlperf-auc-threshold=0.99", f"--processed-data-file={terabyte}"),
+        cwd=tmp_path,
+    )
+    assert run.status == 3, run.stderr
+    found = re.findall(r"Testing at - (\d+)/(\d+) of epoch", run.stdout)
+    evaluated = [(int(batch), int(batches)) for batch, batches in found]
+    # 20 evaluations per epoch of 55 batches are due every 3 batches, which are no whole number of steps.
+    assert len(evaluated) > 5
+    assert all(batch % 4 == 0 or batch == batches for batch, batches in evaluated)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -73,10 +73,8 @@ def table_rows(model: DLRM_Net, table: int, rows: Counts) -> Points:
     """Return the vectors [len(rows), D] that ids `rows` of a table have, compressed or not."""
     import torch
 
-    bag: Any = model.emb_l[table]
     with torch.no_grad():
-        parts = [weight.index_select(0, part) for weight, part in bag.parts(torch.from_numpy(rows))]
-        vectors: Points = bag.combine(parts).numpy()
+        vectors: Points = model.emb_l[table](torch.from_numpy(rows).unsqueeze(1)).numpy()
     return vectors
 
 
@@ -132,7 +130,7 @@ def draw_tables(
         # FREQUENT / 4 samples with the mean rate are added: few samples alone give extreme rates.
         rates = (counts[table].clicks[rows] + mean * FREQUENT / 4) / (occurrences + FREQUENT / 4)
         points = to_plane(table_rows(model, table, rows), method)
-        dots = axis.scatter(*points.T, c=rates, s=11, lw=0, cmap="coolwarm", norm=colors)
+        dots = axis.scatter(points[:, 0], points[:, 1], c=rates, s=11, lw=0, cmap="coolwarm", norm=colors)
         axis.set_title(f"table {table}: {len(rows):,} of {len(counts[table].occurrences):,} rows")
         axis.set(xticks=[], yticks=[])
     figure.colorbar(dots, ax=axes, label="click rate of the id", extend="both", pad=0.01)
@@ -184,16 +182,17 @@ def draw_categories(counts: Sequence[TableCounts]) -> Figure:
     from matplotlib.colors import LogNorm
 
     figure, (axis,) = _figure(1, 5.2)
-    rows = [len(table.occurrences) for table in counts]
-    colors = ScalarMappable(LogNorm(min(rows), max(*rows, min(rows) + 1)), colormaps["viridis_r"])
-    for table in sorted(counts, key=lambda table: -len(table.occurrences)):
+    tables = sorted(counts, key=lambda table: -len(table.occurrences))
+    rows = np.array([len(table.occurrences) for table in tables])
+    scale = ScalarMappable(LogNorm(rows.min(), max(rows.max(), rows.min() + 1)), colormaps["viridis_r"])
+    for table, color in zip(tables, scale.to_rgba(rows), strict=True):
         occurrences = -np.sort(-table.occurrences[table.occurrences > 0])
         ranks = np.arange(1, len(occurrences) + 1)
-        axis.plot(ranks, occurrences, color=colors.to_rgba(len(table.occurrences)), lw=1.6)
-        axis.plot(ranks[-1:], occurrences[-1:], "o", color=colors.to_rgba(len(table.occurrences)), ms=5)
+        axis.plot(ranks, occurrences, color=color, lw=1.6)
+        axis.plot(ranks[-1:], occurrences[-1:], "o", color=color, ms=5)
     axis.set(xscale="log", yscale="log", xlabel="rank of the id in its table", ylabel="occurrences in training")
     axis.grid(alpha=0.3)
-    figure.colorbar(colors, ax=axis, label="rows of the table", pad=0.01)
+    figure.colorbar(scale, ax=axis, label="rows of the table", pad=0.01)
     return figure
 
 
@@ -203,7 +202,8 @@ def draw_hidden(vectors: Points, labels: Points, method: str) -> Figure:
     points = to_plane(vectors, method)
     order = np.random.default_rng(0).permutation(len(points))  # neither label lies on top of the other
     clicked = labels[order] > 0
-    axis.scatter(*points[order].T, c=np.where(clicked, "C1", "C0"), s=11, lw=0, alpha=0.7)
+    points = points[order]
+    axis.scatter(points[:, 0], points[:, 1], c=np.where(clicked, "C1", "C0"), s=11, lw=0, alpha=0.7)
     for color, text, number in (("C0", "no click", (~clicked).sum()), ("C1", "click", clicked.sum())):
         axis.scatter([], [], color=color, s=30, label=f"{text} ({number:,} samples)")
     axis.set(xticks=[], yticks=[])

@@ -83,7 +83,8 @@ def _draw_metric(panel: Axes, label: str, run: Curves, metric: str, axis: str, c
         panel.plot(*_values(_even(trained), axis), color=color, lw=1, alpha=0.45, label=f"{label}, training")
     if tested := _tested(run, metric):
         marker = "o" if len(tested) <= 60 else ""
-        panel.plot(*_values(tested, axis), color=color, lw=1.8, marker=marker, ms=4, label=f"{label}, test")
+        name = f"{label}, test" if trained else label
+        panel.plot(*_values(tested, axis), color=color, lw=1.8, marker=marker, ms=4, label=name)
 
 
 def _finish_metric(panel: Axes, metric: str, target: float) -> None:
@@ -99,6 +100,8 @@ def _finish_metric(panel: Axes, metric: str, target: float) -> None:
 
 def _even(points: list[Point]) -> list[Point]:
     """Leave out points that follow another closely: at the end of an epoch a line is a mean over few samples."""
+    if not points:
+        return []
     gaps = [after.epochs - before.epochs for before, after in pairwise(points)]
     usual = median(gaps) if gaps else 0.0
     close = [gap < usual / 2 for gap in gaps]
