@@ -109,7 +109,6 @@ def test_tool_outside_a_checkout_says_that_the_package_is_missing(tmp_path: Path
     done = python("tools/verify_data.py", "--help", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("verify_data.py: error: mlperf is not installed in this Python")
-    )
     assert len(done.stderr.splitlines()) == 1
 
 
