@@ -7,15 +7,21 @@ import importlib.util
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from dlrm_models import make_batch, make_model
+
+from mlperf.models.loss import Loss
+from mlperf.training.events import Position
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "mlperf" / "docs").glob("*.md")])
 PROGRAMS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 
-# Flags of programs that are not of this project.
-FOREIGN_FLAGS = {"--usage", "--ruleset"}
+# Flags of other programs, and the flag of an example.
+FOREIGN_FLAGS = {"--usage", "--ruleset", "--check", "--dropout"}
 # Folders in which a path in the text is one of this repository.
 FOLDERS = ("mlperf/", "bench/", "tools/", "test/", "input/dist", ".ci/", ".github/")
 
@@ -73,7 +79,7 @@ def test_commands_are_programs_of_this_project(page: Path) -> None:
     missing = []
     for words in commands(page):
         program = words[0]
-        script = words[1] if program == "python" and len(words) > 1 else program
+        script = words[1] if program == "python" else program if "/" in program else ""
         if program.startswith("dlrm-"):
             missing += [program] if program not in PROGRAMS else []
         elif script == "-m":
@@ -117,3 +123,47 @@ def test_flags_in_the_text_exist(page: Path, known_flags: set[str]) -> None:
 
 def test_front_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def examples() -> dict[str, str]:
+    """Return the worked examples: the files that adding.md shows in full, by their names."""
+    found = {}
+    for block in blocks(ROOT / "mlperf" / "docs" / "adding.md"):
+        if block.startswith("# mlperf/"):
+            name, _, source = block.partition("\n")
+            found[name.removeprefix("# ")] = source
+    return found
+
+
+def run_example(name: str) -> dict[str, Any]:
+    """Return what the example file defines."""
+    namespace: dict[str, Any] = {"__name__": "example"}
+    exec(compile(examples()[name], name, "exec"), namespace)
+    return namespace
+
+
+def test_example_of_an_interaction_works_in_a_model() -> None:
+    interaction = run_example("mlperf/models/layers/product.py")["ProductInteraction"](3, 4)
+    bottom, pooled = torch.rand(5, 4), torch.rand(5, 2, 4)
+    combined = interaction(bottom, pooled)
+    assert combined.shape == (5, interaction.out_features)
+    torch.testing.assert_close(combined, bottom * pooled[:, 0] * pooled[:, 1])
+
+
+def test_example_of_an_optimizer_trains_a_model() -> None:
+    model = make_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = run_example("mlperf/optim/sign_sgd.py")["SignSGD"](model)
+    batch = make_batch(1, several=True)
+    lookup = model.look_up(batch)
+    Loss("bce")(model.predict(batch.dense, lookup.pooled), batch.labels).backward()
+    optimizer.add(lookup)
+    optimizer.step(0.5)
+    changes = torch.cat([(value - before[name]).abs().flatten() for name, value in model.state_dict().items()])
+    assert changes.round(decimals=4).unique().tolist() == [0, 0.5]
+
+
+def test_example_of_a_listener_hears_of_progress(tmp_path: Path) -> None:
+    listener = run_example("mlperf/reporting/csv_file.py")["CsvFile"](tmp_path / "loss.csv")
+    listener.progress(Position(1, 5, 10), 0.25, 0.5, 1.0)
+    assert (tmp_path / "loss.csv").read_text() == "1.5,0.25\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -20,17 +19,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(name, partial(_make, name, arguments))
 
 
-def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+def make_parser(name: str) -> Parser:
+    """Return the parser of this program."""
     parser = Parser(name, __doc__)
     add = parser.add_argument
     add("--folder", type=Path, default=Path("input"), help="where day_0 ... day_23 go")
     add("--rows", type=at_least(1), default=240_000, help="rows of all days together, 230 bytes each")
     add("--seed", type=at_least(0), default=1, help="seed of everything in the sample")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _make(name: str, arguments: Sequence[str] | None) -> int:
-    args = _parse(name, arguments)
+    args = make_parser(name).parse_args(arguments)
 
     from mlperf.data.criteo.sample.generate import MIN_ROWS, SampleSettings, make_sample
 

@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(name, partial(_submit, name, arguments))
 
 
-def _parser(name: str) -> Parser:
+def make_parser(name: str) -> Parser:
+    """Return the parser of this program."""
     parser = Parser(name, __doc__)
     add = parser.add_argument
     add("--submitter", type=_name, required=True, help="name of the organization")
@@ -96,7 +97,7 @@ def _name(text: str) -> str:
 
 
 def _submit(name: str, arguments: Sequence[str] | None) -> int:
-    args = _parser(name).parse_args(arguments)
+    args = make_parser(name).parse_args(arguments)
     _check_contradictions(args)
     if not (ROOT / "run_and_time.sh").is_file():
         raise RunError("needs a checkout, whose code goes into the package: run tools/make_submission.py there")
