@@ -127,12 +127,12 @@ def _train(flags: str) -> Call:
     return Call(TRAINER, tuple(flags.split()))
 
 
-def run_case(checkout: Path, case: Case, folder: Path) -> Left:
-    """Run the calls of a case with the programs of a checkout and return what they left."""
+def run_case(tree: Path, case: Case, folder: Path) -> Left:
+    """Run the calls of a case with the programs of a source tree and return what they left."""
     folder.mkdir()
     left = Left()
     for number, call in enumerate(case.calls):
-        done = start(checkout, call, folder)
+        done = start(tree, call, folder)
         lines = [_TIME.sub("# ms/it", line) for line in done.stdout.splitlines()]
         left.facts |= {f"status {number}": done.returncode, f"stdout {number}": lines}
         left.stderr += [line for line in done.stderr.splitlines() if not line.startswith(_PROGRESS)]
@@ -144,10 +144,10 @@ def run_case(checkout: Path, case: Case, folder: Path) -> Left:
     return left
 
 
-def start(checkout: Path, call: Call, folder: Path) -> subprocess.CompletedProcess[str]:
+def start(tree: Path, call: Call, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a program to its end."""
     return subprocess.run(
-        [sys.executable, str(checkout / call.program), *call.flags],
+        [sys.executable, str(tree / call.program), *call.flags],
         cwd=folder,
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         capture_output=True,
@@ -239,11 +239,11 @@ def time_both(commit: str, rounds: int, rows: int) -> None:
         must_start(ROOT, Call(SAMPLE, ("--folder=.", f"--rows={rows}")), scratch)
         must_start(ROOT, preparation, scratch)
 
-        def prepare_again(checkout: Path) -> float:
+        def prepare_again(tree: Path) -> float:
             for path in scratch.glob("again*"):
                 path.unlink()
             begin = time.perf_counter()
-            must_start(checkout, Call(PREPARE, (*prepare, "--processed-data-file=again")), scratch)
+            must_start(tree, Call(PREPARE, (*prepare, "--processed-data-file=again")), scratch)
             return time.perf_counter() - begin
 
         print(f"{f'medians of {rounds} turns':34}{commit[:12]:>14}{'now':>10}{'ratio':>8}")
@@ -262,17 +262,17 @@ def _timed_training(flags: Sequence[str], batches: int) -> Call:
     return Call(TRAINER, (*flags, *data.split(), *length.split()))
 
 
-def step_time(checkout: Path, call: Call, folder: Path) -> float:
+def step_time(tree: Path, call: Call, folder: Path) -> float:
     """Return the median ms per iteration that a run prints, without its first line."""
-    times = [float(text.split()[0]) for text in _TIME.findall(must_start(checkout, call, folder).stdout)]
+    times = [float(text.split()[0]) for text in _TIME.findall(must_start(tree, call, folder).stdout)]
     return statistics.median(times[1:])
 
 
-def must_start(checkout: Path, call: Call, folder: Path) -> subprocess.CompletedProcess[str]:
+def must_start(tree: Path, call: Call, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; end this one if it fails."""
-    done = start(checkout, call, folder)
+    done = start(tree, call, folder)
     if done.returncode != 0:
-        sys.exit(f"compare_commits.py: error: {checkout / call.program}: status {done.returncode}\n{done.stderr}")
+        sys.exit(f"compare_commits.py: error: {tree / call.program}: status {done.returncode}\n{done.stderr}")
     return done
 
 
@@ -280,8 +280,8 @@ def take_turns(title: str, checkouts: Mapping[str, Path], rounds: int, measure: 
     """Measure both in turns, after one turn that does not count, and print a row."""
     taken: dict[str, list[float]] = {side: [] for side in checkouts}
     for number in range(rounds + 1):
-        for side, checkout in checkouts.items():
-            value = measure(checkout)
+        for side, tree in checkouts.items():
+            value = measure(tree)
             if number > 0:
                 taken[side].append(value)
     before, now = (statistics.median(values) for values in taken.values())
