@@ -15,6 +15,9 @@ PUBLISHED = (Path(__file__).parent / "debug_mode.txt").read_text()
 def test_sample_run_prints_exactly_the_published_text(tmp_path: Path) -> None:
     run = run_program("--mini-batch-size=2", "--data-size=6", "--debug-mode", cwd=tmp_path)
     assert run.stdout == PUBLISHED
+    assert run.stderr.splitlines() == [
+        "engine: autograd on the CPU, because --data-generation=random can have several ids per table and sample"
+    ]
 
 
 @pytest.mark.parametrize(
