@@ -26,11 +26,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from bench.compared_files import facts_of_file
+import checkout  # noqa: F401
+from compared_files import facts_of_file
 from mlperf.benchmarks import DLRM, KAGGLE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -252,7 +252,7 @@ def time_both(commit: str, rounds: int, rows: int) -> None:
             ("benchmark, batch 2048, ms", (*DLRM.network.flags, "--mini-batch-size=2048"), 50),
         ):
             call = _timed_training(flags, batches)
-            take_turns(title, checkouts, rounds, lambda checkout, call=call: step_time(checkout, call, scratch))
+            take_turns(title, checkouts, rounds, partial(step_time, call=call, folder=scratch))
         take_turns(f"preparation of {rows:,} rows, s", checkouts, rounds, prepare_again)
 
 

@@ -42,10 +42,24 @@ from mlperf.util.errors import RunError
 from training_yardsticks import Floor, PlainStep, Step, captured, timed
 
 # Rows of the tables: of the Kaggle data, and of the Terabyte data with ids modulo 40,000,000.
-KAGGLE_ROWS = (1460, 583, 10131227, 2202608, 305, 24, 12517, 633, 3, 93145, 5683, 8351593, 3194)
+KAGGLE_ROWS: tuple[int, ...] = (1460, 583, 10131227, 2202608, 305, 24, 12517, 633, 3, 93145, 5683, 8351593, 3194)
 KAGGLE_ROWS += (27, 14992, 5461306, 10, 5652, 2173, 4, 7046547, 18, 15, 286181, 105, 142572)
-TERABYTE_ROWS = (39884406, 39043, 17289, 7420, 20263, 3, 7120, 1543, 63, 38532951, 2953546, 403346, 10)
-TERABYTE_ROWS += (2208, 11938, 155, 4, 976, 14, 39979771, 25641295, 39664984, 585935, 12972, 108, 36)
+TERABYTE_ROWS: tuple[int, ...] = (
+    39884406,
+    39043,
+    17289,
+    7420,
+    20263,
+    3,
+    7120,
+    1543,
+    63,
+    38532951,
+    2953546,
+    403346,
+    10,
+)
+TERABYTE_ROWS += (403346, 10, 2208, 11938, 155, 4, 976, 14, 39979771, 25641295, 39664984, 585935, 12972, 108, 36)
 
 # In the file: as many batches, and so many samples that reading it over and over is not beginning over and over.
 LEAST_BATCHES = 64

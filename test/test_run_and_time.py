@@ -154,7 +154,7 @@ def test_run_that_fails_ends_with_status_1_and_a_result_line(clone: Path, small:
     ids=str,
 )
 def test_wrong_variable_is_named_with_status_2(variables: dict[str, str], clone: Path, small: Path) -> None:
-    run = run_and_time(clone, **{"DATADIR": str(small), **variables})
+    run = run_and_time(clone, **{"DATADIR": str(small), **variables})  # type: ignore[arg-type]
     ((name, value),) = variables.items()
     assert run.status == 2
     assert f"{name}={value}" in run.stderr

@@ -6,15 +6,18 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlperf.cli.program import program_name, run_program
-from mlperf.data.criteo.days import SPLITS
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import CRITEO
 from mlperf.settings.kinds import file_name
 from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
+
+if TYPE_CHECKING:
+    from mlperf.data.criteo.prepared.paths import DatasetPaths
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,16 +37,20 @@ def make_parser(name: str) -> Parser:
 
 
 def _verify(name: str, arguments: Sequence[str] | None) -> int:
-    flags = make_parser(name).parse_args(arguments)
-    place = DatasetPaths.from_name(flags.place)
+    args = make_parser(name).parse_args(arguments)
+
+    from mlperf.data.criteo.prepared.paths import DatasetPaths
+
+    place = DatasetPaths.from_name(args.place)
     with system_failures(place.prefix, "cannot be verified"):
-        return verify(place, flags.raw_data_file)
+        return verify(place, args.raw_data_file)
 
 
 def verify(place: DatasetPaths, raw_data_file: Path | None) -> int:
     """Print what the files at a place hold and what is wrong with them; 1 if anything is."""
     import numpy as np
 
+    from mlperf.data.criteo.days import SPLITS
     from mlperf.data.criteo.prepared.dataset import find_prepared
     from mlperf.data.criteo.prepared.manifest import Manifest
     from mlperf.data.criteo.prepared.verify import (
