@@ -35,7 +35,8 @@ def make_step(precision: str, row_limit: int = ROW_LIMIT) -> GpuStep:
     architecture = Architecture(sizes, NETWORK.embedding_dimension, NETWORK.bottom_mlp, NETWORK.top_mlp)
     model = DLRM_Net(architecture, DEVICE)
     initialize(model, np.random.RandomState(1), mlp_init="normal", embedding_init="device", seed=1)
-    return make_gpu_step(model, precision=precision)
+    assert DLRM.data.index_limit is not None
+    return make_gpu_step(model, precision=precision, max_ind_range=DLRM.data.index_limit)
 
 
 def make_batch(step: GpuStep, size: int, seed: int) -> RawBatch:
