@@ -36,8 +36,8 @@ from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID
 from mlperf.engines.choose import make_scorer, make_step
 from mlperf.engines.warm_up import warm_up
 from mlperf.evaluation.evaluate import evaluate
-from mlperf.optim.optimizers import Optimizer
-from mlperf.run.building import build_model, initialize_model, make_architecture
+from mlperf.optim.sgd import SGD
+from mlperf.runner.model import build_model, initialize_model
 from mlperf.util.errors import RunError
 from training_yardsticks import Floor, PlainStep, Step, captured, timed
 
@@ -163,7 +163,7 @@ def measure(
                 *(["--use-gpu"] if device.type == "cuda" else []),
             ]
         )
-        architecture = make_architecture(settings, shape.tables)
+        architecture = replace(settings.model.architecture, rows_per_table=shape.tables)
         start = time.perf_counter()
         model = build_model(settings, architecture, device)
         initialize_model(settings, model, np.random.RandomState(1))
@@ -175,10 +175,10 @@ def measure(
             shape.batch_size * shape.batches,
             shape.batch_size,
             shape.tables,
-            readers=settings.data.readers,
+            readers=settings.readers,
             pin_memory=settings.use_gpu,
         )
-        step = make_step(model, settings, Optimizer("sgd", model))
+        step = make_step(model, settings, SGD(model))
         warm_up(step, shape.batch_size)
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         floor = Floor(architecture, shape.batch_size, dtype, device)

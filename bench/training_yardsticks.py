@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -11,7 +11,8 @@ from torch import nn
 
 from mlperf.data.batch import Batch
 from mlperf.engines.cpu import products
-from mlperf.models.dlrm import Architecture
+from mlperf.models.dlrm import Architecture, top_widths
+from mlperf.models.textbook import TextbookDLRM
 
 Step = Callable[[], None]
 
@@ -30,7 +31,7 @@ class Floor:
         self._device = device
         self._products: list[Step] = []
         tables, dimension = len(architecture.rows_per_table), architecture.dimension
-        for first, widths in ((True, architecture.mlp_bot), (False, architecture.top_widths)):
+        for first, widths in ((True, architecture.mlp_bot), (False, top_widths(architecture))):
             for number, (fan_in, fan_out) in enumerate(pairwise(widths)):
                 self._add_layer(batch_size, fan_in, fan_out, dtype, further=not (first and number == 0))
         features = torch.randn(batch_size, tables + 1, dimension, device=device).to(dtype)
@@ -99,46 +100,11 @@ def timed(step: Callable[[], object], count: int, device: torch.device) -> list[
     return seconds
 
 
-class PlainModel(nn.Module):
-    """DLRM as a textbook would write it. compiled: its dense part by torch.compile."""
-
-    def __init__(self, architecture: Architecture, *, compiled: bool) -> None:
-        super().__init__()
-        self.embeddings = nn.ModuleList(
-            nn.EmbeddingBag(rows, architecture.dimension, mode="sum", sparse=True)
-            for rows in architecture.rows_per_table
-        )
-        self.bottom = _mlp(architecture.mlp_bot, nn.ReLU())
-        self.top = _mlp(architecture.top_widths, nn.Sigmoid())
-        features = len(architecture.rows_per_table) + 1
-        left, right = torch.tril_indices(features, features, -1)
-        self.register_buffer("left", left)
-        self.register_buffer("right", right)
-        self.dense: Callable[..., torch.Tensor] = torch.compile(self._dense) if compiled else self._dense
-
-    def _dense(self, dense: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
-        bottom = self.bottom(dense)
-        features = torch.cat((bottom.unsqueeze(1), pooled.to(bottom.dtype)), 1)
-        pairs = torch.bmm(features, features.transpose(1, 2))[:, self.left, self.right]
-        return self.top(torch.cat((bottom, pairs), 1))
-
-    def forward(self, dense: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-        """Return probabilities [B, 1] for dense [B, 13] and ids [T, B]."""
-        pooled = torch.stack(
-            [table(ids.unsqueeze(1)) for table, ids in zip(self.embeddings, indices, strict=True)], 1
-        )
-        return self.dense(dense, pooled)
-
-
-def _mlp(widths: Sequence[int], last: nn.Module) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(widths):
-        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-    return nn.Sequential(*layers[:-1], last)
-
-
 class PlainStep:
-    """A step of that model with PyTorch's own optimizer, loss and autocast."""
+    """A step of the textbook model with PyTorch's own optimizer, loss and autocast.
+
+    compiled: its dense part by torch.compile.
+    """
 
     def __init__(
         self,
@@ -151,7 +117,8 @@ class PlainStep:
         compiled: bool = False,
     ) -> None:
         with torch.device(device):
-            self._model = PlainModel(architecture, compiled=compiled)
+            self._model = TextbookDLRM.new(architecture, sparse=True)
+        self._predict = torch.compile(self._model.predict) if compiled else self._model.predict
         self._batch = batch.to(device)
         self._precision = precision
         self._device = device
@@ -162,6 +129,6 @@ class PlainStep:
         """Train on the batch."""
         self._optimizer.zero_grad()
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
-            probability = self._model(self._batch.dense, self._batch.indices)
+            probability = self._predict(self._batch.dense, self._model.pooled(self._batch.indices))
         self._loss(probability.float(), self._batch.labels).backward()
         self._optimizer.step()

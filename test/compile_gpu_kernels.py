@@ -20,7 +20,7 @@ from mlperf.data.schema import CRITEO
 from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.sgd import SGD
 
 COMPUTE_CAPABILITIES = (80, 90, 100)
 # Widths that differ only in size compile alike: one layer of each kind is enough.
@@ -62,7 +62,7 @@ def main() -> None:
     compiled_again: set[str] = set()
     for precision in ("fp32", "tf32", "bf16"):
         model = DLRM_Net(ARCHITECTURE, torch.device("cpu"))
-        step = GpuStep(model, Loss("bce"), Optimizer("sgd", model), precision, 40_000_000)
+        step = GpuStep(model, Loss("bce"), SGD(model), precision, 40_000_000)
         step.warm_up(128)
         before = set(binaries)
         for size in (1, 77):

@@ -34,7 +34,8 @@ def terabyte(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kaggle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return where the golden Kaggle data is prepared, not randomized, no index limit."""
     place = tmp_path_factory.mktemp("kaggle") / "processed"
-    prepare(PreparationSettings("kaggle", GOLDEN / "kaggle" / "train.txt", place, randomize="none"))
+    raw = GOLDEN / "kaggle" / "train.txt"
+    prepare(PreparationSettings("kaggle", raw, place, randomize="none", bin_loader=True))
     return place
 
 

@@ -15,7 +15,7 @@ from mlperf.engines.gpu.scorer import unsupported_by_kernels
 from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.sgd import SGD
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TINY = Architecture((3, 50, 5000), 16, (CRITEO.dense_features, 20, 16), (24, 10, 1))
@@ -33,7 +33,7 @@ def make_gpu_step(
 ) -> GpuStep:
     """Return a GPU step, with binary cross-entropy unless another loss is given."""
     assert unsupported_by_kernels(model) is None
-    return GpuStep(model, loss or Loss("bce"), Optimizer("sgd", model), precision, max_ind_range)
+    return GpuStep(model, loss or Loss("bce"), SGD(model), precision, max_ind_range)
 
 
 def both_steps(
@@ -41,7 +41,7 @@ def both_steps(
 ) -> tuple[AutogradStep, GpuStep]:
     """Return an autograd step in float32 on the CPU and a GPU step, with equal weights."""
     model = make_model(architecture)
-    general = AutogradStep(model, loss or Loss("bce"), Optimizer("sgd", model), "fp32")
+    general = AutogradStep(model, loss or Loss("bce"), SGD(model), "fp32")
     return general, make_gpu_step(on_device(model), loss, precision, max_ind_range)
 
 

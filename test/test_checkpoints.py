@@ -1,4 +1,4 @@
-"""Saving, continuing, evaluating; and files that are not what they should be."""
+"""Saving, continuing and evaluating checkpoints, and refusing files that are not checkpoints."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def train(place: Path, cwd: Path, *flags: str) -> Finished:
     ],
     ids=" ".join,
 )
-def test_continued_run_prints_what_an_uninterrupted_one_does(
+def test_continued_run_prints_the_same_as_an_uninterrupted_one(
     flags: tuple[str, ...], terabyte: Path, tmp_path: Path
 ) -> None:
     whole = train(terabyte, tmp_path, *flags, "--save-model=last.pt")
     lines = whole.stdout.splitlines()
     saved = torch.load(tmp_path / "last.pt", weights_only=True)
     where = f"Testing at - {saved['iter']}/{saved['nbatches']} of epoch {saved['epoch']},"
-    # The run that is cut: everything after the first checkpoint is thrown away.
+    # The target is so low that this run stops at its first evaluation.
     cut = run_program(
         *(*SHAPE, *TRAIN, *flags, f"--processed-data-file={terabyte}", "--save-model=first.pt"),
         *("--mlperf-auc-threshold=0.01",),
@@ -82,7 +82,7 @@ def test_checkpoint_has_the_published_format(terabyte: Path, tmp_path: Path) -> 
     assert [path.name for path in tmp_path.glob("*.part")] == []
 
 
-def test_saved_model_is_that_of_the_best_evaluation(terabyte: Path, tmp_path: Path) -> None:
+def test_saved_model_is_the_one_with_the_best_auc(terabyte: Path, tmp_path: Path) -> None:
     run = train(terabyte, tmp_path, "--save-model=own.pt")
     aucs = [float(line.split(", auc ")[1].split(",")[0]) for line in run.metric_lines]
     evaluated = run_program(
@@ -107,7 +107,7 @@ def published() -> dict[str, Any]:
 
 
 class RunsCode:
-    """Unpickled, it would make a file."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, witness: Path) -> None:
         self.witness = witness
@@ -145,7 +145,7 @@ def test_truncated_file_is_refused_in_one_line(share: float, legacy: bool, tmp_p
     torch.save(published(), path, _use_new_zipfile_serialization=not legacy)
     contents = path.read_bytes()
     path.write_bytes(contents[: int(share * len(contents))])
-    with pytest.raises(RunError, match=r"truncated or no PyTorch checkpoint|empty file") as caught:
+    with pytest.raises(RunError, match=r"truncated or not a PyTorch checkpoint|empty file") as caught:
         read_checkpoint(path)
     assert "\n" not in str(caught.value)
 
@@ -153,7 +153,7 @@ def test_truncated_file_is_refused_in_one_line(share: float, legacy: bool, tmp_p
 @pytest.mark.parametrize("contents", [b"hello\n" * 50, bytes(range(256)) * 20, b"PK\x03\x04" + bytes(100)])
 def test_foreign_file_is_refused_in_one_line(contents: bytes, tmp_path: Path) -> None:
     (tmp_path / "foreign.pt").write_bytes(contents)
-    with pytest.raises(RunError, match="truncated or no PyTorch checkpoint") as caught:
+    with pytest.raises(RunError, match="truncated or not a PyTorch checkpoint") as caught:
         read_checkpoint(tmp_path / "foreign.pt")
     assert "\n" not in str(caught.value)
 
@@ -176,9 +176,7 @@ def test_file_in_the_older_format_evaluates_as_the_newer_does(terabyte: Path, tm
     assert older.stdout == newer.stdout
 
 
-def test_nothing_but_metrics_is_printed_when_a_file_in_the_older_format_is_read(
-    terabyte: Path, tmp_path: Path
-) -> None:
+def test_reading_the_older_format_prints_no_warnings(terabyte: Path, tmp_path: Path) -> None:
     torch.save(published(), tmp_path / "older.pt", _use_new_zipfile_serialization=False)
     flags = golden_flags("sgd_inference", terabyte)
     assert run_program(*flags, "--load-model=older.pt", cwd=tmp_path).stderr == ""
@@ -206,7 +204,7 @@ def drop_layer(contents: dict[str, Any]) -> None:
         (drop_layer, ("lacks top_l.0.weight", "--arch-mlp-top")),
     ],
 )
-def test_checkpoint_of_another_model_says_what_differs_and_which_flag(  # type: ignore[no-untyped-def]
+def test_error_for_a_checkpoint_of_another_model_names_the_difference_and_the_flag(  # type: ignore[no-untyped-def]
     change, words: tuple[str, ...], terabyte: Path, tmp_path: Path
 ) -> None:
     contents = published()
@@ -219,7 +217,7 @@ def test_checkpoint_of_another_model_says_what_differs_and_which_flag(  # type: 
         assert word in run.stderr
 
 
-def test_sizes_of_both_tables_are_named(terabyte: Path, tmp_path: Path) -> None:
+def test_error_names_the_rows_of_both_tables(terabyte: Path, tmp_path: Path) -> None:
     contents = published()
     rows = len(contents["state_dict"]["emb_l.3.weight"])
     change_table(contents)
@@ -236,7 +234,7 @@ def test_sizes_of_both_tables_are_named(terabyte: Path, tmp_path: Path) -> None:
         (("--mlperf-bin-shuffle", "--numpy-rand-seed=8"), "--numpy-rand-seed"),
     ],
 )
-def test_run_that_would_not_continue_the_saved_one_is_refused(
+def test_run_with_other_flags_does_not_continue_a_checkpoint(
     flags: tuple[str, ...], words: str, terabyte: Path, tmp_path: Path
 ) -> None:
     train(terabyte, tmp_path, "--save-model=own.pt", "--mlperf-bin-shuffle")
@@ -247,9 +245,7 @@ def test_run_that_would_not_continue_the_saved_one_is_refused(
     assert words in run.stderr
 
 
-def test_file_larger_than_the_memory_there_is_is_not_loaded(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_file_larger_than_the_available_memory_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torch.save(published(), tmp_path / "older.pt", _use_new_zipfile_serialization=False)
     shutil.copy(GOLDEN_CHECKPOINT, tmp_path / "newer.pt")
     monkeypatch.setattr(memory, "available_memory", lambda: 10_000)
@@ -260,7 +256,7 @@ def test_file_larger_than_the_memory_there_is_is_not_loaded(
     read_checkpoint(tmp_path / "newer.pt", model_bytes=5_000)
 
 
-def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_failed_write_leaves_only_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     write_checkpoint(path, {"state_dict": {"a": torch.zeros(3)}})
     before = path.read_bytes()
@@ -270,7 +266,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> No
     assert [found.name for found in tmp_path.iterdir()] == ["model.pt"]
 
 
-def test_folder_that_is_missing_is_said_before_training(terabyte: Path, tmp_path: Path) -> None:
+def test_missing_folder_is_reported_before_training(terabyte: Path, tmp_path: Path) -> None:
     run = run_program(
         *(*SHAPE, *TRAIN, f"--processed-data-file={terabyte}", "--save-model=none/own.pt"), cwd=tmp_path
     )

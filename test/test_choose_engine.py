@@ -15,7 +15,7 @@ from small_models import CPU, make_batch, make_model
 from mlperf.cli.train import parse
 from mlperf.engines.choose import choose_engine, make_scorer, make_step
 from mlperf.models.dlrm import Architecture, DLRM_Net
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.optimizer import make_optimizer
 from mlperf.settings.settings import Settings
 
 DATA_SET = ("--data-generation=dataset", "--data-set=terabyte", f"--raw-data-file={GOLDEN}/terabyte/day")
@@ -144,7 +144,7 @@ def test_precision_reaches_step_and_scorer_of_every_engine(optimizer: str) -> No
         settings = settings_of(f"--optimizer={optimizer}", f"--precision={precision}")
         model = make_model(architecture_of())
         scores.add(float(make_scorer(model, settings).score(batch)[0].double().sum()))
-        step = make_step(model, settings, Optimizer(optimizer, model))
+        step = make_step(model, settings, make_optimizer(optimizer, model))
         step.train(batch, 0.1)
         losses.add(float(step.sums.loss))
     assert len(losses) == len(scores) == 2
@@ -155,7 +155,7 @@ def test_loss_and_its_weights_reach_the_step() -> None:
     losses = []
     for flags in ("--loss-function=mse", "--loss-function=bce", "--loss-function=wbce --loss-weights=2-2"):
         model = make_model(architecture_of())
-        step = make_step(model, settings_of(*flags.split()), Optimizer("sgd", model))
+        step = make_step(model, settings_of(*flags.split()), make_optimizer("sgd", model))
         step.train(batch, 0.1)
         losses.append(float(step.sums.loss))
     assert losses[0] < losses[1]

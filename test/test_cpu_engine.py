@@ -16,17 +16,17 @@ from mlperf.engines.cpu.scorer import CpuScorer
 from mlperf.engines.cpu.step import CpuStep
 from mlperf.models.dlrm import Architecture
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.sgd import SGD
 
 
 def autograd_step(architecture: Architecture, loss: Loss, precision: str = "fp32") -> AutogradStep:
     model = make_model(architecture)
-    return AutogradStep(model, loss, Optimizer("sgd", model), precision)
+    return AutogradStep(model, loss, SGD(model), precision)
 
 
 def cpu_step(architecture: Architecture, loss: Loss, precision: str = "fp32") -> CpuStep:
     model = make_model(architecture)
-    return CpuStep(model, loss, Optimizer("sgd", model), precision)
+    return CpuStep(model, loss, SGD(model), precision)
 
 
 class MakeStep(Protocol):
@@ -107,7 +107,7 @@ def test_weights_that_are_not_finite_show_in_the_loss(layer: str, precision: str
     architecture = Architecture((3, 50), 16, (13, 300, 16), (300, 200, 1))
     model = make_model(architecture)
     model.get_parameter(f"{layer}.weight").data[0, 0] = torch.nan
-    step = CpuStep(model, Loss("bce"), Optimizer("sgd", model), precision)
+    step = CpuStep(model, Loss("bce"), SGD(model), precision)
     step.train(make_batch(64, architecture.rows_per_table, np.random.default_rng(0)), 0.1)
     step.check()
     assert not torch.isfinite(step.sums.loss)

@@ -10,7 +10,8 @@ import torch
 
 from mlperf.data.binary import BinaryFile
 from mlperf.data.synthetic import legacy_stream
-from mlperf.data.synthetic.random_batches import Gaussian, RandomBatches, RandomDataSettings
+from mlperf.data.synthetic.random_batches import RandomBatches
+from mlperf.settings.data import DataSettings, GeneratedDataSettings, IdDistribution
 from mlperf.util.errors import RunError
 
 
@@ -91,40 +92,53 @@ def test_value_out_of_range_is_named(column: int, value: int, tmp_path: Path) ->
         list(binary_file(tmp_path / "x.bin", 20, 6).batches(0))
 
 
-def sequential_draw(settings: RandomDataSettings, seed: int) -> list[tuple[np.ndarray, list[list[np.ndarray]]]]:
+def random_settings(samples: int, batch_size: int, **generated: object) -> DataSettings:
+    chosen = GeneratedDataSettings(data_size=samples, **generated)  # type: ignore[arg-type]
+    return DataSettings(batch_size=batch_size, generated=chosen)
+
+
+def sequential_draw(
+    data: DataSettings, dense_features: int, rows_per_table: tuple[int, ...], seed: int
+) -> list[tuple[np.ndarray, list[list[np.ndarray]]]]:
     """Draw as existing programs do: sample by sample."""
     stream = np.random.RandomState(seed)
+    settings, ids = data.generated, data.generated.ids
     batches = []
-    for start in range(0, settings.samples, settings.batch_size):
-        size = min(settings.batch_size, settings.samples - start)
-        dense = stream.rand(size, settings.dense_features).astype(np.float32)
+    for start in range(0, settings.data_size, data.batch_size):
+        size = min(data.batch_size, settings.data_size - start)
+        dense = stream.rand(size, dense_features).astype(np.float32)
         tables = []
-        for rows in settings.rows_per_table:
+        for rows in rows_per_table:
             samples = []
             for _ in range(size):
                 count = settings.lookups
-                if not settings.fixed:
+                if not settings.fixed_lookups:
                     count = int(np.round(max(1.0, stream.random_sample(1)[0] * min(rows, settings.lookups))))
-                if settings.gaussian is None:
+                if ids.kind == "uniform":
                     numbers = stream.random_sample(count)
                 else:
-                    shape = settings.gaussian
-                    numbers = stream.normal(shape.mean, shape.deviation, count).clip(shape.least, shape.most)
+                    numbers = stream.normal(ids.mean, ids.sigma, count).clip(ids.minimum, ids.maximum)
                 samples.append(np.unique(np.round(numbers * (rows - 1)).astype(np.int64)))
             tables.append(samples)
         batches.append((dense, tables))
     return batches
 
 
-@pytest.mark.parametrize("gaussian", [None, Gaussian(0.5, 1.0, 0.0, 1.0), Gaussian(0.2, 0.1, 0.1, 0.3)])
+@pytest.mark.parametrize(
+    "ids",
+    [
+        IdDistribution(),
+        IdDistribution("gaussian"),
+        IdDistribution("gaussian", minimum=0.1, maximum=0.3, mu=0.2, sigma=0.1),
+    ],
+)
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("seed", [123, 9])
-def test_random_data_are_the_numbers_of_the_sequential_draw(
-    gaussian: Gaussian | None, fixed: bool, seed: int
-) -> None:
-    settings = RandomDataSettings(23, 5, 3, (40, 3, 1, 200), 10, fixed, round_targets=True, gaussian=gaussian)
-    source = RandomBatches(settings, np.random.RandomState(seed))
-    expected = sequential_draw(settings, seed)
+def test_random_data_are_the_numbers_of_the_sequential_draw(ids: IdDistribution, fixed: bool, seed: int) -> None:
+    rows = (40, 3, 1, 200)
+    settings = random_settings(23, 5, fixed_lookups=fixed, round_targets=True, ids=ids)
+    source = RandomBatches(settings, dense_features=3, rows_per_table=rows, stream=np.random.RandomState(seed))
+    expected = sequential_draw(settings, 3, rows, seed)
     assert (source.samples, source.batches_per_epoch) == (23, 5)
     for batch, (dense, tables) in zip(source.batches(0), expected, strict=True):
         assert np.array_equal(batch.dense.numpy(), dense)
@@ -137,9 +151,9 @@ def test_random_data_are_the_numbers_of_the_sequential_draw(
 
 
 def test_targets_come_after_all_inputs_in_the_stream() -> None:
-    settings = RandomDataSettings(6, 2, 4, (4, 3, 2), 10, fixed=True, round_targets=False)
+    settings = random_settings(6, 2, fixed_lookups=True)
     stream = np.random.RandomState(1)
-    source = RandomBatches(settings, stream)
+    source = RandomBatches(settings, dense_features=4, rows_per_table=(4, 3, 2), stream=stream)
     other = np.random.RandomState(1)
     for _ in range(3):
         other.rand(2, 4)
@@ -166,8 +180,8 @@ def test_compiled_stream_goes_on_where_numpys_stands_and_back() -> None:
 
 
 def test_random_batches_can_be_asked_for_from_any_number() -> None:
-    settings = RandomDataSettings(23, 5, 3, (40, 3), 10, fixed=False, round_targets=False)
-    source = RandomBatches(settings, np.random.RandomState(0))
+    stream = np.random.RandomState(0)
+    source = RandomBatches(random_settings(23, 5), dense_features=3, rows_per_table=(40, 3), stream=stream)
     whole = list(source.batches(0))
     for batch, expected in zip(source.batches(1, first=3), whole[3:], strict=True):
         assert torch.equal(batch.indices, expected.indices)

@@ -1,4 +1,4 @@
-"""Compressed and quantized embedding tables: against their definitions, and against PyTorch's autograd."""
+"""Embedding tables, compressed and quantized ones too, against their definitions and PyTorch's autograd."""
 
 from __future__ import annotations
 
@@ -6,91 +6,48 @@ import copy
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from dlrm_models import COMPRESSIONS, ROWS, make_batch, make_model
 from program import run_program
 from torch import nn
 
-from mlperf.data.batch import Batch
-from mlperf.export.plain import PlainDLRM
-from mlperf.models.dlrm import Architecture, DLRM_Net
-from mlperf.models.initialization import initialize
-from mlperf.models.layers.embedding.compression import (
-    Compression,
-    MixedDimension,
-    QuotientRemainder,
-    mixed_dimensions,
-)
+from mlperf.models.layers.embedding.compression import MixedDimension, mixed_dimensions
 from mlperf.models.layers.embedding.quantized import QuantizedRows
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
-
-CPU = torch.device("cpu")
-ROWS = (23, 2, 9)
-KINDS: dict[str, Compression | None] = {
-    "none": None,
-    "mult": QuotientRemainder(5, "mult", 4),
-    "add": QuotientRemainder(5, "add", 3),
-    "concat": QuotientRemainder(5, "concat", 4),
-    "md": MixedDimension(0, 0.5, round_dimensions=False),
-}
-
-
-def make_model(kind: str, weighted: str | None = None, op: str = "dot") -> DLRM_Net:
-    size = 8 if kind == "concat" else 4
-    architecture = Architecture(
-        ROWS, 4, (3, size), (5, 1), op, compression=KINDS[kind], weighted_pooling=weighted, loss_threshold=0.01
-    )
-    model = DLRM_Net(architecture, CPU)
-    initialize(model, np.random.RandomState(3), mlp_init="normal", embedding_init="numpy", seed=3)
-    return model
-
-
-def make_batch(seed: int, several: bool, size: int = 6) -> Batch:
-    stream = np.random.default_rng(seed)
-    dense = torch.from_numpy(stream.random((size, 3)).astype(np.float32))
-    labels = torch.from_numpy((stream.random((size, 1)) < 0.5).astype(np.float32))
-    if not several:
-        ids = np.stack([stream.integers(0, rows, size) for rows in ROWS])
-        return Batch(dense, torch.from_numpy(ids), None, labels)
-    counts = stream.integers(0, 4, (3, size))
-    ids = np.concatenate([stream.integers(0, rows, counts[t].sum()) for t, rows in enumerate(ROWS)])
-    offsets = np.concatenate(([0], counts.ravel().cumsum()[:-1])).reshape(3, size)
-    return Batch(dense, torch.from_numpy(ids), torch.from_numpy(offsets), labels)
+from mlperf.models.textbook import TextbookDLRM
+from mlperf.optim.optimizer import make_optimizer
 
 
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("weighted", [None, "learned", "fixed"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_training_equals_that_of_a_plain_module_with_pytorchs_optimizer(
+@pytest.mark.parametrize("kind", COMPRESSIONS)
+def test_training_equals_that_of_the_textbook_model_with_pytorchs_optimizer(
     kind: str, optimizer: str, weighted: str | None, several: bool
 ) -> None:
     model = make_model(kind, weighted)
-    plain = copy.deepcopy(PlainDLRM(make_model(kind, weighted), several=several))
-    if plain.v_W_l is not None and weighted == "fixed":
-        plain.v_W_l.requires_grad_(False)
-    ours = Optimizer(optimizer, model)
+    textbook = copy.deepcopy(TextbookDLRM.of(make_model(kind, weighted)))
+    ours = make_optimizer(optimizer, model)
     theirs: torch.optim.Optimizer
     if optimizer == "sgd":
-        theirs = torch.optim.SGD(plain.parameters(), lr=0.2)
+        theirs = torch.optim.SGD(textbook.parameters(), lr=0.2)
     else:
-        theirs = torch.optim.Adagrad(plain.parameters(), lr=0.2)
-    loss = Loss("bce", (1.0, 1.0))
+        theirs = torch.optim.Adagrad(textbook.parameters(), lr=0.2)
+    loss = Loss("bce")
     for number in range(6):
         batch = make_batch(number, several)
-        lookup = model.tables.look_up(batch)
+        lookup = model.look_up(batch)
         value = loss(model.predict(batch.dense, lookup.pooled), batch.labels)
         value.backward()
         ours.add(lookup)
         ours.step(0.2)
         theirs.zero_grad()
-        expected = nn.functional.binary_cross_entropy(plain(*PlainDLRM.inputs(batch).values()), batch.labels)
+        expected = nn.functional.binary_cross_entropy(textbook(*textbook.inputs(batch).values()), batch.labels)
         expected.backward()
         theirs.step()
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
-    others = plain.state_dict()
+    others = textbook.state_dict()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, others[name], rtol=1e-4, atol=1e-5)
 
@@ -99,7 +56,7 @@ def test_training_equals_that_of_a_plain_module_with_pytorchs_optimizer(
 def test_quotient_and_remainder_are_combined_as_the_paper_defines(operation: str) -> None:
     model = make_model(operation)
     batch = make_batch(0, several=False)
-    pooled = model.tables.look_up(batch).pooled
+    pooled = model.look_up(batch).pooled
     weights = model.state_dict()
     collisions = 3 if operation == "add" else 4
     for sample, row in enumerate(batch.indices[0].tolist()):
@@ -114,7 +71,7 @@ def test_quotient_and_remainder_are_combined_as_the_paper_defines(operation: str
     assert torch.equal(pooled[:, 1], weights["emb_l.1.weight"][batch.indices[1]])
 
 
-def test_dimensions_follow_the_power_rule() -> None:
+def test_mixed_dimensions_follow_the_power_rule() -> None:
     # The dimensions that a public checkpoint has for these tables.
     rows = (301, 201, 498, 151, 41, 4, 91, 61, 13, 401, 251, 181, 11, 34)
     expected = [4, 5, 4, 5, 8, 16, 6, 7, 11, 4, 5, 5, 12, 8]
@@ -138,17 +95,17 @@ def test_quantized_value_is_within_half_a_step(bits: int, width: int) -> None:
     assert rows.nbytes == 40 * ((width * bits + 7) // 8 + 8)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", COMPRESSIONS)
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantized_tables_of_every_kind_give_nearly_the_same_scores(kind: str, bits: int) -> None:
     model = make_model(kind, "fixed")
     batch = make_batch(1, several=True)
     with torch.no_grad():
         before = model(batch)
-        size = model.tables.nbytes()
+        size = model.table_bytes()
         model.tables.quantize(bits)
         torch.testing.assert_close(model(batch), before, rtol=0, atol=0.05 if bits == 4 else 0.005)
-    assert model.tables.nbytes() != size
+    assert model.table_bytes() != size
 
 
 FLAGS = [
@@ -194,7 +151,7 @@ def test_compressed_model_is_saved_continued_and_evaluated(
     assert rest == (whole.progress_lines[-len(rest) :] if rest else [])
 
 
-def test_checkpoint_of_other_compression_is_refused_by_name(terabyte: Path, tmp_path: Path) -> None:
+def test_error_for_a_checkpoint_with_other_compression_names_the_flag(terabyte: Path, tmp_path: Path) -> None:
     flags = [*FLAGS, "--arch-mlp-bot=13-32-16", "--arch-mlp-top=32-16-1", "--inference-only"]
     flags.append(f"--processed-data-file={terabyte}")
     model = Path(__file__).parent / "golden" / "terabyte" / "qr.pt"
@@ -202,3 +159,56 @@ def test_checkpoint_of_other_compression_is_refused_by_name(terabyte: Path, tmp_
     assert run.status == 1
     assert "--qr-flag" in run.stderr
     assert len(run.stderr.splitlines()) == 1
+
+
+def test_rows_drawn_on_the_device_are_uniform_on_both_sides_of_zero() -> None:
+    model = make_model(embedding_init="device")
+    for table, rows in zip(model.emb_l, ROWS, strict=True):
+        assert table.weight.abs().max() <= rows**-0.5
+    scaled = model.emb_l[0].weight.detach() * ROWS[0] ** 0.5  # 92 values in [-1, 1]
+    assert scaled.min() < -0.8
+    assert scaled.max() > 0.8
+    assert abs(float(scaled.mean())) < 0.2
+    again = make_model(embedding_init="device")
+    assert all(
+        torch.equal(one, other) for one, other in zip(model.emb_l[0].weight, again.emb_l[0].weight, strict=True)
+    )
+
+
+@pytest.mark.parametrize("weighted", [None, "learned"])
+def test_model_has_the_names_and_the_order_of_existing_checkpoints(weighted: str | None) -> None:
+    model = make_model(weighted_pooling=weighted)
+    expected = [f"emb_l.{table}.weight" for table in range(3)]
+    expected += [f"v_W_l.{table}" for table in range(3)] if weighted else []
+    expected += [f"{layer}.{kind}" for layer in ("bot_l.0", "top_l.0", "top_l.2") for kind in ("weight", "bias")]
+    assert list(model.state_dict()) == expected
+    assert [name for name, _ in model.named_parameters()] == expected
+    assert {id(parameter) for parameter in model.emb_l.parameters()} <= {id(one) for one in model.parameters()}
+
+
+def test_printed_model_shows_the_modules_that_have_weights() -> None:
+    assert (
+        str(make_model(weighted_pooling="learned"))
+        == """DLRM_Net(
+  (emb_l): ModuleList(
+    (0): EmbeddingBag(23, 4, mode=sum)
+    (1): EmbeddingBag(2, 4, mode=sum)
+    (2): EmbeddingBag(9, 4, mode=sum)
+  )
+  (v_W_l): ParameterList(
+      (0): Parameter containing: [torch.float32 of size 23]
+      (1): Parameter containing: [torch.float32 of size 2]
+      (2): Parameter containing: [torch.float32 of size 9]
+  )
+  (bot_l): Sequential(
+    (0): Linear(in_features=3, out_features=4, bias=True)
+    (1): ReLU()
+  )
+  (top_l): Sequential(
+    (0): Linear(in_features=10, out_features=5, bias=True)
+    (1): ReLU()
+    (2): Linear(in_features=5, out_features=1, bias=True)
+    (3): Sigmoid()
+  )
+)"""
+    )

@@ -19,10 +19,11 @@ from foreign_logs import (
     without,
 )
 from mlperf_logging.compliance_checker import mlp_compliance
-from program import run_program
+from program import start_program
 
 from mlperf.benchmarks import EDITIONS, Edition
-from mlperf.submission.check import check_result, render
+from mlperf.submission.check import check_result
+from mlperf.submission.report import render
 from mlperf.submission.results import find_results
 
 
@@ -182,7 +183,7 @@ def test_system_that_is_a_link_is_judged_with_its_description(tmp_path: Path) ->
 def test_name_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
     folder = foreign_results(tmp_path / "r\u00e9sultats", "2.0.0", unchanged)
     program = "tools/check_submission.py"
-    run = run_program(str(folder / "result_0.txt"), program=program, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    run = start_program(str(folder / "result_0.txt"), program=program, cwd=tmp_path, PYTHONIOENCODING="ascii")
     assert run.status == 0, run.stderr
     assert "/r\\xe9sultats/result_0.txt: edition 2.1.0: SUCCESS" in run.stdout
 
@@ -194,5 +195,5 @@ def test_points_of_a_file_take_the_place_of_the_editions_in_every_row(tmp_path: 
     (result,) = find_results(folder)
     for epochs, passed in ((1.6, True), (1.7, False)):
         points.write_text(json.dumps({"a": {**point, "Epochs to converge": [epochs] * 10}}))
-        report = check_result(result, EDITIONS["2.0.0"], points=points)
+        report = check_result(result, EDITIONS["2.0.0"], rcp_file=points)
         assert report.passed == passed, render(report)

@@ -1,4 +1,4 @@
-"""The runs of the public implementation, reproduced from the seed or from its checkpoints."""
+"""The runs of the public DLRM program, reproduced from the seed or from its checkpoints."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def check_metrics(run: Finished, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FROM_THE_SEED)
-def test_run_is_reproduced_from_the_seed_alone(name: str, terabyte: Path, kaggle: Path, tmp_path: Path) -> None:
-    place = terabyte if RUNS[name]["data"] == "terabyte" else kaggle
-    run = run_program(*golden_flags(name, place), cwd=tmp_path)
+def test_run_is_reproduced_from_its_seed(name: str, terabyte: Path, kaggle: Path, tmp_path: Path) -> None:
+    data = terabyte if RUNS[name]["data"] == "terabyte" else kaggle
+    run = run_program(*golden_flags(name, data), cwd=tmp_path)
     assert run.status == 0, run.stderr
     assert run.losses == pytest.approx(RUNS[name]["train_loss"], abs=2e-5)
     check_metrics(run, name)
@@ -90,7 +90,7 @@ def test_program_without_flags_trains_a_tiny_model(tmp_path: Path) -> None:
     assert len(run.losses) == 1
 
 
-def test_sample_of_the_readme_prints_its_losses(tmp_path: Path) -> None:
+def test_sample_in_the_readme_prints_its_losses(tmp_path: Path) -> None:
     run = run_program("--mini-batch-size=2", "--data-size=6", cwd=tmp_path)
     assert run.stderr == ""
     assert run.stdout.splitlines() == [

@@ -33,9 +33,9 @@ from mlperf.engines.choose import make_step
 from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
-from mlperf.run.building import initialize_model, make_architecture
-from mlperf.run.inputs import open_splits, prepared_data, table_rows
+from mlperf.optim.optimizer import make_optimizer
+from mlperf.runner.data import open_splits, prepared_data
+from mlperf.runner.model import architecture_of, initialize_model
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError
 
@@ -154,19 +154,19 @@ def test_golden_run_is_reproduced(name: str, terabyte: Path) -> None:
     """Only its first batches in the interpreter, which takes a second for each."""
     batches = 2 if DEVICE.type == "cpu" else len(RUNS[name]["train_loss"])
     settings = parse([*golden_flags(name, terabyte), "--use-gpu"])
-    prepared = prepared_data(settings.data, settings.seed)
-    model = DLRM_Net(make_architecture(settings, table_rows(settings, prepared)), CPU)
+    prepared = prepared_data(settings.data)
+    model = DLRM_Net(architecture_of(settings, prepared), CPU)
     initialize_model(settings, model, np.random.RandomState(settings.seed))
     model = on_device(model)
-    step = make_step(model, settings, Optimizer("sgd", model))
+    step = make_step(model, settings, make_optimizer("sgd", model))
     assert isinstance(step, GpuStep)
-    train = open_splits(settings, prepared, None).train
+    train = open_splits(settings, prepared).train
     assert isinstance(train, BinaryFile)
     source = replace(train, pin_memory=DEVICE.type == "cuda", limit=batches)
     losses = []
     for raw in step.batches(source, 0):
         step.sums.clear()
-        step.train(raw, settings.training.learning_rate)
+        step.train(raw, settings.training.schedule.learning_rate)
         losses.append(float(step.sums.loss) / raw.size)
     assert losses == pytest.approx(RUNS[name]["train_loss"][:batches], abs=2e-5)
 
@@ -184,7 +184,7 @@ def test_the_flags_decide_on_the_step() -> None:
     def chosen(*flags: str) -> type:
         settings = settings_of(*flags)
         model = DLRM_Net(architecture, CPU)
-        return type(make_step(model, settings, Optimizer(settings.training.optimizer, model)))
+        return type(make_step(model, settings, make_optimizer(settings.training.optimizer, model)))
 
     assert chosen(*DATA_SET) is GpuStep
     assert chosen(*DATA_SET, "--optimizer=adagrad") is AutogradStep
@@ -193,7 +193,7 @@ def test_the_flags_decide_on_the_step() -> None:
 
 
 def test_four_threads_read_for_a_gpu_unless_flags_say_otherwise() -> None:
-    data = settings_of(*DATA_SET).data
-    assert (data.readers, data.test_readers) == (4, 4)
-    data = settings_of(*DATA_SET, "--num-workers=2", "--test-num-workers=1").data
-    assert (data.readers, data.test_readers) == (2, 1)
+    settings = settings_of(*DATA_SET)
+    assert (settings.readers, settings.test_readers) == (4, 4)
+    settings = settings_of(*DATA_SET, "--num-workers=2", "--test-num-workers=1")
+    assert (settings.readers, settings.test_readers) == (2, 1)

@@ -28,7 +28,7 @@ from program import ROOT, Finished, official_package_check, read_events, run_pro
 from program import check_submission as check
 
 from mlperf.benchmarks import EDITIONS
-from mlperf.submission.system_description import _processors
+from mlperf.submission.system_description import describe_processors
 
 SYSTEM = (
     *("--set", "host_processor_frequency=2 GHz", "--set", "host_storage_type=NVMe SSD"),
@@ -385,12 +385,12 @@ def test_machine_is_described_with_what_lscpu_prints_and_no_more() -> None:
             *("L1d cache:  2.6 MiB (56 instances)", "L3 cache:  210 MiB (2 instances)"),
         ]
     )
-    found = _processors(lscpu)
+    found = describe_processors(lscpu)
     assert found["host_processors_per_node"] == "2"
     assert found["host_processor_core_count"] == "28"
     assert found["host_processor_vcpu_count"] == "112"
     assert found["host_processor_frequency"] == "2.40GHz"
     assert found["host_processor_caches"] == "L1d 2.6 MiB (56 instances), L3 210 MiB (2 instances)"
     assert "host_processor_interconnect" not in found  # of two processors lscpu does not tell it
-    assert not any(_processors("").values())
-    assert not _processors("Socket(s):  -")["host_processors_per_node"]  # as lscpu says that it does not know
+    assert not any(describe_processors("").values())
+    assert not describe_processors("Socket(s):  -")["host_processors_per_node"]  # "-" is unknown

@@ -1,4 +1,4 @@
-"""The test metrics against scikit-learn."""
+"""The test metrics against those of scikit-learn."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_ten_million_scores_equal_scikit_learns() -> None:
     assert found.auc == pytest.approx(sk.roc_auc_score(labels.numpy(), scores.numpy()), abs=1e-9)
 
 
-def test_a_probability_of_one_half_counts_as_no_click() -> None:
+def test_probability_of_one_half_counts_as_no_click() -> None:
     found = binary_metrics(torch.tensor([0.5, 0.5, 0.75]), torch.tensor([0.0, 1.0, 1.0]))
     assert found.accuracy == pytest.approx(2 / 3)
     assert found.recall == 0.5
@@ -66,6 +66,6 @@ def test_auc_of_one_class_is_undefined(label: float) -> None:
 
 
 @pytest.mark.parametrize("score", [math.nan, -0.1, 1.5])
-def test_score_that_is_no_probability_is_refused(score: float) -> None:
+def test_score_outside_0_and_1_is_refused(score: float) -> None:
     with pytest.raises(RunError, match="diverged"):
         binary_metrics(torch.tensor([0.2, score]), torch.tensor([0.0, 1.0]))

@@ -256,16 +256,16 @@ def rows_in(archive: Path) -> list[object]:
 def test_killed_before_the_archive_is_moved_it_is_written_again(
     moves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare(kaggle(tmp_path / "x", max_ind_range=5, write_npz=True))
-    prepare(kaggle(tmp_path / "y", write_npz=True))
-    stop_at_move(lambda: prepare(kaggle(tmp_path / "x", write_npz=True)), monkeypatch, moves)
+    prepare(kaggle(tmp_path / "x", max_ind_range=5))
+    prepare(kaggle(tmp_path / "y"))
+    stop_at_move(lambda: prepare(kaggle(tmp_path / "x")), monkeypatch, moves)
     assert open_prepared(tmp_path / "x") is None
-    prepare(kaggle(tmp_path / "x", write_npz=True))
+    prepare(kaggle(tmp_path / "x"))
     assert rows_in(tmp_path / "x.npz") == rows_in(tmp_path / "y.npz")
 
 
 def test_archive_of_a_preparation_that_is_replaced_goes_with_it(tmp_path: Path) -> None:
-    prepare(kaggle(tmp_path / "x", max_ind_range=5, write_npz=True))
+    prepare(kaggle(tmp_path / "x", max_ind_range=5))
     prepare(kaggle(tmp_path / "x"))
     assert not (tmp_path / "x.npz").exists()
     np.savez(tmp_path / "x.npz", mine=1)  # not what was written here
@@ -276,11 +276,11 @@ def test_archive_of_a_preparation_that_is_replaced_goes_with_it(tmp_path: Path) 
 def test_archive_of_a_preparation_whose_successor_was_killed_goes_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare(kaggle(tmp_path / "x", max_ind_range=5, write_npz=True))
-    stop_at_move(lambda: prepare(kaggle(tmp_path / "x", max_ind_range=6, write_npz=True)), monkeypatch, 0)
+    prepare(kaggle(tmp_path / "x", max_ind_range=5))
+    stop_at_move(lambda: prepare(kaggle(tmp_path / "x", max_ind_range=6)), monkeypatch, 0)
     prepare(kaggle(tmp_path / "x"))
     assert not (tmp_path / "x.npz").exists()
-    prepare(kaggle(tmp_path / "x", write_npz=True))
+    prepare(kaggle(tmp_path / "x"))
 
 
 def test_archive_of_another_program_is_not_overwritten(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_archive_of_another_program_is_not_overwritten(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", mine=1)
     before = (tmp_path / "x.npz").read_bytes()
     with pytest.raises(RunError, match=r"x\.npz: not of this program, and not overwritten: .*--mlperf-bin-loader"):
-        prepare(kaggle(tmp_path / "x", max_ind_range=6, write_npz=True))
+        prepare(kaggle(tmp_path / "x", max_ind_range=6))
     assert (tmp_path / "x.npz").read_bytes() == before
     prepare(kaggle(tmp_path / "x", max_ind_range=6))
     assert (tmp_path / "x.npz").read_bytes() == before
@@ -297,9 +297,9 @@ def test_archive_of_another_program_is_not_overwritten(tmp_path: Path) -> None:
 def test_archive_is_added_to_finished_data_that_lacks_it(tmp_path: Path) -> None:
     first = prepare(kaggle(tmp_path / "x"))
     before = first.train.stat().st_mtime_ns
-    assert prepare(kaggle(tmp_path / "x", write_npz=True)) == first
+    assert prepare(kaggle(tmp_path / "x")) == first
     assert first.train.stat().st_mtime_ns == before
-    prepare(kaggle(tmp_path / "y", write_npz=True))
+    prepare(kaggle(tmp_path / "y"))
     assert rows_in(tmp_path / "x.npz") == rows_in(tmp_path / "y.npz")
     assert Manifest.read(tmp_path / "x.json").archive is not None  # type: ignore[union-attr]
 
@@ -307,7 +307,7 @@ def test_archive_is_added_to_finished_data_that_lacks_it(tmp_path: Path) -> None
 def test_killed_while_it_replaces_rows_of_an_older_archive_it_is_never_a_mix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare(kaggle(tmp_path / "golden", write_npz=True))
+    prepare(kaggle(tmp_path / "golden"))
     shutil.copy(tmp_path / "golden.npz", tmp_path / "x.npz")
     open_prepared(tmp_path / "x")
     with np.load(tmp_path / "golden.npz") as golden:

@@ -10,18 +10,18 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from dlrm_models import COMPRESSIONS, make_batch, make_model
 from program import GOLDEN, golden_flags, run_program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_embeddings import KINDS, make_batch, make_model
 
 from mlperf.export.onnx import save_onnx
-from mlperf.export.plain import PlainDLRM
+from mlperf.models.textbook import TextbookDLRM
 
 
 @pytest.mark.parametrize(
     ("kind", "several", "op"),
     [
-        *((kind, several, "dot") for kind in KINDS for several in (False, True)),
+        *((kind, several, "dot") for kind in COMPRESSIONS for several in (False, True)),
         ("none", False, "cat"),
         ("none", True, "sum"),
     ],
@@ -29,7 +29,7 @@ from mlperf.export.plain import PlainDLRM
 def test_exported_model_gives_the_same_scores_at_any_batch_size(
     kind: str, several: bool, op: str, tmp_path: Path
 ) -> None:
-    model = make_model(kind, weighted="fixed" if kind == "md" else None, op=op)
+    model = make_model(kind, weighted_pooling="fixed" if kind == "md" else None, interaction_op=op)
     path = tmp_path / "model.onnx"
     save_onnx(model, path, several=several)
     onnx.checker.check_model(str(path), full_check=True)
@@ -38,7 +38,7 @@ def test_exported_model_gives_the_same_scores_at_any_batch_size(
         batch = make_batch(size, several, size)
         with torch.no_grad():
             expected = model(batch).numpy()
-        inputs = {name: value.numpy() for name, value in PlainDLRM.inputs(batch).items()}
+        inputs = {name: value.numpy() for name, value in TextbookDLRM.inputs(batch).items()}
         (found,) = session.run(None, inputs)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]

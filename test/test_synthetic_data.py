@@ -12,7 +12,8 @@ from program import ROOT, run_program
 from scipy.stats import chisquare
 
 from mlperf.data.synthetic.stack_distances import StackDistances, TraceGenerator
-from mlperf.data.synthetic.synthetic_batches import SyntheticBatches, SyntheticDataSettings
+from mlperf.data.synthetic.synthetic_batches import SyntheticBatches
+from mlperf.settings.data import DataSettings, GeneratedDataSettings
 from mlperf.util.errors import RunError
 
 TRACE = np.array([1, 2, 3, 4, 5, 3, 4, 1, 1, 6, 3])
@@ -133,20 +134,19 @@ def test_wrong_distribution_is_named(text: str, message: str, tmp_path: Path) ->
     assert "d.log" in str(caught.value)
 
 
-def synthetic(**changes: object) -> SyntheticBatches:
-    values = {
-        "samples": 23,
-        "batch_size": 5,
-        "dense_features": 3,
-        "rows_per_table": (10, 4),
-        "lookups": 6,
-        "fixed": False,
-        "round_targets": True,
-        "distances": [DISTRIBUTION, DISTRIBUTION],
-        "padding": False,
-        "seed": 3,
-    }
-    return SyntheticBatches(SyntheticDataSettings(**{**values, **changes}))  # type: ignore[arg-type]
+def synthetic(
+    *,
+    rows_per_table: tuple[int, int] = (10, 4),
+    samples: int = 23,
+    batch_size: int = 5,
+    lookups: int = 6,
+    fixed: bool = False,
+    seed: int = 3,
+) -> SyntheticBatches:
+    generated = GeneratedDataSettings(data_size=samples, lookups=lookups, fixed_lookups=fixed, round_targets=True)
+    settings = DataSettings(batch_size=batch_size, seed=seed, generated=generated)
+    distances = [DISTRIBUTION, DISTRIBUTION]
+    return SyntheticBatches(settings, dense_features=3, rows_per_table=rows_per_table, distances=distances)
 
 
 def flat(source: SyntheticBatches, first: int = 0) -> list[tuple[list[int], list[float]]]:

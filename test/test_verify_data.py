@@ -66,7 +66,7 @@ def test_damage_is_found(damage: str, split: str, copied: Path, tmp_path: Path) 
 @pytest.mark.parametrize("damage", ["missing", "flipped"])
 def test_damage_of_the_archive_is_found(damage: str, tmp_path: Path) -> None:
     raw, archive = GOLDEN / "kaggle" / "train.txt", tmp_path / "x.npz"
-    prepare(PreparationSettings("kaggle", raw, tmp_path / "x", write_npz=True))
+    prepare(PreparationSettings("kaggle", raw, tmp_path / "x"))
     assert verify("x", cwd=tmp_path).status == 0
     content = bytearray(archive.read_bytes())
     content[len(content) // 2] ^= 1

@@ -109,8 +109,8 @@ def test_status_is_two_and_nothing_is_printed_but_the_line(tmp_path: Path) -> No
 @pytest.mark.parametrize("text", ["true", "True", "1", "yes", "YES", None])
 def test_boolean_flags_take_words_and_stand_alone(text: str | None) -> None:
     flag = "--round-targets" if text is None else f"--round-targets={text}"
-    assert parse([flag]).data.round_targets is True
-    assert parse(["--round-targets=no"]).data.round_targets is False
+    assert parse([flag]).data.generated.round_targets is True
+    assert parse(["--round-targets=no"]).data.generated.round_targets is False
 
 
 def test_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:

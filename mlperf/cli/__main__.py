@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from mlperf.cli.flags import Parser
 from mlperf.cli.program import run_program
+from mlperf.settings.parser import Parser
 
 # Installed program, the same in a checkout, purpose.
 PROGRAMS = (

@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from mlperf.benchmarks import EDITIONS, Edition
-from mlperf.cli.flags import Parser
 from mlperf.cli.program import program_name, run_program
-from mlperf.submission.check import Report, check_log, check_result, render
-from mlperf.submission.points import check_points
+from mlperf.settings.parser import Parser
+from mlperf.submission.check import check_log, check_result
+from mlperf.submission.rcp import check_rcp_file
+from mlperf.submission.report import Report, render
 from mlperf.submission.results import find_results
 from mlperf.util.errors import RunError, UsageError
 
@@ -23,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(name, partial(_check, name, arguments))
 
 
-def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+def make_parser(name: str) -> Parser:
+    """Return the parser of this program."""
     parser = Parser(name, __doc__)
     parser.add_argument(
         "path", type=Path, help="a log, a folder with result_0.txt ..., or one with results/ and systems/"
@@ -43,17 +45,17 @@ def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="let a failed convergence check pass, like the switch of the package checker",
     )
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _check(name: str, arguments: Sequence[str] | None) -> int:
-    flags = _parse(name, arguments)
+    flags = make_parser(name).parse_args(arguments)
     asked = getattr(flags, "edition", [])
     if flags.rcps is not None and not flags.rcps.is_file():
         raise UsageError(f"--rcps={flags.rcps}: no such file")
     editions: list[Edition | None] = [EDITIONS[name] for name in (EDITIONS if "all" in asked else asked)]
     if flags.rcps is not None:
-        check_points(flags.rcps)
+        check_rcp_file(flags.rcps)
     passed = True
     try:
         for check in _checks(flags, editions or [None]):
@@ -71,7 +73,7 @@ def _checks(flags: argparse.Namespace, editions: list[Edition | None]) -> Iterat
         return
     for result in find_results(flags.path):
         for edition in editions:
-            yield partial(check_result, result, edition, points=flags.rcps, bypass=flags.rcp_bypass)
+            yield partial(check_result, result, edition, rcp_file=flags.rcps, bypass=flags.rcp_bypass)
 
 
 def _report(check: Callable[[], Report], name: str) -> bool:

@@ -7,7 +7,6 @@ Takes what the program prints, and compliance logs of this project or of anyone'
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlperf.benchmarks import DEFAULT_EDITION
-from mlperf.cli.flags import Parser, real
 from mlperf.cli.program import program_name, run_program
+from mlperf.settings.kinds import between
+from mlperf.settings.parser import Parser
 from mlperf.util.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(name, partial(_plot, name, arguments))
 
 
-def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+def make_parser(name: str) -> Parser:
+    """Return the parser of this program."""
     parser = Parser(name, __doc__)
     add = parser.add_argument
     add("logs", type=Path, nargs="+", help="console or compliance logs")
@@ -42,22 +43,22 @@ def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
         default="auto",
         help="auto: iterations where all have them",
     )
-    add("--target", type=real(0, 1), help=f"a line; default: {DEFAULT_EDITION.auc_target} with AUC; 0: none")
-    add("--title", default="")
-    return parser.parse_args(arguments)
+    add("--target", type=between(0, 1), help=f"a line; default: {DEFAULT_EDITION.auc_target} with AUC; 0: none")
+    add("--title", default="", help="title of the picture")
+    return parser
 
 
 def _plot(name: str, arguments: Sequence[str] | None) -> int:
-    flags = _parse(name, arguments)
+    flags = make_parser(name).parse_args(arguments)
     labels = flags.labels.split(",") if flags.labels else [log.stem for log in flags.logs]
     if len(labels) != len(flags.logs):
         raise UsageError(f"--labels={flags.labels}: {len(labels)} names for {len(flags.logs)} logs")
 
-    from mlperf.plots.compute_graph import require_matplotlib
     from mlperf.plots.curves import Curves
+    from mlperf.plots.packages import require_packages
     from mlperf.plots.run_picture import draw_runs
 
-    require_matplotlib(name)
+    require_packages(name, "matplotlib")
     runs = dict(zip(_distinct(labels), (Curves.of_log(log) for log in flags.logs), strict=True))
     metric = flags.metric
     if metric == "auto":

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
 
-from mlperf.cli.flags import Parser, file_name, integer, real
 from mlperf.cli.program import program_name, run_program
+from mlperf.settings.parse import parse_preparation
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,48 +16,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(name, partial(_prepare, name, arguments))
 
 
-def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(name, __doc__)
-    add = parser.add_argument
-    add("--data-set", choices=("kaggle", "terabyte"), default="kaggle", help="which Criteo data set")
-    add("--raw-data-file", type=file_name, required=True, help="train.txt, or the prefix of day_0 ... day_23")
-    prepared = "X, for X_train.bin, X_test.bin, X_val.bin, X.json"
-    add("--processed-data-file", type=file_name, required=True, help=prepared)
-    add("--max-ind-range", type=integer(1, -1), default=-1, help="ids modulo this, -1: no limit")
-    add("--data-randomize", choices=("total", "day", "none"), default="total", help="shuffle of training rows")
-    add("--data-sub-sample-rate", type=real(0, 1, open_end=True), default=0.0, help="share of label 0 dropped")
-    add("--numpy-rand-seed", type=integer(0), default=123, help="the seed of the shuffle and of the dropped rows")
-    add("--mlperf-bin-loader", action="store_true", help="Kaggle: leave no X.npz beside the binary files")
-    add("--bad-rows", choices=("stop", "skip"), default="stop", help="stop at the first, or skip and count them")
-    add("--max-bad-rows", type=real(0, 1), help="skip: the share of rows that may be bad (0.001)")
-    add("--force", action="store_true", help="begin even if the disk looks too small")
-    flags = parser.parse_args(arguments)
-    if flags.max_bad_rows is not None and flags.bad_rows != "skip":
-        parser.error(f"--max-bad-rows={flags.max_bad_rows:g}: needs --bad-rows=skip")
-    return flags
-
-
 def _prepare(name: str, arguments: Sequence[str] | None) -> int:
-    flags = _parse(name, arguments)
+    settings = parse_preparation(arguments, name, __doc__)
 
     from mlperf.data.criteo.prepare.pipeline import prepare
-    from mlperf.data.criteo.prepare.plan import PreparationSettings
 
-    made = prepare(
-        PreparationSettings(
-            data_set=flags.data_set,
-            raw_data_file=flags.raw_data_file,
-            processed_data_file=flags.processed_data_file,
-            max_ind_range=flags.max_ind_range,
-            randomize=flags.data_randomize,
-            sub_sample_rate=flags.data_sub_sample_rate,
-            seed=flags.numpy_rand_seed,
-            write_npz=flags.data_set == "kaggle" and not flags.mlperf_bin_loader,
-            bad_rows=flags.bad_rows,
-            max_bad_rows=0.001 if flags.max_bad_rows is None else flags.max_bad_rows,
-            force=flags.force,
-        )
-    )
+    made = prepare(settings)
     if made.max_ind_range is None:
         print(
             f"{made.train}: rows that another program prepared, used as they are; nothing prepared",

@@ -1,11 +1,13 @@
-"""What every program here does around its work: errors and signals become one line and an exit status."""
+"""What every program does around its work: messages go to stderr; errors and signals become an exit status."""
 
 from __future__ import annotations
 
 import io
+import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -15,9 +17,36 @@ MIN_PYTHON = (3, 11)  # as in pyproject.toml: the sources also run where nothing
 EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 
+# Imported as these names; requirements.txt installs them.
+_CORE_PACKAGES = ("torch", "numpy", "numba", "sklearn", "mlperf_logging", "tqdm")
+
 
 class Terminated(BaseException):
     """SIGTERM arrived."""
+
+
+class _StderrHandler(logging.Handler):
+    """Writes bare messages to whatever `sys.stderr` is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message."""
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def messages_on_stderr() -> Iterator[None]:
+    """Write this project's log messages to stderr, once each, whatever a library does with the root logger."""
+    logger = logging.getLogger("mlperf")
+    level, propagate, handler = logger.level, logger.propagate, _StderrHandler()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def program_name(tool: str) -> str:
@@ -27,33 +56,35 @@ def program_name(tool: str) -> str:
 
 
 def run_program(name: str, work: Callable[[], int]) -> int:
-    """Return what `work` returns, or the status of the error or the signal that ended it, said on stderr."""
+    """Return what `work` returns, or the exit status of the error or signal that ended it; one line names that."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        # Once: what is left to do, closing a log or removing a file, must not be interrupted in its turn.
-        for number in heeded:
+        # Only the first signal counts: closing a log or removing a file must not be interrupted in its turn.
+        for number in handled:
             signal.signal(number, signal.SIG_IGN)
         raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
 
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: no name of a file ends a program
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: no file's name can end a program
     signals = (signal.SIGINT, signal.SIGTERM)
-    heeded = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
-    for number in heeded:
+    handled = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in handled:
         signal.signal(number, stop)
     try:
         if sys.version_info < MIN_PYTHON:
             raise RunError(f"needs Python {MIN_PYTHON[0]}.{MIN_PYTHON[1]} or newer; this is {sys.executable}")
-        return work()
+        with messages_on_stderr():
+            return work()
     except (UsageError, RunError) as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return error.exit_status
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "mlperf":
+        package = (error.name or "").partition(".")[0]
+        if package not in _CORE_PACKAGES:
             raise
         print(
-            f"{name}: error: the package {error.name} is not installed in {sys.executable}; "
-            "tools/setup.sh makes an environment that has it and prints the path of its Python",
+            f"{name}: error: {package} is not installed in this Python ({sys.executable}): run tools/setup.sh "
+            "and use .venv/bin/python, or pip install -r requirements.txt",
             file=sys.stderr,
         )
         return RunError.exit_status

@@ -10,15 +10,15 @@ probabilities.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import program_name, run_program
+from mlperf.settings.kinds import at_least
+from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError
 from mlperf.util.files import write_atomically
 
@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(name, partial(_convert, name, arguments))
 
 
-def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+def make_parser(name: str) -> Parser:
+    """Return the parser of this program."""
     parser = Parser(name, __doc__)
     parser.add_argument("what", choices=("profile", "generate"), help="from a trace, or to a trace")
     parser.add_argument("source", type=Path, help="the trace, or the distribution")
@@ -44,13 +45,13 @@ def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--padding", action="store_true", help="more new references, as --data-trace-enable-padding"
     )
-    parser.add_argument("--length", type=integer(1), default=1000, help="generate: references")
-    parser.add_argument("--seed", type=integer(0), default=123, help="generate: seed")
-    return parser.parse_args(arguments)
+    parser.add_argument("--length", type=at_least(1), default=1000, help="generate: references")
+    parser.add_argument("--seed", type=at_least(0), default=123, help="generate: seed")
+    return parser
 
 
 def _convert(name: str, arguments: Sequence[str] | None) -> int:
-    flags = _parse(name, arguments)
+    flags = make_parser(name).parse_args(arguments)
 
     import numpy as np
 

@@ -16,12 +16,14 @@ from functools import partial
 from pathlib import Path
 
 from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES
-from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import program_name, run_program
-from mlperf.compliance.log import Log, read_log, shown
-from mlperf.submission.check import check_result, render
+from mlperf.compliance.log import Log, as_text, read_log
+from mlperf.settings.kinds import at_least
+from mlperf.settings.parser import Parser
+from mlperf.submission.check import check_result
 from mlperf.submission.package import NAME, Package, write_package
-from mlperf.submission.points import convergence_points
+from mlperf.submission.rcp import make_rcp
+from mlperf.submission.report import render
 from mlperf.submission.results import find_results
 from mlperf.submission.run_set import ROOT, RunSettings, make_runs
 from mlperf.submission.system_description import (
@@ -29,8 +31,8 @@ from mlperf.submission.system_description import (
     Description,
     describe_machine,
     missing_fields,
-    needed_kind,
     read_description,
+    required_kind,
 )
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import write_atomically
@@ -58,7 +60,8 @@ def _name(text: str) -> str:
     return text
 
 
-def _parser(name: str) -> Parser:
+def make_parser(name: str) -> Parser:
+    """Return the parser of this program."""
     parser = Parser(name, __doc__)
     add = parser.add_argument
     add("--submitter", type=_name, required=True, help="the organization")
@@ -70,7 +73,7 @@ def _parser(name: str) -> Parser:
     add("--system-file", type=Path, help="JSON with fields of the system description; they win over what is found")
     add("--set", metavar="FIELD=VALUE", action="append", default=[], help="one field of it, may be repeated")
     add("--logs", type=Path, nargs="+", help="take these logs instead of running; the machine is not looked at")
-    add("--seed", type=integer(0), help="of the first run, the next count up (default: drawn)")
+    add("--seed", type=at_least(0), help="of the first run, the next count up (default: drawn)")
     add(
         "--rcp-bypass",
         metavar="REASON",
@@ -88,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _submit(name: str, arguments: Sequence[str] | None) -> int:
-    flags = _parser(name).parse_args(arguments)
+    flags = make_parser(name).parse_args(arguments)
     _refuse_contradictions(flags)
     try:
         return _make(flags)
@@ -179,8 +182,8 @@ def _description(flags: argparse.Namespace) -> Description:
             "or --system-file"
         )
     for name, value in description.items():
-        if (kind := needed_kind(name, value)) is not None:
-            raise UsageError(f"the description of the system: {name} is {shown(value)}, not {kind}")
+        if (kind := required_kind(name, value)) is not None:
+            raise UsageError(f"the description of the system: {name} is {as_text(value)}, not {kind}")
     return {name: description[name] for name in FIELDS}
 
 
@@ -260,10 +263,10 @@ def _data_text(sample: dict[str, object] | None) -> str:
 
 
 def _write_reference(flags: argparse.Namespace, logs: list[Log]) -> int:
-    points = convergence_points(logs, flags.submitter, flags.system, EDITIONS[flags.edition].auc_target)
+    rcp = make_rcp(logs, EDITIONS[flags.edition].benchmark, flags.submitter, flags.system)
     file = _runs_folder(flags) / "rcps_dlrm.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, json.dumps(points, indent=2) + "\n")
+    write_atomically(file, json.dumps(rcp, indent=2) + "\n")
     print(f"convergence points of {len(logs)} runs in {file}")
     return 0
 

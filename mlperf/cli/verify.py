@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mlperf.cli.flags import Parser, file_name
 from mlperf.cli.program import program_name, run_program
 from mlperf.data.criteo.prepared.paths import SPLITS, DatasetPaths
 from mlperf.data.schema import FIRST_ID
+from mlperf.settings.kinds import file_name
+from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
 
@@ -21,13 +22,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(name, partial(_verify, name, arguments))
 
 
-def _verify(name: str, arguments: Sequence[str] | None) -> int:
+def make_parser(name: str) -> Parser:
+    """Return the parser of this program."""
     parser = Parser(name, __doc__)
     parser.add_argument("place", type=file_name, help="X, for X_train.bin, X_test.bin, X_val.bin, X.json")
     parser.add_argument(
         "--raw-data-file", type=file_name, help="prefix of <prefix>_fea_count.npz, without a manifest"
     )
-    flags = parser.parse_args(arguments)
+    return parser
+
+
+def _verify(name: str, arguments: Sequence[str] | None) -> int:
+    flags = make_parser(name).parse_args(arguments)
     place = DatasetPaths.named(flags.place)
     with system_failures(place.prefix, "cannot be verified"):
         return verify(place, flags.raw_data_file)

@@ -2,9 +2,9 @@
 
     python tools/visualize.py <flags the model was trained with> --load-model=model.pt --output-dir=pictures
 
-Writes tables.png (rows of the largest tables in two dimensions), norms.png (their norms against how often they
-occur), categories.png (how often the ids of each column occur) and hidden.png (test samples in the model's last
-hidden layer, coloured by label). All other flags are those of dlrm_s_pytorch.py.
+Writes tables.png (rows of embedding tables in two dimensions, coloured by click rate), norms.png (the norms of
+rows against how often their ids occur), categories.png (how often the ids of each table occur) and hidden.png
+(test samples in the model's last hidden layer, coloured by label). All other flags are those of dlrm_s_pytorch.py.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mlperf.cli.flags import Parser, integer
 from mlperf.cli.program import program_name, run_program
+from mlperf.settings.kinds import at_least
+from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError, UsageError
 
 
@@ -26,17 +27,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(name, partial(_visualize, name, arguments))
 
 
-def _parse(name: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """Return the flags of this program, and the others, which are the trainer's."""
+def make_parser(name: str) -> Parser:
+    """Return the parser of this program, without the trainer's flags that it also takes."""
     parser = Parser(name, __doc__)
     add = parser.add_argument
     add("--output-dir", type=Path, default=Path("visualization"), help="where the pictures go")
     add("--method", choices=("umap", "tsne"), default="umap", help="how vectors are brought to two dimensions")
-    add("--most-tables", type=integer(1), default=3, help="tables to draw, the largest first")
-    add("--most-rows", type=integer(10), default=1500, help="rows of a table to draw, the most frequent first")
-    add("--most-samples", type=integer(100), default=200_000, help="training samples to count ids in")
-    add("--most-points", type=integer(10), default=3000, help="test samples to draw")
-    flags, others = parser.parse_known_args(arguments)
+    add("--most-tables", type=at_least(1), default=3, help="tables to draw, by their most frequent ids")
+    add("--most-rows", type=at_least(10), default=1500, help="rows of a table to draw, the most frequent first")
+    add("--most-samples", type=at_least(100), default=200_000, help="training samples to count ids in")
+    add("--most-points", type=at_least(10), default=3000, help="test samples to draw")
+    return parser
+
+
+def _parse(name: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """Return the flags of this program, and the others, which are the trainer's."""
+    flags, others = make_parser(name).parse_known_args(arguments)
     if not any(other.startswith("--load-model") for other in others):
         raise UsageError("--load-model: needed, the checkpoint to draw")
     return flags, others
@@ -45,16 +51,14 @@ def _parse(name: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespa
 def _visualize(name: str, arguments: Sequence[str] | None) -> int:
     flags, others = _parse(name, arguments)
 
-    import numpy as np
-
     from mlperf.cli.train import parse
     from mlperf.plots import model_pictures
-    from mlperf.plots.compute_graph import require_matplotlib
-    from mlperf.run.benchmark import load_for_inference
+    from mlperf.plots.packages import require_packages
+    from mlperf.runner.benchmark import load_for_inference
 
     # Batches are only read here: large ones, whatever the model was trained with.
     settings = parse([*others, "--inference-only", "--mini-batch-size=4096", "--test-mini-batch-size=1024"])
-    require_matplotlib(name)
+    require_packages(name, "matplotlib")
     if flags.method == "umap":
         _require_umap()
     model, splits = load_for_inference(settings)
@@ -64,12 +68,11 @@ def _visualize(name: str, arguments: Sequence[str] | None) -> int:
         flags.output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"--output-dir={flags.output_dir}: cannot be made: {error.strerror}") from None
-    order = np.argsort([-len(of_table) for of_table in counts], kind="stable")
-    drawn = sorted(int(number) for number in order[: flags.most_tables])
+    tables = model_pictures.choose_tables(counts, flags.most_tables)
     vectors, labels = model_pictures.last_hidden_layer(model, splits.test, flags.most_points)
     pictures = {
-        "tables": model_pictures.draw_tables(model, counts, drawn, flags.most_rows, flags.method),
-        "norms": model_pictures.draw_norms(model, counts, drawn),
+        "tables": model_pictures.draw_tables(model, counts, tables, flags.most_rows, flags.method),
+        "norms": model_pictures.draw_norms(model, counts, tables),
         "categories": model_pictures.draw_categories(counts),
         "hidden": model_pictures.draw_hidden(vectors, labels, flags.method),
     }

@@ -1,0 +1,1 @@
+"""Reading MLPerf logs and calling the official checkers on them."""

@@ -1,6 +1,7 @@
-"""The official checkers of mlperf-logging, called one by one; what they say is collected, nothing is decided here.
+"""Calls the official checkers of mlperf-logging one by one and collects their output; it decides nothing itself.
 
-Some of them write beside what they check: give them a copy. Imported late: pandas and scipy come with them.
+Some checkers write files beside what they check: give them a copy. They are imported when they are called, because
+they import pandas and scipy.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ from typing import Any
 
 from mlperf.benchmarks import Edition
 
-BENCHMARK = "dlrm"
-STOPS = "the official checker stops with"
-# What a failed convergence check must say to be let pass by the package checker's switch.
+CRASHED = "the official checker stops with"  # begins the error that stands for an exception in a checker
+# A failed convergence check is ignored by the package checker's bypass only if its message begins like this.
 BYPASSABLE = ("RCP found", "RCP Interpolation", "Missing RCP")
 _USAGE = "training"
 
 
 @dataclass
-class Said:
-    """A checker's verdict and words. `errors` pairs each with the log key it is about, if any."""
+class CheckerOutput:
+    """Verdict and messages of one checker.
+
+    errors, warnings: messages, each with the log key it is about, or None.
+    records: everything the checker logged. printed: everything it printed.
+    """
 
     passed: bool = False
     errors: list[tuple[str | None, str]] = field(default_factory=list)
@@ -34,41 +38,58 @@ class Said:
     records: list[logging.LogRecord] = field(default_factory=list)
     printed: str = ""
 
+    def record_values(self, start: str) -> list[Any]:
+        """Return the argument of each logged message that begins with `start`."""
+        messages = [record for record in self.records if str(record.msg).strip().startswith(start)]
+        # logging does not wrap a single dict in a tuple.
+        return [message.args[0] if isinstance(message.args, tuple) else message.args for message in messages]
+
+    def add_logged_errors(self) -> None:
+        """Add the messages that were logged as errors to `errors`."""
+        self.errors += [(None, record.getMessage().strip()) for record in self.error_records]
+
+    @property
+    def error_records(self) -> list[logging.LogRecord]:
+        """The records logged as errors."""
+        return [record for record in self.records if record.levelno >= logging.ERROR]
+
 
 def version() -> str:
     """Return the version of mlperf-logging."""
     return importlib.metadata.version("mlperf-logging")
 
 
-def supply_run_count(edition: Edition) -> str | None:
-    """Tell the convergence checker the number of runs where it knows none for dlrm; return a line that says so.
+@contextlib.contextmanager
+def supplied_run_count(edition: Edition) -> Iterator[str | None]:
+    """Give the convergence checker the number of runs of a benchmark while the `with` block runs, if it has none.
 
-    Its table is changed in this process only. Without the number it, and with it the package checker from
-    edition 1.0.0 on, ends in a KeyError.
+    Yields a note about that, or None. Without the number the convergence checker, and the package checker from
+    edition 1.0.0 on, raise a KeyError.
     """
     from mlperf_logging.rcp_checker import rcp_checker
 
+    name = edition.benchmark.name
     known = rcp_checker.submission_runs[_USAGE]
-    if BENCHMARK in known and BENCHMARK not in _supplied:
-        return None
-    known[BENCHMARK] = edition.runs
-    _supplied.add(BENCHMARK)
-    return (
-        f"the convergence checker of mlperf-logging {version()} knows no number of runs for {BENCHMARK}: "
-        f"{edition.runs} was supplied from outside, the installed package is as it was"
-    )
-
-
-_supplied: set[str] = set()
+    if name in known:
+        yield None
+        return
+    known[name] = edition.runs
+    try:
+        yield (
+            f"the convergence checker of mlperf-logging {version()} knows no number of runs for {name}: "
+            f"{edition.runs} was supplied from outside, the installed package is unchanged"
+        )
+    finally:
+        del known[name]
 
 
 @contextlib.contextmanager
-def _listening(said: Said) -> Iterator[None]:
-    """Collect the root logger's records and what is printed; an exception becomes an error."""
+def _collecting(output: CheckerOutput) -> Iterator[None]:
+    """Collect the records of the root logger and what is printed; an exception becomes an error."""
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said.records.append(record)
+            output.records.append(record)
 
     root, printed = logging.getLogger(), io.StringIO()
     handlers, level = root.handlers, root.level
@@ -77,110 +98,98 @@ def _listening(said: Said) -> Iterator[None]:
         with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             warnings.simplefilter("ignore")
             yield
-    except Exception as error:  # whatever a wrong package makes the checker trip over
-        said.passed = False
-        said.errors.append((None, f"{STOPS} {type(error).__name__}: {error}"))
+    except Exception as error:  # a damaged package can make a checker raise anything
+        output.passed = False
+        output.errors.append((None, f"{CRASHED} {type(error).__name__}: {error}"))
     finally:
         root.handlers, root.level = handlers, level
-        said.printed = printed.getvalue()
+        output.printed = printed.getvalue()
 
 
-def check_compliance(log: Path, edition: Edition) -> Said:
-    """Check one log against the edition's rules."""
+def check_compliance(log: Path, edition: Edition) -> CheckerOutput:
+    """Check one log against the rules of an edition."""
     from mlperf_logging.compliance_checker import mlp_compliance
 
-    said = Said()
+    output = CheckerOutput()
     checker = mlp_compliance.make_checker(_USAGE, edition.name, quiet=False, werror=False)
-    mlp_compliance.enqueued_configs.clear()  # left behind where a former check stopped early
-    with _listening(said):
-        said.passed = mlp_compliance.main(str(log), f"{_USAGE}_{edition.name}/common.yaml", checker)[0]
-    said.errors += [*checker.overwritable.items(), *((None, text) for text in checker.not_overwritable)]
-    said.warnings += list(checker.warnings.items())
-    return said
+    mlp_compliance.enqueued_configs.clear()  # a global that an earlier check leaves filled if it raised
+    with _collecting(output):
+        output.passed = mlp_compliance.main(str(log), f"{_USAGE}_{edition.name}/common.yaml", checker)[0]
+    output.errors += [*checker.overwritable.items(), *((None, text) for text in checker.not_overwritable)]
+    output.warnings += list(checker.warnings.items())
+    return output
 
 
-def check_seeds(logs: list[Path], edition: Edition) -> Said:
-    """Check that every run logs a seed of its own."""
+def check_seeds(logs: list[Path], edition: Edition) -> CheckerOutput:
+    """Check that every run logs a seed and that no two seeds are equal."""
     from mlperf_logging.package_checker.seed_checker import SeedChecker
 
-    said = Said()
-    with _listening(said):
-        said.passed = SeedChecker(edition.name).check_seeds([str(log) for log in logs])
-    _add_logged_errors(said)
-    return said
+    output = CheckerOutput()
+    with _collecting(output):
+        output.passed = SeedChecker(edition.name).check_seeds([str(log) for log in logs])
+    output.add_logged_errors()
+    return output
 
 
-def check_system(description: Path, edition: Edition) -> Said:
+def check_system(description: Path, edition: Edition) -> CheckerOutput:
     """Check a system description."""
     from mlperf_logging.system_desc_checker import system_desc_checker
 
-    said = Said()
-    with _listening(said):
-        said.passed = system_desc_checker.check_system_desc(str(description), _USAGE, edition.name)[0]
-    for record in _errors(said):
+    output = CheckerOutput()
+    with _collecting(output):
+        output.passed = system_desc_checker.check_system_desc(str(description), _USAGE, edition.name)[0]
+    for record in output.error_records:
         reasons = record.args[1] if isinstance(record.args, tuple) and len(record.args) > 1 else []
-        said.errors += [(None, str(reason)) for reason in reasons] if isinstance(reasons, list) else []
-    return said
+        output.errors += [(None, str(reason)) for reason in reasons] if isinstance(reasons, list) else []
+    return output
 
 
-def check_package(folder: Path, edition: Edition, *, bypass_convergence: bool) -> Said:
+def check_package(folder: Path, edition: Edition, *, bypass_convergence: bool) -> CheckerOutput:
     """Check a package: `folder` holds results/ and systems/."""
     from mlperf_logging.package_checker import package_checker
 
-    said = Said()
-    with _listening(said):
+    output = CheckerOutput()
+    with _collecting(output):
         package_checker.check_training_package(
             *(str(folder), _USAGE, edition.name),
-            **{"quiet": False, "werror": False, "rcp_bypass": bypass_convergence},
-            **{"rcp_bert_train_samples": False, "seed_checker_bypass": False, "log_output": ""},
+            quiet=False,
+            werror=False,
+            rcp_bypass=bypass_convergence,
+            rcp_bert_train_samples=False,
+            seed_checker_bypass=False,
+            log_output="",
         )
-        said.passed = any("FOUND NO ERRORS" in record.getMessage() for record in said.records)
-    _add_logged_errors(said)
-    return said
+        output.passed = any("FOUND NO ERRORS" in record.getMessage() for record in output.records)
+    output.add_logged_errors()
+    return output
 
 
-def check_convergence(folder: Path, edition: Edition, points: Path | None) -> Said:
-    """Compare the runs in `folder` with the reference convergence points, the edition's or those of a file."""
+def check_convergence(folder: Path, edition: Edition, rcp_file: Path | None) -> CheckerOutput:
+    """Compare the runs in `folder` with the reference convergence points of a file, or else of the edition."""
     from mlperf_logging.rcp_checker import rcp_checker
 
-    said = Said()
-    with _listening(said), contextlib.ExitStack() as files:
-        rcp_file = None if points is None else files.enter_context(points.open(encoding="utf-8"))
-        said.passed, message, _ = rcp_checker.check_directory(
+    output = CheckerOutput()
+    with _collecting(output), contextlib.ExitStack() as files:
+        output.passed, message, _ = rcp_checker.check_directory(
             *(str(folder), _USAGE, edition.name, False, False),
-            rcp_file=rcp_file,
+            rcp_file=None if rcp_file is None else files.enter_context(rcp_file.open(encoding="utf-8")),
             rcp_pass="pruned_rcps",
         )
-        if not said.passed:
-            said.errors.append((None, str(message)))
-    return said
+        if not output.passed:
+            output.errors.append((None, str(message)))
+    return output
 
 
-def summarize(folder: Path, edition: Edition) -> tuple[Said, float | None]:
-    """Return what the result summarizer says of a package, and its score in minutes if it gives one."""
+def summarize(folder: Path, edition: Edition) -> tuple[CheckerOutput, float | None]:
+    """Return the output of the result summarizer for a package and the score in minutes, None without one."""
     from mlperf_logging.result_summarizer import result_summarizer
 
-    said, score = Said(), None
-    with _listening(said):
+    output, score = CheckerOutput(), None
+    with _collecting(output):
         table = result_summarizer.summarize_results(str(folder), _USAGE, edition.name)[0]
-        scores = [float(value) for value in table[BENCHMARK].dropna()]
+        scores = [float(value) for value in table[edition.benchmark.name].dropna()]
         score = scores[0] if scores else None
-        said.passed = score is not None
-    if score is None and not said.errors:
-        said.errors.append((None, said.printed.strip().partition("\n")[0] or "no score"))
-    return said, score
-
-
-def _errors(said: Said) -> list[logging.LogRecord]:
-    return [record for record in said.records if record.levelno >= logging.ERROR]
-
-
-def _add_logged_errors(said: Said) -> None:
-    said.errors += [(None, record.getMessage().strip()) for record in _errors(said)]
-
-
-def record_values(said: Said, start: str) -> list[Any]:
-    """Return the arguments of the checker's messages that begin with `start`, one per message."""
-    messages = [record for record in said.records if str(record.msg).strip().startswith(start)]
-    # A single dict is not wrapped in a tuple: logging's own rule.
-    return [message.args[0] if isinstance(message.args, tuple) else message.args for message in messages]
+        output.passed = score is not None
+    if score is None and not output.errors:
+        output.errors.append((None, output.printed.strip().partition("\n")[0] or "no score"))
+    return output, score

@@ -10,7 +10,7 @@ from mlperf.engines.gpu.engine import GpuEngine
 from mlperf.engines.protocol import Engine, TrainingStep
 from mlperf.evaluation.evaluate import Scorer
 from mlperf.models.dlrm import DLRM_Net
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.optimizer import Optimizer
 from mlperf.settings.settings import Settings
 
 _log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import torch
 
 from mlperf.evaluation.evaluate import Scorer
 from mlperf.models.dlrm import DLRM_Net
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.optimizer import Optimizer
 from mlperf.settings.settings import Settings
 
 

@@ -28,7 +28,7 @@ def unsupported_model(model: DLRM_Net) -> str | None:
     architecture = model.architecture
     if not isinstance(model.tables, EmbeddingTables):
         return "the embedding tables are compressed"
-    if model.tables.pooling_weight is not None:
+    if architecture.weighted_pooling is not None:
         return f"--weighted-pooling={architecture.weighted_pooling} needs a product per row"
     if architecture.interaction_op != "dot":
         return f"--arch-interaction-op={architecture.interaction_op} has no fused loops"

@@ -21,7 +21,7 @@ _BUCKETS = 1 << _DIGIT_BITS
 
 @dataclass(frozen=True)
 class Metrics:
-    """Shares in [0, 1]. Where a class is missing, AUC and average precision are NaN, as nothing defines them."""
+    """Values in [0, 1]. AUC and average precision are NaN if a class is missing: they are not defined then."""
 
     accuracy: float
     recall: float
@@ -32,14 +32,14 @@ class Metrics:
 
 
 def accuracy_only(scores: torch.Tensor, labels: torch.Tensor) -> float:
-    """Return the share of `scores` (rounded, 0.5 down) that equal `labels`, float32 [N] each."""
+    """Return the fraction of `scores`, rounded (0.5 down), that equal `labels`, float32 [N] each."""
     return float((scores.round() == labels).double().mean())
 
 
 def binary_metrics(scores: torch.Tensor, labels: torch.Tensor) -> Metrics:
-    """Return the metrics of probabilities `scores` for `labels` of 0 and 1, float32 [N] or [N, 1] each.
+    """Return the metrics of the probabilities `scores` for `labels` of 0 and 1, float32 [N] or [N, 1] each.
 
-    Computed on the device that has them. DivergedError if a score is NaN or lies outside [0, 1].
+    They are computed on the device of the tensors. DivergedError if a score is NaN or outside [0, 1].
     """
     scores, labels = scores.flatten(), labels.flatten()
     if not bool(((scores >= 0) & (scores <= 1)).all()):
@@ -68,18 +68,18 @@ def binary_metrics(scores: torch.Tensor, labels: torch.Tensor) -> Metrics:
 
 
 def rank_on_device(scores: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """Return AUC and average precision, computed by PyTorch on the device of `scores` and `labels`, [N] each."""
+    """Return AUC and average precision, computed by PyTorch on the device of `scores` [N] and `labels` [N]."""
     ordered, order = scores.sort(descending=True)
     hits = labels[order].to(torch.int64).cumsum(0)  # (N,)
     last_of_tie = torch.ones_like(ordered, dtype=torch.bool)
     torch.ne(ordered[1:], ordered[:-1], out=last_of_tie[:-1])
-    true = hits[last_of_tie]  # clicks at or above each distinct score
+    true = hits[last_of_tie]  # clicks with at least each distinct score
     seen = last_of_tie.nonzero().squeeze(1) + 1
     false = seen - true
     zero = true.new_zeros(1)
     new_true = torch.diff(true, prepend=zero)
     new_false = torch.diff(false, prepend=zero)
-    # Twice the area, in whole numbers: each tie is a trapezoid.
+    # Each tie is a trapezoid; twice its area is an integer.
     twice_area = (new_false * (2 * true - new_true)).sum()
     auc = twice_area.double() / (2 * true[-1].double() * false[-1].double())
     average_precision = (new_true.double() * true.double() / seen.double()).sum() / true[-1].double()
@@ -87,14 +87,14 @@ def rank_on_device(scores: torch.Tensor, labels: torch.Tensor) -> tuple[float, f
 
 
 def _rank_on_cpu(scores: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """Sort scores and labels together: the bits of a float32 >= 0 order as it does and leave one bit free."""
+    """Sort scores and labels as one key: the bits of a float32 >= 0 sort like it, and one is unused."""
     bits = scores.contiguous().abs().numpy().view(np.uint32)  # abs: -0.0 is 0.0
     return _area(_sorted_keys(bits, labels.contiguous().numpy()))
 
 
 @numba.njit(nogil=True, cache=True)
 def _sorted_keys(bits: npt.NDArray[np.uint32], labels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
-    """Radix sort of score bits with the label below them; all histograms are counted in one pass."""
+    """Radix-sort the score bits with the label as the lowest bit; one pass counts all histograms."""
     count = len(bits)
     keys = np.empty(count, np.uint32)
     histograms = np.zeros((3, _BUCKETS), np.int64)
@@ -121,7 +121,7 @@ def _sorted_keys(bits: npt.NDArray[np.uint32], labels: npt.NDArray[np.float32]) 
 
 @numba.njit(nogil=True, cache=True)
 def _area(keys: npt.NDArray[np.uint32]) -> tuple[float, float]:
-    """Walk down the sorted keys, tie by tie: area under the ROC curve in whole numbers, average precision."""
+    """Return AUC and average precision from sorted keys, highest score first, tie by tie; areas are integers."""
     true = 0
     false = 0
     twice_area = 0

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from mlperf.data.batch import Batch
-from mlperf.export.plain import PlainDLRM
 from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.textbook import TextbookDLRM
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import move_into_place
 
@@ -19,7 +19,7 @@ ONNX_FILE = Path("dlrm_s_pytorch.onnx")
 
 
 def require_onnx() -> None:
-    """Raise UsageError if a package that the export needs is missing; called before hours of training."""
+    """Raise UsageError if a package that the export needs is missing. Called before the training."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -28,29 +28,30 @@ def require_onnx() -> None:
 
 
 def save_onnx(model: DLRM_Net, path: Path, *, several: bool) -> None:
-    """Export `model`, check the result with onnx, and put it at `path`, whole or not at all.
+    """Export `model`, check the result with onnx, and move it to `path` atomically. RunError if it fails.
 
-    Inputs: those of PlainDLRM, `dense` and `indices`, or `dense`, `offsets`, `indices_0`, `indices_1`, ... .
-    Output: `probability` [B, 1]. Weights of more than 1 GB lie beside the file, in `<name>.data`, for an ONNX
-    file may not be larger than 2 GB. several: more than one id a table and sample. RunError if it fails.
+    The inputs are those of TextbookDLRM, `dense` and `indices`, or `dense`, `offsets`, `indices_0`, `indices_1`,
+    ...; the output is `probability` [B, 1]. Weights of more than 1 GB are stored beside the file, in
+    `<name>.data`, since an ONNX file is limited to 2 GB. several: there may be more than one id per table and
+    sample.
     """
     import onnx
 
-    plain = PlainDLRM(model, several=several)
-    inputs = PlainDLRM.inputs(_example(model, several))
+    traced = TextbookDLRM.of(model)
+    inputs = traced.inputs(_example(model, several))
     size = torch.export.Dim("batch")
     shapes = {name: {0: torch.export.Dim(f"ids_{name}")} for name in inputs if name.startswith("indices_")}
     shapes |= {"dense": {0: size}, "offsets" if several else "indices": {1: size}}
-    is_large = sum(value.nbytes for value in plain.state_dict().values()) > 1e9
+    is_large = sum(value.nbytes for value in traced.state_dict().values()) > 1e9
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}.") as folder:
         beside = Path(folder) / path.name
         try:
-            # The exporter tells of a package that it does not find and that nothing here needs.
+            # The exporter warns about a missing package that is not needed here.
             logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 torch.onnx.export(
-                    plain.eval(),
+                    traced.eval(),
                     tuple(inputs.values()),
                     str(beside),
                     input_names=list(inputs),
@@ -61,7 +62,7 @@ def save_onnx(model: DLRM_Net, path: Path, *, several: bool) -> None:
                     verbose=False,
                 )
             onnx.checker.check_model(str(beside), full_check=not is_large)
-        except Exception as error:  # the exporter's own kinds are many
+        except Exception as error:  # the exporter raises exceptions of many types
             reason = str(error).strip().partition("\n")[0]
             raise RunError(f"--save-onnx: {path}: the model cannot be exported: {reason}") from error
         weights = beside.with_name(f"{path.name}.data")
@@ -71,7 +72,7 @@ def save_onnx(model: DLRM_Net, path: Path, *, several: bool) -> None:
 
 
 def _example(model: DLRM_Net, several: bool) -> Batch:
-    """Return a batch to trace: sizes of 0 and 1 would be taken for constants."""
+    """Return a batch to trace. The exporter would take sizes of 0 and 1 for constants."""
     size, each, device = 3, 2 if several else 1, model.tables.device
     tables = len(model.emb_l)
     shape = (tables * size * each,) if several else (tables, size)

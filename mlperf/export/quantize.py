@@ -1,4 +1,4 @@
-"""Post-training quantization for inference: MLP weights to 8 or 16 bits, table rows to 8 or 4."""
+"""Quantization of the MLPs after training, for inference: weights in 8 or 16 bits."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _DTYPES = {8: torch.qint8, 16: torch.float16}
 
 
 def quantize_mlps(model: DLRM_Net, bits: int) -> None:
-    """Replace the linear layers by PyTorch's dynamically quantized ones, in place; on the CPU only.
+    """Replace the linear layers by PyTorch's dynamically quantized ones, in place, on the CPU only.
 
-    8 bits: whole numbers with one scale a layer, activations converted batch by batch. 16: half precision.
+    bits: 8, integers with one scale per layer and activations quantized batch by batch; or 16, half precision.
     """
     if model.tables.device.type != "cpu":
         raise UsageError(
-            f"--quantize-mlp-with-bit={bits}: PyTorch's dynamic quantization runs on the CPU only; allowed is "
-            "leaving out --use-gpu, or --quantize-emb-with-bit"
+            f"--quantize-mlp-with-bit={bits}: PyTorch's dynamic quantization runs on the CPU only; leave out "
+            "--use-gpu, or use --quantize-emb-with-bit"
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecation of the whole module, in favour of a package of its own
+        warnings.simplefilter("ignore")  # the module is deprecated in favour of a separate package
         for mlp in (model.bot_l, model.top_l):
             torch.ao.quantization.quantize_dynamic(mlp, {nn.Linear}, _DTYPES[bits], inplace=True)
 
 
 def mlp_bytes(model: DLRM_Net) -> int:
-    """Return the size of both MLPs as they would be saved, quantized or not."""
+    """Return the size of both MLPs in a saved file, quantized or not, in bytes."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -5,104 +5,112 @@ B batch, T tables, D embedding dimension.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from mlperf.data.batch import Batch
-from mlperf.models.layers.embedding.blocks import Tables
+from mlperf.models.layers.embedding.base import Tables
 from mlperf.models.layers.embedding.compressed_tables import CompressedTables
-from mlperf.models.layers.embedding.compression import Compression, QuotientRemainder
+from mlperf.models.layers.embedding.pooling import PoolingWeights
+from mlperf.models.layers.embedding.rows import Lookup, RowParameter
 from mlperf.models.layers.embedding.tables import EmbeddingTables
-from mlperf.models.layers.interaction import FeatureInteraction, interaction_width
+from mlperf.models.layers.interaction import Interaction
 from mlperf.models.layers.mlp import make_mlp
+from mlperf.registry import INTERACTIONS, load
+from mlperf.settings.model import Architecture
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """Sizes and kinds of a model.
+def make_interaction(architecture: Architecture, device: torch.device | None = None) -> Interaction:
+    """Return the interaction of the bottom MLP's output and the tables."""
+    interaction: Interaction = load(INTERACTIONS[architecture.interaction_op])(
+        len(architecture.rows_per_table) + 1,
+        architecture.feature_size,
+        itself=architecture.interaction_itself,
+        device=device,
+    )
+    return interaction
 
-    dimension: of an embedding vector. mlp_bot: widths from the dense features to `feature_size`. mlp_top:
-    widths after the interaction, down to 1. compression: of the tables, None: they are what they are.
-    loss_threshold: t > 0 clamps the predictions to [t, 1 - t].
-    """
 
-    rows_per_table: tuple[int, ...]
-    dimension: int
-    mlp_bot: tuple[int, ...]
-    mlp_top: tuple[int, ...]
-    interaction_op: str = "dot"
-    interaction_itself: bool = False
-    activation: str = "relu"
-    weighted_pooling: str | None = None
-    loss_threshold: float = 0.0
-    compression: Compression | None = None
-
-    @property
-    def feature_size(self) -> int:
-        """D, the width of what interacts: twice the dimension where quotient and remainder are concatenated."""
-        how = self.compression
-        doubled = isinstance(how, QuotientRemainder) and how.operation == "concat"
-        return 2 * self.dimension if doubled else self.dimension
-
-    @property
-    def top_widths(self) -> tuple[int, ...]:
-        """The top MLP's widths with the first, which follows from the interaction."""
-        tables = len(self.rows_per_table)
-        width = interaction_width(self.interaction_op, tables, self.feature_size, self.interaction_itself)
-        return (width, *self.mlp_top)
+def top_widths(architecture: Architecture) -> tuple[int, ...]:
+    """Return the widths of the top MLP with the first, which follows from the interaction."""
+    return (make_interaction(architecture).out_features, *architecture.mlp_top)
 
 
 def _make_tables(architecture: Architecture, device: torch.device) -> Tables:
-    """Return flat tables, the fast path, wherever they can serve."""
+    """Return flat tables, which are faster, unless some are compressed."""
     rows, size = architecture.rows_per_table, architecture.feature_size
     if architecture.compression is None:
-        return EmbeddingTables(rows, size, architecture.weighted_pooling, device)
-    return CompressedTables(rows, size, architecture.compression, architecture.weighted_pooling, device)
+        return EmbeddingTables(rows, size, device)
+    return CompressedTables(rows, size, architecture.compression, device)
 
 
 class DLRM_Net(nn.Module):
     """Bottom MLP, embedding tables, interaction, top MLP; named as in existing scripts and printed models.
 
     The state_dict holds `emb_l.K.weight`, `v_W_l.K` with weighted pooling, `bot_l.N.*` and `top_l.N.*`: the
-    format of existing checkpoints. Built on `device` and not to be moved, since the tables are views of one
+    format of existing checkpoints. The tables are a ModuleList with a lookup of their own and the pooling
+    weights a ParameterList, so these names need no translation: `state_dict`, `named_parameters` and every
+    wrapper see the same. The model is built on `device` and must not be moved, since the tables are views of one
     block. Weights are undefined until `initialize` or `load_state_dict` fills them.
     """
 
     def __init__(self, architecture: Architecture, device: torch.device) -> None:
         super().__init__()
         self.architecture = architecture
-        self.tables = _make_tables(architecture, device)
-        self.emb_l = self.tables.modules
-        if self.tables.pooling is not None:
-            self.v_W_l = self.tables.pooling
+        self.emb_l = _make_tables(architecture, device)
+        if architecture.weighted_pooling is not None:
+            learned = architecture.weighted_pooling == "learned"
+            self.v_W_l = PoolingWeights(architecture.rows_per_table, learned=learned, device=device)
+        self.interaction = make_interaction(architecture, device)
+        self.top_widths = (self.interaction.out_features, *architecture.mlp_top)
         self.bot_l = make_mlp(architecture.mlp_bot, architecture.activation).to(device)
-        self.top_l = make_mlp(architecture.top_widths, architecture.activation, last="sigmoid").to(device)
-        # Kept out of the module tree: it has no weights and the printed model does not show it.
-        self._interact = [
-            FeatureInteraction(
-                architecture.interaction_op,
-                len(architecture.rows_per_table),
-                architecture.interaction_itself,
-                device,
-            )
-        ]
+        self.top_l = make_mlp(self.top_widths, architecture.activation, last="sigmoid").to(device)
+
+    @property
+    def tables(self) -> Tables:
+        """The embedding tables."""
+        return self.emb_l
+
+    @property
+    def pooling(self) -> PoolingWeights | None:
+        """The pooling weights of the tables' rows, None if all rows count alike."""
+        return None if self.architecture.weighted_pooling is None else self.v_W_l
+
+    def row_parameters(self) -> Sequence[RowParameter]:
+        """Return what is trained row by row: tables and learned pooling weights."""
+        pooling = [] if self.pooling is None else self.pooling.row_parameters()
+        return [*self.tables.row_parameters(), *pooling]
 
     def dense_parameters(self) -> Sequence[nn.Parameter]:
-        """Return what is not trained row by row: maps of mixed-dimension tables, bottom and top MLP."""
-        return [*self.tables.dense, *self.bot_l.parameters(), *self.top_l.parameters()]
+        """Return what is trained from its `.grad`: maps of mixed-dimension tables, bottom and top MLP."""
+        return [*self.tables.dense_parameters(), *self.bot_l.parameters(), *self.top_l.parameters()]
+
+    def table_bytes(self) -> int:
+        """Return the memory of tables and pooling weights in bytes."""
+        return self.tables.nbytes() + (0 if self.pooling is None else self.pooling.nbytes())
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the probability of a click, float32 [B, 1]."""
-        return self.predict(batch.dense, self.tables.look_up(batch).pooled)
+        return self.predict(batch.dense, self.look_up(batch).pooled)
+
+    def look_up(self, batch: Batch) -> Lookup:
+        """Return the pooled embeddings of `batch` and, after the backward pass, the gradients of their rows."""
+        return self.tables.look_up(batch, self.pooling)
 
     def predict(self, dense: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
         """Return the probability [B, 1] for dense features and pooled embeddings [B, T, D]."""
         bottom = self.bot_l(dense)  # (B, D)
-        interacted = self._interact[0](bottom, pooled)
+        interacted = self.interaction(bottom, pooled)  # (B, top_widths[0])
         hidden = self.top_l[:-1](interacted)  # (B, 1), before the sigmoid
-        probability: torch.Tensor = self.top_l[-1](hidden.float())  # float32 whatever the products are in
+        probability: torch.Tensor = self.top_l[-1](hidden.float())  # in float32 under autocast too
         threshold = self.architecture.loss_threshold
         return probability.clamp(threshold, 1 - threshold) if threshold > 0 else probability
+
+    def __repr__(self) -> str:
+        """Return the published listing of the model: the modules that have weights."""
+        shown = (f"({name}): {module}" for name, module in self.named_children() if name != "interaction")
+        listing = textwrap.indent("\n".join(shown), "  ")
+        return f"{self._get_name()}(\n{listing}\n)"

@@ -1,23 +1,20 @@
 """Initial weights.
 
-From NumPy's legacy stream they are those of existing runs (order and distributions as in the golden data's
-README); from a generator on the table's device they have the same distributions and cost no host memory.
+Drawn from NumPy's legacy stream, they are those of existing runs: the order of the draws must not change. Drawn
+from a generator on the device of the tables, they have the same distributions and need no host memory.
 """
 
 from __future__ import annotations
-
-import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import nn
 
 from mlperf.models.dlrm import DLRM_Net
-from mlperf.models.layers.embedding.compression import PrEmbeddingBag, QREmbeddingBag
+from mlperf.models.layers.embedding.table import EmbeddingTable
 from mlperf.models.layers.mlp import linear_layers
 
-# Float64 numbers drawn at a time, so that a table of 40 million rows needs no float64 copy of itself.
+# Float64 numbers drawn at a time: a table of 40 million rows needs no float64 copy of itself.
 _CHUNK = 1 << 24
 
 
@@ -26,15 +23,15 @@ def initialize(
 ) -> None:
     """Fill `model` in place: the tables one by one, then the bottom and the top MLP layer by layer.
 
-    mlp_init: "normal", weights normal(0, sqrt(2 / (fan_in + fan_out))) and biases normal(0, sqrt(1 /
-    fan_out)); or "uniform", both uniform in [0, 1). Tables are uniform in ±sqrt(1 / rows), drawn from
-    `stream` (embedding_init "numpy") or on their own device from `seed` ("device"); of compressed ones see
-    `_bounds`.
+    mlp_init: "normal", weights normal(0, sqrt(2 / (fan_in + fan_out))) and biases normal(0, sqrt(1 / fan_out));
+    or "uniform", both uniform in [0, 1). Tables are uniform in their `initial_ranges` (±sqrt(1 / rows) unless
+    they are compressed), drawn from `stream` (embedding_init "numpy") or on their device from `seed` ("device").
     """
     device = model.tables.device
     generator = torch.Generator(device).manual_seed(seed) if embedding_init == "device" else None
-    for table in model.emb_l:
-        for weight, low, high in _bounds(table):
+    for table in model.tables:
+        assert isinstance(table, EmbeddingTable)
+        for weight, low, high in table.initial_ranges():
             if generator is not None:
                 weight.uniform_(low, high, generator=generator)
             else:
@@ -42,25 +39,6 @@ def initialize(
     for mlp in (model.bot_l, model.top_l):
         for layer in linear_layers(mlp):
             _fill_linear(layer, stream, mlp_init)
-
-
-def _bounds(table: nn.Module) -> Iterator[tuple[torch.Tensor, float, float]]:
-    """Yield the weights of a table with the bounds of their uniform distribution."""
-    if isinstance(table, QREmbeddingBag):
-        bound = math.sqrt(1 / table.rows)
-        yield table.weight_q.data, -bound, bound
-        # A product begins with the size that the table's own row would have.
-        yield table.weight_r.data, *((0.5, 1.5) if table.operation == "mult" else (-bound, bound))
-    elif isinstance(table, PrEmbeddingBag):
-        bound = math.sqrt(1 / len(table.embs.weight))
-        yield table.embs.weight.data, -bound, bound
-        for weight in table.proj.parameters():
-            bound = math.sqrt(6 / sum(weight.shape))  # Glorot and Bengio 2010
-            yield weight.data, -bound, bound
-    else:
-        assert isinstance(table, nn.EmbeddingBag)
-        bound = math.sqrt(1 / len(table.weight))
-        yield table.weight.data, -bound, bound
 
 
 def _fill_uniform(flat: torch.Tensor, stream: np.random.RandomState, low: float, high: float) -> None:

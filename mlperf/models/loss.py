@@ -7,36 +7,36 @@ from typing import Any
 
 import torch
 
-# Lower bounds of the logarithm of a probability and of the gradient's denominator, those of torch.nn.BCELoss.
-LOG_MIN = -100.0
-VARIANCE_MIN = 1e-12
+# torch.nn.BCELoss clamps the logarithms and the denominator of the gradient at the same values.
+MIN_LOG = -100.0
+MIN_VARIANCE = 1e-12
 
 
 class _BinaryCrossEntropy(torch.autograd.Function):
     """Cross-entropy per sample, equal to torch.nn.BCELoss(reduction="none").
 
-    PyTorch's refuses a NaN with an error (on a GPU, with a dead context); here it becomes a NaN loss, which
-    the loop reports as such.
+    BCELoss raises an error for a NaN (and on a GPU the context is lost); here the loss becomes NaN, which the
+    training loop reports.
     """
 
     @staticmethod
     def forward(ctx: Any, probability: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(probability, labels)
-        log_click = probability.log().clamp(min=LOG_MIN)
-        log_no_click = (-probability).log1p().clamp(min=LOG_MIN)
+        log_click = probability.log().clamp(min=MIN_LOG)
+        log_no_click = (-probability).log1p().clamp(min=MIN_LOG)
         return (labels - 1) * log_no_click - labels * log_click
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
         probability, labels = ctx.saved_tensors
-        variance = ((1 - probability) * probability).clamp(min=VARIANCE_MIN)
+        variance = ((1 - probability) * probability).clamp(min=MIN_VARIANCE)
         return grads[0] * (probability - labels) / variance, None
 
 
 class Loss(torch.nn.Module):
-    """mse, bce, or wbce: bce with the weight of each sample's label. Mean over the batch.
+    """The mean over the batch of mse, bce or wbce: bce times the weight of each sample's label.
 
-    weights: of labels 0 and 1; both 1 unless the kind is wbce.
+    weights: of labels 0 and 1; both 1 unless `kind` is "wbce".
     """
 
     def __init__(self, kind: str, weights: Sequence[float] = (1.0, 1.0)) -> None:

@@ -3,46 +3,83 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from mlperf.data.source import BatchSource
     from mlperf.models.dlrm import DLRM_Net
 
 Points = npt.NDArray[np.float32]
+Counts = npt.NDArray[np.int64]
+
+# An id that occurs less often has a row that training hardly moved, and a click rate that says little.
+FREQUENT = 20
+# A median over fewer rows is noise.
+MIN_ROWS_PER_MEDIAN = 50
+
+_MAX_NORMS_DRAWN = 20_000
+_WIDTH = 12.0  # inches, of all pictures: they are shown at the full width of a page
 
 
-def count_ids(train: BatchSource, rows_per_table: tuple[int, ...], most: int) -> list[npt.NDArray[np.int64]]:
-    """Return how often each row of each table occurs in the first `most` training samples."""
-    counts = [np.zeros(rows, np.int64) for rows in rows_per_table]
+@dataclass(frozen=True)
+class TableCounts:
+    """How often each row of a table occurs in the training samples, and in how many of them was clicked."""
+
+    occurrences: Counts  # [rows]
+    clicks: Counts  # [rows]
+
+    @property
+    def frequent(self) -> int:
+        """Return the number of ids that occur at least `FREQUENT` times."""
+        return int((self.occurrences >= FREQUENT).sum())
+
+    def most_frequent(self, max_rows: int) -> Counts:
+        """Return the ids that occur most often, at most `max_rows`; rare ones only if there are few others."""
+        rows: Counts = np.argsort(-self.occurrences, kind="stable")[:max_rows]
+        return rows[: max(self.frequent, 10)]
+
+
+def count_ids(train: BatchSource, rows_per_table: Sequence[int], max_samples: int) -> list[TableCounts]:
+    """Count ids and clicks in the first `max_samples` training samples, one entry per table."""
+    tables = [TableCounts(np.zeros(rows, np.int64), np.zeros(rows, np.int64)) for rows in rows_per_table]
     seen = 0
     for batch in train.batches(0):
-        for of_table, ids in zip(counts, batch.indices.numpy(), strict=True):
-            np.add(of_table, np.bincount(ids, minlength=len(of_table)), out=of_table)
+        clicked = batch.labels[:, 0].numpy() > 0
+        for table, ids in zip(tables, batch.indices.numpy(), strict=True):
+            rows = len(table.occurrences)
+            np.add(table.occurrences, np.bincount(ids, minlength=rows), out=table.occurrences)
+            np.add(table.clicks, np.bincount(ids[clicked], minlength=rows), out=table.clicks)
         seen += batch.size
-        if seen >= most:
+        if seen >= max_samples:
             break
-    return counts
+    return tables
 
 
-def table_rows(model: DLRM_Net, table: int, rows: npt.NDArray[np.int64]) -> Points:
+def choose_tables(counts: Sequence[TableCounts], max_tables: int) -> list[int]:
+    """Return the numbers of the tables with the most frequent ids, in ascending order."""
+    order = sorted(range(len(counts)), key=lambda k: (-counts[k].frequent, -len(counts[k].occurrences)))
+    return sorted(order[:max_tables])
+
+
+def table_rows(model: DLRM_Net, table: int, rows: Counts) -> Points:
     """Return the vectors [len(rows), D] that ids `rows` of a table have, compressed or not."""
     import torch
 
-    bag: Any = model.emb_l[table]
     with torch.no_grad():
-        parts = [weight.index_select(0, part) for weight, part in bag.parts(torch.from_numpy(rows))]
-        vectors: Points = bag.combine(parts).numpy()
+        vectors: Points = model.emb_l[table](torch.from_numpy(rows).unsqueeze(1)).numpy()
     return vectors
 
 
-def last_hidden_layer(model: DLRM_Net, test: BatchSource, most: int) -> tuple[Points, Points]:
-    """Return what the last linear layer of the top MLP sees of the first samples, and their labels."""
+def last_hidden_layer(model: DLRM_Net, test: BatchSource, max_samples: int) -> tuple[Points, Points]:
+    """Return the inputs [N, width] of the top MLP's last linear layer for N samples, and their labels [N]."""
     import torch
 
     seen: list[torch.Tensor] = []
@@ -52,16 +89,15 @@ def last_hidden_layer(model: DLRM_Net, test: BatchSource, most: int) -> tuple[Po
         for batch in test.batches(0):
             model(batch)
             labels.append(batch.labels)
-            if sum(map(len, seen)) >= most:
+            if sum(map(len, seen)) >= max_samples:
                 break
     hook.remove()
-    return torch.cat(seen)[:most].numpy(), torch.cat(labels)[:most, 0].numpy()
+    return torch.cat(seen)[:max_samples].numpy(), torch.cat(labels)[:max_samples, 0].numpy()
 
 
 def to_plane(vectors: Points, method: str) -> Points:
-    """Return the vectors in two dimensions."""
-    few = len(vectors) < 5  # too few for neighbourhoods: the first two dimensions as they are
-    if few or vectors.shape[1] <= 2:
+    """Return the vectors in two dimensions. method: "umap" or "tsne"."""
+    if len(vectors) < 5 or vectors.shape[1] <= 2:  # too few for neighbourhoods: the first two dimensions
         return np.pad(vectors, ((0, 0), (0, 2)))[:, :2]
     plane: Points
     if method == "tsne":
@@ -79,88 +115,111 @@ def to_plane(vectors: Points, method: str) -> Points:
     return plane
 
 
-def _figure(panels: int) -> tuple[Figure, list[Any]]:
-    from matplotlib.figure import Figure
-
-    columns = min(panels, 3)
-    lines = -(-panels // columns)
-    figure = Figure(figsize=(4.2 * columns, 3.7 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for surplus in axes[panels:]:
-        surplus.axis("off")
-    return figure, list(axes[:panels])
-
-
 def draw_tables(
-    model: DLRM_Net, counts: list[npt.NDArray[np.int64]], drawn: list[int], most: int, method: str
+    model: DLRM_Net, counts: Sequence[TableCounts], tables: Sequence[int], max_rows: int, method: str
 ) -> Figure:
-    """Draw rows of tables in two dimensions, coloured by how often they occur."""
+    """Draw the rows of frequent ids in two dimensions, coloured by the click rate of the id."""
+    from matplotlib.colors import CenteredNorm
+
+    figure, axes = _figure(len(tables), 4.4)
+    mean = sum(counts[table].clicks.sum() for table in tables) / sum(counts[t].occurrences.sum() for t in tables)
+    colors = CenteredNorm(mean, halfrange=min(mean, 0.15))
+    for axis, table in zip(axes, tables, strict=True):
+        rows = counts[table].most_frequent(max_rows)
+        occurrences = counts[table].occurrences[rows]
+        # FREQUENT / 4 samples with the mean rate are added: few samples alone give extreme rates.
+        rates = (counts[table].clicks[rows] + mean * FREQUENT / 4) / (occurrences + FREQUENT / 4)
+        points = to_plane(table_rows(model, table, rows), method)
+        dots = axis.scatter(points[:, 0], points[:, 1], c=rates, s=11, lw=0, cmap="coolwarm", norm=colors)
+        axis.set_title(f"table {table}: {len(rows):,} of {len(counts[table].occurrences):,} rows")
+        axis.set(xticks=[], yticks=[])
+    figure.colorbar(dots, ax=axes, label="click rate of the id", extend="both", pad=0.01)
+    return figure
+
+
+def draw_norms(model: DLRM_Net, counts: Sequence[TableCounts], tables: Sequence[int]) -> Figure:
+    """Draw the norms of the rows against the occurrences of their ids, with medians; the axes are shared."""
+    figure, axes = _figure(len(tables), 4.2, shared=True)
+    for axis, table in zip(axes, tables, strict=True):
+        rows = np.arange(len(counts[table].occurrences))
+        if len(rows) > _MAX_NORMS_DRAWN:
+            rows = np.sort(np.random.default_rng(0).choice(rows, _MAX_NORMS_DRAWN, replace=False))
+        norms = np.linalg.norm(table_rows(model, table, rows), axis=1)
+        occurrences = counts[table].occurrences[rows] + 1
+        axis.scatter(occurrences, norms, s=5, alpha=0.3, lw=0, color="C0", label="a row")
+        medians = _medians(occurrences, norms)
+        axis.plot(
+            *medians.T, color="C3", lw=2, marker="o", ms=4, label=f"median of {MIN_ROWS_PER_MEDIAN} rows or more"
+        )
+        axis.set(xscale="log", xlabel="occurrences in training + 1", title=f"table {table}")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("norm of the row")
+    axes[0].legend(frameon=False, loc="upper left")
+    return figure
+
+
+def _medians(x: Counts, y: Points) -> Points:
+    """Return median x and median y [bins, 2] of bins of growing x, each of `MIN_ROWS_PER_MEDIAN` rows or more."""
+    bins = np.digitize(x, np.geomspace(1, x.max() + 1, 15))
+    groups: list[npt.NDArray[np.bool_]] = []
+    open_bins: list[int] = []
+    for number in np.unique(bins):
+        open_bins.append(int(number))
+        chosen = np.isin(bins, open_bins)
+        if chosen.sum() >= MIN_ROWS_PER_MEDIAN:
+            groups.append(chosen)
+            open_bins = []
+    if open_bins:  # too few rows for a bin of their own: they belong to the last
+        rest = np.isin(bins, open_bins)
+        groups[-1:] = [groups[-1] | rest] if groups else [rest]
+    return np.array([(np.median(x[group]), np.median(y[group])) for group in groups], np.float32)
+
+
+def draw_categories(counts: Sequence[TableCounts]) -> Figure:
+    """Draw how often the ids of each table occur, the most frequent first; the colour is the size of the table."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
 
-    figure, axes = _figure(len(drawn))
-    largest = max(counts[table].max() for table in drawn) + 1
-    for axis, table in zip(axes, drawn, strict=True):
-        rows = np.argsort(-counts[table], kind="stable")[:most]
-        points = to_plane(table_rows(model, table, rows), method)
-        often = counts[table][rows] + 1
-        dots = axis.scatter(*points[::-1].T, c=often[::-1], s=5, cmap="viridis", norm=LogNorm(1, largest), lw=0)
-        axis.set_title(f"table {table}: {len(rows):,} of {len(counts[table]):,} rows", fontsize=10)
-        axis.set(xticks=[], yticks=[])
-    figure.colorbar(dots, ax=axes, label="occurrences in training + 1", shrink=0.7)
-    return figure
-
-
-def draw_norms(model: DLRM_Net, counts: list[npt.NDArray[np.int64]], drawn: list[int]) -> Figure:
-    """Draw the norm of each row against how often it occurs."""
-    figure, axes = _figure(len(drawn))
-    for axis, table in zip(axes, drawn, strict=True):
-        rows = np.arange(len(counts[table]))
-        if len(rows) > 20_000:
-            rows = np.sort(np.random.default_rng(0).choice(rows, 20_000, replace=False))
-        norms = np.linalg.norm(table_rows(model, table, rows), axis=1)
-        often = counts[table][rows] + 1
-        axis.scatter(often, norms, s=4, alpha=0.25, lw=0, color="C0")
-        bounds = np.geomspace(1, often.max() + 1, 15)
-        place = np.digitize(often, bounds)
-        middles = [(often[place == k].mean(), np.median(norms[place == k])) for k in np.unique(place)]
-        axis.plot(*zip(*middles, strict=True), color="C3", lw=1.5, label="median")
-        axis.set(xscale="log", xlabel="occurrences in training + 1", ylabel="norm of the row")
-        axis.set_title(f"table {table}", fontsize=10)
-        axis.grid(alpha=0.3)
-        axis.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def draw_categories(counts: list[npt.NDArray[np.int64]]) -> Figure:
-    """Draw how often the ids of each column occur, the most frequent first."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.4, 5.2), layout="constrained")
-    axis = figure.add_subplot()
-    colors = colormaps["turbo"](np.linspace(0.03, 0.97, len(counts)))
-    for number, of_table in enumerate(counts):
-        often = -np.sort(-of_table[of_table > 0])
-        axis.plot(
-            np.arange(1, len(often) + 1), often, color=colors[number], lw=1.2, marker=".", ms=2, label=str(number)
-        )
-    axis.set(xscale="log", yscale="log", xlabel="rank of the id in its column", ylabel="occurrences in training")
+    figure, (axis,) = _figure(1, 5.2)
+    tables = sorted(counts, key=lambda table: -len(table.occurrences))
+    rows = np.array([len(table.occurrences) for table in tables])
+    scale = ScalarMappable(LogNorm(rows.min(), max(rows.max(), rows.min() + 1)), colormaps["viridis_r"])
+    for table, color in zip(tables, scale.to_rgba(rows), strict=True):
+        occurrences = -np.sort(-table.occurrences[table.occurrences > 0])
+        ranks = np.arange(1, len(occurrences) + 1)
+        axis.plot(ranks, occurrences, color=color, lw=1.6)
+        axis.plot(ranks[-1:], occurrences[-1:], "o", color=color, ms=5)
+    axis.set(xscale="log", yscale="log", xlabel="rank of the id in its table", ylabel="occurrences in training")
     axis.grid(alpha=0.3)
-    axis.legend(title="column", ncols=2, fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.colorbar(scale, ax=axis, label="rows of the table", pad=0.01)
     return figure
 
 
 def draw_hidden(vectors: Points, labels: Points, method: str) -> Figure:
     """Draw samples as the last hidden layer has them, coloured by label."""
-    figure, (axis,) = _figure(1)
-    figure.set_size_inches(6.5, 5)
+    figure, (axis,) = _figure(1, 5.2)
     points = to_plane(vectors, method)
-    for label, text, color in ((0, "no click", "C0"), (1, "click", "C1")):
-        chosen = labels == label
-        axis.scatter(*points[chosen].T, s=6, lw=0, alpha=0.6, color=color, label=f"{text} ({chosen.sum():,})")
+    order = np.random.default_rng(0).permutation(len(points))  # neither label lies on top of the other
+    clicked = labels[order] > 0
+    points = points[order]
+    axis.scatter(points[:, 0], points[:, 1], c=np.where(clicked, "C1", "C0"), s=11, lw=0, alpha=0.7)
+    for color, text, number in (("C0", "no click", (~clicked).sum()), ("C1", "click", clicked.sum())):
+        axis.scatter([], [], color=color, s=30, label=f"{text} ({number:,} samples)")
     axis.set(xticks=[], yticks=[])
-    axis.set_title(
-        f"{len(points):,} test samples in the last hidden layer ({vectors.shape[1]} units)", fontsize=10
-    )
-    axis.legend(frameon=False, markerscale=2)
+    axis.set_title(f"{len(points):,} test samples in the last hidden layer ({vectors.shape[1]} units)")
+    axis.legend(frameon=False)
     return figure
+
+
+def _figure(panels: int, height: float, *, shared: bool = False) -> tuple[Figure, list[Axes]]:
+    """Return a figure of the full width with up to three panels of `height` inches in a line."""
+    from matplotlib.figure import Figure
+
+    columns = min(panels, 3)
+    lines = -(-panels // columns)
+    figure = Figure(figsize=(_WIDTH, height * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False, sharex=shared, sharey=shared).ravel()
+    for surplus in axes[panels:]:
+        surplus.axis("off")
+    return figure, list(axes[:panels])

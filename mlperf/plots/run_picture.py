@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from mlperf.plots.curves import Curves, Point
@@ -12,6 +12,8 @@ from mlperf.util.errors import RunError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+_WIDTH = 12.0  # inches: a page's full width
 
 
 def draw_runs(runs: dict[str, Curves], metric: str, axis: str, target: float, title: str, output: Path) -> None:
@@ -23,23 +25,27 @@ def draw_runs(runs: dict[str, Curves], metric: str, axis: str, target: float, ti
     panels = has_loss + has_metric
     if not has_metric and not has_loss:
         raise RunError(f"--metric={metric}: none of the logs has it")
-    figure = Figure(figsize=(5.6 * panels, 3.9), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 4.6), layout="constrained")
     axes: list[Axes] = list(figure.subplots(1, panels, squeeze=False)[0])
     for number, (label, run) in enumerate(runs.items()):
         color = f"C{number % 10}"
         if run.loss:
-            axes[0].plot(*_values(_even(run.loss), axis), color=color, lw=1.2, label=label)
+            _draw_loss(axes[0], label, run, axis, color)
         if has_metric:
             _draw_metric(axes[-1], label, run, metric, axis, color)
     if has_loss:
         axes[0].set_ylabel("training loss")
+        _leave_out_start(axes[0], [_values(_even(run.loss), axis) for run in runs.values()])
     if has_metric:
+        tested = [_values(_tested(run, metric), axis) for run in runs.values()]
+        trained = [_values(_even(_trained(run, metric)), axis) for run in runs.values()]
+        _leave_out_start(axes[-1], [*tested, *trained], target)
         _finish_metric(axes[-1], metric, target)
     for panel in axes:
-        panel.set_xlabel({"iterations": "iterations", "epochs": "epochs"}[axis])
+        panel.set_xlabel(axis)
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(frameon=False, fontsize=8)
+        panel.legend(frameon=False)
     if title:
         figure.suptitle(title)
     try:
@@ -48,12 +54,37 @@ def draw_runs(runs: dict[str, Curves], metric: str, axis: str, target: float, ti
         raise RunError(f"--output={output}: the picture cannot be written: {error}") from None
 
 
+def _draw_loss(panel: Axes, label: str, run: Curves, axis: str, color: str) -> None:
+    """Draw the printed losses, faintly where there are many, and their running mean."""
+    x, y = _values(_even(run.loss), axis)
+    width = len(y) // 10
+    if width < 2:
+        panel.plot(x, y, color=color, lw=1.6, label=label)
+        return
+    panel.plot(x, y, color=color, lw=0.8, alpha=0.3)
+    means = [fmean(y[max(0, at - width + 1) : at + 1]) for at in range(len(y))]
+    panel.plot(x, means, color=color, lw=2, label=f"{label}, mean of {width} lines")
+
+
+def _leave_out_start(panel: Axes, curves: list[tuple[list[float], list[float]]], target: float = 0.0) -> None:
+    """Scale the vertical axis to what comes after the first tenth, whose steep part would flatten all else."""
+    points = [point for curve in curves for point in zip(*curve, strict=True)]
+    start = max((x for x, _ in points), default=0.0) / 10
+    later = [y for x, y in points if x > start]
+    if later and target > 0:
+        later.append(target)
+    if later and max(later) > min(later):
+        margin = 0.06 * (max(later) - min(later))
+        panel.set_ylim(min(later) - margin, max(later) + margin)
+
+
 def _draw_metric(panel: Axes, label: str, run: Curves, metric: str, axis: str, color: str) -> None:
     if trained := _trained(run, metric):
-        panel.plot(*_values(_even(trained), axis), color=color, lw=0.9, alpha=0.45, label=f"{label}, training")
+        panel.plot(*_values(_even(trained), axis), color=color, lw=1, alpha=0.45, label=f"{label}, training")
     if tested := _tested(run, metric):
         marker = "o" if len(tested) <= 60 else ""
-        panel.plot(*_values(tested, axis), color=color, lw=1.4, marker=marker, ms=3, label=f"{label}, test")
+        name = f"{label}, test" if trained else label
+        panel.plot(*_values(tested, axis), color=color, lw=1.8, marker=marker, ms=4, label=name)
 
 
 def _finish_metric(panel: Axes, metric: str, target: float) -> None:
@@ -69,6 +100,8 @@ def _finish_metric(panel: Axes, metric: str, target: float) -> None:
 
 def _even(points: list[Point]) -> list[Point]:
     """Leave out points that follow another closely: at the end of an epoch a line is a mean over few samples."""
+    if not points:
+        return []
     gaps = [after.epochs - before.epochs for before, after in pairwise(points)]
     usual = median(gaps) if gaps else 0.0
     close = [gap < usual / 2 for gap in gaps]

@@ -1,64 +1,41 @@
 """The MLPerf training log, in a file of its own.
 
-What later editions ask for they add to the earlier ones' keys, and none forbids another's: the log of a run for
-the last edition satisfies them all.
+Each edition requires the keys of the ones before it and some more, and none forbids a key of another. The log for
+the last edition therefore satisfies all of them.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlperf_logging.mllog import constants
 from mlperf_logging.mllog.mllog import MLLogger
 
-from mlperf.benchmarks import Edition
+from mlperf.benchmarks import EDITIONS
 from mlperf.data.source import BatchSource
 from mlperf.evaluation.metrics import Metrics
+from mlperf.settings.settings import Settings
 from mlperf.training.events import Listener, Outcome, Position
 from mlperf.util.errors import RunError
 
 
-@dataclass(frozen=True)
-class ComplianceSettings:
-    """What the log says of the run before it begins.
+class ComplianceLog(Listener):
+    """Writes the log. The constructor opens the file, replacing an old one, and logs init_start.
 
-    cache_cleared: whether the page cache was dropped before the run, as somebody saw it. has_target: whether
-    the run stops at a threshold of its own; otherwise it succeeds if it reaches the edition's.
+    A run with a threshold succeeds if it reaches that; without one, if it reaches the edition's target.
     """
 
-    path: Path
-    seed: int
-    global_batch_size: int
-    learning_rate: float
-    warmup_steps: int
-    decay_start_step: int
-    decay_steps: int
-    accumulate: int
-    optimizer: str
-    bottom_layers: int
-    top_layers: int
-    edition: Edition
-    division: str
-    status: str
-    submitter: str
-    platform: str
-    cache_cleared: bool
-    has_target: bool
-
-
-class ComplianceLog(Listener):
-    """Writes the log; creating it opens the file, replacing an old one, and logs init_start."""
-
-    def __init__(self, settings: ComplianceSettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._edition = EDITIONS[settings.compliance.edition]
+        path = settings.compliance.log_file
         try:
-            self._handler = logging.FileHandler(settings.path, mode="w", encoding="utf-8")
+            self._handler = logging.FileHandler(path, mode="w", encoding="utf-8")
         except OSError as error:
-            raise RunError(f"--mlperf-log-file={settings.path}: cannot be written: {error.strerror}") from None
-        # A logger of its own, unknown to the logging module's registry: nothing else writes to this file.
+            raise RunError(f"--mlperf-log-file={path}: cannot be written: {error.strerror}") from None
+        # Not in the registry of the logging module, so that nothing else writes to this file.
         logger = logging.Logger("mlperf.compliance_log", logging.INFO)
         logger.addHandler(self._handler)
         root = str(Path(__file__).resolve().parents[2])
@@ -67,31 +44,32 @@ class ComplianceLog(Listener):
         self._run_started = False
         self._open_epoch = False
         self._open_evaluation = False
-        self._point(constants.CACHE_CLEAR, settings.cache_cleared)
+        self._point(constants.CACHE_CLEAR, settings.compliance.cache_cleared)
         self._start(constants.INIT_START)
         self._log_submission()
         self._log_hyperparameters()
 
     def init_stop(self) -> None:
-        """The weights are there; the clock is not running yet."""
-        layers = {"bottom": self._settings.bottom_layers, "top": self._settings.top_layers}
+        """Log the tensors that were initialized, and init_stop; the clock is not running yet."""
+        architecture = self._settings.model.architecture
+        layers = {"bottom": len(architecture.mlp_bot) - 1, "top": len(architecture.mlp_top)}
         names = [f"{mlp}_mlp_dense{layer}" for mlp, count in layers.items() for layer in range(1, count + 1)]
         for tensor in ("embeddings", *names):
-            self._asked(constants.WEIGHTS_INITIALIZATION, tensor=tensor)
+            self._required_point(constants.WEIGHTS_INITIALIZATION, tensor=tensor)
         self._end(constants.INIT_STOP)
 
     def run_start(self) -> None:
-        """The clock starts; the data has not been touched."""
+        """Log run_start: the clock starts, and the data has not been opened."""
         self._run_started = True
         self._start(constants.RUN_START)
 
     def data_opened(self, train: BatchSource, test: BatchSource | None) -> None:
-        """Log the number of samples found."""
+        """Log the number of samples in each split."""
         self._point(constants.TRAIN_SAMPLES, train.samples)
         self._point(constants.EVAL_SAMPLES, 0 if test is None else test.samples)
 
     def epoch_start(self, position: Position) -> None:
-        """Log the start of an epoch, which is one block."""
+        """Log the start of an epoch, which is one block of the log."""
         self._start(constants.BLOCK_START, first_epoch_num=_epoch_num(position), epoch_count=1)
         self._start(constants.EPOCH_START, epoch_num=_epoch_num(position))
         self._open_epoch = True
@@ -116,42 +94,42 @@ class ComplianceLog(Listener):
         self._open_epoch = False
 
     def run_stop(self, position: Position | None, outcome: Outcome) -> None:
-        """Close what is open, say how the run ended, and close the file."""
+        """Log the end of whatever is open and the outcome of the run, and close the file."""
         if position is not None:
             if self._open_evaluation:
                 self._end(constants.EVAL_STOP, epoch_num=_epoch_num(position))
             if self._open_epoch:
                 self.epoch_stop(position)
-        reached = self._settings.has_target or self._best_auc >= self._settings.edition.auc_target
+        reached = self._settings.training.has_target or self._best_auc >= self._edition.auc_target
         success = outcome is Outcome.SUCCESS and self._run_started and reached
         status = constants.SUCCESS if success else constants.ABORTED
         self._end(constants.RUN_STOP, status=status, outcome=outcome.value)
         self._handler.close()
 
     def _log_submission(self) -> None:
-        settings = self._settings
-        edition = settings.edition
-        self._point(constants.SUBMISSION_BENCHMARK, edition.benchmark.name, edition=edition.name)
+        settings = self._settings.compliance
+        self._point(constants.SUBMISSION_BENCHMARK, self._edition.benchmark.name, edition=self._edition.name)
         self._point(constants.SUBMISSION_ORG, settings.submitter)
         self._point(constants.SUBMISSION_DIVISION, settings.division)
         self._point(constants.SUBMISSION_STATUS, settings.status)
         self._point(constants.SUBMISSION_PLATFORM, settings.platform)
 
     def _log_hyperparameters(self) -> None:
-        settings = self._settings
-        self._point(constants.SEED, settings.seed)
-        self._point(constants.GLOBAL_BATCH_SIZE, settings.global_batch_size)
-        self._asked(constants.GRADIENT_ACCUMULATION_STEPS, settings.accumulate)
-        self._point(constants.OPT_NAME, settings.optimizer)
-        for logged in settings.edition.benchmark.hyperparameters:
-            self._point(logged.key, logged.value if logged.setting is None else getattr(settings, logged.setting))
+        training = self._settings.training
+        self._point(constants.SEED, self._settings.seed)
+        self._point(constants.GLOBAL_BATCH_SIZE, self._settings.data.batch_size * training.accumulate)
+        self._required_point(constants.GRADIENT_ACCUMULATION_STEPS, training.accumulate)
+        self._point(constants.OPT_NAME, training.optimizer)
+        for logged in self._edition.benchmark.hyperparameters:
+            setting = None if logged.setting is None else getattr(training.schedule, logged.setting)
+            self._point(logged.key, logged.value if setting is None else setting)
 
     def _point(self, key: str, value: object = None, **metadata: Any) -> None:
         self._log.event(key=key, value=value, metadata=metadata)
 
-    def _asked(self, key: str, value: object = None, **metadata: Any) -> None:
-        """Log what not every edition asks for."""
-        if key in self._settings.edition.required_keys:
+    def _required_point(self, key: str, value: object = None, **metadata: Any) -> None:
+        """Log a key only where the edition requires it."""
+        if key in self._edition.required_keys:
             self._log.event(key=key, value=value, metadata=metadata)
 
     def _start(self, key: str, **metadata: Any) -> None:
@@ -162,5 +140,5 @@ class ComplianceLog(Listener):
 
 
 def _epoch_num(position: Position) -> float:
-    """Epochs count from 1: 1.5 is half of the first one done."""
+    """Return the epochs done, counted from 1: 1.5 means half of the first one."""
     return 1 + position.epochs_done

@@ -1,8 +1,7 @@
-"""Progress and test results on stdout, in the lines other tools parse; anything else goes to stderr."""
+"""Progress and test results on stdout, in the lines that other tools parse."""
 
 from __future__ import annotations
 
-import sys
 import time
 
 from mlperf.data.source import BatchSource
@@ -11,7 +10,10 @@ from mlperf.training.events import Listener, Position
 
 
 class Console(Listener):
-    """Prints the lines that NUMERICS describes."""
+    """Prints progress and test results.
+
+    all_metrics: print all six test metrics instead of the accuracy alone.
+    """
 
     def __init__(self, *, print_time: bool, print_wall_time: bool, all_metrics: bool) -> None:
         self.print_time = print_time
@@ -19,7 +21,7 @@ class Console(Listener):
         self.all_metrics = all_metrics
 
     def data_opened(self, train: BatchSource, test: BatchSource | None) -> None:
-        """Announce the progress lines."""
+        """Print the heading of the progress lines."""
         print("time/loss/accuracy (if enabled):", flush=True)
 
     def progress(self, position: Position, loss: float, accuracy: float, ms_per_iteration: float) -> None:
@@ -33,7 +35,7 @@ class Console(Listener):
         )
 
     def evaluation_start(self, position: Position) -> None:
-        """Print where the evaluation happens."""
+        """Print where in the run the evaluation happens."""
         print(
             f"Testing at - {position.iteration}/{position.batches_per_epoch} of epoch {position.epoch},",
             flush=True,
@@ -45,7 +47,7 @@ class Console(Listener):
 
 
 def print_metrics(metrics: Metrics, best: Metrics, *, all_metrics: bool) -> None:
-    """Print the metrics of one evaluation, shares with 4 digits, accuracies in percent."""
+    """Print the metrics of one evaluation: shares with 4 digits, accuracies in percent."""
     accuracy, best_accuracy = 100 * metrics.accuracy, 100 * best.accuracy
     if not all_metrics:
         print(f" accuracy {accuracy:.3f} %, best {best_accuracy:.3f} %", flush=True)
@@ -56,8 +58,3 @@ def print_metrics(metrics: Metrics, best: Metrics, *, all_metrics: bool) -> None
         f"accuracy {accuracy:.3f} %, best accuracy {best_accuracy:.3f} %",
         flush=True,
     )
-
-
-def note(message: str) -> None:
-    """Print something worth knowing that is no result, on stderr."""
-    print(message, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What --debug-mode prints: sizes, data and parameters, in the form that existing comparisons read."""
+"""The output of --debug-mode: sizes, data and parameters, in the form that existing comparisons read."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from mlperf.training.events import Listener, Outcome, Position
 
 
 class DebugReport(Listener):
-    """Prints everything before the first step and the parameters after the last one.
+    """Prints sizes, data and parameters before the first step, and the parameters after the last one.
 
-    precision: digits of numbers. most_batches: how many of them are shown, None: all.
+    precision: digits of the numbers. max_batches: batches to print, None: all.
     """
 
-    def __init__(self, model: DLRM_Net, *, precision: int, most_batches: int | None) -> None:
+    def __init__(self, model: DLRM_Net, *, precision: int, max_batches: int | None) -> None:
         self._model = model
         self._precision = precision
-        self._most_batches = most_batches
+        self._max_batches = max_batches
 
     def data_opened(self, train: BatchSource, test: BatchSource | None) -> None:
-        """Print sizes, data, parameters, and the model as PyTorch prints it."""
+        """Print sizes, data, parameters and the modules of the model."""
         with np.printoptions(precision=self._precision):
             self._print_architecture()
             print("data (inputs and targets):")
-            for number, batch in enumerate(itertools.islice(train.batches(0), self._most_batches)):
+            for number, batch in enumerate(itertools.islice(train.batches(0), self._max_batches)):
                 print(f"mini-batch: {number}")
                 print(batch.dense.numpy())
                 print([[ids.tolist() for ids in table] for table in _ids(batch)])
@@ -38,7 +38,7 @@ class DebugReport(Listener):
         print(self._model, flush=True)
 
     def run_stop(self, position: Position | None, outcome: Outcome) -> None:
-        """Print the parameters as training left them."""
+        """Print the trained parameters."""
         if position is not None and outcome in (Outcome.SUCCESS, Outcome.TARGET_MISSED):
             with np.printoptions(precision=self._precision):
                 self._print_parameters("updated")
@@ -46,7 +46,7 @@ class DebugReport(Listener):
     def _print_architecture(self) -> None:
         architecture = self._model.architecture
         tables = len(architecture.rows_per_table)
-        top, bottom = architecture.top_widths, architecture.mlp_bot
+        top, bottom = self._model.top_widths, architecture.mlp_bot
         print("model arch:")
         print(f"mlp top arch {len(top) - 1} layers, with input to output dimensions:\n{np.array(top)}")
         print(f"# of interactions\n{top[0]}")
@@ -59,14 +59,14 @@ class DebugReport(Listener):
             f"{np.array(architecture.rows_per_table)}"
         )
 
-    def _print_parameters(self, which: str) -> None:
-        print(f"{which} parameters (weights and bias):")
+    def _print_parameters(self, state: str) -> None:
+        print(f"{state} parameters (weights and bias):")
         for parameter in self._model.parameters():
             print(parameter.detach().cpu().numpy(), flush=True)
 
 
 def _ids(batch: Batch) -> Iterator[list[np.ndarray]]:
-    """Yield, for each table, the ids of each sample."""
+    """Yield the ids of each sample, table by table."""
     if batch.offsets is None:
         for one_hot in batch.indices.numpy():
             yield list(one_hot.reshape(-1, 1))

@@ -1,25 +1,27 @@
-"""Where the time of a step goes: PyTorch's profiler over the first steps of a run."""
+"""A profile of the first steps of a run, by PyTorch's profiler."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from mlperf.reporting.console import note
 from mlperf.training.events import Listener, Outcome, Position
 from mlperf.util.errors import RunError
 
+_log = logging.getLogger(__name__)
+
 TABLE_FILE = Path("dlrm_s_pytorch.prof")
 TRACE_FILE = Path("dlrm_s_pytorch.json")
-# A trace takes some 100 KB a step, and a viewer more than that.
-_MOST_STEPS = 100
+# A trace takes about 100 KB per step, and a viewer more than that.
+_MAX_STEPS = 100
 _ROWS = 30
 
 
 class Profile(Listener):
-    """Profiles the first 100 steps: a table on stderr and in a file, and a trace for Perfetto."""
+    """Profiles the first 100 steps: a table on stderr and in a file, and a Chrome trace in another."""
 
     def __init__(self, device: torch.device) -> None:
         self._sort_by = "self_cpu_time_total" if device.type == "cpu" else "self_device_time_total"
@@ -31,19 +33,19 @@ class Profile(Listener):
         self._steps = 0
 
     def epoch_start(self, position: Position) -> None:
-        """Begin with the first step."""
+        """Start profiling with the first step."""
         if self._profile is not None and not self._running:
             self._profile.start()
             self._running = True
 
     def step_stop(self, position: Position) -> None:
-        """Count a step; the last one writes the files."""
+        """Count a step, and write the files after the last one to be profiled."""
         self._steps += 1
-        if self._steps == _MOST_STEPS:
+        if self._steps == _MAX_STEPS:
             self._write()
 
     def run_stop(self, position: Position | None, outcome: Outcome) -> None:
-        """Write the files, if the run was too short for all steps."""
+        """Write the files if the run had fewer steps."""
         if self._steps > 0:
             self._write()
 
@@ -53,10 +55,10 @@ class Profile(Listener):
         finished, self._profile = self._profile, None
         finished.stop()
         table = finished.key_averages().table(sort_by=self._sort_by, row_limit=_ROWS)
-        note(table)
+        _log.info(table)
         try:
             TABLE_FILE.write_text(table)
             finished.export_chrome_trace(str(TRACE_FILE))
         except (OSError, RuntimeError) as error:
             raise RunError(f"--enable-profiling: {TRACE_FILE} cannot be written: {error}") from None
-        note(f"profile of {self._steps} steps: table in {TABLE_FILE}, Chrome trace in {TRACE_FILE}")
+        _log.info("profile of %d steps: table in %s, Chrome trace in %s", self._steps, TABLE_FILE, TRACE_FILE)

@@ -1,4 +1,4 @@
-"""Curves for TensorBoard: training loss and accuracy, test metrics, over the iterations of all epochs."""
+"""TensorBoard curves of training loss, training accuracy and test metrics over the iterations of all epochs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlperf.util.errors import UsageError
 
 
 class TensorBoard(Listener):
-    """Writes event files into a folder, which TensorBoard shows as one run."""
+    """Writes event files into a folder, which TensorBoard shows as one run. UsageError if it cannot."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -27,14 +27,14 @@ class TensorBoard(Listener):
             raise UsageError(f"--tensor-board-filename={folder}: cannot be written: {error.strerror}") from None
 
     def progress(self, position: Position, loss: float, accuracy: float, ms_per_iteration: float) -> None:
-        """Add a point to the curves of training."""
+        """Add a point to each training curve."""
         iteration = _iteration(position)
         self._writer.add_scalar("Train/Loss", loss, iteration)
         self._writer.add_scalar("Train/Acc", accuracy, iteration)
         self._writer.add_scalar("Train/ms per iteration", ms_per_iteration, iteration)
 
     def evaluation_stop(self, position: Position, metrics: Metrics, best: Metrics, improved: bool) -> None:
-        """Add a point to the curve of each metric that was computed."""
+        """Add a point to the curve of each metric that was computed, that is not NaN."""
         names = {"accuracy": "Acc", "auc": "AUC", "f1": "F1"}
         for name, value in asdict(metrics).items():
             if not math.isnan(value):
@@ -42,7 +42,7 @@ class TensorBoard(Listener):
         self._writer.flush()
 
     def run_stop(self, position: Position | None, outcome: Outcome) -> None:
-        """Write what is left."""
+        """Write what is pending and close the files."""
         self._writer.close()
 
 

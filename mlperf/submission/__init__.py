@@ -1,0 +1,1 @@
+"""Results and submission packages: making them, and checking anyone's."""

@@ -1,4 +1,4 @@
-"""Laying out a submission package: results, system description, code, and how to do it again."""
+"""Writes a submission package: results, system description, code, and the steps that reproduce the results."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.benchmarks import Edition
-from mlperf.compliance.log import Log, evaluated
-from mlperf.compliance.official import BENCHMARK
+from mlperf.compliance.log import Log, describe_evaluation
 from mlperf.submission.results import PARAMETERS, reason_file
 from mlperf.submission.run_set import ROOT
 from mlperf.submission.system_description import Description
@@ -23,13 +22,18 @@ _CODE = (
     *("requirements.txt", "requirements-test.txt"),
 )
 IMPLEMENTATION = "pytorch"
-# Submissions are git repositories: no spaces, no leading dot (the repository checker's rule).
+# Submissions are git repositories, whose checker allows no spaces and no leading dot.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
 @dataclass(frozen=True)
 class Package:
-    """What goes into a package. bypass_reason: why the convergence check is switched off; None: it is not."""
+    """The contents of a package.
+
+    configuration: the file in mlperf/systems/ or elsewhere that the runs used, None if unknown.
+    data: text for the README on where the data comes from.
+    bypass_reason: why the convergence check is switched off; None if it is not.
+    """
 
     folder: Path
     submitter: str
@@ -42,21 +46,29 @@ class Package:
     data: str
     bypass_reason: str | None
 
+    @property
+    def benchmark(self) -> str:
+        """The name of the benchmark in folder names."""
+        return self.edition.benchmark.name
+
 
 def write_package(package: Package, logs: Sequence[Log]) -> Path:
-    """Write the package under another name, then put it in the place of an older one; return its folder."""
+    """Write the package under a temporary name, then replace an older one; return its folder.
+
+    RunError if it cannot be written. Of an older package everything that is not written anew is kept.
+    """
     target = package.folder / package.submitter
     scratch = package.folder / f".{package.submitter}.tmp"
     replaced = package.folder / f".{package.submitter}.old"
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         if replaced.exists() and not target.exists():
-            replaced.replace(target)  # stopped between the two renames below
+            replaced.replace(target)  # an earlier call was stopped between the two renames below
         _write_results(package, scratch)
         _write_json(scratch / "systems" / f"{package.system}.json", package.description)
-        _write_implementation(package, logs, scratch / "benchmarks" / BENCHMARK / "implementations")
+        _write_implementation(package, logs, scratch / "benchmarks" / package.benchmark / "implementations")
         if target.exists():
-            _keep_the_rest(package, target, scratch)
+            _copy_the_rest(package, target, scratch)
             shutil.rmtree(replaced, ignore_errors=True)
             target.replace(replaced)
         scratch.replace(target)
@@ -68,20 +80,26 @@ def write_package(package: Package, logs: Sequence[Log]) -> Path:
 
 def _write_results(package: Package, scratch: Path) -> None:
     system = scratch / "results" / package.system
-    folder = system / BENCHMARK
+    folder = system / package.benchmark
     folder.mkdir(parents=True)
     for number, log in enumerate(package.logs):
         shutil.copyfile(log, folder / f"result_{number}.txt")
     if package.bypass_reason is not None:
-        (system / PARAMETERS).write_text("rcp-bypass", encoding="utf-8")  # no newline: the checker compares lines
+        # Without a newline, because the checker compares it with whole lines.
+        (system / PARAMETERS).write_text("rcp-bypass", encoding="utf-8")
         reason_file(system / PARAMETERS).write_text(package.bypass_reason + "\n", encoding="utf-8")
 
 
-def _keep_the_rest(package: Package, old: Path, new: Path) -> None:
-    """Take over from an older package all but what is written anew: this system's results and the code."""
+def _copy_the_rest(package: Package, old: Path, new: Path) -> None:
+    """Copy from an older package everything but this system's results and the code, which are written anew."""
     switches = Path("results") / package.system / PARAMETERS
-    implementation = Path("benchmarks") / BENCHMARK / "implementations" / IMPLEMENTATION
-    renewed = {Path("results") / package.system / BENCHMARK, switches, reason_file(switches), implementation}
+    implementation = Path("benchmarks") / package.benchmark / "implementations" / IMPLEMENTATION
+    renewed = {
+        Path("results") / package.system / package.benchmark,
+        switches,
+        reason_file(switches),
+        implementation,
+    }
 
     def leave_out(folder: str, names: list[str]) -> list[str]:
         here = Path(folder).relative_to(old)
@@ -123,7 +141,7 @@ def _write_implementation(package: Package, logs: Sequence[Log], folder: Path) -
 
 
 def _readme(package: Package, logs: Sequence[Log]) -> str:
-    """Return the exact steps to these results."""
+    """Return the README with the steps that reproduce these results."""
     configured = f" CONFIG=config_{package.system}.sh" if package.configuration is not None else ""
     flags = "".join(f" {shlex.quote(flag)}" for flag in package.trainer_flags)
     command = f"EDITION={package.edition.name}{configured} DATADIR=$DATA SEED=$SEED ./run_and_time.sh{flags}"
@@ -131,22 +149,26 @@ def _readme(package: Package, logs: Sequence[Log]) -> str:
     bypass = package.bypass_reason
     parts = [
         f"# DLRM on {package.system}, by {package.submitter}",
-        f"MLPerf Training {package.edition.name}, benchmark `{BENCHMARK}`; the program: `README_project.md`.",
+        f"MLPerf Training {package.edition.name}, benchmark `{package.benchmark}`. The program is described in "
+        "`README_project.md`.",
         "## Data",
         package.data,
         "## Runs",
         f"```\n{command}\n```",
-        "sets up a Python environment on first use, prepares the data unless that is done, drops the page cache "
-        "where it may, trains to the target and checks the log. Every run has a seed of its own:",
+        "The command sets up a Python environment on first use, prepares the data unless that is done, drops the "
+        "page cache if it may, trains to the target and checks the log. Every run has a seed of its own:",
         "\n".join(["| log | SEED | ended |", "|---|---|---|", *rows]),
-        "A run short of its target is kept; of the five one such run may be, and counts as the slowest.",
+        f"A run that misses the target is kept. One of the {package.edition.runs} may; it counts as the slowest.",
         "## Check",
         "```\n$(tools/setup.sh) tools/check_submission.py ../../../..\n```",
     ]
     if bypass is not None:
-        parts += ["## Convergence check bypassed", f"By `results/{package.system}/{PARAMETERS}`: {bypass}"]
+        parts += [
+            "## Convergence check bypassed",
+            f"`results/{package.system}/{PARAMETERS}` bypasses it: {bypass}",
+        ]
     return "\n\n".join(parts) + "\n"
 
 
 def _ending(log: Log) -> str:
-    return f"{log.stopped}, {'no AUC' if log.best is None else evaluated(log.best)}"
+    return f"{log.status}, {'no AUC' if log.best is None else describe_evaluation(log.best)}"

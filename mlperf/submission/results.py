@@ -1,4 +1,4 @@
-"""Where the logs of a result stand, alone or in a package, and a copy of them in the official layout."""
+"""Finds the logs of results, alone or in packages, and copies a result into the official layout."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mlperf.benchmarks import BENCHMARKS, Benchmark
 from mlperf.compliance.log import Log
-from mlperf.compliance.official import BENCHMARK
 from mlperf.submission.system_description import empty_description
 from mlperf.util.errors import RunError
 
-PARAMETERS = "package_checker_params"  # the package checker's switches, a line each, beside the results
+PARAMETERS = "package_checker_params"  # switches of the package checker, one per line
+_LAYOUT = f"results/<system>/{'|'.join(BENCHMARKS)}"
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,19 @@ class Result:
 
     @property
     def description(self) -> Path:
-        """The system description."""
+        """The file with the system description."""
         return self.package / "systems" / f"{self.system}.json"
 
     @property
     def parameters(self) -> tuple[Path, ...]:
-        """The files with switches of the package checker: the system's and the benchmark's, where they are."""
+        """The existing files with switches of the package checker: of the system and of the benchmark."""
         files = (self.folder.parent / PARAMETERS, self.folder / PARAMETERS) if self.in_package else ()
         return tuple(file for file in files if file.is_file())
 
     def switch(self, name: str) -> str | None:
-        """Return where the package sets a switch of the package checker, with its reason; None if nowhere.
+        """Return which file sets a switch of the package checker, with the reason given beside it, or None.
 
-        The reason is what reason_file beside it says. The checker reads whole lines, a newline included: only
-        a last line without one counts.
+        The package checker compares lines with their newlines, so that only a last line without one counts.
         """
         for file in self.parameters:
             if file.read_text(encoding="utf-8", errors="replace").split("\n")[-1] == name:
@@ -53,18 +53,18 @@ class Result:
         return None
 
     def division(self, logs: Sequence[Log]) -> str:
-        """Return the division: of the system description, or what the logs say."""
+        """Return the division in the system description, or else in the logs."""
         if self.in_package and self.description.is_file():
             try:
                 content = json.loads(self.description.read_text(encoding="utf-8"))
                 return str(content["division"])
             except (ValueError, KeyError, TypeError, RecursionError):
-                pass  # the checker of descriptions will say so
+                pass  # the check of the description reports it
         return next((str(value) for log in logs if (value := log.value("submission_division"))), "closed")
 
 
 def reason_file(parameters: Path) -> Path:
-    """Return where the reason for a package checker's switch is written."""
+    """Return the file with the reason for a switch of the package checker."""
     return parameters.with_name(f"{PARAMETERS}_reason.txt")
 
 
@@ -75,24 +75,22 @@ def find_results(path: Path) -> list[Result]:
     packages = [folder for folder in (path, *_folders(path)) if (folder / "results").is_dir()]
     if packages:
         found = [result for package in packages for result in _in_package(package)]
-        without = [str(package) for package in packages if package not in {result.package for result in found}]
-        if found and without:
-            note = f"left out, without results/<system>/{BENCHMARK}: {', '.join(without)}"
+        empty = [str(package) for package in packages if package not in {result.package for result in found}]
+        if found and empty:
+            note = f"left out, without {_LAYOUT}: {', '.join(empty)}"
             found[0] = replace(found[0], notes=(*found[0].notes, note))
     else:
-        nearby = (path, path / BENCHMARK, *(folder / BENCHMARK for folder in _folders(path)))
+        nearby = (path, *_benchmark_folders(path), *(b for f in _folders(path) for b in _benchmark_folders(f)))
         found = [result for folder in nearby if _logs(folder) for result in _at(folder)]
     if not found:
-        raise RunError(
-            f"{path}: holds neither result_0.txt, ... nor results/<system>/{BENCHMARK}/result_0.txt, ..."
-        )
+        raise RunError(f"{path}: holds neither result_0.txt, ... nor {_LAYOUT}/result_0.txt, ...")
     return found
 
 
 def _package_around(path: Path) -> Path | None:
-    """Return the package of which a folder is results/<system>/dlrm, None if it is of none."""
+    """Return the package in which a folder is results/<system>/<benchmark>, or None."""
     results = path.parent.parent
-    inside = path.name == BENCHMARK and results.name == "results" and (results.parent / "systems").is_dir()
+    inside = path.name in BENCHMARKS and results.name == "results" and (results.parent / "systems").is_dir()
     return results.parent if inside else None
 
 
@@ -100,51 +98,61 @@ def _folders(path: Path) -> list[Path]:
     return sorted(folder for folder in path.iterdir() if folder.is_dir())
 
 
+def _benchmark_folders(path: Path) -> list[Path]:
+    return [path / name for name in BENCHMARKS]
+
+
 def _logs(folder: Path) -> tuple[Path, ...]:
-    """Return the logs of a folder: result_*.txt, or, with none, *.log as run_and_time.sh leaves them."""
+    """Return the logs in a folder: result_*.txt, or else *.log as run_and_time.sh writes them."""
     return tuple(sorted(folder.glob("result_*.txt")) or sorted(folder.glob("*.log")))
 
 
 def _in_package(package: Path) -> Iterator[Result]:
-    code = package / "benchmarks" / BENCHMARK / "implementations"
-    no_code = f"{package}: without the code, benchmarks/{BENCHMARK}/implementations"
-    notes = () if any(file.is_file() for file in code.rglob("*")) else (no_code,)
-    left_out = _left_out(package)
+    left_out = _note_on_others(package)
     for system in _folders(package / "results"):
-        folder = system / BENCHMARK
-        if folder.is_dir():
+        for folder in filter(Path.is_dir, _benchmark_folders(system)):
             logs = tuple(sorted(folder.glob("result_*.txt")))
-            yield Result(folder, logs, system.name, package, True, (*notes, *left_out))
-            left_out = ()  # once is enough
+            yield Result(
+                folder, logs, system.name, package, True, (*_note_on_code(package, folder.name), *left_out)
+            )
+            left_out = ()  # once per package
 
 
-def _left_out(package: Path) -> tuple[str, ...]:
-    """Return a note on what the official check of a whole package reads and this one, of dlrm only, does not."""
+def _note_on_code(package: Path, benchmark: str) -> tuple[str, ...]:
+    code = f"benchmarks/{benchmark}/implementations"
+    has_code = any(file.is_file() for file in (package / code).rglob("*"))
+    return () if has_code else (f"{package}: without the code, {code}",)
+
+
+def _note_on_others(package: Path) -> tuple[str, ...]:
+    """Return a note about what the official package checker reads and this check does not."""
     folders = [folder for system in _folders(package / "results") for folder in _folders(system)]
-    judged = {folder.parent.name for folder in folders if folder.name == BENCHMARK}
-    others = [folder for folder in folders if folder.name != BENCHMARK]
-    others += [file for file in sorted((package / "systems").glob("*.json")) if file.stem not in judged]
+    checked = {folder.parent.name for folder in folders if folder.name in BENCHMARKS}
+    others = [folder for folder in folders if folder.name not in BENCHMARKS]
+    others += [file for file in sorted((package / "systems").glob("*.json")) if file.stem not in checked]
     names = ", ".join(str(path.relative_to(package)) for path in others)
     return (f"{package}: left out, of other benchmarks or systems: {names}",) if others else ()
 
 
 def _at(folder: Path) -> list[Result]:
-    """Return the result whose logs stand in a folder: that of the package around it, or one without a package."""
-    for there in (Path(os.path.abspath(folder)), folder.resolve()):  # first as it is named, links and all
-        around = _package_around(there)
+    """Return the result whose logs are in a folder: that of the package around it, or one without a package."""
+    for path in (Path(os.path.abspath(folder)), folder.resolve()):  # a link may be in a package, or lead into one
+        around = _package_around(path)
         if around is not None:
-            return [result for result in _in_package(around) if result.folder == there]
+            return [result for result in _in_package(around) if result.folder == path]
     return [Result(folder, _logs(folder), "unnamed", folder, False)]
 
 
-def lay_out(result: Result, logs: Sequence[Log], scratch: Path) -> tuple[Path, Path]:
-    """Copy a result into the official layout under `scratch`; return the package and the folder of its logs.
+def copy_into_package(
+    result: Result, logs: Sequence[Log], benchmark: Benchmark, scratch: Path
+) -> tuple[Path, Path]:
+    """Copy a result into a package under `scratch`; return the package and the folder of the logs in it.
 
-    Only this result is in it; log K becomes result_K.txt. Where there is no package an empty description stands
-    for the system's.
+    The package has this result only, with log K as result_K.txt. A result without a package gets an empty system
+    description.
     """
     package = scratch / "package"
-    folder = package / "results" / result.system / BENCHMARK
+    folder = package / "results" / result.system / benchmark.name
     systems = package / "systems"
     folder.mkdir(parents=True)
     systems.mkdir()

@@ -1,4 +1,4 @@
-"""A set of runs of the benchmark, each with its own seed, kept so that an interrupted set goes on."""
+"""Runs the benchmark several times, each with its own seed. An interrupted set of runs can be continued."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlperf.compliance.log import Log, read_log
-from mlperf.training.events import Outcome
+from mlperf.training.outcome import Outcome
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import write_atomically
 from mlperf.util.locking import exclusive
@@ -21,16 +21,16 @@ from mlperf.util.locking import exclusive
 ROOT = Path(__file__).resolve().parents[2]
 _SEEDS = 2**32
 _CONFIGURATION = re.compile(r"^seed \d+, configuration (.*), page cache dropped: ")
-# A run that came to its end counts, with or without the target, diverged too; one that was stopped or failed
-# for another reason is done again.
+# These runs count, whether or not they reached the target. A run that was interrupted or failed is repeated.
 _FINISHED = {Outcome.SUCCESS.value, Outcome.TARGET_MISSED.value, Outcome.DIVERGED.value}
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What every run of a set has in common; data and configuration as run_and_time.sh takes them, "" for none.
+    """What all runs of a set have in common.
 
-    configuration_hash: of the file that the configuration names; its name alone says little.
+    data, configuration: DATADIR and CONFIG for run_and_time.sh, "" if not set.
+    configuration_hash: SHA-256 of the configuration file, which may change under the same name.
     """
 
     edition: str
@@ -42,7 +42,7 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class RunSet:
-    """The finished runs: their logs, one per seed, and the configuration file they were made with."""
+    """The finished runs: one log for each seed, and the configuration file they used."""
 
     logs: tuple[Path, ...]
     seeds: tuple[int, ...]
@@ -50,11 +50,11 @@ class RunSet:
 
 
 def make_runs(folder: Path, settings: RunSettings, count: int, *, first_seed: int | None = None) -> RunSet:
-    """Run the benchmark `count` times, or what is missing of it, with logs in `folder`/run_0, ... .
+    """Run the benchmark until there are `count` finished runs, with logs in `folder`/run_0, run_1, ...
 
-    Seeds are drawn from the system's entropy, or count up from `first_seed`. UsageError if the runs there are
-    not of these settings; RunError if a run fails before its end, to be continued by the same call, or if another
-    process is making runs there.
+    Seeds are drawn from the system's entropy, or count up from `first_seed`. UsageError if the folder has runs
+    with other settings. RunError if a run fails, after which the same call continues, or if another process is
+    making runs in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / "set.lock", "another call is making runs in this folder"):
@@ -65,22 +65,22 @@ def _make_runs(folder: Path, settings: RunSettings, count: int, first_seed: int 
     seeds = _plan(folder, settings, count, first_seed)
     logs: list[Path] = []
     for number, seed in enumerate(seeds):
-        place = folder / f"run_{number}"
-        log = finished_log(place)
+        run_folder = folder / f"run_{number}"
+        log = finished_log(run_folder)
         if log is None:
             print(f"run {number + 1} of {count}, seed {seed}", flush=True)
-            _run(place, settings, seed)
-            log = finished_log(place)
+            _run(run_folder, settings, seed)
+            log = finished_log(run_folder)
         else:
             print(f"run {number + 1} of {count}, seed {seed}: done before, {log.path}", flush=True)
         if log is None:
-            raise RunError(f"{place}: run {number + 1} of {count} did not come to its end; the same call goes on")
+            raise RunError(f"{run_folder}: run {number + 1} of {count} did not finish; the same call continues")
         logs.append(log.path)
     return RunSet(tuple(logs), tuple(seeds), _configuration(folder / "run_0"))
 
 
 def _plan(folder: Path, settings: RunSettings, count: int, first_seed: int | None) -> list[int]:
-    """Return the seeds, kept with the settings in set.json. UsageError if runs there are of other settings."""
+    """Return the seeds, which set.json keeps. UsageError if there are runs with other settings."""
     file = folder / "set.json"
     wanted: dict[str, Any] = json.loads(json.dumps({**asdict(settings), "runs": count, "code": _fingerprint()}))
     if first_seed is not None and first_seed + count > _SEEDS:
@@ -90,9 +90,9 @@ def _plan(folder: Path, settings: RunSettings, count: int, first_seed: int | Non
         difference = _difference(file, kept, wanted, seeds, first_seed)
         if difference is None:
             return seeds
-        if any(finished_log(place) for place in folder.glob("run_*")):
+        if any(finished_log(run_folder) for run_folder in folder.glob("run_*")):
             raise UsageError(f"{difference}; remove {folder} or name another --output")
-        # A call that was wrong or stopped early has made no run: nothing is lost.
+        # No run is finished, so that nothing is lost by starting again.
     draw = random.SystemRandom()
     seeds = [first_seed + n for n in range(count)] if first_seed is not None else draw.sample(range(_SEEDS), count)
     write_atomically(file, json.dumps({**wanted, "seeds": seeds}, indent=1) + "\n")
@@ -102,7 +102,7 @@ def _plan(folder: Path, settings: RunSettings, count: int, first_seed: int | Non
 def _difference(
     file: Path, kept: dict[str, Any], wanted: dict[str, Any], seeds: list[int], first_seed: int | None
 ) -> str | None:
-    """Return in what a set that was begun differs from what is asked for now, None if in nothing."""
+    """Return how the settings of an earlier call differ from the current ones, or None."""
     for name, value in wanted.items():
         if kept.get(name) != value:
             return f"{file}: its runs were made with {name} {kept.get(name)!r}, now it is {value!r}"
@@ -112,7 +112,7 @@ def _difference(
 
 
 def _kept_plan(file: Path, count: int) -> tuple[dict[str, Any], list[int]]:
-    """Return the settings and the seeds of a set that was begun. UsageError if they cannot be read."""
+    """Return the settings and the seeds of an earlier call. UsageError if they cannot be read."""
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
         seeds = [int(seed) for seed in kept.pop("seeds")]
@@ -124,7 +124,7 @@ def _kept_plan(file: Path, count: int) -> tuple[dict[str, Any], list[int]]:
 
 
 def _fingerprint() -> str:
-    """Return a hash of the program: runs of two versions of it do not make a result."""
+    """Return a hash of the sources: all runs of a result must be made by the same version."""
     digest = hashlib.sha256()
     files = [ROOT / "dlrm_s_pytorch.py", ROOT / "run_and_time.sh"]
     for file in sorted([*files, *(ROOT / "mlperf").rglob("*.py"), *(ROOT / "mlperf").rglob("*.sh")]):
@@ -132,9 +132,9 @@ def _fingerprint() -> str:
     return digest.hexdigest()
 
 
-def finished_log(place: Path) -> Log | None:
-    """Return the log of a run that came to its end, None if there is none."""
-    for path in sorted(place.glob("*.log")):
+def finished_log(folder: Path) -> Log | None:
+    """Return the log of the finished run in a folder, or None."""
+    for path in sorted(folder.glob("*.log")):
         log = read_log(path)
         outcomes = [event.metadata.get("outcome") for event in log.all("run_stop")]
         if outcomes and outcomes[-1] in _FINISHED:
@@ -142,10 +142,10 @@ def finished_log(place: Path) -> Log | None:
     return None
 
 
-def _run(place: Path, settings: RunSettings, seed: int) -> None:
-    """Run the benchmark once; what it prints is shown and kept."""
-    place.mkdir(parents=True, exist_ok=True)
-    variables = {"EDITION": settings.edition, "SEED": str(seed), "LOGDIR": str(place.resolve())}
+def _run(folder: Path, settings: RunSettings, seed: int) -> None:
+    """Run the benchmark once. Its output is printed and kept in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    variables = {"EDITION": settings.edition, "SEED": str(seed), "LOGDIR": str(folder.resolve())}
     if settings.data:
         variables["DATADIR"] = settings.data
     if settings.configuration:
@@ -159,23 +159,24 @@ def _run(place: Path, settings: RunSettings, seed: int) -> None:
     )
     assert process.stdout is not None
     try:
-        with (place / "run_and_time.txt").open("w", encoding="utf-8") as kept:
+        with (folder / "run_and_time.txt").open("w", encoding="utf-8") as kept:
             for line in process.stdout:
                 print(line, end="", flush=True)
                 kept.write(line)
         process.wait()
     except BaseException:
-        process.terminate()  # it closes its log and ends
+        process.terminate()  # it closes its log first
         process.wait()
         raise
     if process.returncode == UsageError.exit_status:
         raise UsageError("run_and_time.sh was called wrongly, see above")
 
 
-def _configuration(place: Path) -> Path:
-    file = place / "run_and_time.txt"
+def _configuration(folder: Path) -> Path:
+    """Return the configuration file that a run printed. RunError if it printed none."""
+    file = folder / "run_and_time.txt"
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     names = [match[1] for line in lines if (match := _CONFIGURATION.match(line))]
     if not names:
-        raise RunError(f"{file}: does not say the configuration of the runs; remove {place} to do that run again")
+        raise RunError(f"{file}: does not name the configuration of the run; remove {folder} to repeat the run")
     return ROOT / names[-1]

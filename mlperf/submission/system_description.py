@@ -1,6 +1,7 @@
-"""The description of a system that MLPerf asks for, filled in with what the machine tells; nothing is invented.
+"""The system description that MLPerf requires, filled in with what can be read from the machine.
 
-What it cannot tell (cooling, say) is for the submitter to give. Fields: the system description checker's.
+What cannot be read, such as the cooling, must be given by the submitter; nothing is guessed. The fields are those
+of the system description checker.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ FIELDS = (
     *("cooling", "hw_notes", "framework", "other_software_stack", "operating_system", "sw_notes"),
 )
 _MAY_BE_EMPTY = ("hw_notes", "sw_notes")
-# The tables of the system description checker and of the summarizer are joined from these.
+# The system description checker and the summarizer join these to rows of a table.
 _TEXT_FIELDS = (
     *("submitter", "system_name", "host_processor_model_name", "host_processor_core_count"),
     *("accelerator_model_name", "accelerators_per_node", "framework"),
@@ -43,14 +44,14 @@ Description = dict[str, str | dict[str, str]]
 
 
 def empty_description(system: str, division: str) -> Description:
-    """Return a description the checkers can read and that says nothing of the system."""
+    """Return a description that the checkers can read and that describes nothing."""
     known = {"division": division, "system_name": system, "number_of_nodes": "1", "submitter": "unnamed"}
     counts = {"host_processors_per_node": "1", "accelerators_per_node": "0"}
     return {name: known.get(name, counts.get(name, "")) for name in FIELDS}
 
 
 def missing_fields(description: Mapping[str, object]) -> list[str]:
-    """Return the fields that are missing or empty; notes may be empty."""
+    """Return the fields that are missing or empty. Notes may be empty."""
     return [
         name
         for name in FIELDS
@@ -58,9 +59,9 @@ def missing_fields(description: Mapping[str, object]) -> list[str]:
     ]
 
 
-def needed_kind(name: str, value: object) -> str | None:
-    """Return what the official checkers need a field to be, None if it is that or they do not look."""
-    # Notes are left out where they are empty, of whatever kind.
+def required_kind(name: str, value: object) -> str | None:
+    """Return what the official checkers require a field to be, or None if it is that or they do not read it."""
+    # The summarizer skips empty notes, whatever their type.
     if name in (*_TEXT_FIELDS, *(_MAY_BE_EMPTY if value else ())) and not isinstance(value, str):
         return "a string"
     if name == "division" and value not in ("closed", "open"):
@@ -92,10 +93,10 @@ def read_description(path: Path) -> Description:
 
 
 def describe_machine(storage: Path, *, use_gpu: bool) -> Description:
-    """Return what this machine tells of itself; `storage` is where the data stands, on one node."""
+    """Return the fields that can be read from this machine, as one node. `storage` is the folder with the data."""
     found: Description = {"number_of_nodes": "1", "host_networking_topology": "none, one node"}
     found |= {"hw_notes": "", "sw_notes": ""}
-    found |= _processors(_output("lscpu"))
+    found |= describe_processors(_output("lscpu"))
     found |= _memory() | _storage(storage) | _network() | _software()
     none: Description = {"accelerators_per_node": "0", **dict.fromkeys(_NO_ACCELERATOR, "none")}
     found |= _accelerators() if use_gpu else none
@@ -103,7 +104,7 @@ def describe_machine(storage: Path, *, use_gpu: bool) -> Description:
 
 
 def _output(*command: str) -> str:
-    """Return what a program prints, nothing if it is not there or fails."""
+    """Return what a program prints, or nothing if it is missing or fails."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=True, timeout=60, env={**os.environ, "LC_ALL": "C"}
@@ -113,9 +114,10 @@ def _output(*command: str) -> str:
     return done.stdout
 
 
-def _processors(lscpu: str) -> Description:
+def describe_processors(lscpu: str) -> Description:
+    """Return the fields about processors from the output of lscpu; unknown ones are missing or empty."""
     pairs = [line.partition(":") for line in lscpu.splitlines()]
-    facts = {name.strip(): value.strip() for name, _, value in pairs if value.strip() != "-"}  # unknown
+    facts = {name.strip(): value.strip() for name, _, value in pairs if value.strip() != "-"}  # "-" means unknown
     model = facts.get("Model name", "")
     found: Description = {
         "host_processors_per_node": facts.get("Socket(s)", ""),
@@ -141,7 +143,7 @@ def _memory() -> Description:
         total = next(int(line.split()[1]) for line in lines if line.startswith("MemTotal"))
     found["host_memory_capacity"] = f"{total / 2**20:.1f} GiB"
     modules = re.findall(r"^\tSize: (\d+ [KMGT]B)$", _output("dmidecode", "--type=memory"), re.MULTILINE)
-    if modules:  # only root may ask
+    if modules:  # dmidecode needs root
         counts = {size: modules.count(size) for size in dict.fromkeys(modules)}
         found["host_memory_configuration"] = ", ".join(f"{count} x {size}" for size, count in counts.items())
     return found
@@ -155,7 +157,7 @@ def _storage(place: Path) -> Description:
     facts = _output("lsblk", "--noheadings", "--nodeps", "--output=TRAN,ROTA", source).split() if source else []
     if "nvme" in source:
         found["host_storage_type"] = "NVMe SSD"
-    elif len(facts) == 2:  # a virtual disk names no bus, and whether it rotates means nothing
+    elif len(facts) == 2:  # a virtual disk has no bus, and its rotation flag means nothing
         found["host_storage_type"] = f"{facts[0].upper()} {'HDD' if facts[1] == '1' else 'SSD'}"
     return found
 

@@ -1,4 +1,9 @@
-"""What a checkpoint holds: the format existing programs write, and what an exact continuation needs besides."""
+"""The contents of a checkpoint: the published format, and what an exact continuation needs in addition.
+
+The public DLRM program writes and reads `state_dict`, `opt_state_dict`, `epoch`, `iter`, `nepochs`, `nbatches`,
+`nbatches_test`, `train_loss`, `total_loss`, `test_acc` and `test_auc`. A checkpoint is written right after an
+evaluation, when no gradients and no sums of the loss are pending.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlperf.engines.protocol import LossSums
 from mlperf.evaluation.metrics import Metrics
 from mlperf.models.dlrm import DLRM_Net
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.optimizer import Optimizer
 from mlperf.training.checkpoint_file import check_state_dict, read_checkpoint, write_checkpoint
-from mlperf.training.loop import TrainingState, Window
+from mlperf.training.state import TrainingState
 from mlperf.util.errors import RunError
 
-# Our own entries, in a dict of their own so that no other program trips over them.
+# Our own entries are in one dict, which other programs ignore.
 _OWN = "continuation"
 
 
 def save(
     path: Path,
     *,
+    model: DLRM_Net,
     optimizer: Optimizer,
     state: TrainingState,
     metrics: Metrics,
@@ -30,17 +35,16 @@ def save(
     test_batches: int,
     seed: int,
 ) -> None:
-    """Write a checkpoint to `path`, whole or not at all."""
-    window = state.window
+    """Write a checkpoint to `path`, completely or not at all. RunError if that fails."""
     contents = {
         "epoch": state.epoch,
         "nepochs": epochs,
         "nbatches": batches_per_epoch,
         "nbatches_test": test_batches,
-        "state_dict": dict(optimizer.model.state_dict()),
+        "state_dict": dict(model.state_dict()),
         "iter": state.iteration,
         "train_loss": state.last_loss,
-        "total_loss": float(window.sums.loss),
+        "total_loss": 0.0,  # of the current interval between progress lines; the public program requires the key
         "test_acc": metrics.accuracy,
         "test_auc": metrics.auc,
         "opt_state_dict": optimizer.state_dict(),
@@ -50,19 +54,16 @@ def save(
             "samples": state.samples,
             "best_accuracy": state.best.accuracy,
             "best_auc": state.best.auc,
-            "window_loss": float(window.sums.loss),
-            "window_correct": float(window.sums.correct),
-            "window_samples": window.samples,
-            "window_iterations": window.iterations,
         },
     }
     write_checkpoint(path, contents)
 
 
 def load_weights(path: Path, model: DLRM_Net) -> dict[str, Any]:
-    """Fill `model` from the checkpoint and return the rest of it. RunError if it is another model's."""
-    tables = model.tables  # memory promised by the system, but not taken until it is filled
-    contents = read_checkpoint(path, model_bytes=tables.nbytes() if tables.device.type == "cpu" else 0)
+    """Fill `model` from the checkpoint and return its other entries. RunError if it belongs to another model."""
+    # The memory of the tables is allocated, but the system provides it only when they are filled.
+    on_cpu = model.tables.device.type == "cpu"
+    contents = read_checkpoint(path, model_bytes=model.table_bytes() if on_cpu else 0)
     found = contents.pop("state_dict")
     check_state_dict(found, {name: value.shape for name, value in model.state_dict().items()}, path)
     model.load_state_dict(found)
@@ -74,17 +75,17 @@ def load_training(
     contents: dict[str, Any],
     *,
     optimizer: Optimizer,
-    sums: LossSums,
     batches_per_epoch: int,
     accumulate: int,
     batch_size: int,
     seed: int | None,
 ) -> TrainingState:
-    """Restore the optimizer and `sums`, and return where training goes on.
+    """Restore the optimizer and return the state with which training continues.
 
-    seed: that of the order of batches, None if they come in file order. A checkpoint of another program has
-    no `continuation`; its steps follow from the batches done, and its best metrics are those it was saved with.
-    RunError if the data is divided into other batches, so that the position would mean something else.
+    seed: of the order of the batches, None if they come in file order. A
+    checkpoint of another program has no `continuation`; its steps follow from the number of batches, and its best
+    metrics are those with which it was saved. RunError if the data is divided into different batches, because the
+    position would then mean something else.
     """
     own = contents.get(_OWN, {})
     try:
@@ -104,12 +105,8 @@ def load_training(
             "batches in another order; continue with the same seed"
         )
     optimizer.load_state_dict(contents.get("opt_state_dict", {}), str(path))
-    sums.loss.fill_(own.get("window_loss", 0.0))
-    sums.correct.fill_(own.get("window_correct", 0.0))
-    window = Window(sums, samples=own.get("window_samples", 0), iterations=own.get("window_iterations", 0))
     done = epoch * batches + iteration
     state = TrainingState(
-        window,
         epoch=epoch,
         iteration=iteration,
         step=own.get("step", epoch * math.ceil(batches / accumulate) + iteration // accumulate),

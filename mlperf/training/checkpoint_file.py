@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, and read as data that may come from anywhere."""
+"""Checkpoint files: written atomically, and read as data that may come from anywhere."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mlperf.util.errors import RunError
 from mlperf.util.files import atomic_file
 from mlperf.util.memory import require_memory
 
-# Older programs stored metrics as NumPy scalars. These are all that is allowed besides tensors and containers;
-# NumPy 1 and 2 pickle them under different module names.
+# Older programs stored metrics as NumPy scalars. Nothing else is allowed besides tensors and containers. NumPy 1
+# and 2 pickle scalars under different module names.
 _SCALAR = np.float64(0).__reduce__()[0]
 _ALLOWED: list[Any] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),
@@ -39,35 +39,35 @@ def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path, model_bytes: int = 0) -> dict[str, Any]:
-    """Return what a checkpoint holds, tensors on the CPU; nothing in the file is ever run.
+    """Return the contents of a checkpoint, tensors on the CPU, without running any code that the file asks for.
 
-    A zip archive is memory-mapped: its tensors cost no memory until they are copied into a model. A file in
-    PyTorch's older format is read whole, so that it must fit beside the model, whose `model_bytes` are not
-    taken yet. RunError, in one line, if the file is missing, truncated, no checkpoint, would run code, or needs
-    more memory than there is.
+    A zip archive is memory-mapped: its tensors need no memory until they are copied into a model. A file in
+    PyTorch's older format is read into memory and must fit there together with the model, whose `model_bytes`
+    are not used yet. RunError, in one line, if the file is missing, truncated, not a checkpoint, asks for code,
+    or needs more memory than there is.
     """
     try:
         size = path.stat().st_size
         if not path.is_file() or size == 0:
-            raise RunError(f"{path}: {'empty file' if path.is_file() else 'not a file'}, no checkpoint")
+            raise RunError(f"{path}: {'empty file' if path.is_file() else 'not a file'}, not a checkpoint")
         is_zip = zipfile.is_zipfile(path)
     except OSError as error:
-        raise RunError(f"{path}: no checkpoint can be read: {error.strerror}") from None
+        raise RunError(f"{path}: the checkpoint cannot be read: {error.strerror}") from None
     require_memory(model_bytes if is_zip else size + model_bytes, str(path))
     if is_zip and _is_torchscript(path):
         raise RunError(f"{path}: refused: a TorchScript program, not a checkpoint; loading it could run code")
     try:
         with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the file's age: the error, if any, is ours to word
+            warnings.simplefilter("ignore")  # that the format is old
             contents = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise RunError(_refusal(path, is_zip, str(error))) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, TypeError, IndexError) as error:
         reason = str(error).strip().partition("\n")[0].partition(". ")[0]
         known = f" ({reason})" if reason and not isinstance(error, KeyError) else ""
-        raise RunError(f"{path}: truncated or no PyTorch checkpoint{known}") from None
+        raise RunError(f"{path}: truncated or not a PyTorch checkpoint{known}") from None
     if not isinstance(contents, dict) or not isinstance(contents.get("state_dict"), dict):
-        raise RunError(f"{path}: a PyTorch file, but no checkpoint of this benchmark: it has no state_dict")
+        raise RunError(f"{path}: a PyTorch file, but not a checkpoint of this benchmark: it has no state_dict")
     return contents
 
 
@@ -80,15 +80,16 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _refusal(path: Path, is_zip: bool, message: str) -> str:
+    """Return the error for a file that torch.load refuses with `message`."""
     match = re.search(r"(?:GLOBAL|global|class) `?([\w.]+)", message)
     named = match[1] if match and "." in match[1] else None if is_zip else _first_callable(path)
     if named is not None:
         return f"{path}: refused: it asks for {named}, and loading that could run code"
-    return f"{path}: truncated or no PyTorch checkpoint"
+    return f"{path}: truncated or not a PyTorch checkpoint"
 
 
 def _first_callable(path: Path) -> str | None:
-    """Return the first object of a module that a plain pickle names, None if it is no pickle or names none."""
+    """Return the first function or class that a plain pickle asks for, None if there is none."""
     strings: list[str] = []
     try:
         with path.open("rb") as file:
@@ -105,14 +106,17 @@ def _first_callable(path: Path) -> str | None:
 
 
 def check_state_dict(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Size], path: Path) -> None:
-    """Compare a checkpoint's tensors with the model's. RunError that says which differs and why it may."""
+    """Compare the tensors of a checkpoint with those of the model.
+
+    RunError, which says what differs and the likely cause, unless names and shapes are the same.
+    """
     for name, shape in expected.items():
         value = found.get(name)
         if isinstance(value, torch.Tensor) and value.shape != shape:
             raise RunError(f"{path}: {_difference(name, tuple(value.shape), tuple(shape))}")
     missing = [name for name in expected if not isinstance(found.get(name), torch.Tensor)]
     surplus = [name for name in found if name not in expected]
-    for words, names in (("lacks", missing), ("has, unlike this model,", surplus)):
+    for words, names in (("lacks", missing), ("has, in contrast to this model,", surplus)):
         if names:
             listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             raise RunError(
@@ -122,6 +126,7 @@ def check_state_dict(found: Mapping[str, torch.Tensor], expected: Mapping[str, t
 
 
 def _difference(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """Return how the shapes of tensor `name` differ and which flags decide them."""
     if name.startswith("emb_l.") and len(found) == len(expected) == 2:
         table = name.split(".")[1]
         if name.endswith(("weight_q", "weight_r")) and found[0] != expected[0]:

@@ -10,8 +10,7 @@ for.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numba
@@ -23,44 +22,31 @@ from mlperf.data.batch import Batch
 from mlperf.data.source import read_ahead
 from mlperf.data.synthetic import legacy_stream
 from mlperf.data.synthetic.legacy_stream import State
+from mlperf.settings.data import DataSettings
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Gaussian:
-    """Ids are shares of the table drawn from a normal distribution and clipped to [least, most]."""
+class RandomBatches:
+    """Random data, a BatchSource. Every epoch visits the same batches.
 
-    mean: float
-    deviation: float
-    least: float
-    most: float
-
-
-@dataclass(frozen=True)
-class RandomDataSettings:
-    """What to draw. lookups: most ids per table and sample, `fixed`: exactly as many, before repeats go.
-
-    gaussian: the distribution of the ids, None: uniform.
+    dense_features: width of the dense features. rows_per_table: of each embedding table. stream: the numbers are
+    drawn from it, and it is left behind the last target.
     """
 
-    samples: int
-    batch_size: int
-    dense_features: int
-    rows_per_table: tuple[int, ...]
-    lookups: int
-    fixed: bool
-    round_targets: bool
-    gaussian: Gaussian | None = None
-
-
-class RandomBatches:
-    """Random data, a BatchSource. Every epoch visits the same batches."""
-
-    def __init__(self, settings: RandomDataSettings, stream: np.random.RandomState) -> None:
+    def __init__(
+        self,
+        settings: DataSettings,
+        *,
+        dense_features: int,
+        rows_per_table: Sequence[int],
+        stream: np.random.RandomState,
+    ) -> None:
         self._settings = settings
-        count = math.ceil(settings.samples / settings.batch_size)
+        self._dense_features = dense_features
+        self._rows = np.array(rows_per_table, dtype=np.int64)
+        count = math.ceil(self.samples / settings.batch_size)
         state = legacy_stream.state_of(stream)
         self._inputs: list[State] = []
         self._targets: list[State] = []
@@ -75,7 +61,7 @@ class RandomBatches:
     @property
     def samples(self) -> int:
         """Samples in an epoch."""
-        return self._settings.samples
+        return self._settings.generated_samples
 
     @property
     def batches_per_epoch(self) -> int:
@@ -87,16 +73,14 @@ class RandomBatches:
         return read_ahead(self._draw, range(first, self.batches_per_epoch), threads=1)
 
     def _size(self, number: int) -> int:
-        return min(self._settings.batch_size, self._settings.samples - number * self._settings.batch_size)
+        return min(self._settings.batch_size, self.samples - number * self._settings.batch_size)
 
     def _numbers(self, number: int) -> tuple[Any, ...]:
         """Return the settings of one batch as compiled code takes them."""
-        settings = self._settings
-        gaussian = settings.gaussian
-        shape = [] if gaussian is None else [gaussian.mean, gaussian.deviation, gaussian.least, gaussian.most]
-        rows = np.array(settings.rows_per_table, dtype=np.int64)
-        fixed, lookups = settings.fixed, settings.lookups
-        return self._size(number), settings.dense_features, rows, lookups, fixed, np.array(shape, np.float64)
+        generated, ids = self._settings.generated, self._settings.generated.ids
+        shape = [ids.mean, ids.sigma, ids.minimum, ids.maximum] if ids.kind == "gaussian" else []
+        fixed, lookups = generated.fixed_lookups, generated.lookups
+        return self._size(number), self._dense_features, self._rows, lookups, fixed, np.array(shape, np.float64)
 
     def _draw(self, number: int) -> Batch:
         state = legacy_stream.copy_of(self._inputs[number])
@@ -104,7 +88,7 @@ class RandomBatches:
         targets = np.empty((self._size(number), 1))
         words, position, _ = legacy_stream.copy_of(self._targets[number])
         legacy_stream.fill(words, position, targets)
-        if self._settings.round_targets:
+        if self._settings.generated.round_targets:
             targets = targets.round()
         return Batch(
             torch.from_numpy(dense.astype(np.float32)),
@@ -186,8 +170,3 @@ def _draw_inputs(
                     kept += 1
             total += kept
     return dense, indices[:total].copy(), offsets
-
-
-def random_data_samples(data_size: int, num_batches: int, batch_size: int) -> int:
-    """Return the number of samples that --data-size and --num-batches ask for."""
-    return num_batches * batch_size if num_batches else data_size

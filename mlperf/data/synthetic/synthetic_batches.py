@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numba
 import numpy as np
@@ -14,40 +13,35 @@ import torch
 from mlperf.data.batch import Batch
 from mlperf.data.source import read_ahead
 from mlperf.data.synthetic.stack_distances import StackDistances, TraceGenerator
+from mlperf.settings.data import DataSettings
 
 IntArray = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class SyntheticDataSettings:
-    """What to draw. lookups: most references per table and sample, `fixed`: exactly as many.
+class SyntheticBatches:
+    """Synthetic data, a BatchSource. Every epoch visits the same batches; the ids of each table are one trace.
 
-    distances: one distribution per table. Its references are taken modulo the rows of the table; those of a
-    sample are sorted and distinct.
+    dense_features: width of the dense features. rows_per_table: of each embedding table. distances: of each table,
+    the distribution of its trace; its references are taken modulo the rows of the table, and those of a sample are
+    sorted and distinct.
     """
 
-    samples: int
-    batch_size: int
-    dense_features: int
-    rows_per_table: tuple[int, ...]
-    lookups: int
-    fixed: bool
-    round_targets: bool
-    distances: Sequence[StackDistances]
-    padding: bool
-    seed: int
-
-
-class SyntheticBatches:
-    """Synthetic data, a BatchSource. Every epoch visits the same batches; each table is one trace."""
-
-    def __init__(self, settings: SyntheticDataSettings) -> None:
+    def __init__(
+        self,
+        settings: DataSettings,
+        *,
+        dense_features: int,
+        rows_per_table: Sequence[int],
+        distances: Sequence[StackDistances],
+    ) -> None:
         self._settings = settings
+        self._dense_features = dense_features
+        self._tables = list(zip(rows_per_table, distances, strict=True))
 
     @property
     def samples(self) -> int:
         """Samples in an epoch."""
-        return self._settings.samples
+        return self._settings.generated_samples
 
     @property
     def batches_per_epoch(self) -> int:
@@ -56,7 +50,7 @@ class SyntheticBatches:
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches from number `first` on, drawn ahead by a thread; those before are drawn too."""
-        drawing = _Drawing(self._settings)
+        drawing = _Drawing(self._settings, self._dense_features, self._tables)
         numbers = range(self.batches_per_epoch)
         for number, batch in zip(numbers, read_ahead(drawing.draw, numbers, threads=1), strict=True):
             if number >= first:
@@ -66,23 +60,27 @@ class SyntheticBatches:
 class _Drawing:
     """One pass over the data. A trace is a sequence, so that batches can only be drawn in order."""
 
-    def __init__(self, settings: SyntheticDataSettings) -> None:
+    def __init__(
+        self, settings: DataSettings, dense_features: int, tables: Sequence[tuple[int, StackDistances]]
+    ) -> None:
         self._settings = settings
-        streams = np.random.SeedSequence(settings.seed).spawn(len(settings.rows_per_table) + 1)
+        self._dense_features = dense_features
+        streams = np.random.SeedSequence(settings.seed).spawn(len(tables) + 1)
         self._dense = np.random.default_rng(streams[0])
         self._tables = []
-        for distances, stream in zip(settings.distances, streams[1:], strict=True):
+        for (rows, distances), stream in zip(tables, streams[1:], strict=True):
             generator = np.random.default_rng(stream)
-            self._tables.append((TraceGenerator(distances, generator, padding=settings.padding), generator))
+            trace = TraceGenerator(distances, generator, padding=settings.generated.trace_padding)
+            self._tables.append((rows, trace, generator))
 
     def draw(self, number: int) -> Batch:
-        settings = self._settings
-        size = min(settings.batch_size, settings.samples - number * settings.batch_size)
+        settings, generated = self._settings, self._settings.generated
+        size = min(settings.batch_size, settings.generated_samples - number * settings.batch_size)
         indices, counts = [], []
-        for (trace, generator), rows in zip(self._tables, settings.rows_per_table, strict=True):
-            asked = np.full(size, settings.lookups)
-            if not settings.fixed:
-                shares = generator.random(size) * min(rows, settings.lookups)
+        for rows, trace, generator in self._tables:
+            asked = np.full(size, generated.lookups)
+            if not generated.fixed_lookups:
+                shares = generator.random(size) * min(rows, generated.lookups)
                 asked = np.round(np.maximum(shares, 1.0)).astype(np.int64)
             references = trace.draw(int(asked.sum())) % rows
             ids, kept = _distinct_per_sample(references, asked)
@@ -91,10 +89,10 @@ class _Drawing:
         ends = np.concatenate(counts).cumsum()
         offsets = np.concatenate(([0], ends[:-1])).reshape(len(self._tables), size)
         targets = self._dense.random((size, 1))
-        if settings.round_targets:
+        if generated.round_targets:
             targets = targets.round()
         return Batch(
-            torch.from_numpy(self._dense.random((size, settings.dense_features), dtype=np.float32)),
+            torch.from_numpy(self._dense.random((size, self._dense_features), dtype=np.float32)),
             torch.from_numpy(np.concatenate(indices)),
             torch.from_numpy(offsets),
             torch.from_numpy(targets.astype(np.float32)),

@@ -9,7 +9,7 @@ from mlperf.engines.autograd.scorer import AutogradScorer
 from mlperf.engines.autograd.step import AutogradStep
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.optimizer import Optimizer
 from mlperf.settings.settings import Settings
 
 

@@ -10,7 +10,7 @@ from mlperf.engines.protocol import LossSums
 from mlperf.engines.warm_up import synthetic_batch
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.optimizer import Optimizer
 
 
 class AutogradStep(AutogradScorer):
@@ -25,14 +25,14 @@ class AutogradStep(AutogradScorer):
     def warm_up(self, batch_size: int) -> None:
         """Run forward and backward once; the weights stay unchanged."""
         batch = synthetic_batch(self.model, batch_size)
-        lookup = self.model.tables.look_up(batch)
+        lookup = self.model.look_up(batch)
         self.loss(self._predict(batch, lookup.pooled), batch.labels).backward()
         self.model.zero_grad(set_to_none=True)
 
     def train(self, batch: Batch, rate: float | None) -> None:
         """Add the gradients of `batch`, and apply all added so far with learning rate `rate` unless it is None."""
         batch = batch.to(self.device)
-        lookup = self.model.tables.look_up(batch)
+        lookup = self.model.look_up(batch)
         probability = self._predict(batch, lookup.pooled)
         loss = self.loss(probability, batch.labels)
         loss.backward()

@@ -9,7 +9,7 @@ from mlperf.engines.cpu.step import CpuStep
 from mlperf.engines.requirements import unsupported_model, unsupported_setting
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.optimizer import Optimizer
 from mlperf.settings.settings import Settings
 
 # The compiler unrolls the interaction by the number of tables.

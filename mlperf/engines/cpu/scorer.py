@@ -35,7 +35,7 @@ class CpuScorer:
         self.top: Sequence[Layer[float]] = [CpuLayer(layer, self.dtype) for layer in hidden]
         self.last_weight, self.last_bias = last.weight.data, last.bias.data
         self.threshold = float(architecture.loss_threshold)
-        self.interaction_width = architecture.top_widths[0]
+        self.interaction_width = model.top_widths[0]
         self.workspace = Workspace()
         sizes = (len(architecture.rows_per_table), architecture.dimension)
         self.scratch = torch.empty(torch.get_num_threads() * interaction.scratch_size(*sizes))

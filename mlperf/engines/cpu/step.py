@@ -15,7 +15,7 @@ from mlperf.engines.protocol import LossSums
 from mlperf.engines.warm_up import synthetic_batch
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.optimizer import Optimizer
 
 
 class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):

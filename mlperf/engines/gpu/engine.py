@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mlperf.engines.requirements import unsupported_model, unsupported_setting
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.optimizer import Optimizer
 from mlperf.settings.settings import Settings
 
 if TYPE_CHECKING:

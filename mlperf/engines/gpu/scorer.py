@@ -32,7 +32,7 @@ def unsupported_by_kernels(model: DLRM_Net) -> str | None:
     """Return which size of `model` exceeds a limit of the kernels, None if all fit."""
     architecture = model.architecture
     features, dimension = len(architecture.rows_per_table) + 1, architecture.dimension
-    rows, last_inputs = sum(architecture.rows_per_table), architecture.top_widths[-2]
+    rows, last_inputs = sum(architecture.rows_per_table), model.top_widths[-2]
     if features > MAX_FEATURES:
         return f"{features - 1} tables exceed the limit of {MAX_FEATURES - 1} of the gpu engine"
     if dimension > MAX_DIMENSION:
@@ -70,14 +70,14 @@ class GpuScorer:
         # Ids are int32: a larger modulus does not change a valid one.
         self.modulus = max_ind_range if 0 < max_ind_range < 2**31 else -1
         self.threshold = float(architecture.loss_threshold)
-        self.interacted_width = padded_width(architecture.top_widths[0])
+        self.interacted_width = padded_width(model.top_widths[0])
         widths = [DENSE_WIDTH, *architecture.mlp_bot[1:]]
         self.bottom: Sequence[Layer[torch.Tensor]] = [
             GpuLayer(layer, width, self.dtype)
             for layer, width in zip(linear_layers(model.bot_l), widths, strict=False)
         ]
         *hidden, last = linear_layers(model.top_l)
-        widths = [self.interacted_width, *architecture.top_widths[1:]]
+        widths = [self.interacted_width, *model.top_widths[1:]]
         self.top: Sequence[Layer[torch.Tensor]] = [
             GpuLayer(layer, width, self.dtype) for layer, width in zip(hidden, widths, strict=False)
         ]

@@ -18,7 +18,8 @@ from mlperf.engines.layerwise import Activations, LayerwiseStep, mark_nonfinite_
 from mlperf.engines.protocol import LossSums
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.optimizer import Optimizer
+from mlperf.optim.sgd import SGD
 
 
 class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
@@ -28,7 +29,7 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
         self, model: DLRM_Net, loss: Loss, optimizer: Optimizer, precision: str, max_ind_range: int
     ) -> None:
         super().__init__(model, precision, max_ind_range)
-        assert optimizer.kind == "sgd", "only SGD updates a weight from its gradient alone"
+        assert isinstance(optimizer, SGD), "only SGD updates a weight from its gradient alone"
         self.loss = loss
         self.optimizer = optimizer
         self.sums = LossSums.zeros(self.device)

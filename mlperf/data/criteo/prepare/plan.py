@@ -15,45 +15,12 @@ import numpy.typing as npt
 from mlperf.data.criteo.prepare.parse import BlockParser
 from mlperf.data.criteo.prepare.text_blocks import count_lines, opened, text_blocks
 from mlperf.data.schema import KAGGLE_DAYS, ROW_BYTES, TABLES, TERABYTE_DAYS
+from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 from mlperf.util.failures import damage
 
 _SAMPLE_BYTES = 1 << 16
 _ZIPPED_SAMPLE_BYTES = 1 << 24
-BAD_ROWS = ("stop", "skip")
-
-
-@dataclass(frozen=True)
-class PreparationSettings:
-    """What to prepare from what. max_ind_range: ids are taken modulo it, -1: as they are.
-
-    bad_rows: "stop" at the first, or "skip" them as long as they are at most max_bad_rows of all. force: begin
-    though the disk looks too small. checkpoint_seconds: between the states an interrupted one goes on from.
-    """
-
-    data_set: str  # "kaggle" or "terabyte"
-    raw_data_file: Path
-    processed_data_file: Path
-    max_ind_range: int = -1
-    randomize: str = "total"  # or "day" or "none"
-    sub_sample_rate: float = 0.0  # share of the rows of label 0 that is dropped
-    seed: int = 123
-    write_npz: bool = False  # leave the rows in X.npz too, as other programs read them
-    bad_rows: str = "stop"
-    max_bad_rows: float = 0.001
-    force: bool = False
-    checkpoint_seconds: float = 120.0
-
-    def flags(self) -> dict[str, str | int | float]:
-        """Return what, besides the inputs, decides the bytes of the result."""
-        return {
-            "data_set": self.data_set,
-            "max_ind_range": self.max_ind_range,
-            "data_randomize": self.randomize,
-            "data_sub_sample_rate": self.sub_sample_rate,
-            "numpy_rand_seed": self.seed,
-            "bad_rows": self.bad_rows,
-        }
 
 
 def find_inputs(settings: PreparationSettings) -> list[Path]:

@@ -27,6 +27,7 @@ from mlperf.engines.cpu.loops.intrinsics import (
     to_bfloat16,
 )
 from mlperf.engines.cpu.loops.parallel import Address, Arguments, Integer, ParallelLoop, arguments
+from mlperf.models.layers.pairs import pair_count
 
 # Up to this dimension one feature is multiplied with all others at once; above it, with four at a time.
 _SHORT_FEATURE = 32
@@ -42,10 +43,6 @@ def _whole_lines(count: int) -> int:
 
 def _padded_features(tables: int) -> int:
     return _whole_lines(tables + 1)
-
-
-def _pairs(tables: int, itself: bool) -> int:
-    return (tables + 1) * (tables + 2 if itself else tables) // 2
 
 
 def scratch_size(tables: int, dimension: int) -> int:
@@ -146,7 +143,7 @@ class Forward(Arguments):
 @cache
 def make_forward(tables: int, dimension: int, itself: bool) -> ParallelLoop[Forward]:
     """Return the loop of lookup and interaction."""
-    count, padded, pairs = tables + 1, _padded_features(tables), _pairs(tables, itself)
+    count, padded, pairs = tables + 1, _padded_features(tables), pair_count(tables + 1, itself=itself)
     scratch, diagonal, is_short = scratch_size(tables, dimension), int(itself), dimension <= _SHORT_FEATURE
 
     def forward(pointer: Any) -> None:
@@ -228,7 +225,7 @@ class Backward(Arguments):
 @cache
 def make_backward(tables: int, dimension: int, itself: bool) -> ParallelLoop[Backward]:
     """Return the loop of the interaction's gradients."""
-    count, pairs = tables + 1, _pairs(tables, itself)
+    count, pairs = tables + 1, pair_count(tables + 1, itself=itself)
     scratch, diagonal = scratch_size(tables, dimension), int(itself)
 
     def backward(pointer: Any) -> None:

@@ -24,7 +24,7 @@ from mlperf.engines.cpu.loops.intrinsics import (
     to_bfloat16,
 )
 from mlperf.engines.cpu.loops.parallel import Address, Arguments, Integer, ParallelLoop, Real, arguments
-from mlperf.models.loss import LOG_MIN, VARIANCE_MIN
+from mlperf.models.loss import MIN_LOG, MIN_VARIANCE
 
 # Values of `LastLayer.loss`.
 SQUARED_ERROR, CROSS_ENTROPY = 0, 1
@@ -116,7 +116,7 @@ def _squared_error(probability: Any, label: Any) -> Any:
 @njit(fastmath=FAST)
 def _cross_entropy(probability: Any, label: Any, weight: Any) -> Any:
     """Return the loss of a sample and its derivative by the probability; NaN if the probability is NaN."""
-    one, log_min = np.float32(1), np.float32(LOG_MIN)
+    one, log_min = np.float32(1), np.float32(MIN_LOG)
     log_click = (
         max(np.float32(math.log(probability)), log_min)
         if probability > 0
@@ -128,7 +128,7 @@ def _cross_entropy(probability: Any, label: Any, weight: Any) -> Any:
         else (log_min if probability == one else probability)
     )
     loss = weight * ((label - one) * log_no_click - label * log_click)
-    variance = max((one - probability) * probability, np.float32(VARIANCE_MIN))
+    variance = max((one - probability) * probability, np.float32(MIN_VARIANCE))
     return loss, weight * (probability - label) / variance
 
 

@@ -1,26 +1,36 @@
-"""One uncompressed embedding table, printed and saved as PyTorch's own."""
+"""One uncompressed embedding table, printed and saved like PyTorch's own."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
+from mlperf.models.layers.embedding.table import EmbeddingTable
 
-class EmbeddingBag(nn.EmbeddingBag):
-    """A table over memory that is given, `weight` [rows, D]; sums the rows of a sample."""
+
+class EmbeddingBag(EmbeddingTable, nn.EmbeddingBag):
+    """A table over existing memory, `weight` [rows, D]."""
 
     def __init__(self, weight: torch.Tensor) -> None:
         rows, dimension = weight.shape
         super().__init__(rows, dimension, mode="sum", _weight=weight)
 
-    def parts(self, ids: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Return which rows of which parameters ids [L] are made of."""
-        return [(self.weight, ids)]
+    def parts(self, ids: torch.Tensor) -> list[tuple[nn.Parameter, torch.Tensor]]:
+        """Return the one parameter and `ids`."""
+        return [(self.get_parameter("weight"), ids)]
 
     def combine(self, vectors: list[torch.Tensor]) -> torch.Tensor:
-        """Return the ids' vectors [L, D] from their rows of `parts`."""
+        """Return the rows: they are the vectors."""
         return vectors[0]
 
+    def initial_ranges(self) -> Iterator[tuple[torch.Tensor, float, float]]:
+        """Yield ±sqrt(1 / rows)."""
+        bound = math.sqrt(1 / len(self.weight))
+        yield self.weight.data, -bound, bound
+
     def extra_repr(self) -> str:
-        """Return what existing comparisons expect, whatever PyTorch's version puts in quotes."""
+        """Return what existing comparisons expect: PyTorch's versions differ in the quotes."""
         return f"{self.num_embeddings}, {self.embedding_dim}, mode={self.mode}"

@@ -1,55 +1,35 @@
-"""Two ways to compress embedding tables, as modules named as in existing checkpoints.
+"""Compressed embedding tables, as modules whose parameters are named as in existing checkpoints.
 
-Quotient-remainder (arXiv 1909.02107): row i of a large table is made of row i // c of one small table and row
-i mod c of another. Mixed dimension (arXiv 1909.11810): a table of popular ids keeps its dimension, others get
-less, brought to the common one by a linear map.
+Quotient-remainder (arXiv 1909.02107): row i of a large table is computed from row i // c of one small table and
+row i mod c of another. Mixed dimension (arXiv 1909.11810): tables with many rows get a smaller dimension, and a
+linear map projects their rows to the common one.
 
-L ids looked up, D embedding dimension.
+D embedding dimension.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
 from mlperf.models.layers.embedding.bag import EmbeddingBag
-
-
-@dataclass(frozen=True)
-class QuotientRemainder:
-    """Tables of more than `threshold` rows; `collisions` rows share a quotient; operation mult, add, concat."""
-
-    threshold: int
-    operation: str
-    collisions: int
-
-
-@dataclass(frozen=True)
-class MixedDimension:
-    """Tables of more than `threshold` rows; dimensions fall with the rows to the power of -`temperature`."""
-
-    threshold: int
-    temperature: float
-    round_dimensions: bool
-
-
-Compression = QuotientRemainder | MixedDimension
+from mlperf.models.layers.embedding.table import EmbeddingTable
+from mlperf.settings.model import Compression, MixedDimension, QuotientRemainder
 
 
 def mixed_dimensions(rows_per_table: Sequence[int], dimension: int, how: MixedDimension) -> list[int]:
-    """Return the dimension of each table by the power rule, uniform popularity within a table.
+    """Return the dimension of each table by the paper's power rule, for uniform popularity within a table.
 
-    The table with the fewest rows has all of `dimension`, one of n rows that times (fewest / n) to the power
-    of the temperature, at least 1; rounded to the nearest whole number, or power of two.
+    A table of n rows gets dimension * (m / n) ** temperature, where m is the fewest rows of any table, rounded
+    to the nearest integer or power of two, at least 1.
     """
-    fewest = min(rows_per_table)
+    min_rows = min(rows_per_table)
     dimensions = []
     for rows in rows_per_table:
-        exact = dimension * (fewest / rows) ** how.temperature
+        exact = dimension * (min_rows / rows) ** how.temperature
         rounded = max(1, round(exact))
         if how.round_dimensions:
             rounded = min(dimension, 2 ** round(math.log2(rounded)))
@@ -57,25 +37,28 @@ def mixed_dimensions(rows_per_table: Sequence[int], dimension: int, how: MixedDi
     return dimensions
 
 
-class QREmbeddingBag(nn.Module):
-    """A table of `rows` rows kept as quotients [ceil(rows / c), d] and remainders [c, d]."""
+class QREmbeddingBag(EmbeddingTable):
+    """A table of `rows` rows stored as quotients [ceil(rows / c), W] and remainders [c, W].
 
-    def __init__(self, rows: int, dimension: int, how: QuotientRemainder, device: torch.device) -> None:
+    W is half of D if they are concatenated, and D otherwise.
+    """
+
+    def __init__(self, rows: int, width: int, how: QuotientRemainder, device: torch.device) -> None:
         super().__init__()
         self.rows = rows
         self.collisions = how.collisions
         self.operation = how.operation
         quotients = math.ceil(rows / how.collisions)
-        self.weight_q = nn.Parameter(torch.empty(quotients, dimension, device=device))
-        self.weight_r = nn.Parameter(torch.empty(how.collisions, dimension, device=device))
+        self.weight_q = nn.Parameter(torch.empty(quotients, width, device=device))
+        self.weight_r = nn.Parameter(torch.empty(how.collisions, width, device=device))
 
-    def parts(self, ids: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Return, for ids [L], which rows of which parameters they are made of."""
+    def parts(self, ids: torch.Tensor) -> list[tuple[nn.Parameter, torch.Tensor]]:
+        """Return the quotients and the remainders with their rows."""
         quotients = torch.div(ids, self.collisions, rounding_mode="floor")
         return [(self.weight_q, quotients), (self.weight_r, ids % self.collisions)]
 
     def combine(self, vectors: list[torch.Tensor]) -> torch.Tensor:
-        """Return the ids' vectors [L, D] from their rows [L, d] of `parts`; D is 2d for concat, d otherwise."""
+        """Return the product, the sum or the concatenation of quotients and remainders."""
         quotient, remainder = vectors
         match self.operation:
             case "mult":
@@ -83,41 +66,51 @@ class QREmbeddingBag(nn.Module):
             case "add":
                 return quotient + remainder
             case "concat":
-                return torch.cat((quotient, remainder), 1)
+                return torch.cat((quotient, remainder), -1)
         raise ValueError(f"unknown operation {self.operation!r}")
+
+    def initial_ranges(self) -> Iterator[tuple[torch.Tensor, float, float]]:
+        """Yield ±sqrt(1 / rows); the remainders of a product are around 1, so that its scale is that of a row."""
+        bound = math.sqrt(1 / self.rows)
+        yield self.weight_q.data, -bound, bound
+        yield self.weight_r.data, *((0.5, 1.5) if self.operation == "mult" else (-bound, bound))
 
     def extra_repr(self) -> str:
         """Return what the printed model shows of the table."""
         return f"{self.rows}, {self.weight_q.shape[1]}, {self.operation}, collisions={self.collisions}"
 
 
-class PrEmbeddingBag(nn.Module):
-    """A table of fewer dimensions `embs` and, unless it has all of them, its map `proj` to D dimensions."""
+class PrEmbeddingBag(EmbeddingTable):
+    """A table of dimension `width`, `embs`, and the linear map `proj` to D, unless the two are equal."""
 
-    def __init__(self, rows: int, narrow: int, dimension: int, device: torch.device) -> None:
+    def __init__(self, rows: int, width: int, dimension: int, device: torch.device) -> None:
         super().__init__()
-        self.embs = EmbeddingBag(torch.empty(rows, narrow, device=device))
+        self.embs = EmbeddingBag(torch.empty(rows, width, device=device))
         self.proj: nn.Module = nn.Identity()
-        if narrow < dimension:
-            self.proj = nn.utils.skip_init(nn.Linear, narrow, dimension, bias=False, device=device)
+        if width < dimension:
+            self.proj = nn.utils.skip_init(nn.Linear, width, dimension, bias=False, device=device)
 
-    def parts(self, ids: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Return which rows of which parameters ids [L] are made of."""
-        return [(self.embs.weight, ids)]
+    def parts(self, ids: torch.Tensor) -> list[tuple[nn.Parameter, torch.Tensor]]:
+        """Return the one parameter and `ids`."""
+        return self.embs.parts(ids)
 
     def combine(self, vectors: list[torch.Tensor]) -> torch.Tensor:
-        """Return the ids' vectors [L, D]."""
-        mapped: torch.Tensor = self.proj(vectors[0])
-        return mapped
+        """Return the rows, projected."""
+        projected: torch.Tensor = self.proj(vectors[0])
+        return projected
+
+    def initial_ranges(self) -> Iterator[tuple[torch.Tensor, float, float]]:
+        """Yield those of the table, then of the map: that of Glorot and Bengio 2010."""
+        yield from self.embs.initial_ranges()
+        for weight in self.proj.parameters():
+            bound = math.sqrt(6 / sum(weight.shape))
+            yield weight.data, -bound, bound
 
 
-CompressedTable = QREmbeddingBag | PrEmbeddingBag | EmbeddingBag
-
-
-def make_table(rows: int, dimension: int, narrow: int, how: Compression, device: torch.device) -> CompressedTable:
-    """Return one table. dimension: D. narrow: the dimension that a mixed-dimension table keeps."""
+def make_table(rows: int, dimension: int, width: int, how: Compression, device: torch.device) -> EmbeddingTable:
+    """Return one table. dimension: D. width: of the rows that a mixed-dimension table stores."""
     if rows <= how.threshold:
         return EmbeddingBag(torch.empty(rows, dimension, device=device))
     if isinstance(how, MixedDimension):
-        return PrEmbeddingBag(rows, narrow, dimension, device)
+        return PrEmbeddingBag(rows, width, dimension, device)
     return QREmbeddingBag(rows, dimension // 2 if how.operation == "concat" else dimension, how, device)

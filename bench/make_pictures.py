@@ -1,0 +1,143 @@
+"""Make every picture of the documentation, and print the figures that its text quotes.
+
+    python bench/make_pictures.py                       # into mlperf/docs/pictures/
+    python bench/make_pictures.py --output-dir=DIR --work-dir=DIR
+
+Everything is made by the programs of this project on the sample (about 5 minutes on 2 cores). Needs the packages
+of the extras `plot` and `graph`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SEEDS = (1, 2, 3, 4, 5)
+
+DATA = ("--data-generation=dataset", "--data-set=terabyte", "--loss-function=bce")
+SMALL_MODEL = ("--arch-sparse-feature-size=16", "--arch-mlp-bot=13-64-16", "--arch-mlp-top=64-32-1")
+KAGGLE_MODEL = (
+    "--arch-sparse-feature-size=16",
+    "--arch-mlp-bot=13-512-256-64-16",
+    "--arch-mlp-top=512-256-1",
+)
+REPORTS = ("--test-freq=20", "--print-freq=20", "--test-mini-batch-size=4096", "--mlperf-logging")
+TABLE_KINDS = {"full tables": "", "quotient-remainder": "--qr-flag", "mixed dimension": "--md-flag"}
+
+
+def main() -> None:
+    """Make the sample, train on it, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output-dir", type=Path, default=ROOT / "mlperf" / "docs" / "pictures")
+    parser.add_argument(
+        "--work-dir", type=Path, default=ROOT / "results" / "pictures", help="data, logs and models"
+    )
+    flags = parser.parse_args()
+    pictures, work = flags.output_dir.resolve(), flags.work_dir.resolve()
+    pictures.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
+
+    print(_tool("make_sample", "--folder=data", cwd=work).strip())
+    _draw_seeds(pictures, work)
+    data = (*DATA, "--processed-data-file=data/terabyte_processed")
+    _draw_table_kinds(data, pictures, work)
+    _draw_graph(data, pictures, work)
+    _draw_model(data, pictures, work)
+
+
+def _draw_seeds(pictures: Path, work: Path) -> None:
+    """Run the benchmark once per seed, to its target: seeds.png."""
+    logs = []
+    for seed in SEEDS:
+        folder = work / f"seed_{seed}"
+        shutil.rmtree(folder, ignore_errors=True)
+        run = _run("./run_and_time.sh", cwd=ROOT, DATADIR=str(work / "data"), LOGDIR=str(folder), SEED=str(seed))
+        (console,) = folder.glob("*.console.txt")
+        evaluations = re.findall(r"Testing at - (\d+)/(\d+) of epoch (\d+)", console.read_text())
+        iteration, batches, epoch = map(int, evaluations[-1])
+        epochs = epoch + iteration / batches
+        print(f"seed {seed}: target reached by evaluation {len(evaluations)}, {epochs:.2f} epochs;", end=" ")
+        print(run.splitlines()[-1])
+        logs.append(str(console))
+    labels = ",".join(f"seed {seed}" for seed in SEEDS)
+    _tool("plot_run", *logs, f"--labels={labels}", "--x=epochs", f"--output={pictures / 'seeds.png'}", cwd=work)
+
+
+def _draw_table_kinds(data: tuple[str, ...], pictures: Path, work: Path) -> None:
+    """Train full, quotient-remainder and mixed-dimension tables alike: table_kinds.png."""
+    training = ("--mini-batch-size=512", "--learning-rate=1", "--lr-num-warmup-steps=100", "--nepochs=2")
+    logs = []
+    for name, flag in TABLE_KINDS.items():
+        log = work / f"{name.replace(' ', '_')}.txt"
+        kind = (flag,) if flag else ()
+        run = _train(*data, *SMALL_MODEL, *training, *REPORTS, *kind, cwd=work)
+        log.write_text(run)
+        logs.append(str(log))
+        print(f"{name}: best test AUC {_last(r'best auc ([0-9.]+)', run)}", _find(r"embedding tables: .*", run))
+    labels = ",".join(TABLE_KINDS)
+    _tool("plot_run", *logs, f"--labels={labels}", f"--output={pictures / 'table_kinds.png'}", cwd=work)
+
+
+def _draw_graph(data: tuple[str, ...], pictures: Path, work: Path) -> None:
+    """Draw the model of the Kaggle runs, with the tables of the sample: graph.png."""
+    _train(*data, *KAGGLE_MODEL, "--num-batches=1", "--plot-compute-graph", cwd=work)
+    (work / "dlrm_s_pytorch_graph.png").replace(pictures / "graph.png")
+
+
+def _draw_model(data: tuple[str, ...], pictures: Path, work: Path) -> None:
+    """Train a model whose rows show structure, quantize it, and draw it: tables, norms, categories, hidden."""
+    model = (*data, *SMALL_MODEL)
+    run = _train(
+        *(*model, "--mini-batch-size=512", "--optimizer=rwsadagrad", "--learning-rate=0.02"),
+        *(*REPORTS, "--save-model=model.pt"),
+        cwd=work,
+    )
+    print(f"row-wise Adagrad, one epoch: best test AUC {_last(r'best auc ([0-9.]+)', run)}")
+    load = (*model, "--load-model=model.pt", "--test-mini-batch-size=4096")
+    for bits in (8, 4):
+        quantized = _train(
+            *(*load, "--inference-only", "--mlperf-logging"),
+            *("--quantize-mlp-with-bit=8", f"--quantize-emb-with-bit={bits}"),
+            cwd=work,
+        )
+        for pattern in (r"MLPs: .*", r"embedding tables: .*", r"AUC: .*"):
+            print(_find(pattern, quantized))
+    _tool("visualize", *load, f"--output-dir={pictures}", cwd=work)
+
+
+def _train(*flags: str, cwd: Path) -> str:
+    return _run(sys.executable, str(ROOT / "dlrm_s_pytorch.py"), *flags, cwd=cwd)
+
+
+def _tool(name: str, *flags: str, cwd: Path) -> str:
+    return _run(sys.executable, str(ROOT / "tools" / f"{name}.py"), *flags, cwd=cwd)
+
+
+def _run(*command: str, cwd: Path, **variables: str) -> str:
+    """Return what a program prints on stdout and stderr; end with its last line if it fails."""
+    environment = {**os.environ, "DLRM_PYTHON": sys.executable, **variables}
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode != 0:
+        sys.exit(f"make_pictures.py: error: {' '.join(command)}: {done.stdout.strip().rpartition(chr(10))[2]}")
+    return done.stdout
+
+
+def _find(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    return found[0] if found else ""
+
+
+def _last(pattern: str, text: str) -> str:
+    return str(re.findall(pattern, text)[-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Turns messages of the official checkers into findings: what is wrong, in which file and on which line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlperf.benchmarks import Benchmark
+from mlperf.compliance.log import Event, Log, as_text, is_number
+from mlperf.compliance.official import CRASHED, CheckerOutput
+
+_FAILED_TEST = re.compile(r"failed test: (.*?)(?:\ncurrent |\Z)", re.DOTALL)
+_MARKED_LINE = re.compile(r"failed in line (\d+):")
+_NUMBERED_LOG = re.compile(r"(?:result file|seeds from) .*?result_(\d+)\.txt", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong and where. `line` is None if the fault is in a folder or if the file is missing."""
+
+    path: Path
+    line: int | None
+    text: str
+
+    @property
+    def place(self) -> str:
+        """File and line, as compilers print them."""
+        return str(self.path) if self.line is None else f"{self.path}:{self.line}"
+
+
+def compliance_findings(log: Log, errors: Sequence[tuple[str | None, str]]) -> list[Finding]:
+    """Locate messages of the compliance checker, each with its log key or None, in the log."""
+    return [Finding(log.path, _line(log, key, text), _shorten(text)) for key, text in errors]
+
+
+def _line(log: Log, key: str | None, text: str) -> int:
+    """Return the line that a message is about. For a missing event that is the last line."""
+    if (match := _MARKED_LINE.search(text)) and int(match[1]) < len(log.marked):
+        return log.marked[int(match[1])]  # the checker counts the lines with an event, from 0
+    if ("parsing errors" in text or CRASHED in text) and (invalid := _first_invalid_line(log)) is not None:
+        return invalid
+    if "Failed checks for eval_accuracy" in text and log.best is not None:
+        return log.best.line
+    if "initialized_tensors" in text:
+        key = "weights_initialization"
+    elif "_common.yaml" in text:  # the checker has no rules for the division
+        key = "submission_division"
+    elif ".yaml" in text:  # nor for the benchmark
+        key = "submission_benchmark"
+    events = log.all(key) if key is not None else []
+    return events[-1].line if events else log.lines
+
+
+def _first_invalid_line(log: Log) -> int | None:
+    return min([*log.damaged, *(line for line, _ in log.invalid_values)], default=None)
+
+
+def _shorten(text: str) -> str:
+    """Return the part of a message that says what failed. The checker adds the whole line and its own state."""
+    head = text.partition("\n")[0]
+    if "CHECK code" in head:
+        head += " " + text.partition("\n")[2].partition("\ntriggered")[0]
+    elif match := _FAILED_TEST.search(text):
+        head = "failed test: " + match[1] if head.startswith("failed test") else f"{head} {match[1]}"
+    return " ".join(_MARKED_LINE.sub("failed:", head).split())
+
+
+def seed_findings(folder: Path, logs: Sequence[Log], output: CheckerOutput) -> list[Finding]:
+    """Locate messages of the seed checker. It was given copies of the logs: result_K.txt is a copy of logs[K]."""
+    findings = []
+    for line in "\n".join(text for _, text in output.errors).splitlines():
+        match = _NUMBERED_LOG.search(line)
+        if match is None:
+            continue  # a damaged line, which is among the findings of the compliance check
+        log, text = logs[int(match[1])], line[match.end() :]
+        if text.startswith(":"):
+            text = f"the seed cannot be read{text}".removesuffix(":")
+        text = _NUMBERED_LOG.sub(lambda other: str(logs[int(other[1])].path), text).strip()
+        findings.append(Finding(log.path, _seed_line(log, text), text))
+    return findings or [Finding(folder, None, " ".join(text.split())) for _, text in output.errors]
+
+
+def _seed_line(log: Log, text: str) -> int:
+    if "cannot be read" in text and log.damaged:
+        return log.damaged[0]
+    seeds = log.all("seed")
+    return seeds[0].line if seeds else log.lines
+
+
+def convergence_findings(
+    folder: Path, logs: Sequence[Log], output: CheckerOutput, benchmark: Benchmark
+) -> list[Finding]:
+    """Locate messages of the convergence checker.
+
+    If it compared the runs with a reference, the finding is at the evaluation of the run that converged first.
+    Otherwise it is at the log that could not be used, with the reason.
+    """
+    findings = []
+    for _, text in output.errors:
+        records, means = output.record_values("RCP Record"), output.record_values("Submission mean epochs")
+        if records and means:
+            rcp = records[0]
+            compared = (
+                f"converged faster than the reference: {means[0]:.4f} epochs in the mean, at batch size "
+                f"{rcp['BS']} at least {rcp['Min Epochs']:.4f} ({text})"
+            )
+            findings.append(_first_to_converge(folder, logs, compared))
+        elif "convergence" in text:
+            findings += [Finding(log.path, line, text) for log in logs for line in _unsuccessful(log)[:1]]
+        elif obstacles := [(log, *found[0]) for log in logs if (found := _obstacles(log, logs[0], benchmark))]:
+            log, line, reason = obstacles[0]
+            findings.append(Finding(log.path, line, f"{text}: {reason}"))
+        elif logs:
+            findings.append(Finding(logs[0].path, _line(logs[0], "global_batch_size", text), text))
+        else:
+            findings.append(Finding(folder, None, text))
+    return findings
+
+
+def _first_to_converge(folder: Path, logs: Sequence[Log], text: str) -> Finding:
+    ends = [(log.path, log.all("eval_accuracy")[-1]) for log in logs if log.all("eval_accuracy")]
+    ends = [end for end in ends if is_number(end[1].metadata.get("epoch_num"))]
+    if not ends:
+        return Finding(folder, None, text)
+    path, event = min(ends, key=lambda end: end[1].metadata["epoch_num"])
+    return Finding(path, event.line, text)
+
+
+def _unsuccessful(log: Log) -> list[int]:
+    """Return the lines of run_stop with another status than success; without run_stop, the last line."""
+    stops = log.all("run_stop")
+    return [stop.line for stop in stops if stop.metadata.get("status") != "success"] if stops else [log.lines]
+
+
+def _obstacles(log: Log, first: Log, benchmark: Benchmark) -> list[tuple[int, str]]:
+    """Return line and reason of what the convergence checker cannot use in a log. `first` is the first log."""
+    size = _last_event(first, "global_batch_size")
+    wanted = None if size is None else size.value
+    found = [(line, "no MLPerf event") for line in log.damaged] + log.invalid_values
+    found += _check_last(log, "submission_benchmark", lambda value: value == benchmark.name, benchmark.name)
+    found += _check_last(log, "global_batch_size", is_number, "a number")
+    allowed = f"{as_text(wanted)} as in {first.path.name}"
+    found += _check_last(log, "global_batch_size", lambda value: value == wanted, allowed)
+    evaluations, stops = log.all("eval_accuracy"), log.all("run_stop")
+    found += [(e.line, "eval_accuracy has no epoch_num") for e in evaluations if "epoch_num" not in e.metadata]
+    found += [(e.line, "run_stop has no status") for e in stops if "status" not in e.metadata]
+    return found if evaluations or log.status != "success" else [*found, (log.lines, "no eval_accuracy")]
+
+
+def _check_last(log: Log, key: str, is_valid: Callable[[object], bool], allowed: str) -> list[tuple[int, str]]:
+    """Return line and reason if the last event with `key`, which is the one that counts, is missing or invalid."""
+    event = _last_event(log, key)
+    if event is None:
+        return [(log.lines, f"no {key}")]
+    return [] if is_valid(event.value) else [(event.line, f"{key} is {as_text(event.value)}, not {allowed}")]
+
+
+def _last_event(log: Log, key: str) -> Event | None:
+    events = log.all(key)
+    return events[-1] if events else None

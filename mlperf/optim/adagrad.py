@@ -1,0 +1,81 @@
+"""Adagrad (Duchi et al. 2011)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from mlperf.models.layers.embedding.rows import RowParameter
+from mlperf.optim.optimizer import Optimizer, Trainable
+
+_EPSILON = 1e-10
+
+
+class Adagrad(Optimizer):
+    """w -= rate * gradient / (sqrt(sum of squared gradients) + 1e-10), as torch.optim.Adagrad.
+
+    Gradients of a row that a step reads more than once are summed before they are squared.
+    """
+
+    state_per_value = 1
+
+    def __init__(self, model: Trainable) -> None:
+        super().__init__(model)
+        self.dense_sums = [torch.zeros_like(values) for values in self.dense_values]
+        self.row_sums = {
+            parameter: parameter.values.new_zeros(len(parameter.values), self.sums_per_row(parameter))
+            for parameter in self.row_parameters
+        }
+
+    def sums_per_row(self, parameter: RowParameter) -> int:
+        """Return how many sums a row has: one for each value."""
+        return parameter.values.shape[1]
+
+    def squares(self, gradients: torch.Tensor) -> torch.Tensor:
+        """Return what is added to the sums for row gradients [U, W], [U, sums per row]."""
+        return gradients.square()
+
+    def update_rows(
+        self, parameter: RowParameter, rows: torch.Tensor, gradients: torch.Tensor, rate: float
+    ) -> None:
+        """Update the rows and their sums."""
+        distinct, position = rows.unique(return_inverse=True)  # (U,), (L,)
+        summed = gradients.new_zeros(len(distinct), gradients.shape[1])  # (U, W)
+        summed.index_add_(0, position, gradients)
+        sums = self.row_sums[parameter]
+        squares = self.squares(summed)
+        squares += sums[distinct]
+        sums[distinct] = squares
+        parameter.values.index_add_(0, distinct, summed / (squares.sqrt() + _EPSILON), alpha=-rate)
+
+    def update_dense(self, gradients: list[torch.Tensor], rate: float) -> None:
+        """Update the weights and their sums."""
+        torch._foreach_addcmul_(self.dense_sums, gradients, gradients, 1.0)
+        roots = torch._foreach_sqrt(self.dense_sums)
+        torch._foreach_add_(roots, _EPSILON)
+        torch._foreach_addcdiv_(self.dense_values, gradients, roots, -rate)
+
+    def group(self) -> dict[str, Any]:
+        """Return the settings of torch.optim.Adagrad."""
+        return {
+            "lr": self.rate,
+            "lr_decay": 0,
+            "eps": _EPSILON,
+            "weight_decay": 0,
+            "initial_accumulator_value": 0,
+        }
+
+    def dense_state(self) -> Iterator[tuple[nn.Parameter, dict[str, torch.Tensor]]]:
+        """Yield the sums of each dense parameter."""
+        for parameter, sums in zip(self.dense_parameters, self.dense_sums, strict=True):
+            yield parameter, {"sum": sums}
+
+    def row_state(self) -> Iterator[tuple[nn.Parameter, dict[str, torch.Tensor]]]:
+        """Yield the sums of each parameter, in its shape."""
+        for rows, sums in self.row_sums.items():
+            sizes = [len(parameter) for parameter in rows.parameters]
+            for parameter, own in zip(rows.parameters, sums.split(sizes), strict=True):
+                yield parameter, {"sum": own if parameter.dim() > 1 else own.squeeze(1)}

@@ -1,0 +1,135 @@
+"""The interface of the optimizers: dense parameters from their `.grad`, tables row by row.
+
+R rows, W values in a row, L rows read by a batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from mlperf.models.layers.embedding.rows import Lookup, RowGradients, RowParameter
+from mlperf.registry import OPTIMIZERS, load
+from mlperf.util.errors import RunError
+
+
+class Trainable(Protocol):
+    """A model, as far as an optimizer knows it."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return all parameters, in the order in which a state_dict numbers them."""
+        ...
+
+    def row_parameters(self) -> Sequence[RowParameter]:
+        """Return what is trained row by row."""
+        ...
+
+    def dense_parameters(self) -> Sequence[nn.Parameter]:
+        """Return what is trained from its `.grad`."""
+        ...
+
+
+class Optimizer(ABC):
+    """Updates the weights of a model: `add(lookup)` after each backward pass, `step(rate)` when a step is due.
+
+    A subclass defines the two updates and, if it keeps state, where that is; it is registered in
+    mlperf.registry.OPTIMIZERS under the name that --optimizer offers. torch.optim is not used because it imports
+    PyTorch's compiler, which adds a second to every start.
+    """
+
+    # Float32 values kept for each value of a table: what the tables need in memory besides themselves.
+    state_per_value = 0
+
+    def __init__(self, model: Trainable) -> None:
+        self.row_parameters = model.row_parameters()
+        self.dense_parameters = model.dense_parameters()
+        self.dense_values = [parameter.data for parameter in self.dense_parameters]
+        self.steps = 0
+        self.rate = 0.0
+        self._numbers = {parameter: number for number, parameter in enumerate(model.parameters())}
+        self._found: dict[RowParameter, list[RowGradients]] = {rows: [] for rows in self.row_parameters}
+
+    @abstractmethod
+    def update_rows(
+        self, parameter: RowParameter, rows: torch.Tensor, gradients: torch.Tensor, rate: float
+    ) -> None:
+        """Update `rows` int64 [L] of `parameter` by their `gradients` [L, W]; a row may occur more than once."""
+
+    @abstractmethod
+    def update_dense(self, gradients: list[torch.Tensor], rate: float) -> None:
+        """Update `dense_values` by their `gradients`, in place."""
+
+    @abstractmethod
+    def group(self) -> dict[str, Any]:
+        """Return the settings that the corresponding class of torch.optim saves, for the state_dict."""
+
+    def dense_state(self) -> Iterator[tuple[nn.Parameter, dict[str, torch.Tensor]]]:
+        """Yield the tensors kept for each dense parameter, by the names that a state_dict has for them."""
+        return iter(())
+
+    def row_state(self) -> Iterator[tuple[nn.Parameter, dict[str, torch.Tensor]]]:
+        """Yield the tensors kept for each parameter that is trained row by row, likewise."""
+        return iter(())
+
+    @torch.no_grad()
+    def add(self, lookup: Lookup) -> None:
+        """Add the row gradients of one batch; the backward pass has added those of dense parameters to `.grad`."""
+        for found in lookup.gradients():
+            self._found[found.parameter].append(found)
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Apply all gradients added since the last step, with learning rate `rate`, and clear them."""
+        for parameter, found in self._found.items():
+            rows = torch.cat([one.rows for one in found])
+            gradients = torch.cat([one.gradients for one in found])
+            found.clear()
+            self.update_rows(parameter, rows, gradients, rate)
+        self.update_dense(
+            [torch.zeros_like(one) if one.grad is None else one.grad for one in self.dense_parameters], rate
+        )
+        for dense in self.dense_parameters:
+            dense.grad = None
+        self.note_step(rate)
+
+    def note_step(self, rate: float) -> None:
+        """Count a step; called directly by engines that apply the update themselves."""
+        self.steps += 1
+        self.rate = rate
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state in the format of torch.optim, parameters numbered as in the model."""
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for parameter, kept in self.dense_state():
+            state[self._numbers[parameter]] = {"step": torch.tensor(float(self.steps)), **kept}
+        for parameter, kept in self.row_state():
+            state[self._numbers[parameter]] = kept
+        return {"state": state, "param_groups": [{**self.group(), "params": list(self._numbers.values())}]}
+
+    def load_state_dict(self, saved: dict[str, Any], source: str) -> None:
+        """Restore what `state_dict` returned. RunError, which names `source`, if it is another optimizer's."""
+        state = saved.get("state", {})
+        try:
+            for parameter, kept in self.row_state():
+                for name, value in kept.items():
+                    value.copy_(state[self._numbers[parameter]][name])
+            for parameter, kept in self.dense_state():
+                found = state[self._numbers[parameter]]
+                for name, value in kept.items():
+                    value.copy_(found[name])
+                self.steps = int(found["step"])
+        except (KeyError, RuntimeError) as error:
+            raise RunError(
+                f"{source}: holds no state of {type(self).__name__} for this model; continue with the --optimizer "
+                "it was saved with"
+            ) from error
+
+
+def make_optimizer(name: str, model: Trainable) -> Optimizer:
+    """Return the optimizer that --optimizer calls `name`, for `model`."""
+    optimizer: Optimizer = load(OPTIMIZERS[name])(model)
+    return optimizer

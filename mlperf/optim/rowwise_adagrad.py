@@ -1,0 +1,30 @@
+"""Row-wise Adagrad, with one sum per row of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from mlperf.models.layers.embedding.rows import RowParameter
+from mlperf.optim.adagrad import Adagrad
+
+
+class RowWiseAdagrad(Adagrad):
+    """Adagrad whose sum of a row grows by the mean of the row's squared gradient. Dense parameters: Adagrad."""
+
+    state_per_value = 0  # one sum per row counts for little
+
+    def sums_per_row(self, parameter: RowParameter) -> int:
+        """Return 1."""
+        return 1
+
+    def squares(self, gradients: torch.Tensor) -> torch.Tensor:
+        """Return the means of the squares, [U, 1]."""
+        return gradients.square().mean(1, keepdim=True)
+
+    def row_state(self) -> Iterator[tuple[nn.Parameter, dict[str, torch.Tensor]]]:
+        """Yield the sums of each parameter [rows], by the name that existing checkpoints have for them."""
+        for parameter, kept in super().row_state():
+            yield parameter, {"momentum": kept["sum"].view(len(parameter))}

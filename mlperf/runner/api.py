@@ -1,0 +1,41 @@
+"""The Python API: a run from keywords instead of a command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlperf.runner.benchmark import run_benchmark
+from mlperf.runner.result import Result
+from mlperf.settings.parse import check, settings_from
+from mlperf.settings.settings import Settings
+
+
+def run(settings: Settings | None = None, /, **flags: Any) -> Result:
+    """Train or evaluate DLRM and return the metrics.
+
+    Flags are keywords with the names of the command line, dashes replaced by underscores; values are Python's or
+    texts as they are typed. They are checked as on the command line, and the same lines are printed. Instead of
+    flags, a `mlperf.settings.settings.Settings` can be given.
+
+    >>> import mlperf
+    >>> result = mlperf.run(mini_batch_size=2, data_size=6, arch_mlp_bot=(4, 3, 2))
+    time/loss/accuracy (if enabled):
+    Finished training it 1/3 of epoch 0, -1.00 ms/it, loss 0.451893, accuracy 0.000%
+    Finished training it 2/3 of epoch 0, -1.00 ms/it, loss 0.402002, accuracy 0.000%
+    Finished training it 3/3 of epoch 0, -1.00 ms/it, loss 0.275460, accuracy 0.000%
+    >>> result.outcome.value, round(result.training_loss, 6), result.samples
+    ('success', 0.27546, 6)
+
+    A run on a data set that evaluates has metrics, `result.metrics.auc` for instance.
+
+    Raises:
+        mlperf.util.errors.UsageError: a flag is unknown, out of its range or contradicts another.
+        mlperf.util.errors.RunError: the run failed; DivergedError, its subclass, if the loss is not finite.
+    """
+    if settings is None:
+        settings = settings_from(flags)
+    elif flags:
+        raise TypeError("run() takes a Settings object or flags, not both")
+    else:
+        check(settings)
+    return run_benchmark(settings)

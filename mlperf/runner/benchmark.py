@@ -1,0 +1,52 @@
+"""What a run is: check what it needs, open or generate its data, then train or evaluate."""
+
+from __future__ import annotations
+
+import torch
+
+from mlperf.export.onnx import require_onnx
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.plots.compute_graph import require_graphviz
+from mlperf.runner.data import Splits, open_splits, prepared_data
+from mlperf.runner.evaluate import evaluate_only, load_model
+from mlperf.runner.result import Result
+from mlperf.runner.train import train
+from mlperf.settings.settings import Settings
+from mlperf.util.errors import RunError, UsageError
+
+
+def run_benchmark(settings: Settings) -> Result:
+    """Train or evaluate as `settings` ask. RunError or UsageError if that cannot be done."""
+    device = _device(settings)
+    _check_load_model(settings)
+    if settings.report.save_onnx:
+        require_onnx()
+    if settings.report.plot_compute_graph:
+        require_graphviz("--plot-compute-graph")
+    if settings.data.generation != "dataset":
+        return train(settings, device, None)
+    prepared = prepared_data(settings.data)
+    if settings.inference_only:
+        return evaluate_only(settings, device, prepared)
+    return train(settings, device, prepared)
+
+
+def load_for_inference(settings: Settings) -> tuple[DLRM_Net, Splits]:
+    """Return the model with its weights, and its data, for tools that look at them. Errors as `run_benchmark`."""
+    _check_load_model(settings)
+    prepared = prepared_data(settings.data)
+    model = load_model(settings, _device(settings), prepared)
+    return model, open_splits(settings, prepared)
+
+
+def _check_load_model(settings: Settings) -> None:
+    if settings.load_model is not None and not settings.load_model.is_file():
+        raise RunError(f"--load-model={settings.load_model}: no such file")
+
+
+def _device(settings: Settings) -> torch.device:
+    if not settings.use_gpu:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UsageError("--use-gpu: no GPU is visible to PyTorch; leave the flag out to run on the CPU")
+    return torch.device("cuda")

@@ -1,0 +1,75 @@
+"""A run that only evaluates: the model as it is, quantized, or exported."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+
+from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.data.source import BatchSource
+from mlperf.engines.choose import make_scorer
+from mlperf.evaluation.evaluate import evaluate
+from mlperf.evaluation.metrics import Metrics
+from mlperf.export.quantize import mlp_bytes, quantize_mlps
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.reporting.console import print_metrics
+from mlperf.runner.data import open_split
+from mlperf.runner.files import draw_compute_graph, export_onnx
+from mlperf.runner.model import architecture_of, build_model, fill_weights
+from mlperf.runner.result import Result
+from mlperf.settings.settings import Settings
+from mlperf.training.events import Outcome
+
+_log = logging.getLogger(__name__)
+
+
+def evaluate_only(settings: Settings, device: torch.device, prepared: PreparedData) -> Result:
+    """Evaluate on the test split and print the metrics."""
+    model = load_model(settings, device, prepared)
+    if settings.report.plot_compute_graph:
+        draw_compute_graph(model)
+    test = open_split(settings, prepared, "test")
+    all_metrics = settings.compliance.enabled
+    print("Testing for inference only", flush=True)
+    if settings.quantization.asked:
+        metrics = _quantize_and_evaluate(settings, model, test)
+    else:
+        metrics = evaluate(make_scorer(model, settings), test, all_metrics=all_metrics)
+    print_metrics(metrics, metrics, all_metrics=all_metrics)
+    if settings.report.save_onnx:
+        export_onnx(settings, model)
+    return Result(Outcome.SUCCESS, metrics=metrics, best_metrics=metrics)
+
+
+def load_model(settings: Settings, device: torch.device, prepared: PreparedData) -> DLRM_Net:
+    """Return the model with the weights of --load-model or, without it, initial weights."""
+    model = build_model(settings, architecture_of(settings, prepared), device)
+    if settings.load_model is None:
+        _log.warning("--inference-only without --load-model: the model has its initial weights")
+    fill_weights(settings, model, np.random.RandomState(settings.seed))
+    return model
+
+
+def _quantize_and_evaluate(settings: Settings, model: DLRM_Net, test: BatchSource) -> Metrics:
+    """Return the metrics of the quantized model; log the memory that it saves and the AUC that it costs."""
+    bits = settings.quantization
+    scorer = make_scorer(model, settings)
+    before = evaluate(scorer, test, all_metrics=True)
+    if bits.mlp_bits != 32:
+        size = mlp_bytes(model)
+        quantize_mlps(model, bits.mlp_bits)
+        _log_sizes("MLPs", size, mlp_bytes(model), bits.mlp_bits)
+    if bits.embedding_bits != 32:
+        size = model.tables.nbytes()
+        model.tables.quantize(bits.embedding_bits)
+        _log_sizes("embedding tables", size, model.tables.nbytes(), bits.embedding_bits)
+    after = evaluate(scorer, test, all_metrics=True)
+    change = after.auc - before.auc
+    _log.info(f"AUC: {before.auc:.6f} before, {after.auc:.6f} quantized, change {change:+.6f}")
+    return after
+
+
+def _log_sizes(what: str, before: int, after: int, bits: int) -> None:
+    _log.info(f"{what}: {before / 1e6:,.3f} MB in 32 bits, {after / 1e6:,.3f} MB in {bits} bits")

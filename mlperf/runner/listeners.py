@@ -1,0 +1,42 @@
+"""The listeners of a training run: console, TensorBoard, profile and compliance log, as the flags ask."""
+
+from __future__ import annotations
+
+import torch
+
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.reporting.compliance_log import ComplianceLog
+from mlperf.reporting.console import Console
+from mlperf.reporting.debug import DebugReport
+from mlperf.reporting.profile import Profile
+from mlperf.reporting.tensorboard import TensorBoard
+from mlperf.settings.settings import Settings
+from mlperf.training.events import Listener
+
+# Batches of a data set that --debug-mode prints; it prints all batches of random data.
+DEBUG_BATCHES = 3
+
+
+def make_listeners(settings: Settings, device: torch.device) -> list[Listener]:
+    """Return the listeners that exist from the start of the run; the compliance log starts with them."""
+    report = settings.report
+    listeners: list[Listener] = [
+        Console(
+            print_time=report.print_time,
+            print_wall_time=report.print_wall_time,
+            all_metrics=settings.compliance.enabled,
+        )
+    ]
+    if report.tensor_board_folder is not None:
+        listeners.append(TensorBoard(report.tensor_board_folder))
+    if report.profile:
+        listeners.append(Profile(device))
+    if settings.compliance.enabled:
+        listeners.append(ComplianceLog(settings))
+    return listeners
+
+
+def make_debug_report(settings: Settings, model: DLRM_Net) -> DebugReport:
+    """Return the listener that prints the model and its data."""
+    max_batches = DEBUG_BATCHES if settings.data.generation == "dataset" else None
+    return DebugReport(model, precision=settings.report.print_precision, max_batches=max_batches)

@@ -1,0 +1,68 @@
+"""From settings to a model: its architecture, memory and weights."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.models.initialization import initialize
+from mlperf.registry import OPTIMIZERS, load
+from mlperf.runner.data import table_rows
+from mlperf.settings.settings import Settings
+from mlperf.training import checkpoint
+from mlperf.util.errors import RunError
+from mlperf.util.memory import require_memory
+
+_log = logging.getLogger(__name__)
+
+
+def architecture_of(settings: Settings, prepared: PreparedData | None) -> Architecture:
+    """Return the architecture that the flags ask for, with the number of rows per table that the data has."""
+    return replace(settings.model.architecture, rows_per_table=table_rows(settings, prepared))
+
+
+def build_model(settings: Settings, architecture: Architecture, device: torch.device) -> DLRM_Net:
+    """Return a model whose weights are still undefined. RunError if it does not fit into the memory."""
+    plain = 4 * sum(architecture.rows_per_table) * architecture.dimension
+    needed = plain
+    if architecture.compression is not None:
+        needed = DLRM_Net(architecture, torch.device("meta")).table_bytes()
+        _log.info(
+            f"embedding tables: {needed // 4:,} parameters, {needed / 1e6:,.3f} MB; without compression "
+            f"{plain // 4:,} parameters, {plain / 1e6:,.3f} MB: {100 * (1 - needed / plain):.1f} % saved"
+        )
+    if not settings.inference_only:
+        needed *= 1 + load(OPTIMIZERS[settings.training.optimizer]).state_per_value
+    what = "the embedding tables (--arch-sparse-feature-size, --max-ind-range, --arch-embedding-size)"
+    if device.type == "cpu":
+        require_memory(needed, what)
+    try:
+        return DLRM_Net(architecture, device)
+    except (RuntimeError, MemoryError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RunError(f"{what}: need {needed / 1e9:.1f} GB on {device}: {reason}") from None
+
+
+def fill_weights(settings: Settings, model: DLRM_Net, stream: np.random.RandomState) -> dict[str, Any] | None:
+    """Load the weights and return the rest of the checkpoint, or initialize the weights and return None."""
+    if settings.load_model is not None:
+        return checkpoint.load_weights(settings.load_model, model)
+    initialize_model(settings, model, stream)
+    return None
+
+
+def initialize_model(settings: Settings, model: DLRM_Net, stream: np.random.RandomState) -> None:
+    """Initialize the weights, from `stream` or as --embedding-init asks."""
+    initialize(
+        model,
+        stream,
+        mlp_init=settings.mlp_init,
+        embedding_init=settings.model.embedding_init,
+        seed=settings.seed,
+    )

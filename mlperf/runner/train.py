@@ -1,0 +1,163 @@
+"""A training run, in the order of the rules: build and initialize, start the clock, open the data, train."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlperf.benchmarks import EDITIONS
+from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.data.source import BatchSource
+from mlperf.engines.choose import make_step
+from mlperf.engines.protocol import TrainingStep
+from mlperf.engines.warm_up import warm_up
+from mlperf.evaluation.evaluate import evaluate
+from mlperf.evaluation.metrics import Metrics
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.optim.optimizer import Optimizer, make_optimizer
+from mlperf.runner.data import Splits, generated_batches, open_splits
+from mlperf.runner.files import draw_compute_graph, export_onnx
+from mlperf.runner.listeners import make_debug_report, make_listeners
+from mlperf.runner.model import architecture_of, build_model, fill_weights
+from mlperf.runner.result import Result
+from mlperf.settings.settings import Settings
+from mlperf.training import checkpoint
+from mlperf.training.events import Listener, Outcome
+from mlperf.training.loop import TrainingLoop
+from mlperf.training.state import TrainingState
+from mlperf.util.errors import DivergedError
+
+_log = logging.getLogger(__name__)
+
+
+def train(settings: Settings, device: torch.device, prepared: PreparedData | None) -> Result:
+    """Train on a prepared data set, or with None on generated batches, and tell the listeners how it ends."""
+    listeners = make_listeners(settings, device)
+    loop: TrainingLoop | None = None
+    outcome = Outcome.FAILED
+    try:
+        stream = np.random.RandomState(settings.seed)
+        # Random data is drawn before the weights, from the one stream they share: published output relies on it.
+        generated = generated_batches(settings, stream) if prepared is None else None
+        model = build_model(settings, architecture_of(settings, prepared), device)
+        loaded = fill_weights(settings, model, stream)
+        optimizer = make_optimizer(settings.training.optimizer, model)
+        step = make_step(model, settings, optimizer)
+        warm_up(step, settings.data.batch_size)
+        if settings.report.plot_compute_graph:
+            draw_compute_graph(model)
+        if settings.report.debug:
+            listeners.insert(0, make_debug_report(settings, model))
+        for listener in listeners:
+            listener.init_stop()
+        for listener in listeners:
+            listener.run_start()
+        splits = _open(settings, prepared, generated)
+        for listener in listeners:
+            listener.data_opened(splits.train, splits.test)
+        loop = _make_loop(settings, model, step, optimizer, splits, loaded, listeners)
+        outcome = loop.run(splits.train)
+    except BaseException as error:
+        if isinstance(error, DivergedError):
+            outcome = Outcome.DIVERGED
+        elif not isinstance(error, Exception):  # Ctrl-C or SIGTERM
+            outcome = Outcome.INTERRUPTED
+        raise
+    finally:
+        for listener in listeners:
+            listener.run_stop(loop.position if loop is not None else None, outcome)
+    if outcome is Outcome.TARGET_MISSED:
+        _log.warning("the target was not reached")
+    if settings.report.save_onnx:
+        export_onnx(settings, model)
+    return _result(outcome, loop)
+
+
+def _open(settings: Settings, prepared: PreparedData | None, generated: BatchSource | None) -> Splits:
+    if prepared is not None:
+        return open_splits(settings, prepared)
+    assert generated is not None
+    return Splits(generated, None)
+
+
+def _result(outcome: Outcome, loop: TrainingLoop) -> Result:
+    state = loop.state
+    evaluated = loop.last_metrics is not None
+    return Result(
+        outcome,
+        metrics=loop.last_metrics,
+        best_metrics=state.best if evaluated else None,
+        training_loss=state.last_loss,
+        epochs=loop.position.epochs_done,
+        samples=state.samples,
+    )
+
+
+def _make_loop(
+    settings: Settings,
+    model: DLRM_Net,
+    step: TrainingStep,
+    optimizer: Optimizer,
+    splits: Splits,
+    loaded: dict[str, Any] | None,
+    listeners: Sequence[Listener],
+) -> TrainingLoop:
+    training, test = settings.training, splits.test
+    batches = splits.train.batches_per_epoch
+    state = _initial_state(settings, optimizer, batches, loaded)
+    all_metrics = settings.compliance.enabled or training.auc_threshold > 0
+
+    def evaluate_test() -> Metrics:
+        assert test is not None
+        return evaluate(step, test, all_metrics=all_metrics)
+
+    def save_to(path: Path, metrics: Metrics) -> None:
+        assert test is not None
+        checkpoint.save(
+            path,
+            model=model,
+            optimizer=optimizer,
+            state=state,
+            metrics=metrics,
+            epochs=training.epochs,
+            batches_per_epoch=batches,
+            test_batches=test.batches_per_epoch,
+            seed=settings.seed,
+        )
+
+    path = settings.save_model
+    edition = EDITIONS[settings.compliance.edition]
+    return TrainingLoop(
+        step=step,
+        settings=training,
+        test_frequency=training.batches_between_tests(batches, edition.evaluations_per_epoch),
+        print_frequency=settings.report.print_frequency,
+        state=state,
+        listeners=listeners,
+        evaluate=evaluate_test,
+        save=None if path is None else lambda metrics: save_to(path, metrics),
+        save_on_auc=settings.compliance.enabled,
+    )
+
+
+def _initial_state(
+    settings: Settings, optimizer: Optimizer, batches_per_epoch: int, loaded: dict[str, Any] | None
+) -> TrainingState:
+    """Return the state of a new run or, with the contents of a checkpoint, of the run that it continues."""
+    if loaded is None:
+        return TrainingState()
+    assert settings.load_model is not None
+    return checkpoint.load_training(
+        settings.load_model,
+        loaded,
+        optimizer=optimizer,
+        batches_per_epoch=batches_per_epoch,
+        accumulate=settings.training.accumulate,
+        batch_size=settings.data.batch_size,
+        seed=settings.seed if settings.data.shuffle_batches else None,
+    )

@@ -1,0 +1,112 @@
+"""A Criteo data set and how its text is prepared: settings of the trainer and of `prepare_criteo.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mlperf.settings.flags import flag
+from mlperf.settings.kinds import at_least, between, choice, file_name, switch
+
+_GROUP = "Criteo data set"
+
+
+def _raw_data_file(*, required: bool) -> Any:
+    help = "train.txt, or the prefix of day_0 ... day_23; each may be gzipped"
+    return flag("--raw-data-file", file_name, None, help, group=_GROUP, required=required)
+
+
+def _processed_data_file(*, required: bool) -> Any:
+    help = (
+        "X, for the prepared data in X_train.bin, X_test.bin, X_val.bin and X.json; made from the raw data where "
+        "it is missing"
+    )
+    return flag("--processed-data-file", file_name, None, help, group=_GROUP, required=required)
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """A Criteo data set and what decides the bytes of its prepared files.
+
+    seed: of the whole run; here, of the shuffle and of the dropped rows.
+    """
+
+    data_set: str = flag(
+        "--data-set", choice("kaggle", "terabyte"), "kaggle", "which Criteo data set", group=_GROUP
+    )
+    raw_data_file: Path | None = _raw_data_file(required=False)
+    processed_data_file: Path | None = _processed_data_file(required=False)
+    max_ind_range: int = flag(
+        "--max-ind-range",
+        at_least(1, or_value=-1),
+        -1,
+        "ids are taken modulo N before they are numbered; -1: no limit",
+        group=_GROUP,
+    )
+    randomize: str = flag(
+        "--data-randomize",
+        choice("total", "day", "none"),
+        "total",
+        "how preparation shuffles the training rows: over all days, within each day, or not at all",
+        group=_GROUP,
+    )
+    sub_sample_rate: float = flag(
+        "--data-sub-sample-rate",
+        between(0, 1, below=True),
+        0.0,
+        "share of the rows with label 0 that preparation drops, in [0, 1)",
+        group=_GROUP,
+    )
+    seed: int = flag("--numpy-rand-seed", at_least(0), 123, "seed of everything that is drawn at random")
+    bin_loader: bool = flag(
+        "--mlperf-bin-loader",
+        switch,
+        False,
+        "Kaggle: prepare without X.npz; the data is always read from the binary file",
+        group=_GROUP,
+    )
+
+    @property
+    def write_npz(self) -> bool:
+        """Whether preparation also leaves the rows in X.npz, as other programs keep Kaggle's."""
+        return self.data_set == "kaggle" and not self.bin_loader
+
+
+@dataclass(frozen=True)
+class PreparationSettings(DatasetSettings):
+    """What to prepare from what. checkpoint_seconds: between states from which an interrupted one continues."""
+
+    raw_data_file: Path = _raw_data_file(required=True)
+    processed_data_file: Path = _processed_data_file(required=True)
+    bad_rows: str = flag(
+        "--bad-rows",
+        choice("stop", "skip"),
+        "stop",
+        "stop at the first bad row, or skip and count bad rows",
+    )
+    max_bad_rows: float = flag(
+        "--max-bad-rows",
+        between(0, 1),
+        0.001,
+        "with --bad-rows=skip: the share of rows that may be bad",
+    )
+    force: bool = flag("--force", switch, False, "begin even if the disk looks too small")
+    checkpoint_seconds: float = 120.0
+
+    @classmethod
+    def of(cls, dataset: DatasetSettings, processed_data_file: Path) -> PreparationSettings:
+        """Return the settings that prepare `dataset` at `processed_data_file`."""
+        shared = {each.name: getattr(dataset, each.name) for each in fields(DatasetSettings)}
+        return cls(**{**shared, "processed_data_file": processed_data_file})
+
+    def flags(self) -> dict[str, str | int | float]:
+        """Return the entry of the manifest: what, besides the inputs, decides the bytes of the result."""
+        return {
+            "data_set": self.data_set,
+            "max_ind_range": self.max_ind_range,
+            "data_randomize": self.randomize,
+            "data_sub_sample_rate": self.sub_sample_rate,
+            "numpy_rand_seed": self.seed,
+            "bad_rows": self.bad_rows,
+        }

@@ -1,0 +1,166 @@
+"""How a flag is declared: once, as the metadata of the settings field that it fills.
+
+    @dataclass(frozen=True)
+    class Settings:
+        batch_size: int = flag("--mini-batch-size", at_least(1), 1, "samples per batch")
+
+The parser, the help, the range check, the reference in `mlperf/docs/flags.md`, the keyword of `mlperf.run` and the
+settings object all come from this line. A settings class may contain others: `part` for one that is always there,
+`variants` for one of several that a switch or a choice selects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+from mlperf.settings.kinds import Kind, switch
+from mlperf.util.errors import UsageError
+
+T = TypeVar("T")
+
+_KEY = "mlperf.settings"  # of the entry in a field's metadata
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag. name: as typed, "--mini-batch-size". group: its heading in the help, None: the class's."""
+
+    name: str
+    kind: Kind
+    default: Any
+    help: str
+    group: str | None = None
+    required: bool = False
+
+    @property
+    def key(self) -> str:
+        """The name as a Python keyword: "mini_batch_size"."""
+        return self.name.removeprefix("--").replace("-", "_")
+
+    @property
+    def shown_default(self) -> str | None:
+        """The default as a user types it, None if the flag is off or empty by default."""
+        if self.kind.is_switch or self.default is None or self.default == "":
+            return None
+        return self.kind.show(self.default)
+
+    def arguments(self, value: Any) -> list[str]:
+        """Return the command-line arguments that set the flag to `value`, which may be its text."""
+        if self.kind.is_switch:
+            return [self.name] if self._parsed(str(value)) else []
+        try:
+            typed = value if isinstance(value, str) else self.kind.show(value)
+        except TypeError:  # not of this kind: parsing it says what is allowed
+            typed = str(value)
+        return [f"{self.name}={typed}"]
+
+    def _parsed(self, typed: str) -> Any:
+        try:
+            return self.kind(typed)
+        except Exception as error:
+            raise UsageError(f"{self.name}: {error}") from None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A nested settings class. group: the heading of its flags, None: the enclosing one's."""
+
+    cls: type
+    group: str | None
+
+
+@dataclass(frozen=True)
+class _Variants:
+    """Nested settings classes of which at most one is chosen, each by a switch of its own."""
+
+    switches: tuple[tuple[Flag, type], ...]
+    conflict: str
+    group: str | None
+
+
+def flag(
+    name: str, kind: Kind, default: Any, help: str, *, group: str | None = None, required: bool = False
+) -> Any:
+    """Declare the flag that fills this field of a settings class."""
+    return field(default=default, metadata={_KEY: Flag(name, kind, default, help, group, required)})
+
+
+def part(cls: type, *, group: str | None = None) -> Any:
+    """Declare a field that holds the settings `cls`, filled by the flags of its own fields."""
+    return field(default_factory=cls, metadata={_KEY: _Part(cls, group)})
+
+
+def variants(switches: Mapping[str, tuple[type, str]], *, conflict: str, group: str | None = None) -> Any:
+    """Declare a field that holds the settings of the switch that is given, or None.
+
+    switches: for each name, the settings class, whose flags are only allowed with that switch, and the help.
+    conflict: why two of the switches contradict each other.
+    """
+    declared = tuple((Flag(name, switch, False, help, group), cls) for name, (cls, help) in switches.items())
+    return field(default=None, metadata={_KEY: _Variants(declared, conflict, group)})
+
+
+def declared_flags(cls: type, group: str = "options") -> Iterator[tuple[str, Flag]]:
+    """Yield the flags of a settings class and of those it contains, in order, each with its group."""
+    for declared in _declarations(cls).values():
+        if isinstance(declared, Flag):
+            yield declared.group or group, declared
+        elif isinstance(declared, _Part):
+            yield from declared_flags(declared.cls, declared.group or group)
+        else:
+            for chosen_by, variant in declared.switches:
+                yield declared.group or group, chosen_by
+                yield from declared_flags(variant, declared.group or group)
+
+
+def build(cls: type[T], given: Mapping[str, Any]) -> T:
+    """Return the settings for the values that were given, by the flags' keys; defaults fill the rest.
+
+    UsageError if two variants are chosen, or a value is given for one that is not.
+    """
+    values: dict[str, Any] = {}
+    for name, declared in _declarations(cls).items():
+        if isinstance(declared, Flag):
+            if declared.key in given:
+                values[name] = given[declared.key]
+        elif isinstance(declared, _Part):
+            values[name] = build(declared.cls, given)
+        else:
+            values[name] = _chosen(declared, given)
+    return cls(**values)
+
+
+def changed_flags(settings: Any) -> Iterator[tuple[Flag, Any]]:
+    """Yield the flags whose values are not their defaults, with the values."""
+    for name, declared in _declarations(type(settings)).items():
+        value = getattr(settings, name)
+        if isinstance(declared, Flag):
+            if value != declared.default:
+                yield declared, value
+        elif isinstance(declared, _Part):
+            yield from changed_flags(value)
+        elif value is not None:
+            for chosen_by, variant in declared.switches:
+                if isinstance(value, variant):
+                    yield chosen_by, True
+            yield from changed_flags(value)
+
+
+def _declarations(cls: type) -> dict[str, Flag | _Part | _Variants]:
+    return {each.name: each.metadata[_KEY] for each in fields(cls) if _KEY in each.metadata}
+
+
+def _chosen(declared: _Variants, given: Mapping[str, Any]) -> object | None:
+    chosen: list[tuple[Flag, type]] = []
+    for chosen_by, variant in declared.switches:
+        if given.get(chosen_by.key, False):
+            chosen.append((chosen_by, variant))
+            continue
+        for unused, _ in changed_flags(build(variant, given)):
+            raise UsageError(f"{unused.name}: only with {chosen_by.name}")
+    if len(chosen) > 1:
+        first, second = (chosen_by.name for chosen_by, _ in chosen[:2])
+        raise UsageError(f"{second}: not together with {first}, {declared.conflict}")
+    return build(chosen[0][1], given) if chosen else None

@@ -1,0 +1,66 @@
+"""From flags, as typed or as Python keywords, to checked settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlperf.settings.contradictions import check_preparation, check_settings
+from mlperf.settings.dataset import PreparationSettings
+from mlperf.settings.flags import build, changed_flags, declared_flags
+from mlperf.settings.parser import Parser
+from mlperf.settings.settings import Settings
+from mlperf.util.errors import UsageError
+
+
+def make_trainer_parser(prog: str = "dlrm_s_pytorch.py") -> Parser:
+    """Return the parser of the trainer's flags."""
+    parser = Parser(prog, "Train or evaluate DLRM, the MLPerf recommendation benchmark.", usage="%(prog)s [flags]")
+    parser.add_settings(Settings)
+    return parser
+
+
+def make_preparation_parser(prog: str = "prepare_criteo.py", description: str | None = None) -> Parser:
+    """Return the parser of the flags of `prepare_criteo.py`."""
+    parser = Parser(prog, description)
+    parser.add_settings(PreparationSettings)
+    return parser
+
+
+def parse(arguments: Sequence[str] | None, prog: str = "dlrm_s_pytorch.py") -> Settings:
+    """Return the settings that the trainer's flags ask for; None: those of the command line.
+
+    UsageError if a flag is wrong or two contradict each other.
+    """
+    given = vars(make_trainer_parser(prog).parse_args(arguments))
+    settings = build(Settings, given)
+    check_settings(settings, given)
+    return settings
+
+
+def parse_preparation(arguments: Sequence[str] | None, prog: str, description: str | None) -> PreparationSettings:
+    """Return the settings that the flags of `prepare_criteo.py` ask for. UsageError as `parse`."""
+    given = vars(make_preparation_parser(prog, description).parse_args(arguments))
+    settings = build(PreparationSettings, given)
+    check_preparation(settings, given)
+    return settings
+
+
+def settings_from(flags: Mapping[str, Any]) -> Settings:
+    """Return the settings for flags given as keywords: `mini_batch_size=2` for `--mini-batch-size=2`.
+
+    Values are Python's or texts as on the command line; None leaves a flag out. UsageError as `parse`.
+    """
+    declared = {flag.key: flag for _, flag in declared_flags(Settings)}
+    arguments: list[str] = []
+    for key, value in flags.items():
+        if key not in declared:
+            raise UsageError(f"{key}: there is no such flag")
+        if value is not None:
+            arguments += declared[key].arguments(value)
+    return parse(arguments)
+
+
+def check(settings: Settings) -> None:
+    """Check settings that were made in Python as if their values were given by flags. UsageError as `parse`."""
+    parse([argument for flag, value in changed_flags(settings) for argument in flag.arguments(value)])

@@ -1,0 +1,107 @@
+"""The argument parser of every program: flags from settings classes, errors in one line, help in 80 columns."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from mlperf.settings.flags import Flag, declared_flags
+from mlperf.util.errors import UsageError
+from mlperf.version import __version__
+
+_WIDTH = 80
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Fits the help into 80 columns and ends each flag's text with its default, or with "required"."""
+
+    def __init__(self, prog: str) -> None:
+        width = min(shutil.get_terminal_size().columns, _WIDTH)
+        super().__init__(prog, max_help_position=30, width=width)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        """Return the text of one flag (overrides argparse's hook, as its own formatters do)."""
+        if action.help is None or "(default" in action.help or "(required" in action.help:
+            return action.help
+        if action.option_strings and action.required:
+            return f"{action.help} (required)"
+        unset = (None, argparse.SUPPRESS, False, "")
+        if any(action.default is value for value in unset) or not action.option_strings or action.default == []:
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong call in one line, by UsageError. Flags are written out, never abbreviated.
+
+    usage: instead of argparse's, which lists every flag. `add_settings` adds the flags of a settings class, which
+    `mlperf.settings.flags.build` makes from the parsed values.
+    """
+
+    def __init__(self, prog: str, description: str | None, *, usage: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            usage=usage,
+            description=description,
+            allow_abbrev=False,
+            formatter_class=HelpFormatter,
+        )
+        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError with argparse's message, which names the flag."""
+        raise UsageError(message.removeprefix("argument "))
+
+    def add_settings(self, cls: type) -> None:
+        """Add the flags of a settings class, under the headings of their groups."""
+        groups: dict[str, argparse._ActionsContainer] = {"options": self}
+        for title, flag in declared_flags(cls):
+            if title not in groups:
+                groups[title] = self.add_argument_group(title)
+            groups[title].add_argument(flag.name, **_argparse_keywords(flag))
+
+    def rows(self) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+        """Yield the heading of each group of arguments, "" for those of no group, with form and help of each."""
+        formatter = self._get_formatter()
+        without_heading = (self._positionals, self._optionals)
+        for groups in (without_heading, *((group,) for group in self._action_groups)):
+            rows = [
+                (_form(action), formatter._expand_help(action))
+                for group in groups
+                for action in group._group_actions
+                if not isinstance(action, argparse._HelpAction | argparse._VersionAction)
+            ]
+            if groups == without_heading:
+                yield "", rows
+            elif groups[0] not in without_heading:
+                yield groups[0].title or "", rows
+
+
+def _form(action: argparse.Action) -> str:
+    """Return a flag or a positional argument with the value it takes."""
+    name = ", ".join(action.option_strings)
+    if action.nargs == 0:
+        return name
+    choices = None if action.choices is None else "{" + ",".join(map(str, action.choices)) + "}"
+    value = choices or action.metavar or (action.dest if name == "" else action.dest.upper())
+    shown = {"?": f"[{value}]", "+": f"{value} ...", "*": f"[{value} ...]"}.get(str(action.nargs), str(value))
+    return f"{name} {shown}".strip()
+
+
+def _argparse_keywords(flag: Flag) -> dict[str, Any]:
+    shown = flag.shown_default
+    ending = " (required)" if flag.required else "" if shown is None else f" (default: {shown})"
+    # Only what is given reaches the settings class: the defaults are those of its fields.
+    keywords: dict[str, Any] = {
+        "default": argparse.SUPPRESS,
+        "help": (flag.help + ending).replace("%", "%%"),
+        "required": flag.required,
+    }
+    if flag.kind.is_switch:
+        return {**keywords, "action": "store_true"}
+    keywords |= {"type": flag.kind, "metavar": flag.kind.metavar}
+    if flag.kind.alone is not None:
+        keywords |= {"nargs": "?", "const": flag.kind.alone}
+    return keywords

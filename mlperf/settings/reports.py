@@ -1,0 +1,84 @@
+"""What a run prints, logs, saves and draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlperf.benchmarks import DEFAULT_EDITION, DIVISIONS, EDITIONS, STATUSES
+from mlperf.settings.flags import flag
+from mlperf.settings.kinds import at_least, boolean, choice, path, path_or, switch, text
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What is printed, saved and drawn."""
+
+    print_frequency: int = flag("--print-freq", at_least(1), 1, "print a progress line every N batches")
+    print_time: bool = flag("--print-time", switch, False, "progress lines with ms per iteration")
+    print_wall_time: bool = flag("--print-wall-time", switch, False, "progress lines with the time of day")
+    debug: bool = flag(
+        "--debug-mode",
+        switch,
+        False,
+        "also print architecture, data (of a data set 3 batches) and parameters, before and after",
+    )
+    print_precision: int = flag("--print-precision", at_least(0), 5, "digits of numbers in debug mode")
+    profile: bool = flag(
+        "--enable-profiling",
+        switch,
+        False,
+        "profile the first 100 steps: table in dlrm_s_pytorch.prof, Chrome trace in dlrm_s_pytorch.json",
+    )
+    plot_compute_graph: bool = flag(
+        "--plot-compute-graph", switch, False, "draw the model in dlrm_s_pytorch_graph.png; needs matplotlib"
+    )
+    tensor_board_folder: Path | None = flag(
+        "--tensor-board-filename",
+        path_or(Path("run_kaggle_pt")),
+        None,
+        "write TensorBoard curves of loss and metrics into this folder, without a value run_kaggle_pt",
+    )
+    save_onnx: bool = flag(
+        "--save-onnx", switch, False, "export the model to dlrm_s_pytorch.onnx; needs onnx and onnxscript"
+    )
+
+
+@dataclass(frozen=True)
+class QuantizationSettings:
+    """Bits of the weights for inference; 32: not quantized."""
+
+    mlp_bits: int = flag(
+        "--quantize-mlp-with-bit", choice(8, 16, 32), 32, "with --inference-only, on a CPU: bits of MLP weights"
+    )
+    embedding_bits: int = flag(
+        "--quantize-emb-with-bit", choice(4, 8, 32), 32, "with --inference-only: bits of embedding weights"
+    )
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is to be quantized."""
+        return self.mlp_bits != 32 or self.embedding_bits != 32
+
+
+@dataclass(frozen=True)
+class ComplianceSettings:
+    """The MLPerf log, and what it says about the submission."""
+
+    enabled: bool = flag(
+        "--mlperf-logging", switch, False, "write the compliance log, and compute all six test metrics"
+    )
+    log_file: Path = flag("--mlperf-log-file", path, Path("mlperf_dlrm.log"), "the compliance log")
+    edition: str = flag(
+        "--mlperf-edition",
+        choice(*EDITIONS),
+        DEFAULT_EDITION.name,
+        "edition of MLPerf Training: keys of the log, target, schedule of evaluations",
+    )
+    division: str = flag("--mlperf-division", choice(*DIVISIONS), "closed", "logged as given")
+    submitter: str = flag("--mlperf-submitter", text, "reference", "organization in the log")
+    status: str = flag("--mlperf-status", choice(*STATUSES), "onprem", "availability of the system in the log")
+    platform: str = flag("--mlperf-platform", text, "unknown", "system name in the log")
+    cache_cleared: bool = flag(
+        "--mlperf-cache-cleared", boolean, False, "logged: whether the page cache was dropped before the run"
+    )

@@ -1,0 +1,31 @@
+"""Where a run is and what it has reached: what a continued run needs besides weights and optimizer state."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from mlperf.evaluation.metrics import Metrics
+
+
+def _no_metrics() -> Metrics:
+    nan = math.nan
+    return Metrics(accuracy=-math.inf, recall=nan, precision=nan, f1=nan, average_precision=nan, auc=-math.inf)
+
+
+@dataclass
+class TrainingState:
+    """The state of the training loop.
+
+    epoch: index of the current epoch, from 0. iteration: batches of this epoch done. step: optimizer steps done.
+    samples: training samples seen since the start of the run, in all epochs. last_loss: the mean training loss of
+    the last progress report. best: the best accuracy and the best AUC so far, and the other metrics of the last
+    evaluation.
+    """
+
+    epoch: int = 0
+    iteration: int = 0
+    step: int = 0
+    samples: int = 0
+    last_loss: float = math.nan
+    best: Metrics = field(default_factory=_no_metrics)

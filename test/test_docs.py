@@ -1,0 +1,169 @@
+"""The documentation: its links lead somewhere, and the programs, flags and files that it names exist."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dlrm_models import make_batch, make_model
+
+from mlperf.models.loss import Loss
+from mlperf.training.events import Position
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "mlperf" / "docs").glob("*.md")])
+PROGRAMS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+
+# Flags of other programs, and the flag of an example.
+FOREIGN_FLAGS = {"--usage", "--ruleset", "--check", "--dropout"}
+# Folders in which a path in the text is one of this repository.
+FOLDERS = ("mlperf/", "bench/", "tools/", "test/", "input/dist", ".ci/", ".github/")
+
+
+def page_name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path) -> list[str]:
+    """Return the code blocks of a page, continued lines joined."""
+    found = re.findall(r"^ *```[a-z]*\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [block.replace("\\\n", " ") for block in found]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Return the words of each line in a code block, without comments and leading variables."""
+    lines = [line.partition("#")[0].split() for block in blocks(page) for line in block.splitlines()]
+    stripped = []
+    for words in lines:
+        while words and re.match(r"[A-Z_]+=", words[0]):
+            del words[0]
+        if words:
+            stripped.append(words)
+    return stripped
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        path, _, anchor = link.partition("#")
+        if "://" in path:
+            continue
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_every_page_and_picture_is_linked() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    files = [*(ROOT / "mlperf" / "docs").glob("*.md"), *(ROOT / "mlperf" / "docs" / "pictures").iterdir()]
+    assert [file.name for file in files if file.name not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_commands_are_programs_of_this_project(page: Path) -> None:
+    missing = []
+    for words in commands(page):
+        program = words[0]
+        script = words[1] if program == "python" else program if "/" in program else ""
+        if program.startswith("dlrm-"):
+            missing += [program] if program not in PROGRAMS else []
+        elif script == "-m":
+            missing += [words[2]] if importlib.util.find_spec(words[2]) is None else []
+        elif script.endswith((".py", ".sh")) and not (ROOT / script).is_file():
+            missing.append(script)
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_paths_in_the_text_exist(page: Path) -> None:
+    named = re.findall(r"`([\w./-]+)`", page.read_text())
+    paths = [name for name in named if name.startswith(FOLDERS) and "NAME" not in name]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+@pytest.fixture(scope="module")
+def known_flags() -> set[str]:
+    """Return every flag that --help of a program of this project names."""
+    import contextlib
+    import io
+
+    flags: set[str] = set()
+    for entry in PROGRAMS.values():
+        module, _, function = entry.partition(":")
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+            getattr(importlib.import_module(module), function)(["--help"])
+        flags.update(re.findall(r"--[a-z][\w-]*", printed.getvalue()))
+    for script in (ROOT / "bench").glob("*.py"):
+        flags.update(re.findall(r'"(--[a-z][\w-]*)"', script.read_text()))
+    return flags
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_flags_in_the_text_exist(page: Path, known_flags: set[str]) -> None:
+    code = "\n".join([*blocks(page), *re.findall(r"`([^`\n]+)`", page.read_text())])
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", code))
+    assert named - known_flags - FOREIGN_FLAGS == set()
+
+
+def test_front_page_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def examples() -> dict[str, str]:
+    """Return the worked examples: the files that adding.md shows in full, by their names."""
+    found = {}
+    for block in blocks(ROOT / "mlperf" / "docs" / "adding.md"):
+        if block.startswith("# mlperf/"):
+            name, _, source = block.partition("\n")
+            found[name.removeprefix("# ")] = source
+    return found
+
+
+def run_example(name: str) -> dict[str, Any]:
+    """Return what the example file defines."""
+    namespace: dict[str, Any] = {"__name__": "example"}
+    exec(compile(examples()[name], name, "exec"), namespace)
+    return namespace
+
+
+def test_example_of_an_interaction_works_in_a_model() -> None:
+    interaction = run_example("mlperf/models/layers/product.py")["ProductInteraction"](3, 4)
+    bottom, pooled = torch.rand(5, 4), torch.rand(5, 2, 4)
+    combined = interaction(bottom, pooled)
+    assert combined.shape == (5, interaction.out_features)
+    torch.testing.assert_close(combined, bottom * pooled[:, 0] * pooled[:, 1])
+
+
+def test_example_of_an_optimizer_trains_a_model() -> None:
+    model = make_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = run_example("mlperf/optim/sign_sgd.py")["SignSGD"](model)
+    batch = make_batch(1, several=True)
+    lookup = model.look_up(batch)
+    Loss("bce")(model.predict(batch.dense, lookup.pooled), batch.labels).backward()
+    optimizer.add(lookup)
+    optimizer.step(0.5)
+    changes = torch.cat([(value - before[name]).abs().flatten() for name, value in model.state_dict().items()])
+    assert changes.round(decimals=4).unique().tolist() == [0, 0.5]
+
+
+def test_example_of_a_listener_hears_of_progress(tmp_path: Path) -> None:
+    listener = run_example("mlperf/reporting/csv_file.py")["CsvFile"](tmp_path / "loss.csv")
+    listener.progress(Position(1, 5, 10), 0.25, 0.5, 1.0)
+    assert (tmp_path / "loss.csv").read_text() == "1.5,0.25\n"

@@ -1,0 +1,119 @@
+"""The optimizers against PyTorch's own or their formula, and the format of their state."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from dlrm_models import make_batch, make_model
+from torch import nn
+
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.loss import Loss
+from mlperf.models.textbook import TextbookDLRM
+from mlperf.optim.optimizer import Optimizer, make_optimizer
+from mlperf.registry import OPTIMIZERS
+from mlperf.util.errors import RunError
+
+PYTORCHS: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad}
+
+
+def train(model: DLRM_Net, optimizer: Optimizer, steps: range, rate: float = 0.3) -> None:
+    """Take one step per number in `steps`, which seeds its batch."""
+    for number in steps:
+        batch = make_batch(number, several=True)
+        lookup = model.look_up(batch)
+        Loss("bce")(model.predict(batch.dense, lookup.pooled), batch.labels).backward()
+        optimizer.add(lookup)
+        optimizer.step(rate)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("name", PYTORCHS)
+def test_steps_equal_those_of_pytorchs_optimizer_on_the_textbook_model(name: str, accumulate: int) -> None:
+    model = make_model()
+    textbook = TextbookDLRM.new(model.architecture)
+    textbook.load_state_dict(model.state_dict())
+    ours = make_optimizer(name, model)
+    theirs = PYTORCHS[name](textbook.parameters(), lr=0.3)
+    for number in range(12):
+        batch = make_batch(number, several=True)
+        lookup = model.look_up(batch)
+        loss = Loss("bce")(model.predict(batch.dense, lookup.pooled), batch.labels)
+        loss.backward()
+        ours.add(lookup)
+        expected = nn.functional.binary_cross_entropy(textbook(*textbook.inputs(batch).values()), batch.labels)
+        expected.backward()
+        torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+        if (number + 1) % accumulate == 0:
+            ours.step(0.3)
+            theirs.step()
+            theirs.zero_grad()
+    torch.testing.assert_close(dict(model.state_dict()), dict(textbook.state_dict()), rtol=1e-4, atol=1e-6)
+
+
+def test_row_wise_adagrad_follows_its_formula() -> None:
+    model = make_model()
+    optimizer = make_optimizer("rwsadagrad", model)
+    (rows,) = model.row_parameters()
+    sums = torch.zeros(len(rows.values))
+    expected = rows.values.clone()
+    for number in range(4):
+        batch = make_batch(number, several=True)
+        lookup = model.look_up(batch)
+        Loss("bce")(model.predict(batch.dense, lookup.pooled), batch.labels).backward()
+        (found,) = lookup.gradients()
+        gradient = torch.zeros_like(expected).index_add_(0, found.rows, found.gradients)
+        sums += gradient.square().mean(1)
+        touched = found.rows.unique()
+        expected[touched] -= 0.3 * gradient[touched] / (sums[touched].sqrt() + 1e-10).unsqueeze(1)
+        optimizer.add(lookup)
+        optimizer.step(0.3)
+        torch.testing.assert_close(rows.values, expected)
+
+
+@pytest.mark.parametrize("compression", ["none", "mult", "md"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_continues_exactly_from_a_saved_state(name: str, compression: str) -> None:
+    model = make_model(compression, "learned")
+    optimizer = make_optimizer(name, model)
+    train(model, optimizer, range(3))
+    weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
+    train(model, optimizer, range(3, 6))
+    continued = make_model(compression, "learned")
+    continued.load_state_dict(weights)
+    other = make_optimizer(name, continued)
+    other.load_state_dict(state, "saved.pt")
+    train(continued, other, range(3, 6))
+    assert all(torch.equal(value, continued.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", PYTORCHS)
+def test_state_has_the_format_of_pytorchs_optimizer(name: str) -> None:
+    model = make_model()
+    optimizer = make_optimizer(name, model)
+    train(model, optimizer, range(2))
+    saved = optimizer.state_dict()
+    (group,) = saved["param_groups"]
+    parameters = list(model.parameters())
+    assert group["params"] == list(range(len(parameters)))
+    assert set(group) <= set(PYTORCHS[name](parameters, lr=0.3).param_groups[0])
+    assert group["lr"] == 0.3
+    sums = {number: kept["sum"].shape for number, kept in saved["state"].items()}
+    expected = {number: parameter.shape for number, parameter in enumerate(parameters)}
+    assert sums == (expected if name == "adagrad" else {})
+
+
+def test_row_wise_adagrad_saves_one_sum_per_row_by_its_published_name() -> None:
+    model = make_model(weighted_pooling="learned")
+    state = make_optimizer("rwsadagrad", model).state_dict()["state"]
+    rows = [len(table.weight) for table in model.emb_l]
+    assert [tuple(state[number]["momentum"].shape) for number in range(6)] == [(count,) for count in 2 * rows]
+    assert set(state[6]) == {"step", "sum"}
+
+
+def test_state_of_another_optimizer_is_refused() -> None:
+    saved = make_optimizer("sgd", make_model()).state_dict()
+    with pytest.raises(RunError, match=r"saved\.pt: holds no state of Adagrad.*--optimizer"):
+        make_optimizer("adagrad", make_model()).load_state_dict(saved, "saved.pt")

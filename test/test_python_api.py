@@ -1,0 +1,67 @@
+"""`mlperf.run`: a run from keywords, and what it returns."""
+
+from __future__ import annotations
+
+import doctest
+import math
+from pathlib import Path
+
+import pytest
+from program import golden_flags
+
+import mlperf
+import mlperf.runner.api
+from mlperf.settings.parse import parse
+from mlperf.util.errors import UsageError
+
+
+def test_the_example_in_the_documentation_is_true() -> None:
+    results = doctest.testmod(mlperf.runner.api, optionflags=doctest.ELLIPSIS)
+    assert (results.failed, results.attempted) == (0, 3)
+
+
+def test_a_run_that_evaluates_returns_its_metrics(terabyte: Path, tmp_path: Path) -> None:
+    settings = parse([*golden_flags("sgd", terabyte), f"--mlperf-log-file={tmp_path}/log"])
+    result = mlperf.run(settings)
+    assert result.outcome.value == "success"
+    assert result.metrics is not None
+    assert result.best_metrics is not None
+    assert result.metrics.auc == pytest.approx(0.5398, abs=1e-4)
+    assert result.best_metrics.auc >= result.metrics.auc
+    assert result.training_loss is not None
+    assert result.epochs == 1
+    assert result.samples > 0
+
+
+def test_a_target_that_is_missed_is_the_outcome(terabyte: Path) -> None:
+    flags = ("--arch-mlp-bot=13-2", "--data-generation=dataset", f"--processed-data-file={terabyte}")
+    result = mlperf.run(parse([*flags, "--mini-batch-size=64", "--mlperf-acc-threshold=1"]))
+    assert result.outcome.value == "target missed"
+    assert result.metrics is not None
+    assert math.isnan(result.metrics.auc)
+
+
+def test_an_evaluation_returns_metrics_alone(terabyte: Path) -> None:
+    result = mlperf.run(
+        arch_mlp_bot="13-2",
+        data_generation="dataset",
+        processed_data_file=terabyte,
+        inference_only=True,
+        mini_batch_size=64,
+    )
+    assert result.metrics is not None
+    assert (result.training_loss, result.samples) == (None, 0)
+
+
+def test_a_wrong_keyword_or_value_is_refused() -> None:
+    with pytest.raises(UsageError, match="batch_size: there is no such flag"):
+        mlperf.run(batch_size=2)
+    with pytest.raises(UsageError, match="--mini-batch-size: 0 is not a whole number of at least 1"):
+        mlperf.run(mini_batch_size=0)
+    with pytest.raises(UsageError, match="--arch-mlp-bot: '13-x' is not a list"):
+        mlperf.run(arch_mlp_bot="13-x")
+
+
+def test_settings_made_in_python_are_checked_as_flags_are() -> None:
+    with pytest.raises(TypeError):
+        mlperf.run(parse([]), mini_batch_size=2)
