@@ -32,7 +32,7 @@ import checkout  # noqa: F401
 from mlperf.cli.train import parse
 from mlperf.data.batch import Batch, RawBatch
 from mlperf.data.binary import BinaryFile
-from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID
+from mlperf.data.schema import CRITEO
 from mlperf.engines.choose import make_scorer, make_step
 from mlperf.engines.warm_up import warm_up
 from mlperf.evaluation.evaluate import evaluate
@@ -229,11 +229,11 @@ def write_rows(path: Path, shape: Shape) -> None:
     stream = np.random.default_rng(1)
     with path.open("wb") as file:
         for _ in range(shape.batches):
-            rows = np.empty((shape.batch_size, COLUMNS), "<i4")
+            rows = np.empty((shape.batch_size, CRITEO.columns), "<i4")
             rows[:, 0] = stream.random(len(rows)) < 0.25
-            rows[:, 1 : 1 + DENSE_FEATURES] = stream.geometric(0.05, (len(rows), DENSE_FEATURES)) - 1
+            rows[:, 1 : 1 + CRITEO.dense_features] = stream.geometric(0.05, (len(rows), CRITEO.dense_features)) - 1
             for table, size in enumerate(shape.tables):
-                rows[:, FIRST_ID + table] = np.minimum(size ** stream.random(len(rows)), size) - 1
+                rows[:, CRITEO.first_id + table] = np.minimum(size ** stream.random(len(rows)), size) - 1
             file.write(rows.tobytes())
 
 

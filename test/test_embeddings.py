@@ -14,6 +14,7 @@ from torch import nn
 
 from mlperf.models.layers.embedding.compression import MixedDimension, mixed_dimensions
 from mlperf.models.layers.embedding.quantized import QuantizedRows
+from mlperf.models.layers.mlp import linear_layers
 from mlperf.models.loss import Loss
 from mlperf.models.textbook import TextbookDLRM
 from mlperf.optim.optimizer import make_optimizer
@@ -211,3 +212,30 @@ def test_printed_model_shows_the_modules_that_have_weights() -> None:
   )
 )"""
     )
+
+
+@pytest.mark.parametrize("init", ["numpy", "device"])
+def test_compressed_tables_are_drawn_from_their_ranges(init: str) -> None:
+    bound = ROWS[0] ** -0.5
+    weights = make_model("mult", embedding_init=init).state_dict()
+    assert bound / 2 < weights["emb_l.0.weight_q"].abs().max() <= bound
+    assert 0.5 <= weights["emb_l.0.weight_r"].min() < 0.8
+    assert 1.2 < weights["emb_l.0.weight_r"].max() <= 1.5
+    weights = make_model("add", embedding_init=init).state_dict()
+    assert bound / 2 < weights["emb_l.0.weight_r"].abs().max() <= bound
+    weights = make_model("md", embedding_init=init).state_dict()
+    assert bound / 2 < weights["emb_l.0.embs.weight"].abs().max() <= bound
+    glorot = (6 / (1 + 4)) ** 0.5  # from dimension 1 to 4
+    assert glorot / 2 < weights["emb_l.0.proj.weight"].abs().max() <= glorot
+    assert weights["emb_l.0.proj.weight"].shape == (4, 1)
+
+
+def test_predictions_are_clamped_at_the_loss_threshold() -> None:
+    model = make_model()  # threshold 0.01
+    batch = make_batch(0, several=False)
+    last = linear_layers(model.top_l)[-1]
+    with torch.no_grad():
+        last.bias.fill_(100.0)
+        assert torch.equal(model(batch), torch.full((batch.size, 1), 0.99))
+        last.bias.fill_(-100.0)
+        assert torch.equal(model(batch), torch.full((batch.size, 1), 0.01))

@@ -109,6 +109,14 @@ def test_state_has_the_format_of_pytorchs_optimizer(name: str) -> None:
     assert sums == (expected if name == "adagrad" else {})
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_state_per_value_is_the_size_of_the_state_of_the_tables(name: str) -> None:
+    model = make_model()
+    optimizer = make_optimizer(name, model)
+    kept = sum(value.numel() for _, state in optimizer.row_state() for value in state.values())
+    assert optimizer.state_per_value == round(kept / sum(table.numel() for table in model.emb_l.parameters()))
+
+
 def test_row_wise_adagrad_saves_one_sum_per_row_by_its_published_name() -> None:
     model = make_model(weighted_pooling="learned")
     state = make_optimizer("rwsadagrad", model).state_dict()["state"]
