@@ -33,9 +33,11 @@ from mlperf.cli.train import parse
 from mlperf.data.batch import Batch, RawBatch
 from mlperf.data.binary import BinaryFile
 from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID
+from mlperf.engines.choose import make_scorer, make_step
+from mlperf.engines.warm_up import warm_up
 from mlperf.evaluation.evaluate import evaluate
 from mlperf.optim.sgd import SGD
-from mlperf.runner.model import build_model, initialize_model, make_scorer, make_step, warm_up
+from mlperf.runner.model import build_model, initialize_model
 from mlperf.util.errors import RunError
 from training_yardsticks import Floor, PlainStep, Step, captured, timed
 
@@ -55,13 +57,19 @@ RATE = 1e-4  # a batch that comes again and again must not make the weights dive
 
 @dataclass(frozen=True)
 class Shape:
-    """A model and a batch. rows: of the tables, each at most `limit`."""
+    """A model and a batch.
+
+    rows: of the tables, each at most `limit`. least_batches: in the file, which is read over and over.
+    plain: whether a plain program is timed too, which needs the memory of the tables once more.
+    """
 
     name: str
     batch_size: int
     rows: tuple[int, ...]
     limit: int
     flags: str
+    least_batches: int = LEAST_BATCHES
+    plain: bool = True
 
     @property
     def tables(self) -> tuple[int, ...]:
@@ -71,7 +79,7 @@ class Shape:
     @property
     def batches(self) -> int:
         """Batches in the file."""
-        return max(LEAST_BATCHES, LEAST_SAMPLES // self.batch_size)
+        return max(self.least_batches, LEAST_SAMPLES // self.batch_size)
 
 
 KAGGLE = Shape(
@@ -89,7 +97,7 @@ MLPERF = Shape(
     "--arch-sparse-feature-size=128 --arch-mlp-bot=13-512-256-128 --arch-mlp-top=1024-1024-512-256-1",
 )
 LARGE = replace(MLPERF, batch_size=65536)
-FULL = replace(LARGE, name="MLPerf, full tables", limit=40_000_000)
+FULL = replace(LARGE, name="MLPerf, full tables", limit=40_000_000, plain=False)
 
 
 def main() -> None:
@@ -126,10 +134,12 @@ def _lines(path: str) -> Sequence[str]:
     return Path(path).read_text().splitlines() if os.path.exists(path) else []
 
 
-def measure_if_it_fits(shape: Shape, precision: str, device: torch.device, rounds: int, evaluated: int) -> None:
+def measure_if_it_fits(
+    shape: Shape, precision: str, device: torch.device, rounds: int, evaluated: int, *, compiled: bool = True
+) -> None:
     """Print the rows of one shape and precision, or why there are none, and give all memory back."""
     try:
-        measure(shape, precision, device, rounds, evaluated)
+        measure(shape, precision, device, rounds, evaluated, compiled=compiled)
     except (RunError, torch.OutOfMemoryError) as error:
         reason = str(error).partition("\n")[0]
         print(f"{shape.name}, batch {shape.batch_size}, {precision}: not measured: {reason}", flush=True)
@@ -139,8 +149,10 @@ def measure_if_it_fits(shape: Shape, precision: str, device: torch.device, round
         torch.cuda.empty_cache()
 
 
-def measure(shape: Shape, precision: str, device: torch.device, rounds: int, evaluated: int) -> None:
-    """Print the rows of one shape and precision."""
+def measure(
+    shape: Shape, precision: str, device: torch.device, rounds: int, evaluated: int, *, compiled: bool = True
+) -> None:
+    """Print the rows of one shape and precision. compiled: whether torch.compile is timed too."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "measured.bin"
         settings = parse(
@@ -166,15 +178,17 @@ def measure(shape: Shape, precision: str, device: torch.device, rounds: int, eva
             readers=settings.readers,
             pin_memory=settings.use_gpu,
         )
-        step = make_step(settings, model, SGD(model))
+        step = make_step(model, settings, SGD(model))
         warm_up(step, shape.batch_size)
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         floor = Floor(architecture, shape.batch_size, dtype, device)
         steps: dict[str, Step] = {"floor": captured(floor, device)}
-        if shape is not FULL:  # the plain program's tables would be another 96 GB
+        if shape.plain:
             batch = next(source.batches(0))
             steps["plain"] = PlainStep(architecture, batch, precision, device, RATE)
-            if any(map(shutil.which, ("gcc", "clang") if device.type == "cuda" else ("g++", "clang++"))):
+            if compiled and any(
+                map(shutil.which, ("gcc", "clang") if device.type == "cuda" else ("g++", "clang++"))
+            ):
                 steps["plain, torch.compile"] = PlainStep(
                     architecture, batch, precision, device, RATE, compiled=True
                 )
@@ -190,7 +204,7 @@ def measure(shape: Shape, precision: str, device: torch.device, rounds: int, eva
             if device.type == "cuda":
                 source = replace(source, batch_size=EVALUATED_TOGETHER)
             start = time.perf_counter()
-            evaluate(make_scorer(settings, model), Repeated(source, evaluated), all_metrics=True)
+            evaluate(make_scorer(model, settings), Repeated(source, evaluated), all_metrics=True)
             print(
                 f"  {f'evaluation of {evaluated:,} samples':<42}{1e3 * (time.perf_counter() - start):>10,.0f} ms"
             )

@@ -16,7 +16,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from mlperf.data.batch import RawBatch, RowSource
-from mlperf.data.schema import COLUMNS
+from mlperf.data.schema import CRITEO
 from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.loss import Loss
@@ -66,7 +66,7 @@ def main() -> None:
         step.warm_up(128)
         before = set(binaries)
         for size in (1, 77):
-            rows = torch.zeros(size, COLUMNS, dtype=torch.int32)
+            rows = torch.zeros(size, CRITEO.columns, dtype=torch.int32)
             batch = RawBatch(rows, 0, RowSource(Path("rows.bin"), ARCHITECTURE.rows_per_table))
             step.train(batch, 0.1)
             step.score(batch)

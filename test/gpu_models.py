@@ -9,15 +9,16 @@ import torch
 from small_models import make_model
 
 from mlperf.data.batch import Batch, RawBatch, RowSource
-from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID
-from mlperf.engines.gpu.step import GpuStep, serves
-from mlperf.engines.protocol import GeneralStep
+from mlperf.data.schema import CRITEO
+from mlperf.engines.autograd.step import AutogradStep
+from mlperf.engines.gpu.scorer import unsupported_by_kernels
+from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.sgd import SGD
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-TINY = Architecture((3, 50, 5000), 16, (DENSE_FEATURES, 20, 16), (24, 10, 1))
+TINY = Architecture((3, 50, 5000), 16, (CRITEO.dense_features, 20, 16), (24, 10, 1))
 
 
 def on_device(model: DLRM_Net) -> DLRM_Net:
@@ -31,26 +32,26 @@ def make_gpu_step(
     model: DLRM_Net, loss: Loss | None = None, precision: str = "fp32", max_ind_range: int = -1
 ) -> GpuStep:
     """Return a GPU step, with binary cross-entropy unless another loss is given."""
-    assert serves(model)
+    assert unsupported_by_kernels(model) is None
     return GpuStep(model, loss or Loss("bce"), SGD(model), precision, max_ind_range)
 
 
 def both_steps(
     architecture: Architecture, loss: Loss | None = None, precision: str = "fp32", max_ind_range: int = -1
-) -> tuple[GeneralStep, GpuStep]:
+) -> tuple[AutogradStep, GpuStep]:
     """Return an autograd step in float32 on the CPU and a GPU step, with equal weights."""
     model = make_model(architecture)
-    general = GeneralStep(model, loss or Loss("bce"), SGD(model), "fp32")
+    general = AutogradStep(model, loss or Loss("bce"), SGD(model), "fp32")
     return general, make_gpu_step(on_device(model), loss, precision, max_ind_range)
 
 
 def random_rows(size: int, rows_per_table: tuple[int, ...], stream: np.random.Generator) -> np.ndarray:
     """Return rows of the Criteo binary file, int32 [B, 40], with uniformly distributed ids."""
-    rows = np.zeros((size, COLUMNS), np.int32)
+    rows = np.zeros((size, CRITEO.columns), np.int32)
     rows[:, 0] = stream.random(size) < 0.3
-    rows[:, 1:FIRST_ID] = stream.integers(-3, 1000, (size, DENSE_FEATURES))
+    rows[:, CRITEO.dense_columns] = stream.integers(-3, 1000, (size, CRITEO.dense_features))
     for table, count in enumerate(rows_per_table):
-        rows[:, FIRST_ID + table] = stream.integers(0, count, size)
+        rows[:, CRITEO.first_id + table] = stream.integers(0, count, size)
     return rows
 
 
@@ -66,17 +67,17 @@ def both_batches(
 ) -> tuple[Batch, RawBatch]:
     """Return the same samples as the autograd step takes them and as the file has them."""
     rows = random_rows(size, rows_per_table, stream)
-    ids = rows[:, FIRST_ID : FIRST_ID + len(rows_per_table)]
+    ids = rows[:, CRITEO.id_columns][:, : len(rows_per_table)]
     indices = ids.T.astype(np.int64)
     if max_ind_range > 0:  # add any multiple, which the modulus takes away
         ids += max_ind_range * stream.integers(-2, 3, ids.shape, np.int32)
-    dense = np.log(1 + np.maximum(rows[:, 1:FIRST_ID], 0).astype(np.float32))
+    dense = np.log(1 + np.maximum(rows[:, CRITEO.dense_columns], 0).astype(np.float32))
     labels = rows[:, :1].astype(np.float32)
     batch = Batch(torch.from_numpy(dense), torch.from_numpy(indices), None, torch.from_numpy(labels))
     return batch, raw_batch(rows, rows_per_table, max_ind_range)
 
 
-def assert_equal_steps(general: GeneralStep, fast: GpuStep) -> None:
+def assert_equal_steps(general: AutogradStep, fast: GpuStep) -> None:
     """Compare the sums, the weights and the state of the optimizers after the same batches."""
     torch.testing.assert_close(fast.sums.both.cpu(), general.sums.both, rtol=1e-5, atol=0)
     expected = general.model.state_dict()

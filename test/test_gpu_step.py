@@ -5,7 +5,6 @@ Pinned memory, streams and the captured graph are not tested without a GPU.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,14 +26,16 @@ from small_models import CPU, make_model, random_architecture
 
 from mlperf.cli.train import parse
 from mlperf.data.batch import RawBatch, RowSource
-from mlperf.data.schema import FIRST_ID, TABLES
-from mlperf.engines.gpu.step import GpuStep, serves
-from mlperf.engines.protocol import GeneralStep
+from mlperf.data.binary import BinaryFile
+from mlperf.data.schema import CRITEO
+from mlperf.engines.autograd.step import AutogradStep
+from mlperf.engines.choose import make_step
+from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.runner.data import open_splits, prepared_data
-from mlperf.runner.model import architecture_of, initialize_model, make_scorer, make_step
+from mlperf.runner.model import architecture_of, initialize_model
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError
 
@@ -45,7 +46,7 @@ def test_step_equals_autograd_on_random_shapes(seed: int) -> None:
     stream = np.random.default_rng(seed)
     threshold = float(stream.choice([0.0, 0.3]))
     architecture = random_architecture(stream, loss_threshold=threshold)
-    rows = architecture.rows_per_table[:TABLES]
+    rows = architecture.rows_per_table[: CRITEO.tables]
     max_ind_range = int(stream.choice([-1, 4000]))
     architecture = replace(architecture, rows_per_table=rows)
     loss = Loss(str(stream.choice(["mse", "bce", "wbce"])), (0.5, 2.0))
@@ -128,8 +129,8 @@ def test_a_nan_prediction_is_not_clamped_to_a_number(threshold: float) -> None:
     ("row", "column", "value", "message"),
     [
         (17, 0, 2, "row 18, column 1: label 2 is not 0 or 1"),
-        (18, FIRST_ID, 3, "row 19, column 15: index 3 is not in table 0, which has 3 rows"),
-        (19, FIRST_ID + 25, -1, "row 20, column 40: index -1 is not in table 25, which has 5 rows"),
+        (18, CRITEO.first_id, 3, "row 19, column 15: index 3 is not in table 0, which has 3 rows"),
+        (19, CRITEO.first_id + 25, -1, "row 20, column 40: index -1 is not in table 25, which has 5 rows"),
     ],
 )
 def test_first_invalid_value_is_named_by_its_position_in_the_file(
@@ -157,9 +158,11 @@ def test_golden_run_is_reproduced(name: str, terabyte: Path) -> None:
     model = DLRM_Net(architecture_of(settings, prepared), CPU)
     initialize_model(settings, model, np.random.RandomState(settings.seed))
     model = on_device(model)
-    step = make_step(settings, model, make_optimizer("sgd", model))
+    step = make_step(model, settings, make_optimizer("sgd", model))
     assert isinstance(step, GpuStep)
-    source = replace(open_splits(settings, prepared).train, pin_memory=DEVICE.type == "cuda", limit=batches)
+    train = open_splits(settings, prepared).train
+    assert isinstance(train, BinaryFile)
+    source = replace(train, pin_memory=DEVICE.type == "cuda", limit=batches)
     losses = []
     for raw in step.batches(source, 0):
         step.sums.clear()
@@ -181,12 +184,12 @@ def test_the_flags_decide_on_the_step() -> None:
     def chosen(*flags: str) -> type:
         settings = settings_of(*flags)
         model = DLRM_Net(architecture, CPU)
-        return type(make_step(settings, model, make_optimizer(settings.training.optimizer, model)))
+        return type(make_step(model, settings, make_optimizer(settings.training.optimizer, model)))
 
     assert chosen(*DATA_SET) is GpuStep
-    assert chosen(*DATA_SET, "--optimizer=adagrad") is GeneralStep
-    assert chosen(*DATA_SET, "--mlperf-grad-accum-iter=2") is GeneralStep
-    assert chosen("--arch-embedding-size=2-3") is GeneralStep  # random data, several ids a sample
+    assert chosen(*DATA_SET, "--optimizer=adagrad") is AutogradStep
+    assert chosen(*DATA_SET, "--mlperf-grad-accum-iter=2") is AutogradStep
+    assert chosen("--arch-embedding-size=2-3") is AutogradStep  # random data, several ids a sample
 
 
 def test_four_threads_read_for_a_gpu_unless_flags_say_otherwise() -> None:
@@ -194,48 +197,3 @@ def test_four_threads_read_for_a_gpu_unless_flags_say_otherwise() -> None:
     assert (settings.readers, settings.test_readers) == (4, 4)
     settings = settings_of(*DATA_SET, "--num-workers=2", "--test-num-workers=1")
     assert (settings.readers, settings.test_readers) == (2, 1)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"interaction_op": "cat"},
-        {"activation": "tanh"},
-        {"weighted_pooling": "learned"},
-        {"rows_per_table": (2,) * 32},
-        {"dimension": 257, "mlp_bot": (13, 257)},
-        {"mlp_top": (2000, 1)},
-    ],
-)
-def test_unsupported_models_are_left_to_autograd(change: dict[str, object]) -> None:
-    sizes: dict[str, object] = {"rows_per_table": (2, 3), "dimension": 4, "mlp_bot": (13, 4), "mlp_top": (1,)}
-    assert serves(DLRM_Net(Architecture(**sizes), CPU))  # type: ignore[arg-type]
-    assert not serves(DLRM_Net(Architecture(**{**sizes, **change}), CPU))  # type: ignore[arg-type]
-
-
-def scorer_and_note(caplog: pytest.LogCaptureFixture) -> tuple[str, str]:
-    caplog.set_level("INFO", "mlperf")
-    scorer = make_scorer(settings_of(*DATA_SET), DLRM_Net(Architecture((2, 3), 2, (13, 4, 2), (4, 1)), CPU))
-    return type(scorer).__name__, caplog.messages[-1]
-
-
-def test_without_triton_autograd_is_used_and_a_line_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    for package, name in (("mlperf.engines.gpu", "step"), ("mlperf.engines.gpu", "launch")):
-        monkeypatch.setitem(sys.modules, f"{package}.{name}", None)
-        monkeypatch.delattr(f"{package}.{name}")
-    scorer, note = scorer_and_note(caplog)
-    assert scorer == "GeneralScorer"
-    assert note.startswith("the general, slower way is taken on the GPU; the fast one needs Triton")
-    assert "\n" not in note
-
-
-@pytest.mark.skipif(DEVICE.type == "cuda", reason="Triton finds the GPU")
-def test_where_triton_cannot_launch_autograd_is_used_and_a_line_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.delenv("TRITON_INTERPRET")
-    scorer, note = scorer_and_note(caplog)
-    assert scorer == "GeneralScorer"
-    assert "and a C compiler: 0 active drivers" in note

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from program import run_program
 
 from mlperf.engines.protocol import LossSums
 from mlperf.evaluation.metrics import Metrics
 from mlperf.models.loss import Loss
-from mlperf.settings.training import ScheduleSettings
+from mlperf.settings.training import ScheduleSettings, TrainingSettings
 from mlperf.training.events import Listener, Position
-from mlperf.training.loop import LoopSettings, TrainingLoop, TrainingState, Window
-from mlperf.training.schedule import LearningRateSchedule, learning_rate
+from mlperf.training.loop import TrainingLoop
+from mlperf.training.schedule import learning_rate
+from mlperf.training.state import TrainingState
 
 
 def test_schedule_follows_its_published_points() -> None:
@@ -32,12 +30,12 @@ def test_schedule_follows_its_published_points() -> None:
 
 
 def test_learning_rate_does_not_fall_below_its_minimum() -> None:
-    assert LearningRateSchedule(1e-3, 0, 0, 10**6).rate(999_999) == 1e-7
+    assert learning_rate(ScheduleSettings(1e-3, 0, 0, 10**6), 999_999) == 1e-7
 
 
 def test_warm_up_without_a_decay_ends_at_the_base_rate() -> None:
-    schedule = LearningRateSchedule(2.0, warmup_steps=2)
-    assert [schedule.rate(step) for step in (1, 2, 3, 100)] == [1.0, 2.0, 2.0, 2.0]
+    schedule = ScheduleSettings(2.0, warmup_steps=2)
+    assert [learning_rate(schedule, step) for step in (1, 2, 3, 100)] == [1.0, 2.0, 2.0, 2.0]
 
 
 def test_weighted_cross_entropy_is_the_mean_of_weighted_terms() -> None:
@@ -79,8 +77,16 @@ class RecordingListener(Listener):
         self.milliseconds.append(ms_per_iteration)
 
 
-def run_loop(step: Any, batches: int, **settings: Any) -> RecordingListener:
-    """Run a loop over `batches` batches of 10 samples per epoch."""
+def run_loop(
+    step: Any,
+    batches: int,
+    *,
+    epochs: int = 1,
+    accumulate: int = 1,
+    test_frequency: int = 0,
+    print_frequency: int = 5,
+) -> RecordingListener:
+    """Run a loop over `batches` batches of 10 samples per epoch, with learning rate 0.5."""
     listener = RecordingListener()
     data: Any = SimpleNamespace(
         batches_per_epoch=batches,
@@ -89,9 +95,10 @@ def run_loop(step: Any, batches: int, **settings: Any) -> RecordingListener:
     )
     loop = TrainingLoop(
         step=step,
-        schedule=LearningRateSchedule(0.5),
-        settings=LoopSettings(**settings),
-        state=TrainingState(Window(step.sums)),
+        settings=TrainingSettings(epochs=epochs, accumulate=accumulate, schedule=ScheduleSettings(0.5)),
+        test_frequency=test_frequency,
+        print_frequency=print_frequency,
+        state=TrainingState(),
         listeners=[listener],
         evaluate=lambda: Metrics(0.5, 0.5, 0.5, 0.5, 0.5, 0.5),
     )
@@ -101,31 +108,25 @@ def run_loop(step: Any, batches: int, **settings: Any) -> RecordingListener:
 
 def test_gradients_left_at_the_end_of_an_epoch_are_applied() -> None:
     step = RecordingStep()
-    run_loop(step, 5, epochs=2, test_frequency=0, print_frequency=5, accumulate=3)
+    run_loop(step, 5, epochs=2, accumulate=3)
     assert step.rates == 2 * [None, None, 0.5, None, 0.5]
 
 
 def test_evaluations_come_at_their_frequency_and_at_the_end_of_each_epoch() -> None:
-    listener = run_loop(RecordingStep(), 5, epochs=2, test_frequency=2, print_frequency=5)
+    listener = run_loop(RecordingStep(), 5, epochs=2, test_frequency=2)
     assert listener.evaluated == [(0, 2), (0, 4), (0, 5), (1, 2), (1, 4), (1, 5)]
 
 
 def test_time_per_iteration_is_in_milliseconds() -> None:
-    listener = run_loop(RecordingStep(seconds=0.02), 6, epochs=1, test_frequency=0, print_frequency=3)
+    listener = run_loop(RecordingStep(seconds=0.02), 6, print_frequency=3)
     assert len(listener.milliseconds) == 2
     assert all(20 <= found < 2000 for found in listener.milliseconds)
 
 
-def test_scheduled_evaluations_come_at_optimizer_steps(terabyte: Path, tmp_path: Path) -> None:
-    run = run_program(
-        *("--arch-sparse-feature-size=8", "--arch-mlp-bot=13-16-8", "--arch-mlp-top=16-1", "--loss-function=bce"),
-        *("--data-generation=dataset", "--data-set=terabyte", "--mini-batch-size=128", "--mlperf-logging"),
-        *("--mlperf-grad-accum-iter=4", "--mlperf-auc-threshold=0.99", f"--processed-data-file={terabyte}"),
-        cwd=tmp_path,
-    )
-    assert run.status == 3, run.stderr
-    found = re.findall(r"Testing at - (\d+)/(\d+) of epoch", run.stdout)
-    evaluated = [(int(batch), int(batches)) for batch, batches in found]
-    # 20 evaluations per epoch of 55 batches are due every 3 batches, which are no whole number of steps.
-    assert len(evaluated) > 5
-    assert all(batch % 4 == 0 or batch == batches for batch, batches in evaluated)
+@pytest.mark.parametrize(
+    ("batches", "accumulate", "expected"),
+    [(55, 1, 3), (55, 4, 4), (100, 1, 5), (100, 3, 6), (10, 1, 1), (10, 4, 4)],
+)
+def test_scheduled_evaluations_come_at_optimizer_steps(batches: int, accumulate: int, expected: int) -> None:
+    settings = TrainingSettings(accumulate=accumulate, auc_threshold=0.8)
+    assert settings.batches_between_tests(batches, evaluations_per_epoch=20) == expected

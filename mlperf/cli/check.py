@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(name, partial(_check, name, arguments))
 
 
-def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+def make_parser(name: str) -> Parser:
+    """Return the parser of this program."""
     parser = Parser(name, __doc__)
     parser.add_argument(
         "path", type=Path, help="a log, a folder with result_0.txt ..., or one with results/ and systems/"
@@ -44,11 +45,11 @@ def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="let a failed convergence check pass, like the switch of the package checker",
     )
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _check(name: str, arguments: Sequence[str] | None) -> int:
-    flags = _parse(name, arguments)
+    flags = make_parser(name).parse_args(arguments)
     asked = getattr(flags, "edition", [])
     if flags.rcps is not None and not flags.rcps.is_file():
         raise UsageError(f"--rcps={flags.rcps}: no such file")

@@ -7,7 +7,6 @@ Takes what the program prints, and compliance logs of this project or of anyone'
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -30,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(name, partial(_plot, name, arguments))
 
 
-def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+def make_parser(name: str) -> Parser:
+    """Return the parser of this program."""
     parser = Parser(name, __doc__)
     add = parser.add_argument
     add("logs", type=Path, nargs="+", help="console or compliance logs")
@@ -44,12 +44,12 @@ def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
         help="auto: iterations where all have them",
     )
     add("--target", type=between(0, 1), help=f"a line; default: {DEFAULT_EDITION.auc_target} with AUC; 0: none")
-    add("--title", default="")
-    return parser.parse_args(arguments)
+    add("--title", default="", help="title of the picture")
+    return parser
 
 
 def _plot(name: str, arguments: Sequence[str] | None) -> int:
-    flags = _parse(name, arguments)
+    flags = make_parser(name).parse_args(arguments)
     labels = flags.labels.split(",") if flags.labels else [log.stem for log in flags.logs]
     if len(labels) != len(flags.logs):
         raise UsageError(f"--labels={flags.labels}: {len(labels)} names for {len(flags.logs)} logs")

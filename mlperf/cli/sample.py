@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -19,19 +18,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(name, partial(_make, name, arguments))
 
 
-def _parse(name: str, arguments: Sequence[str] | None, min_rows: int) -> argparse.Namespace:
+def make_parser(name: str) -> Parser:
+    """Return the parser of this program."""
+    from mlperf.data.criteo.sample.generate import MIN_ROWS
+
     parser = Parser(name, __doc__)
     add = parser.add_argument
     add("--folder", type=Path, default=Path("input"), help="where day_0 ... day_23 go")
-    add("--rows", type=at_least(min_rows), default=240_000, help="rows of all days together, 230 bytes each")
+    add("--rows", type=at_least(MIN_ROWS), default=240_000, help="rows of all days together, 230 bytes each")
     add("--seed", type=at_least(0), default=1, help="seed of everything in the sample")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _make(name: str, arguments: Sequence[str] | None) -> int:
-    from mlperf.data.criteo.sample.generate import MIN_ROWS, SampleSettings, make_sample
+    from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 
-    flags = _parse(name, arguments, MIN_ROWS)
+    flags = make_parser(name).parse_args(arguments)
     sample = make_sample(SampleSettings(flags.folder, flags.rows, flags.seed))
     print(
         f"sample in {flags.folder}: {sample.rows:,} rows, seed {sample.seed}, {sample.click_rate:.1%} clicks; "

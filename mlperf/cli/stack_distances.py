@@ -10,7 +10,6 @@ probabilities.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -36,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(name, partial(_convert, name, arguments))
 
 
-def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+def make_parser(name: str) -> Parser:
+    """Return the parser of this program."""
     parser = Parser(name, __doc__)
     parser.add_argument("what", choices=("profile", "generate"), help="from a trace, or to a trace")
     parser.add_argument("source", type=Path, help="the trace, or the distribution")
@@ -47,11 +47,11 @@ def _parse(name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--length", type=at_least(1), default=1000, help="generate: references")
     parser.add_argument("--seed", type=at_least(0), default=123, help="generate: seed")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _convert(name: str, arguments: Sequence[str] | None) -> int:
-    flags = _parse(name, arguments)
+    flags = make_parser(name).parse_args(arguments)
 
     import numpy as np
 

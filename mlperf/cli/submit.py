@@ -60,7 +60,8 @@ def _name(text: str) -> str:
     return text
 
 
-def _parser(name: str) -> Parser:
+def make_parser(name: str) -> Parser:
+    """Return the parser of this program."""
     parser = Parser(name, __doc__)
     add = parser.add_argument
     add("--submitter", type=_name, required=True, help="the organization")
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _submit(name: str, arguments: Sequence[str] | None) -> int:
-    flags = _parser(name).parse_args(arguments)
+    flags = make_parser(name).parse_args(arguments)
     _refuse_contradictions(flags)
     try:
         return _make(flags)

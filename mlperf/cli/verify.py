@@ -22,13 +22,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(name, partial(_verify, name, arguments))
 
 
-def _verify(name: str, arguments: Sequence[str] | None) -> int:
+def make_parser(name: str) -> Parser:
+    """Return the parser of this program."""
     parser = Parser(name, __doc__)
     parser.add_argument("place", type=file_name, help="X, for X_train.bin, X_test.bin, X_val.bin, X.json")
     parser.add_argument(
         "--raw-data-file", type=file_name, help="prefix of <prefix>_fea_count.npz, without a manifest"
     )
-    flags = parser.parse_args(arguments)
+    return parser
+
+
+def _verify(name: str, arguments: Sequence[str] | None) -> int:
+    flags = make_parser(name).parse_args(arguments)
     place = DatasetPaths.named(flags.place)
     with system_failures(place.prefix, "cannot be verified"):
         return verify(place, flags.raw_data_file)

@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(name, partial(_visualize, name, arguments))
 
 
-def _parse(name: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """Return the flags of this program, and the others, which are the trainer's."""
+def make_parser(name: str) -> Parser:
+    """Return the parser of this program, without the trainer's flags that it also takes."""
     parser = Parser(name, __doc__)
     add = parser.add_argument
     add("--output-dir", type=Path, default=Path("visualization"), help="where the pictures go")
@@ -37,7 +37,12 @@ def _parse(name: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespa
     add("--most-rows", type=at_least(10), default=1500, help="rows of a table to draw, the most frequent first")
     add("--most-samples", type=at_least(100), default=200_000, help="training samples to count ids in")
     add("--most-points", type=at_least(10), default=3000, help="test samples to draw")
-    flags, others = parser.parse_known_args(arguments)
+    return parser
+
+
+def _parse(name: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """Return the flags of this program, and the others, which are the trainer's."""
+    flags, others = make_parser(name).parse_known_args(arguments)
     if not any(other.startswith("--load-model") for other in others):
         raise UsageError("--load-model: needed, the checkpoint to draw")
     return flags, others

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 
+from mlperf.data.batch import Batch, RawBatch
 from mlperf.data.source import BatchSource
-from mlperf.engines.autograd.scorer import Scorer
 from mlperf.evaluation.metrics import Metrics, accuracy_only, binary_metrics
+
+
+class Scorer(Protocol):
+    """Predicts. Batches stay on the host until `score` moves them to `device`."""
+
+    device: torch.device
+
+    def batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[Batch] | Iterator[RawBatch]:
+        """Return the batches of `epoch` from number `first` on, in the form that `score` takes."""
+        ...
+
+    def score(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the predicted probabilities and the labels, float32 [B] each, on the device."""
+        ...
+
+    def check(self) -> None:
+        """Wait for the device. Raise RunError if a batch since the last check held an invalid value."""
+        ...
 
 
 def evaluate(scorer: Scorer, data: BatchSource, *, all_metrics: bool) -> Metrics:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 # torch.nn.BCELoss clamps the logarithms and the denominator of the gradient at the same values.
-_MIN_LOG = -100.0
-_MIN_VARIANCE = 1e-12
+MIN_LOG = -100.0
+MIN_VARIANCE = 1e-12
 
 
 class _BinaryCrossEntropy(torch.autograd.Function):
@@ -22,14 +22,14 @@ class _BinaryCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, probability: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(probability, labels)
-        log_click = probability.log().clamp(min=_MIN_LOG)
-        log_no_click = (-probability).log1p().clamp(min=_MIN_LOG)
+        log_click = probability.log().clamp(min=MIN_LOG)
+        log_no_click = (-probability).log1p().clamp(min=MIN_LOG)
         return (labels - 1) * log_no_click - labels * log_click
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
         probability, labels = ctx.saved_tensors
-        variance = ((1 - probability) * probability).clamp(min=_MIN_VARIANCE)
+        variance = ((1 - probability) * probability).clamp(min=MIN_VARIANCE)
         return grads[0] * (probability - labels) / variance, None
 
 

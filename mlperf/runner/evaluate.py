@@ -9,7 +9,7 @@ import torch
 
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.source import BatchSource
-from mlperf.engines.autograd.scorer import GeneralScorer
+from mlperf.engines.choose import make_scorer
 from mlperf.evaluation.evaluate import evaluate
 from mlperf.evaluation.metrics import Metrics
 from mlperf.export.quantize import mlp_bytes, quantize_mlps
@@ -17,7 +17,7 @@ from mlperf.models.dlrm import DLRM_Net
 from mlperf.reporting.console import print_metrics
 from mlperf.runner.data import open_split
 from mlperf.runner.files import draw_compute_graph, export_onnx
-from mlperf.runner.model import architecture_of, build_model, fill_weights, make_scorer
+from mlperf.runner.model import architecture_of, build_model, fill_weights
 from mlperf.runner.result import Result
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Outcome
@@ -36,7 +36,7 @@ def evaluate_only(settings: Settings, device: torch.device, prepared: PreparedDa
     if settings.quantization.asked:
         metrics = _quantize_and_evaluate(settings, model, test)
     else:
-        metrics = evaluate(make_scorer(settings, model), test, all_metrics=all_metrics)
+        metrics = evaluate(make_scorer(model, settings), test, all_metrics=all_metrics)
     print_metrics(metrics, metrics, all_metrics=all_metrics)
     if settings.report.save_onnx:
         export_onnx(settings, model)
@@ -55,7 +55,7 @@ def load_model(settings: Settings, device: torch.device, prepared: PreparedData)
 def _quantize_and_evaluate(settings: Settings, model: DLRM_Net, test: BatchSource) -> Metrics:
     """Return the metrics of the quantized model; log the memory that it saves and the AUC that it costs."""
     bits = settings.quantization
-    scorer = GeneralScorer(model, settings.precision)
+    scorer = make_scorer(model, settings)
     before = evaluate(scorer, test, all_metrics=True)
     if bits.mlp_bits != 32:
         size = mlp_bytes(model)

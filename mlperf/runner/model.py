@@ -1,4 +1,4 @@
-"""From settings to a model: its architecture, memory and weights, and the engine that runs it."""
+"""From settings to a model: its architecture, memory and weights."""
 
 from __future__ import annotations
 
@@ -10,16 +10,8 @@ import numpy as np
 import torch
 
 from mlperf.data.criteo.prepared.dataset import PreparedData
-from mlperf.engines.autograd.scorer import GeneralScorer, Scorer
-from mlperf.engines.cpu import products
-from mlperf.engines.cpu import step as cpu_step
-from mlperf.engines.cpu.step import CpuScorer, CpuStep
-from mlperf.engines.protocol import GeneralStep, TrainingStep
-from mlperf.evaluation.metrics import binary_metrics
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize
-from mlperf.models.loss import Loss
-from mlperf.optim.optimizer import Optimizer
 from mlperf.registry import OPTIMIZERS, load
 from mlperf.runner.data import table_rows
 from mlperf.settings.settings import Settings
@@ -74,61 +66,3 @@ def initialize_model(settings: Settings, model: DLRM_Net, stream: np.random.Rand
         embedding_init=settings.model.embedding_init,
         seed=settings.seed,
     )
-
-
-def make_step(settings: Settings, model: DLRM_Net, optimizer: Optimizer) -> TrainingStep:
-    """Return the fastest training step that supports the settings."""
-    loss = Loss(settings.model.loss, settings.model.loss_weights)
-    training = settings.training
-    if training.optimizer == "sgd" and training.accumulate == 1:
-        if _fast_on_cpu(settings, model):
-            return CpuStep(model, loss, optimizer, settings.precision)
-        if _fast_on_gpu(settings, model):
-            from mlperf.engines.gpu.step import GpuStep
-
-            return GpuStep(model, loss, optimizer, settings.precision, settings.data.max_ind_range)
-    if training.optimizer != "sgd" and not settings.use_gpu:
-        products.sum_as_published()
-    return GeneralStep(model, loss, optimizer, settings.precision)
-
-
-def make_scorer(settings: Settings, model: DLRM_Net) -> Scorer:
-    """Return the fastest scorer that supports the settings."""
-    if _fast_on_cpu(settings, model):
-        return CpuScorer(model, settings.precision)
-    if _fast_on_gpu(settings, model):
-        from mlperf.engines.gpu.step import GpuScorer
-
-        return GpuScorer(model, settings.precision, settings.data.max_ind_range)
-    return GeneralScorer(model, settings.precision)
-
-
-def _fast_on_cpu(settings: Settings, model: DLRM_Net) -> bool:
-    """Data sets have one id per table and sample, as the fast ways ask for."""
-    return not settings.use_gpu and settings.data.generation == "dataset" and cpu_step.serves(model)
-
-
-def _fast_on_gpu(settings: Settings, model: DLRM_Net) -> bool:
-    if not settings.use_gpu or settings.data.generation != "dataset":
-        return False
-    try:
-        from mlperf.engines.gpu import launch as gpu
-        from mlperf.engines.gpu import step as gpu_step
-    except ImportError as error:
-        obstacle: str | None = str(error)
-    else:
-        obstacle = gpu.obstacle()
-    if obstacle is not None:
-        _log.info(
-            f"the general, slower way is taken on the GPU; the fast one needs Triton, a part of PyTorch's CUDA "
-            f"build, and a C compiler: {obstacle}"
-        )
-        return False
-    return gpu_step.serves(model)
-
-
-def warm_up(step: TrainingStep, batch_size: int) -> None:
-    """Run every kernel once on made-up data, so that none is loaded or compiled in the timed part."""
-    step.warm_up(batch_size)
-    labels = (torch.arange(max(batch_size, 2)) % 2).to(step.device, torch.float32)
-    binary_metrics(labels, labels)

@@ -13,7 +13,9 @@ import torch
 from mlperf.benchmarks import EDITIONS
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.source import BatchSource
+from mlperf.engines.choose import make_step
 from mlperf.engines.protocol import TrainingStep
+from mlperf.engines.warm_up import warm_up
 from mlperf.evaluation.evaluate import evaluate
 from mlperf.evaluation.metrics import Metrics
 from mlperf.models.dlrm import DLRM_Net
@@ -21,7 +23,7 @@ from mlperf.optim.optimizer import Optimizer, make_optimizer
 from mlperf.runner.data import Splits, generated_batches, open_splits
 from mlperf.runner.files import draw_compute_graph, export_onnx
 from mlperf.runner.listeners import make_debug_report, make_listeners
-from mlperf.runner.model import architecture_of, build_model, fill_weights, make_step, warm_up
+from mlperf.runner.model import architecture_of, build_model, fill_weights
 from mlperf.runner.result import Result
 from mlperf.settings.settings import Settings
 from mlperf.training import checkpoint
@@ -45,7 +47,7 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
         model = build_model(settings, architecture_of(settings, prepared), device)
         loaded = fill_weights(settings, model, stream)
         optimizer = make_optimizer(settings.training.optimizer, model)
-        step = make_step(settings, model, optimizer)
+        step = make_step(model, settings, optimizer)
         warm_up(step, settings.data.batch_size)
         if settings.report.plot_compute_graph:
             draw_compute_graph(model)

@@ -46,7 +46,7 @@ class GeneratedDataSettings:
     fixed_lookups: bool = flag(
         "--num-indices-per-lookup-fixed", boolean, False, "exactly --num-indices-per-lookup ids"
     )
-    round_targets: bool = flag("--round-targets", boolean, False, "targets 0 or 1 instead of any number between")
+    round_targets: bool = flag("--round-targets", boolean, False, "targets 0 or 1 instead of numbers in between")
     ids: IdDistribution = part(IdDistribution)
     trace_file: Path = flag(
         "--data-trace-file",
@@ -80,7 +80,7 @@ class DataSettings(DatasetSettings):
         "--num-batches",
         at_least(0),
         0,
-        "batches per epoch; 0: as many as the data set, or --data-size, has",
+        "random data: batches per epoch instead of --data-size; data set: stop each epoch after N batches; 0: all",
     )
     num_workers: int = flag(
         "--num-workers", at_least(0), 0, "threads that read ahead; 0: one on a CPU, four for a GPU"

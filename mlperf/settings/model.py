@@ -70,7 +70,10 @@ class Architecture:
         "--activation-function", choice("relu", "sigmoid", "tanh"), "relu", "activation of hidden layers"
     )
     weighted_pooling: str | None = flag(
-        "--weighted-pooling", choice("fixed", "learned"), None, "weigh each embedding row when pooling"
+        "--weighted-pooling",
+        choice("fixed", "learned"),
+        None,
+        "a weight per row in pooling, fixed or learned; without the flag, none",
     )
     loss_threshold: float = flag(
         "--loss-threshold", between(0, 0.5, below=True), 0.0, "t: clamp predictions to [t, 1-t]"

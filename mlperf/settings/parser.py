@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from mlperf.settings.flags import Flag, build, declared_flags
+from mlperf.settings.flags import Flag, declared_flags
 from mlperf.util.errors import UsageError
 from mlperf.version import __version__
 
@@ -36,8 +36,8 @@ class HelpFormatter(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """Reports a wrong call in one line, by UsageError. Flags are written out, never abbreviated.
 
-    usage: instead of argparse's, which lists every flag. A settings class adds its flags by `add_settings` and is
-    built from the arguments by `parse_settings`.
+    usage: instead of argparse's, which lists every flag. `add_settings` adds the flags of a settings class, which
+    `mlperf.settings.flags.build` makes from the parsed values.
     """
 
     def __init__(self, prog: str, description: str | None, *, usage: str | None = None) -> None:
@@ -62,21 +62,32 @@ class Parser(argparse.ArgumentParser):
                 groups[title] = self.add_argument_group(title)
             groups[title].add_argument(flag.name, **_argparse_keywords(flag))
 
-    def parse_settings(self, cls: type, arguments: Sequence[str] | None) -> Any:
-        """Return the settings `cls` for the arguments, None: those of the command line."""
-        return build(cls, vars(self.parse_args(arguments)))
-
     def rows(self) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-        """Yield the heading of each group of flags, and for each flag its form and its help."""
+        """Yield the heading of each group of arguments, "" for those of no group, with form and help of each."""
         formatter = self._get_formatter()
-        for group in self._action_groups:
-            rows = []
-            for action in group._group_actions:
-                if isinstance(action, argparse._HelpAction | argparse._VersionAction):
-                    continue
-                rows.append((formatter._format_action_invocation(action), formatter._expand_help(action)))
-            if rows:
-                yield group.title or "", rows
+        without_heading = (self._positionals, self._optionals)
+        for groups in (without_heading, *((group,) for group in self._action_groups)):
+            rows = [
+                (_form(action), formatter._expand_help(action))
+                for group in groups
+                for action in group._group_actions
+                if not isinstance(action, argparse._HelpAction | argparse._VersionAction)
+            ]
+            if groups == without_heading:
+                yield "", rows
+            elif groups[0] not in without_heading:
+                yield groups[0].title or "", rows
+
+
+def _form(action: argparse.Action) -> str:
+    """Return a flag or a positional argument with the value it takes."""
+    name = ", ".join(action.option_strings)
+    if action.nargs == 0:
+        return name
+    choices = None if action.choices is None else "{" + ",".join(map(str, action.choices)) + "}"
+    value = choices or action.metavar or (action.dest if name == "" else action.dest.upper())
+    shown = {"?": f"[{value}]", "+": f"{value} ...", "*": f"[{value} ...]"}.get(str(action.nargs), str(value))
+    return f"{name} {shown}".strip()
 
 
 def _argparse_keywords(flag: Flag) -> dict[str, Any]:

@@ -29,7 +29,9 @@ class TrainingSettings:
     """
 
     epochs: int = flag("--nepochs", at_least(1), 1, "passes over the training data")
-    optimizer: str = flag("--optimizer", choice(*OPTIMIZERS), "sgd", "rwsadagrad: row-wise Adagrad")
+    optimizer: str = flag(
+        "--optimizer", choice(*OPTIMIZERS), "sgd", "rwsadagrad: row-wise Adagrad; on every device"
+    )
     schedule: ScheduleSettings = part(ScheduleSettings)
     accumulate: int = flag(
         "--mlperf-grad-accum-iter", at_least(1), 1, "batches whose gradients are summed before a step"

@@ -1,38 +1,19 @@
-"""What the evaluation asks of a model, and the model as it is written."""
+"""Scores batches with the model as it is written."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
 
 import torch
 
-from mlperf.data.batch import Batch, RawBatch
+from mlperf.data.batch import Batch
 from mlperf.data.source import BatchSource
 from mlperf.models.dlrm import DLRM_Net
 
 
-class Scorer(Protocol):
-    """Predicts. Batches come from the host, in the form this asks the source for."""
-
-    device: torch.device
-
-    def batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[Batch] | Iterator[RawBatch]:
-        """Return the batches of `epoch` from number `first` on, in the form that `score` takes."""
-        ...
-
-    def score(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the probabilities of a click and the labels, float32 [B] each, on the device."""
-        ...
-
-    def check(self) -> None:
-        """Wait for the device. RunError if a row since the last check held what is not allowed."""
-        ...
-
-
-class GeneralScorer:
-    """The model as it is written. bf16: its matrix products in bfloat16 by PyTorch's autocast."""
+class AutogradScorer:
+    """Calls the model. precision: fp32, tf32 (matrix products on a GPU) or bf16 (PyTorch's autocast)."""
 
     def __init__(self, model: DLRM_Net, precision: str) -> None:
         self.model = model
@@ -46,16 +27,16 @@ class GeneralScorer:
         return data.batches(epoch, first)
 
     def score(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the probabilities of a click and the labels, float32 [B] each, on the device."""
+        """Return the predicted probabilities and the labels, float32 [B] each, on the device."""
         batch = batch.to(self.device)
         with torch.no_grad(), self.autocast():
             return self.model(batch).squeeze(1), batch.labels.squeeze(1)
 
     def check(self) -> None:
-        """Batches were checked as they were read."""
+        """Do nothing: the data source checked the batches when it read them."""
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Return the context in which matrix products have the precision."""
+        """Return the context in which matrix products have the chosen precision."""
         if self._precision != "bf16":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)

@@ -8,9 +8,6 @@ so that a run can be repeated.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import torch
 
 # Multiplications from which oneDNN is faster in float32.
@@ -23,21 +20,6 @@ _NARROW = 32
 def available() -> bool:
     """Return whether PyTorch was built with the operator."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-
-
-def sum_as_published() -> None:
-    """Let MKL add in the same order on every x86 processor. To be called before its first product.
-
-    Adagrad's first steps are as long as the rate however small a gradient is, so that an activation which rounding
-    alone moves across 0 shows in the losses. With AVX-512, which MKL uses on Intel's processors only, it adds in
-    another order than it did for the published runs.
-    """
-    try:
-        is_intel = "GenuineIntel" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return
-    if is_intel:
-        os.environ.setdefault("MKL_CBWR", "AVX2")
 
 
 def _onednn(

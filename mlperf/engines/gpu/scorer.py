@@ -7,8 +7,7 @@ B samples, T tables, D embedding dimension, K width of a layer's input.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -20,22 +19,29 @@ from mlperf.engines.gpu.kernels.interaction import MAX_DIMENSION, MAX_FEATURES, 
 from mlperf.engines.gpu.kernels.last_layer import MAX_INPUTS, predict
 from mlperf.engines.gpu.layer import GpuLayer
 from mlperf.engines.gpu.upload import Upload
-from mlperf.engines.protocol import has_fast_ways
+from mlperf.engines.layerwise import Activations, Layer, run_layers
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.embedding.tables import EmbeddingTables
 from mlperf.models.layers.mlp import linear_layers
 
+# Rows of all tables are numbered in int32.
+MAX_ROWS = 2**31 - 1
 
-def serves(model: DLRM_Net) -> bool:
-    """Return whether this engine supports `model`: plain tables, dot interaction, ReLU, sizes that fit."""
+
+def unsupported_by_kernels(model: DLRM_Net) -> str | None:
+    """Return which size of `model` exceeds a limit of the kernels, None if all fit."""
     architecture = model.architecture
-    return (
-        has_fast_ways(model)
-        and len(architecture.rows_per_table) < MAX_FEATURES
-        and architecture.dimension <= MAX_DIMENSION
-        and sum(architecture.rows_per_table) < 2**31
-        and model.top_widths[-2] <= MAX_INPUTS
-    )
+    features, dimension = len(architecture.rows_per_table) + 1, architecture.dimension
+    rows, last_inputs = sum(architecture.rows_per_table), model.top_widths[-2]
+    if features > MAX_FEATURES:
+        return f"{features - 1} tables exceed the limit of {MAX_FEATURES - 1} of the gpu engine"
+    if dimension > MAX_DIMENSION:
+        return f"--arch-sparse-feature-size={dimension} exceeds the limit of {MAX_DIMENSION} of the gpu engine"
+    if rows > MAX_ROWS:
+        return f"{rows:,} rows of all tables exceed the limit of {MAX_ROWS:,} of the gpu engine"
+    if last_inputs > MAX_INPUTS:
+        return f"{last_inputs} inputs of the last layer exceed the limit of {MAX_INPUTS} of the gpu engine"
+    return None
 
 
 def padded_width(width: int) -> int:
@@ -43,21 +49,8 @@ def padded_width(width: int) -> int:
     return -(-width // 8) * 8
 
 
-@dataclass(frozen=True)
-class Activations:
-    """The results of a forward pass.
-
-    values: the input of each layer: of the bottom MLP, its output, then the inputs of the top MLP.
-    labels: float32 [B]. embedding_rows: int32 [B, T], numbered over all tables.
-    """
-
-    values: list[torch.Tensor]
-    labels: torch.Tensor
-    embedding_rows: torch.Tensor
-
-
 class GpuScorer:
-    """Evaluates a model that `serves` accepts.
+    """Evaluates a model that the engine supports.
 
     precision: fp32, tf32 or bf16, of products and activations.
     max_ind_range: if positive, ids are taken modulo it.
@@ -79,13 +72,15 @@ class GpuScorer:
         self.threshold = float(architecture.loss_threshold)
         self.interacted_width = padded_width(model.top_widths[0])
         widths = [DENSE_WIDTH, *architecture.mlp_bot[1:]]
-        self.bottom = [
+        self.bottom: Sequence[Layer[torch.Tensor]] = [
             GpuLayer(layer, width, self.dtype)
             for layer, width in zip(linear_layers(model.bot_l), widths, strict=False)
         ]
         *hidden, last = linear_layers(model.top_l)
         widths = [self.interacted_width, *model.top_widths[1:]]
-        self.top = [GpuLayer(layer, width, self.dtype) for layer, width in zip(hidden, widths, strict=False)]
+        self.top: Sequence[Layer[torch.Tensor]] = [
+            GpuLayer(layer, width, self.dtype) for layer, width in zip(hidden, widths, strict=False)
+        ]
         self.last_weight, self.last_bias = last.weight.data, last.bias.data
         rows = torch.tensor([0, *architecture.rows_per_table])
         self.table_sizes = rows[1:].to(self.device, torch.int32)
@@ -112,7 +107,7 @@ class GpuScorer:
         """Return the same for `rows` int32 [B, 40] on the device."""
         done = self.forward(rows)
         probabilities = predict(
-            hidden=done.values[-1], weight=self.last_weight, bias=self.last_bias, threshold=self.threshold
+            hidden=done.top[-1], weight=self.last_weight, bias=self.last_bias, threshold=self.threshold
         )
         return probabilities, done.labels
 
@@ -134,21 +129,16 @@ class GpuScorer:
             modulus=self.modulus,
             dtype=self.dtype,
         )
-        values = [dense]
-        for layer in self.bottom:
-            values.append(layer.forward(values[-1]))
+        bottom = run_layers(self.bottom, dense)
         interacted = interact(
             tables=self.tables.weight,
             embedding_rows=embedding_rows,
-            bottom=values[-1],
+            bottom=bottom[-1],
             width=self.interacted_width,
             self_interaction=self.model.architecture.interaction_itself,
             allow_tf32=self.allow_tf32,
         )
-        values.append(interacted)
-        for layer in self.top:
-            values.append(layer.forward(values[-1]))
-        return Activations(values, labels, embedding_rows)
+        return Activations(bottom, run_layers(self.top, interacted), labels, embedding_rows)
 
     def note_source(self, batch: RawBatch) -> None:
         """Note where the rows of `batch` come from, for the message about an invalid value."""

@@ -8,23 +8,22 @@ from __future__ import annotations
 import torch
 
 from mlperf.data.batch import RawBatch
-from mlperf.data.schema import COLUMNS
+from mlperf.data.schema import CRITEO
 from mlperf.engines.gpu.kernels.embedding_update import update_rows
 from mlperf.engines.gpu.kernels.interaction import interact_backward
 from mlperf.engines.gpu.kernels.last_layer import loss_backward
 from mlperf.engines.gpu.kernels.linear import update_weights
-from mlperf.engines.gpu.scorer import GpuScorer, serves
-from mlperf.engines.protocol import LossSums, show_broken_weights
+from mlperf.engines.gpu.scorer import GpuScorer
+from mlperf.engines.layerwise import Activations, LayerwiseStep, mark_nonfinite_weights
+from mlperf.engines.protocol import LossSums
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
 from mlperf.optim.sgd import SGD
 
-__all__ = ["GpuScorer", "GpuStep", "serves"]
 
-
-class GpuStep(GpuScorer):
-    """Trains a model that `serves` accepts by SGD, one batch per step."""
+class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
+    """Trains a model that the engine supports by SGD, one batch per step."""
 
     def __init__(
         self, model: DLRM_Net, loss: Loss, optimizer: Optimizer, precision: str, max_ind_range: int
@@ -38,15 +37,15 @@ class GpuStep(GpuScorer):
         self.d_last_weight = torch.zeros_like(self.last_weight)
         self.d_last_bias = torch.zeros_like(self.last_bias)
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._graph_rows = torch.empty(0, COLUMNS, dtype=torch.int32)
+        self._graph_rows = torch.empty(0, CRITEO.columns, dtype=torch.int32)
 
     def warm_up(self, batch_size: int) -> None:
         """Predict, take steps with rate 0, which do not change the weights, and on a GPU capture a step."""
-        rows = torch.zeros(batch_size, COLUMNS, dtype=torch.int32, device=self.device)
+        rows = torch.zeros(batch_size, CRITEO.columns, dtype=torch.int32, device=self.device)
         self.score_rows(rows)
         self.rate.zero_()
         for _ in range(2):
-            self._step(rows)
+            self.update(rows, self.rate)
         if self.device.type == "cuda":
             self._graph_rows = rows
             self._capture()
@@ -57,7 +56,7 @@ class GpuStep(GpuScorer):
         torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self._step(self._graph_rows)
+            self.update(self._graph_rows, self.rate)
 
     def train(self, batch: RawBatch, rate: float | None) -> None:
         """Train on `batch` with learning rate `rate`."""
@@ -69,35 +68,22 @@ class GpuStep(GpuScorer):
             self._graph_rows.copy_(rows)
             self._graph.replay()
         else:
-            self._step(rows)
+            self.update(rows, self.rate)
         self.upload.done()
         self.optimizer.note_step(rate)
 
     def check(self) -> None:
         """Check the rows, and set the loss to NaN if a weight is not finite: ReLU can hide it."""
         super().check()
-        show_broken_weights((*self.bottom, *self.top), self.sums)
+        mark_nonfinite_weights((*self.bottom, *self.top), self.sums)
 
-    def _step(self, rows: torch.Tensor) -> None:
-        done = self.forward(rows)
-        values, bottoms = done.values, len(self.bottom)
-        gradient = self._last_layer(values[-1], done.labels)
-        for number in reversed(range(len(self.top))):
-            inputs, output = values[bottoms + 1 + number], values[bottoms + 2 + number]
-            gradient = self.top[number].backward(gradient, output, inputs, self.rate)
-        gradient = self._interaction(done.embedding_rows, values[bottoms], gradient)
-        for number in reversed(range(bottoms)):
-            gradient = self.bottom[number].backward(
-                gradient, values[number + 1], values[number], self.rate, needs_input_grad=number > 0
-            )
-
-    def _last_layer(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Add to the sums, update the last layer and return the gradient of `hidden`."""
+    def update_last_layer(self, done: Activations, rate: torch.Tensor) -> torch.Tensor:
+        """Add to the sums, update the last layer and return the gradient of its inputs."""
         gradient = loss_backward(
-            hidden=hidden,
+            hidden=done.top[-1],
             weight=self.last_weight,
             bias=self.last_bias,
-            labels=labels,
+            labels=done.labels,
             d_weight=self.d_last_weight,
             d_bias=self.d_last_bias,
             sums=self.sums.both,
@@ -106,25 +92,18 @@ class GpuStep(GpuScorer):
             threshold=self.threshold,
         )
         for weight, d_weight in ((self.last_weight, self.d_last_weight), (self.last_bias, self.d_last_bias)):
-            update_weights(weight=weight, copy=weight, gradient=d_weight, rate=self.rate, clear=True)
+            update_weights(weight=weight, copy=weight, gradient=d_weight, rate=rate, clear=True)
         return gradient
 
-    def _interaction(
-        self, embedding_rows: torch.Tensor, bottom: torch.Tensor, gradient: torch.Tensor
-    ) -> torch.Tensor:
+    def update_tables(self, done: Activations, gradient: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
         """Update the tables and return the gradient of the bottom MLP's output [B, D]."""
         d_bottom, d_embeddings = interact_backward(
             tables=self.tables.weight,
-            embedding_rows=embedding_rows,
-            bottom=bottom,
+            embedding_rows=done.ids,
+            bottom=done.bottom[-1],
             gradient=gradient,
             self_interaction=self.model.architecture.interaction_itself,
             allow_tf32=self.allow_tf32,
         )
-        update_rows(
-            tables=self.tables.weight,
-            embedding_rows=embedding_rows,
-            d_embeddings=d_embeddings,
-            rate=self.rate,
-        )
+        update_rows(tables=self.tables.weight, embedding_rows=done.ids, d_embeddings=d_embeddings, rate=rate)
         return d_bottom

@@ -9,24 +9,26 @@ import torch
 import triton
 import triton.language as tl
 
-from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID, TABLES
+from mlperf.data.schema import CRITEO
 
 # Samples of one program. The ids of 32 samples are a tile of 32 x 32, 8 values per thread of 4 warps.
 SAMPLES_PER_PROGRAM = 32
 WARPS = 4
 
+CRITEO.require_one_hot(__name__)
+
 # Tiles are powers of two: the dense features and the zeros that pad them, and the ids.
-DENSE_WIDTH = triton.next_power_of_2(DENSE_FEATURES)
-ID_WIDTH = triton.next_power_of_2(TABLES)
+DENSE_WIDTH = triton.next_power_of_2(CRITEO.dense_features)
+ID_WIDTH = triton.next_power_of_2(CRITEO.tables)
 
 # The position of an invalid value is its row in the file times POSITIONS_PER_ROW plus its column.
-POSITIONS_PER_ROW = triton.next_power_of_2(COLUMNS)
+POSITIONS_PER_ROW = triton.next_power_of_2(CRITEO.columns)
 NO_POSITION = 2**62  # no invalid value so far
 
 # A kernel can read a global only if it is a constexpr.
-_COLUMNS = tl.constexpr(COLUMNS)
-_DENSE_FEATURES = tl.constexpr(DENSE_FEATURES)
-_FIRST_ID = tl.constexpr(FIRST_ID)
+_COLUMNS = tl.constexpr(CRITEO.columns)
+_DENSE_FEATURES = tl.constexpr(CRITEO.dense_features)
+_FIRST_ID = tl.constexpr(CRITEO.first_id)
 _DENSE_WIDTH = tl.constexpr(DENSE_WIDTH)
 _ID_WIDTH = tl.constexpr(ID_WIDTH)
 _POSITIONS_PER_ROW = tl.constexpr(POSITIONS_PER_ROW)

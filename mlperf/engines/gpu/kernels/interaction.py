@@ -10,11 +10,11 @@ import torch
 import triton
 import triton.language as tl
 
-from mlperf.data.schema import TABLES
+from mlperf.data.schema import CRITEO
 from mlperf.engines.gpu.launch import product_type, tile_size
 
 # One program holds all features of a sample in one tile, [F, D] padded to powers of two.
-MAX_FEATURES = triton.next_power_of_2(TABLES + 1)
+MAX_FEATURES = triton.next_power_of_2(CRITEO.tables + 1)
 MAX_DIMENSION = 256  # a tile of 32 x 256 takes 32 registers of each thread of 8 warps; the products take more
 
 # With 512 values per warp, 16 per thread, no feature leaves its register.

@@ -1,0 +1,146 @@
+"""The model, the batches and the clocks that the scripts of this folder share."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+import triton
+
+from mlperf.benchmarks import DLRM
+from mlperf.data.batch import RawBatch, RowSource
+from mlperf.data.schema import CRITEO
+from mlperf.engines.gpu.kernels.decode import DENSE_WIDTH
+from mlperf.engines.gpu.step import GpuStep
+from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.models.initialization import initialize
+from mlperf.models.loss import Loss
+from mlperf.optim.optimizers import Optimizer
+from training_yardsticks import timed
+
+PRECISIONS = ("bf16", "tf32", "fp32")
+RATE = 1e-4  # small: the same batches come again and again, and the weights must not diverge
+
+
+@dataclass(frozen=True)
+class Workload:
+    """How much a script runs.
+
+    batch_size: B. row_limit: the most rows of a table. top_mlp, bottom_mlp: widths of the layers.
+    rounds: how often something is timed. steps: how many steps are timed together.
+    """
+
+    device: torch.device
+    batch_size: int
+    row_limit: int
+    bottom_mlp: tuple[int, ...]
+    top_mlp: tuple[int, ...]
+    rounds: int
+    steps: int
+
+    @property
+    def table_rows(self) -> tuple[int, ...]:
+        """Rows of each table."""
+        return tuple(min(rows, self.row_limit) for rows in DLRM.data.table_rows)
+
+
+BENCHMARK = Workload(
+    torch.device("cuda"), 65536, 400_000, DLRM.network.bottom_mlp, DLRM.network.top_mlp, rounds=5, steps=20
+)
+# Triton's interpreter takes milliseconds for each program of a kernel.
+REDUCED = Workload(torch.device("cpu"), 8, 2000, (13, 32, 128), (32, 1), rounds=1, steps=1)
+
+
+def parse_workload(parser: argparse.ArgumentParser) -> tuple[Workload, argparse.Namespace]:
+    """Add --reduced to `parser`, and return what it chooses and all flags. Exits with status 2 without a GPU."""
+    parser.add_argument(
+        "--reduced",
+        action="store_true",
+        help="tiny sizes in Triton's interpreter (TRITON_INTERPRET=1), to test the script without a GPU",
+    )
+    args = parser.parse_args()
+    if not args.reduced and not torch.cuda.is_available():
+        print(f"{parser.prog}: error: no GPU is visible to PyTorch; --reduced runs without one", file=sys.stderr)
+        sys.exit(2)
+    return REDUCED if args.reduced else BENCHMARK, args
+
+
+def make_step(workload: Workload, precision: str) -> GpuStep:
+    """Return a step of the benchmark's model that is not warmed up."""
+    architecture = Architecture(
+        workload.table_rows, DLRM.network.embedding_dimension, workload.bottom_mlp, workload.top_mlp
+    )
+    model = DLRM_Net(architecture, workload.device)
+    initialize(model, np.random.RandomState(1), mlp_init="normal", embedding_init="device", seed=1)
+    index_limit = DLRM.data.index_limit
+    assert index_limit is not None
+    return GpuStep(model, Loss(DLRM.network.loss), Optimizer("sgd", model), precision, index_limit)
+
+
+def make_batch(workload: Workload, seed: int, *, size: int | None = None, uniform: bool = False) -> RawBatch:
+    """Return a batch in pinned memory; its ids are uniform, or log-uniform: some are frequent, as in real data."""
+    stream = np.random.default_rng(seed)
+    size = size or workload.batch_size
+    rows = np.empty((size, CRITEO.columns), np.int32)
+    rows[:, 0] = stream.random(size) < 0.25
+    rows[:, CRITEO.dense_columns] = stream.geometric(0.05, (size, CRITEO.dense_features)) - 2
+    for table, count in enumerate(workload.table_rows):
+        if uniform:
+            rows[:, CRITEO.first_id + table] = stream.integers(0, count, size)
+        else:
+            rows[:, CRITEO.first_id + table] = np.minimum(count ** stream.random(size), count) - 1
+    tensor = torch.from_numpy(rows)
+    on_gpu = workload.device.type == "cuda"
+    return RawBatch(tensor.pin_memory() if on_gpu else tensor, 0, RowSource(Path("rows.bin"), workload.table_rows))
+
+
+def time_steps(workload: Workload, step: GpuStep, batches: Sequence[RawBatch], name: str) -> None:
+    """Print the time of a step: the median of several means, and the smallest and the largest of them.
+
+    The host does not wait within a round, so that it can prepare the next step during this one, as in training.
+    """
+    for batch in batches:
+        step.train(batch, RATE)
+    means = []
+    for _ in range(workload.rounds):
+        seconds = timed(_endless(step, batches), workload.steps, workload.device)
+        means.append(1e3 * statistics.fmean(seconds))
+    median = statistics.median(means)
+    print(
+        f"{name}: batch {workload.batch_size}, {median:.3f} ms/step, "
+        f"{1e3 * workload.batch_size / median:,.0f} samples/s, from {min(means):.3f} to {max(means):.3f} ms",
+        flush=True,
+    )
+
+
+def _endless(step: GpuStep, batches: Sequence[RawBatch]) -> Callable[[], None]:
+    number = 0
+
+    def train_next() -> None:
+        nonlocal number
+        step.train(batches[number % len(batches)], RATE)
+        number += 1
+
+    return train_next
+
+
+def median_microseconds(function: Callable[[], object], device: torch.device) -> float:
+    """Return the median time of a call; on a GPU with cold caches, by Triton's own benchmark."""
+    if device.type == "cuda":
+        milliseconds: float = triton.testing.do_bench(function, warmup=20, rep=60, return_mode="median")
+        return 1e3 * milliseconds
+    return 1e6 * statistics.median(timed(function, 1, device))
+
+
+def layer_widths(workload: Workload, step: GpuStep) -> list[tuple[int, int]]:
+    """Return inputs and outputs of each linear layer but the last, with the padding that the engine adds."""
+    bottom = [DENSE_WIDTH, *workload.bottom_mlp[1:]]
+    top = [step.interacted_width, *workload.top_mlp[:-1]]
+    return [*pairwise(bottom), *pairwise(top)]

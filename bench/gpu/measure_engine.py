@@ -1,0 +1,62 @@
+"""A selection of bench/measure_training.py that takes minutes: short files, few rounds and no torch.compile.
+
+python bench/gpu/measure_engine.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+
+import torch
+
+from measure_training import FULL, KAGGLE, LARGE, MLPERF, Shape, machine, measure_if_it_fits
+from mlperf.benchmarks import DLRM
+
+FULL_SIZE_BYTES = 105e9  # tables of 40 million rows, 96 GB, and what a step needs besides
+LEAST_BATCHES = 16
+ROUNDS = 8
+
+
+def main() -> None:
+    """Print the rows of each shape and precision."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reduced", action="store_true", help="one small shape on the CPU, to test the script")
+    args = parser.parse_args()
+    if not args.reduced and not torch.cuda.is_available():
+        print(f"{parser.prog}: error: no GPU is visible to PyTorch; --reduced runs without one", file=sys.stderr)
+        sys.exit(2)
+    device = torch.device("cpu" if args.reduced else "cuda")
+    print(f"{machine(device)}, PyTorch {torch.__version__}")
+    for shape, precision, evaluated in reduced_selection() if args.reduced else selection():
+        short = replace(shape, least_batches=LEAST_BATCHES)
+        rounds = 1 if args.reduced else ROUNDS
+        measure_if_it_fits(short, precision, device, rounds, evaluated, compiled=False)
+
+
+def selection() -> list[tuple[Shape, str, int]]:
+    """Return shapes, precisions, and how many samples are evaluated.
+
+    Where the full tables do not fit, they have at most 24 million rows.
+    """
+    full = FULL
+    if torch.cuda.mem_get_info()[0] <= FULL_SIZE_BYTES:
+        full = replace(FULL, name="MLPerf, tables of at most 24 million rows", limit=24_000_000)
+    return [
+        (full, "bf16", DLRM.data.eval_samples),
+        (full, "tf32", 0),
+        (full, "fp32", 0),
+        (LARGE, "bf16", 0),
+        (MLPERF, "bf16", 0),
+        (KAGGLE, "fp32", 0),
+    ]
+
+
+def reduced_selection() -> list[tuple[Shape, str, int]]:
+    """Return a small shape for a CPU."""
+    return [(replace(KAGGLE, limit=1000), "fp32", 10_000)]
+
+
+if __name__ == "__main__":
+    main()

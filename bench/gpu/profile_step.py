@@ -1,0 +1,51 @@
+"""Time a step in each precision and list the time of each of its kernels: python bench/gpu/profile_step.py."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from gpu_workload import PRECISIONS, RATE, Workload, make_batch, make_step, parse_workload, time_steps
+from torch.profiler import ProfilerActivity, profile
+
+STEPS = 8
+PRINTED_KERNELS = 24
+
+
+def main() -> None:
+    """Print the tables and write them to a JSON file: by precision, [kernel, launches, microseconds] of a step."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("profile.json"), help="default: profile.json")
+    workload, args = parse_workload(parser)
+    args.output.write_text(json.dumps({precision: measure(workload, precision) for precision in PRECISIONS}))
+
+
+def measure(workload: Workload, precision: str) -> list[tuple[str, float, float]]:
+    """Print the time of a step and of its slowest kernels, and return all kernels, slowest first."""
+    on_gpu = workload.device.type == "cuda"
+    step = make_step(workload, precision)
+    step.warm_up(workload.batch_size)
+    batches = [make_batch(workload, seed) for seed in range(4)]
+    time_steps(workload, step, batches, f"tables of at most {workload.row_limit:,} rows, {precision}")
+    steps = STEPS if on_gpu else 1
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
+        for number in range(steps):
+            step.train(batches[number % len(batches)], RATE)
+        step.check()
+    kernels = []
+    for event in profiler.key_averages():
+        microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        kernels.append((event.key, event.count / steps, microseconds / steps))
+    kernels.sort(key=lambda kernel: -kernel[2])
+    for name, launches, microseconds in kernels[:PRINTED_KERNELS]:
+        print(f"  {microseconds:9.1f} us  x{launches:4.1f}  {name[:110]}")
+    print(f"  {sum(kernel[2] for kernel in kernels):9.1f} us in all", flush=True)
+    del step
+    torch.cuda.empty_cache()
+    return kernels
+
+
+if __name__ == "__main__":
+    main()

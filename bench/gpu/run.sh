@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# Check and time the GPU engine on a machine with a GPU. README.md in this folder says what is needed and expected.
+#
+#   [OUT=folder] [WHEELS=folder] [DLRM_PYTHON=python] bench/gpu/run.sh [--reduced] first|second|STAGE ...
+#
+# first    the stages env smoke tests large: is everything right? About 4 minutes.
+# second   the stages profile full measure run general sanitize: how fast is it? About 6 minutes.
+#
+# OUT          where each stage leaves its log, NAME.log (default: a new folder under /tmp).
+# WHEELS       a folder of wheels that are missing in the environment, on a machine without a network.
+# DLRM_PYTHON  an environment to use as it is, instead of the one that tools/setup.sh makes.
+# --reduced    tiny sizes in Triton's interpreter, to test these scripts on a machine without a GPU.
+#
+# Each stage has its own time limit and does not stop the next. The status is 1 if one of them failed.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
+
+usage() {
+    sed -n '4,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    echo "run.sh: error: $1" >&2
+    exit 2
+}
+
+reduced=()
+if [[ ${1:-} == --reduced ]]; then
+    reduced=(--reduced)
+    export TRITON_INTERPRET=1
+    shift
+fi
+[[ $# -gt 0 ]] || usage "no stage is named"
+stages=()
+for name in "$@"; do
+    case $name in
+        first) stages+=(env smoke tests large) ;;
+        second) stages+=(profile full measure run general sanitize) ;;
+        env | smoke | tests | large | profile | full | measure | run | general | sanitize) stages+=("$name") ;;
+        *) usage "$name: no such stage" ;;
+    esac
+done
+
+out=${OUT:-$(mktemp -d /tmp/gpu-checks.XXXXXX)}
+mkdir -p "$out" && out=$(cd "$out" && pwd)
+packages=$(mktemp -d)
+trap 'rm -rf "$packages"' EXIT
+
+if [[ -n ${WHEELS:-} ]]; then
+    export DLRM_PYTHON=${DLRM_PYTHON:-python3}
+    "$DLRM_PYTHON" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile \
+        --target "$packages" "$WHEELS"/*.whl || usage "WHEELS=$WHEELS: cannot be installed"
+    export PYTHONPATH=$packages${PYTHONPATH:+:$PYTHONPATH}
+fi
+python=$(tools/setup.sh requirements-test.txt) || exit 2
+export DLRM_PYTHON=$python PYTHONUNBUFFERED=1
+export PYTHONPATH=$PWD:$PWD/bench${PYTHONPATH:+:$PYTHONPATH}
+
+failed=()
+stage() { # runs a stage: name, limit in seconds, lines of its log to show, command
+    local name=$1 limit=$2 lines=$3 start=$SECONDS status=0
+    shift 3
+    echo "##### $name"
+    timeout "$limit" "$@" >"$out/$name.log" 2>&1 || status=$?
+    grep -vE '^\s*$|Warning' "$out/$name.log" | tail -n "$lines"
+    echo "##### $name: status $status after $((SECONDS - start)) s (limit $limit s)"
+    [[ $status -eq 0 ]] || failed+=("$name")
+}
+script() { # runs a stage that is a script of this folder: name, limit, lines, script and its flags
+    local name=$1 limit=$2 lines=$3 file=bench/gpu/$4
+    shift 4
+    stage "$name" "$limit" "$lines" "$python" "$file" "$@" ${reduced[@]+"${reduced[@]}"}
+}
+tests() { # runs a stage that is a selection of tests: name, limit, arguments of pytest
+    local name=$1 limit=$2
+    shift 2
+    stage "$name" "$limit" 40 "$python" -m pytest -q -rs --maxfail=5 "$@"
+}
+
+for name in "${stages[@]}"; do
+    model=test/test_gpu_benchmark_model.py
+    case $name in
+        env) script env 40 40 print_environment.py ;;
+        smoke) tests smoke 90 $model::test_steps_match_float64 $model::test_captured_step_reports_an_invalid_id ;;
+        # That kernels compile for other generations of GPUs is tested without a GPU.
+        tests) tests tests 150 -n 8 test/test_gpu_step.py test/test_gpu_kernels.py -k "not compile" ;;
+        large)
+            tests large 120 $model::test_large_batches_match_float64_and_repeat \
+                $model::test_sums_of_steps_without_waiting_equal_those_of_single_steps
+            ;;
+        profile)
+            script profile 120 90 profile_step.py --output="$out/profile.json"
+            script tune 120 90 tune_kernels.py
+            ;;
+        full)
+            tests full 120 $model::test_tables_of_the_full_size_match_float64
+            script full_times 90 10 time_full_tables.py
+            ;;
+        measure) script measure 200 40 measure_engine.py ;;
+        run)
+            if [[ ${#reduced[@]} -gt 0 ]]; then
+                echo "##### run: skipped, it needs a GPU"
+            else
+                stage run 150 25 env SEED=1 LOGDIR="$out/run" ./run_and_time.sh --use-gpu --precision=bf16
+            fi
+            ;;
+        general) tests general 90 -n 8 test/test_gpu_autograd.py ;;
+        sanitize)
+            if [[ ${#reduced[@]} -gt 0 ]]; then
+                script sanitize 100 10 run_for_sanitizer.py
+            else
+                stage sanitize 100 40 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck \
+                    --error-exitcode 9 "$python" bench/gpu/run_for_sanitizer.py
+            fi
+            ;;
+    esac
+done
+echo "logs: $out"
+echo "failed: ${failed[*]:-nothing}"
+[[ ${#failed[@]} -eq 0 ]]

@@ -1,0 +1,29 @@
+"""Take a few steps without a CUDA graph, for compute-sanitizer, which checks every memory access of the kernels.
+
+PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python bench/gpu/run_for_sanitizer.py
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from gpu_workload import make_batch, make_step, parse_workload
+
+
+def main() -> None:
+    """Train on two batches of different sizes and score them, in two precisions."""
+    workload, args = parse_workload(argparse.ArgumentParser(description=__doc__))
+    workload = replace(workload, row_limit=3000)
+    for precision in ("bf16", "fp32"):
+        step = make_step(workload, precision)
+        for size in (12, 5) if args.reduced else (300, 77):
+            batch = make_batch(workload, seed=size, size=size)
+            step.train(batch, 0.1)
+            step.score(batch)
+        step.check()
+        print(f"{precision}: loss {float(step.sums.loss):.6f}, summed over all samples", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Time the kernels in other block sizes, and the matrix products between them: python bench/gpu/tune_kernels.py.
+
+The sizes in use are the constants at the top of each file of mlperf/engines/gpu/kernels/.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from gpu_workload import Workload, layer_widths, make_batch, make_step, median_microseconds, parse_workload
+
+from mlperf.engines.gpu.kernels.embedding_update import update_rows
+from mlperf.engines.gpu.kernels.interaction import interact, interact_backward
+from mlperf.engines.gpu.kernels.linear import relu_backward
+from mlperf.engines.gpu.step import GpuStep
+
+# Of relu_backward: rows, columns, tiles per program, warps.
+RELU_SIZES = ((32, 128, 8, 4), (32, 128, 2, 4), (32, 256, 4, 8), (16, 256, 8, 4), (64, 128, 4, 8))
+
+
+def main() -> None:
+    """Print a line for each size, for the benchmark's batch in bfloat16."""
+    workload, _ = parse_workload(argparse.ArgumentParser(description=__doc__))
+    step = make_step(workload, "bf16")
+    tune_interaction(workload, step)
+    tune_relu(workload, width=max(workload.top_mlp))
+    time_products(workload, step)
+
+
+def report(workload: Workload, name: str, function: Callable[[], object]) -> None:
+    """Print the time of `function`."""
+    print(f"  {name}: {median_microseconds(function, workload.device):.0f} us", flush=True)
+
+
+def tune_interaction(workload: Workload, step: GpuStep) -> None:
+    """Time the interaction, its gradient and the update of the tables on one batch."""
+    done = step.forward(make_batch(workload, 1).rows.to(workload.device))
+    tables, rows, bottom = step.tables.weight, done.ids, done.bottom[-1]
+    gradient = torch.randn_like(done.top[0])
+    forward = partial(
+        interact,
+        tables=tables,
+        embedding_rows=rows,
+        bottom=bottom,
+        width=step.interacted_width,
+        self_interaction=False,
+        allow_tf32=False,
+    )
+    backward = partial(
+        interact_backward,
+        tables=tables,
+        embedding_rows=rows,
+        bottom=bottom,
+        gradient=gradient,
+        self_interaction=False,
+        allow_tf32=False,
+    )
+    for warps in (1, 2, 4, 8):
+        report(workload, f"interact, {warps} warps", partial(forward, warps=warps))
+    for warps in (2, 4, 8):
+        report(workload, f"interact_backward, {warps} warps", partial(backward, warps=warps))
+    report(workload, "the sort in update_rows", lambda: rows.flatten().sort())
+    _, d_embeddings = backward()
+    rate = torch.zeros((), device=workload.device)
+    update = partial(update_rows, tables=tables, embedding_rows=rows, d_embeddings=d_embeddings, rate=rate)
+    for chunk in (16, 32, 64):
+        for warps in (4, 8):
+            name = f"update_rows with its sort, chunks of {chunk}, {warps} warps"
+            report(workload, name, partial(update, chunk=chunk, warps=warps))
+
+
+def tune_relu(workload: Workload, width: int) -> None:
+    """Time the gradient of a ReLU behind a layer of `width` outputs."""
+    shape = (workload.batch_size, width)
+    gradient, output = (torch.randn(*shape, device=workload.device).bfloat16() for _ in range(2))
+    d_bias = torch.zeros(width, device=workload.device)
+    backward = partial(relu_backward, gradient=gradient, output=output, d_bias=d_bias)
+    for rows, columns, tiles, warps in RELU_SIZES:
+        name = f"relu_backward of {width} outputs, {rows} x {columns} x {tiles} tiles, {warps} warps"
+        report(workload, name, partial(backward, rows=rows, columns=columns, tiles=tiles, warps=warps))
+
+
+def time_products(workload: Workload, step: GpuStep) -> None:
+    """Time the matrix products of each layer in bfloat16."""
+    samples = workload.batch_size
+    for inputs, outputs in layer_widths(workload, step):
+        shapes = ((samples, inputs), (outputs, inputs), (outputs,), (samples, outputs))
+        x, weight, bias, gradient = (torch.randn(*shape, device=workload.device).bfloat16() for shape in shapes)
+        products: dict[str, Callable[[], object]] = {
+            "forward": partial(torch._addmm_activation, bias, x, weight.t()),
+            "gradient of the input": partial(torch.matmul, gradient, weight),
+            "gradient of the weight": partial(torch.matmul, gradient.t(), x),
+        }
+        for name, product in products.items():
+            microseconds = median_microseconds(product, workload.device)
+            tera = 2e-6 * samples * inputs * outputs / microseconds
+            print(f"  {inputs} to {outputs}, {name}: {microseconds:.0f} us, {tera:.0f} TFLOP/s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The choice of the engine: the fastest one that supports the model and the settings of a run."""
+
+from __future__ import annotations
+
+import logging
+
+from mlperf.engines.autograd.engine import AutogradEngine
+from mlperf.engines.cpu.engine import CpuEngine
+from mlperf.engines.gpu.engine import GpuEngine
+from mlperf.engines.protocol import Engine, TrainingStep
+from mlperf.evaluation.evaluate import Scorer
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.optim.optimizer import Optimizer
+from mlperf.settings.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+def make_step(model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> TrainingStep:
+    """Return the training step of the fastest engine that supports the run, and log the choice in one line."""
+    return choose_engine(model, settings).make_step(model, settings, optimizer)
+
+
+def make_scorer(model: DLRM_Net, settings: Settings) -> Scorer:
+    """Return the scorer of the fastest engine that supports the run, and log the choice in one line."""
+    return choose_engine(model, settings).make_scorer(model, settings)
+
+
+def choose_engine(model: DLRM_Net, settings: Settings) -> Engine:
+    """Return the fastest engine that supports the run, and log in one line which it is and why."""
+    fast: Engine = GpuEngine() if settings.use_gpu else CpuEngine()
+    reason = fast.supports(model, settings)
+    if reason is None:
+        _log.info("engine: %s", fast.description)
+        return fast
+    general = AutogradEngine()
+    device = "GPU" if settings.use_gpu else "CPU"
+    _log.info("engine: %s on the %s, because %s", general.description, device, reason)
+    return general

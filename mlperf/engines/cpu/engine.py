@@ -1,0 +1,51 @@
+"""The engine for the CPU: what it supports, and its step and scorer."""
+
+from __future__ import annotations
+
+from mlperf.engines.cpu import products
+from mlperf.engines.cpu.loops.parallel import openmp
+from mlperf.engines.cpu.scorer import CpuScorer
+from mlperf.engines.cpu.step import CpuStep
+from mlperf.engines.requirements import unsupported_model, unsupported_setting
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.loss import Loss
+from mlperf.optim.optimizer import Optimizer
+from mlperf.settings.settings import Settings
+
+# The compiler unrolls the interaction by the number of tables.
+MAX_TABLES = 32
+
+
+class CpuEngine:
+    """SGD, one batch a step: fused loops between the library's matrix products."""
+
+    description = "cpu (fused loops and oneDNN products)"
+
+    def supports(self, model: DLRM_Net, settings: Settings) -> str | None:
+        """Return why this engine cannot do the run, None if it can."""
+        return unsupported_setting(settings) or unsupported_by_loops(model) or _library_obstacle()
+
+    def make_step(self, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> CpuStep:
+        """Return the training step."""
+        loss = Loss(settings.model.loss, settings.model.loss_weights)
+        return CpuStep(model, loss, optimizer, settings.precision)
+
+    def make_scorer(self, model: DLRM_Net, settings: Settings) -> CpuScorer:
+        """Return the scorer."""
+        return CpuScorer(model, settings.precision)
+
+
+def unsupported_by_loops(model: DLRM_Net) -> str | None:
+    """Return why the loops cannot run `model`, None if they can."""
+    tables = len(model.architecture.rows_per_table)
+    if tables > MAX_TABLES:
+        return f"{tables} tables exceed the limit of {MAX_TABLES} of the cpu engine"
+    return unsupported_model(model)
+
+
+def _library_obstacle() -> str | None:
+    if not products.available():
+        return "this build of PyTorch has no oneDNN operator for linear layers"
+    if openmp() is None:
+        return "PyTorch has loaded no OpenMP library with the entry points of GCC"
+    return None

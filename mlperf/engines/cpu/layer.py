@@ -1,0 +1,54 @@
+"""A linear layer and its ReLU on the CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mlperf.engines.cpu import products
+from mlperf.engines.cpu.loops import mlp
+
+
+class CpuLayer:
+    """weight [N, K] and bias [N] are float32; the matrix products are in `dtype`."""
+
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
+        self.weight, self.bias = linear.weight.data, linear.bias.data
+        is_bfloat16 = dtype == torch.bfloat16
+        self._copy = self.weight.to(dtype)  # the weight itself in float32
+        self._relu_backward = mlp.relu_backward().prepare(
+            bias=self.bias.data_ptr(), width=len(self.bias), bfloat16=is_bfloat16
+        )
+        self._weight_update = mlp.weight_update().prepare(
+            weights=self.weight.data_ptr(),
+            copies=self._copy.data_ptr(),
+            count=self.weight.numel(),
+            bfloat16=is_bfloat16,
+        )
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the output [B, N] for `inputs` [B, K]."""
+        return products.relu_linear(inputs, self._copy, self.bias.to(inputs.dtype))
+
+    def backward(
+        self,
+        gradient: torch.Tensor,
+        output: torch.Tensor,
+        inputs: torch.Tensor,
+        rate: float,
+        *,
+        needs_input_grad: bool,
+    ) -> torch.Tensor:
+        """Update the layer and return the gradient of `inputs` [B, K]; undefined if `needs_input_grad` is False.
+
+        gradient [B, N], of `output`, is overwritten with the one before the ReLU.
+        """
+        args = self._relu_backward.args
+        args.gradient, args.output = gradient.data_ptr(), output.data_ptr()
+        args.samples, args.rate = len(gradient), rate
+        self._relu_backward.run()
+        input_gradient = products.input_gradient(gradient, self._copy) if needs_input_grad else gradient
+        weight_gradient = products.weight_gradient(gradient, inputs, self._copy)
+        self._weight_update.args.gradients, self._weight_update.args.rate = weight_gradient.data_ptr(), rate
+        self._weight_update.run()
+        return input_gradient

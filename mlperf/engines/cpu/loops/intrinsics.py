@@ -1,0 +1,120 @@
+"""What compiled loops need and numba lacks: arrays at addresses, bfloat16, prefetching, the thread's share of
+the work.
+
+bfloat16 values are handled as their bits, uint16, because NumPy has no such type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+# Reassociation is allowed; NaNs are preserved.
+FAST = {"reassoc", "contract", "nsz"}
+
+# Float32 values in a cache line. Work that is divided by columns goes to threads in whole lines.
+LINE = 16
+
+
+def _generated(generate: Callable[..., Any]) -> Any:
+    """Make a function for compiled code from one that generates its instructions. Gives `intrinsic` a type."""
+    return intrinsic(generate)
+
+
+@_generated
+def _pointer(typing: Any, address: Any) -> Any:
+    """Return an int64 address as a pointer."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), generate
+
+
+@_generated
+def to_bfloat16(typing: Any, number: Any) -> Any:
+    """Return a float32 as bfloat16 bits, rounded to nearest, ties to even; a NaN stays a NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(32)
+        bits = builder.bitcast(arguments[0], word)
+        half = word(16)
+        odd = builder.and_(builder.lshr(bits, half), word(1))
+        rounded = builder.lshr(builder.add(builder.add(bits, word(0x7FFF)), odd), half)
+        is_nan = builder.fcmp_unordered("uno", arguments[0], arguments[0])
+        return builder.trunc(builder.select(is_nan, word(0x7FC0), rounded), ir.IntType(16))
+
+    return types.uint16(types.float32), generate
+
+
+@_generated
+def from_bfloat16(typing: Any, bits: Any) -> Any:
+    """Return bfloat16 bits as a float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(32)
+        return builder.bitcast(builder.shl(builder.zext(arguments[0], word), word(16)), ir.FloatType())
+
+    return types.float32(types.uint16), generate
+
+
+@_generated
+def prefetch(typing: Any, address: Any) -> Any:
+    """Fetch the cache line at an address without waiting for it. Any address is allowed."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        pointer = builder.inttoptr(arguments[0], cgutils.voidptr_t)
+        builder.call(function, [pointer, word(0), word(3), word(1)])  # to read, into every level, data
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@njit
+def float32_array(address: Any, rows: Any, columns: Any) -> Any:
+    """Return the float32 [rows, columns] at an address."""
+    return carray(_pointer(address), (rows, columns), np.float32)
+
+
+@njit
+def float64_array(address: Any, rows: Any, columns: Any) -> Any:
+    """Return the float64 [rows, columns] at an address."""
+    return carray(_pointer(address), (rows, columns), np.float64)
+
+
+@njit
+def int64_array(address: Any, rows: Any, columns: Any) -> Any:
+    """Return the int64 [rows, columns] at an address."""
+    return carray(_pointer(address), (rows, columns), np.int64)
+
+
+@njit
+def bfloat16_array(address: Any, rows: Any, columns: Any) -> Any:
+    """Return the bfloat16 [rows, columns] at an address, as uint16."""
+    return carray(_pointer(address), (rows, columns), np.uint16)
+
+
+_thread_num: Any = types.ExternalFunction("dlrm_omp_get_thread_num", types.int32())
+_num_threads: Any = types.ExternalFunction("dlrm_omp_get_num_threads", types.int32())
+
+
+@njit
+def thread() -> Any:
+    """Return the number of this thread, from 0."""
+    return np.int64(_thread_num())
+
+
+@njit
+def share(work: Any) -> Any:
+    """Return start and stop of this thread's part of `work` pieces."""
+    number, threads = np.int64(_thread_num()), np.int64(_num_threads())
+    return work * number // threads, work * (number + 1) // threads

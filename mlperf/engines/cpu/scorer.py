@@ -1,0 +1,86 @@
+"""Scores batches on the CPU: matrix products by the library, everything between them in a few fused loops.
+
+B samples, T tables, D embedding dimension, K inputs of a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from mlperf.data.batch import Batch
+from mlperf.data.source import BatchSource
+from mlperf.engines.cpu.layer import CpuLayer
+from mlperf.engines.cpu.loops import interaction, last_layer
+from mlperf.engines.cpu.workspace import Workspace
+from mlperf.engines.layerwise import Activations, Layer, run_layers
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.layers.embedding.tables import EmbeddingTables
+from mlperf.models.layers.mlp import linear_layers
+
+
+class CpuScorer:
+    """Evaluates a model that the engine supports. precision: fp32 or bf16, of matrix products and activations."""
+
+    def __init__(self, model: DLRM_Net, precision: str) -> None:
+        assert isinstance(model.tables, EmbeddingTables)
+        architecture = model.architecture
+        self.device = model.tables.device
+        self.tables = model.tables
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.is_bfloat16 = self.dtype == torch.bfloat16
+        self.bottom: Sequence[Layer[float]] = [CpuLayer(layer, self.dtype) for layer in linear_layers(model.bot_l)]
+        *hidden, last = linear_layers(model.top_l)
+        self.top: Sequence[Layer[float]] = [CpuLayer(layer, self.dtype) for layer in hidden]
+        self.last_weight, self.last_bias = last.weight.data, last.bias.data
+        self.threshold = float(architecture.loss_threshold)
+        self.interaction_width = model.top_widths[0]
+        self.workspace = Workspace()
+        sizes = (len(architecture.rows_per_table), architecture.dimension)
+        self.scratch = torch.empty(torch.get_num_threads() * interaction.scratch_size(*sizes))
+        self._interact = interaction.make_forward(*sizes, architecture.interaction_itself).prepare(
+            first_row=self.tables.first_row.data_ptr(),
+            block=self.tables.weight.data_ptr(),
+            scratch=self.scratch.data_ptr(),
+            rows=len(self.tables.weight),
+            bfloat16=self.is_bfloat16,
+        )
+        self._score = last_layer.score().prepare(
+            weights=self.last_weight.data_ptr(),
+            bias=self.last_bias.data_ptr(),
+            width=self.last_weight.numel(),
+            threshold=self.threshold,
+            bfloat16=self.is_bfloat16,
+        )
+
+    def batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """Return the batches of `epoch` from number `first` on."""
+        return data.batches(epoch, first)
+
+    def check(self) -> None:
+        """Do nothing: the data source checked the batches when it read them."""
+
+    def score(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the predicted probabilities and the labels, float32 [B] each."""
+        hidden = self.forward(batch).top[-1]
+        probabilities = torch.empty(batch.size)
+        args = self._score.args
+        args.hidden, args.probabilities = hidden.data_ptr(), probabilities.data_ptr()
+        args.samples = batch.size
+        self._score.run()
+        return probabilities, batch.labels.squeeze(1)
+
+    def forward(self, batch: Batch) -> Activations:
+        """Run the model up to its last layer."""
+        bottom = run_layers(self.bottom, batch.dense.to(self.dtype))
+        interacted = self.workspace.take("interacted", (batch.size, self.interaction_width), self.dtype)
+        args = self._interact.args
+        args.ids, args.bottom, args.interacted = (
+            batch.indices.data_ptr(),
+            bottom[-1].data_ptr(),
+            interacted.data_ptr(),
+        )
+        args.samples = batch.size
+        self._interact.run()
+        return Activations(bottom, run_layers(self.top, interacted), batch.labels, batch.indices)

@@ -1,0 +1,50 @@
+"""The engine for one GPU: what it supports, and its step and scorer. Imports Triton only when it is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlperf.engines.requirements import unsupported_model, unsupported_setting
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.loss import Loss
+from mlperf.optim.optimizer import Optimizer
+from mlperf.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from mlperf.engines.gpu.scorer import GpuScorer
+    from mlperf.engines.gpu.step import GpuStep
+
+
+class GpuEngine:
+    """SGD, one batch a step: Triton kernels between the library's matrix products."""
+
+    description = "gpu (Triton kernels, each step replayed as a CUDA graph)"
+
+    def supports(self, model: DLRM_Net, settings: Settings) -> str | None:
+        """Return why this engine cannot do the run, None if it can."""
+        return unsupported_setting(settings) or unsupported_model(model) or _unsupported_by_kernels(model)
+
+    def make_step(self, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> GpuStep:
+        """Return the training step."""
+        from mlperf.engines.gpu.step import GpuStep
+
+        loss = Loss(settings.model.loss, settings.model.loss_weights)
+        return GpuStep(model, loss, optimizer, settings.precision, settings.data.max_ind_range)
+
+    def make_scorer(self, model: DLRM_Net, settings: Settings) -> GpuScorer:
+        """Return the scorer."""
+        from mlperf.engines.gpu.scorer import GpuScorer
+
+        return GpuScorer(model, settings.precision, settings.data.max_ind_range)
+
+
+def _unsupported_by_kernels(model: DLRM_Net) -> str | None:
+    try:
+        from mlperf.engines.gpu import launch, scorer
+    except ImportError as error:
+        obstacle: str | None = str(error)
+    else:
+        obstacle = launch.obstacle()
+    if obstacle is not None:
+        return f"the faster gpu engine needs Triton, a part of PyTorch's CUDA build, and a C compiler: {obstacle}"
+    return scorer.unsupported_by_kernels(model)

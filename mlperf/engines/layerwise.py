@@ -1,0 +1,132 @@
+"""What the CPU's and the GPU's engine share: a step layer by layer, with gradients written out by hand.
+
+Each weight is updated as soon as its gradient is known, so that nothing is recorded for later. An engine brings
+the layers and what happens between the two MLPs and after them.
+
+B samples, T tables, N and K widths of a layer's output and input.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import torch
+
+from mlperf.engines.protocol import LossSums
+
+# The form in which an engine takes a batch, and in which it takes the learning rate.
+Inputs = TypeVar("Inputs")
+Rate = TypeVar("Rate")
+Rate_contra = TypeVar("Rate_contra", contravariant=True)
+
+
+class Weights(Protocol):
+    """The parameters of a linear layer: weight float32 [N, K], bias float32 [N]."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+
+class Layer(Weights, Protocol[Rate_contra]):
+    """A linear layer and its ReLU."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the output [B, N] for `inputs` [B, K]."""
+        ...
+
+    def backward(
+        self,
+        gradient: torch.Tensor,
+        output: torch.Tensor,
+        inputs: torch.Tensor,
+        rate: Rate_contra,
+        *,
+        needs_input_grad: bool,
+    ) -> torch.Tensor:
+        """Update the layer and return the gradient of `inputs` [B, K]; undefined if `needs_input_grad` is False.
+
+        gradient [B, N], of `output`, is overwritten.
+        """
+        ...
+
+
+@dataclass
+class Activations:
+    """What a forward pass leaves for the backward pass.
+
+    bottom: the input of the bottom MLP and the output of each of its layers. top: the interaction and the
+    output of each layer of the top MLP but the last. labels: float32, one for each sample. ids: rows of the
+    tables, in the engine's own form.
+    """
+
+    bottom: list[torch.Tensor]
+    top: list[torch.Tensor]
+    labels: torch.Tensor
+    ids: torch.Tensor
+
+
+def run_layers(layers: Iterable[Layer[Rate]], inputs: torch.Tensor) -> list[torch.Tensor]:
+    """Return `inputs` [B, K] and the output of each layer."""
+    values = [inputs]
+    for layer in layers:
+        values.append(layer.forward(values[-1]))
+    return values
+
+
+def update_layers(
+    layers: Sequence[Layer[Rate]],
+    values: Sequence[torch.Tensor],
+    gradient: torch.Tensor,
+    rate: Rate,
+    *,
+    needs_input_grad: bool,
+) -> torch.Tensor:
+    """Update the layers, last first, and return the gradient of their input, if it is needed.
+
+    values: as `run_layers` returned them. gradient: of the last of them, overwritten.
+    """
+    for number in reversed(range(len(layers))):
+        needed = needs_input_grad or number > 0
+        gradient = layers[number].backward(
+            gradient, values[number + 1], values[number], rate, needs_input_grad=needed
+        )
+    return gradient
+
+
+class LayerwiseStep(ABC, Generic[Inputs, Rate]):
+    """A training step by SGD; `bottom` and `top` are the layers of the MLPs but for the very last."""
+
+    bottom: Sequence[Layer[Rate]]
+    top: Sequence[Layer[Rate]]
+    sums: LossSums
+
+    @abstractmethod
+    def forward(self, inputs: Inputs) -> Activations:
+        """Run the model up to its last layer."""
+
+    @abstractmethod
+    def update_last_layer(self, done: Activations, rate: Rate) -> torch.Tensor:
+        """Add to the sums, update the last layer and return the gradient of its inputs."""
+
+    @abstractmethod
+    def update_tables(self, done: Activations, gradient: torch.Tensor, rate: Rate) -> torch.Tensor:
+        """Update the tables and return the gradient of the bottom MLP's output. gradient: of the interaction."""
+
+    def update(self, inputs: Inputs, rate: Rate) -> None:
+        """Train on one batch: forward, and backward with every weight updated on the way."""
+        done = self.forward(inputs)
+        gradient = self.update_last_layer(done, rate)
+        gradient = update_layers(self.top, done.top, gradient, rate, needs_input_grad=True)
+        gradient = self.update_tables(done, gradient, rate)
+        update_layers(self.bottom, done.bottom, gradient, rate, needs_input_grad=False)
+
+
+def mark_nonfinite_weights(layers: Iterable[Weights], sums: LossSums) -> None:
+    """Set the loss to NaN if a weight is not finite: ReLU can hide it."""
+    for layer in layers:
+        if not math.isfinite(float(layer.weight.sum()) + float(layer.bias.sum())):
+            sums.loss.fill_(math.nan)

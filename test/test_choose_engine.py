@@ -1,0 +1,162 @@
+"""The choice of the engine: which one runs what, and the one line that says so."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from program import GOLDEN
+from small_models import CPU, make_batch, make_model
+
+from mlperf.cli.train import parse
+from mlperf.engines.choose import choose_engine, make_scorer, make_step
+from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.optim.optimizer import make_optimizer
+from mlperf.settings.settings import Settings
+
+DATA_SET = ("--data-generation=dataset", "--data-set=terabyte", f"--raw-data-file={GOLDEN}/terabyte/day")
+SIZES: dict[str, object] = {"rows_per_table": (2, 3), "dimension": 4, "mlp_bot": (13, 4), "mlp_top": (3, 1)}
+FAST = {"cpu": "engine: cpu (fused loops and oneDNN products)"}
+FAST["gpu"] = "engine: gpu (Triton kernels, each step replayed as a CUDA graph)"
+
+
+def settings_of(*flags: str) -> Settings:
+    return parse([*DATA_SET, "--arch-mlp-bot=13-4-2", *flags])
+
+
+def architecture_of(**changes: object) -> Architecture:
+    return Architecture(**{**SIZES, **changes})  # type: ignore[arg-type]
+
+
+def model_of(**changes: object) -> DLRM_Net:
+    return DLRM_Net(architecture_of(**changes), CPU)
+
+
+@pytest.fixture
+def chosen(caplog: pytest.LogCaptureFixture) -> Callable[[DLRM_Net, Settings], str]:
+    """Return a function that chooses an engine and returns the one line it logs."""
+    caplog.set_level(logging.INFO)
+
+    def choose(model: DLRM_Net, settings: Settings) -> str:
+        caplog.clear()
+        choose_engine(model, settings)
+        assert len(caplog.messages) == 1
+        assert "\n" not in caplog.messages[0]
+        return caplog.messages[0]
+
+    return choose
+
+
+Chosen = Callable[[DLRM_Net, Settings], str]
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_benchmark_model_runs_on_the_fast_engine(chosen: Chosen, device: str) -> None:
+    flags = ["--use-gpu"] if device == "gpu" else []
+    assert chosen(model_of(), settings_of(*flags)) == FAST[device]
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ("--optimizer=adagrad", "--optimizer=adagrad needs summed gradients"),
+        ("--optimizer=rwsadagrad", "--optimizer=rwsadagrad needs summed gradients"),
+        ("--mlperf-grad-accum-iter=2", "--mlperf-grad-accum-iter=2 sums gradients over batches"),
+        ("--inference-only --quantize-emb-with-bit=8", "quantized weights need PyTorch's own operators"),
+    ],
+)
+def test_unsupported_setting_is_named(chosen: Chosen, flags: str, reason: str, device: str) -> None:
+    settings = settings_of(*flags.split(), *(["--use-gpu"] if device == "gpu" else []))
+    assert chosen(model_of(), settings) == f"engine: autograd on the {device.upper()}, because {reason}"
+
+
+def test_random_data_needs_autograd(chosen: Chosen) -> None:
+    line = chosen(model_of(), parse(["--arch-embedding-size=2-3"]))
+    reason = "--data-generation=random can have several ids per table and sample"
+    assert line == f"engine: autograd on the CPU, because {reason}"
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"interaction_op": "cat"}, "--arch-interaction-op=cat"),
+        ({"activation": "tanh"}, "--activation-function=tanh"),
+        ({"weighted_pooling": "learned"}, "--weighted-pooling=learned"),
+        ({"rows_per_table": (2,) * 33}, "33 tables exceed the limit"),
+    ],
+)
+def test_unsupported_model_is_named(chosen: Chosen, change: dict[str, object], named: str, device: str) -> None:
+    settings = settings_of(*(["--use-gpu"] if device == "gpu" else []))
+    line = chosen(model_of(**change), settings)
+    assert line.startswith(f"engine: autograd on the {device.upper()}, because {named}")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"rows_per_table": (2,) * 32}, "32 tables exceed the limit of 31"),
+        ({"dimension": 257, "mlp_bot": (13, 257)}, "--arch-sparse-feature-size=257 exceeds the limit of 256"),
+        ({"mlp_top": (2000, 1)}, "2000 inputs of the last layer exceed the limit of 1024"),
+    ],
+)
+def test_sizes_that_only_the_kernels_cannot_take_are_named(
+    chosen: Chosen, change: dict[str, object], named: str
+) -> None:
+    model = model_of(**change)
+    assert named in chosen(model, settings_of("--use-gpu"))
+    assert chosen(model, settings_of()) == FAST["cpu"]
+
+
+def test_what_only_training_needs_does_not_slow_an_evaluation_down(chosen: Chosen) -> None:
+    assert chosen(model_of(), settings_of("--inference-only", "--optimizer=adagrad")) == FAST["cpu"]
+
+
+def test_autograd_is_used_on_a_gpu_without_triton(chosen: Chosen, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("scorer", "launch"):
+        monkeypatch.setitem(sys.modules, f"mlperf.engines.gpu.{name}", None)
+        monkeypatch.delattr(f"mlperf.engines.gpu.{name}", raising=False)
+    line = chosen(model_of(), settings_of("--use-gpu"))
+    assert line.startswith(
+        "engine: autograd on the GPU, because the faster gpu engine needs Triton, a part of PyTorch's CUDA build, "
+        "and a C compiler: "
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="Triton finds the GPU")
+def test_autograd_is_used_where_triton_cannot_launch(chosen: Chosen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET")
+    assert chosen(model_of(), settings_of("--use-gpu")).endswith(
+        "and a C compiler: 0 active drivers ([]). There should only be one."
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad"])
+def test_precision_reaches_step_and_scorer_of_every_engine(optimizer: str) -> None:
+    batch = make_batch(64, (2, 3), np.random.default_rng(0))
+    losses, scores = set(), set()
+    for precision in ("fp32", "bf16"):
+        settings = settings_of(f"--optimizer={optimizer}", f"--precision={precision}")
+        model = make_model(architecture_of())
+        scores.add(float(make_scorer(model, settings).score(batch)[0].double().sum()))
+        step = make_step(model, settings, make_optimizer(optimizer, model))
+        step.train(batch, 0.1)
+        losses.add(float(step.sums.loss))
+    assert len(losses) == len(scores) == 2
+
+
+def test_loss_and_its_weights_reach_the_step() -> None:
+    batch = make_batch(64, (2, 3), np.random.default_rng(0))
+    losses = []
+    for flags in ("--loss-function=mse", "--loss-function=bce", "--loss-function=wbce --loss-weights=2-2"):
+        model = make_model(architecture_of())
+        step = make_step(model, settings_of(*flags.split()), make_optimizer("sgd", model))
+        step.train(batch, 0.1)
+        losses.append(float(step.sums.loss))
+    assert losses[0] < losses[1]
+    assert losses[2] == pytest.approx(2 * losses[1])

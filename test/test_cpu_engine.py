@@ -1,0 +1,154 @@
+"""The CPU's engine against the general one, which autograd differentiates, on random shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import pytest
+import torch
+from small_models import make_batch, make_model, random_architecture
+
+from mlperf.data.batch import Batch
+from mlperf.engines.autograd.step import AutogradStep
+from mlperf.engines.cpu.scorer import CpuScorer
+from mlperf.engines.cpu.step import CpuStep
+from mlperf.models.dlrm import Architecture
+from mlperf.models.loss import Loss
+from mlperf.optim.sgd import SGD
+
+
+def autograd_step(architecture: Architecture, loss: Loss, precision: str = "fp32") -> AutogradStep:
+    model = make_model(architecture)
+    return AutogradStep(model, loss, SGD(model), precision)
+
+
+def cpu_step(architecture: Architecture, loss: Loss, precision: str = "fp32") -> CpuStep:
+    model = make_model(architecture)
+    return CpuStep(model, loss, SGD(model), precision)
+
+
+class MakeStep(Protocol):
+    """One of the two functions above."""
+
+    def __call__(
+        self, architecture: Architecture, loss: Loss, precision: str = "fp32"
+    ) -> AutogradStep | CpuStep: ...
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_cpu_engine_trains_as_autograd_does(seed: int) -> None:
+    stream = np.random.default_rng(seed)
+    threshold = float(stream.choice([0.0, 0.3]))
+    architecture = random_architecture(stream, loss_threshold=threshold)
+    loss = Loss(str(stream.choice(["mse", "bce", "wbce"])), (0.5, 2.0))
+    general, fast = autograd_step(architecture, loss), cpu_step(architecture, loss)
+    for size in (64, 64, 7, 130):
+        batch = make_batch(size, architecture.rows_per_table, stream)
+        general.train(batch, 0.1)
+        fast.train(batch, 0.1)
+    torch.testing.assert_close(fast.sums.both, general.sums.both, rtol=1e-5, atol=0)
+    expected = general.model.state_dict()
+    for name, value in fast.model.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=2e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
+    torch.testing.assert_close(fast.score(batch)[0], general.score(batch)[0], rtol=1e-4, atol=1e-6)
+    assert fast.optimizer.state_dict() == general.optimizer.state_dict()
+
+
+@pytest.mark.parametrize("make_step", [autograd_step, cpu_step])
+def test_bfloat16_stays_close_to_float32_and_keeps_weights_in_float32(
+    make_step: MakeStep,
+) -> None:
+    stream = np.random.default_rng(5)
+    architecture = Architecture((3, 50, 5000), 16, (13, 64, 16), (64, 32, 1))
+    exact = autograd_step(architecture, Loss("bce"))
+    low = make_step(architecture, Loss("bce"), "bf16")
+    for _ in range(20):
+        batch = make_batch(256, architecture.rows_per_table, stream)
+        for step in (exact, low):
+            step.train(batch, 0.1)
+    assert low.sums.loss != exact.sums.loss
+    torch.testing.assert_close(low.sums.loss, exact.sums.loss, rtol=2e-3, atol=0)
+    for name, value in low.model.state_dict().items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, exact.model.state_dict()[name], rtol=0.05, atol=0.01)
+    difference = (low.score(batch)[0] - exact.score(batch)[0]).abs()
+    assert 1e-4 < difference.max() < 0.02
+
+
+@pytest.mark.parametrize("make_step", [autograd_step, cpu_step])
+def test_matrix_products_in_bfloat16_use_half_of_the_bits(make_step: MakeStep) -> None:
+    """Inputs that differ by less than bfloat16 resolves give the same probability."""
+    architecture = Architecture((3, 50), 16, (13, 64, 16), (64, 32, 1))
+    batch = make_batch(64, architecture.rows_per_table, np.random.default_rng(1))
+    coarse = Batch(batch.dense.bfloat16().float(), batch.indices, None, batch.labels)
+    fine = Batch(coarse.dense * (1 + 2.0**-11), batch.indices, None, batch.labels)
+    for precision, same in (("bf16", True), ("fp32", False)):
+        step = make_step(architecture, Loss("bce"), precision)
+        assert torch.equal(step.score(coarse)[0], step.score(fine)[0]) is same
+
+
+@pytest.mark.parametrize("make_step", [autograd_step, cpu_step])
+def test_warming_up_changes_nothing(make_step: MakeStep) -> None:
+    architecture = Architecture((3, 50), 4, (13, 8, 4), (8, 1))
+    step = make_step(architecture, Loss("bce"))
+    step.warm_up(32)
+    assert step.sums.both.tolist() == [0.0, 0.0]
+    assert all(parameter.grad is None for parameter in step.model.parameters())
+    expected = make_model(architecture).state_dict()
+    for name, value in step.model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("layer", ["bot_l.0", "bot_l.2", "top_l.0", "top_l.2", "top_l.4"])
+def test_weights_that_are_not_finite_show_in_the_loss(layer: str, precision: str) -> None:
+    architecture = Architecture((3, 50), 16, (13, 300, 16), (300, 200, 1))
+    model = make_model(architecture)
+    model.get_parameter(f"{layer}.weight").data[0, 0] = torch.nan
+    step = CpuStep(model, Loss("bce"), SGD(model), precision)
+    step.train(make_batch(64, architecture.rows_per_table, np.random.default_rng(0)), 0.1)
+    step.check()
+    assert not torch.isfinite(step.sums.loss)
+
+
+@pytest.fixture
+def restored_threads() -> Iterator[None]:
+    """Restore the number of threads after the test."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("restored_threads")
+def test_any_number_of_threads_gives_the_same_step() -> None:
+    architecture = Architecture((3, 50, 5000), 48, (13, 40, 48), (40, 1))
+    found = []
+    for threads in (1, 2, 3, 7):
+        torch.set_num_threads(threads)
+        step, stream = cpu_step(architecture, Loss("bce")), np.random.default_rng(0)
+        for _ in range(3):
+            step.train(make_batch(100, architecture.rows_per_table, stream), 0.1)
+        weights = torch.cat([value.double().flatten() for value in step.model.state_dict().values()])
+        found.append((step.sums.both, weights))
+    for sums, weights in found[1:]:
+        torch.testing.assert_close(sums, found[0][0], rtol=1e-6, atol=0)
+        torch.testing.assert_close(weights, found[0][1], rtol=1e-4, atol=1e-7)
+
+
+def test_scores_do_not_depend_on_the_size_of_the_batch() -> None:
+    architecture = Architecture((3, 50, 5000), 16, (13, 32, 16), (32, 1))
+    scorer = CpuScorer(make_model(architecture), "fp32")
+    batch = make_batch(90, architecture.rows_per_table, np.random.default_rng(2))
+    whole, labels = scorer.score(batch)
+    part = Batch(batch.dense[:40], batch.indices[:, :40].contiguous(), None, batch.labels[:40])
+    torch.testing.assert_close(scorer.score(part)[0], whole[:40], rtol=1e-5, atol=1e-7)
+    assert torch.equal(labels, batch.labels.squeeze(1))
+
+
+def test_step_needs_a_learning_rate() -> None:
+    """Gradients are not summed over batches here."""
+    architecture = Architecture((3, 50), 4, (13, 8, 4), (8, 1))
+    with pytest.raises(AssertionError):
+        cpu_step(architecture, Loss("bce")).train(make_batch(4, (3, 50), np.random.default_rng(0)), None)

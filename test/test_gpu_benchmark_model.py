@@ -1,0 +1,122 @@
+"""The GPU step on the benchmark's model against float64.
+
+Without a GPU, Triton's interpreter runs it with few samples and narrow MLPs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gpu_models import DEVICE, make_gpu_step, random_rows, raw_batch
+from gpu_reference import assert_step_matches_reference, mlp_parameters, table_rows
+
+from mlperf.benchmarks import DLRM
+from mlperf.benchmarks.benchmark import Network
+from mlperf.data.batch import RawBatch, RowSource
+from mlperf.engines.gpu.layer import GpuLayer
+from mlperf.engines.gpu.step import GpuStep
+from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.models.initialization import initialize
+from mlperf.util.errors import RunError
+
+ON_GPU = DEVICE.type == "cuda"
+BATCH_SIZE = 2048 if ON_GPU else 16
+LARGE_BATCHES = ((65536, "bf16"), (65536, "fp32"), (131072, "tf32")) if ON_GPU else ((20, "fp32"),)
+NETWORK = DLRM.network if ON_GPU else Network(128, (13, 40, 128), (136, 24, 1))
+ROW_LIMIT = 400_000 if ON_GPU else 2000
+
+
+def make_step(precision: str, row_limit: int = ROW_LIMIT) -> GpuStep:
+    """Return a step of the benchmark's model, whose tables have at most `row_limit` rows."""
+    sizes = tuple(min(rows, row_limit) for rows in DLRM.data.table_rows)
+    architecture = Architecture(sizes, NETWORK.embedding_dimension, NETWORK.bottom_mlp, NETWORK.top_mlp)
+    model = DLRM_Net(architecture, DEVICE)
+    initialize(model, np.random.RandomState(1), mlp_init="normal", embedding_init="device", seed=1)
+    return make_gpu_step(model, precision=precision)
+
+
+def make_batch(step: GpuStep, size: int, seed: int) -> RawBatch:
+    sizes = step.model.architecture.rows_per_table
+    return raw_batch(random_rows(size, sizes, np.random.default_rng(seed)), sizes)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", *(["tf32"] if ON_GPU else [])])
+def test_steps_match_float64(precision: str) -> None:
+    """Train on two batches of the captured size, with different data and rates, and on one of another size."""
+    step = make_step(precision)
+    step.warm_up(BATCH_SIZE)
+    for seed, (size, rate) in enumerate(((BATCH_SIZE, 0.3), (BATCH_SIZE, 0.1), (BATCH_SIZE // 2 + 3, 0.2))):
+        assert_step_matches_reference(step, make_batch(step, size, seed), rate, precision)
+
+
+def test_captured_step_reports_an_invalid_id(tmp_path: Path) -> None:
+    step = make_step("fp32")
+    step.warm_up(BATCH_SIZE)
+    rows_per_table = step.model.architecture.rows_per_table
+    rows = make_batch(step, 2 * BATCH_SIZE, 9).rows
+    rows[BATCH_SIZE + 5, 20] = -1
+    path = tmp_path / "rows.bin"
+    rows.numpy().tofile(path)
+    step.train(RawBatch(rows[BATCH_SIZE:], BATCH_SIZE, RowSource(path, rows_per_table)), 0.0)
+    with pytest.raises(RunError, match=f"row {BATCH_SIZE + 6}, column 21: index -1"):
+        step.check()
+
+
+@pytest.mark.parametrize(("size", "precision"), LARGE_BATCHES)
+def test_large_batches_match_float64_and_repeat(size: int, precision: str) -> None:
+    """From equal weights, two steps may differ only by the order of atomic additions."""
+    step = make_step(precision)
+    step.warm_up(size)
+    parameters = [*mlp_parameters(step.model), table_rows(step.model)]
+    kept = [parameter.detach().clone() for parameter in parameters]
+    assert_step_matches_reference(step, make_batch(step, size, 3), 1.0, precision)
+    tables = []
+    for _ in range(2):
+        for parameter, value in zip(parameters, kept, strict=True):
+            parameter.data.copy_(value)
+        for layer in (*step.bottom, *step.top):
+            assert isinstance(layer, GpuLayer)
+            layer.copy_weights()
+        step.train(make_batch(step, size, 4), 1.0)
+        tables.append(table_rows(step.model).clone())
+    torch.testing.assert_close(tables[1], tables[0], rtol=0, atol=1e-4)
+
+
+def test_sums_of_steps_without_waiting_equal_those_of_single_steps() -> None:
+    """Batches are dropped at once and pinned memory is reused, while copies may still be in flight."""
+    size, steps, kinds = (65536, 60, 8) if ON_GPU else (12, 4, 2)
+    step = make_step("bf16")
+    step.warm_up(size)
+    sizes = step.model.architecture.rows_per_table
+    rows = [random_rows(size, sizes, np.random.default_rng(seed)) for seed in range(kinds)]
+    single = []
+    for kind in range(kinds):
+        step.sums.clear()
+        step.train(raw_batch(rows[kind], sizes), 0.0)
+        step.check()
+        single.append(step.sums.both.clone())
+    step.sums.clear()
+    clicks, expected_clicks = torch.zeros((), device=DEVICE), 0
+    garbage: list[RawBatch] = []
+    for number in range(steps):
+        step.train(raw_batch(rows[number % kinds].copy(), sizes), 0.0)
+        if number % 3 == 0:
+            scored = rows[(number + 1) % kinds]
+            clicks += step.score(raw_batch(scored.copy(), sizes))[1].sum()
+            expected_clicks += int(scored[:, 0].sum())
+        garbage = [*garbage[-1:], raw_batch(np.full_like(rows[0], -7), sizes)]
+    step.check()
+    expected = torch.stack([single[number % kinds] for number in range(steps)]).sum(0)
+    torch.testing.assert_close(step.sums.both, expected, rtol=1e-6, atol=0)
+    assert int(clicks) == expected_clicks
+
+
+@pytest.mark.skipif(not ON_GPU, reason="tables of the full size need the memory of a GPU")
+def test_tables_of_the_full_size_match_float64() -> None:
+    """Of 24 million rows where 40 million, 96 GB, do not fit: some offsets still exceed 32 bits."""
+    step = make_step("bf16", 40_000_000 if torch.cuda.mem_get_info()[0] > 105e9 else 24_000_000)
+    step.warm_up(65536)
+    assert_step_matches_reference(step, make_batch(step, 65536, 3), 1.0, "bf16")
