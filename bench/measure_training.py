@@ -32,7 +32,7 @@ import checkout  # noqa: F401
 from mlperf.cli.train import parse
 from mlperf.data.batch import Batch, RawBatch
 from mlperf.data.binary import BinaryFile
-from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID
+from mlperf.data.schema import CRITEO
 from mlperf.engines.choose import make_scorer, make_step
 from mlperf.engines.warm_up import warm_up
 from mlperf.evaluation.evaluate import evaluate
@@ -42,10 +42,24 @@ from mlperf.util.errors import RunError
 from training_yardsticks import Floor, PlainStep, Step, captured, timed
 
 # Rows of the tables: of the Kaggle data, and of the Terabyte data with ids modulo 40,000,000.
-KAGGLE_ROWS = (1460, 583, 10131227, 2202608, 305, 24, 12517, 633, 3, 93145, 5683, 8351593, 3194)
+KAGGLE_ROWS: tuple[int, ...] = (1460, 583, 10131227, 2202608, 305, 24, 12517, 633, 3, 93145, 5683, 8351593, 3194)
 KAGGLE_ROWS += (27, 14992, 5461306, 10, 5652, 2173, 4, 7046547, 18, 15, 286181, 105, 142572)
-TERABYTE_ROWS = (39884406, 39043, 17289, 7420, 20263, 3, 7120, 1543, 63, 38532951, 2953546, 403346, 10)
-TERABYTE_ROWS += (2208, 11938, 155, 4, 976, 14, 39979771, 25641295, 39664984, 585935, 12972, 108, 36)
+TERABYTE_ROWS: tuple[int, ...] = (
+    39884406,
+    39043,
+    17289,
+    7420,
+    20263,
+    3,
+    7120,
+    1543,
+    63,
+    38532951,
+    2953546,
+    403346,
+    10,
+)
+TERABYTE_ROWS += (403346, 10, 2208, 11938, 155, 4, 976, 14, 39979771, 25641295, 39664984, 585935, 12972, 108, 36)
 
 # In the file: as many batches, and so many samples that reading it over and over is not beginning over and over.
 LEAST_BATCHES = 64
@@ -215,11 +229,11 @@ def write_rows(path: Path, shape: Shape) -> None:
     stream = np.random.default_rng(1)
     with path.open("wb") as file:
         for _ in range(shape.batches):
-            rows = np.empty((shape.batch_size, COLUMNS), "<i4")
+            rows = np.empty((shape.batch_size, CRITEO.columns), "<i4")
             rows[:, 0] = stream.random(len(rows)) < 0.25
-            rows[:, 1 : 1 + DENSE_FEATURES] = stream.geometric(0.05, (len(rows), DENSE_FEATURES)) - 1
+            rows[:, 1 : 1 + CRITEO.dense_features] = stream.geometric(0.05, (len(rows), CRITEO.dense_features)) - 1
             for table, size in enumerate(shape.tables):
-                rows[:, FIRST_ID + table] = np.minimum(size ** stream.random(len(rows)), size) - 1
+                rows[:, CRITEO.first_id + table] = np.minimum(size ** stream.random(len(rows)), size) - 1
             file.write(rows.tobytes())
 
 

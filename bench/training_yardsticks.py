@@ -1,4 +1,4 @@
-"""What `measure_training.py` compares the training step with: a floor, and a textbook's program."""
+"""What `measure_training.py` compares the training step with: a floor and a textbook program."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from mlperf.engines.cpu import products
 from mlperf.models.dlrm import Architecture, top_widths
 from mlperf.models.textbook import TextbookDLRM
 
-Step = Callable[[], None]
+Step = Callable[[], object]
 
 
 class Floor:
-    """The bare matrix products of a step, forward and backward, and the bytes the tables must move.
+    """The matrix products of a step alone, forward and backward, and the time to move the rows of the tables.
 
-    B samples. The products are made by the library the step uses for these sizes, without biases, activations or
-    updates; `seconds_of_tables` is the time the rows take, read, and read and written again for the update, at the
-    bandwidth of copying.
+    The products use the library that the step uses for these sizes, without biases, activations or updates.
+    `seconds_of_tables`: each row is read, then read and written for the update, at the bandwidth of copying.
     """
 
     def __init__(
@@ -33,7 +32,7 @@ class Floor:
         tables, dimension = len(architecture.rows_per_table), architecture.dimension
         for first, widths in ((True, architecture.mlp_bot), (False, top_widths(architecture))):
             for number, (fan_in, fan_out) in enumerate(pairwise(widths)):
-                self._add_layer(batch_size, fan_in, fan_out, dtype, further=not (first and number == 0))
+                self._add_layer(batch_size, fan_in, fan_out, dtype, needs_input_grad=not (first and number == 0))
         features = torch.randn(batch_size, tables + 1, dimension, device=device).to(dtype)
         pairs = torch.bmm(features, features.transpose(1, 2))
         self._products.append(lambda: torch.bmm(features, features.transpose(1, 2)))
@@ -41,30 +40,32 @@ class Floor:
         moved = 3 * 4 * batch_size * tables * dimension
         self.seconds_of_tables = moved / copy_bandwidth(device)
 
-    def _add_layer(self, batch_size: int, fan_in: int, fan_out: int, dtype: torch.dtype, *, further: bool) -> None:
-        def drawn(*shape: int) -> torch.Tensor:
+    def _add_layer(
+        self, batch_size: int, fan_in: int, fan_out: int, dtype: torch.dtype, *, needs_input_grad: bool
+    ) -> None:
+        def random(*shape: int) -> torch.Tensor:
             return torch.randn(*shape, device=self._device).to(dtype)
 
-        inputs, weight, gradient = drawn(batch_size, fan_in), drawn(fan_out, fan_in), drawn(batch_size, fan_out)
+        inputs, weight, gradient = random(batch_size, fan_in), random(fan_out, fan_in), random(batch_size, fan_out)
         if self._device.type == "cpu":
             self._products.append(lambda: products.linear(inputs, weight))
             self._products.append(lambda: products.weight_gradient(gradient, inputs, weight))
-            if further:
+            if needs_input_grad:
                 self._products.append(lambda: products.input_gradient(gradient, weight))
             return
         self._products.append(lambda: inputs @ weight.t())
         self._products.append(lambda: gradient.t() @ inputs)
-        if further:
+        if needs_input_grad:
             self._products.append(lambda: gradient @ weight)
 
     def __call__(self) -> None:
-        """Make all products once."""
+        """Compute all products once."""
         for product in self._products:
             product()
 
 
 def captured(step: Step, device: torch.device) -> Step:
-    """Return `step`, on a GPU as one launch: the time the host takes to launch a kernel is no part of a floor."""
+    """Return `step`; on a GPU as one CUDA graph, so that the floor excludes the host's time to launch kernels."""
     if device.type != "cuda":
         return step
     step()
@@ -75,7 +76,7 @@ def captured(step: Step, device: torch.device) -> Step:
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Return the bytes a second that copying reads and writes, counted together."""
+    """Return the bytes per second that copying a tensor reads and writes together."""
     source = torch.ones(1 << (26 if device.type == "cpu" else 28), device=device)
     target = torch.empty_like(source)
     seconds = timed(lambda: target.copy_(source), 10, device)
@@ -83,7 +84,7 @@ def copy_bandwidth(device: torch.device) -> float:
 
 
 def timed(step: Callable[[], object], count: int, device: torch.device) -> list[float]:
-    """Return the seconds of `count` calls; on a GPU by its own clock."""
+    """Return the seconds of each of `count` calls, on a GPU by its own clock."""
     seconds = []
     if device.type == "cuda":
         events = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]

@@ -46,7 +46,7 @@ def test_compliance_log_gives_the_same_auc_by_epochs(console_log: Path) -> None:
 
 def foreign_log(path: Path, first_epoch: int) -> Path:
     """Write a log as another submitter's program does: other keys, other text between them."""
-    events = [("epoch_start", None, first_epoch)]
+    events: list[tuple[str, float | None, float]] = [("epoch_start", None, first_epoch)]
     events += [("eval_accuracy", 0.79 + 0.01 * k, first_epoch + 0.05 * k) for k in range(1, 4)]
     lines = ["2022-05-01 loading ...", ":::MLLOG {cut"]
     for key, value, epoch in events:

@@ -44,6 +44,23 @@ def test_weighted_cross_entropy_is_the_mean_of_weighted_terms() -> None:
     assert float(Loss("wbce", (0.5, 2.0))(probability, labels)) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_cross_entropy_and_its_gradient_are_pytorchs_even_for_certain_predictions(label: float) -> None:
+    values = torch.tensor([[0.0], [1e-20], [0.3], [1.0]])
+    ours, theirs = (values.clone().requires_grad_() for _ in range(2))
+    labels = torch.full_like(values, label)
+    found = Loss("bce")(ours, labels)
+    expected = torch.nn.functional.binary_cross_entropy(theirs, labels)
+    found.backward()
+    expected.backward()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_cross_entropy_of_a_nan_is_a_nan() -> None:
+    assert Loss("bce")(torch.tensor([[0.5], [float("nan")]]), torch.ones(2, 1)).isnan()
+
+
 class RecordingStep:
     """An engine that trains nothing: it notes the learning rates and takes `seconds` per batch."""
 

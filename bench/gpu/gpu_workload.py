@@ -22,7 +22,7 @@ from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizers import Optimizer
+from mlperf.optim.sgd import SGD
 from training_yardsticks import timed
 
 PRECISIONS = ("bf16", "tf32", "fp32")
@@ -81,7 +81,7 @@ def make_step(workload: Workload, precision: str) -> GpuStep:
     initialize(model, np.random.RandomState(1), mlp_init="normal", embedding_init="device", seed=1)
     index_limit = DLRM.data.index_limit
     assert index_limit is not None
-    return GpuStep(model, Loss(DLRM.network.loss), Optimizer("sgd", model), precision, index_limit)
+    return GpuStep(model, Loss(DLRM.network.loss), SGD(model), precision, index_limit)
 
 
 def make_batch(workload: Workload, seed: int, *, size: int | None = None, uniform: bool = False) -> RawBatch:
