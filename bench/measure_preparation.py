@@ -34,7 +34,7 @@ import os, resource, sys, time
 from pathlib import Path
 if sys.argv[5] == "gzip":
     sys.modules["isal"] = None
-from mlperf.data.criteo.prepare.plan import PreparationSettings
+from mlperf.settings.dataset import PreparationSettings
 from mlperf.data.criteo.prepare.pipeline import prepare
 settings = PreparationSettings("terabyte", Path(sys.argv[1]) / "day", Path(sys.argv[2]),
     max_ind_range=int(sys.argv[3]), randomize=sys.argv[4])

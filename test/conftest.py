@@ -11,7 +11,7 @@ import torch
 from program import GOLDEN
 
 from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.plan import PreparationSettings
+from mlperf.settings.dataset import PreparationSettings
 
 # Where there is no GPU Triton's interpreter runs its kernels: asked for before they are defined.
 if not torch.cuda.is_available():
@@ -49,6 +49,6 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the pieces as small as the killed programs do: their number decides the permutation."""
+    """Use small blocks and buckets, as the killed programs do. The number of buckets decides the permutation."""
     monkeypatch.setattr("mlperf.data.criteo.prepare.text_blocks.BLOCK_BYTES", 8000)
-    monkeypatch.setattr("mlperf.data.criteo.prepare.shuffle._SMALL_BUCKET_BYTES", 8000)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.shuffle.SMALL_BUCKET_BYTES", 8000)

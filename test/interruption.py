@@ -1,75 +1,95 @@
-"""Shared by the tests of interrupted preparations: an end like a kill, and what is compared."""
+"""Shared by the tests of interrupted preparations: ways to stop one like a kill, and what is compared."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from preparations import preparation
 
+from mlperf.data.criteo.days import SPLITS
 from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.plan import PreparationSettings
-from mlperf.data.criteo.prepare.work_folder import State, WorkFolder
+from mlperf.data.criteo.prepare.state import PreparationState
+from mlperf.data.criteo.prepare.work_folder import WorkFolder
 from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.settings.dataset import PreparationSettings
 
 
 class Killed(BaseException):
-    """Ends a preparation as a kill would: nothing is cleaned up."""
+    """Ends a preparation like a kill: nothing is cleaned up."""
 
 
-def result(place: Path) -> dict[str, object]:
-    """Return the bytes of the files and the manifest but for times."""
-    manifest = json.loads(Path(f"{place}.json").read_text())
-    del manifest["manifest_crc32"]  # of the times too
+def shuffled(raw: Path, processed: Path, seed: int = 7, **flags: object) -> PreparationSettings:
+    """Return the settings of a preparation with all training rows shuffled."""
+    return preparation(raw / "day", processed, seed=seed, **{"randomize": "total", **flags})
+
+
+def result(processed: Path) -> dict[str, object]:
+    """Return the bytes of the binary files, and the manifest without names and times."""
+    manifest = json.loads(Path(f"{processed}.json").read_text())
+    del manifest["manifest_crc32"]  # depends on the times
     for facts in manifest["files"].values():
-        del facts["mtime_ns"]
-    manifest["files"] = {split: {**facts, "name": ""} for split, facts in manifest["files"].items()}
-    return {"manifest": manifest} | {
-        split: Path(f"{place}_{split}.bin").read_bytes() for split in ("train", "test", "val")
-    }
+        del facts["mtime_ns"], facts["name"]
+    return {"manifest": manifest} | {split: Path(f"{processed}_{split}.bin").read_bytes() for split in SPLITS}
 
 
-def phase(place: Path) -> str:
-    """Return what a killed preparation was doing, as far as it left word of it."""
-    work = WorkFolder(DatasetPaths.named(place))
+def phase(processed: Path) -> str:
+    """Return the phase in which a preparation was stopped, as its last checkpoint says."""
+    work = WorkFolder(DatasetPaths.from_name(processed))
     if not work.path.exists():
-        return "begin or end"
+        return "not running"
     state = work.path / "state.json"
     if not state.exists():
         return "text"
     return str(json.loads(state.read_text())["state"]["phase"])
 
 
-def stop_at_save(settings: PreparationSettings, monkeypatch: pytest.MonkeyPatch, wanted: str = "text") -> None:
-    """Begin a preparation and end it at the first state of a phase that it saves."""
-    save = WorkFolder.save
+@contextmanager
+def killed_after_saves(monkeypatch: pytest.MonkeyPatch, phase: str, saves: int = 1) -> Iterator[None]:
+    """Raise Killed in the `with` block after so many checkpoints of a phase."""
+    save, remaining = WorkFolder.save, saves
 
-    def save_and_stop(self: WorkFolder, identity: dict[str, object], state: State) -> None:
+    def save_and_stop(self: WorkFolder, identity: dict[str, object], state: PreparationState) -> None:
+        nonlocal remaining
         save(self, identity, state)
-        if state.phase == wanted:
+        remaining -= state.phase == phase
+        if remaining == 0:
             raise Killed
 
     with monkeypatch.context() as patch:
         patch.setattr(WorkFolder, "save", save_and_stop)
-        with pytest.raises(Killed):
-            prepare(replace(settings, checkpoint_seconds=0.0))
+        yield
 
 
-def stop_at_move(make: Callable[[], object], monkeypatch: pytest.MonkeyPatch, moves: int) -> None:
-    """Call what prepares data, and end it after so many files were moved to their places."""
-    publish, left = WorkFolder.publish, moves
+@contextmanager
+def killed_after_moves(monkeypatch: pytest.MonkeyPatch, moves: int) -> Iterator[None]:
+    """Raise Killed in the `with` block when so many files have been moved into place and another one should be."""
+    publish, remaining = WorkFolder.publish, moves
 
-    def publish_and_stop(self: WorkFolder, part: Path, target: Path) -> None:
-        nonlocal left
-        if left == 0:
+    def publish_or_stop(self: WorkFolder, part: Path, target: Path) -> None:
+        nonlocal remaining
+        if remaining == 0:
             raise Killed
-        left -= part.exists()
+        remaining -= part.exists()
         publish(self, part, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(WorkFolder, "publish", publish_and_stop)
+        patch.setattr(WorkFolder, "publish", publish_or_stop)
         patch.setattr(WorkFolder, "remove", lambda self: None)
-        with pytest.raises(Killed):
-            make()
+        yield
+
+
+def stop_at_save(settings: PreparationSettings, monkeypatch: pytest.MonkeyPatch, phase: str = "text") -> None:
+    """Start a preparation and stop it at the first checkpoint of a phase."""
+    with killed_after_saves(monkeypatch, phase), pytest.raises(Killed):
+        prepare(replace(settings, checkpoint_seconds=0.0))
+
+
+def stop_at_move(make: Callable[[], object], monkeypatch: pytest.MonkeyPatch, moves: int) -> None:
+    """Call a function that prepares data and stop it when so many files have been moved into place."""
+    with killed_after_moves(monkeypatch, moves), pytest.raises(Killed):
+        make()

@@ -1,4 +1,4 @@
-"""Small Criteo-format text, and a plain Python preparation of it to compare with."""
+"""Small text in the Criteo format, and a simple preparation of it in Python for comparison."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Row = list[str]
 
 
 def random_rows(count: int, seed: int) -> list[Row]:
-    """Return rows of 40 fields: empty and negative integers, empty ids, ids of all 32 bits in skewed shares."""
+    """Return rows of 40 fields, with empty and negative integers, empty ids, and skewed 32-bit ids."""
     stream = np.random.default_rng(seed)
     rows = []
     for _ in range(count):
@@ -30,7 +30,7 @@ def random_rows(count: int, seed: int) -> list[Row]:
 
 
 def text(rows: Sequence[Row], line_end: str = "\n") -> bytes:
-    """Return the rows as a file's bytes."""
+    """Return the rows as the bytes of a file."""
     return "".join("\t".join(row) + line_end for row in rows).encode()
 
 
@@ -44,7 +44,7 @@ def write_days(folder: Path, rows_per_day: Sequence[int], seed: int) -> list[lis
 
 @dataclass(frozen=True)
 class Expected:
-    """int32 [rows, 40] of each split, and the distinct ids per column."""
+    """The rows of each split, int32 [rows, 40], and the number of distinct ids of each table."""
 
     train: npt.NDArray[np.int32]
     test: npt.NDArray[np.int32]
@@ -53,7 +53,7 @@ class Expected:
 
 
 def prepare_slowly(days: Sequence[Sequence[Row]], max_ind_range: int) -> Expected:
-    """Prepare without randomization, one field at a time, as the format's description says."""
+    """Prepare in text order, one field at a time, as the format is described."""
     numbers: list[dict[int, int]] = [{} for _ in range(26)]
     prepared = []
     for day in days:

@@ -1,9 +1,10 @@
-"""Text with faults: left out or stopped at, and never a wrong row."""
+"""Invalid text: the preparation skips it or stops, and never makes a wrong row of it."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import logging
 import random
 import re
 from pathlib import Path
@@ -12,13 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import raw_text
+from preparations import preparation, read_rows
 from program import run_program
 
+from mlperf.data.criteo.prepare import gzip_text
 from mlperf.data.criteo.prepare.parse import BlockParser
-from mlperf.data.criteo.prepare.pipeline import gzip_text as unzip
 from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.plan import PreparationSettings, make_plan
+from mlperf.data.criteo.prepare.plan import make_plan
 from mlperf.data.criteo.prepare.text_blocks import text_blocks
+from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 
 DAYS = [60, 3, 2, 7, *([5] * 19), 9]
@@ -26,12 +29,12 @@ _INTEGER, _ID = re.compile(rb"-?[0-9]+|"), re.compile(rb"[0-9a-fA-F]{0,8}")
 
 
 def number(field: bytes) -> int:
-    """Return the value of a whole number; of one with very many digits, one that is as little in 32 bits."""
+    """Return the value of a whole number; of a very long one, one that does not fit in 32 bits either."""
     return int((field.lstrip(b"-").lstrip(b"0") or b"0")[:12]) * (-1 if field[:1] == b"-" else 1)
 
 
 def plain_parse(text: bytes) -> list[list[int]]:
-    """Return the rows of the good lines, as slowly and plainly as can be."""
+    """Return the rows of the good lines, in the simplest way."""
     rows = []
     for line in text.removesuffix(b"\n").split(b"\n"):
         fields = line.removesuffix(b"\r").split(b"\t")
@@ -52,7 +55,7 @@ def parse(path: Path) -> tuple[npt.NDArray[np.uint32], int]:
 
 
 def damaged(text: bytes, draw: random.Random) -> bytes:
-    """Return the text with a few faults of any kind."""
+    """Return the text with some random faults."""
     content = bytearray(text)
     for _ in range(draw.randrange(1, 30)):
         at = draw.randrange(len(content))
@@ -82,7 +85,7 @@ def test_damaged_text_gives_the_rows_a_plain_parser_gives(
 ) -> None:
     monkeypatch.setattr("mlperf.data.criteo.prepare.text_blocks.BLOCK_BYTES", block)
     draw = random.Random(block)
-    for seed in range(150):
+    for seed in range(60):
         text = damaged(raw_text.text(raw_text.random_rows(30, seed)), draw)
         (tmp_path / "x").write_bytes(text)
         rows, lines = parse(tmp_path / "x")
@@ -90,7 +93,7 @@ def test_damaged_text_gives_the_rows_a_plain_parser_gives(
         if block > 10**6:
             assert rows.tolist() == expected
             assert lines == text.removesuffix(b"\n").count(b"\n") + 1
-        else:  # a line longer than a block may be left out, whatever it holds; the others keep their order
+        else:  # a line longer than a block may be skipped, whatever it contains; the others keep their order
             rest = iter(expected)
             assert all(row in rest for row in rows.tolist())
             shorter = b"\n".join(line for line in text.split(b"\n") if len(line) < block)
@@ -118,14 +121,14 @@ def test_line_longer_than_a_block_is_a_bad_row_and_the_next_is_good(tmp_path: Pa
     raw_text.write_days(tmp_path, DAYS, seed=1)
     (tmp_path / "day_0").write_bytes((tmp_path / "x").read_bytes())
     with pytest.raises(RunError, match=r"day_0: row 2, column 1: .*no end of the line within 2 MB"):
-        prepare(PreparationSettings("terabyte", tmp_path / "day", tmp_path / "y"))
+        prepare(preparation(tmp_path / "day", tmp_path / "y"))
 
 
 @pytest.mark.parametrize("block", [80, 300])
-def test_reading_on_from_any_block_gives_the_same_rows_and_faults(
+def test_reading_from_the_end_of_any_block_gives_the_same_lines(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lines longer than a block among them: each is one bad row, wherever reading began."""
+    """Some lines are longer than a block: each is one bad row, wherever reading begins."""
     monkeypatch.setattr("mlperf.data.criteo.prepare.text_blocks.BLOCK_BYTES", block)
     draw = random.Random(block)
     for seed in range(40):
@@ -141,7 +144,7 @@ def test_reading_on_from_any_block_gives_the_same_rows_and_faults(
 
 
 def outcomes(path: Path, start: int) -> list[tuple[int, str]]:
-    """Return where each line ends and its content, or that it is too long."""
+    """Return the end of each line and its content, or that it is too long."""
     found = []
     for block in text_blocks(path, start):
         if block.overlong:
@@ -155,7 +158,7 @@ def outcomes(path: Path, start: int) -> list[tuple[int, str]]:
 
 
 def spoil(folder: Path) -> list[list[list[str]]]:
-    """Write days with three bad rows; return the good ones."""
+    """Write days with three bad rows; return the good rows."""
     days = raw_text.write_days(folder, DAYS, seed=4)
     good = [list(rows) for rows in days]
     for day, row, change in ((0, 5, "2"), (0, 40, "x"), (23, 2, "")):
@@ -167,29 +170,24 @@ def spoil(folder: Path) -> list[list[list[str]]]:
 
 
 def skipping(folder: Path, place: str, **more: object) -> PreparationSettings:
-    return PreparationSettings(
-        *("terabyte", folder / "day", folder / place),
-        randomize="none",
-        bad_rows="skip",
-        **more,  # type: ignore[arg-type]
-    )
+    return preparation(folder / "day", folder / place, bad_rows="skip", **more)
 
 
-def test_bad_rows_are_left_out_counted_and_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_rows_are_left_out_counted_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     expected = raw_text.prepare_slowly(spoil(tmp_path), -1)
     made = prepare(skipping(tmp_path, "x", max_bad_rows=0.05))
     for path, rows in ((made.train, expected.train), (made.test, expected.test), (made.val, expected.val)):
-        assert np.array_equal(np.fromfile(path, "<i4").reshape(-1, 40), rows)
+        assert np.array_equal(read_rows(path), rows)
     assert list(made.counts) == expected.counts
     manifest = json.loads((tmp_path / "x.json").read_text())
     assert manifest["bad_rows"] == {"day_0": {"not a label": 2}, "day_23": {"too few columns": 1}}
     assert made.bad_rows == 3
-    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("left out: ")]
+    said = [line for line in caplog.messages if line.startswith("left out: ")]
     assert len(said) == 3
     assert f"{tmp_path / 'day_0'}: row 6, column 1: '2': not a label" in said[0]
 
 
-def test_more_bad_rows_than_allowed_stop_it(tmp_path: Path) -> None:
+def test_more_bad_rows_than_allowed_stop_the_preparation(tmp_path: Path) -> None:
     spoil(tmp_path)
     with pytest.raises(
         RunError,
@@ -199,8 +197,8 @@ def test_more_bad_rows_than_allowed_stop_it(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("x*"))
 
 
-def test_share_of_bad_rows_is_that_of_the_rows_read_with_them(tmp_path: Path) -> None:
-    """Many at the beginning, but no more than allowed: 1500 of 2000 in one block."""
+def test_share_of_bad_rows_is_computed_over_all_rows_read_so_far(tmp_path: Path) -> None:
+    """Many bad rows at the beginning, but no more than allowed: 1500 of 2000 in one block."""
     days = raw_text.write_days(tmp_path, DAYS, seed=4)
     (tmp_path / "day_0").write_bytes(b"2\n" * 1500 + raw_text.text(raw_text.random_rows(500, seed=9)))
     made = prepare(skipping(tmp_path, "x", max_bad_rows=0.75))
@@ -209,7 +207,7 @@ def test_share_of_bad_rows_is_that_of_the_rows_read_with_them(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("bad", "split"), [(range(23), "training"), ([23], "test")])
-def test_split_of_bad_rows_only_is_refused_with_its_cause(bad: list[int], split: str, tmp_path: Path) -> None:
+def test_split_without_good_rows_is_refused_with_its_cause(bad: list[int], split: str, tmp_path: Path) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=4)
     for day in bad:
         (tmp_path / f"day_{day}").write_bytes(b"2\n")
@@ -217,21 +215,18 @@ def test_split_of_bad_rows_only_is_refused_with_its_cause(bad: list[int], split:
         prepare(skipping(tmp_path, "x", max_bad_rows=1))
 
 
-def test_kaggle_days_are_cut_from_the_good_rows(tmp_path: Path) -> None:
+def test_kaggle_days_are_divided_by_good_rows(tmp_path: Path) -> None:
     rows = raw_text.random_rows(33, seed=3)
     (tmp_path / "train.txt").write_bytes(raw_text.text([rows[0][:20], *rows[:20], ["9"], *rows[20:]]))
     made = prepare(
-        PreparationSettings(
-            *("kaggle", tmp_path / "train.txt", tmp_path / "x"),
-            **{"randomize": "none", "bad_rows": "skip", "max_bad_rows": 0.1},  # type: ignore[arg-type]
-        )
+        preparation(tmp_path / "train.txt", tmp_path / "x", data_set="kaggle", bad_rows="skip", max_bad_rows=0.1)
     )
     expected = raw_text.prepare_slowly([rows[:29], rows[29:]], -1)
-    assert np.array_equal(np.fromfile(made.train, "<i4").reshape(-1, 40), expected.train)
-    assert np.array_equal(np.fromfile(made.test, "<i4").reshape(-1, 40), expected.test)
+    assert np.array_equal(read_rows(made.train), expected.train)
+    assert np.array_equal(read_rows(made.test), expected.test)
 
 
-def test_the_tool_takes_the_flags(tmp_path: Path) -> None:
+def test_prepare_program_supports_the_flags_for_bad_rows(tmp_path: Path) -> None:
     spoil(tmp_path)
     flags = ("--data-set=terabyte", "--raw-data-file=day", "--processed-data-file=x", "--bad-rows=skip")
     run = run_program(*flags, "--max-bad-rows=0.05", cwd=tmp_path, program="tools/prepare_criteo.py")
@@ -243,18 +238,19 @@ def test_the_tool_takes_the_flags(tmp_path: Path) -> None:
 
 
 @pytest.fixture(params=["isal", "gzip"])
-def unzipper(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Unpack as where isal is installed, and as where it is not."""
-    assert unzip.igzip is not None
+def unpacker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Unpack with isal and, as if it were not installed, with gzip."""
+    assert gzip_text.igzip is not None
     if request.param == "gzip":
-        monkeypatch.setattr(unzip, "igzip", None)
+        monkeypatch.setattr(gzip_text, "igzip", None)
     return str(request.param)
 
 
 @pytest.mark.parametrize("randomize", ["none", "total"])
-def test_gzipped_days_give_the_same_files_in_any_mixture(
-    randomize: str, unzipper: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_gzipped_days_give_the_same_files_in_any_mixture_with_plain_ones(
+    randomize: str, unpacker: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "mlperf")
     for name in ("plain", "mixed"):
         (tmp_path / name).mkdir()
         raw_text.write_days(tmp_path / name, DAYS, seed=2)
@@ -263,9 +259,7 @@ def test_gzipped_days_give_the_same_files_in_any_mixture(
         path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
     made = [
-        prepare(
-            PreparationSettings("terabyte", tmp_path / name / "day", tmp_path / f"{name}_x", randomize=randomize)
-        )
+        prepare(preparation(tmp_path / name / "day", tmp_path / f"{name}_x", randomize=randomize))
         for name in ("plain", "mixed")
     ]
     for split in ("train", "test", "val"):
@@ -273,22 +267,22 @@ def test_gzipped_days_give_the_same_files_in_any_mixture(
     manifest = json.loads((tmp_path / "mixed_x.json").read_text())
     assert [facts["name"] for facts in manifest["inputs"]][:4] == ["day_0.gz", "day_1", "day_2", "day_3.gz"]
     said = "day_0.gz, day_3.gz, day_23.gz: unpacked by Python's gzip; with isal (pip install isal)"
-    assert (said in capfd.readouterr().err) == (unzipper == "gzip")
+    assert (said in caplog.text) == (unpacker == "gzip")
 
 
-def test_day_that_is_there_unpacked_and_zipped_is_read_unpacked_and_that_is_said(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_day_that_exists_plain_and_gzipped_is_read_plain_with_a_message(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=2)
     for day in (4, 17):
         (tmp_path / f"day_{day}.gz").write_bytes(b"not even gzip")
-    made = prepare(PreparationSettings("terabyte", tmp_path / "day", tmp_path / "x"))
+    made = prepare(preparation(tmp_path / "day", tmp_path / "x"))
     assert made.train_rows == sum(DAYS[:-1])
-    assert "both there, read as unpacked and not the .gz: day_4, day_17\n" in capfd.readouterr().err
+    assert "both there, read as unpacked and not the .gz: day_4, day_17" in caplog.messages
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "not gzip", "checksum", "flipped far in", "header only"])
-def test_damaged_gzip_file_is_named(damage: str, unzipper: str, tmp_path: Path) -> None:
+def test_damaged_gzip_file_is_named(damage: str, unpacker: str, tmp_path: Path) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=2)
     rows = (tmp_path / "day_4").read_bytes()
     content = bytearray(gzip.compress(rows * 100 if damage == "flipped far in" else rows, compresslevel=1))
@@ -296,26 +290,26 @@ def test_damaged_gzip_file_is_named(damage: str, unzipper: str, tmp_path: Path) 
         content[len(content) // 2 : len(content) // 2 + 20] = b"\xff" * 20
     elif damage == "checksum":
         content[-6] ^= 1
-    shorter = {"cut": content[: len(content) // 2], "not gzip": b"day_4", "header only": content[:3]}
+    shorter = {"cut": content[: len(content) // 2], "not gzip": bytearray(b"day_4"), "header only": content[:3]}
     (tmp_path / "day_4.gz").write_bytes(shorter.get(damage, content))
     (tmp_path / "day_4").unlink()
     with pytest.raises(RunError, match=r"day_4\.gz") as caught:
-        prepare(PreparationSettings("terabyte", tmp_path / "day", tmp_path / "x"))
+        prepare(preparation(tmp_path / "day", tmp_path / "x"))
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("x*"))
 
 
-def test_text_of_several_gzip_parts_is_read_whole_and_its_size_guessed(
-    unzipper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_text_of_several_gzip_members_is_read_completely_and_its_size_estimated(
+    unpacker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As parallel compressors write it: only the last part's size stands at the end, that of nothing often."""
-    monkeypatch.setattr("mlperf.data.criteo.prepare.plan._ZIPPED_SAMPLE_BYTES", 400_000)
+    """As parallel compressors write it: the file ends with the size of its last member, which may be empty."""
+    monkeypatch.setattr("mlperf.data.criteo.prepare.plan.GZIP_SAMPLE_BYTES", 400_000)
     rows = raw_text.text(raw_text.random_rows(400, seed=1)) * 20
     parts = [rows[at : at + 100_000] for at in range(0, len(rows), 100_000)]
     for last in (b"", gzip.compress(b"")):
         path = tmp_path / "train.txt.gz"
         path.write_bytes(b"".join(map(gzip.compress, parts)) + last)
-        settings = PreparationSettings("kaggle", tmp_path / "train.txt", tmp_path / "x", randomize="none")
+        settings = preparation(tmp_path / "train.txt", tmp_path / "x", data_set="kaggle")
         (size,) = make_plan(settings, [path]).text_bytes
         assert 0.5 < size / len(rows) < 2
         made = prepare(settings)

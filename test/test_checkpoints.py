@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dlrm_models import make_model
 from program import GOLDEN, Finished, golden_flags, run_program
 
+from mlperf.optim.optimizer import make_optimizer
+from mlperf.training.checkpoint import load_training
 from mlperf.training.checkpoint_file import read_checkpoint, write_checkpoint
 from mlperf.util import memory
 from mlperf.util.errors import RunError
@@ -106,6 +109,26 @@ def published() -> dict[str, Any]:
     return contents
 
 
+def test_position_and_best_metrics_of_a_published_checkpoint_are_taken_over() -> None:
+    contents = published()
+    optimizer = make_optimizer("sgd", make_model())
+    state = load_training(
+        GOLDEN_CHECKPOINT,
+        contents,
+        optimizer=optimizer,
+        batches_per_epoch=contents["nbatches"],
+        accumulate=4,
+        batch_size=10,
+        seed=None,
+    )
+    epoch, iteration, batches = contents["epoch"], contents["iter"], contents["nbatches"]
+    assert (state.epoch, state.iteration) == (epoch, iteration)
+    assert state.step == epoch * -(-batches // 4) + iteration // 4
+    assert state.samples == 10 * (epoch * batches + iteration)
+    assert state.last_loss == contents["train_loss"]
+    assert (state.best.accuracy, state.best.auc) == (contents["test_acc"], contents["test_auc"])
+
+
 class RunsCode:
     """An object that creates a folder when it is unpickled."""
 
@@ -133,7 +156,7 @@ def test_file_that_would_run_code_is_refused(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_torchscript_program_is_refused(tmp_path: Path) -> None:
-    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "program.pt")  # type: ignore[no-untyped-call]
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "program.pt")
     with pytest.raises(RunError, match="refused: a TorchScript program"):
         read_checkpoint(tmp_path / "program.pt")
 

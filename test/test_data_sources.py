@@ -1,4 +1,4 @@
-"""What reaches the model: batches of the binary file and random batches."""
+"""Data sources: batches of the binary file and random batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_rows(path: Path, rows: int) -> np.ndarray:
     stream = np.random.default_rng(3)
     table = stream.integers(0, 50, (rows, 40), dtype=np.int32)
     table[:, 0] = stream.integers(0, 2, rows)
-    table[:, 14] = np.arange(rows)  # tells the row
+    table[:, 14] = np.arange(rows)  # identifies the row
     table.astype("<i4").tofile(path)
     return table
 
@@ -31,7 +31,7 @@ def binary_file(path: Path, rows: int, batch_size: int, **settings: object) -> B
 
 @pytest.mark.parametrize("readers", [1, 4])
 @pytest.mark.parametrize(("rows", "batch_size"), [(10, 4), (12, 4), (3, 5), (1000, 7)])
-def test_batches_hold_every_row_once_in_file_order(
+def test_batches_contain_every_row_once_in_file_order(
     rows: int, batch_size: int, readers: int, tmp_path: Path
 ) -> None:
     table = write_rows(tmp_path / "x.bin", rows)
@@ -50,7 +50,7 @@ def order(source: BinaryFile, epoch: int, first: int = 0) -> list[int]:
     return [int(batch.indices[0, 0]) for batch in source.batches(epoch, first)]
 
 
-def test_shuffled_batches_come_in_an_order_of_their_seed_and_epoch(tmp_path: Path) -> None:
+def test_order_of_shuffled_batches_depends_on_seed_and_epoch(tmp_path: Path) -> None:
     write_rows(tmp_path / "x.bin", 100)
     source = binary_file(tmp_path / "x.bin", 100, 4, shuffle_seed=1)
     assert sorted(order(source, 0)) == list(range(0, 100, 4))
@@ -68,7 +68,7 @@ def test_limit_takes_the_first_batches(tmp_path: Path) -> None:
     assert (source.batches_per_epoch, source.samples) == (3, 24)
 
 
-def test_negative_integers_of_other_programs_are_zero(tmp_path: Path) -> None:
+def test_negative_integers_of_other_programs_are_read_as_zero(tmp_path: Path) -> None:
     table = write_rows(tmp_path / "x.bin", 4)
     table[2, 1:14] = -5
     table.astype("<i4").tofile(tmp_path / "x.bin")
@@ -100,7 +100,7 @@ def random_settings(samples: int, batch_size: int, **generated: object) -> DataS
 def sequential_draw(
     data: DataSettings, dense_features: int, rows_per_table: tuple[int, ...], seed: int
 ) -> list[tuple[np.ndarray, list[list[np.ndarray]]]]:
-    """Draw as existing programs do: sample by sample."""
+    """Draw sample by sample, like existing DLRM programs."""
     stream = np.random.RandomState(seed)
     settings, ids = data.generated, data.generated.ids
     batches = []
@@ -134,7 +134,7 @@ def sequential_draw(
 )
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("seed", [123, 9])
-def test_random_data_are_the_numbers_of_the_sequential_draw(ids: IdDistribution, fixed: bool, seed: int) -> None:
+def test_random_data_equals_the_sequential_draw(ids: IdDistribution, fixed: bool, seed: int) -> None:
     rows = (40, 3, 1, 200)
     settings = random_settings(23, 5, fixed_lookups=fixed, round_targets=True, ids=ids)
     source = RandomBatches(settings, dense_features=3, rows_per_table=rows, stream=np.random.RandomState(seed))
@@ -163,10 +163,10 @@ def test_targets_come_after_all_inputs_in_the_stream() -> None:
     assert stream.rand() == other.rand()
 
 
-def test_compiled_stream_goes_on_where_numpys_stands_and_back() -> None:
+def test_compiled_stream_continues_the_stream_of_numpy_and_back() -> None:
     stream, other = np.random.RandomState(5), np.random.RandomState(5)
     for each in (stream, other):
-        each.normal(size=3)  # leaves the second of a pair waiting
+        each.normal(size=3)  # leaves the second number of a pair pending
     words, position, pair = state = legacy_stream.state_of(stream)
     found = [legacy_stream.normal(words, position, pair) for _ in range(1001)]
     assert found == other.normal(size=1001).tolist()
@@ -179,7 +179,7 @@ def test_compiled_stream_goes_on_where_numpys_stands_and_back() -> None:
     assert np.array_equal(stream.normal(size=9), other.normal(size=9))
 
 
-def test_random_batches_can_be_asked_for_from_any_number() -> None:
+def test_random_batches_can_start_at_any_batch() -> None:
     stream = np.random.RandomState(0)
     source = RandomBatches(random_settings(23, 5), dense_features=3, rows_per_table=(40, 3), stream=stream)
     whole = list(source.batches(0))

@@ -1,4 +1,4 @@
-"""What --debug-mode prints: the published text, and what the second implementation prints."""
+"""The output of --debug-mode: the published text, and that of the second implementation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from program import ROOT, golden_flags, run_program
 PUBLISHED = (Path(__file__).parent / "debug_mode.txt").read_text()
 
 
-def test_sample_run_prints_the_published_text_to_the_character(tmp_path: Path) -> None:
+def test_sample_run_prints_exactly_the_published_text(tmp_path: Path) -> None:
     run = run_program("--mini-batch-size=2", "--data-size=6", "--debug-mode", cwd=tmp_path)
     assert run.stdout == PUBLISHED
     assert run.stderr.splitlines() == [
@@ -42,7 +42,7 @@ def test_second_implementation_prints_the_same(flags: str, tmp_path: Path) -> No
     assert compare([str(path) for path in outputs]) == 0
 
 
-def test_second_implementation_imports_nothing_of_the_first() -> None:
+def test_second_implementation_imports_nothing_from_this_project() -> None:
     text = (ROOT / "test" / "dlrm_s_numpy.py").read_text()
     imported = {
         line.split()[1].partition(".")[0] for line in text.splitlines() if line.startswith(("import", "from"))
@@ -61,11 +61,11 @@ def test_second_implementation_imports_nothing_of_the_first() -> None:
         ("loss 0.451893", False),
     ],
 )
-def test_comparison_tells_rounding_from_difference(other: str, agrees: bool) -> None:
+def test_comparison_accepts_rounding_and_nothing_else(other: str, agrees: bool) -> None:
     assert within_tolerance("loss 0.451893, table 3", other) is agrees
 
 
-def test_data_set_is_shown_by_its_first_three_batches(terabyte: Path, tmp_path: Path) -> None:
+def test_first_three_batches_of_a_data_set_are_printed(terabyte: Path, tmp_path: Path) -> None:
     run = run_program(*golden_flags("sgd", terabyte), "--num-batches=5", "--debug-mode", cwd=tmp_path)
     assert run.status == 0, run.stderr
     lines = run.stdout.splitlines()

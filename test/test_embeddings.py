@@ -14,6 +14,7 @@ from torch import nn
 
 from mlperf.models.layers.embedding.compression import MixedDimension, mixed_dimensions
 from mlperf.models.layers.embedding.quantized import QuantizedRows
+from mlperf.models.layers.mlp import linear_layers
 from mlperf.models.loss import Loss
 from mlperf.models.textbook import TextbookDLRM
 from mlperf.optim.optimizer import make_optimizer
@@ -163,16 +164,15 @@ def test_error_for_a_checkpoint_with_other_compression_names_the_flag(terabyte: 
 
 def test_rows_drawn_on_the_device_are_uniform_on_both_sides_of_zero() -> None:
     model = make_model(embedding_init="device")
-    for table, rows in zip(model.emb_l, ROWS, strict=True):
-        assert table.weight.abs().max() <= rows**-0.5
-    scaled = model.emb_l[0].weight.detach() * ROWS[0] ** 0.5  # 92 values in [-1, 1]
+    tables = model.state_dict()
+    for number, rows in enumerate(ROWS):
+        assert tables[f"emb_l.{number}.weight"].abs().max() <= rows**-0.5
+    scaled = tables["emb_l.0.weight"] * ROWS[0] ** 0.5  # 92 values in [-1, 1]
     assert scaled.min() < -0.8
     assert scaled.max() > 0.8
     assert abs(float(scaled.mean())) < 0.2
-    again = make_model(embedding_init="device")
-    assert all(
-        torch.equal(one, other) for one, other in zip(model.emb_l[0].weight, again.emb_l[0].weight, strict=True)
-    )
+    again = make_model(embedding_init="device").state_dict()
+    assert torch.equal(tables["emb_l.0.weight"], again["emb_l.0.weight"])
 
 
 @pytest.mark.parametrize("weighted", [None, "learned"])
@@ -212,3 +212,30 @@ def test_printed_model_shows_the_modules_that_have_weights() -> None:
   )
 )"""
     )
+
+
+@pytest.mark.parametrize("init", ["numpy", "device"])
+def test_compressed_tables_are_drawn_from_their_ranges(init: str) -> None:
+    bound = ROWS[0] ** -0.5
+    weights = make_model("mult", embedding_init=init).state_dict()
+    assert bound / 2 < weights["emb_l.0.weight_q"].abs().max() <= bound
+    assert 0.5 <= weights["emb_l.0.weight_r"].min() < 0.8
+    assert 1.2 < weights["emb_l.0.weight_r"].max() <= 1.5
+    weights = make_model("add", embedding_init=init).state_dict()
+    assert bound / 2 < weights["emb_l.0.weight_r"].abs().max() <= bound
+    weights = make_model("md", embedding_init=init).state_dict()
+    assert bound / 2 < weights["emb_l.0.embs.weight"].abs().max() <= bound
+    glorot = (6 / (1 + 4)) ** 0.5  # from dimension 1 to 4
+    assert glorot / 2 < weights["emb_l.0.proj.weight"].abs().max() <= glorot
+    assert weights["emb_l.0.proj.weight"].shape == (4, 1)
+
+
+def test_predictions_are_clamped_at_the_loss_threshold() -> None:
+    model = make_model()  # threshold 0.01
+    batch = make_batch(0, several=False)
+    last = linear_layers(model.top_l)[-1]
+    with torch.no_grad():
+        last.bias.fill_(100.0)
+        assert torch.equal(model(batch), torch.full((batch.size, 1), 0.99))
+        last.bias.fill_(-100.0)
+        assert torch.equal(model(batch), torch.full((batch.size, 1), 0.01))

@@ -83,6 +83,66 @@ def test_without_flags_the_settings_are_the_defaults() -> None:
     assert parse([]) == Settings()
 
 
+DATASET = ("--data-generation=dataset", "--processed-data-file=x", "--arch-mlp-bot=13-2")
+
+
+def test_test_batches_are_as_large_as_training_batches_unless_flags_say_otherwise() -> None:
+    assert parse(["--mini-batch-size=7"]).data.test_batch_size == 7
+    assert parse(["--mini-batch-size=7", "--test-mini-batch-size=3"]).data.test_batch_size == 3
+
+
+def test_mlps_are_initialized_as_the_kind_of_data_asks_unless_flags_say_otherwise() -> None:
+    assert parse([]).mlp_init == "uniform"
+    assert parse(DATASET).mlp_init == "normal"
+    assert parse(["--mlp-init=normal"]).mlp_init == "normal"
+    assert parse([*DATASET, "--mlp-init=uniform"]).mlp_init == "uniform"
+
+
+def test_number_of_readers_follows_from_the_device_and_the_flags() -> None:
+    def readers(*flags: str) -> tuple[int, int]:
+        settings = parse(flags)
+        return settings.readers, settings.test_readers
+
+    assert readers() == (1, 1)
+    assert readers("--use-gpu") == (4, 4)
+    assert readers("--num-workers=3") == (3, 3)
+    assert readers("--num-workers=3", "--test-num-workers=2") == (3, 2)
+    assert readers("--use-gpu", "--num-workers=3", "--test-num-workers=0") == (3, 4)
+
+
+def test_mean_of_random_ids_is_the_middle_unless_it_is_given() -> None:
+    flags = ["--rand-data-dist=gaussian", "--rand-data-min=0.2", "--rand-data-max=0.6"]
+    assert parse(flags).data.generated.ids.mean == pytest.approx(0.4)
+    assert parse([*flags, "--rand-data-mu=0.3"]).data.generated.ids.mean == 0.3
+
+
+def test_number_of_batches_wins_over_the_number_of_samples() -> None:
+    assert parse(["--data-size=9", "--mini-batch-size=4"]).data.generated_samples == 9
+    flags = ["--data-size=9", "--mini-batch-size=4", "--num-batches=3"]
+    assert parse(flags).data.generated_samples == 12
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((), 0),
+        (("--test-freq=7",), 7),
+        (("--mlperf-auc-threshold=0.8",), 5),
+        (("--mlperf-acc-threshold=0.8", "--mlperf-grad-accum-iter=4"), 8),
+        (("--mlperf-auc-threshold=0.8", "--test-freq=7"), 7),
+    ],
+)
+def test_a_threshold_alone_evaluates_as_often_as_the_edition_asks(flags: tuple[str, ...], expected: int) -> None:
+    training = parse([*DATASET, *flags]).training
+    assert training.batches_between_tests(batches_per_epoch=100, evaluations_per_epoch=20) == expected
+
+
+def test_only_kaggles_data_is_kept_as_an_archive_too() -> None:
+    assert parse(DATASET).data.write_npz
+    assert not parse([*DATASET, "--mlperf-bin-loader"]).data.write_npz
+    assert not parse([*DATASET, "--data-set=terabyte"]).data.write_npz
+
+
 @pytest.mark.parametrize("program", reference.PROGRAMS)
 def test_help_fits_into_80_columns_and_offers_the_version(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")

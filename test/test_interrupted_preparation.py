@@ -1,4 +1,4 @@
-"""Preparations that are killed, and go on to the same bytes."""
+"""Preparations that are killed, continue, and end with the same bytes."""
 
 from __future__ import annotations
 
@@ -8,28 +8,25 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from interruption import Killed, phase, result
+from interruption import Killed, killed_after_moves, killed_after_saves, phase, result, shuffled
 from program import ROOT
 
+from mlperf.data.criteo.prepare.existing import open_prepared
 from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.plan import PreparationSettings
-from mlperf.data.criteo.prepare.work_folder import State, WorkFolder
-from mlperf.data.criteo.prepared.dataset import open_prepared
 
-# Slows every phase down to some tenths of a second, in pieces that are saved often: a kill hits any of them.
+# Slows every phase down to some tenths of a second and saves often, so that a kill can hit any phase.
 SCRIPT = """
 import sys, time
 from pathlib import Path
-import mlperf.data.criteo.prepare.text_blocks as text, mlperf.data.criteo.prepare.shuffle as shuffle
-import mlperf.data.criteo.prepare.work_folder as work
-import mlperf.data.criteo.prepare.ingest as ingest
-from mlperf.util.parallel import Stages
-from mlperf.data.criteo.prepare.plan import PreparationSettings
+sys.path.insert(0, "test")
+from interruption import shuffled
+from mlperf.data.criteo.prepare import row_file, shuffle, text_blocks, work_folder
 from mlperf.data.criteo.prepare.pipeline import prepare
-text.BLOCK_BYTES, shuffle._SMALL_BUCKET_BYTES = 8000, 8000
+text_blocks.BLOCK_BYTES, shuffle.SMALL_BUCKET_BYTES = 8000, 8000
 
 def slow(cls, name, seconds, before=False):
     function = getattr(cls, name)
@@ -41,93 +38,78 @@ def slow(cls, name, seconds, before=False):
         return result
     setattr(cls, name, slowed)
 
-slow(shuffle.Spill, "add", 0.006)
-slow(ingest.RowFile, "add", 0.006)
-slow(shuffle.Permuter, "write_bucket", 0.04)
-slow(work.WorkFolder, "remove_spill", 0.3, before=True)
-slow(work.WorkFolder, "publish", 0.2, before=True)
-raw, place, randomize = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-prepare(PreparationSettings("terabyte", raw, place, randomize=randomize, seed=7, checkpoint_seconds=0.02))
+slow(shuffle.SpillFile, "append", 0.006)
+slow(row_file.RowFile, "append", 0.006)
+slow(shuffle.BucketPermuter, "write_bucket", 0.04)
+slow(work_folder.WorkFolder, "remove_temporary", 0.3, before=True)
+slow(work_folder.WorkFolder, "publish", 0.2, before=True)
+raw, processed, randomize = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+prepare(shuffled(raw, processed, randomize=randomize, checkpoint_seconds=0.02))
 """
 
 
-@pytest.mark.parametrize("randomize", ["total", "day", "none"])
-def test_killed_twenty_times_it_ends_with_the_same_bytes(
+@pytest.mark.slow
+@pytest.mark.parametrize("randomize", ["total", "none"])
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(
     randomize: str, raw: Path, tmp_path: Path, small_pieces: None
 ) -> None:
-    """Killed at random moments of the phases in turn, and begun anew where one is over already."""
-    prepare(PreparationSettings("terabyte", raw / "day", tmp_path / "whole", randomize=randomize, seed=7))
+    """Killed twice in each phase, in turn; started from the beginning if the phase is already over."""
+    prepare(shuffled(raw, tmp_path / "whole", randomize=randomize))
     expected = result(tmp_path / "whole")
     draw = random.Random(randomize)
-    place = tmp_path / "out" / "x"
-    place.parent.mkdir()
-    command = [sys.executable, "-c", SCRIPT, str(raw / "day"), str(place), randomize]
+    processed = tmp_path / "out" / "x"
+    processed.parent.mkdir()
+    command = [sys.executable, "-c", SCRIPT, str(raw), str(processed), randomize]
     phases = ["text", "publish"] if randomize == "none" else ["text", "permute", "split", "publish"]
-    seen: list[str] = []
-    for target in phases * (5 if randomize == "total" else 2):
-        if phase(place) in phases[phases.index(target) + 1 :]:
-            assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
-            assert result(place) == expected
-            shutil.rmtree(place.parent)
-            place.parent.mkdir()
+    stopped_in: list[str] = []
+    for target in 2 * phases:
+        if phase(processed) in phases[phases.index(target) + 1 :]:
+            subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+            assert result(processed) == expected
+            shutil.rmtree(processed.parent)
+            processed.parent.mkdir()
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-            while phase(place) != target and process.poll() is None:
+            while phase(processed) != target and process.poll() is None:
                 time.sleep(0.002)
             time.sleep(draw.uniform(0, 0.15))
             process.send_signal(signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL
-        seen.append(phase(place))
-        found = open_prepared(place)
-        assert found is None or result(place) == expected
-    assert all(seen.count(one) >= 2 for one in phases), seen
-    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
-    assert result(place) == expected
-    assert {path.name for path in place.parent.iterdir()} == {"x_train.bin", "x_test.bin", "x_val.bin", "x.json"}
+        stopped_in.append(phase(processed))
+        found = open_prepared(processed)
+        assert found is None or result(processed) == expected
+    assert set(phases) <= set(stopped_in), stopped_in
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    assert result(processed) == expected
+    names = {path.name for path in processed.parent.iterdir()}
+    assert names == {"x_train.bin", "x_test.bin", "x_val.bin", "x.json"}
 
 
-PHASES = ("text", "permute", "split", "publish", "published train")
-
-
-@pytest.mark.parametrize("stop", PHASES)
-@pytest.mark.parametrize("randomize", ["total", "none"])
-def test_stopped_in_every_phase_it_goes_on_from_there(
-    stop: str, randomize: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
+@pytest.mark.parametrize("phase", ["text", "permute", "split", "publish"])
+@pytest.mark.parametrize("randomize", ["total", "day", "none"])
+def test_stopped_at_a_checkpoint_it_continues_from_there(
+    phase: str, randomize: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
 ) -> None:
-    """Stopped at a saved state, twice in each phase, as a kill would: nothing is cleaned up."""
-    settings = PreparationSettings(
-        "terabyte", raw / "day", tmp_path / "x", randomize=randomize, seed=7, checkpoint_seconds=0.0
-    )
-    whole = tmp_path / "whole"
-    prepare(PreparationSettings("terabyte", raw / "day", whole, randomize=randomize, seed=7))
-
-    for times in (1, 2):
-        left = times
-        save, publish = WorkFolder.save, WorkFolder.publish
-
-        def save_and_stop(self: WorkFolder, identity: dict[str, object], state: State) -> None:
-            nonlocal left
-            save(self, identity, state)  # noqa: B023
-            left -= state.phase == stop
-            if left == 0:
-                raise Killed
-
-        def publish_and_stop(self: WorkFolder, part: Path, target: Path) -> None:
-            nonlocal left
-            publish(self, part, target)  # noqa: B023
-            left -= stop.endswith(part.stem)
-            if left == 0:
-                raise Killed
-
-        with monkeypatch.context() as patch:
-            patch.setattr(WorkFolder, "save", save_and_stop)
-            patch.setattr(WorkFolder, "publish", publish_and_stop)
-            stopped = False
+    """Stopped at the first checkpoint of a phase, then at the second one from there, if there are so many."""
+    settings = shuffled(raw, tmp_path / "x", randomize=randomize)
+    for saves in (1, 2):
+        with killed_after_saves(monkeypatch, phase, saves):
             try:
-                # Each call does a little of the text: a checkpoint is due at once.
-                prepare(settings)
+                # A checkpoint is due after every block and every bucket.
+                prepare(replace(settings, checkpoint_seconds=0.0))
             except Killed:
-                stopped = True
-        if stopped:
-            assert open_prepared(tmp_path / "x") is None
-    prepare(PreparationSettings("terabyte", raw / "day", tmp_path / "x", randomize=randomize, seed=7))
-    assert result(tmp_path / "x") == result(whole)
+                assert open_prepared(tmp_path / "x") is None
+    prepare(settings)
+    prepare(shuffled(raw, tmp_path / "whole", randomize=randomize))
+    assert result(tmp_path / "x") == result(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("moves", [0, 1, 2])
+def test_stopped_while_files_are_moved_into_place_it_continues_from_there(
+    moves: int, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
+) -> None:
+    with killed_after_moves(monkeypatch, moves), pytest.raises(Killed):
+        prepare(shuffled(raw, tmp_path / "x"))
+    assert open_prepared(tmp_path / "x") is None
+    prepare(shuffled(raw, tmp_path / "x"))
+    prepare(shuffled(raw, tmp_path / "whole"))
+    assert result(tmp_path / "x") == result(tmp_path / "whole")

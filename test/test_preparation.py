@@ -1,4 +1,4 @@
-"""Raw text to the binary files."""
+"""Preparing raw text: the binary files have the right rows, and invalid text is refused."""
 
 from __future__ import annotations
 
@@ -8,26 +8,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import raw_text
+from preparations import DAYS, preparation, read_rows
 from program import GOLDEN, run_program
 
 from mlperf.data.criteo.prepare.downsampling import NegativeDownsampler
 from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.plan import PreparationSettings
 from mlperf.util.errors import RunError
-
-DAYS = [11, 3, 2, 7, *([5] * 19), 9]
-
-
-def read(path: Path) -> npt.NDArray[np.int32]:
-    return np.fromfile(path, "<i4").reshape(-1, 40)
-
-
-def settings(raw: Path, place: Path, **flags: object) -> PreparationSettings:
-    chosen = {"data_set": "terabyte", "randomize": "none", **flags}
-    return PreparationSettings(raw_data_file=raw, processed_data_file=place, **chosen)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("split", ["train", "test", "val"])
@@ -44,7 +32,7 @@ def test_terabyte_counts_equal_the_golden_ones(terabyte: Path) -> None:
 
 
 def test_kaggle_rows_equal_the_golden_ones(kaggle: Path) -> None:
-    rows = np.concatenate([read(Path(f"{kaggle}_{split}.bin")) for split in ("train", "test", "val")])
+    rows = np.concatenate([read_rows(Path(f"{kaggle}_{split}.bin")) for split in ("train", "test", "val")])
     with np.load(GOLDEN / "kaggle" / "kaggleAdDisplayChallenge_processed.npz") as golden:
         assert np.array_equal(rows[:, 0], golden["y"])
         assert np.array_equal(rows[:, 1:14], golden["X_int"].clip(min=0))
@@ -53,34 +41,34 @@ def test_kaggle_rows_equal_the_golden_ones(kaggle: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [-1, 1, 7, 1000, 40_000_000, 2**32 - 1, 2**40])
-def test_any_limit_gives_what_a_plain_preparation_gives(limit: int, tmp_path: Path) -> None:
+def test_result_equals_that_of_a_simple_preparation_for_any_index_limit(limit: int, tmp_path: Path) -> None:
     days = raw_text.write_days(tmp_path, DAYS, seed=5)
-    made = prepare(settings(tmp_path / "day", tmp_path / "x", max_ind_range=limit))
+    made = prepare(preparation(tmp_path / "day", tmp_path / "x", max_ind_range=limit))
     expected = raw_text.prepare_slowly(days, limit)
     assert list(made.counts) == expected.counts
     for path, rows in ((made.train, expected.train), (made.test, expected.test), (made.val, expected.val)):
-        assert np.array_equal(read(path), rows)
+        assert np.array_equal(read_rows(path), rows)
 
 
-def test_kaggle_text_is_cut_into_seven_days(tmp_path: Path) -> None:
+def test_kaggle_text_is_divided_into_seven_days(tmp_path: Path) -> None:
     rows = raw_text.random_rows(31, seed=3)  # days of 5, 5, 5, 4, 4, 4, 4
     (tmp_path / "train.txt").write_bytes(raw_text.text(rows))
-    made = prepare(settings(tmp_path / "train.txt", tmp_path / "x", data_set="kaggle"))
+    made = prepare(preparation(tmp_path / "train.txt", tmp_path / "x", data_set="kaggle"))
     assert (made.train_rows, made.test_rows, made.val_rows) == (27, 2, 2)
-    assert np.array_equal(read(made.test), raw_text.prepare_slowly([rows[:27], rows[27:]], -1).test)
+    assert np.array_equal(read_rows(made.test), raw_text.prepare_slowly([rows[:27], rows[27:]], -1).test)
 
 
 @pytest.mark.parametrize("name", ["x", "x.npz", "x.bin"])
 def test_three_names_stand_for_the_same_files(name: str, tmp_path: Path) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=1)
-    prepare(settings(tmp_path / "day", tmp_path / name))
+    prepare(preparation(tmp_path / "day", tmp_path / name))
     made = {path.name for path in tmp_path.iterdir() if path.name.startswith(("x", ".x"))}
     assert made == {"x_train.bin", "x_test.bin", "x_val.bin", "x.json"}
 
 
 @pytest.mark.parametrize("data_set", ["terabyte", "kaggle"])
 @pytest.mark.parametrize("cores", [1, 3])
-def test_rows_of_label_0_are_dropped_before_the_numbering(
+def test_rows_of_label_0_are_dropped_before_ids_are_numbered(
     data_set: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
@@ -100,19 +88,19 @@ def test_rows_of_label_0_are_dropped_before_the_numbering(
         assert all(stays for row, stays in zip(rows, mask, strict=True) if row[0] == "1")
         kept.append([row for row, stays in zip(rows, mask, strict=True) if stays])
     raw = tmp_path / ("day" if data_set == "terabyte" else "day_0")
-    made = prepare(settings(raw, tmp_path / "x", data_set=data_set, sub_sample_rate=0.6, seed=9))
+    made = prepare(preparation(raw, tmp_path / "x", data_set=data_set, sub_sample_rate=0.6, seed=9))
     expected = raw_text.prepare_slowly(kept, -1)
-    assert np.array_equal(read(made.train), expected.train)
-    assert np.array_equal(read(made.test), expected.test)
-    assert np.array_equal(read(made.val), expected.val)
+    assert np.array_equal(read_rows(made.train), expected.train)
+    assert np.array_equal(read_rows(made.test), expected.test)
+    assert np.array_equal(read_rows(made.val), expected.val)
     assert list(made.counts) == expected.counts
 
 
-def test_the_share_that_is_dropped_is_the_one_asked_for() -> None:
+def test_requested_share_of_rows_is_dropped() -> None:
     labels = np.zeros(40_000, np.int32)
     first = NegativeDownsampler(seed=1, rate=0.875).kept(labels, 0, 0)
     assert abs(first.mean() - 0.125) < 5 * np.sqrt(0.125 * 0.875 / len(labels))
-    for seed, file in ((2, 0), (1, 1)):  # another stream: as often equal as chance has it
+    for seed, file in ((2, 0), (1, 1)):  # another stream: equal only by chance
         other = NegativeDownsampler(seed=seed, rate=0.875).kept(labels, file, 0)
         assert abs((first & other).mean() - 0.125**2) < 5 * 0.125 / np.sqrt(len(labels))
     assert np.array_equal(NegativeDownsampler(seed=1, rate=0.875).kept(labels[:100], 0, 700), first[700:800])
@@ -124,7 +112,7 @@ def test_dropping_all_rows_of_a_split_is_refused(tmp_path: Path) -> None:
         path = tmp_path / f"day_{day}"
         path.write_bytes(b"".join(b"0" + line[1:] for line in path.read_bytes().splitlines(keepends=True)))
     with pytest.raises(RunError, match=r"no rows are left for the training split by --data-sub-sample"):
-        prepare(settings(tmp_path / "day", tmp_path / "x", sub_sample_rate=0.99999))
+        prepare(preparation(tmp_path / "day", tmp_path / "x", sub_sample_rate=0.99999))
     assert not list(tmp_path.glob("x*"))
 
 
@@ -153,7 +141,7 @@ def test_bad_row_is_named_by_file_row_and_column(change, where: str, what: str, 
     days[3][4] = change(days[3][4])
     (tmp_path / "day_3").write_bytes(raw_text.text(days[3]))
     with pytest.raises(RunError) as caught:
-        prepare(settings(tmp_path / "day", tmp_path / "out" / "x"))
+        prepare(preparation(tmp_path / "day", tmp_path / "out" / "x"))
     message = str(caught.value)
     assert f"{tmp_path / 'day_3'}: row 5, {where}: " in message
     assert what in message
@@ -166,27 +154,27 @@ def test_extremes_of_32_bits_are_allowed(tmp_path: Path) -> None:
     days[0][0][1:4] = ["2147483647", "-2147483648", "-0"]
     days[0][0][14:16] = ["ffffffff", "FFFFFFFF"]
     (tmp_path / "day_0").write_bytes(raw_text.text(days[0]))
-    made = prepare(settings(tmp_path / "day", tmp_path / "x"))
-    assert np.array_equal(read(made.train), raw_text.prepare_slowly(days, -1).train)
+    made = prepare(preparation(tmp_path / "day", tmp_path / "x"))
+    assert np.array_equal(read_rows(made.train), raw_text.prepare_slowly(days, -1).train)
 
 
-def test_windows_line_ends_and_a_missing_last_one_just_work(tmp_path: Path) -> None:
+def test_windows_line_ends_and_a_missing_last_line_end_are_accepted(tmp_path: Path) -> None:
     days = raw_text.write_days(tmp_path, DAYS, seed=7)
     (tmp_path / "day_1").write_bytes(raw_text.text(days[1], "\r\n"))
     (tmp_path / "day_2").write_bytes(raw_text.text(days[2]).removesuffix(b"\n"))
     (tmp_path / "day_23").write_bytes(raw_text.text(days[23], "\r\n").removesuffix(b"\r\n"))
-    made = prepare(settings(tmp_path / "day", tmp_path / "x"))
+    made = prepare(preparation(tmp_path / "day", tmp_path / "x"))
     expected = raw_text.prepare_slowly(days, -1)
-    assert np.array_equal(read(made.train), expected.train)
-    assert np.array_equal(read(made.val), expected.val)
+    assert np.array_equal(read_rows(made.train), expected.train)
+    assert np.array_equal(read_rows(made.val), expected.val)
 
 
-def test_last_row_ending_in_an_empty_id_without_newline_just_works(tmp_path: Path) -> None:
+def test_last_row_may_end_with_an_empty_id_without_newline(tmp_path: Path) -> None:
     days = raw_text.write_days(tmp_path, DAYS, seed=7)
     days[23][-1][39] = ""
     (tmp_path / "day_23").write_bytes(raw_text.text(days[23]).removesuffix(b"\n"))
-    made = prepare(settings(tmp_path / "day", tmp_path / "x"))
-    assert np.array_equal(read(made.val), raw_text.prepare_slowly(days, -1).val)
+    made = prepare(preparation(tmp_path / "day", tmp_path / "x"))
+    assert np.array_equal(read_rows(made.val), raw_text.prepare_slowly(days, -1).val)
 
 
 @pytest.mark.parametrize("breaking", [Path.unlink, lambda path: path.write_bytes(b"")])
@@ -212,7 +200,7 @@ def test_missing_or_empty_day_is_named(breaking, tmp_path: Path) -> None:  # typ
         (("--bad-rows=skip", "--max-bad-rows=2"), "--max-bad-rows: 2 is not a number in [0, 1]"),
     ],
 )
-def test_wrong_call_of_the_tool_is_one_line_and_status_2(
+def test_wrong_call_is_refused_in_one_line_with_status_2(
     wrong: tuple[str, ...], said: str, tmp_path: Path
 ) -> None:
     flags = ("--data-set=terabyte", "--raw-data-file=day", "--processed-data-file=x")

@@ -1,4 +1,4 @@
-"""What a preparation takes: memory and imports."""
+"""The memory and the imports of a preparation."""
 
 from __future__ import annotations
 
@@ -27,18 +27,22 @@ def test_preparation_does_not_import_torch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [-1, 40_000_000])
 def test_memory_does_not_grow_with_the_rows(limit: int, tmp_path: Path) -> None:
-    """The same ids in ten times as many rows; buckets made small, so that both runs fill several."""
+    """The same ids in ten times as many rows. Buckets are small, so that both preparations fill several."""
     rows = raw_text.text(raw_text.random_rows(2000, seed=1))
     peaks = []
     for times in (50, 500):
         for day in range(24):
             (tmp_path / f"day_{day}").write_bytes(rows * (times if day == 0 else 1))
         script = (
-            "import pathlib, re\n"
-            "from mlperf.data.criteo import prepare, shuffle\n"
-            "shuffle._BUCKET_BYTES = 4 << 20\n"
-            f"raw, place = pathlib.Path('{tmp_path}/day'), pathlib.Path('{tmp_path}/x{times}')\n"
-            f"prepare.prepare(prepare.PreparationSettings('terabyte', raw, place, max_ind_range={limit}))\n"
+            "import pathlib, re, sys\n"
+            "sys.path.insert(0, 'test')\n"
+            "from preparations import preparation\n"
+            "from mlperf.data.criteo.prepare import pipeline, shuffle\n"
+            "shuffle.MAX_BUCKET_BYTES = 4 << 20\n"
+            f"raw, processed = pathlib.Path('{tmp_path}/day'), pathlib.Path('{tmp_path}/x{times}')\n"
+            "settings = preparation(raw, processed, randomize='total', "
+            f"max_ind_range={limit})\n"
+            "pipeline.prepare(settings)\n"
             "print(re.search('VmHWM:\\s*(\\d+)', pathlib.Path('/proc/self/status').read_text())[1])\n"
         )
         done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

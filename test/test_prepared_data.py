@@ -1,4 +1,4 @@
-"""Prepared data as it is found: taken, or refused, never mistaken."""
+"""Prepared data that already exists is used or refused, never overwritten or mistaken for something else."""
 
 from __future__ import annotations
 
@@ -14,43 +14,39 @@ from typing import NoReturn
 import numpy as np
 import pytest
 import raw_text
+from preparations import DAYS, preparation
 from program import GOLDEN, ROOT, run_program
 
+from mlperf.data.criteo.days import SPLITS
+from mlperf.data.criteo.prepare.existing import open_prepared
 from mlperf.data.criteo.prepare.id_mapping import IdMapper
 from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.plan import PreparationSettings
-from mlperf.data.criteo.prepared.dataset import open_prepared
 from mlperf.data.criteo.prepared.manifest import Manifest
-from mlperf.data.criteo.prepared.paths import SPLITS, DatasetPaths
+from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.schema import CRITEO
 from mlperf.util.errors import RunError
 
-DAYS = [11, 3, 2, 7, *([5] * 19), 9]
 
-
-def settings(raw: Path, place: Path, **flags: object) -> PreparationSettings:
-    chosen = {"data_set": "terabyte", "randomize": "none", **flags}
-    return PreparationSettings(raw_data_file=raw, processed_data_file=place, **chosen)  # type: ignore[arg-type]
-
-
-def test_prepared_data_is_taken_as_it_is_until_flags_or_inputs_change(tmp_path: Path) -> None:
+def test_prepared_data_is_used_until_flags_or_inputs_change(tmp_path: Path) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=8)
-    wanted = settings(tmp_path / "day", tmp_path / "x")
+    wanted = preparation(tmp_path / "day", tmp_path / "x")
     first = prepare(wanted).train.stat().st_mtime_ns
     assert prepare(wanted).train.stat().st_mtime_ns == first
-    assert prepare(settings(tmp_path / "day", tmp_path / "x", max_ind_range=5)).train.stat().st_mtime_ns != first
+    limited = preparation(tmp_path / "day", tmp_path / "x", max_ind_range=5)
+    assert prepare(limited).train.stat().st_mtime_ns != first
     before = prepare(wanted).train.read_bytes()
     raw_text.write_days(tmp_path, DAYS, seed=9)
     assert prepare(wanted).train.read_bytes() != before
 
 
-def test_input_that_changed_since_the_data_was_prepared_from_it_is_named(terabyte: Path, tmp_path: Path) -> None:
+def test_input_that_changed_after_the_preparation_is_reported(terabyte: Path, tmp_path: Path) -> None:
     for path in (GOLDEN / "terabyte").glob("day_*"):
         shutil.copy2(path, tmp_path)
     flags = (
         *("--data-generation=dataset", "--data-set=terabyte", "--arch-mlp-bot=13-2", "--num-batches=1"),
         *(f"--raw-data-file={tmp_path}/day", f"--processed-data-file={terabyte}"),
     )
-    assert run_program(*flags, cwd=tmp_path).stderr == ""
+    assert "was prepared" not in run_program(*flags, cwd=tmp_path).stderr
     with (tmp_path / "day_3").open("ab") as day:
         day.write(b"\n")
     run = run_program(*flags, cwd=tmp_path)
@@ -60,7 +56,7 @@ def test_input_that_changed_since_the_data_was_prepared_from_it_is_named(terabyt
 
 @pytest.mark.parametrize("split", ["train", "test", "val"])
 @pytest.mark.parametrize("how", ["shorter", "other bytes"])
-def test_file_that_is_not_what_its_manifest_says_is_refused(
+def test_file_that_differs_from_its_manifest_is_refused(
     split: str, how: str, terabyte: Path, tmp_path: Path
 ) -> None:
     for path in terabyte.parent.iterdir():
@@ -72,7 +68,7 @@ def test_file_that_is_not_what_its_manifest_says_is_refused(
         open_prepared(tmp_path / "processed")
 
 
-def test_copied_files_are_the_same_files(terabyte: Path, tmp_path: Path) -> None:
+def test_copied_files_are_accepted(terabyte: Path, tmp_path: Path) -> None:
     for path in terabyte.parent.iterdir():
         shutil.copy(path, tmp_path)
         os.utime(tmp_path / path.name, ns=(1, 1))
@@ -88,7 +84,7 @@ def test_manifest_without_its_files_is_not_prepared_data(terabyte: Path, tmp_pat
 def test_damaged_manifest_is_refused(terabyte: Path, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(Path(f"{terabyte}.json").read_text()[:100])
     with pytest.raises(RunError, match="damaged manifest"):
-        Manifest.read(DatasetPaths.named(tmp_path / "x").manifest)
+        Manifest.read(DatasetPaths.from_name(tmp_path / "x").manifest)
 
 
 def test_manifest_with_any_bit_flipped_is_damaged(terabyte: Path, tmp_path: Path) -> None:
@@ -115,7 +111,7 @@ def test_manifest_with_any_bit_flipped_is_damaged(terabyte: Path, tmp_path: Path
         ("files", {split: {"name": "x", "size": 1, "mtime_ns": 1, "crc32": None} for split in SPLITS}),
     ],
 )
-def test_manifest_of_other_kinds_of_values_is_refused_in_one_line(
+def test_manifest_with_values_of_other_types_is_refused_in_one_line(
     key: str, value: object, terabyte: Path, tmp_path: Path
 ) -> None:
     content = json.loads(Path(f"{terabyte}.json").read_text())
@@ -127,14 +123,14 @@ def test_manifest_of_other_kinds_of_values_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize("content", [b"[1]", b"3", b"\xff\xfe", b"", b"[" * 100_000, b'{"format_version": 1}'])
-def test_what_is_no_manifest_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
+def test_file_that_is_no_manifest_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(RunError, match=r"x\.json: damaged manifest") as caught:
         open_prepared(tmp_path / "x")
     assert "\n" not in str(caught.value)
 
 
-def test_older_manifest_without_a_checksum_of_its_own_is_taken(terabyte: Path, tmp_path: Path) -> None:
+def test_older_manifest_without_its_own_checksum_is_accepted(terabyte: Path, tmp_path: Path) -> None:
     content = json.loads(Path(f"{terabyte}.json").read_text())
     for key in ("manifest_crc32", "archive", "bad_rows"):
         del content[key]
@@ -142,7 +138,7 @@ def test_older_manifest_without_a_checksum_of_its_own_is_taken(terabyte: Path, t
     assert Manifest.read(tmp_path / "x.json") == Manifest.read(Path(f"{terabyte}.json"))
 
 
-def test_error_of_the_disk_is_one_line(terabyte: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_error_is_reported_in_one_line(terabyte: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path) -> int:
         raise OSError(5, "Input/output error", str(path))
 
@@ -152,22 +148,22 @@ def test_error_of_the_disk_is_one_line(terabyte: Path, monkeypatch: pytest.Monke
         open_prepared(terabyte)
 
 
-def test_finished_data_is_taken_where_nothing_can_be_written(
+def test_finished_data_is_used_where_nothing_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=8)
-    made = prepare(settings(tmp_path / "day", tmp_path / "x"))
+    made = prepare(preparation(tmp_path / "day", tmp_path / "x"))
 
-    def refuse(place: DatasetPaths) -> NoReturn:
-        raise OSError(30, "Read-only file system", str(place.prefix))
+    def refuse(paths: DatasetPaths) -> NoReturn:
+        raise OSError(30, "Read-only file system", str(paths.prefix))
 
     monkeypatch.setattr("mlperf.data.criteo.prepare.pipeline.locked", refuse)
-    assert prepare(settings(tmp_path / "day", tmp_path / "x")) == made
+    assert prepare(preparation(tmp_path / "day", tmp_path / "x")) == made
     with pytest.raises(RunError, match=r"y: the data cannot be prepared: Read-only file system"):
-        prepare(settings(tmp_path / "day", tmp_path / "y"))
+        prepare(preparation(tmp_path / "day", tmp_path / "y"))
 
 
-def test_lack_of_memory_is_one_line_and_can_be_gone_on_from(
+def test_lack_of_memory_is_reported_in_one_line_and_the_preparation_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=8)
@@ -176,28 +172,35 @@ def test_lack_of_memory_is_one_line_and_can_be_gone_on_from(
         raise MemoryError("Unable to allocate 8.00 GiB")
 
     with monkeypatch.context() as patch:
-        patch.setattr(IdMapper, "number", refuse)
+        patch.setattr(IdMapper, "map", refuse)
         with pytest.raises(RunError, match=r"x: the data cannot be prepared: not enough memory: Unable"):
-            prepare(settings(tmp_path / "day", tmp_path / "x"))
-    prepare(settings(tmp_path / "day", tmp_path / "x"))
+            prepare(preparation(tmp_path / "day", tmp_path / "x"))
+    prepare(preparation(tmp_path / "day", tmp_path / "x"))
 
 
-def test_more_ids_than_an_index_can_tell_apart_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    days = raw_text.write_days(tmp_path, DAYS, seed=8)
-    for number, row in enumerate(days[0]):
-        row[20] = f"{number:x}"
-    (tmp_path / "day_0").write_bytes(raw_text.text(days[0]))
-    monkeypatch.setattr("mlperf.data.criteo.prepare.id_mapping._FIRST_CAPACITY", 4)
-    monkeypatch.setattr("mlperf.data.criteo.prepare.id_mapping._MOST_SLOTS", 256)
-    prepare(settings(tmp_path / "day", tmp_path / "x"))
-    monkeypatch.setattr("mlperf.data.criteo.prepare.id_mapping._MOST_SLOTS", 16)
-    with pytest.raises(RunError, match=r"column \d+: more than 8 distinct ids.* --max-ind-range"):
-        prepare(settings(tmp_path / "day", tmp_path / "y"))
+def test_ids_are_numbered_in_order_of_appearance_while_the_hash_tables_grow() -> None:
+    ids = np.random.default_rng(1).integers(0, 2**32, 3000) // 2**24 * 2**24
+    rows = np.zeros((len(ids), CRITEO.columns), np.uint32)
+    rows[:, CRITEO.first_id] = ids
+    mapper = IdMapper(initial_slots=4)
+    mapper.map(rows.view(np.int32), [0])
+    indices: dict[int, int] = {}
+    assert rows[:, CRITEO.first_id].tolist() == [
+        indices.setdefault(number, len(indices)) for number in ids.tolist()
+    ]
+    assert mapper.counts == (len(indices), *([0] * 25))
 
 
-def test_files_of_another_program_are_taken_and_never_overwritten(tmp_path: Path) -> None:
+def test_more_ids_than_fit_in_a_hash_table_are_refused() -> None:
+    rows = np.zeros((9, CRITEO.columns), np.int32)
+    rows[:, 20] = range(9)
+    mapper = IdMapper(initial_slots=4, max_slots=16)
+    mapper.map(rows[:8], range(CRITEO.tables))
+    with pytest.raises(RunError, match=r"column 21: more than 8 distinct ids.* --max-ind-range"):
+        mapper.map(rows, range(CRITEO.tables))
+
+
+def test_files_of_another_program_are_used_and_never_overwritten(tmp_path: Path) -> None:
     for path in (GOLDEN / "terabyte").glob("*.bin"):
         shutil.copy(path, tmp_path)
     shutil.copy(GOLDEN / "terabyte" / "day_fea_count.npz", tmp_path)
@@ -207,7 +210,7 @@ def test_files_of_another_program_are_taken_and_never_overwritten(tmp_path: Path
     with np.load(GOLDEN / "terabyte" / "day_fea_count.npz") as golden:
         assert list(made.counts) == golden["counts"].tolist()
     before = made.train.stat().st_mtime_ns
-    assert prepare(settings(GOLDEN / "terabyte" / "day", place)).train.stat().st_mtime_ns == before
+    assert prepare(preparation(GOLDEN / "terabyte" / "day", place)).train.stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("there", ["train", "test", "val"])
@@ -216,20 +219,20 @@ def test_files_of_another_program_are_not_overwritten_when_others_are_missing(th
     shutil.copy(GOLDEN / "terabyte" / f"terabyte_processed_{there}.bin", found)
     before = found.read_bytes()
     with pytest.raises(RunError, match=rf"no such file, though x_{there}\.bin is there without a manifest"):
-        prepare(settings(GOLDEN / "terabyte" / "day", tmp_path / "x"))
+        prepare(preparation(GOLDEN / "terabyte" / "day", tmp_path / "x"))
     with pytest.raises(RunError, match="no such file, though"):
         open_prepared(tmp_path / "x")
     assert found.read_bytes() == before
     assert list(tmp_path.iterdir()) == [found]
 
 
-def test_second_preparation_of_one_place_stops(tmp_path: Path) -> None:
+def test_second_preparation_of_the_same_data_set_is_refused(tmp_path: Path) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=8)
     script = (
         "import fcntl, pathlib, sys\n"
         "from mlperf.data.criteo.prepare.work_folder import locked\n"
-        "from mlperf.data.criteo.prepared.manifest import DatasetPaths\n"
-        "with locked(DatasetPaths.named(pathlib.Path(sys.argv[1]))):\n"
+        "from mlperf.data.criteo.prepared.paths import DatasetPaths\n"
+        "with locked(DatasetPaths.from_name(pathlib.Path(sys.argv[1]))):\n"
         "    print('locked', flush=True); sys.stdin.read()\n"
     )
     with subprocess.Popen(
@@ -242,6 +245,6 @@ def test_second_preparation_of_one_place_stops(tmp_path: Path) -> None:
         assert other.stdout is not None
         assert other.stdout.readline() == "locked\n"
         with pytest.raises(RunError, match="another preparation"):
-            prepare(settings(tmp_path / "day", tmp_path / "x"))
+            prepare(preparation(tmp_path / "day", tmp_path / "x"))
         other.communicate("")
-    prepare(settings(tmp_path / "day", tmp_path / "x"))
+    prepare(preparation(tmp_path / "day", tmp_path / "x"))

@@ -1,4 +1,4 @@
-"""Profile, TensorBoard, the picture of the network, ONNX: files that others read."""
+"""Reports for other programs: profile, TensorBoard, compute graph, ONNX."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mlperf.models.textbook import TextbookDLRM
         ("none", True, "sum"),
     ],
 )
-def test_exported_model_gives_the_same_scores_at_any_batch_size(
+def test_exported_model_predicts_the_same_at_any_batch_size(
     kind: str, several: bool, op: str, tmp_path: Path
 ) -> None:
     model = make_model(kind, weighted_pooling="fixed" if kind == "md" else None, interaction_op=op)
@@ -57,7 +57,7 @@ def test_save_onnx_exports_the_trained_model(terabyte: Path, tmp_path: Path) -> 
     assert names == ["dense", "offsets", "indices_0", "indices_1", "indices_2"]
 
 
-def test_tensorboard_gets_the_curves(terabyte: Path, tmp_path: Path) -> None:
+def test_tensorboard_shows_losses_and_test_metrics(terabyte: Path, tmp_path: Path) -> None:
     run = run_program(*golden_flags("sgd", terabyte), "--tensor-board-filename", cwd=tmp_path)
     assert run.status == 0, run.stderr
     events = EventAccumulator(str(tmp_path / "run_kaggle_pt"))
@@ -69,7 +69,17 @@ def test_tensorboard_gets_the_curves(terabyte: Path, tmp_path: Path) -> None:
     assert "Test/Acc" in events.Tags()["scalars"]
 
 
-def test_profile_leaves_a_table_and_a_trace(tmp_path: Path) -> None:
+def test_tensorboard_counts_the_iterations_of_all_epochs(tmp_path: Path) -> None:
+    run = run_program(
+        *("--data-size=6", "--mini-batch-size=2", "--nepochs=2", "--tensor-board-filename=curves"), cwd=tmp_path
+    )
+    assert run.status == 0, run.stderr
+    events = EventAccumulator(str(tmp_path / "curves"))
+    events.Reload()
+    assert [point.step for point in events.Scalars("Train/Loss")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_profiling_writes_a_table_and_a_trace(tmp_path: Path) -> None:
     run = run_program("--data-size=300", "--mini-batch-size=2", "--enable-profiling", cwd=tmp_path)
     assert run.status == 0, run.stderr
     assert "aten::index_select" in run.stderr
@@ -80,7 +90,7 @@ def test_profile_leaves_a_table_and_a_trace(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flags", ["", "--qr-flag --qr-threshold=2", "--md-flag --md-threshold=2"])
-def test_network_is_drawn(flags: str, tmp_path: Path) -> None:
+def test_compute_graph_is_drawn(flags: str, tmp_path: Path) -> None:
     run = run_program("--plot-compute-graph", *flags.split(), cwd=tmp_path)
     assert run.status == 0, run.stderr
     picture = (tmp_path / "dlrm_s_pytorch_graph.png").read_bytes()
@@ -88,6 +98,6 @@ def test_network_is_drawn(flags: str, tmp_path: Path) -> None:
     assert len(picture) > 10_000
 
 
-def test_wall_time_ends_the_progress_line(tmp_path: Path) -> None:
+def test_progress_line_ends_with_the_time_of_day(tmp_path: Path) -> None:
     run = run_program("--print-wall-time", cwd=tmp_path)
     assert run.progress_lines[0].endswith(")")

@@ -1,4 +1,4 @@
-"""The made-up sample: its layout, and whether what it says of itself is true."""
+"""The synthetic sample: its layout, and whether its description is true."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from preparations import preparation, read_rows
 from program import run_program
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
 from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.plan import PreparationSettings
 from mlperf.data.criteo.sample.generate import Sample, SampleSettings, make_sample
 from mlperf.util.errors import RunError
 
@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_quantized_tables_cost_little(folder: Path, tmp_path: Path) -> None:
+def test_quantized_tables_change_the_auc_only_a_little(folder: Path, tmp_path: Path) -> None:
     model = ["--arch-sparse-feature-size=16", "--arch-mlp-bot=13-64-16", "--arch-mlp-top=64-32-1"]
     model += [
         "--data-generation=dataset",
@@ -55,7 +55,7 @@ def fields(folder: Path) -> np.ndarray:
     return np.array([line.split("\t") for line in lines])
 
 
-def test_text_has_the_real_layout(folder: Path) -> None:
+def test_text_has_the_layout_of_the_real_data(folder: Path) -> None:
     table = fields(folder)
     assert table.shape == (48_000, 40)
     integers, ids = table[:, 1:14], table[:, 14:]
@@ -80,29 +80,29 @@ def test_every_column_has_its_own_ids(folder: Path) -> None:
         seen |= column_ids
 
 
-def test_what_it_says_of_itself_lies_in_the_promised_range(folder: Path) -> None:
+def test_best_aucs_are_in_the_documented_range(folder: Path) -> None:
     said = json.loads((folder / "sample.json").read_text())
     assert 0.83 <= said["best_auc"] <= 0.88
     assert 0.60 <= said["dense_auc"] <= 0.70
 
 
 @pytest.mark.parametrize("seed", range(10, 13))
-def test_every_seed_keeps_the_promise(seed: int, tmp_path: Path) -> None:
+def test_every_seed_gives_aucs_in_the_documented_range(seed: int, tmp_path: Path) -> None:
     said = make_sample(SampleSettings(tmp_path, rows=240_000, seed=seed))
     assert 0.83 <= said.best_auc <= 0.88
     assert said.dense_auc <= 0.70
 
 
-def test_boosted_trees_on_the_integers_find_what_is_said_and_no_more(folder: Path, tmp_path: Path) -> None:
+def test_boosted_trees_on_the_integers_reach_the_stated_auc_and_no_more(folder: Path, tmp_path: Path) -> None:
     said = json.loads((folder / "sample.json").read_text())
-    made = prepare(PreparationSettings("terabyte", folder / "day", tmp_path / "x", randomize="none"))
-    train, test = (np.fromfile(path, "<i4").reshape(-1, 40) for path in (made.train, made.test))
+    made = prepare(preparation(folder / "day", tmp_path / "x"))
+    train, test = (read_rows(path) for path in (made.train, made.test))
     trees = HistGradientBoostingClassifier(max_iter=100, random_state=0).fit(train[:, 1:14], train[:, 0])
     auc = roc_auc_score(test[:, 0], trees.predict_proba(test[:, 1:14])[:, 1])
     assert said["dense_auc"] - 0.03 < auc < said["dense_auc"] + 0.01
 
 
-def test_same_seed_gives_the_same_text_and_is_made_once(folder: Path, tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_text_and_the_sample_is_made_once(folder: Path, tmp_path: Path) -> None:
     wanted = SampleSettings(tmp_path, rows=48_000, seed=5)
     said = make_sample(wanted)
     assert all((tmp_path / name).read_bytes() == (folder / name).read_bytes() for name in said.files)
@@ -111,7 +111,7 @@ def test_same_seed_gives_the_same_text_and_is_made_once(folder: Path, tmp_path: 
     assert (tmp_path / "day_0").stat().st_mtime_ns == before
 
 
-def test_other_seed_replaces_the_sample_and_a_missing_day_is_made_again(tmp_path: Path) -> None:
+def test_another_seed_replaces_the_sample_and_a_missing_day_is_made_again(tmp_path: Path) -> None:
     first = make_sample(SampleSettings(tmp_path, rows=2000, seed=1))
     day = (tmp_path / "day_3").read_bytes()
     (tmp_path / "day_3").unlink()
@@ -121,7 +121,7 @@ def test_other_seed_replaces_the_sample_and_a_missing_day_is_made_again(tmp_path
     assert (tmp_path / "day_3").read_bytes() != day
 
 
-def test_days_of_somebody_else_are_not_overwritten(tmp_path: Path) -> None:
+def test_days_that_are_not_of_a_sample_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "day_3").write_text("mine")
     with pytest.raises(RunError, match="day_3: not of a sample"):
         make_sample(SampleSettings(tmp_path, rows=2000, seed=1))
@@ -129,7 +129,7 @@ def test_days_of_somebody_else_are_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "day_3").read_text() == "mine"
 
 
-def test_tool_prints_the_best_reachable_auc(tmp_path: Path) -> None:
+def test_program_prints_the_best_reachable_auc(tmp_path: Path) -> None:
     run = run_program("--folder=x", "--rows=2000", program="tools/make_sample.py", cwd=tmp_path)
     assert run.status == 0, run.stderr
     said = Sample(**json.loads((tmp_path / "x" / "sample.json").read_text()))

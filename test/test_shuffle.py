@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import raw_text
+from preparations import DAYS, preparation, read_rows
 
 from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.plan import PreparationSettings
-
-DAYS = [11, 3, 2, 7, *([5] * 19), 9]
-
-
-def read(path: Path) -> npt.NDArray[np.int32]:
-    return np.fromfile(path, "<i4").reshape(-1, 40)
+from mlperf.data.criteo.prepare.shuffle import BucketPermuter, SpillFile
+from mlperf.data.schema import CRITEO
 
 
-def settings(raw: Path, place: Path, **flags: object) -> PreparationSettings:
-    chosen = {"data_set": "terabyte", "randomize": "none", **flags}
-    return PreparationSettings(raw_data_file=raw, processed_data_file=place, **chosen)  # type: ignore[arg-type]
-
-
-def keyed(rows: npt.NDArray[np.int32]) -> Counter[bytes]:
+def counted(rows: npt.NDArray[np.int32]) -> Counter[bytes]:
     return Counter(row.tobytes() for row in rows)
 
 
@@ -34,68 +26,72 @@ def keyed(rows: npt.NDArray[np.int32]) -> Counter[bytes]:
 def test_randomized_rows_are_the_same_rows_in_another_order(randomize: str, tmp_path: Path) -> None:
     days = raw_text.write_days(tmp_path, [200, *([30] * 23)], seed=2)
     expected = raw_text.prepare_slowly(days, -1)
-    made = prepare(settings(tmp_path / "day", tmp_path / "x", randomize=randomize))
-    found = read(made.train)
-    assert keyed(found) == keyed(expected.train)
+    made = prepare(preparation(tmp_path / "day", tmp_path / "x", randomize=randomize))
+    found = read_rows(made.train)
+    assert counted(found) == counted(expected.train)
     assert not np.array_equal(found, expected.train)
-    assert np.array_equal(read(made.test), expected.test)
+    assert np.array_equal(read_rows(made.test), expected.test)
     if randomize == "day":
-        assert keyed(found[:200]) == keyed(expected.train[:200])
-        assert keyed(found[200:230]) == keyed(expected.train[200:230])
+        assert counted(found[:200]) == counted(expected.train[:200])
+        assert counted(found[200:230]) == counted(expected.train[200:230])
     else:
-        assert keyed(found[:200]) != keyed(expected.train[:200])
+        assert counted(found[:200]) != counted(expected.train[:200])
 
 
-@pytest.mark.parametrize("bucket_bytes", [1000, 8 << 20])
-def test_total_shuffle_puts_every_row_anywhere(
-    bucket_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A chi-squared test of row against position, to five standard deviations, in one bucket and in eight."""
-    monkeypatch.setattr("mlperf.data.criteo.prepare.shuffle._SMALL_BUCKET_BYTES", bucket_bytes)
-    raw_text.write_days(tmp_path, [2] * 24, seed=2)
-    first = settings(tmp_path / "day", tmp_path / "plain")
-    rows = [row.tobytes() for row in read(prepare(first).train)]
-    position = np.zeros((len(rows), len(rows)))
-    trials = 400
+def shuffled(folder: Path, groups: Sequence[int], buckets: Sequence[int], seed: int) -> list[int]:
+    """Return the order in which consecutive groups of rows come out of the shuffle."""
+    rows = np.zeros((sum(groups), CRITEO.columns), np.int32)
+    rows[:, 0] = range(len(rows))
+    spill = SpillFile(folder / "spill", buckets, seed)
+    for group, part in enumerate(np.split(rows, np.cumsum(groups)[:-1])):
+        spill.append(part, group)
+    spill.flush()
+    spill.close()
+    permuter = BucketPermuter(folder / "spill", folder / "x.bin", buckets, seed, None)
+    permuter.write(permuter.remaining(), threads=1)
+    permuter.close()
+    return [int(number) for number in read_rows(folder / "x.bin")[:, 0]]
+
+
+@pytest.mark.parametrize("buckets", [1, 8])
+def test_every_row_can_end_at_every_position_with_the_same_probability(buckets: int, tmp_path: Path) -> None:
+    """A chi-squared test of row against position, to five standard deviations."""
+    size, trials = 46, 600
+    counts = np.zeros((size, size))
     for seed in range(trials):
-        made = prepare(settings(tmp_path / "day", tmp_path / "x", randomize="total", seed=seed))
-        for at, row in enumerate(read(made.train)):
-            position[rows.index(row.tobytes()), at] += 1
-    expected = trials / len(rows)
-    chi_squared = ((position - expected) ** 2 / expected).sum()
-    freedom = (len(rows) - 1) ** 2
+        counts[shuffled(tmp_path, [size], [buckets], seed), range(size)] += 1
+    assert_uniform(counts, trials / size)
+
+
+@pytest.mark.parametrize("buckets", [1, 4])
+def test_every_row_can_end_at_every_position_of_its_group_with_the_same_probability(
+    buckets: int, tmp_path: Path
+) -> None:
+    size, trials = 20, 400
+    counts = np.zeros((size, size))
+    for seed in range(trials):
+        order = shuffled(tmp_path, [7, size, 5], [2, buckets, 1], seed)
+        assert set(order[:7]) == set(range(7))
+        counts[np.array(order[7 : 7 + size]) - 7, range(size)] += 1
+    assert_uniform(counts, trials / size)
+
+
+def assert_uniform(counts: npt.NDArray[np.float64], expected: float) -> None:
+    chi_squared = ((counts - expected) ** 2 / expected).sum()
+    freedom = (len(counts) - 1) ** 2
     assert abs(chi_squared - freedom) < 5 * np.sqrt(2 * freedom)
 
 
-@pytest.mark.parametrize("bucket_bytes", [1000, 8 << 20])
-def test_day_shuffle_puts_every_row_anywhere_in_its_day(
-    bucket_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As above, in four buckets for the first day and in one."""
-    monkeypatch.setattr("mlperf.data.criteo.prepare.shuffle._SMALL_BUCKET_BYTES", bucket_bytes)
-    raw_text.write_days(tmp_path, [20, *([2] * 23)], seed=2)
-    rows = [row.tobytes() for row in read(prepare(settings(tmp_path / "day", tmp_path / "plain")).train)]
-    position = np.zeros((20, 20))
-    trials = 200
-    for seed in range(trials):
-        made = read(prepare(settings(tmp_path / "day", tmp_path / "x", randomize="day", seed=seed)).train)
-        for at, row in enumerate(made[:20]):
-            position[rows.index(row.tobytes()), at] += 1
-    expected = trials / 20
-    chi_squared = ((position - expected) ** 2 / expected).sum()
-    assert abs(chi_squared - 19**2) < 5 * np.sqrt(2 * 19**2)
-
-
 @pytest.mark.parametrize("randomize", ["total", "day"])
-def test_same_seed_gives_the_same_file_on_any_number_of_cores_and_another_seed_another(
+def test_same_seed_gives_the_same_file_on_any_number_of_cores_and_another_seed_another_file(
     randomize: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlperf.data.criteo.prepare.shuffle._SMALL_BUCKET_BYTES", 3000)
+    monkeypatch.setattr("mlperf.data.criteo.prepare.shuffle.SMALL_BUCKET_BYTES", 3000)
     monkeypatch.setattr("mlperf.data.criteo.prepare.text_blocks.BLOCK_BYTES", 3000)
     raw_text.write_days(tmp_path, DAYS, seed=4)
     made = []
     for name, seed, cores in (("a", 1, 2), ("b", 1, 1), ("c", 1, 7), ("d", 1, 64), ("e", 2, 2)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))  # noqa: B023
-        where = settings(tmp_path / "day", tmp_path / name, randomize=randomize, seed=seed)
+        where = preparation(tmp_path / "day", tmp_path / name, randomize=randomize, seed=seed)
         made.append(prepare(where).train.read_bytes())
     assert made[0] == made[1] == made[2] == made[3] != made[4]

@@ -1,4 +1,4 @@
-"""Stack distances: profiles, generated traces, and batches made of them."""
+"""Stack distances: profiles, generated traces, and batches made from them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DISTRIBUTION = StackDistances.of_trace(TRACE)
 
 
 def plain_distances(trace: np.ndarray) -> list[int]:
-    """Return the stack distances by searching a list."""
+    """Return the stack distances, found by searching a list."""
     stack: list[int] = []
     found = []
     for reference in trace.tolist():
@@ -39,7 +39,7 @@ def test_profile_of_the_published_trace() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_profile_equals_that_of_a_searched_list(seed: int) -> None:
+def test_profile_equals_that_of_a_simple_list(seed: int) -> None:
     stream = np.random.default_rng(seed)
     trace = stream.zipf(1.5, 2000) % (10 ** (seed + 1))
     distances, counts = np.unique(plain_distances(trace), return_counts=True)
@@ -49,35 +49,35 @@ def test_profile_equals_that_of_a_searched_list(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_generated_trace_has_the_reuse_distances_it_was_asked_for(seed: int) -> None:
+def test_generated_trace_has_the_requested_stack_distances(seed: int) -> None:
     stream = np.random.default_rng(seed)
     distances = np.concatenate(([0], np.sort(stream.choice(np.arange(1, 400), 60, replace=False))))
     shares = np.concatenate(([0.3], 0.7 * stream.dirichlet(np.ones(60))))
     given = StackDistances(stream.permutation(9_000), distances, shares.cumsum().clip(max=1.0))
     made = TraceGenerator(given, stream).draw(20_000)
-    found = np.array(plain_distances(made))[2_000:]  # from where every distance can be
+    found = np.array(plain_distances(made))[2_000:]  # from here on every distance is possible
     assert set(found.tolist()) <= set(distances.tolist())
     counts = np.array([(found == distance).sum() for distance in distances])
     assert chisquare(counts, shares / shares.sum() * len(found)).pvalue > 1e-4
-    assert chisquare(counts, np.roll(shares, 1) / shares.sum() * len(found)).pvalue < 1e-9  # it can fail
+    assert chisquare(counts, np.roll(shares, 1) / shares.sum() * len(found)).pvalue < 1e-9  # the test can fail
 
 
-def test_profile_of_a_generated_trace_is_near_the_distribution() -> None:
+def test_profile_of_a_generated_trace_is_close_to_the_distribution() -> None:
     stream = np.random.default_rng(1)
     given = StackDistances.of_trace(stream.zipf(1.2, 60_000) % 5_000)
     found = StackDistances.of_trace(TraceGenerator(given, stream).draw(60_000))
     at = np.arange(5_000)
     left, right = (np.interp(at, each.distances, each.cumulative) for each in (given, found))
-    assert np.abs(left - right).max() < 0.1  # while the stack fills, great distances cannot be
+    assert np.abs(left - right).max() < 0.1  # large distances are impossible until the stack is filled
 
 
-def test_accesses_that_are_used_up_start_again_from_the_first() -> None:
+def test_accesses_start_again_from_the_first_when_all_are_used() -> None:
     only_new = StackDistances(np.array([7, 3, 9]), np.array([0]), np.array([1.0]))
     made = TraceGenerator(only_new, np.random.default_rng(0)).draw(8)
     assert made.tolist() == [7, 3, 9, 7, 3, 9, 7, 3]
 
 
-def test_padding_draws_no_new_reference_once_all_were_seen() -> None:
+def test_padding_draws_no_new_reference_after_all_were_used() -> None:
     given = StackDistances(np.arange(4), np.array([0, 1]), np.array([0.5, 1.0]))
     made = TraceGenerator(given, np.random.default_rng(0), padding=True).draw(1000)
     seen_all = int(np.flatnonzero(made == 3)[0])
@@ -91,14 +91,14 @@ def test_padded_profile_has_more_new_references() -> None:
     assert padded.cumulative[0] == pytest.approx((6 + 3) / (11 + 3))  # ceil(11 references / distance 5) more
 
 
-def test_generation_is_the_same_in_one_draw_or_many() -> None:
+def test_generation_is_the_same_in_one_draw_or_in_many() -> None:
     whole = TraceGenerator(DISTRIBUTION, np.random.default_rng(4)).draw(500)
     parts = TraceGenerator(DISTRIBUTION, np.random.default_rng(4))
     assert np.array_equal(whole, np.concatenate([parts.draw(count) for count in (1, 199, 300)]))
 
 
 @pytest.mark.parametrize("binary", [False, True])
-def test_tool_profiles_and_generates(binary: bool, tmp_path: Path) -> None:
+def test_program_profiles_and_generates(binary: bool, tmp_path: Path) -> None:
     tool, switch = "tools/stack_distances.py", ["--binary"] if binary else []
     trace, distribution = tmp_path / "t", tmp_path / "d"
     if binary:
@@ -127,7 +127,7 @@ def test_tool_profiles_and_generates(binary: bool, tmp_path: Path) -> None:
         ("-1\n0\n1\n", "at least 0"),
     ],
 )
-def test_wrong_distribution_is_named(text: str, message: str, tmp_path: Path) -> None:
+def test_invalid_distribution_is_named(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "d.log").write_text(text)
     with pytest.raises(RunError, match=message) as caught:
         StackDistances.read(tmp_path / "d.log")
@@ -153,13 +153,13 @@ def flat(source: SyntheticBatches, first: int = 0) -> list[tuple[list[int], list
     return [(batch.indices.tolist(), batch.labels.flatten().tolist()) for batch in source.batches(0, first)]
 
 
-def test_batches_depend_on_the_seed_alone() -> None:
+def test_batches_depend_only_on_the_seed() -> None:
     assert flat(synthetic()) == flat(synthetic())
     assert flat(synthetic()) != flat(synthetic(seed=4))
     assert flat(synthetic(), first=3) == flat(synthetic())[3:]
 
 
-def test_ids_of_a_sample_are_distinct_rows_of_the_table() -> None:
+def test_ids_of_a_sample_are_distinct_and_in_the_table() -> None:
     for batch in synthetic().batches(0):
         assert batch.offsets is not None
         pieces = np.split(batch.indices.numpy(), batch.offsets.flatten()[1:].numpy())
@@ -173,7 +173,7 @@ def test_one_fixed_lookup_a_sample_is_the_trace_itself() -> None:
     source = synthetic(lookups=1, fixed=True, samples=4000, batch_size=100, rows_per_table=(10, 10))
     trace = torch.cat([batch.indices[:100] for batch in source.batches(0)]).numpy()
     found = StackDistances.of_trace(trace)
-    assert found.distances.tolist() == [0, 1, 2, 3, 4, 5, 6]  # 2 and 6: accesses that started again
+    assert found.distances.tolist() == [0, 1, 2, 3, 4, 5, 6]  # 2 and 6 occur because accesses start again
     assert set(trace.tolist()) == {1, 2, 3, 4, 5, 6}
 
 

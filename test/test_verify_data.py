@@ -1,4 +1,4 @@
-"""The tool that looks through prepared data."""
+"""Verification of prepared data."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+from preparations import preparation, read_rows
 from program import GOLDEN, Finished, run_program
 
 from mlperf.benchmarks import DLRM
 from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.plan import PreparationSettings
 from mlperf.data.criteo.prepared.dataset import find_prepared
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.criteo.prepared.verify import compare_with_published, is_full_data
@@ -26,16 +25,16 @@ def verify(*arguments: str | Path, cwd: Path) -> Finished:
 
 @pytest.fixture
 def copied(terabyte: Path, tmp_path: Path) -> Path:
-    """Return the place of a copy of the golden data, with its manifest."""
+    """Return the name of a copy of the golden data, with its manifest."""
     for path in terabyte.parent.glob("processed*"):
         shutil.copy2(path, tmp_path)
     return tmp_path / "processed"
 
 
-def test_whole_data_passes_and_says_what_it_holds(copied: Path, tmp_path: Path) -> None:
+def test_complete_data_passes_and_its_contents_are_printed(copied: Path, tmp_path: Path) -> None:
     run = verify(copied, cwd=tmp_path)
     assert run.status == 0, run.stdout + run.stderr
-    rows = np.fromfile(f"{copied}_train.bin", "<i4").reshape(-1, 40)
+    rows = read_rows(Path(f"{copied}_train.bin"))
     assert f"_train.bin: {len(rows):,} rows, {rows[:, 0].mean():.4%} of label 1" in run.stdout
     assert "nothing published to compare with" in run.stdout
     assert run.stdout.splitlines()[-1].endswith("SUCCESS")
@@ -43,7 +42,7 @@ def test_whole_data_passes_and_says_what_it_holds(copied: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("split", ["train", "test", "val"])
 @pytest.mark.parametrize("damage", ["cut", "longer", "flipped", "missing"])
-def test_damage_is_found(damage: str, split: str, copied: Path, tmp_path: Path) -> None:
+def test_damaged_file_is_detected(damage: str, split: str, copied: Path, tmp_path: Path) -> None:
     path = Path(f"{copied}_{split}.bin")
     status = path.stat()
     if damage == "cut":
@@ -64,9 +63,9 @@ def test_damage_is_found(damage: str, split: str, copied: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("damage", ["missing", "flipped"])
-def test_damage_of_the_archive_is_found(damage: str, tmp_path: Path) -> None:
+def test_damaged_archive_is_detected(damage: str, tmp_path: Path) -> None:
     raw, archive = GOLDEN / "kaggle" / "train.txt", tmp_path / "x.npz"
-    prepare(PreparationSettings("kaggle", raw, tmp_path / "x"))
+    prepare(preparation(raw, tmp_path / "x", data_set="kaggle"))
     assert verify("x", cwd=tmp_path).status == 0
     content = bytearray(archive.read_bytes())
     content[len(content) // 2] ^= 1
@@ -78,7 +77,7 @@ def test_damage_of_the_archive_is_found(damage: str, tmp_path: Path) -> None:
     assert run.stderr.splitlines()[-1].startswith("x.npz: ")
 
 
-def test_manifest_that_does_not_fit_is_found(copied: Path, tmp_path: Path) -> None:
+def test_manifest_that_does_not_match_the_files_is_detected(copied: Path, tmp_path: Path) -> None:
     manifest = Path(f"{copied}.json")
     counts = find_prepared(DatasetPaths(copied), None).counts
     content = json.loads(manifest.read_text())
@@ -94,14 +93,14 @@ def test_manifest_that_does_not_fit_is_found(copied: Path, tmp_path: Path) -> No
     assert f"table 0 has {counts[0] + 1} rows, the files use {counts[0]}" in run.stderr
 
 
-def test_files_of_other_programs_are_held_against_their_counts(tmp_path: Path) -> None:
+def test_files_of_other_programs_are_compared_with_their_counts(tmp_path: Path) -> None:
     for split in ("train", "test", "val"):
         shutil.copy(GOLDEN / "terabyte" / f"terabyte_processed_{split}.bin", tmp_path / f"x_{split}.bin")
     shutil.copy(GOLDEN / "terabyte" / "day_fea_count.npz", tmp_path)
     run = verify("x", cwd=tmp_path)
     assert run.status == 0, run.stderr
     assert "there are no checksums to compare with" in run.stdout
-    rows = np.fromfile(tmp_path / "x_test.bin", "<i4").reshape(-1, 40)
+    rows = read_rows(tmp_path / "x_test.bin")
     rows[3, 15] = 10**6
     rows[4, 0] = 7
     rows.tofile(tmp_path / "x_test.bin")
@@ -111,7 +110,7 @@ def test_files_of_other_programs_are_held_against_their_counts(tmp_path: Path) -
     assert "1 labels are neither 0 nor 1" in run.stderr
 
 
-def test_nothing_there_is_one_line(tmp_path: Path) -> None:
+def test_missing_data_is_reported_in_one_line(tmp_path: Path) -> None:
     run = verify("x", cwd=tmp_path)
     assert run.status == 1
     assert run.stderr == "verify_data.py: error: x: neither x.json nor x_train.bin is there\n"

@@ -1,11 +1,11 @@
-"""Wrong calls: status 2 and one line that names the flag, its value and what is allowed."""
+"""Wrong calls end with status 2 and one line that names the flag, its value and what is allowed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from program import GOLDEN, run_program
+from program import GOLDEN, run_program, start_program
 
 from mlperf.cli.train import parse
 from mlperf.util.errors import UsageError
@@ -38,6 +38,7 @@ WRONG = [
     ("--loss-threshold=0.5", "--loss-threshold"),
     ("--loss-threshold=-0.1", "--loss-threshold"),
     ("--round-targets=maybe", "--round-targets"),
+    ("--local_rank=first", "--local_rank"),
     ("--data-generation=internal", "--data-generation"),
     ("--arch-interaction-op=cat --arch-mlp-bot=4-3-5", "--arch-mlp-bot"),
     ("--qr-flag --qr-operation=concat", "--arch-mlp-bot"),
@@ -100,21 +101,21 @@ def test_wrong_call_is_refused_in_one_line_that_names_the_flag(flags: str, named
     assert "\n" not in str(caught.value)
 
 
-def test_status_is_two_and_nothing_is_printed_but_the_line(tmp_path: Path) -> None:
+def test_status_is_two_and_only_the_line_is_printed(tmp_path: Path) -> None:
     run = run_program("--mini-batch-size=0", cwd=tmp_path)
     assert (run.status, run.stdout) == (2, "")
     assert len(run.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("text", ["true", "True", "1", "yes", "YES", None])
-def test_boolean_flags_take_words_and_stand_alone(text: str | None) -> None:
+def test_boolean_flags_take_words_or_no_value(text: str | None) -> None:
     flag = "--round-targets" if text is None else f"--round-targets={text}"
     assert parse([flag]).data.generated.round_targets is True
     assert parse(["--round-targets=no"]).data.generated.round_targets is False
 
 
-def test_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    run = run_program("--use-gpu", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+def test_a_missing_gpu_is_refused(tmp_path: Path) -> None:
+    run = start_program("--use-gpu", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
     assert run.status == 2
     assert "--use-gpu" in run.stderr
 
@@ -138,7 +139,7 @@ def test_missing_file_is_named(which: str, terabyte: Path, tmp_path: Path) -> No
     assert len(run.stderr.splitlines()) == 1
 
 
-def test_another_index_limit_than_the_data_was_prepared_with_is_refused(terabyte: Path, tmp_path: Path) -> None:
+def test_an_index_limit_that_differs_from_the_prepared_one_is_refused(terabyte: Path, tmp_path: Path) -> None:
     run = run_program(
         *("--data-generation=dataset", "--data-set=terabyte", "--arch-mlp-bot=13-2", "--max-ind-range=100"),
         f"--processed-data-file={terabyte}",
@@ -156,7 +157,7 @@ def test_tables_larger_than_memory_are_refused(tmp_path: Path) -> None:
     assert len(run.stderr.splitlines()) == 1
 
 
-def test_trainer_prepares_what_is_missing(tmp_path: Path) -> None:
+def test_trainer_prepares_missing_data(tmp_path: Path) -> None:
     run = run_program(
         *("--data-generation=dataset", "--data-set=terabyte", "--arch-mlp-bot=13-2", "--num-batches=3"),
         *(f"--raw-data-file={GOLDEN}/terabyte/day", f"--processed-data-file={tmp_path}/x.npz"),

@@ -6,14 +6,18 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlperf.cli.program import program_name, run_program
-from mlperf.data.criteo.prepared.paths import SPLITS, DatasetPaths
-from mlperf.data.schema import FIRST_ID
+from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.schema import CRITEO
 from mlperf.settings.kinds import file_name
 from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
+
+if TYPE_CHECKING:
+    from mlperf.data.criteo.prepared.paths import DatasetPaths
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,24 +37,28 @@ def make_parser(name: str) -> Parser:
 
 
 def _verify(name: str, arguments: Sequence[str] | None) -> int:
-    flags = make_parser(name).parse_args(arguments)
-    place = DatasetPaths.named(flags.place)
+    args = make_parser(name).parse_args(arguments)
+
+    from mlperf.data.criteo.prepared.paths import DatasetPaths
+
+    place = DatasetPaths.from_name(args.place)
     with system_failures(place.prefix, "cannot be verified"):
-        return verify(place, flags.raw_data_file)
+        return verify(place, args.raw_data_file)
 
 
 def verify(place: DatasetPaths, raw_data_file: Path | None) -> int:
     """Print what the files at a place hold and what is wrong with them; 1 if anything is."""
     import numpy as np
 
+    from mlperf.data.criteo.days import SPLITS
     from mlperf.data.criteo.prepared.dataset import find_prepared
     from mlperf.data.criteo.prepared.manifest import Manifest
     from mlperf.data.criteo.prepared.verify import (
         SplitFacts,
         compare_with_published,
+        file_problems,
         is_full_data,
         manifest_problems,
-        problems,
         scan,
     )
 
@@ -67,10 +75,10 @@ def verify(place: DatasetPaths, raw_data_file: Path | None) -> int:
         scanned.append(facts)
         rate = facts.clicks / max(1, facts.rows)
         print(f"{path}: {facts.rows:,} rows, {rate:.4%} of label 1, CRC-32 {facts.crc32:08x}")
-        wrong += [f"{path}: {text}" for text in problems(facts, prepared.counts, manifest, split)]
+        wrong += [f"{path}: {text}" for text in file_problems(facts, prepared.counts, manifest, split)]
     if not any(facts.rows for facts in scanned):
         raise RunError(f"{place.prefix}: no rows at all")
-    used = np.max([facts.most[FIRST_ID:] + 1 for facts in scanned if facts.rows], axis=0)
+    used = np.max([facts.column_max[CRITEO.id_columns] + 1 for facts in scanned if facts.rows], axis=0)
     print("rows per table: " + "-".join(str(count) for count in prepared.counts))
     print("largest index + 1: " + "-".join(str(count) for count in used))
     if manifest is None:

@@ -1,4 +1,4 @@
-"""The batch: what every data source yields and the model takes."""
+"""Batches: what every data source yields and every model takes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from pathlib import Path
 
 import torch
 
+from mlperf.data.schema import CRITEO, RowSchema
+
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples of a click log with T sparse features.
+    """B samples with T sparse features.
 
-    dense:   float32 [B, number of dense features], already transformed, ready for the bottom MLP.
-    indices: int64. One id per table and sample: [T, B], and `offsets` is None.
-             Several: [L], the ids of table 0, sample 0 first, then table 0, sample 1, and so on.
-    offsets: int64 [T, B], where in `indices` the ids of a table and sample begin, or None.
-    labels:  float32 [B, 1].
+    dense: float32 [B, dense features], already transformed for the bottom MLP.
+    indices: int64 ids. With one id per table and sample: [T, B], and `offsets` is None. With several: [L], first
+        those of table 0 and sample 0, then those of table 0 and sample 1, and so on.
+    offsets: int64 [T, B], the position in `indices` of the first id of each table and sample; or None.
+    labels: float32 [B, 1].
     """
 
     dense: torch.Tensor
@@ -30,14 +32,14 @@ class Batch:
         return self.labels.shape[0]
 
     def bags(self) -> torch.Tensor:
-        """Return where each id belongs, int64 [L]: table * B + sample. Only where `offsets` are given."""
+        """Return the bag of each id, table * B + sample, int64 [L]. Requires `offsets`."""
         assert self.offsets is not None
         starts = self.offsets.flatten()
         stops = torch.cat((starts[1:], starts.new_tensor([len(self.indices)])))
         return torch.repeat_interleave(torch.arange(len(starts), device=starts.device), stops - starts)
 
     def to(self, device: torch.device) -> Batch:
-        """Return the batch on `device`; pinned memory is copied without blocking the host."""
+        """Return the batch on `device`. Copies from pinned memory do not block the host."""
         return Batch(
             self.dense.to(device, non_blocking=True),
             self.indices.to(device, non_blocking=True),
@@ -46,7 +48,7 @@ class Batch:
         )
 
     def pin(self) -> Batch:
-        """Return the batch in page-locked host memory, from where a GPU copies without waiting."""
+        """Return the batch in pinned memory."""
         return Batch(
             self.dense.pin_memory(),
             self.indices.pin_memory(),
@@ -57,22 +59,27 @@ class Batch:
 
 @dataclass(frozen=True)
 class RowSource:
-    """Where rows of the Criteo binary file come from and what is valid in them.
+    """A binary file, and which of its ids are valid.
 
-    rows_per_table: valid indices of table T are 0 to rows_per_table[T] - 1. max_ind_range > 0: indices are taken
-    modulo it first.
+    rows_per_table: the valid indices of table T are 0 to rows_per_table[T] - 1.
+    max_ind_range: if positive, indices are first taken modulo it.
+    schema: layout of the rows, with one id per table.
     """
 
     path: Path
     rows_per_table: tuple[int, ...]
     max_ind_range: int = -1
+    schema: RowSchema = CRITEO
+
+    def __post_init__(self) -> None:
+        self.schema.require_one_hot("RowSource")
 
 
 @dataclass(frozen=True)
 class RawBatch:
-    """B samples as the Criteo binary file has them, for a device that decodes them itself.
+    """B samples as they are in the binary file, for a device that decodes them itself.
 
-    rows: int32 [B, 1 + 13 + 26], label, integers, indices. first_row: number of the first in the file, from 0.
+    rows: int32 [B, columns]: label, dense features, ids. first_row: number of the first row in the file, from 0.
     """
 
     rows: torch.Tensor

@@ -1,4 +1,4 @@
-"""The single binary file: 40 little-endian int32 a row, read in batches."""
+"""The binary file of a split: fixed-length rows of int32, read and decoded in batches."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ import numpy.typing as npt
 import torch
 
 from mlperf.data.batch import Batch, RawBatch, RowSource
-from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID, ROW_BYTES, TABLES
+from mlperf.data.schema import CRITEO, Rows, RowSchema
 from mlperf.data.source import Item, read_ahead
 from mlperf.util.errors import RunError
 from mlperf.util.files import read_fully_at
 
-# Rows that a reading thread hands over at a time, at least: small batches together.
-_ROWS_TOGETHER = 8192
+# A reading thread hands over at least so many rows at a time, in several batches if they are small.
+_MIN_GROUP_ROWS = 8192
 
 
 @dataclass(frozen=True)
 class BinaryFile:
-    """One split of a Criteo data set in the binary format, a BatchSource.
+    """One split of a prepared data set, as a BatchSource.
 
-    rows_per_table: valid indices of table T are 0 to rows_per_table[T] - 1. max_ind_range > 0: indices are
-    taken modulo it as they are read. shuffle_seed: visit the batches of each epoch in an order drawn from it;
-    None: file order. limit: at most this many batches an epoch, 0 for all.
+    rows_per_table: the valid indices of table T are 0 to rows_per_table[T] - 1.
+    max_ind_range: if positive, indices are taken modulo it when they are read.
+    shuffle_seed: seed of the random order in which each epoch visits the batches; None: file order.
+    limit: maximum number of batches in an epoch; 0: no limit.
+    readers: number of threads that read ahead.
+    schema: layout of the rows, with one id per table.
     """
 
     path: Path
@@ -41,20 +44,21 @@ class BinaryFile:
     limit: int = 0
     readers: int = 1
     pin_memory: bool = False
+    schema: RowSchema = CRITEO
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches in an epoch, a last smaller one included."""
+        """Number of batches in an epoch, including a smaller last one."""
         batches = math.ceil(self.rows / self.batch_size)
         return min(batches, self.limit) if self.limit else batches
 
     @property
     def samples(self) -> int:
-        """Samples in an epoch."""
+        """Number of samples in an epoch."""
         return min(self.rows, self.batches_per_epoch * self.batch_size)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Yield the batches of `epoch` from number `first` on, read ahead by threads."""
+        """Yield the batches of `epoch` from batch number `first` on. RunError if a row is invalid."""
 
         def decoded(raw: RawBatch) -> Batch:
             batch = decode(raw)
@@ -63,12 +67,12 @@ class BinaryFile:
         return self._read_epoch(epoch, first, decoded)
 
     def raw_batches(self, epoch: int, first: int = 0) -> Iterator[RawBatch]:
-        """Yield the same batches as the file has them, not yet checked."""
+        """Yield the same batches as they are in the file, unchecked."""
         return self._read_epoch(epoch, first, lambda raw: raw)
 
     def _read_epoch(self, epoch: int, first: int, make: Callable[[RawBatch], Item]) -> Iterator[Item]:
-        together = max(1, _ROWS_TOGETHER // self.batch_size)
-        source = RowSource(self.path, self.rows_per_table, self.max_ind_range)
+        group_size = max(1, _MIN_GROUP_ROWS // self.batch_size)
+        source = RowSource(self.path, self.rows_per_table, self.max_ind_range, self.schema)
         try:
             file = os.open(self.path, os.O_RDONLY)
         except OSError as error:
@@ -76,88 +80,97 @@ class BinaryFile:
         try:
             order = self._order(epoch)[first:]
             yield from read_ahead(
-                lambda number: make(self._read(file, source, number)), order, self.readers, together
+                lambda number: make(self._read(file, source, number)), order, self.readers, group_size
             )
         finally:
             os.close(file)
 
     def _order(self, epoch: int) -> Sequence[int]:
-        everything = math.ceil(self.rows / self.batch_size)
+        """Return the numbers of the batches in the order in which `epoch` visits them."""
         if self.shuffle_seed is None:
             return range(self.batches_per_epoch)
         stream = np.random.default_rng(np.random.SeedSequence(self.shuffle_seed, spawn_key=(epoch,)))
-        order: Sequence[int] = stream.permutation(everything)[: self.batches_per_epoch].tolist()
+        all_batches = math.ceil(self.rows / self.batch_size)
+        order: Sequence[int] = stream.permutation(all_batches)[: self.batches_per_epoch].tolist()
         return order
 
     def _read(self, file: int, source: RowSource, number: int) -> RawBatch:
         start = number * self.batch_size
         size = min(self.batch_size, self.rows - start)
-        rows = torch.empty(size, COLUMNS, dtype=torch.int32, pin_memory=self.pin_memory)
+        row_bytes = self.schema.row_bytes
+        rows = torch.empty(size, self.schema.columns, dtype=torch.int32, pin_memory=self.pin_memory)
         try:
-            count = read_fully_at(file, rows.numpy().data, start * ROW_BYTES)
+            count = read_fully_at(file, rows.numpy().data, start * row_bytes)
         except OSError as error:
             raise RunError(f"{self.path}: cannot be read at row {start + 1}: {error.strerror}") from None
-        if count < size * ROW_BYTES:
-            raise RunError(f"{self.path}: ends before row {start + size} of {self.rows}, {ROW_BYTES} bytes each")
+        if count < size * row_bytes:
+            raise RunError(f"{self.path}: ends before row {start + size} of {self.rows}, {row_bytes} bytes each")
         return RawBatch(rows, start, source)
 
 
 def decode(raw: RawBatch) -> Batch:
-    """Return the batch that rows in host memory stand for. RunError if one of them is invalid."""
-    rows: npt.NDArray[np.int32] = raw.rows.numpy()
-    size = len(rows)
-    dense = np.empty((size, DENSE_FEATURES), np.float32)
-    indices = np.empty((TABLES, size), np.int64)
+    """Decode rows in host memory: dense features become log(1 + max(x, 0)). RunError if a row is invalid."""
+    schema, size = raw.source.schema, raw.size
+    dense = np.empty((size, schema.dense_features), np.float32)
+    indices = np.empty((schema.tables, size), np.int64)
     labels = np.empty((size, 1), np.float32)
     limits = np.array(raw.source.rows_per_table)
-    invalid = _decode_rows(rows, limits, raw.source.max_ind_range, dense, indices, labels)
+    invalid = _decode_rows(raw.rows.numpy(), limits, raw.source.max_ind_range, dense, indices, labels)
     if invalid >= 0:
-        raise invalid_row_error(raw.source, raw.first_row + invalid // COLUMNS, invalid % COLUMNS)
+        raise invalid_row_error(raw.source, raw.first_row + invalid // schema.columns, invalid % schema.columns)
     np.log(dense, out=dense)
     return Batch(torch.from_numpy(dense), torch.from_numpy(indices), None, torch.from_numpy(labels))
 
 
 def invalid_row_error(source: RowSource, row: int, column: int) -> RunError:
-    """Return what is wrong with `column` of `row`, both counted from 0: a label or the index of a table."""
-    value = int(np.fromfile(source.path, "<i4", 1, offset=row * ROW_BYTES + 4 * column)[0])
+    """Return the error for an invalid label (column 0) or index; `row` and `column` count from 0."""
+    schema = source.schema
+    offset = row * schema.row_bytes + column * schema.dtype.itemsize
+    value = int(np.fromfile(source.path, schema.dtype, 1, offset=offset)[0])
     where = f"{source.path}: row {row + 1}, column {column + 1}"
     if column == 0:
         return RunError(f"{where}: label {value} is not 0 or 1")
-    table = column - FIRST_ID
+    table = column - schema.first_id
     index = value % source.max_ind_range if source.max_ind_range > 0 else value
     return RunError(
         f"{where}: index {index} is not in table {table}, which has {source.rows_per_table[table]} rows"
     )
 
 
-# Compiled, or loaded from its cache, at import: the first batch of a timed run must not wait for it.
+# Compiled, or loaded from the cache, on import: the first batch of a timed run must not wait for it.
 @numba.njit(
     "int64(int32[:, ::1], int64[::1], int64, float32[:, ::1], int64[:, ::1], float32[:, ::1])",
     nogil=True,
     cache=True,
 )
 def _decode_rows(
-    rows: npt.NDArray[np.int32],
+    rows: Rows,
     limits: npt.NDArray[np.int64],
     max_ind_range: int,
     dense: npt.NDArray[np.float32],
     indices: npt.NDArray[np.int64],
     labels: npt.NDArray[np.float32],
 ) -> int:
-    """Fill labels, 1 + integers, and indices; return row * COLUMNS + column of the first invalid value, or -1."""
+    """Fill labels, indices and dense with 1 + max(x, 0).
+
+    Return row * columns + column of the first invalid label or index, -1 if all are valid.
+    """
+    columns = rows.shape[1]
+    dense_features = dense.shape[1]
+    first_id = 1 + dense_features
     invalid = -1
     for row in range(len(rows)):
         label = rows[row, 0]
         if invalid < 0 and not 0 <= label <= 1:
-            invalid = row * COLUMNS
+            invalid = row * columns
         labels[row, 0] = label
-        for column in range(DENSE_FEATURES):
+        for column in range(dense_features):
             dense[row, column] = np.float32(max(rows[row, 1 + column], 0)) + np.float32(1)
-        for table in range(TABLES):
-            index = np.int64(rows[row, FIRST_ID + table])
+        for table in range(len(indices)):
+            index = np.int64(rows[row, first_id + table])
             if max_ind_range > 0:
                 index %= max_ind_range
             if invalid < 0 and not 0 <= index < limits[table]:
-                invalid = row * COLUMNS + FIRST_ID + table
+                invalid = row * columns + first_id + table
             indices[table, row] = index
     return invalid

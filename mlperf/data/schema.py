@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,4 @@ class RowSchema:
 
 CRITEO = RowSchema(dense_features=13, ids_per_table=(1,) * 26)
 
-# Names for modules that do not take a schema yet.
-DENSE_FEATURES = CRITEO.dense_features
-TABLES = CRITEO.tables
-COLUMNS = CRITEO.columns
-FIRST_ID = CRITEO.first_id
-ROW_BYTES = CRITEO.row_bytes
-
-TERABYTE_DAYS = 24
-KAGGLE_DAYS = 7  # the one file of the Kaggle data is cut into this many
+Rows = npt.NDArray[np.int32]  # rows in memory, int32 [N, columns]

@@ -1,4 +1,4 @@
-"""What a data source is to the training loop, and threads that read ahead of it."""
+"""The interface of a data source to the training loop, and threads that read ahead."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ Item = TypeVar("Item")
 
 
 class BatchSource(Protocol):
-    """Batches of one split. The last batch of an epoch may be smaller than the others."""
+    """The batches of one split. The last batch of an epoch may be smaller than the others."""
 
     @property
     def samples(self) -> int:
-        """Samples in an epoch."""
+        """Number of samples in an epoch."""
         ...
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         ...
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Yield the batches of `epoch` from number `first` on. The same arguments give the same batches."""
+        """Yield the batches of `epoch` from batch number `first` on. The same arguments give the same batches."""
         ...
 
 
 def read_ahead(
-    read: Callable[[int], Item], numbers: Sequence[int], threads: int, together: int = 1
+    read: Callable[[int], Item], numbers: Sequence[int], threads: int, group_size: int = 1
 ) -> Iterator[Item]:
-    """Yield `read(number)` for each of `numbers`, in order, made by threads that read ahead.
+    """Yield `read(number)` for each of `numbers`, in order, computed by threads that work ahead.
 
-    A thread makes `together` of them at a time, so that small ones do not cost a hand-over each, and two such
-    groups wait for each thread. What `read` raises is raised here, in its group's place in the sequence. What is
-    not yet begun is given up when the consumer drops this iterator.
+    A thread reads `group_size` numbers at a time, which saves hand-overs if they are quick. At most two groups per
+    thread are read ahead. An exception of `read` is raised when its group is due. When the consumer drops this
+    iterator, groups that are not yet started are cancelled.
     """
-    starts = iter(range(0, len(numbers), together))
+    starts = iter(range(0, len(numbers), group_size))
     pending: deque[Future[list[Item]]] = deque()
     with ThreadPoolExecutor(threads, "read-ahead") as pool:
 
-        def begin_next() -> None:
+        def submit_next() -> None:
             start = next(starts, None)
             if start is not None:
-                group = numbers[start : start + together]
+                group = numbers[start : start + group_size]
                 pending.append(pool.submit(lambda: [read(number) for number in group]))
 
         try:
             for _ in range(2 * threads):
-                begin_next()
+                submit_next()
             while pending:
                 group = pending.popleft().result()
-                begin_next()
+                submit_next()
                 yield from group
         finally:
             for future in pending:

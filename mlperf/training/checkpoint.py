@@ -82,10 +82,10 @@ def load_training(
 ) -> TrainingState:
     """Restore the optimizer and return the state with which training continues.
 
-    seed: of the order of the batches, None if they come in file order. A
-    checkpoint of another program has no `continuation`; its steps follow from the number of batches, and its best
-    metrics are those with which it was saved. RunError if the data is divided into different batches, because the
-    position would then mean something else.
+    seed: of the order of the batches, None if they come in file order. A checkpoint of another program has no
+    `continuation`; its steps follow from the number of batches, and its best metrics are those with which it was
+    saved. RunError if the data is divided into different batches, because the position would then mean something
+    else.
     """
     own = contents.get(_OWN, {})
     try:
@@ -96,7 +96,7 @@ def load_training(
         ) from None
     if batches != batches_per_epoch:
         raise RunError(
-            f"{path}: was saved with {batches} batches an epoch, this run has {batches_per_epoch}; continue with "
+            f"{path}: was saved with {batches} batches per epoch, this run has {batches_per_epoch}; continue with "
             "the same --mini-batch-size, --num-batches and data"
         )
     if seed is not None and own.get("seed", seed) != seed:

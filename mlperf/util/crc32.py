@@ -1,4 +1,4 @@
-"""CRC-32 of a file from those of its parts, so that many threads can write or read it."""
+"""CRC-32 of a file, also from the CRC-32s of its parts, which different threads may compute."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 
 from mlperf.util.files import read_fully_at
 
-_POLYNOMIAL = 0xEDB88320  # of CRC-32, the coefficient of x^0 in the highest bit
+# CRC-32 is arithmetic with polynomials over GF(2); bit 31 of a number is the coefficient of x^0.
+_POLYNOMIAL = 0xEDB88320
 _ONE = 1 << 31
+_X = 1 << 30
 
 
-def _times(a: int, b: int) -> int:
-    """Multiply polynomials over GF(2), modulo the CRC's."""
+def _multiply(a: int, b: int) -> int:
+    """Multiply two polynomials modulo the polynomial of CRC-32."""
     product = 0
     while a:
         if a & _ONE:
@@ -23,34 +25,34 @@ def _times(a: int, b: int) -> int:
     return product
 
 
-def _powers() -> list[int]:
+def _repeated_squares() -> list[int]:
     """Return x^(2^n) for n = 0 ... 63."""
-    powers = [1 << 30]
+    powers = [_X]
     for _ in range(63):
-        powers.append(_times(powers[-1], powers[-1]))
+        powers.append(_multiply(powers[-1], powers[-1]))
     return powers
 
 
-_POWERS = _powers()
+_POWERS = _repeated_squares()
 
 
-def combine(first: int, second: int, second_bytes: int) -> int:
-    """Return the CRC-32 of two parts, one behind the other, from theirs and the length of the second.
+def combine_crc32(first: int, second: int, second_bytes: int) -> int:
+    """Return the CRC-32 of two consecutive parts from their CRC-32s and the length of the second part.
 
-    The first part's is multiplied by x^(8 n): that is what n bytes of zeros behind it would do to it.
+    Appending n zero bytes to the first part multiplies its CRC-32 by x^(8 n).
     """
-    shift, bits, n = _ONE, 8 * second_bytes, 0
+    factor, bits, n = _ONE, 8 * second_bytes, 0
     while bits:
         if bits & 1:
-            shift = _times(_POWERS[n], shift)
+            factor = _multiply(_POWERS[n], factor)
         bits >>= 1
         n += 1
-    return _times(shift, first) ^ second
+    return _multiply(factor, first) ^ second
 
 
 def file_crc32(path: Path, start: int = 0, end: int | None = None) -> int:
-    """Return the CRC-32 of a file's bytes from `start` to `end`. OSError if there are fewer."""
-    value = 0
+    """Return the CRC-32 of the bytes `start` to `end` (default: the end) of a file. OSError if it is shorter."""
+    crc32 = 0
     buffer = memoryview(bytearray(1 << 22))
     with path.open("rb", buffering=0) as file:
         end = os.fstat(file.fileno()).st_size if end is None else end
@@ -58,5 +60,5 @@ def file_crc32(path: Path, start: int = 0, end: int | None = None) -> int:
             part = buffer[: end - offset]
             if read_fully_at(file.fileno(), part, offset) < len(part):
                 raise OSError(f"{path}: ends before byte {end}")
-            value = zlib.crc32(part, value)
-    return value
+            crc32 = zlib.crc32(part, crc32)
+    return crc32

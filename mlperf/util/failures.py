@@ -1,4 +1,4 @@
-"""Failures of the system and damaged files -> one line."""
+"""Context managers that turn errors of the system and of damaged files into one-line RunErrors."""
 
 from __future__ import annotations
 
@@ -10,30 +10,34 @@ from mlperf.util.errors import RunError
 
 
 @contextmanager
-def system_failures(path: Path, what: str) -> Iterator[None]:
-    """Turn an error of the system (a full disk) and a lack of memory into a RunError: file, what, cause."""
+def system_failures(path: Path, problem: str) -> Iterator[None]:
+    """Turn OSError (such as a full disk) and MemoryError into a RunError "file: problem: cause".
+
+    The file is the one that the OSError names, otherwise `path`.
+    """
     try:
         yield
     except OSError as error:
-        raise RunError(f"{error.filename or path}: {what}: {error.strerror or error}") from None
+        raise RunError(f"{error.filename or path}: {problem}: {error.strerror or error}") from None
     except MemoryError as error:
-        raise RunError(f"{path}: {what}: not enough memory: {_one_line(error)}") from None
+        raise RunError(f"{path}: {problem}: not enough memory: {_first_line(error)}") from None
 
 
 @contextmanager
-def damage(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever reading a file raises into a RunError: file, what, cause.
+def damage(path: Path, problem: str) -> Iterator[None]:
+    """Turn any exception into a RunError "path: problem: cause".
 
-    For NumPy's and zipfile's readers: they answer damage with a dozen kinds of exceptions, and name no list.
+    For reading files with NumPy and zipfile: a damaged file makes them raise many types of exceptions, and their
+    documentation does not list them.
     """
     try:
         yield
     except RunError:
         raise
     except Exception as error:
-        raise RunError(f"{path}: {what}: {_one_line(error)}") from None
+        raise RunError(f"{path}: {problem}: {_first_line(error)}") from None
 
 
-def _one_line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""A lock between processes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from mlperf.util.errors import RunError
 
 @contextmanager
 def exclusive(path: Path, refusal: str) -> Iterator[None]:
-    """Hold the lock file `path`, there only as long. RunError with `refusal` if another process has it."""
+    """Hold a lock through the file `path`, which exists only while the lock is held.
+
+    Raises RunError "path: refusal" if another process holds the lock.
+    """
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours = path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino
+            # The previous holder may have removed the file after this process opened it.
+            acquired = path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino
         except BlockingIOError:
-            ours = False
-        if not ours:  # locked, or removed in this moment by the one that had it
+            acquired = False
+        if not acquired:
             raise RunError(f"{path}: {refusal}")
         try:
             yield

@@ -1,33 +1,47 @@
-"""Memory there is, and a refusal in words where that is not enough."""
+"""How much memory is available, and an error if it is not enough."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlperf.util.errors import RunError
 
+MEMINFO = Path("/proc/meminfo")
+# Files with the memory limit of the control group and its use, in bytes: cgroup version 2, then version 1.
+CGROUP_FILES = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ),
+)
+
 
 def require_memory(needed: int, what: str) -> None:
-    """Raise RunError if `needed` bytes for `what` are more than this process may still take."""
+    """Raise RunError if `what` needs more bytes of host memory than are available."""
     available = available_memory()
     if available is not None and needed > available:
         raise RunError(f"{what}: needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available")
 
 
-def available_memory() -> int | None:
-    """Return the bytes of host memory this process may still take, None where the system does not say."""
-    found = []
+def available_memory(
+    meminfo: Path = MEMINFO, cgroup_files: Sequence[tuple[Path, Path]] = CGROUP_FILES
+) -> int | None:
+    """Return the bytes of host memory that this process can still use, None if the system does not tell.
+
+    This is the smaller of what the machine has available (`meminfo`) and what the control group allows (each of
+    `cgroup_files` is a file with the limit and one with the use).
+    """
+    available = []
     try:
-        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        found.append(int(fields["MemAvailable"].split()[0]) * 1024)
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        available.append(int(fields["MemAvailable"].split()[0]) * 1024)
     except (OSError, KeyError, ValueError):
         pass
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
+    for limit, used in cgroup_files:
         try:
-            found.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
-        except (OSError, ValueError):
+            available.append(int(limit.read_text()) - int(used.read_text()))
+        except (OSError, ValueError):  # no such cgroup version, or the limit is "max"
             continue
-    return min(found, default=None)
+    return min(available, default=None)

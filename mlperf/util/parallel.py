@@ -1,4 +1,4 @@
-"""Work on a sequence by several threads, with stages that every item passes in order."""
+"""Processing a sequence with several threads, with stages that every item passes in order."""
 
 from __future__ import annotations
 
@@ -12,106 +12,109 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def cores() -> int:
-    """Return the cores this process may use, by its affinity."""
+def available_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 class Portions(Iterator[Item]):
-    """An iterator used up in portions of some time, each at least one item; `ended`: nothing is left."""
+    """An iterator that is consumed in portions, each limited in time but of at least one item.
+
+    exhausted: whether all items have been returned.
+    """
 
     def __init__(self, items: Iterator[Item]) -> None:
         self._items = items
         self._deadline = 0.0
-        self._begun = False
-        self.ended = False
+        self._portion_started = False
+        self.exhausted = False
 
     def portion(self, seconds: float) -> Portions[Item]:
-        """Return itself, which now ends, for a while, after so many seconds."""
+        """Return an iterator (this object) over the next items, which stops after `seconds`."""
         self._deadline = time.monotonic() + seconds
-        self._begun = False
+        self._portion_started = False
         return self
 
     def __next__(self) -> Item:
-        if self.ended or (self._begun and time.monotonic() >= self._deadline):
+        if self.exhausted or (self._portion_started and time.monotonic() >= self._deadline):
             raise StopIteration
-        self._begun = True
+        self._portion_started = True
         try:
             return next(self._items)
         except StopIteration:
-            self.ended = True
+            self.exhausted = True
             raise
 
 
-class _Abandoned(Exception):
-    """Another thread failed."""
+class _StagesAborted(Exception):
+    """Raised in waiting threads after another thread failed."""
 
 
 class Stages:
-    """Lets items, numbered from 0, through each of `count` stages one at a time and in order."""
+    """Stages that the items, numbered from 0, pass one at a time and in order."""
 
     def __init__(self, count: int) -> None:
         self._next = [0] * count
         self._changed = [threading.Condition() for _ in range(count)]
-        self._abandoned = False
+        self._aborted = False
 
     @contextmanager
     def turn(self, stage: int, number: int) -> Iterator[None]:
-        """Wait until all items before `number` have passed the stage, and let the next one in afterwards."""
+        """Run the `with` block once all items before `number` have passed `stage`."""
         changed = self._changed[stage]
         with changed:
-            changed.wait_for(lambda: self._abandoned or self._next[stage] == number)
-            if self._abandoned:
-                raise _Abandoned
+            changed.wait_for(lambda: self._aborted or self._next[stage] == number)
+            if self._aborted:
+                raise _StagesAborted
         yield
         with changed:
             self._next[stage] = number + 1
             changed.notify_all()
 
-    def abandon(self) -> None:
-        """Wake everyone who waits: no item passes any more."""
-        self._abandoned = True
+    def abort(self) -> None:
+        """Wake all waiting threads and let no further item pass."""
+        self._aborted = True
         for changed in self._changed:
             with changed:
                 changed.notify_all()
 
 
-def work_in_order(
+def run_in_order(
     items: Iterator[Item],
     make_worker: Callable[[Stages], Callable[[int, Item], None]],
     *,
     threads: int,
     stages: int,
 ) -> None:
-    """Hand out the items, numbered from 0, to workers, one made for each thread; return when all are done.
+    """Call `worker(number, item)` for each item, numbered from 0, on several threads; return when all are done.
 
-    As many items as threads are under way at a time. The first error ends it all and is raised here, and so is
-    a signal's exception.
+    `make_worker(stages)` makes one worker for each thread. No more items than threads are processed at a time. The
+    first exception, including one raised by a signal handler, ends all threads and is raised here.
     """
     gate = Stages(stages)
-    drawing = threading.Lock()
+    lock = threading.Lock()
     errors: list[BaseException] = []
-    drawn = 0
+    taken = 0
 
-    def draw() -> tuple[int, Item] | None:
-        nonlocal drawn
-        with drawing:
+    def take() -> tuple[int, Item] | None:
+        nonlocal taken
+        with lock:
             item = next(items, None)
             if item is None:
                 return None
-            drawn += 1
-            return drawn - 1, item
+            taken += 1
+            return taken - 1, item
 
     def run() -> None:
         try:
             worker = make_worker(gate)
-            while not errors and (numbered := draw()) is not None:
+            while not errors and (numbered := take()) is not None:
                 worker(*numbered)
-        except _Abandoned:
+        except _StagesAborted:
             pass
         except BaseException as error:
             errors.append(error)
-            gate.abandon()
+            gate.abort()
 
     workers = [threading.Thread(target=run, daemon=True) for _ in range(threads)]
     try:
@@ -119,9 +122,9 @@ def work_in_order(
             worker.start()
         for worker in workers:
             worker.join()
-    except BaseException as error:  # a signal
+    except BaseException as error:  # raised in this thread by a signal handler
         errors.append(error)
-        gate.abandon()
+        gate.abort()
         for worker in workers:
             if worker.ident is not None:
                 worker.join()

@@ -1,6 +1,6 @@
-"""NumPy's legacy generator for compiled code: the same numbers as `numpy.random.RandomState`, drawn in a loop.
+"""NumPy's legacy random generator for compiled code: the same numbers as `numpy.random.RandomState`.
 
-MT19937 (Matsumoto and Nishimura 1998), 53-bit doubles, normal numbers by Marsaglia's polar method in pairs.
+MT19937 (Matsumoto and Nishimura 1998) with 53-bit doubles; normal numbers by Marsaglia's polar method, in pairs.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy.typing as npt
 _LENGTH = 624
 _SHIFT = 397
 
-# 624 words; [position in them]; [whether the second of a pair of normal numbers waits, that number].
+# The state: 624 words; [position in them]; [whether the second number of a normal pair is pending, that number].
 State = tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
 
 def state_of(stream: np.random.RandomState) -> State:
-    """Return a copy of the stream's state."""
+    """Return a copy of the state of a stream."""
     state = stream.get_state(legacy=False)
     assert isinstance(state, dict)
     words, position = state["state"]["key"], state["state"]["pos"]
@@ -27,34 +27,34 @@ def state_of(stream: np.random.RandomState) -> State:
 
 
 def set_state(stream: np.random.RandomState, state: State) -> None:
-    """Bring the stream to `state`."""
+    """Set the state of a stream."""
     words, position, pair = state
     stream.set_state(("MT19937", words, int(position[0]), int(pair[0]), float(pair[1])))
 
 
 def copy_of(state: State) -> State:
-    """Return a copy that can be drawn from on its own."""
+    """Return an independent copy of a state."""
     return state[0].copy(), state[1].copy(), state[2].copy()
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _mixed(this: np.uint32, following: np.uint32, distant: np.uint32) -> np.uint32:
-    bits = (this & np.uint32(0x80000000)) | (following & np.uint32(0x7FFFFFFF))
-    return np.uint32(distant ^ (bits >> np.uint32(1)) ^ (np.uint32(0x9908B0DF) * (bits & np.uint32(1))))
+def _twisted(word: np.uint32, next_word: np.uint32, distant_word: np.uint32) -> np.uint32:
+    bits = (word & np.uint32(0x80000000)) | (next_word & np.uint32(0x7FFFFFFF))
+    return np.uint32(distant_word ^ (bits >> np.uint32(1)) ^ (np.uint32(0x9908B0DF) * (bits & np.uint32(1))))
 
 
 @numba.njit(nogil=True, cache=True)
 def _twist(words: npt.NDArray[np.uint32]) -> None:
-    """Make the next 624 words. Three loops instead of indices modulo the length."""
+    """Compute the next 624 words. Three loops avoid indices modulo the length."""
     for number in range(_LENGTH - _SHIFT):
-        words[number] = _mixed(words[number], words[number + 1], words[number + _SHIFT])
+        words[number] = _twisted(words[number], words[number + 1], words[number + _SHIFT])
     for number in range(_LENGTH - _SHIFT, _LENGTH - 1):
-        words[number] = _mixed(words[number], words[number + 1], words[number + _SHIFT - _LENGTH])
-    words[_LENGTH - 1] = _mixed(words[_LENGTH - 1], words[0], words[_SHIFT - 1])
+        words[number] = _twisted(words[number], words[number + 1], words[number + _SHIFT - _LENGTH])
+    words[_LENGTH - 1] = _twisted(words[_LENGTH - 1], words[0], words[_SHIFT - 1])
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _word(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64]) -> np.uint32:
+def _next_word(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64]) -> np.uint32:
     if position[0] == _LENGTH:
         _twist(words)
         position[0] = 0
@@ -69,8 +69,8 @@ def _word(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64]) -> np.
 @numba.njit(nogil=True, cache=True, inline="always")
 def uniform(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64]) -> float:
     """Return the next number of `RandomState.random_sample`."""
-    high = np.int64(_word(words, position) >> np.uint32(5))
-    low = np.int64(_word(words, position) >> np.uint32(6))
+    high = np.int64(_next_word(words, position) >> np.uint32(5))
+    low = np.int64(_next_word(words, position) >> np.uint32(6))
     return (high * 67108864.0 + low) / 9007199254740992.0
 
 
@@ -94,20 +94,20 @@ def normal(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64], pair:
 
 @numba.njit(nogil=True, cache=True)
 def skip(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64], count: int) -> None:
-    """Pass over `count` uniform numbers."""
-    left = 2 * count
-    while left > 0:
+    """Skip `count` uniform numbers."""
+    remaining = 2 * count  # words
+    while remaining > 0:
         if position[0] == _LENGTH:
             _twist(words)
             position[0] = 0
-        step = min(left, _LENGTH - position[0])
+        step = min(remaining, _LENGTH - position[0])
         position[0] += step
-        left -= step
+        remaining -= step
 
 
 @numba.njit(nogil=True, cache=True)
 def fill(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64], numbers: npt.NDArray[np.float64]) -> None:
-    """Fill a contiguous array with uniform numbers, as `RandomState.random_sample` of its shape does."""
+    """Fill a contiguous array with uniform numbers, like `RandomState.random_sample` with its shape."""
     flat = numbers.reshape(-1)
-    for place in range(len(flat)):
-        flat[place] = uniform(words, position)
+    for index in range(len(flat)):
+        flat[index] = uniform(words, position)

@@ -1,10 +1,9 @@
-"""Random data: the numbers of one sequential draw from NumPy's legacy stream.
+"""Random data, drawn from NumPy's legacy random stream in the order of existing DLRM programs.
 
-The order is that of existing runs: for all batches the dense features and then, for each table and sample, one
-number for the count of ids and that many for the ids; then the targets of all batches. Whoever draws next from
-the stream, the weights do, must find it behind the last target: the stream is moved there first, without making a
-batch, and its state at the start of each batch is kept (2.5 KB, twice). The batches are drawn when they are asked
-for.
+The order is: for each batch the dense features and then, for each table and sample, one number for the number of
+ids and one for each id; after that the targets of all batches. The weights are drawn next from the same stream, so
+it is first advanced past the last target, without making batches. Its state at the start of each batch is kept
+(2.5 KB, twice), and the batches are drawn from these states when they are needed.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ IntArray = npt.NDArray[np.int64]
 
 
 class RandomBatches:
-    """Random data, a BatchSource. Every epoch visits the same batches.
+    """Random data as a BatchSource. Every epoch visits the same batches.
 
-    dense_features: width of the dense features. rows_per_table: of each embedding table. stream: the numbers are
-    drawn from it, and it is left behind the last target.
+    dense_features: number of dense features. rows_per_table: rows of each embedding table.
+    stream: source of the random numbers; it is advanced past the last target.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class RandomBatches:
         self._targets: list[State] = []
         for number in range(count):
             self._inputs.append(legacy_stream.copy_of(state))
-            _skip_inputs(*state, *self._numbers(number))
+            _skip_inputs(*state, *self._compiled_settings(number))
         for number in range(count):
             self._targets.append(legacy_stream.copy_of(state))
             legacy_stream.skip(state[0], state[1], self._size(number))
@@ -60,31 +59,37 @@ class RandomBatches:
 
     @property
     def samples(self) -> int:
-        """Samples in an epoch."""
+        """Number of samples in an epoch."""
         return self._settings.generated_samples
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         return len(self._inputs)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Yield the batches from number `first` on, the same in every `epoch`, drawn ahead by a thread."""
+        """Yield the batches from batch number `first` on, drawn ahead by a thread."""
         return read_ahead(self._draw, range(first, self.batches_per_epoch), threads=1)
 
     def _size(self, number: int) -> int:
         return min(self._settings.batch_size, self.samples - number * self._settings.batch_size)
 
-    def _numbers(self, number: int) -> tuple[Any, ...]:
-        """Return the settings of one batch as compiled code takes them."""
+    def _compiled_settings(self, number: int) -> tuple[Any, ...]:
+        """Return the settings of one batch as arguments of the compiled functions."""
         generated, ids = self._settings.generated, self._settings.generated.ids
-        shape = [ids.mean, ids.sigma, ids.minimum, ids.maximum] if ids.kind == "gaussian" else []
-        fixed, lookups = generated.fixed_lookups, generated.lookups
-        return self._size(number), self._dense_features, self._rows, lookups, fixed, np.array(shape, np.float64)
+        gaussian = [ids.mean, ids.sigma, ids.minimum, ids.maximum] if ids.kind == "gaussian" else []
+        return (
+            self._size(number),
+            self._dense_features,
+            self._rows,
+            generated.lookups,
+            generated.fixed_lookups,
+            np.array(gaussian, np.float64),
+        )
 
     def _draw(self, number: int) -> Batch:
         state = legacy_stream.copy_of(self._inputs[number])
-        dense, indices, offsets = _draw_inputs(*state, *self._numbers(number))
+        dense, indices, offsets = _draw_inputs(*state, *self._compiled_settings(number))
         targets = np.empty((self._size(number), 1))
         words, position, _ = legacy_stream.copy_of(self._targets[number])
         legacy_stream.fill(words, position, targets)
@@ -99,8 +104,8 @@ class RandomBatches:
 
 
 @numba.njit(nogil=True, cache=True)
-def _ids_of_sample(words: npt.NDArray[np.uint32], position: IntArray, rows: int, lookups: int, fixed: bool) -> int:
-    """Return how many ids a sample draws from a table of `rows` rows."""
+def _number_of_ids(words: npt.NDArray[np.uint32], position: IntArray, rows: int, lookups: int, fixed: bool) -> int:
+    """Return the number of ids that a sample draws from a table of `rows` rows."""
     if fixed:
         return lookups
     return int(np.round(max(1.0, legacy_stream.uniform(words, position) * min(rows, lookups))))
@@ -118,11 +123,11 @@ def _skip_inputs(
     fixed: bool,
     gaussian: FloatArray,
 ) -> None:
-    """Move the state behind the inputs of one batch."""
+    """Advance the state past the inputs of one batch."""
     legacy_stream.skip(words, position, size * dense_features)
     for table in range(len(rows)):
         for _ in range(size):
-            count = _ids_of_sample(words, position, rows[table], lookups, fixed)
+            count = _number_of_ids(words, position, rows[table], lookups, fixed)
             if len(gaussian) == 0:
                 legacy_stream.skip(words, position, count)
             else:
@@ -142,7 +147,10 @@ def _draw_inputs(
     fixed: bool,
     gaussian: FloatArray,
 ) -> tuple[FloatArray, IntArray, IntArray]:
-    """Return dense [B, dense features], indices [L] and offsets [T, B]; ids are sorted and distinct per sample."""
+    """Return dense [B, dense features], indices [L] and offsets [T, B]. Ids are sorted and distinct per sample.
+
+    gaussian: mean, standard deviation, minimum and maximum of the ids as fractions of the table; empty: uniform.
+    """
     dense = np.empty((size, dense_features))
     legacy_stream.fill(words, position, dense)
     indices = np.empty(len(rows) * size * lookups, np.int64)
@@ -152,21 +160,21 @@ def _draw_inputs(
         last_row = rows[table] - 1
         for sample in range(size):
             offsets[table, sample] = total
-            count = _ids_of_sample(words, position, rows[table], lookups, fixed)
-            drawn = indices[total : total + count]
-            for place in range(count):
+            count = _number_of_ids(words, position, rows[table], lookups, fixed)
+            ids = indices[total : total + count]
+            for lookup in range(count):
                 if len(gaussian) == 0:
-                    share = legacy_stream.uniform(words, position)
+                    fraction = legacy_stream.uniform(words, position)
                 else:
-                    mean, deviation, least, most = gaussian
-                    share = mean + deviation * legacy_stream.normal(words, position, pair)
-                    share = min(max(share, least), most)
-                drawn[place] = np.int64(np.round(share * last_row))
-            drawn.sort()
+                    mean, deviation, low, high = gaussian
+                    fraction = mean + deviation * legacy_stream.normal(words, position, pair)
+                    fraction = min(max(fraction, low), high)
+                ids[lookup] = np.int64(np.round(fraction * last_row))
+            ids.sort()
             kept = 0
-            for place in range(count):
-                if place == 0 or drawn[place] != drawn[kept - 1]:
-                    drawn[kept] = drawn[place]
+            for lookup in range(count):
+                if lookup == 0 or ids[lookup] != ids[kept - 1]:
+                    ids[kept] = ids[lookup]
                     kept += 1
             total += kept
     return dense, indices[:total].copy(), offsets

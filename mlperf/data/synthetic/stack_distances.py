@@ -1,9 +1,9 @@
-"""Streams of references with a given distribution of LRU stack distances (Hassan et al., AINA 2007).
+"""Traces of references with a given distribution of LRU stack distances (Hassan et al., AINA 2007).
 
-The stack distance of a reference is its place, counted from 1 at the top, on a stack to whose top every
-reference moves; 0 is a reference that was not there yet. The stack is kept as numbered slots, the latest
-highest, of which a Fenwick tree counts the occupied ones: O(log n) a reference, memory linear in the distinct
-references.
+Every reference moves to the top of a stack. Its stack distance is its position before that, counted from 1 at the
+top, or 0 if it was not on the stack. The stack is stored in numbered slots, the most recent reference in the last
+one, and a Fenwick tree counts the occupied slots: O(log n) for each reference, memory linear in the number of
+distinct references.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class StackDistances:
-    """A distribution. accesses: int64 [n], what is referred to, in the order of first reference.
+    """A distribution of stack distances.
 
-    distances: int64 [k], increasing, the first being 0. cumulative: float64 [k], up to 1.
+    accesses: int64 [n], the distinct references in order of first appearance.
+    distances: int64 [k], increasing from 0.
+    cumulative: float64 [k], probability of a distance up to each of `distances`; the last is 1.
     """
 
     accesses: IntArray
@@ -34,10 +36,10 @@ class StackDistances:
 
     @classmethod
     def of_trace(cls, trace: IntArray, *, padding: bool = False) -> StackDistances:
-        """Return the distribution of a trace, int64 [L] of at least one reference.
+        """Return the distribution of a trace, int64 [L], L at least 1.
 
-        padding: count as many new references more as an average one of the trace is referred to again, so that a
-        generator comes to all of them sooner.
+        padding: count L / (largest distance) additional new references, so that a generator reaches all references
+            sooner.
         """
         distinct, first, numbers = np.unique(trace, return_index=True, return_inverse=True)
         found = _profile(numbers.astype(np.int64), len(distinct))
@@ -49,7 +51,7 @@ class StackDistances:
 
     @classmethod
     def read(cls, path: Path) -> StackDistances:
-        """Return the distribution in a file of three lines. RunError that names what is wrong with it."""
+        """Read a distribution from a file of three lines. RunError that names the line if it is invalid."""
         try:
             lines = path.read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -76,7 +78,7 @@ class StackDistances:
         return cls(accesses, distances, cumulative)
 
     def text(self) -> str:
-        """Return the three lines of a file."""
+        """Return the three lines of a distribution file."""
         return "".join(
             ", ".join(map(str, values)) + "\n"
             for values in (self.accesses.tolist(), self.distances.tolist(), self.cumulative.tolist())
@@ -84,41 +86,43 @@ class StackDistances:
 
 
 class TraceGenerator:
-    """Draws references with the distances of a distribution, from `generator`.
+    """Draws references whose stack distances follow a distribution.
 
-    While fewer references are on the stack than a distance asks for, the distances that can be are drawn
-    with their shares of the whole. Accesses that were all used start again from the first, unless `padding`:
-    then only references on the stack are drawn from there on.
+    Distances larger than the current stack are not drawn; the probabilities of the others keep their ratios. When
+    all accesses have been used, they start again from the first or, with `padding`, only references on the stack
+    are drawn from then on.
     """
 
-    def __init__(self, given: StackDistances, generator: np.random.Generator, *, padding: bool = False) -> None:
-        self._given = given
+    def __init__(
+        self, distribution: StackDistances, generator: np.random.Generator, *, padding: bool = False
+    ) -> None:
+        self._distribution = distribution
         self._generator = generator
         self._padding = padding
-        # An access that a file names twice is one place on the stack.
-        self._distinct, numbers = np.unique(given.accesses, return_inverse=True)
+        # An access that is listed twice has one position on the stack.
+        self._distinct, numbers = np.unique(distribution.accesses, return_inverse=True)
         self._numbers = numbers.astype(np.int64)
         self._stack = _new_stack(len(self._distinct))
         self._used = np.zeros(1, np.int64)
 
     def draw(self, count: int) -> IntArray:
         """Return the next `count` references, int64."""
-        given = self._given
+        distribution = self._distribution
         numbers = _generate(
             self._generator.random(count),
             *self._stack,
             self._used,
             self._numbers,
-            given.distances,
-            given.cumulative,
+            distribution.distances,
+            distribution.cumulative,
             self._padding,
         )
         references: IntArray = self._distinct[numbers]
         return references
 
 
-# A stack: the Fenwick tree over the slots; the slot of each reference, -1: none; the reference in each slot, -1:
-# none; [the next free slot, references on the stack].
+# A stack: the Fenwick tree over the slots; the slot of each reference, or -1; the reference in each slot, or -1;
+# [next free slot, number of references on the stack].
 Stack = tuple[IntArray, IntArray, IntArray, IntArray]
 
 
@@ -134,6 +138,7 @@ def _new_stack(references: int) -> Stack:
 
 @numba.njit(cache=True)
 def _add(tree: IntArray, slot: int, change: int) -> None:
+    """Add `change` to the count of a slot."""
     node = slot + 1
     while node < len(tree):
         tree[node] += change
@@ -142,6 +147,7 @@ def _add(tree: IntArray, slot: int, change: int) -> None:
 
 @numba.njit(cache=True)
 def _occupied_up_to(tree: IntArray, slot: int) -> int:
+    """Return the number of occupied slots up to and including `slot`."""
     count = 0
     node = slot + 1
     while node > 0:
@@ -152,7 +158,7 @@ def _occupied_up_to(tree: IntArray, slot: int) -> int:
 
 @numba.njit(cache=True)
 def _slot_of_rank(tree: IntArray, rank: int) -> int:
-    """Return the slot of the occupied one number `rank`, from 1 at the bottom."""
+    """Return the occupied slot with the given rank, counted from 1 at the lowest slot."""
     step = 1
     while 2 * step < len(tree):
         step *= 2
@@ -167,6 +173,7 @@ def _slot_of_rank(tree: IntArray, rank: int) -> int:
 
 @numba.njit(cache=True)
 def _move_to_top(tree: IntArray, slot_of: IntArray, in_slot: IntArray, counts: IntArray, reference: int) -> None:
+    """Move a reference to the next free slot, which is the top of the stack."""
     old = slot_of[reference]
     if old >= 0:
         _add(tree, old, -1)
@@ -174,7 +181,7 @@ def _move_to_top(tree: IntArray, slot_of: IntArray, in_slot: IntArray, counts: I
     else:
         counts[1] += 1
     if counts[0] == len(in_slot):
-        # All slots were used once: close the gaps. This happens after at least n references.
+        # All slots have been used: close the gaps. At least n references pass between two such steps.
         kept = 0
         for slot in range(len(in_slot)):
             if in_slot[slot] >= 0:
@@ -198,7 +205,7 @@ def _move_to_top(tree: IntArray, slot_of: IntArray, in_slot: IntArray, counts: I
 
 
 def _profile(numbers: IntArray, references: int) -> IntArray:
-    """Return the stack distance of each reference of a trace, given as numbers below `references`."""
+    """Return the stack distance of each reference of a trace of numbers below `references`."""
     distances: IntArray = _distances(numbers, *_new_stack(references))
     return distances
 
@@ -208,10 +215,10 @@ def _distances(
     numbers: IntArray, tree: IntArray, slot_of: IntArray, in_slot: IntArray, counts: IntArray
 ) -> IntArray:
     distances = np.zeros(len(numbers), np.int64)
-    for place in range(len(numbers)):
-        reference = numbers[place]
+    for index in range(len(numbers)):
+        reference = numbers[index]
         if slot_of[reference] >= 0:
-            distances[place] = counts[1] - _occupied_up_to(tree, slot_of[reference]) + 1
+            distances[index] = counts[1] - _occupied_up_to(tree, slot_of[reference]) + 1
         _move_to_top(tree, slot_of, in_slot, counts, reference)
     return distances
 
@@ -230,19 +237,19 @@ def _generate(
     padding: bool,
 ) -> IntArray:
     drawn = np.empty(len(uniform), np.int64)
-    for place in range(len(uniform)):
-        share = uniform[place]
+    for index in range(len(uniform)):
+        probability = uniform[index]
         if padding and used[0] >= len(accesses) and cumulative[0] < 1.0:
-            share = cumulative[0] + (1.0 - cumulative[0]) * share
+            probability = cumulative[0] + (1.0 - cumulative[0]) * probability
         if counts[1] < distances[-1]:
             reachable = np.searchsorted(distances, counts[1], side="right") - 1
-            share = min(share, 1.0) * cumulative[reachable]
-        distance = distances[np.searchsorted(cumulative, share)]
+            probability = min(probability, 1.0) * cumulative[reachable]
+        distance = distances[np.searchsorted(cumulative, probability)]
         if distance == 0:
             reference = accesses[used[0] % len(accesses)]
             used[0] += 1
         else:
             reference = in_slot[_slot_of_rank(tree, counts[1] - distance + 1)]
         _move_to_top(tree, slot_of, in_slot, counts, reference)
-        drawn[place] = reference
+        drawn[index] = reference
     return drawn

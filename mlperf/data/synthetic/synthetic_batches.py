@@ -1,4 +1,4 @@
-"""Synthetic data: ids with given stack distances, table by table; dense features and targets are uniform."""
+"""Synthetic data: the ids of each table have given stack distances; dense features and targets are uniform."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ IntArray = npt.NDArray[np.int64]
 
 
 class SyntheticBatches:
-    """Synthetic data, a BatchSource. Every epoch visits the same batches; the ids of each table are one trace.
+    """Synthetic data as a BatchSource. Every epoch visits the same batches; the ids of a table are one trace.
 
-    dense_features: width of the dense features. rows_per_table: of each embedding table. distances: of each table,
-    the distribution of its trace; its references are taken modulo the rows of the table, and those of a sample are
-    sorted and distinct.
+    dense_features: number of dense features. rows_per_table: rows of each embedding table.
+    distances: a distribution for each table. References are taken modulo the rows of the table; those of a sample
+        are sorted and distinct.
     """
 
     def __init__(
@@ -40,25 +40,25 @@ class SyntheticBatches:
 
     @property
     def samples(self) -> int:
-        """Samples in an epoch."""
+        """Number of samples in an epoch."""
         return self._settings.generated_samples
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         return math.ceil(self.samples / self._settings.batch_size)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Yield the batches from number `first` on, drawn ahead by a thread; those before are drawn too."""
-        drawing = _Drawing(self._settings, self._dense_features, self._tables)
+        """Yield the batches from batch number `first` on, drawn ahead by a thread. Earlier ones are drawn, too."""
+        generator = _BatchGenerator(self._settings, self._dense_features, self._tables)
         numbers = range(self.batches_per_epoch)
-        for number, batch in zip(numbers, read_ahead(drawing.draw, numbers, threads=1), strict=True):
+        for number, batch in zip(numbers, read_ahead(generator.draw, numbers, threads=1), strict=True):
             if number >= first:
                 yield batch
 
 
-class _Drawing:
-    """One pass over the data. A trace is a sequence, so that batches can only be drawn in order."""
+class _BatchGenerator:
+    """One pass over the data. Batches can only be drawn in order, because a trace is a sequence."""
 
     def __init__(
         self, settings: DataSettings, dense_features: int, tables: Sequence[tuple[int, StackDistances]]
@@ -74,16 +74,17 @@ class _Drawing:
             self._tables.append((rows, trace, generator))
 
     def draw(self, number: int) -> Batch:
+        """Return batch `number`, which must be the next one."""
         settings, generated = self._settings, self._settings.generated
         size = min(settings.batch_size, settings.generated_samples - number * settings.batch_size)
         indices, counts = [], []
         for rows, trace, generator in self._tables:
-            asked = np.full(size, generated.lookups)
+            lookups = np.full(size, generated.lookups)
             if not generated.fixed_lookups:
-                shares = generator.random(size) * min(rows, generated.lookups)
-                asked = np.round(np.maximum(shares, 1.0)).astype(np.int64)
-            references = trace.draw(int(asked.sum())) % rows
-            ids, kept = _distinct_per_sample(references, asked)
+                random_lookups = generator.random(size) * min(rows, generated.lookups)
+                lookups = np.round(np.maximum(random_lookups, 1.0)).astype(np.int64)
+            references = trace.draw(int(lookups.sum())) % rows
+            ids, kept = _distinct_per_sample(references, lookups)
             indices.append(ids)
             counts.append(kept)
         ends = np.concatenate(counts).cumsum()
@@ -101,16 +102,19 @@ class _Drawing:
 
 @numba.njit(nogil=True, cache=True)
 def _distinct_per_sample(references: IntArray, counts: IntArray) -> tuple[IntArray, IntArray]:
-    """Sort the references of each sample, leave out repeats; return what remains and how many of each sample."""
+    """Sort the references of each sample and drop repeats; return the rest and the number for each sample.
+
+    counts: number of references of each sample.
+    """
     remaining = np.empty_like(references)
     kept = np.zeros(len(counts), np.int64)
     total = start = 0
     for sample in range(len(counts)):
         ordered = np.sort(references[start : start + counts[sample]])
         start += counts[sample]
-        for place in range(len(ordered)):
-            if place == 0 or ordered[place] != ordered[place - 1]:
-                remaining[total] = ordered[place]
+        for index in range(len(ordered)):
+            if index == 0 or ordered[index] != ordered[index - 1]:
+                remaining[total] = ordered[index]
                 total += 1
                 kept[sample] += 1
     return remaining[:total].copy(), kept

@@ -1,4 +1,4 @@
-"""Rows another program prepared and keeps in NumPy archives: brought into the binary format, not prepared anew."""
+"""Adopting rows that another program prepared and keeps in NumPy archives: they are copied to binary files."""
 
 from __future__ import annotations
 
@@ -7,111 +7,91 @@ from pathlib import Path
 
 import numpy as np
 
-from mlperf.data.criteo.prepare.ingest import RowFile
-from mlperf.data.criteo.prepare.parse import Rows
+from mlperf.data.criteo.days import KAGGLE_DAYS, SPLITS, divide, split_rows
+from mlperf.data.criteo.prepare.publish import split_facts
+from mlperf.data.criteo.prepare.row_file import RowFile
 from mlperf.data.criteo.prepare.work_folder import WorkFolder, locked
-from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest, read_counts
+from mlperf.data.criteo.prepared.dataset import checked_counts, read_counts
+from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest
 from mlperf.data.criteo.prepared.npz import Archive
-from mlperf.data.criteo.prepared.paths import SPLITS, DatasetPaths
-from mlperf.data.schema import FIRST_ID, KAGGLE_DAYS, ROW_BYTES, TABLES, TERABYTE_DAYS
+from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.schema import CRITEO, Rows
 from mlperf.util.errors import RunError
 
 
-def find_archives(place: DatasetPaths, raw_data_file: Path | None) -> list[Path]:
-    """Return X.npz, or day_0_reordered.npz ... of the raw data's prefix; nothing if there is neither."""
-    if place.beside(".npz").is_file():
-        return [place.beside(".npz")]
-    if raw_data_file is None:
-        return []
-    days = [raw_data_file.with_name(f"{raw_data_file.name}_{day}_reordered.npz") for day in range(TERABYTE_DAYS)]
-    if not days[0].is_file():
-        return []
-    for day in days:
-        if not day.is_file():
-            raise RunError(f"{day}: no such file, though {days[0].name} is there; all {TERABYTE_DAYS} are needed")
-    return days
+def adopt(paths: DatasetPaths, archive_files: Sequence[Path], raw_data_file: Path | None) -> Manifest:
+    """Write the binary files and a manifest from archives. RunError if the archives cannot be used.
 
-
-def adopt(place: DatasetPaths, archives: Sequence[Path], raw_data_file: Path | None) -> Manifest:
-    """Write the binary files and a manifest from archives of other programs; RunError if they cannot be used.
-
-    One archive is cut into seven days as Kaggle's text is; otherwise each is a day. The last day is split between
-    test and val, and the rows keep their order.
+    The rows keep their order. A single archive is divided into days like the Kaggle text, of several archives each
+    is a day. The last day is divided between test and val.
     """
-    opened = [Archive.open(path) for path in archives]
-    counts = _counts(opened, raw_data_file)
-    days = [archive.rows for archive in opened]
-    if len(opened) == 1:
-        share, longer = divmod(opened[0].rows, KAGGLE_DAYS)
-        days = [share + (day < longer) for day in range(KAGGLE_DAYS)]
-    if min(days) == 0:
-        raise RunError(f"{archives[0]}: a day without rows; {len(days)} days are needed")
-    test = (days[-1] + 1) // 2
-    rows = {"train": sum(days[:-1]), "test": test, "val": days[-1] - test}
-    work = WorkFolder(place)
-    with locked(place):
+    archives = [Archive.open(path) for path in archive_files]
+    counts = _counts(archives, raw_data_file)
+    rows_per_day = [archive.rows for archive in archives]
+    if len(archives) == 1:
+        rows_per_day = divide(archives[0].rows, KAGGLE_DAYS)
+    if min(rows_per_day) == 0:
+        raise RunError(f"{archive_files[0]}: a day without rows; {len(rows_per_day)} days are needed")
+    rows = split_rows(rows_per_day)
+    work = WorkFolder(paths)
+    with locked(paths):
         work.clear()
         try:
-            blocks = _checked(opened, counts)
-            checksums = _write(work, blocks, rows)
+            checksums = _write(work, _checked_blocks(archives, counts), rows)
             work.sync()
-            files = {
-                split: FileFacts(
-                    place.split(split).name,
-                    rows[split] * ROW_BYTES,
-                    work.part(split).stat().st_mtime_ns,
-                    checksums[split],
-                )
-                for split in SPLITS
-            }
-            flags = {"adopted": "kaggle" if len(archives) == 1 else "terabyte"}
-            facts = [FileFacts.of(path) for path in archives]
-            manifest = Manifest(flags=flags, inputs=facts, rows_per_day=days, counts=list(counts), files=files)
-            manifest.write(place.manifest, work.path)
+            manifest = Manifest(
+                flags={"adopted": "kaggle" if len(archives) == 1 else "terabyte"},
+                inputs=[FileFacts.of(path) for path in archive_files],
+                rows_per_day=rows_per_day,
+                counts=list(counts),
+                files=split_facts(work, paths, rows, checksums),
+            )
+            manifest.write(paths.manifest, work.path)
             for split in SPLITS:
-                work.publish(work.part(split), place.split(split))
+                work.publish(work.part(split), paths.split(split))
         finally:
             work.remove()
     return manifest
 
 
 def _counts(archives: Sequence[Archive], raw_data_file: Path | None) -> tuple[int, ...]:
-    counts = archives[0].counts if len(archives) == 1 else None
-    if counts is None:
-        folder, name = archives[0].path.parent, "day" if raw_data_file is None else raw_data_file.name
-        return read_counts(folder / f"{name.removesuffix('.txt')}_fea_count.npz")
-    if len(counts) != TABLES or min(counts) < 1:
-        raise RunError(f"{archives[0].path}: expected {TABLES} counts of at least 1, found {list(counts)}")
-    return counts
+    """Return the rows of each table, from the only archive or from `*_fea_count.npz` beside the archives."""
+    archive = archives[0]
+    if len(archives) == 1 and archive.counts is not None:
+        return checked_counts(archive.counts, archive.path)
+    name = "day" if raw_data_file is None else raw_data_file.name
+    return read_counts(archive.path.with_name(f"{name.removesuffix('.txt')}_fea_count.npz"))
 
 
-def _checked(archives: Sequence[Archive], counts: Sequence[int]) -> Iterator[Rows]:
+def _checked_blocks(archives: Sequence[Archive], counts: Sequence[int]) -> Iterator[Rows]:
+    """Yield the rows of all archives. RunError for an index that is not in its table."""
     limits = np.array(counts)
     for archive in archives:
         done = 0
         for rows in archive.blocks():
-            beyond = rows[:, FIRST_ID:] >= limits
-            if beyond.any():
-                row, table = np.argwhere(beyond)[0]
+            out_of_range = rows[:, CRITEO.id_columns] >= limits
+            if out_of_range.any():
+                row, table = np.argwhere(out_of_range)[0]
                 raise RunError(
-                    f"{archive.path}: row {done + row + 1}: index {rows[row, FIRST_ID + table]} is not in table "
-                    f"{table}, which has {limits[table]} rows"
+                    f"{archive.path}: row {done + row + 1}: index {rows[row, CRITEO.first_id + table]} is not in "
+                    f"table {table}, which has {limits[table]} rows"
                 )
             yield rows
             done += len(rows)
 
 
 def _write(work: WorkFolder, blocks: Iterator[Rows], rows: dict[str, int]) -> dict[str, int]:
+    """Write the first rows to the file of the first split and so on; return the CRC-32 of each file."""
     checksums = {}
     rest: Rows | None = None
     for split in SPLITS:
-        file, left = RowFile(work.part(split)), rows[split]
+        file, missing = RowFile(work.part(split)), rows[split]
         try:
-            while left:
+            while missing:
                 block = next(blocks) if rest is None or not len(rest) else rest
-                part, rest = block[:left], block[left:]
-                file.add(np.ascontiguousarray(part))
-                left -= len(part)
+                part, rest = block[:missing], block[missing:]
+                file.append(np.ascontiguousarray(part))
+                missing -= len(part)
         finally:
             file.close()
         checksums[split] = file.checksum

@@ -1,7 +1,7 @@
-"""Fewer rows: each row with label 0 is dropped with a given probability.
+"""Negative downsampling: each row with label 0 is dropped with a given probability.
 
-The draw of a row is a hash of the seed and the row's place in the raw text (splitmix64; Steele, Lea and Flood,
-OOPSLA 2014), so that it depends neither on the number of cores nor on what was read before.
+Whether a row is dropped depends on a hash of the seed and of the position of the row in the raw text (splitmix64;
+Steele, Lea and Flood, OOPSLA 2014), so it depends neither on the number of cores nor on where reading began.
 """
 
 from __future__ import annotations
@@ -12,18 +12,24 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+BoolArray = npt.NDArray[np.bool_]
+
 
 @dataclass(frozen=True)
 class NegativeDownsampler:
-    """rate: the probability in [0, 1) with which a row of label 0 is dropped."""
+    """rate: probability in [0, 1) with which a row of label 0 is dropped."""
 
     seed: int
     rate: float
 
-    def kept(self, labels: npt.NDArray[np.int32], file: int, first_row: int) -> npt.NDArray[np.bool_]:
-        """Return which rows stay, bool [N]: of labels [N], those of rows `first_row` on of a file, both from 0."""
+    def kept(self, labels: npt.NDArray[np.int32], file: int, first_row: int) -> BoolArray:
+        """Return which rows are kept, bool [N].
+
+        labels: int32 [N], of consecutive rows of a text file. file, first_row: number of the text file and of the
+            first of the rows in it, both from 0.
+        """
         key = (self.seed << 8 | file) & 0xFFFFFFFFFFFFFFFF
-        kept: npt.NDArray[np.bool_] = _kept(labels, np.uint64(key), first_row, np.uint64(self.rate * 2.0**64))
+        kept: BoolArray = _kept(labels, np.uint64(key), first_row, np.uint64(self.rate * 2.0**64))
         return kept
 
 
@@ -35,12 +41,10 @@ def _mix(value: np.uint64) -> np.uint64:
 
 
 @numba.njit(nogil=True, cache=True)
-def _kept(
-    labels: npt.NDArray[np.int32], key: np.uint64, first_row: int, dropped_below: np.uint64
-) -> npt.NDArray[np.bool_]:
+def _kept(labels: npt.NDArray[np.int32], key: np.uint64, first_row: int, dropped_below: np.uint64) -> BoolArray:
     start = _mix(key + np.uint64(0x9E3779B97F4A7C15))
     kept = np.empty(len(labels), np.bool_)
     for row in range(len(labels)):
-        drawn = _mix(start + np.uint64(first_row + row) * np.uint64(0x9E3779B97F4A7C15))
-        kept[row] = labels[row] != 0 or drawn >= dropped_below
+        random_bits = _mix(start + np.uint64(first_row + row) * np.uint64(0x9E3779B97F4A7C15))
+        kept[row] = labels[row] != 0 or random_bits >= dropped_below
     return kept

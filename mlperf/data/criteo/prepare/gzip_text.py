@@ -1,6 +1,6 @@
-"""Reading gzipped text: by isal where it is installed, otherwise by Python's gzip, which takes 3 times as long.
+"""Opening gzipped text: with isal if it is installed, otherwise with Python's gzip, which is 3 times slower.
 
-Both read parts that follow each other as one text, and check its sum and length.
+Both read a file of several gzip members as one text and check the checksum and length of each member.
 """
 
 from __future__ import annotations
@@ -19,18 +19,23 @@ try:
 except ImportError:
     igzip, _FORMAT_ERRORS = None, (zlib.error,)
 
-# What reading a damaged file raises; of the errors of the system, only gzip's own.
-DAMAGE = (EOFError, gzip.BadGzipFile, *_FORMAT_ERRORS)
+# What reading a damaged file raises. Of the subclasses of OSError, only that of gzip means damage.
+DAMAGE_ERRORS = (EOFError, gzip.BadGzipFile, *_FORMAT_ERRORS)
 
 
 def advice() -> str | None:
-    """Return what is to be said to somebody whose text is zipped."""
+    """Return advice for users of gzipped text, None if the faster library is installed."""
     if igzip is not None:
         return None
     return "unpacked by Python's gzip; with isal (pip install isal) it is 3 times as fast"
 
 
-def open_zipped(path: Path) -> io.BufferedIOBase:
+def open_gzip(path: Path) -> io.BufferedIOBase:
     """Open a gzipped file for reading."""
     opened: io.BufferedIOBase = (igzip or gzip).open(path)
     return opened
+
+
+def open_text(path: Path) -> io.BufferedIOBase | io.RawIOBase:
+    """Open a text file for reading bytes; it is unpacked if its name ends in .gz."""
+    return open_gzip(path) if path.suffix == ".gz" else path.open("rb", buffering=0)

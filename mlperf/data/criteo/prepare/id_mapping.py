@@ -1,4 +1,4 @@
-"""Ids to table rows: each column's ids are numbered in order of first appearance."""
+"""Mapping ids to rows of the embedding tables: the ids of each table are numbered in order of first appearance."""
 
 from __future__ import annotations
 
@@ -9,47 +9,53 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.criteo.prepare.parse import Rows
-from mlperf.data.schema import FIRST_ID, TABLES
+from mlperf.data.schema import CRITEO, Rows
 from mlperf.util.errors import RunError
 
-# A slot holds an id in its upper half and 1 + its number in the lower; 0 is free.
+CRITEO.require_one_hot("the id mapping")
+
+# A slot of a hash table holds an id in its upper 32 bits and 1 + the id's index in the lower 32 bits; 0 is free.
 Slots = npt.NDArray[np.uint64]
 Ids = npt.NDArray[np.uint32]
 
-_FIRST_CAPACITY = 1 << 12
-_MOST_SLOTS = 1 << 32  # half full they number 2^31 ids, as many as an int32 can tell apart
+MAX_SLOTS = 1 << 32  # half full, they hold 2^31 ids, as many as an int32 can index
 
 
 class IdMapper:
-    """One hash table per column, open addressing, at most half full. Memory: 16 to 32 bytes a distinct id."""
+    """A hash table for each embedding table: open addressing, at most half full, 16 to 32 bytes per distinct id.
 
-    def __init__(self) -> None:
-        self._slots: list[Slots] = [np.zeros(_FIRST_CAPACITY, np.uint64) for _ in range(TABLES)]
-        self._counts = [0] * TABLES
+    initial_slots, max_slots: sizes of a hash table, powers of 2; it is doubled when half full.
+    """
+
+    def __init__(self, initial_slots: int = 1 << 12, max_slots: int = MAX_SLOTS) -> None:
+        self._initial_slots = initial_slots
+        self._max_slots = max_slots
+        self._slots: list[Slots] = [np.zeros(initial_slots, np.uint64) for _ in range(CRITEO.tables)]
+        self._counts = [0] * CRITEO.tables
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Distinct ids so far, per column."""
+        """Number of distinct ids of each table so far."""
         return tuple(self._counts)
 
-    def number(self, rows: Rows, tables: Sequence[int]) -> None:
-        """Replace the ids (bits of uint32) of `tables` in `rows`, int32 [N, 40], by their numbers, in place.
+    def map(self, rows: Rows, tables: Sequence[int]) -> None:
+        """Replace the ids of `tables` in `rows` by their indices, in place.
 
-        Different tables may be numbered by different threads at the same time.
+        rows: int32 [N, columns]; an id is the bits of a uint32. Different threads may map different tables at the
+        same time.
         """
         for table in tables:
             done = 0
             while True:
-                done, self._counts[table] = _number(
-                    rows, FIRST_ID + table, done, self._slots[table], self._counts[table]
+                done, self._counts[table] = _map_ids(
+                    rows, CRITEO.first_id + table, done, self._slots[table], self._counts[table]
                 )
                 if done == len(rows):
                     break
                 self._resize(table, 2 * len(self._slots[table]))
 
     def new_ids(self, first: Sequence[int], pool: Executor) -> list[Ids]:
-        """Return each column's ids from number `first` on, in order."""
+        """Return the ids of each table from index `first[table]` on, uint32, in order."""
 
         def collect(table: int) -> Ids:
             ids = np.empty(self._counts[table] - first[table], np.uint32)
@@ -57,52 +63,53 @@ class IdMapper:
                 _collect(self._slots[table], first[table], ids)
             return ids
 
-        return list(pool.map(collect, range(TABLES)))
+        return list(pool.map(collect, range(CRITEO.tables)))
 
     def restore(self, ids: Sequence[Sequence[Ids]], pool: Executor) -> None:
-        """Number ids that new_ids returned: of each column its parts, in order. Everything else is forgotten."""
+        """Replace the mapping by one that `new_ids` returned: for each table its parts, in order."""
 
         def insert(table: int) -> None:
             count = sum(len(part) for part in ids[table])
+            slots = self._initial_slots
+            while slots < 2 * count:
+                slots *= 2
+            self._slots[table] = np.zeros(slots, np.uint64)
             self._counts[table] = 0
-            self._slots[table] = np.zeros(_FIRST_CAPACITY, np.uint64)
-            while len(self._slots[table]) < 2 * count:
-                self._slots[table] = np.zeros(2 * len(self._slots[table]), np.uint64)
             for part in ids[table]:
                 _insert(self._slots[table], part, self._counts[table])
                 self._counts[table] += len(part)
 
-        list(pool.map(insert, range(TABLES)))
+        list(pool.map(insert, range(CRITEO.tables)))
 
-    def _resize(self, table: int, capacity: int) -> None:
-        if capacity > _MOST_SLOTS:
+    def _resize(self, table: int, slots: int) -> None:
+        if slots > self._max_slots:
             raise RunError(
-                f"column {FIRST_ID + table + 1}: more than {_MOST_SLOTS // 2} distinct ids, which the binary file "
-                "cannot number; a smaller --max-ind-range joins ids"
+                f"column {CRITEO.first_id + table + 1}: more than {self._max_slots // 2} distinct ids, which the "
+                "binary file cannot index; a smaller --max-ind-range merges ids"
             )
-        larger = np.zeros(capacity, np.uint64)
-        _move(self._slots[table], larger)
+        larger = np.zeros(slots, np.uint64)
+        _copy(self._slots[table], larger)
         self._slots[table] = larger
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def _first_slot(key: np.uint64, mask: int) -> int:
-    """Multiplicative hashing: the high bits of the product are the well mixed ones."""
+    """Return where the search for an id begins. Multiplicative hashing: the high bits are the well mixed ones."""
     return int((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(24)) & mask
 
 
 @numba.njit("(int32[:, ::1], int64, int64, uint64[::1], int64)", nogil=True, cache=True)
-def _number(rows: Rows, column: int, first: int, slots: Slots, count: int) -> tuple[int, int]:
-    """Number the ids of rows `first` on; return the rows done and the distinct ids. Stops when half full."""
+def _map_ids(rows: Rows, column: int, first_row: int, slots: Slots, count: int) -> tuple[int, int]:
+    """Map a column from `first_row` on until the slots are half full; return the rows done and the ids so far."""
     mask = len(slots) - 1
-    room = len(slots) // 2
-    for row in range(first, len(rows)):
+    max_count = len(slots) // 2
+    for row in range(first_row, len(rows)):
         key = np.uint64(np.uint32(rows[row, column]))
         slot = _first_slot(key, mask)
         while slots[slot] != 0 and slots[slot] >> np.uint64(32) != key:
             slot = (slot + 1) & mask
         if slots[slot] == 0:
-            if count == room:
+            if count == max_count:
                 return row, count
             count += 1
             slots[slot] = (key << np.uint64(32)) | np.uint64(count)
@@ -111,7 +118,8 @@ def _number(rows: Rows, column: int, first: int, slots: Slots, count: int) -> tu
 
 
 @numba.njit("(uint64[::1], uint64[::1])", nogil=True, cache=True)
-def _move(old: Slots, new: Slots) -> None:
+def _copy(old: Slots, new: Slots) -> None:
+    """Insert all ids of a hash table, with their indices, into a larger one."""
     mask = len(new) - 1
     for content in old:
         if content != 0:
@@ -123,14 +131,16 @@ def _move(old: Slots, new: Slots) -> None:
 
 @numba.njit("(uint64[::1], int64, uint32[::1])", nogil=True, cache=True)
 def _collect(slots: Slots, first: int, ids: Ids) -> None:
+    """Fill `ids` with the ids of the indices `first`, `first` + 1, ..."""
     for content in slots:
-        number = np.int64(content & np.uint64(0xFFFFFFFF)) - 1
-        if number >= first:
-            ids[number - first] = content >> np.uint64(32)
+        index = np.int64(content & np.uint64(0xFFFFFFFF)) - 1
+        if index >= first:
+            ids[index - first] = content >> np.uint64(32)
 
 
 @numba.njit("(uint64[::1], uint32[::1], int64)", nogil=True, cache=True)
 def _insert(slots: Slots, ids: Ids, count: int) -> None:
+    """Insert new ids, whose indices are `count`, `count` + 1, ..."""
     mask = len(slots) - 1
     for key in ids:
         slot = _first_slot(np.uint64(key), mask)

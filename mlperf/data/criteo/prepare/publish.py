@@ -1,85 +1,97 @@
-"""The end of a preparation: its files move to their places, with their manifest; old and new are never mixed."""
+"""The end of a preparation: its files and the manifest move into place, never mixed with those of an older one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from mlperf.data.criteo.prepare.plan import PreparationSettings
-from mlperf.data.criteo.prepare.work_folder import State, WorkFolder
+from mlperf.data.criteo.days import SPLITS, split_rows
+from mlperf.data.criteo.prepare.state import PreparationState
+from mlperf.data.criteo.prepare.work_folder import WorkFolder
 from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest
 from mlperf.data.criteo.prepared.npz import write_npz
-from mlperf.data.criteo.prepared.paths import SPLITS, DatasetPaths
-from mlperf.data.schema import ROW_BYTES
+from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.schema import CRITEO
+from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.crc32 import file_crc32
 from mlperf.util.errors import RunError
 
 
 def publish(
-    settings: PreparationSettings, place: DatasetPaths, inputs: Sequence[FileFacts], work: WorkFolder, state: State
+    settings: PreparationSettings,
+    paths: DatasetPaths,
+    inputs: Sequence[FileFacts],
+    work: WorkFolder,
+    state: PreparationState,
 ) -> Manifest:
-    """Move the files to their places, the manifest first: without one they would count as another program's.
+    """Write the manifest and move the files into place.
 
-    Until the last is there the manifest does not match what stands at the place, and nobody trains on that. A
-    killed call is repeated by the next process: what has arrived already is compared with its checksum.
+    The manifest comes first, because files without one are taken for those of another program. Until the last file
+    is in place, the manifest does not match the files, and nothing trains on them. If the process is killed here,
+    the next one repeats this call; files that are already in place are compared with their checksums.
     """
-    half = (state.rows_per_day[-1] + 1) // 2
-    rows = {"train": state.train_rows, "test": half, "val": state.rows_per_day[-1] - half}
-    if work.part("test").exists():
-        os.truncate(work.part("test"), half * ROW_BYTES)
-    here = {split: work.part_or_moved(split) for split in SPLITS}
+    rows = {**split_rows(state.rows_per_day), "train": state.train_rows}
+    if work.part("test").exists():  # still with the whole last day
+        os.truncate(work.part("test"), rows["test"] * CRITEO.row_bytes)
     for split in SPLITS:
-        arrived = here[split] == place.split(split)
-        if arrived and file_crc32(here[split]) != state.checksums[split]:
-            raise RunError(f"{here[split]}: replaced while it was being prepared; begin again")
+        path = work.part_or_moved(split)
+        if path == paths.split(split) and file_crc32(path) != state.checksums[split]:
+            raise RunError(f"{path}: replaced while it was being prepared; begin again")
     if settings.write_npz:
-        write_npz(work.part_npz(), [here[split] for split in SPLITS], state.ids[-1])
+        write_npz(work.part_npz(), [work.part_or_moved(split) for split in SPLITS], state.ids[-1])
     work.sync()
-    files = {
-        split: FileFacts(
-            *(place.split(split).name, rows[split] * ROW_BYTES, here[split].stat().st_mtime_ns),
-            crc32=state.checksums[split],
-        )
-        for split in SPLITS
-    }
     manifest = Manifest(
         flags=settings.flags(),
         inputs=list(inputs),
         rows_per_day=state.rows_per_day,
         counts=state.ids[-1],
-        files=files,
+        files=split_facts(work, paths, rows, state.checksums),
         bad_rows=state.bad,
-        archive=_archive_facts(place, work) if settings.write_npz else None,
+        archive=_archive_facts(paths, work) if settings.write_npz else None,
     )
-    _remove_old_archive(place)  # as long as its manifest is there to tell it from another program's
-    manifest.write(place.manifest, work.path)
-    work.publish(work.part_npz(), place.archive)  # not last: whether the others have arrived can be seen
+    _remove_old_archive(paths)  # before its manifest is replaced, which tells it from another program's archive
+    manifest.write(paths.manifest, work.path)
+    work.publish(work.part_npz(), paths.archive)  # before the others: their presence shows that all is complete
     for split in SPLITS:
-        work.publish(work.part(split), place.split(split))
+        work.publish(work.part(split), paths.split(split))
     work.remove()
     return manifest
 
 
-def add_archive(place: DatasetPaths, manifest: Manifest, work: WorkFolder) -> None:
-    """Write X.npz to prepared data that lacks it."""
+def split_facts(
+    work: WorkFolder, paths: DatasetPaths, rows: Mapping[str, int], checksums: Mapping[str, int]
+) -> dict[str, FileFacts]:
+    """Return the facts of each split, for the manifest, of files that are in the work folder or in place."""
+    return {
+        split: FileFacts(
+            name=paths.split(split).name,
+            size=rows[split] * CRITEO.row_bytes,
+            mtime_ns=work.part_or_moved(split).stat().st_mtime_ns,
+            crc32=checksums[split],
+        )
+        for split in SPLITS
+    }
+
+
+def add_archive(paths: DatasetPaths, manifest: Manifest, work: WorkFolder) -> None:
+    """Write X.npz for prepared data that has none."""
     work.clear()
-    write_npz(work.part_npz(), [place.split(split) for split in SPLITS], manifest.counts)
+    write_npz(work.part_npz(), [paths.split(split) for split in SPLITS], manifest.counts)
     work.sync()
-    with_archive = manifest.with_archive(_archive_facts(place, work))
-    with_archive.write(place.manifest, work.path)
-    work.publish(work.part_npz(), place.archive)
+    manifest.with_archive(_archive_facts(paths, work)).write(paths.manifest, work.path)
+    work.publish(work.part_npz(), paths.archive)
     work.remove()
 
 
-def _archive_facts(place: DatasetPaths, work: WorkFolder) -> FileFacts:
+def _archive_facts(paths: DatasetPaths, work: WorkFolder) -> FileFacts:
     part = FileFacts.of(work.part_npz(), file_crc32(work.part_npz()))
-    return FileFacts(place.archive.name, part.size, part.mtime_ns, part.crc32)
+    return FileFacts(paths.archive.name, part.size, part.mtime_ns, part.crc32)
 
 
-def _remove_old_archive(place: DatasetPaths) -> None:
-    """Remove the X.npz of the preparation that is replaced, as far as it is the one that was written then."""
-    old = Manifest.read(place.manifest)
-    if old is not None and old.archive is not None and place.archive.is_file():
-        found = FileFacts.of(place.archive, old.archive.crc32)
+def _remove_old_archive(paths: DatasetPaths) -> None:
+    """Remove the X.npz of the preparation that is replaced, unless it was changed since."""
+    old = Manifest.read(paths.manifest)
+    if old is not None and old.archive is not None and paths.archive.is_file():
+        found = FileFacts.of(paths.archive, old.archive.crc32)
         if (found.size, found.mtime_ns) == (old.archive.size, old.archive.mtime_ns):
-            place.archive.unlink()
+            paths.archive.unlink()

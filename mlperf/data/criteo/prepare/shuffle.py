@@ -1,12 +1,12 @@
-"""A uniform permutation of more rows than fit in memory (Rao 1961, Sandelius 1962).
+"""A uniform random permutation of more rows than fit in memory (Rao 1961, Sandelius 1962).
 
-Each row goes to a bucket drawn at random, each bucket is permuted in memory, and the buckets follow one another:
-every permutation is equally likely. What is drawn depends on the seed and a row's place, not on who does it.
+Each row goes to a random bucket, each bucket is permuted in memory, and the buckets are written one after another.
+Every permutation is equally likely. The random numbers depend on the seed and the position of a row, not on the
+thread that handles it.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 import zlib
@@ -18,61 +18,66 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.criteo.prepare.parse import Rows
-from mlperf.data.schema import COLUMNS, ROW_BYTES
-from mlperf.util.crc32 import combine
+from mlperf.data.criteo.prepare.row_file import open_truncated
+from mlperf.data.schema import CRITEO, Rows
+from mlperf.util.crc32 import combine_crc32
 from mlperf.util.files import read_fully_at, write_fully, write_fully_at
-from mlperf.util.parallel import Stages, work_in_order
+from mlperf.util.parallel import Stages, run_in_order
 
-_BUCKET_BYTES = 128 << 20  # at most, about; each thread has one in memory
-_SMALL_BUCKET_BYTES = 8 << 20  # fits a cache: better, as long as there are few buckets all the same
-_FEW_BUCKETS = 256
-EXTENT_BYTES = 8  # of an extent in the index file: two int32
-_EXTENT_ROWS = 400  # 64 KB: large enough for one write, small enough to keep one for each bucket
+MAX_BUCKET_BYTES = 128 << 20  # approximately; each thread has one bucket in memory
+SMALL_BUCKET_BYTES = 8 << 20  # fits in a cache: used as long as there are no more than _MANY_BUCKETS
+_MANY_BUCKETS = 256
+
+EXTENT_BYTES = 8  # of an entry of the index file: two int32, the bucket and the number of rows
+_EXTENT_ROWS = (
+    400  # 64 KB: large enough for an efficient write, small enough to keep one for each bucket in memory
+)
 _GATHER_ROWS = 1 << 11  # stays in a cache between being gathered and written
-# A bucket and a little more is in memory for each thread: more than these gain nothing on one disk.
-_MOST_THREADS = 8
+# Each thread has a little more than a bucket in memory, and more threads than these gain nothing on one disk.
+_MAX_THREADS = 8
+_COLUMNS = CRITEO.columns  # a constant of the compiled loops
 
 
 def bucket_counts(expected_bytes: Sequence[int]) -> list[int]:
-    """Return the number of buckets for groups of rows that are permuted among themselves, from their sizes."""
+    """Return the number of buckets of each group of rows, from the sizes of the groups. Groups do not mix."""
     return [
-        max(1, -(-size // _BUCKET_BYTES), min(_FEW_BUCKETS, -(-size // _SMALL_BUCKET_BYTES)))
+        max(1, -(-size // MAX_BUCKET_BYTES), min(_MANY_BUCKETS, -(-size // SMALL_BUCKET_BYTES)))
         for size in expected_bytes
     ]
 
 
-class Spill:
-    """Takes rows in order and leaves them in a file, in extents of one bucket each; an index file names them.
+class SpillFile:
+    """A temporary file of rows in extents, each of up to 400 rows of one bucket, and an index file of the extents.
 
-    buckets: how many each group has. rows, extents: what the files hold that is to be kept, from a former
-    process; whatever is behind that is cut off.
+    buckets: number of buckets of each group.
+    rows, extents: what the files hold. If given, they are from an interrupted process; what the files have beyond
+    them is cut off.
     """
 
     def __init__(self, path: Path, buckets: Sequence[int], seed: int, *, rows: int = 0, extents: int = 0) -> None:
         self._buckets = buckets
-        self._bases = np.cumsum([0, *buckets])
+        self._first_buckets = np.cumsum([0, *buckets])
         self._seed = seed
         self.rows = rows
         self.extents = extents
-        total = int(self._bases[-1])
-        self._waiting = np.empty((total, _EXTENT_ROWS, COLUMNS), np.int32)
+        total = int(self._first_buckets[-1])
+        self._buffers = np.empty((total, _EXTENT_ROWS, CRITEO.columns), np.int32)
         self._fill = np.zeros(total, np.int64)
-        self._file = cut_open(path, rows * ROW_BYTES)
-        self._index = cut_open(index_path(path), extents * EXTENT_BYTES)
+        self._file = open_truncated(path, rows * CRITEO.row_bytes)
+        self._index = open_truncated(index_path(path), extents * EXTENT_BYTES)
 
-    def add(self, rows: Rows, group: int) -> None:
-        """Take the next rows, int32 [N, 40], of a group."""
-        key, base, buckets = _key(self._seed, 0), int(self._bases[group]), self._buckets[group]
+    def append(self, rows: Rows, group: int) -> None:
+        """Distribute the next rows, int32 [N, columns], of a group."""
+        key, first, buckets = _key(self._seed), int(self._first_buckets[group]), self._buckets[group]
         done = 0
         while done < len(rows):
-            done = _scatter(rows, done, self.rows, key, base, buckets, self._waiting, self._fill)
-            for bucket in np.flatnonzero(self._fill[base : base + buckets] == _EXTENT_ROWS):
-                self._write(base + int(bucket))
+            done = _scatter(rows, done, self.rows, key, first, buckets, self._buffers, self._fill)
+            for bucket in np.flatnonzero(self._fill[first : first + buckets] == _EXTENT_ROWS):
+                self._write(first + int(bucket))
         self.rows += len(rows)
 
     def flush(self) -> None:
-        """Write everything taken; the last extent of each bucket may be shorter than the others."""
+        """Write all rows that are still in memory, as shorter extents."""
         for bucket in np.flatnonzero(self._fill):
             self._write(int(bucket))
 
@@ -83,50 +88,47 @@ class Spill:
 
     def _write(self, bucket: int) -> None:
         count = int(self._fill[bucket])
-        write_fully(self._file, self._waiting[bucket, :count].data)
+        write_fully(self._file, self._buffers[bucket, :count].data)
         write_fully(self._index, np.array([bucket, count], np.int32).data)
         self._fill[bucket] = 0
         self.extents += 1
 
 
 def index_path(spill: Path) -> Path:
-    """Return the file that names the bucket and the rows of each extent."""
+    """Return the index file of a spill file, which has the bucket and the number of rows of each extent."""
     return spill.with_name(f"{spill.name}.index")
-
-
-def cut_open(path: Path, size: int) -> int:
-    """Open a file to write behind its first `size` bytes; the rest goes. OSError if it is shorter."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    if os.fstat(descriptor).st_size < size:
-        raise OSError(errno.EIO, f"shorter than the {size} bytes that were saved", str(path))
-    os.ftruncate(descriptor, size)
-    os.lseek(descriptor, size, os.SEEK_SET)
-    return descriptor
 
 
 @dataclass(frozen=True)
 class _Extents:
-    """Where each bucket's rows are. Sorted by bucket: place in the spill and rows of every extent."""
+    """The extents of a spill file, sorted by bucket.
+
+    rows: number of rows of each extent. positions: row of the file at which it begins.
+    first: first[b] is the number of the first extent of bucket b.
+    """
 
     rows: npt.NDArray[np.int64]
-    places: npt.NDArray[np.int64]
-    first: npt.NDArray[np.int64]  # first[b]: the first extent of bucket b
+    positions: npt.NDArray[np.int64]
+    first: npt.NDArray[np.int64]
 
     @classmethod
     def read(cls, spill: Path, buckets: int) -> _Extents:
         bucket, rows = np.fromfile(index_path(spill), np.int32).reshape(-1, 2).astype(np.int64).T
         order = np.argsort(bucket, kind="stable")
-        places = np.cumsum(rows) - rows
-        return cls(rows[order], places[order], np.searchsorted(bucket[order], np.arange(buckets + 1)))
+        positions = np.cumsum(rows) - rows
+        return cls(rows[order], positions[order], np.searchsorted(bucket[order], np.arange(buckets + 1)))
 
     def bucket_rows(self) -> npt.NDArray[np.int64]:
-        """Return the rows of each bucket."""
+        """Return the number of rows of each bucket."""
         sums = np.concatenate([[0], np.cumsum(self.rows)])
         return np.diff(sums[self.first])
 
 
-class Permuter:
-    """Writes a spill's rows, permuted, to a file. checksums: of the buckets already written, else None."""
+class BucketPermuter:
+    """Writes the rows of a spill file to a target file, bucket by bucket, each bucket permuted.
+
+    checksums: CRC-32 of each bucket in the target file, None if the bucket is not yet written.
+    """
 
     def __init__(
         self, spill: Path, target: Path, buckets: Sequence[int], seed: int, checksums: Sequence[int | None] | None
@@ -138,29 +140,34 @@ class Permuter:
         self._starts = np.concatenate([[0], np.cumsum(self._rows)])
         self.checksums: list[int | None] = [None] * total if checksums is None else list(checksums)
         self._spill = os.open(spill, os.O_RDONLY)
-        # The kernel lets one writer at a time into a file; those who wait for it there spin.
-        self._writing = threading.Lock()
+        # The kernel lets one thread at a time write to a file; the others would wait for it spinning.
+        self._write_lock = threading.Lock()
         self._target = os.open(target, os.O_RDWR | os.O_CREAT, 0o666)
-        size = int(self._starts[-1]) * ROW_BYTES
+        size = int(self._starts[-1]) * CRITEO.row_bytes
         os.ftruncate(self._target, size)
         if size:
-            os.posix_fallocate(self._target, 0, size)  # a full disk says so now
+            os.posix_fallocate(self._target, 0, size)  # fails now if the disk is full
 
-    def left(self) -> Iterator[int]:
-        """Return the buckets that are not written yet."""
+    @property
+    def rows(self) -> int:
+        """Number of rows of all buckets."""
+        return int(self._starts[-1])
+
+    def remaining(self) -> Iterator[int]:
+        """Return the buckets that are not yet written."""
         return (bucket for bucket, checksum in enumerate(self.checksums) if checksum is None)
 
-    def rows_of(self, bucket: int) -> int:
-        """Return the rows of a bucket."""
+    def bucket_rows(self, bucket: int) -> int:
+        """Return the number of rows of a bucket."""
         return int(self._rows[bucket])
 
     def write(self, buckets: Iterator[int], threads: int) -> None:
-        """Write some buckets, each by one thread."""
+        """Write buckets, each with one thread."""
 
         def make_worker(_: Stages) -> _BucketWriter:
             return _BucketWriter(self)
 
-        work_in_order(buckets, make_worker, threads=min(threads, _MOST_THREADS), stages=0)
+        run_in_order(buckets, make_worker, threads=min(threads, _MAX_THREADS), stages=0)
 
     def close(self) -> None:
         """Close the files."""
@@ -168,56 +175,60 @@ class Permuter:
         os.close(self._target)
 
     def checksum(self) -> int:
-        """Return the CRC-32 of the whole file."""
-        value = 0
+        """Return the CRC-32 of the target file. All buckets must be written."""
+        crc32 = 0
         for bucket, checksum in enumerate(self.checksums):
             assert checksum is not None
-            value = combine(value, checksum, self.rows_of(bucket) * ROW_BYTES)
-        return value
+            crc32 = combine_crc32(crc32, checksum, self.bucket_rows(bucket) * CRITEO.row_bytes)
+        return crc32
 
     def write_bucket(self, bucket: int, memory: Rows, gathered: Rows) -> None:
-        """Read one bucket into `memory`, and write it permuted through the buffer `gathered`."""
-        rows = memory[: self.rows_of(bucket)]
-        at = 0
-        extents = self._extents
-        for extent in range(int(extents.first[bucket]), int(extents.first[bucket + 1])):
-            count = int(extents.rows[extent])
-            part, offset = rows[at : at + count], int(extents.places[extent]) * ROW_BYTES
-            if (read := read_fully_at(self._spill, part.data, offset)) < part.nbytes:
-                raise OSError(f"temporary file ends {part.nbytes - read} bytes early")
-            at += count
+        """Read one bucket into `memory` and write it permuted through the buffer `gathered`."""
+        rows = memory[: self.bucket_rows(bucket)]
+        self._read_bucket(bucket, rows)
         stream = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(1, bucket)))
         order = stream.permutation(len(rows))
-        checksum, offset = 0, int(self._starts[bucket]) * ROW_BYTES
+        start = int(self._starts[bucket]) * CRITEO.row_bytes
+        checksum, offset = 0, start
         for first in range(0, len(rows), len(gathered)):
             part = gathered[: len(rows) - first]
             _gather(rows, order[first : first + len(part)], part)
             checksum = zlib.crc32(part.data, checksum)
-            with self._writing:
+            with self._write_lock:
                 write_fully_at(self._target, part.data, offset)
             offset += part.nbytes
-        # Dirty pages, so they stay: the disk begins to write them, and the fsync at the end finds little to do.
-        begin = int(self._starts[bucket]) * ROW_BYTES
-        os.posix_fadvise(self._target, begin, offset - begin, os.POSIX_FADV_DONTNEED)
+        # Dirty pages are not dropped, but the disk starts to write them now, so that the final fsync is short.
+        os.posix_fadvise(self._target, start, offset - start, os.POSIX_FADV_DONTNEED)
         self.checksums[bucket] = checksum
+
+    def _read_bucket(self, bucket: int, rows: Rows) -> None:
+        extents = self._extents
+        done = 0
+        for extent in range(int(extents.first[bucket]), int(extents.first[bucket + 1])):
+            part = rows[done : done + int(extents.rows[extent])]
+            offset = int(extents.positions[extent]) * CRITEO.row_bytes
+            if (count := read_fully_at(self._spill, part.data, offset)) < part.nbytes:
+                raise OSError(f"temporary file ends {part.nbytes - count} bytes early")
+            done += len(part)
 
 
 class _BucketWriter:
-    """A thread's work, with the memory it uses again and again."""
+    """Writes buckets on one thread and reuses its memory."""
 
-    def __init__(self, permuter: Permuter) -> None:
+    def __init__(self, permuter: BucketPermuter) -> None:
         self._permuter = permuter
-        self._memory = np.empty((0, COLUMNS), np.int32)
-        self._gathered = np.empty((_GATHER_ROWS, COLUMNS), np.int32)
+        self._memory = np.empty((0, CRITEO.columns), np.int32)
+        self._gathered = np.empty((_GATHER_ROWS, CRITEO.columns), np.int32)
 
     def __call__(self, number: int, bucket: int) -> None:
-        if len(self._memory) < self._permuter.rows_of(bucket):
-            self._memory = np.empty((self._permuter.rows_of(bucket), COLUMNS), np.int32)
+        rows = self._permuter.bucket_rows(bucket)
+        if len(self._memory) < rows:
+            self._memory = np.empty((rows, CRITEO.columns), np.int32)
         self._permuter.write_bucket(bucket, self._memory, self._gathered)
 
 
-def _key(seed: int, stream: int) -> np.uint64:
-    words = np.random.SeedSequence(seed, spawn_key=(stream,)).generate_state(1, np.uint64)
+def _key(seed: int) -> np.uint64:
+    words = np.random.SeedSequence(seed, spawn_key=(0,)).generate_state(1, np.uint64)
     return np.uint64(words[0])
 
 
@@ -227,35 +238,36 @@ def _key(seed: int, stream: int) -> np.uint64:
 def _scatter(
     rows: Rows,
     done: int,
-    first_place: int,
+    first_position: int,
     key: np.uint64,
-    base: int,
+    first_bucket: int,
     buckets: int,
-    waiting: npt.NDArray[np.int32],
+    buffers: npt.NDArray[np.int32],
     fill: npt.NDArray[np.int64],
 ) -> int:
-    """Copy rows from `done` on to their buckets until one is full; return the number of rows done.
+    """Copy rows from row `done` on to the buffers of their buckets until one is full; return the rows done.
 
-    A row's bucket is a hash of the key and its place (splitmix64; Steele, Lea and Flood, OOPSLA 2014).
+    The bucket is a hash of the key and the position of the row (splitmix64; Steele, Lea and Flood, OOPSLA 2014).
     """
     for row in range(done, len(rows)):
-        value = key + np.uint64(first_place + row) * np.uint64(0x9E3779B97F4A7C15)
+        value = key + np.uint64(first_position + row) * np.uint64(0x9E3779B97F4A7C15)
         value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         value = (value ^ (value >> np.uint64(31))) >> np.uint64(32)
-        bucket = base + np.int64((value * np.uint64(buckets)) >> np.uint64(32))
-        place = fill[bucket]
-        for column in range(COLUMNS):
-            waiting[bucket, place, column] = rows[row, column]
-        fill[bucket] = place + 1
-        if place + 1 == waiting.shape[1]:
+        bucket = first_bucket + np.int64((value * np.uint64(buckets)) >> np.uint64(32))
+        position = fill[bucket]
+        for column in range(_COLUMNS):
+            buffers[bucket, position, column] = rows[row, column]
+        fill[bucket] = position + 1
+        if position + 1 == buffers.shape[1]:
             return row + 1
     return len(rows)
 
 
 @numba.njit("(int32[:, ::1], int64[::1], int32[:, ::1])", nogil=True, cache=True)
 def _gather(rows: Rows, order: npt.NDArray[np.int64], gathered: Rows) -> None:
+    """Copy rows[order] to `gathered`."""
     for row in range(len(order)):
         source = order[row]
-        for column in range(COLUMNS):
+        for column in range(_COLUMNS):
             gathered[row, column] = rows[source, column]

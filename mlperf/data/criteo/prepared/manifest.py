@@ -1,4 +1,4 @@
-"""The manifest beside the prepared files: what they hold and what they were made from."""
+"""The manifest of a prepared data set: what its files hold and what they were made from."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mlperf.data.criteo.prepared.paths import SPLITS, DatasetPaths
-from mlperf.data.schema import ROW_BYTES, TABLES
+from mlperf.data.criteo.days import SPLITS
+from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.schema import CRITEO
 from mlperf.util.crc32 import file_crc32
 from mlperf.util.errors import RunError
-from mlperf.util.failures import damage
 from mlperf.util.files import write_atomically
 
 FORMAT_VERSION = 1
-_NOT_DONE = {"data_sub_sample_rate": 0.0, "bad_rows": "stop"}  # what older manifests do not know
-_CHECKSUM = "manifest_crc32"  # of everything else in the file; older manifests have none
+_FLAGS_OF_OLDER_MANIFESTS = {"data_sub_sample_rate": 0.0, "bad_rows": "stop"}  # what their absence means
+_CHECKSUM = "manifest_crc32"  # of everything else in the file; missing in older manifests
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """Size, modification time and, for a prepared file, CRC-32 of its bytes."""
+    """Name, size in bytes and modification time of a file and, for a prepared file, the CRC-32 of its bytes."""
 
     name: str
     size: int
@@ -32,25 +30,30 @@ class FileFacts:
     crc32: int | None = None
 
     @classmethod
-    def from_json(cls, found: dict[str, Any]) -> FileFacts:
-        """Return what a manifest says. KeyError or TypeError if it says something else."""
-        _expect(str, found["name"])
-        _expect(int, found["size"], found["mtime_ns"])
-        _expect((int, type(None)), found["crc32"])
-        return cls(found["name"], found["size"], found["mtime_ns"], found["crc32"])
+    def from_json(cls, content: dict[str, Any]) -> FileFacts:
+        """Return the facts in a manifest. KeyError or TypeError if they are not there or of another type."""
+        _require_type(str, content["name"])
+        _require_type(int, content["size"], content["mtime_ns"])
+        _require_type((int, type(None)), content["crc32"])
+        return cls(content["name"], content["size"], content["mtime_ns"], content["crc32"])
 
     @classmethod
     def of(cls, path: Path, crc32: int | None = None) -> FileFacts:
-        """Read the facts of a file. OSError if it is missing."""
+        """Return the facts of a file. OSError if it does not exist."""
         status = path.stat()
         return cls(path.name, status.st_size, status.st_mtime_ns, crc32)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a preparation made. `flags` and `inputs` decide whether it would be made the same again.
+    """What a preparation made.
 
-    bad_rows: those left out, per file and reason. archive: X.npz, if it was written too.
+    flags, inputs: if both are the same, a preparation would give the same result.
+    rows_per_day: rows of each day, without those that were dropped.
+    counts: rows of each embedding table.
+    files: facts of the binary file of each split.
+    bad_rows: number of bad rows left out, by file name and reason.
+    archive: facts of X.npz, if it was written.
     """
 
     flags: dict[str, Any]
@@ -68,21 +71,21 @@ class Manifest:
         return "adopted" in self.flags
 
     def rows(self, split: str) -> int:
-        """Return the rows of a split."""
-        return self.files[split].size // ROW_BYTES
+        """Return the number of rows of a split."""
+        return self.files[split].size // CRITEO.row_bytes
 
     def with_archive(self, archive: FileFacts) -> Manifest:
-        """Return the same with an archive."""
+        """Return this manifest with an archive."""
         return replace(self, archive=archive)
 
     def write(self, path: Path, temporary_folder: Path) -> None:
         """Write the manifest with its own checksum, atomically; until complete it is in `temporary_folder`."""
         content = asdict(self)
-        write_atomically(path, json.dumps({**content, _CHECKSUM: checksum(content)}, indent=1), temporary_folder)
+        write_atomically(path, json.dumps({**content, _CHECKSUM: json_crc32(content)}, indent=1), temporary_folder)
 
     @classmethod
     def read(cls, path: Path) -> Manifest | None:
-        """Return the manifest, None if there is none. RunError if it is damaged or of another version."""
+        """Return the manifest, None if there is no file. RunError if it is damaged or of another version."""
         try:
             return cls._from_json(json.loads(path.read_text()), path)
         except FileNotFoundError:
@@ -96,83 +99,74 @@ class Manifest:
             raise RunError(f"{path}: cannot be read: {error.strerror}") from None
 
     @classmethod
-    def _from_json(cls, found: dict[str, Any], path: Path) -> Manifest:
-        """Raise ValueError, KeyError or TypeError for what `write` does not write."""
-        if found["format_version"] != FORMAT_VERSION:
+    def _from_json(cls, content: dict[str, Any], path: Path) -> Manifest:
+        """Raise ValueError, KeyError or TypeError for content that `write` does not produce."""
+        if content["format_version"] != FORMAT_VERSION:
             raise RunError(
-                f"{path}: format version {found['format_version']}, this program reads {FORMAT_VERSION}"
+                f"{path}: format version {content['format_version']}, this program reads {FORMAT_VERSION}"
             )
-        if found.pop(_CHECKSUM, None) not in (None, checksum(found)):
+        if content.pop(_CHECKSUM, None) not in (None, json_crc32(content)):
             raise ValueError("its contents do not have its checksum")
-        if unknown := found.keys() - {known.name for known in fields(cls)}:
+        if unknown := content.keys() - {known.name for known in fields(cls)}:
             raise ValueError(f"unknown {', '.join(sorted(unknown))}")
-        flags, archive = found["flags"], found.get("archive")
-        _expect(dict, flags)
+        flags, archive = content["flags"], content.get("archive")
+        _require_type(dict, flags)
         if "adopted" not in flags:
-            flags = {**_NOT_DONE, **flags}
-            _expect(str, flags["data_set"])
-            _expect(int, flags["max_ind_range"])
-            _expect((int, float), flags["data_sub_sample_rate"])
-        _expect(int, *found["rows_per_day"], *found["counts"])
-        if len(found["counts"]) != TABLES:
-            raise ValueError(f"{len(found['counts'])} counts; expected {TABLES}")
-        files = {split: FileFacts.from_json(found["files"][split]) for split in SPLITS}
-        _expect(int, *(facts.crc32 for facts in files.values()))
-        bad_rows = found.get("bad_rows", {})
+            flags = {**_FLAGS_OF_OLDER_MANIFESTS, **flags}
+            _require_type(str, flags["data_set"])
+            _require_type(int, flags["max_ind_range"])
+            _require_type((int, float), flags["data_sub_sample_rate"])
+        _require_type(int, *content["rows_per_day"], *content["counts"])
+        if len(content["counts"]) != CRITEO.tables:
+            raise ValueError(f"{len(content['counts'])} counts; expected {CRITEO.tables}")
+        files = {split: FileFacts.from_json(content["files"][split]) for split in SPLITS}
+        _require_type(int, *(facts.crc32 for facts in files.values()))
+        bad_rows = content.get("bad_rows", {})
         for reasons in bad_rows.values():
-            _expect(int, *reasons.values())
+            _require_type(int, *reasons.values())
         return cls(
             flags=flags,
-            inputs=[FileFacts.from_json(facts) for facts in found["inputs"]],
-            rows_per_day=found["rows_per_day"],
-            counts=found["counts"],
+            inputs=[FileFacts.from_json(facts) for facts in content["inputs"]],
+            rows_per_day=content["rows_per_day"],
+            counts=content["counts"],
             files=files,
             bad_rows=bad_rows,
             archive=None if archive is None else FileFacts.from_json(archive),
         )
 
-    def is_finished(self, place: DatasetPaths) -> bool:
-        """Whether all files stand at their sizes: the manifest is there first, the files are renamed after."""
+    def files_complete(self, paths: DatasetPaths) -> bool:
+        """Whether all binary files have their size. Before that, a preparation is still moving them into place."""
         return all(
-            place.split(split).is_file() and place.split(split).stat().st_size == self.files[split].size
+            paths.split(split).is_file() and paths.split(split).stat().st_size == self.files[split].size
             for split in SPLITS
         )
 
-    def problem(self, place: DatasetPaths) -> str | None:
-        """Compare the files with the manifest; return what is wrong with the first that is not as described.
+    def find_problem(self, paths: DatasetPaths) -> str | None:
+        """Compare the binary files with the manifest. Return the first difference, None if there is none.
 
-        A file touched since (copied, for example) is read through and its checksum compared.
+        The checksum of a file is computed only if its modification time has changed, for example by copying.
         """
         for split in SPLITS:
-            path, facts = place.split(split), self.files[split]
+            path, facts = paths.split(split), self.files[split]
             if not path.is_file():
-                return f"{path}: no such file, though its manifest {place.manifest} is there"
+                return f"{path}: no such file, though its manifest {paths.manifest} is there"
             found = FileFacts.of(path)
             if found.size != facts.size:
-                return f"{path}: {found.size} bytes, its manifest {place.manifest} says {facts.size}"
+                return f"{path}: {found.size} bytes, its manifest {paths.manifest} says {facts.size}"
             if found.mtime_ns != facts.mtime_ns and file_crc32(path) != facts.crc32:
                 return (
-                    f"{path}: not the file that its manifest {place.manifest} describes (checksum differs); "
+                    f"{path}: not the file that its manifest {paths.manifest} describes (checksum differs); "
                     "remove both to prepare the data again"
                 )
         return None
 
 
-def checksum(content: dict[str, Any]) -> int:
-    """Return the CRC-32 of what JSON says, however it is laid out."""
+def json_crc32(content: dict[str, Any]) -> int:
+    """Return a CRC-32 of JSON content that does not depend on key order or white space."""
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
-def _expect(kind: type | tuple[type, ...], *values: object) -> None:
+def _require_type(kind: type | tuple[type, ...], *values: object) -> None:
     for value in values:
         if not isinstance(value, kind) or isinstance(value, bool):
             raise TypeError(f"{value!r} is a {type(value).__name__}")
-
-
-def read_counts(path: Path) -> tuple[int, ...]:
-    """Return the rows per table from a `*_fea_count.npz` of another program. RunError if it has none."""
-    with damage(path, "no counts per column can be read from it"), np.load(path, allow_pickle=False) as found:
-        counts = tuple(int(count) for count in found["counts"])
-    if len(counts) != TABLES or min(counts) < 1:
-        raise RunError(f"{path}: expected {TABLES} counts of at least 1, found {list(counts)}")
-    return counts

@@ -1,22 +1,23 @@
-"""Where prepared data is, and how a file gets there whole."""
+"""File names of a prepared data set."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-SPLITS = ("train", "test", "val")
-
 
 @dataclass(frozen=True)
 class DatasetPaths:
-    """Where prepared data is: X.npz, X.bin and X all stand for X_train.bin, X_test.bin, X_val.bin, X.json."""
+    """Paths of the prepared data set X: X_train.bin, X_test.bin, X_val.bin and the manifest X.json.
+
+    prefix: the path X, which all of them begin with.
+    """
 
     prefix: Path
 
     @classmethod
-    def named(cls, processed_data_file: Path) -> DatasetPaths:
-        """Return the place that `processed_data_file` names."""
+    def from_name(cls, processed_data_file: Path) -> DatasetPaths:
+        """Return the paths of the data set that X, X.npz or X.bin names."""
         if processed_data_file.suffix in (".npz", ".bin"):
             processed_data_file = processed_data_file.with_suffix("")
         return cls(processed_data_file)
@@ -24,22 +25,27 @@ class DatasetPaths:
     @property
     def manifest(self) -> Path:
         """The manifest."""
-        return self.beside(".json")
+        return self.with_ending(".json")
 
     @property
     def archive(self) -> Path:
-        """The rows as other programs keep Kaggle's."""
-        return self.beside(".npz")
+        """The NumPy archive with the same rows, as other DLRM programs keep the Kaggle data."""
+        return self.with_ending(".npz")
 
     @property
-    def preparation(self) -> Path:
-        """The folder that a preparation works in, gone when it is finished."""
-        return self.beside(".preparation")
+    def work_folder(self) -> Path:
+        """The folder of an unfinished preparation."""
+        return self.with_ending(".preparation")
+
+    @property
+    def lock(self) -> Path:
+        """The lock file of a running preparation."""
+        return self.with_ending(".lock")
 
     def split(self, name: str) -> Path:
         """Return the binary file of a split: train, test or val."""
-        return self.beside(f"_{name}.bin")
+        return self.with_ending(f"_{name}.bin")
 
-    def beside(self, ending: str) -> Path:
-        """Return the file whose name goes on with `ending`."""
+    def with_ending(self, ending: str) -> Path:
+        """Return the path X followed by `ending`."""
         return self.prefix.with_name(self.prefix.name + ending)

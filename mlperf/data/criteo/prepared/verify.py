@@ -1,4 +1,4 @@
-"""Looking through prepared files: rows, labels, index ranges and checksums, in one pass at disk speed."""
+"""Verifying prepared files in one pass at disk speed: rows, labels, index ranges and checksums."""
 
 from __future__ import annotations
 
@@ -13,64 +13,77 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.benchmarks import DLRM
-from mlperf.data.criteo.prepare.parse import Rows
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.paths import DatasetPaths
-from mlperf.data.schema import COLUMNS, FIRST_ID, ROW_BYTES, TABLES
-from mlperf.util.crc32 import combine, file_crc32
+from mlperf.data.schema import CRITEO, Rows
+from mlperf.util.crc32 import combine_crc32, file_crc32
 from mlperf.util.files import read_fully_at
-from mlperf.util.parallel import Stages, cores, work_in_order
+from mlperf.util.parallel import Stages, available_cores, run_in_order
 from mlperf.util.progress import Progress
+
+IntArray = npt.NDArray[np.int64]
 
 _CHUNK_ROWS = 1 << 16
 
-_FULL_DATA_ROWS = 10**9  # with so many training rows it is meant to be the whole
+_FULL_DATA_ROWS = 10**9  # data with more training rows is taken for the whole Terabyte data
+
+
+def _largest_int32() -> IntArray:
+    return np.full(CRITEO.columns, np.iinfo(np.int32).max, np.int64)
+
+
+def _smallest_int32() -> IntArray:
+    return np.full(CRITEO.columns, np.iinfo(np.int32).min, np.int64)
 
 
 @dataclass
 class SplitFacts:
-    """What one file holds. least, most: of each column. crc32: of all its bytes."""
+    """Contents of a binary file.
+
+    size: bytes. clicks: rows of label 1. bad_labels: rows whose label is neither 0 nor 1.
+    column_min, column_max: range of each column, int64 [columns]. crc32: CRC-32 of all bytes.
+    """
 
     path: Path
     size: int
     rows: int
     clicks: int = 0
-    least: npt.NDArray[np.int64] = field(default_factory=lambda: np.full(COLUMNS, 2**31, np.int64))
-    most: npt.NDArray[np.int64] = field(default_factory=lambda: np.full(COLUMNS, -(2**31), np.int64))
     bad_labels: int = 0
+    column_min: IntArray = field(default_factory=_largest_int32)
+    column_max: IntArray = field(default_factory=_smallest_int32)
     crc32: int = 0
 
 
 def scan(path: Path) -> SplitFacts:
-    """Read a binary file through, with all cores. Bytes behind the last whole row are in the checksum only."""
+    """Read a whole binary file with all cores. Bytes after the last whole row count for the checksum only."""
     size = path.stat().st_size
-    facts = SplitFacts(path, size, size // ROW_BYTES)
+    facts = SplitFacts(path, size, size // CRITEO.row_bytes)
     progress = Progress(f"verifying {path.name}", size)
     descriptor = os.open(path, os.O_RDONLY)
 
-    def make_worker(gate: Stages) -> Callable[[int, int], None]:
-        buffer = np.empty((_CHUNK_ROWS, COLUMNS), np.int32)
+    def make_worker(stages: Stages) -> Callable[[int, int], None]:
+        buffer = np.empty((_CHUNK_ROWS, CRITEO.columns), np.int32)
 
-        def look(number: int, offset: int) -> None:
+        def scan_chunk(number: int, offset: int) -> None:
             count = read_fully_at(descriptor, buffer.data, offset)
             checksum = zlib.crc32(buffer.data.cast("B")[:count])
-            rows = buffer[: count // ROW_BYTES]
-            least, most = np.full(COLUMNS, 2**31, np.int64), np.full(COLUMNS, -(2**31), np.int64)
-            clicks, bad_labels = _look(rows, least, most)
-            with gate.turn(0, number):
-                facts.crc32 = combine(facts.crc32, checksum, count)
+            rows = buffer[: count // CRITEO.row_bytes]
+            column_min, column_max = _largest_int32(), _smallest_int32()
+            clicks, bad_labels = _scan_rows(rows, column_min, column_max)
+            with stages.turn(0, number):
+                facts.crc32 = combine_crc32(facts.crc32, checksum, count)
                 facts.clicks += clicks
                 facts.bad_labels += bad_labels
-                np.minimum(facts.least, least, out=facts.least)
-                np.maximum(facts.most, most, out=facts.most)
+                np.minimum(facts.column_min, column_min, out=facts.column_min)
+                np.maximum(facts.column_max, column_max, out=facts.column_max)
                 progress.add(count, len(rows))
 
-        return look
+        return scan_chunk
 
     try:
-        offsets: Iterator[int] = iter(range(0, size, _CHUNK_ROWS * ROW_BYTES))
-        work_in_order(offsets, make_worker, threads=cores(), stages=1)
+        offsets: Iterator[int] = iter(range(0, size, _CHUNK_ROWS * CRITEO.row_bytes))
+        run_in_order(offsets, make_worker, threads=available_cores(), stages=1)
     finally:
         os.close(descriptor)
         progress.close()
@@ -78,65 +91,70 @@ def scan(path: Path) -> SplitFacts:
 
 
 @numba.njit(nogil=True, cache=True)
-def _look(rows: Rows, least: npt.NDArray[np.int64], most: npt.NDArray[np.int64]) -> tuple[int, int]:
+def _scan_rows(rows: Rows, column_min: IntArray, column_max: IntArray) -> tuple[int, int]:
+    """Update the range of each column; return the number of labels that are 1 and that are neither 0 nor 1."""
     clicks = bad_labels = 0
     for row in range(len(rows)):
         label = rows[row, 0]
         clicks += label == 1
         bad_labels += label not in (0, 1)
-        for column in range(COLUMNS):
+        for column in range(rows.shape[1]):
             value = rows[row, column]
-            least[column] = min(least[column], value)
-            most[column] = max(most[column], value)
+            column_min[column] = min(column_min[column], value)
+            column_max[column] = max(column_max[column], value)
     return clicks, bad_labels
 
 
-def problems(facts: SplitFacts, counts: tuple[int, ...], manifest: Manifest | None, split: str) -> list[str]:
-    """Return what is wrong with a file, a line each."""
-    found = []
-    if facts.size % ROW_BYTES:
-        found.append(f"{facts.size} bytes, which is not a multiple of {ROW_BYTES}")
+def file_problems(facts: SplitFacts, counts: tuple[int, ...], manifest: Manifest | None, split: str) -> list[str]:
+    """Return what is wrong with a binary file, one line each. counts: rows of each table."""
+    problems = []
+    if facts.size % CRITEO.row_bytes:
+        problems.append(f"{facts.size} bytes, which is not a multiple of {CRITEO.row_bytes}")
     if facts.bad_labels:
-        found.append(f"{facts.bad_labels} labels are neither 0 nor 1")
-    if facts.rows and facts.least[1:FIRST_ID].min() < 0:
-        found.append("negative integers, which a prepared file has as 0")
-    for table in range(TABLES if facts.rows else 0):
-        low, high = facts.least[FIRST_ID + table], facts.most[FIRST_ID + table]
+        problems.append(f"{facts.bad_labels} labels are neither 0 nor 1")
+    if facts.rows and facts.column_min[CRITEO.dense_columns].min() < 0:
+        problems.append("negative integers, which a prepared file has as 0")
+    for table in range(CRITEO.tables if facts.rows else 0):
+        low, high = (limits[CRITEO.first_id + table] for limits in (facts.column_min, facts.column_max))
         if low < 0 or high >= counts[table]:
-            found.append(f"indices of table {table} are {low} to {high}; allowed is 0 to {counts[table] - 1}")
+            problems.append(f"indices of table {table} are {low} to {high}; allowed is 0 to {counts[table] - 1}")
     if manifest is not None:
-        wanted = manifest.files[split]
-        if facts.size != wanted.size:
-            found.append(f"{facts.size} bytes, the manifest says {wanted.size}")
-        elif facts.crc32 != wanted.crc32:
-            found.append(f"checksum {facts.crc32:08x}, the manifest says {wanted.crc32:08x}")
-    return found
+        expected = manifest.files[split]
+        if facts.size != expected.size:
+            problems.append(f"{facts.size} bytes, the manifest says {expected.size}")
+        elif facts.crc32 != expected.crc32:
+            problems.append(f"checksum {facts.crc32:08x}, the manifest says {expected.crc32:08x}")
+    return problems
 
 
-def manifest_problems(place: DatasetPaths, manifest: Manifest, used: Sequence[int]) -> list[str]:
-    """Return what does not fit in the manifest itself. used: largest index + 1 of each table, over all files."""
+def manifest_problems(paths: DatasetPaths, manifest: Manifest, rows_used: Sequence[int]) -> list[str]:
+    """Return what is wrong with the manifest itself, one line each.
+
+    rows_used: largest index + 1 of each table, over all files.
+    """
     rows = sum(manifest.rows(split) for split in manifest.files)
-    found = []
+    problems = []
     if rows != sum(manifest.rows_per_day):
-        found.append(f"{place.manifest}: {sum(manifest.rows_per_day)} rows in all days, {rows} in the files")
+        problems.append(f"{paths.manifest}: {sum(manifest.rows_per_day)} rows in all days, {rows} in the files")
     archive = manifest.archive
-    if archive is not None and not place.archive.is_file():
-        found.append(f"{place.archive}: no such file, though the manifest names it")
-    elif archive is not None and file_crc32(place.archive) != archive.crc32:
-        found.append(f"{place.archive}: not the archive that the manifest describes (checksum differs)")
+    if archive is not None and not paths.archive.is_file():
+        problems.append(f"{paths.archive}: no such file, though the manifest names it")
+    elif archive is not None and file_crc32(paths.archive) != archive.crc32:
+        problems.append(f"{paths.archive}: not the archive that the manifest describes (checksum differs)")
     for table, count in enumerate(manifest.counts):
-        if used[table] != count and not manifest.adopted:  # others may have counted more rows than they kept
-            found.append(f"{place.manifest}: table {table} has {count} rows, the files use {used[table]}")
-    return found
+        # Another program may have counted ids of rows that it then dropped.
+        if rows_used[table] != count and not manifest.adopted:
+            problems.append(f"{paths.manifest}: table {table} has {count} rows, the files use {rows_used[table]}")
+    return problems
 
 
 def is_full_data(prepared: PreparedData) -> bool:
-    """Say whether this is meant to be the whole Terabyte data, with every row of it."""
+    """Return whether the data seems to be the whole Terabyte data, without rows dropped."""
     return prepared.train_rows > _FULL_DATA_ROWS and not prepared.sub_sample_rate
 
 
 def compare_with_published(prepared: PreparedData) -> list[tuple[str, bool]]:
-    """Return the published figures of the whole Terabyte data and whether each is met."""
+    """Return each published figure of the whole Terabyte data and whether it is met."""
     published = DLRM.data
     last_day = prepared.test_rows + prepared.val_rows
     published_last_day = published.eval_samples + published.held_out_samples

@@ -1,4 +1,4 @@
-"""A made-up click log in the Terabyte layout with a planted signal, for machines without the real one."""
+"""The sample: a synthetic click log in the layout of the Terabyte data, for machines that do not have the data."""
 
 from __future__ import annotations
 
@@ -13,54 +13,55 @@ import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
+from mlperf.data.criteo.days import TERABYTE_DAYS, divide, split_rows
 from mlperf.data.criteo.sample.planted_signal import PlantedSignal
 from mlperf.data.criteo.sample.render import render_rows
-from mlperf.data.schema import TERABYTE_DAYS
 from mlperf.util.errors import RunError
 from mlperf.util.files import move_into_place, sync, write_atomically
 
 NAME = "sample.json"
 FORMAT_VERSION = 1
-MIN_ROWS = 1000  # fewer make a test split without clicks possible
+MIN_ROWS = 1000  # with fewer, the test split may have no clicks
 
-# The last day, whose first half is the test split, has more rows than the others: AUC needs them.
+# The last day, whose first half is the test split, has more rows than the others, for an accurate AUC.
 _LAST_DAY_SHARE = 1 / 6
 _BLOCK_ROWS = 1 << 14
 
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """Where to put day_0 ... day_23, how many rows they have together, and the seed of all that is in them."""
+    """folder: where day_0 ... day_23 are written. rows: of all days. seed: decides all of their contents."""
 
     folder: Path
     rows: int
     seed: int
 
     def rows_of_day(self, day: int) -> int:
-        """Return the rows of a day; those the division leaves over go to the first days, one each."""
-        last = round(self.rows * _LAST_DAY_SHARE)
-        if day == TERABYTE_DAYS - 1:
-            return last
-        each, over = divmod(self.rows - last, TERABYTE_DAYS - 1)
-        return each + (day < over)
+        """Return the number of rows of a day."""
+        last_day = round(self.rows * _LAST_DAY_SHARE)
+        return [*divide(self.rows - last_day, TERABYTE_DAYS - 1), last_day][day]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What `sample.json` says. The AUCs are those on the test split, the first half of day_23, rounded up."""
+    """The content of `sample.json`.
+
+    best_auc, dense_auc: the best AUCs reachable on the test split, with all features and with the integers alone.
+    files: size of each day in bytes, by name.
+    """
 
     seed: int
     rows: int
     click_rate: float
     best_auc: float
     dense_auc: float
-    files: dict[str, int]  # bytes by name
+    files: dict[str, int]
     format_version: int = FORMAT_VERSION
 
 
 @dataclass(frozen=True)
 class _Day:
-    """What is remembered of a day that was written: its clicks, and the scores that rank them best."""
+    """Clicks of a day and the scores that rank them best, the logit and its dense part; [rows of the day] each."""
 
     clicks: npt.NDArray[np.bool_]
     logit: npt.NDArray[np.float32]
@@ -68,28 +69,28 @@ class _Day:
 
 
 def make_sample(settings: SampleSettings) -> Sample:
-    """Write the days and then `sample.json`, or return what is there if that is the same sample, whole.
+    """Write the days and `sample.json`, unless the folder already has the same complete sample.
 
-    RunError if the folder holds days that no `sample.json` vouches for: they are somebody's data.
+    Raises RunError if the folder has days that do not belong to a sample: they may be real data.
     """
     folder = settings.folder
     try:
         found = _read(folder)
-        vouched = [] if found is None else _vouched(folder, found)
+        days = [] if found is None else _days_of(folder, found)
         if (
             found is not None
             and (found.seed, found.rows) == (settings.seed, settings.rows)
-            and len(vouched) == TERABYTE_DAYS
+            and len(days) == TERABYTE_DAYS
         ):
             return found
         for path in sorted(folder.glob("day_*")):
-            if path not in vouched:
+            if path not in days:
                 raise RunError(
-                    f"{path}: not of a sample, perhaps somebody's data, and not overwritten: move it away or "
+                    f"{path}: not of a sample, so it may be real data and is not overwritten: move it away or "
                     "name another --folder"
                 )
         folder.mkdir(parents=True, exist_ok=True)
-        return _make(settings, vouched)
+        return _make(settings, days)
     except OSError as error:
         raise RunError(f"{error.filename or folder}: the sample cannot be made: {error.strerror}") from None
 
@@ -102,24 +103,24 @@ def _read(folder: Path) -> Sample | None:
     return found if found.format_version == FORMAT_VERSION else None
 
 
-def _vouched(folder: Path, sample: Sample) -> list[Path]:
-    """Return the days in the folder that are as large as `sample` says."""
+def _days_of(folder: Path, sample: Sample) -> list[Path]:
+    """Return the days in the folder that belong to `sample`: those that have the right size."""
     sizes = {folder / name: size for name, size in sample.files.items()}
     return [path for path, size in sizes.items() if path.is_file() and path.stat().st_size == size]
 
 
-def _make(settings: SampleSettings, replaced: list[Path]) -> Sample:
-    """Write every day under another name; when all are there, remove those `replaced` and rename."""
+def _make(settings: SampleSettings, old_days: list[Path]) -> Sample:
+    """Write all days under temporary names, then remove `old_days` and rename the new ones."""
     signal = PlantedSignal(settings.seed)
     days = [f"day_{day}" for day in range(TERABYTE_DAYS)]
     parts = [settings.folder / f".{day}.part" for day in days]
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             made = pool.map(lambda day: _write_day(signal, settings, day, parts[day]), range(TERABYTE_DAYS))
-            bar = tqdm(made, "sample", TERABYTE_DAYS, unit="day", disable=None)  # None: only on a terminal
-            written = list(bar)
+            # disable=None: a bar only on a terminal
+            written = list(tqdm(made, "sample", TERABYTE_DAYS, unit="day", disable=None))
         test = written[-1]
-        split = slice((len(test.clicks) + 1) // 2)
+        split = slice(split_rows([len(test.clicks)])["test"])
         sample = Sample(
             seed=settings.seed,
             rows=settings.rows,
@@ -128,8 +129,8 @@ def _make(settings: SampleSettings, replaced: list[Path]) -> Sample:
             dense_auc=float(roc_auc_score(test.clicks[split], test.dense[split])),
             files={day: part.stat().st_size for day, part in zip(days, parts, strict=True)},
         )
-        # In this order each day in the folder is vouched for at every moment, and never taken for somebody's data.
-        for old in replaced:
+        # In this order each day in the folder belongs to sample.json at any time and is never taken for real data.
+        for old in old_days:
             old.unlink()
         write_atomically(settings.folder / NAME, json.dumps(asdict(sample), indent=1))
         for day, part in zip(days, parts, strict=True):
@@ -142,13 +143,13 @@ def _make(settings: SampleSettings, replaced: list[Path]) -> Sample:
 
 def _write_day(signal: PlantedSignal, settings: SampleSettings, day: int, path: Path) -> _Day:
     stream = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(1, day)))
-    left = settings.rows_of_day(day)
+    remaining = settings.rows_of_day(day)
     blocks = []
     with path.open("wb") as file:
-        while left:
-            rows = signal.draw(min(left, _BLOCK_ROWS), stream)
+        while remaining:
+            rows = signal.draw(min(remaining, _BLOCK_ROWS), stream)
             file.write(render_rows(rows.values, rows.empty).data)
             blocks.append((rows.clicks, rows.logit.astype(np.float32), rows.dense.astype(np.float32)))
-            left -= len(rows.clicks)
+            remaining -= len(rows.clicks)
     sync(path)
     return _Day(*(np.concatenate(column) for column in zip(*blocks, strict=True)))

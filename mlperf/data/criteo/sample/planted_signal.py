@@ -1,9 +1,10 @@
-"""The rows of a made-up click log: integers, ids, and clicks drawn with a known probability.
+"""Rows of a synthetic click log: integers, ids, and clicks drawn with a known probability.
 
-    probability = sigmoid(bias + dense part + effects of the ids, column by column + products of two ids' vectors)
+    probability = sigmoid(bias + dense part + effect of each id + products of the vectors of two ids)
 
-It ranks samples best: its AUC is the best that any model reaches. The dense part is a function of the integers,
-which are drawn apart from the ids, so that its AUC is the best the integers alone can give. N rows, T = 26.
+No model ranks samples better than this probability does, so its AUC is the best reachable one. The dense part is a
+function of the integers, which are independent of the ids, so its AUC is the best one for the integers alone.
+Shapes: N rows, T tables.
 """
 
 from __future__ import annotations
@@ -15,35 +16,35 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
-from mlperf.data.schema import COLUMNS, DENSE_FEATURES, FIRST_ID, TABLES
+from mlperf.data.schema import CRITEO
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-# What the two AUCs are calibrated to, in expectation; a split of a sample scatters around them.
+# Expected values of the two AUCs. The AUC of a split scatters around them.
 BEST_AUC = 0.84
 DENSE_AUC = 0.65
 _BIAS = -1.6
 
-# Ids per column: those of the MLPerf data (limit 40,000,000), none more than a small sample can show.
-_CARDINALITIES = (
+# Distinct ids of each table: those of the MLPerf data, but no more than a small sample can contain.
+_CRITEO_IDS = (
     *(40_000_000, 39_060, 17_295, 7_424, 20_265, 3, 7_122, 1_543, 63, 40_000_000, 3_067_956, 405_282, 10),
     *(2_209, 11_938, 155, 4, 976, 14, 40_000_000, 40_000_000, 40_000_000, 590_152, 12_973, 108, 36),
 )
-_IDS = np.minimum(_CARDINALITIES, 40_000)
-_FIRST_ID = np.concatenate(([0], np.cumsum(_IDS)[:-1]))  # (T,), of each column among all ids
+_IDS = np.minimum(_CRITEO_IDS, 40_000)
+_FIRST_ID = np.concatenate(([0], np.cumsum(_IDS)[:-1]))  # [T], number of the first id of each table among all ids
 _POPULARITY_EXPONENT = 1.1  # the r-th most popular id is drawn about r**-1.1 times as often as the first
-_EMPTY_IDS = np.resize([0.0, 0.03, 0.1], TABLES)
-# Columns of few ids tell more each: a model sees their ids often enough to learn them.
+_EMPTY_IDS = np.resize([0.0, 0.03, 0.1], CRITEO.tables)  # [T], probabilities
+# Tables with few ids have larger effects: a model sees their ids often enough to learn them.
 _EFFECT_SHARES = _IDS**-0.25 / np.linalg.norm(_IDS**-0.25)
 _PAIRS = ((2, 7), (6, 17), (8, 24), (13, 15))
 _PAIR_DIMENSION = 4
-_PAIR_SHARE = 0.2  # deviation of all products, that of all effects being 1
+_PAIR_SHARE = 0.2  # standard deviation of the sum of all products; that of all effects is 1
 
-# Integers are exp(normal) rounded down, as counts are; two columns reach below 0, as the real ones do.
-_INTEGER_MEAN = np.linspace(0.5, 6.0, DENSE_FEATURES)
-_INTEGER_DEVIATION = np.linspace(1.0, 2.0, DENSE_FEATURES)
+# Integers are log-normal, rounded down, like counts; two columns have negative values, like the real data.
+_INTEGER_MEAN = np.linspace(0.5, 6.0, CRITEO.dense_features)
+_INTEGER_DEVIATION = np.linspace(1.0, 2.0, CRITEO.dense_features)
 _INTEGER_SHIFT = np.array([0, 3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0])
 _EMPTY_INTEGERS = np.array([0.4, 0.0, 0.2, 0.2, 0.03, 0.2, 0.04, 0.0, 0.04, 0.4, 0.04, 0.7, 0.2])
 
@@ -52,7 +53,10 @@ _CALIBRATION_ROWS = 50_000
 
 @dataclass(frozen=True)
 class Rows:
-    """N rows. values, empty: [N, 40], what `render_rows` takes. clicks: [N]. logit and its dense part: [N]."""
+    """N rows of the click log.
+
+    values, empty: [N, columns], as for `render_rows`. clicks: [N]. logit, dense: logit and its dense part, [N].
+    """
 
     values: IntArray
     empty: BoolArray
@@ -62,7 +66,7 @@ class Rows:
 
 
 class PlantedSignal:
-    """The effects, drawn from `seed` and scaled so that both AUCs are what they should be."""
+    """The effects, drawn from `seed` and scaled so that the expected AUCs are BEST_AUC and DENSE_AUC."""
 
     def __init__(self, seed: int) -> None:
         stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
@@ -75,54 +79,55 @@ class PlantedSignal:
                 for share, weights in zip(_EFFECT_SHARES, popularity, strict=True)
             ]
         )
-        self._empty_effects = _EFFECT_SHARES * stream.normal(size=TABLES)
+        self._empty_effects = _EFFECT_SHARES * stream.normal(size=CRITEO.tables)
         self._vectors = np.concatenate(
             [_standardized(stream.normal(size=(len(weights), _PAIR_DIMENSION)), weights) for weights in popularity]
         )
-        self._dense_weights = stream.normal(size=DENSE_FEATURES)
+        self._dense_weights = stream.normal(size=CRITEO.dense_features)
         self._dense_scale = self._id_scale = 1.0
         self._calibrate(stream)
 
     def draw(self, rows: int, stream: np.random.Generator) -> Rows:
         """Draw `rows` rows from `stream`."""
-        values = np.empty((rows, COLUMNS), np.int64)
-        empty = np.zeros((rows, COLUMNS), bool)
+        values = np.empty((rows, CRITEO.columns), np.int64)
+        empty = np.zeros((rows, CRITEO.columns), bool)
         integers, ranks, missing = self._draw_features(rows, stream)
         dense, sparse = self._parts(integers, ranks, missing)
         logit = _BIAS + dense + sparse
         clicks = stream.random(rows) < _sigmoid(logit)
         values[:, 0] = clicks
-        values[:, 1:FIRST_ID] = integers
-        values[:, FIRST_ID:] = self._ids[ranks + _FIRST_ID]
+        values[:, CRITEO.dense_columns] = integers
+        values[:, CRITEO.id_columns] = self._ids[ranks + _FIRST_ID]
         empty[:, 1:] = missing
         return Rows(values, empty, clicks, logit, dense)
 
     def _draw_features(self, rows: int, stream: np.random.Generator) -> tuple[IntArray, IntArray, BoolArray]:
-        """Return integers [N, 13], ids by popularity rank [N, T], and which of both are empty [N, 39]."""
-        logs = stream.normal(_INTEGER_MEAN, _INTEGER_DEVIATION, (rows, DENSE_FEATURES))
+        """Return integers [N, dense features], popularity ranks of the ids [N, T], and which fields are empty."""
+        logs = stream.normal(_INTEGER_MEAN, _INTEGER_DEVIATION, (rows, CRITEO.dense_features))
         integers = np.exp(logs).astype(np.int64) - _INTEGER_SHIFT
-        # The distribution function of the popularity, turned round.
+        # The inverse of the cumulative distribution of the popularity.
         power = 1 - _POPULARITY_EXPONENT
-        edges = (1 + stream.random((rows, TABLES)) * ((_IDS + 1.0) ** power - 1)) ** (1 / power)
+        edges = (1 + stream.random((rows, CRITEO.tables)) * ((_IDS + 1.0) ** power - 1)) ** (1 / power)
         ranks = np.minimum(edges.astype(np.int64) - 1, _IDS - 1)
-        missing = stream.random((rows, DENSE_FEATURES + TABLES)) < np.concatenate((_EMPTY_INTEGERS, _EMPTY_IDS))
+        probabilities = np.concatenate((_EMPTY_INTEGERS, _EMPTY_IDS))
+        missing = stream.random((rows, len(probabilities))) < probabilities
         return integers, ranks, missing
 
     def _parts(self, integers: IntArray, ranks: IntArray, missing: BoolArray) -> tuple[FloatArray, FloatArray]:
-        """Return what the integers and what the ids add to the logit, [N] each."""
-        known = np.where(missing[:, :DENSE_FEATURES], 0, integers).clip(min=0)
+        """Return the contributions of the integers and of the ids to the logit, [N] each."""
+        known = np.where(missing[:, : CRITEO.dense_features], 0, integers).clip(min=0)
         dense = np.tanh((np.log1p(known) - _INTEGER_MEAN) / _INTEGER_DEVIATION) @ self._dense_weights
-        places = ranks + _FIRST_ID
-        no_id = missing[:, DENSE_FEATURES:]
-        sparse = np.where(no_id, self._empty_effects, self._effects[places]).sum(1)
+        ids = ranks + _FIRST_ID
+        no_id = missing[:, CRITEO.dense_features :]
+        sparse = np.where(no_id, self._empty_effects, self._effects[ids]).sum(1)
         for left, right in _PAIRS:
-            products = (self._vectors[places[:, left]] * self._vectors[places[:, right]]).sum(1)
+            products = (self._vectors[ids[:, left]] * self._vectors[ids[:, right]]).sum(1)
             products[no_id[:, left] | no_id[:, right]] = 0
             sparse += _PAIR_SHARE / np.sqrt(len(_PAIRS) * _PAIR_DIMENSION) * products
         return self._dense_scale * dense, self._id_scale * sparse
 
     def _calibrate(self, stream: np.random.Generator) -> None:
-        """Scale the parts one after the other, twice: each changes the AUC of the other a little."""
+        """Scale one part after the other, twice, because each has a small effect on the AUC of the other."""
         dense, sparse = self._parts(*self._draw_features(_CALIBRATION_ROWS, stream))
         for _ in range(2):
             self._dense_scale = _scale_for(
@@ -136,7 +141,7 @@ class PlantedSignal:
 
 
 def _scale_for(auc: float, auc_at: Callable[[float], float]) -> float:
-    """Return the scale in [0, 8] at which a rising `auc_at` is `auc`, by bisection."""
+    """Return the scale in [0, 8] at which the increasing function `auc_at` is `auc`, by bisection."""
     low, high = 0.0, 8.0
     while high - low > 1e-3:
         middle = (low + high) / 2
@@ -148,7 +153,7 @@ def _scale_for(auc: float, auc_at: Callable[[float], float]) -> float:
 
 
 def _expected_auc(score: FloatArray, logit: FloatArray) -> float:
-    """Return the AUC of `score` where each row is a click with probability sigmoid(bias + logit)."""
+    """Return the AUC of `score` if each row is a click with probability sigmoid(bias + logit)."""
     probability = _sigmoid(_BIAS + logit)
     labels = np.repeat([1, 0], len(score))
     weights = np.concatenate((probability, 1 - probability))
@@ -166,13 +171,13 @@ def _popularity(ids: int) -> FloatArray:
 
 
 def _standardized(values: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return `values` with weighted mean 0 and deviation 1 along the first axis; `weights` have sum 1."""
+    """Return `values` scaled to weighted mean 0 and standard deviation 1 along the first axis. weights: sum 1."""
     centred = values - weights @ values
     return centred / np.sqrt(weights @ centred**2)
 
 
 def _scrambled(numbers: npt.NDArray[np.uint32], key: np.uint32) -> npt.NDArray[np.uint32]:
-    """Map different numbers to different ones that use all 32 bits: every step can be undone."""
+    """Map numbers to numbers of 32 bits, one to one, because every step can be inverted."""
     mixed = numbers ^ key
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         mixed ^= mixed >> np.uint32(shift)

@@ -1,4 +1,4 @@
-"""Rows of numbers to Criteo text, the opposite of parse."""
+"""Writing rows of numbers as Criteo text, the inverse of parsing."""
 
 from __future__ import annotations
 
@@ -6,48 +6,56 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.schema import COLUMNS, FIRST_ID
+from mlperf.data.schema import CRITEO
 
-# A label, 13 integers of up to 11 characters, 26 ids of 8, and what separates them.
-_LONGEST_ROW = 2 + 13 * 12 + 26 * 9
+_COLUMNS = CRITEO.columns  # constants of the compiled code
+_FIRST_ID = CRITEO.first_id
+_TAB, _NEWLINE, _MINUS, _ZERO = b"\t\n-0"
+_A_MINUS_10 = ord("a") - 10
+_ID_DIGITS = 8
+# A label, integers of up to 11 characters, ids, and a separator after each.
+_MAX_ROW_BYTES = 2 + 12 * CRITEO.dense_features + (_ID_DIGITS + 1) * CRITEO.tables
 
 
 def render_rows(values: npt.NDArray[np.int64], empty: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """Return the text of `values` [rows, 40]: label, integers of 32 bits, ids from 0 to 2**32 - 1.
+    """Return the text of rows.
 
-    A field is left empty where `empty` [rows, 40] says so. Ids are written with 8 hexadecimal digits.
+    values: int64 [rows, columns]: label, 32-bit integers, ids from 0 to 2**32 - 1, which are written with 8
+        hexadecimal digits.
+    empty: bool [rows, columns]; where True, the field is left empty.
     """
-    text = np.empty(len(values) * _LONGEST_ROW, np.uint8)
+    text = np.empty(len(values) * _MAX_ROW_BYTES, np.uint8)
     return text[: _render(values, empty, text)]
 
 
 @numba.njit(nogil=True, cache=True)
 def _render(values: npt.NDArray[np.int64], empty: npt.NDArray[np.bool_], text: npt.NDArray[np.uint8]) -> int:
-    at = 0
+    """Write the rows to `text`; return the number of bytes."""
+    position = 0
     for row in range(len(values)):
-        for column in range(COLUMNS):
+        for column in range(_COLUMNS):
             value = values[row, column]
             if empty[row, column]:
                 pass
-            elif column < FIRST_ID:
+            elif column < _FIRST_ID:
                 if value < 0:
-                    text[at] = 45
-                    at += 1
+                    text[position] = _MINUS
+                    position += 1
                     value = -value
-                size = 1
+                digits = 1
                 power = 10
                 while value >= power:
-                    size += 1
+                    digits += 1
                     power *= 10
-                for place in range(size):
-                    text[at + size - 1 - place] = 48 + value % 10
+                for digit in range(digits):
+                    text[position + digits - 1 - digit] = _ZERO + value % 10
                     value //= 10
-                at += size
+                position += digits
             else:
-                for place in range(8):
-                    digit = value >> (28 - 4 * place) & 15
-                    text[at + place] = digit + (48 if digit < 10 else 87)
-                at += 8
-            text[at] = 10 if column == COLUMNS - 1 else 9
-            at += 1
-    return at
+                for digit in range(_ID_DIGITS):
+                    nibble = value >> (28 - 4 * digit) & 15
+                    text[position + digit] = nibble + (_ZERO if nibble < 10 else _A_MINUS_10)
+                position += _ID_DIGITS
+            text[position] = _NEWLINE if column == _COLUMNS - 1 else _TAB
+            position += 1
+    return position

@@ -1,0 +1,319 @@
+"""Compare this working tree with an earlier commit: python bench/compare_commits.py COMMIT [--time].
+
+Without --time a fixed set of small runs is made with both, and everything they leave is compared: the exit status,
+the printed lines (times masked), the compliance log (times and source lines masked), checkpoints (all numbers, bit
+for bit) and prepared data (byte for byte). The exit status is 1 if anything differs; --expected names differences
+that are intended. Messages on stderr are printed where they differ and not counted.
+
+With --time the training step and the preparation are timed in turns, and the medians are printed with their ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import fnmatch
+import io
+import json
+import os
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import checkout  # noqa: F401
+from compared_files import facts_of_file
+from mlperf.benchmarks import DLRM, KAGGLE
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "test" / "golden"
+TRAINER, PREPARE, SAMPLE = "dlrm_s_pytorch.py", "tools/prepare_criteo.py", "tools/make_sample.py"
+_TIME = re.compile(r"-?[\d.]+ ms/it")
+_PROGRESS = "preparing "  # lines on stderr with rates
+_MAX_SHOWN = 6  # lines of a difference
+
+
+@dataclass(frozen=True)
+class Call:
+    """One start of a program, in the folder of its case."""
+
+    program: str
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Calls in a folder of their own, in order; what they print and leave there is compared."""
+
+    name: str
+    calls: tuple[Call, ...]
+
+
+@dataclass
+class Left:
+    """What a case left: named facts, each compared for equality, and the lines on stderr."""
+
+    facts: dict[str, object] = field(default_factory=dict)
+    stderr: list[str] = field(default_factory=list)
+    status: int = 0
+    events: int = 0
+    numbers: int = 0
+
+
+def cases() -> Iterator[Case]:
+    """Yield the fixed set of runs. Later ones read what the first ones prepared."""
+    text = {"terabyte": GOLDEN / "terabyte" / "day", "kaggle": GOLDEN / "kaggle" / "train.txt"}
+
+    def prepare(data_set: str, *flags: str) -> Call:
+        names = (f"--data-set={data_set}", f"--raw-data-file={text[data_set]}", "--processed-data-file=data")
+        return Call(PREPARE, (*names, *flags))
+
+    yield Case("terabyte", (prepare("terabyte", *DLRM.data.flags[1:], "--data-randomize=none"),))
+    yield Case("kaggle", (prepare("kaggle", "--data-randomize=none"),))
+    yield Case("shuffle", (prepare("terabyte", "--max-ind-range=1000", "--data-sub-sample-rate=0.5"),))
+    yield Case("shuffle days", (prepare("terabyte", "--data-randomize=day", "--numpy-rand-seed=5"),))
+    made = Call(SAMPLE, ("--folder=.", "--rows=24000"))
+    read = (*DLRM.data.flags, "--raw-data-file=day", "--processed-data-file=data")
+    yield Case("sample", (made, Call(PREPARE, read)))
+
+    yield Case("random data", (_train("--mini-batch-size=2 --data-size=6 --nepochs=2"),))
+    yield Case("debug mode", (_train("--mini-batch-size=2 --data-size=5 --debug-mode --learning-rate=0.1"),))
+    gaussian = "--rand-data-dist=gaussian --arch-embedding-size=50-9-3 --num-indices-per-lookup-fixed"
+    yield Case("gaussian data", (_train(f"--mini-batch-size=8 --data-size=64 --print-freq=2 {gaussian}"),))
+
+    for name, run in json.loads((GOLDEN / "runs.json").read_text()).items():
+        flags = [flag for flag in shlex.split(run["flags"]) if not flag.startswith("--load-model")]
+        flags += ["--load-model=../golden sgd/sgd.pt"] * ("--inference-only" in flags)
+        yield Case(f"golden {name}", (Call(TRAINER, (*flags, f"--processed-data-file=../{run['data']}/data")),))
+        if name == "sgd":
+            base = [flag for flag in flags if not flag.startswith("--save-model")]
+    base.append("--processed-data-file=../terabyte/data")
+    for name, extra in (
+        ("sum", "--arch-interaction-op=sum"),
+        ("mse, tanh", "--loss-function=mse --activation-function=tanh"),
+        ("accumulation", "--mlperf-grad-accum-iter=3 --nepochs=2"),
+        ("batch order", "--mlperf-bin-shuffle --numpy-rand-seed=7 --embedding-init=device"),
+        ("quotient, adagrad", "--qr-flag --qr-threshold=100 --qr-operation=add --optimizer=adagrad"),
+        ("resume", "--nepochs=2 --load-model=../golden\\ sgd/sgd.pt --save-model=next.pt"),
+        ("4-bit tables", "--inference-only --load-model=../golden\\ sgd/sgd.pt --quantize-emb-with-bit=4"),
+    ):
+        yield Case(name, (Call(TRAINER, (*base, *shlex.split(extra))),))
+    yield from _sample_cases()
+
+
+def _sample_cases() -> Iterator[Case]:
+    """Yield runs of the benchmark itself, and of the Kaggle network, on the sample."""
+    schedule = "--lr-num-warmup-steps=5 --lr-decay-start-step=20 --lr-num-decay-steps=30"
+    common = (
+        f"--data-generation=dataset --processed-data-file=../sample/data --mini-batch-size=256 --test-freq=40 "
+        f"--num-batches=80 --print-freq=10 --print-time --learning-rate=0.15 --mlperf-logging {schedule}"
+    )
+    for name, flags in (
+        ("benchmark fp32", (*DLRM.flags, "--mlperf-auc-threshold=0.6", "--save-model=model.pt")),
+        ("benchmark bf16", (*DLRM.network.flags, "--precision=bf16", "--mlperf-edition=1.0.0")),
+        ("kaggle network bf16", (*KAGGLE.network.flags, "--data-set=terabyte", "--precision=bf16")),
+    ):
+        yield Case(name, (Call(TRAINER, (*flags, *common.split())),))
+
+
+def _train(flags: str) -> Call:
+    return Call(TRAINER, tuple(flags.split()))
+
+
+def run_case(tree: Path, case: Case, folder: Path) -> Left:
+    """Run the calls of a case with the programs of a source tree and return what they left."""
+    folder.mkdir()
+    left = Left()
+    for number, call in enumerate(case.calls):
+        done = start(tree, call, folder)
+        lines = [_TIME.sub("# ms/it", line) for line in done.stdout.splitlines()]
+        left.facts |= {f"status {number}": done.returncode, f"stdout {number}": lines}
+        left.status = max(left.status, abs(done.returncode))
+        left.stderr += [line for line in done.stderr.splitlines() if not line.startswith(_PROGRESS)]
+    for path in sorted(folder.iterdir()):
+        found = facts_of_file(path)
+        left.facts |= found.facts
+        left.events += found.events
+        left.numbers += found.numbers
+    return left
+
+
+def start(tree: Path, call: Call, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end."""
+    return subprocess.run(
+        [sys.executable, str(tree / call.program), *call.flags],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def extract(commit: str, folder: Path) -> None:
+    """Write the files of a commit into a folder. Ends the program if there is no such commit."""
+    done = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"compare_commits.py: error: {commit}: {done.stderr.decode().strip()}")
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+
+
+def compare(old: Left, new: Left, expected: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the differences, one text each, and the names of those that are expected."""
+    found, intended = [], []
+    for name in dict.fromkeys([*old.facts, *new.facts]):
+        before, after = old.facts.get(name, "missing"), new.facts.get(name, "missing")
+        if before == after:
+            continue
+        if any(fnmatch.fnmatch(name, pattern) for pattern in expected):
+            intended.append(name)
+        else:
+            found.append(f"{name}: {_difference(before, after)}")
+    return found, intended
+
+
+def _difference(before: object, after: object) -> str:
+    if isinstance(before, list) and isinstance(after, list):
+        lines = list(difflib.unified_diff([str(x) for x in before], [str(x) for x in after], n=0, lineterm=""))[2:]
+        more = len(lines) - _MAX_SHOWN
+        shown = [f"\n    {line[:200]}" for line in lines[:_MAX_SHOWN]]
+        return "".join(shown) + (f"\n    ... {more} more lines" if more > 0 else "")
+    return f"{str(before)[:80]} before, {str(after)[:80]} now"
+
+
+def compare_runs(commit: str, expected: Sequence[str], only: str) -> bool:
+    """Run all cases with both, print a row for each and return whether nothing differs."""
+    equal = True
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        checkouts = {"before": scratch / "checkout", "now": ROOT}
+        extract(commit, checkouts["before"])
+        for side in checkouts:
+            (scratch / side).mkdir()
+        print(f"compared with {commit}")
+        print(f"{'case':24}{'status':>8}{'losses':>8}{'lines':>8}{'events':>8}{'numbers':>14}")
+        for case in cases():
+            is_input = case.calls[0].program != TRAINER or case.name == "golden sgd"
+            if not (only in case.name or is_input):
+                continue
+            left = {side: run_case(path, case, scratch / side / case.name) for side, path in checkouts.items()}
+            found, intended = compare(left["before"], left["now"], expected)
+            if left["before"].status != 0:
+                found.append("the run with the earlier commit failed, so that nothing is compared")
+            print(_row(case.name, left["now"]), "DIFFERENT" if found else "equal", flush=True)
+            for text in found:
+                print(f"  {text}")
+            if intended:
+                print(f"  different as expected: {', '.join(intended)}")
+            if left["before"].stderr != left["now"].stderr:
+                print(f"  not counted: stderr: {_difference(left['before'].stderr, left['now'].stderr)}")
+            equal = equal and not found
+    return equal
+
+
+def _row(name: str, left: Left) -> str:
+    """Return the start of a row: the exit status and how much of each kind was compared."""
+    printed = [line for key, lines in left.facts.items() if key.startswith("stdout") for line in _lines(lines)]
+    losses = sum(", loss " in line for line in printed)
+    return f"{name:24}{left.status:>8}{losses:>8}{len(printed):>8}{left.events:>8}{left.numbers:>14,}  "
+
+
+def _lines(value: object) -> list[str]:
+    return value if isinstance(value, list) else []
+
+
+def time_both(commit: str, rounds: int, rows: int) -> None:
+    """Print medians of the training step and of the preparation for both, taken in turns, and their ratio."""
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        checkouts = {"before": scratch / "checkout", "now": ROOT}
+        extract(commit, checkouts["before"])
+        prepare = f"--data-set=terabyte --raw-data-file=day --max-ind-range={DLRM.data.index_limit}".split()
+        preparation = Call(PREPARE, (*prepare, "--processed-data-file=data"))
+        must_start(ROOT, Call(SAMPLE, ("--folder=.", f"--rows={rows}")), scratch)
+        must_start(ROOT, preparation, scratch)
+
+        def prepare_again(tree: Path) -> float:
+            for path in scratch.glob("again*"):
+                path.unlink()
+            begin = time.perf_counter()
+            must_start(tree, Call(PREPARE, (*prepare, "--processed-data-file=again")), scratch)
+            return time.perf_counter() - begin
+
+        print(f"{f'medians of {rounds} turns':34}{commit[:12]:>14}{'now':>10}{'ratio':>8}")
+        for title, flags, batches in (
+            ("Kaggle network, batch 128, ms", (*KAGGLE.network.flags, "--mini-batch-size=128"), 1000),
+            ("benchmark, batch 2048, ms", (*DLRM.network.flags, "--mini-batch-size=2048"), 50),
+        ):
+            call = _timed_training(flags, batches)
+            take_turns(title, checkouts, rounds, partial(step_time, call=call, folder=scratch))
+        take_turns(f"preparation of {rows:,} rows, s", checkouts, rounds, prepare_again)
+
+
+def _timed_training(flags: Sequence[str], batches: int) -> Call:
+    data = "--data-generation=dataset --data-set=terabyte --processed-data-file=data"
+    length = f"--num-batches={batches} --print-freq={batches // 10} --print-time --learning-rate=0.01"
+    return Call(TRAINER, (*flags, *data.split(), *length.split()))
+
+
+def step_time(tree: Path, call: Call, folder: Path) -> float:
+    """Return the median ms per iteration that a run prints, without its first line."""
+    times = [float(text.split()[0]) for text in _TIME.findall(must_start(tree, call, folder).stdout)]
+    return statistics.median(times[1:])
+
+
+def must_start(tree: Path, call: Call, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end; end this one if it fails."""
+    done = start(tree, call, folder)
+    if done.returncode != 0:
+        sys.exit(f"compare_commits.py: error: {tree / call.program}: status {done.returncode}\n{done.stderr}")
+    return done
+
+
+def take_turns(title: str, checkouts: Mapping[str, Path], rounds: int, measure: Callable[[Path], float]) -> None:
+    """Measure both in turns, after one turn that does not count, and print a row."""
+    taken: dict[str, list[float]] = {side: [] for side in checkouts}
+    for number in range(rounds + 1):
+        for side, tree in checkouts.items():
+            value = measure(tree)
+            if number > 0:
+                taken[side].append(value)
+    before, now = (statistics.median(values) for values in taken.values())
+    print(f"{title:34}{before:>14.3f}{now:>10.3f}{now / before:>8.3f}", flush=True)
+
+
+def main() -> int:
+    """Compare or time; 1 if something differs that is not expected."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("commit", help="the earlier commit, in any form that git knows")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only the cases with this in their name")
+    parser.add_argument(
+        "--expected",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="facts that may differ, as printed before the colon; * stands for anything; may be repeated",
+    )
+    parser.add_argument("--time", action="store_true", help="time both instead of comparing what they leave")
+    parser.add_argument("--rounds", type=int, default=7, help="with --time: turns that each takes (default: 7)")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="with --time: rows of text (default: 1000000)")
+    flags = parser.parse_args()
+    if flags.time:
+        time_both(flags.commit, flags.rounds, flags.rows)
+        return 0
+    equal = compare_runs(flags.commit, flags.expected, flags.only)
+    print("nothing differs" if equal else "something differs")
+    return 0 if equal else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""The state of a preparation, from which an interrupted one continues."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class PreparationState:
+    """How far a preparation has come. Its field names are the keys in `state.json`.
+
+    It is the state at the last checkpoint. What the files hold beyond it is cut off when a preparation continues.
+
+    phase: "text", "permute", "split" or "publish".
+    file, offset: number of the text file and the byte in it, unzipped, to continue at.
+    line, row: lines and good rows of that file before `offset`.
+    lines: lines of all files so far.
+    rows_per_day: rows of each day that are kept.
+    bad: number of bad rows, by file name and reason.
+    spill_rows, spill_extents: rows and extents in the spill file of the shuffle.
+    train_rows, train_crc32: rows in the training file and the CRC-32 of their bytes.
+    evaluation_rows: rows of the last day in its file.
+    ids: for each checkpoint, the number of distinct ids of each table so far.
+    buckets: CRC-32 of each shuffled bucket that is written, None if it is not; None before the shuffle.
+    checksums: CRC-32 of each split, in the last phase.
+    """
+
+    phase: str = "text"
+    file: int = 0
+    offset: int = 0
+    line: int = 0
+    row: int = 0
+    lines: int = 0
+    rows_per_day: list[int] = field(default_factory=list)
+    bad: dict[str, dict[str, int]] = field(default_factory=dict)
+    spill_rows: int = 0
+    spill_extents: int = 0
+    train_rows: int = 0
+    train_crc32: int = 0
+    evaluation_rows: int = 0
+    ids: list[list[int]] = field(default_factory=list)
+    buckets: list[int | None] | None = None
+    checksums: dict[str, int] = field(default_factory=dict)
+
+    def bad_rows_by_reason(self) -> dict[str, int]:
+        """Return the number of bad rows of all files for each reason."""
+        sums: dict[str, int] = {}
+        for reasons in self.bad.values():
+            for reason, count in reasons.items():
+                sums[reason] = sums.get(reason, 0) + count
+        return sums

@@ -1,0 +1,56 @@
+"""Available memory: what the machine has and what the control group allows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlperf.util import memory
+from mlperf.util.errors import RunError
+from mlperf.util.memory import available_memory, require_memory
+
+GIB = 1 << 30
+
+
+def machine(folder: Path, available: int) -> Path:
+    """Write a file like /proc/meminfo and return it."""
+    path = folder / "meminfo"
+    path.write_text(
+        f"MemTotal:  999999999 kB\nMemFree:  1 kB\nMemAvailable:  {available // 1024} kB\nHugePages: 0\n"
+    )
+    return path
+
+
+def control_group(folder: Path, limit: str, used: str) -> list[tuple[Path, Path]]:
+    """Write the files of a control group and return them after those of another version, which do not exist."""
+    (folder / "max").write_text(f"{limit}\n")
+    (folder / "current").write_text(f"{used}\n")
+    return [(folder / "no", folder / "such"), (folder / "max", folder / "current")]
+
+
+@pytest.mark.parametrize(("in_machine", "in_group"), [(8, 3), (3, 8)])
+def test_smaller_of_machine_and_control_group_is_available(in_machine: int, in_group: int, tmp_path: Path) -> None:
+    group = control_group(tmp_path, str((in_group + 2) * GIB), str(2 * GIB))
+    assert available_memory(machine(tmp_path, in_machine * GIB), group) == 3 * GIB
+
+
+def test_control_group_without_a_limit_does_not_count(tmp_path: Path) -> None:
+    assert available_memory(machine(tmp_path, 5 * GIB), control_group(tmp_path, "max", "1")) == 5 * GIB
+
+
+def test_control_group_alone_is_enough(tmp_path: Path) -> None:
+    assert available_memory(tmp_path / "none", control_group(tmp_path, "7", "3")) == 4
+
+
+def test_unknown_available_memory_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert available_memory(tmp_path / "none", []) is None
+    monkeypatch.setattr(memory, "available_memory", lambda: None)
+    require_memory(10**30, "the tables")
+
+
+def test_more_memory_than_available_is_refused_with_both_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 2 * 10**9)
+    require_memory(2 * 10**9, "the tables")
+    with pytest.raises(RunError, match=r"^the tables: needs 3\.0 GB of memory, 2\.0 GB are available$"):
+        require_memory(3 * 10**9, "the tables")
