@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from mlperf.cli.program import program_name, run_program
 from mlperf.data.criteo.prepared.paths import DatasetPaths
-from mlperf.data.schema import CRITEO
 from mlperf.settings.kinds import file_name
 from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError
@@ -51,6 +50,7 @@ def verify(paths: DatasetPaths, raw_data_file: Path | None) -> int:
 
     from mlperf.data.criteo.prepared.dataset import find_prepared
     from mlperf.data.criteo.prepared.manifest import Manifest
+    from mlperf.data.schema import CRITEO
 
     prepared = find_prepared(paths, raw_data_file)
     manifest = Manifest.read(paths.manifest)
