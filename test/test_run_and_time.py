@@ -94,11 +94,8 @@ def test_one_command_makes_a_sample_trains_to_the_target_and_passes_the_check(cl
 def test_prepared_data_alone_is_enough_and_missing_the_target_is_status_3(
     clone: Path, small: Path, tmp_path: Path
 ) -> None:
-    run = run_and_time(
-        *(clone, *TINY, "--nepochs=1"),
-        cwd=tmp_path,
-        **{"DATADIR": str(small), "LOGDIR": "my logs", "CONFIG": "sample", "SEED": "3"},
-    )
+    variables = {"DATADIR": str(small), "LOGDIR": "my logs", "CONFIG": "sample", "SEED": "3"}
+    run = run_and_time(clone, *TINY, "--nepochs=1", cwd=tmp_path, **variables)
     assert run.status == 3, run.stderr
     (log,) = (tmp_path / "my logs").glob("*.log")
     values = {event["key"]: event for event in read_events(log)}
@@ -156,7 +153,7 @@ def test_run_that_fails_ends_with_status_1_and_a_result_line(clone: Path, small:
     ids=str,
 )
 def test_wrong_variable_is_named_with_status_2(variables: dict[str, str], clone: Path, small: Path) -> None:
-    run = run_and_time(clone, **{"DATADIR": str(small), **variables})
+    run = run_and_time(clone, **{"DATADIR": str(small), **variables})  # type: ignore[arg-type]
     ((name, value),) = variables.items()
     assert run.status == 2
     assert f"{name}={value}" in run.stderr
