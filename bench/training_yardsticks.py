@@ -14,7 +14,7 @@ from mlperf.engines.cpu import products
 from mlperf.models.dlrm import Architecture, top_widths
 from mlperf.models.textbook import TextbookDLRM
 
-Step = Callable[[], None]
+Step = Callable[[], object]
 
 
 class Floor:

@@ -30,7 +30,9 @@ def main(names: list[str]) -> int:
     one, other = (Path(name).read_text() for name in names)
     if one == other:
         return 0
-    sys.stdout.writelines(difflib.unified_diff(one.splitlines(True), other.splitlines(True), *names, n=0))
+    sys.stdout.writelines(
+        difflib.unified_diff(one.splitlines(True), other.splitlines(True), names[0], names[1], n=0)
+    )
     if within_tolerance(one, other):
         print("A last printed digit was rounded the other way: the numbers agree to 1e-5.")
         return 0

@@ -85,7 +85,7 @@ class Mlp:
         return x
 
     def backward(self, gradient: Array) -> Array:
-        self.gradients = []
+        self.gradients: list[tuple[Array, Array]] = []
         layers = zip(self.weights, self.activations, self.inputs, self.outputs, strict=True)
         for weight, activation, x, y in reversed(list(layers)):
             slope = {"relu": y > 0, "sigmoid": y * (1 - y), "tanh": 1 - y * y}[activation]

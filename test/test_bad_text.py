@@ -290,7 +290,7 @@ def test_damaged_gzip_file_is_named(damage: str, unpacker: str, tmp_path: Path) 
         content[len(content) // 2 : len(content) // 2 + 20] = b"\xff" * 20
     elif damage == "checksum":
         content[-6] ^= 1
-    shorter = {"cut": content[: len(content) // 2], "not gzip": b"day_4", "header only": content[:3]}
+    shorter = {"cut": content[: len(content) // 2], "not gzip": bytearray(b"day_4"), "header only": content[:3]}
     (tmp_path / "day_4.gz").write_bytes(shorter.get(damage, content))
     (tmp_path / "day_4").unlink()
     with pytest.raises(RunError, match=r"day_4\.gz") as caught:

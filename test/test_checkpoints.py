@@ -156,7 +156,7 @@ def test_file_that_would_run_code_is_refused(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_torchscript_program_is_refused(tmp_path: Path) -> None:
-    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "program.pt")  # type: ignore[no-untyped-call]
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "program.pt")
     with pytest.raises(RunError, match="refused: a TorchScript program"):
         read_checkpoint(tmp_path / "program.pt")
 

@@ -70,8 +70,8 @@ def test_check_of_this_project_agrees_with_the_official_one(log: Path) -> None:
 
 def test_events_come_in_the_order_of_a_timed_run(log: Path) -> None:
     keys = [event["key"] for event in events(log)]
-    order = ("init_start", "init_stop", "run_start", "train_samples", "block_start", "epoch_start", "eval_start")
-    order += ("eval_accuracy", "eval_stop")
+    order = ["init_start", "init_stop", "run_start", "train_samples", "block_start", "epoch_start", "eval_start"]
+    order += ["eval_accuracy", "eval_stop"]
     first = [keys.index(key) for key in order]
     assert first == sorted(first)
     assert keys[-3:] == ["epoch_stop", "block_stop", "run_stop"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_cpu_engine_trains_as_autograd_does(seed: int) -> None:
     torch.testing.assert_close(fast.sums.both, general.sums.both, rtol=1e-5, atol=0)
     expected = general.model.state_dict()
     for name, value in fast.model.state_dict().items():
-        torch.testing.assert_close(value, expected[name], rtol=2e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(value, expected[name], rtol=2e-4, atol=2e-6, msg=partial("{}: {}".format, name))
     torch.testing.assert_close(fast.score(batch)[0], general.score(batch)[0], rtol=1e-4, atol=1e-6)
     assert fast.optimizer.state_dict() == general.optimizer.state_dict()
 

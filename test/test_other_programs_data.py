@@ -218,7 +218,7 @@ def test_damaged_counts_of_another_program_are_refused_in_one_line(content: byte
     elif content == "cut":
         counts.write_bytes((GOLDEN / "terabyte" / "day_fea_count.npz").read_bytes()[:-100])
     else:
-        values = {"nan": np.full(26, np.nan), "none": np.float64(3), "few": np.ones(25)}
+        values = {"nan": np.full(26, np.nan), "none": np.array(3.0), "few": np.ones(25)}
         np.savez(counts, counts=values[content])
     with pytest.raises(RunError, match=r"day_fea_count\.npz: (no counts per column|expected 26 counts)") as caught:
         open_prepared(tmp_path / "terabyte_processed")

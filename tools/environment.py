@@ -21,14 +21,11 @@ def run(program: str) -> int:
     try:
         module = importlib.import_module(f"mlperf.cli.{program}")
     except ModuleNotFoundError as error:
-        return _fail(
-            f"the package {error.name} is not installed in {sys.executable}; "
-            "tools/setup.sh makes an environment that has it and prints the path of its Python"
+        print(
+            f"{Path(sys.argv[0]).name}: error: {error.name} is not installed in this Python ({sys.executable}): "
+            "run tools/setup.sh and use .venv/bin/python",
+            file=sys.stderr,
         )
+        return 1
     status: int = module.main()
     return status
-
-
-def _fail(message: str) -> int:
-    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
-    return 1

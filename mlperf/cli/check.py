@@ -49,31 +49,31 @@ def make_parser(name: str) -> Parser:
 
 
 def _check(name: str, arguments: Sequence[str] | None) -> int:
-    flags = make_parser(name).parse_args(arguments)
-    asked = getattr(flags, "edition", [])
-    if flags.rcps is not None and not flags.rcps.is_file():
-        raise UsageError(f"--rcps={flags.rcps}: no such file")
+    args = make_parser(name).parse_args(arguments)
+    asked = getattr(args, "edition", [])
+    if args.rcps is not None and not args.rcps.is_file():
+        raise UsageError(f"--rcps={args.rcps}: no such file")
     editions: list[Edition | None] = [EDITIONS[name] for name in (EDITIONS if "all" in asked else asked)]
-    if flags.rcps is not None:
-        check_rcp_file(flags.rcps)
+    if args.rcps is not None:
+        check_rcp_file(args.rcps)
     passed = True
     try:
-        for check in _checks(flags, editions or [None]):
+        for check in _checks(args, editions or [None]):
             passed = _report(check, name) and passed
     except OSError as error:
-        raise RunError(f"{error.filename or flags.path}: {error.strerror or error}") from None
+        raise RunError(f"{error.filename or args.path}: {error.strerror or error}") from None
     return 0 if passed else 1
 
 
-def _checks(flags: argparse.Namespace, editions: list[Edition | None]) -> Iterator[Callable[[], Report]]:
+def _checks(args: argparse.Namespace, editions: list[Edition | None]) -> Iterator[Callable[[], Report]]:
     """Yield one call per check."""
-    if flags.path.is_file():
+    if args.path.is_file():
         for edition in editions:
-            yield partial(check_log, flags.path, edition)
+            yield partial(check_log, args.path, edition)
         return
-    for result in find_results(flags.path):
+    for result in find_results(args.path):
         for edition in editions:
-            yield partial(check_result, result, edition, rcp_file=flags.rcps, bypass=flags.rcp_bypass)
+            yield partial(check_result, result, edition, rcp_file=args.rcps, bypass=args.rcp_bypass)
 
 
 def _report(check: Callable[[], Report], name: str) -> bool:

@@ -49,25 +49,25 @@ def make_parser(name: str) -> Parser:
 
 
 def _plot(name: str, arguments: Sequence[str] | None) -> int:
-    flags = make_parser(name).parse_args(arguments)
-    labels = flags.labels.split(",") if flags.labels else [log.stem for log in flags.logs]
-    if len(labels) != len(flags.logs):
-        raise UsageError(f"--labels={flags.labels}: {len(labels)} names for {len(flags.logs)} logs")
+    args = make_parser(name).parse_args(arguments)
+    labels = args.labels.split(",") if args.labels else [log.stem for log in args.logs]
+    if len(labels) != len(args.logs):
+        raise UsageError(f"--labels={args.labels}: {len(labels)} names for {len(args.logs)} logs")
 
     from mlperf.plots.curves import Curves
     from mlperf.plots.packages import require_packages
     from mlperf.plots.run_picture import draw_runs
 
-    require_packages(name, "matplotlib")
-    runs = dict(zip(_distinct(labels), (Curves.of_log(log) for log in flags.logs), strict=True))
-    metric = flags.metric
+    require_packages("--output", "matplotlib")
+    runs = dict(zip(_distinct(labels), (Curves.of_log(log) for log in args.logs), strict=True))
+    metric = args.metric
     if metric == "auto":
         metric = "auc" if any(run.auc for run in runs.values()) else "accuracy"
-    target = flags.target
+    target = args.target
     if target is None:
         target = DEFAULT_EDITION.auc_target if metric == "auc" else 0.0
-    draw_runs(runs, metric, _axis(runs, flags.x), target, flags.title, flags.output)
-    print(f"{flags.output}: {len(runs)} run{'s' if len(runs) > 1 else ''}")
+    draw_runs(runs, metric, _axis(runs, args.x), target, args.title, args.output)
+    print(f"{args.output}: {len(runs)} run{'s' if len(runs) > 1 else ''}")
     return 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from mlperf.cli.program import program_name, run_program
 from mlperf.settings.kinds import at_least
 from mlperf.settings.parser import Parser
+from mlperf.util.errors import UsageError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,23 +21,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_parser(name: str) -> Parser:
     """Return the parser of this program."""
-    from mlperf.data.criteo.sample.generate import MIN_ROWS
-
     parser = Parser(name, __doc__)
     add = parser.add_argument
     add("--folder", type=Path, default=Path("input"), help="where day_0 ... day_23 go")
-    add("--rows", type=at_least(MIN_ROWS), default=240_000, help="rows of all days together, 230 bytes each")
+    add("--rows", type=at_least(1), default=240_000, help="rows of all days together, 230 bytes each")
     add("--seed", type=at_least(0), default=1, help="seed of everything in the sample")
     return parser
 
 
 def _make(name: str, arguments: Sequence[str] | None) -> int:
-    from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
+    args = make_parser(name).parse_args(arguments)
 
-    flags = make_parser(name).parse_args(arguments)
-    sample = make_sample(SampleSettings(flags.folder, flags.rows, flags.seed))
+    from mlperf.data.criteo.sample.generate import MIN_ROWS, SampleSettings, make_sample
+
+    if args.rows < MIN_ROWS:
+        raise UsageError(f"--rows={args.rows}: allowed is a whole number of at least {MIN_ROWS}")
+    sample = make_sample(SampleSettings(args.folder, args.rows, args.seed))
     print(
-        f"sample in {flags.folder}: {sample.rows:,} rows, seed {sample.seed}, {sample.click_rate:.1%} clicks; "
+        f"sample in {args.folder}: {sample.rows:,} rows, seed {sample.seed}, {sample.click_rate:.1%} clicks; "
         f"on its test split the best reachable AUC is {sample.best_auc:.4f}, with the integers alone "
         f"{sample.dense_auc:.4f}"
     )

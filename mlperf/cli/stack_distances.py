@@ -51,24 +51,24 @@ def make_parser(name: str) -> Parser:
 
 
 def _convert(name: str, arguments: Sequence[str] | None) -> int:
-    flags = make_parser(name).parse_args(arguments)
+    args = make_parser(name).parse_args(arguments)
 
     import numpy as np
 
     from mlperf.data.synthetic.stack_distances import StackDistances, TraceGenerator
 
-    if flags.what == "profile":
-        distribution = StackDistances.of_trace(_read_trace(flags.source, flags.binary), padding=flags.padding)
-        _write(flags.result, distribution.text())
+    if args.what == "profile":
+        distribution = StackDistances.of_trace(_read_trace(args.source, args.binary), padding=args.padding)
+        _write(args.result, distribution.text())
         return 0
-    given = StackDistances.read(flags.source)
-    generator = TraceGenerator(given, np.random.default_rng(flags.seed), padding=flags.padding)
-    pieces = [generator.draw(min(_CHUNK, flags.length - done)) for done in range(0, flags.length, _CHUNK)]
+    given = StackDistances.read(args.source)
+    generator = TraceGenerator(given, np.random.default_rng(args.seed), padding=args.padding)
+    pieces = [generator.draw(min(_CHUNK, args.length - done)) for done in range(0, args.length, _CHUNK)]
     trace = np.concatenate(pieces)
-    if flags.binary:
-        _write(flags.result, trace.astype("<u8").tobytes())
+    if args.binary:
+        _write(args.result, trace.astype("<u8").tobytes())
     else:
-        _write(flags.result, ", ".join(map(str, trace.tolist())) + "\n")
+        _write(args.result, ", ".join(map(str, trace.tolist())) + "\n")
     return 0
 
 

@@ -1,13 +1,12 @@
-"""Make a submission package: five runs of the benchmark, or five logs, the system's description and the code.
+"""Make a submission package: run the benchmark five times, or take five logs, describe the system, copy the code.
 
-Data and configuration are those of run_and_time.sh, by DATADIR and CONFIG in the environment; flags after -- go to
-the trainer. The same command goes on with an interrupted set of runs.
+The data and the configuration are those of run_and_time.sh, given by DATADIR and CONFIG in the environment. Flags
+after -- go to the trainer. Repeating the command continues an interrupted set of runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -25,6 +24,7 @@ from mlperf.submission.package import NAME, Package, write_package
 from mlperf.submission.rcp import make_rcp
 from mlperf.submission.report import render
 from mlperf.submission.results import find_results
+from mlperf.submission.run_inputs import RunInputs, Sample
 from mlperf.submission.run_set import ROOT, RunSettings, make_runs
 from mlperf.submission.system_description import (
     FIELDS,
@@ -42,46 +42,26 @@ SAMPLE_REASON = (
     "this package shows the way and is not a result"
 )
 
-
-# What this program gives the trainer itself, or what must differ from run to run.
-_OWN_FLAGS = {
-    **{"--mlperf-submitter": "--submitter", "--mlperf-platform": "--system", "--mlperf-edition": "--edition"},
-    **{"--mlperf-division": "--division", "--mlperf-status": "--status", "--numpy-rand-seed": "--seed"},
-    **{"--mlperf-log-file": "--output", "--mlperf-logging": "nothing, it is always on"},
+# Flags of the trainer that this program sets itself, and the flag that determines each.
+_RESERVED_FLAGS = {
+    "--mlperf-submitter": "--submitter",
+    "--mlperf-platform": "--system",
+    "--mlperf-edition": "--edition",
+    "--mlperf-division": "--division",
+    "--mlperf-status": "--status",
+    "--numpy-rand-seed": "--seed",
+    "--mlperf-log-file": "--output",
+    "--mlperf-logging": "nothing, it is always on",
 }
-_OWN_VARIABLES = {"EDITION": "edition", "SEED": "seed"}
-_RUNS_FOLDERS = ("runs", "reference")  # in --output, beside the package
-_OWN_FIELDS = ("submitter", "division", "status", "system_name")
-
-
-def _name(text: str) -> str:
-    if not NAME.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not letters, digits and _.+-, beginning with none of .+-")
-    return text
-
-
-def make_parser(name: str) -> Parser:
-    """Return the parser of this program."""
-    parser = Parser(name, __doc__)
-    add = parser.add_argument
-    add("--submitter", type=_name, required=True, help="the organization")
-    add("--system", type=_name, required=True, help="name of the system: of its description and its results")
-    add("--output", type=Path, default=Path("submission"), help="folder for the package, and for the runs' logs")
-    add("--edition", choices=tuple(EDITIONS), default=DEFAULT_EDITION.name, help="of MLPerf Training")
-    add("--division", choices=("closed", "open"), default="closed", help="of the submission")
-    add("--status", choices=STATUSES, default="onprem", help="availability of the system")
-    add("--system-file", type=Path, help="JSON with fields of the system description; they win over what is found")
-    add("--set", metavar="FIELD=VALUE", action="append", default=[], help="one field of it, may be repeated")
-    add("--logs", type=Path, nargs="+", help="take these logs instead of running; the machine is not looked at")
-    add("--seed", type=at_least(0), help="of the first run, the next count up (default: drawn)")
-    add(
-        "--rcp-bypass",
-        metavar="REASON",
-        help="the package checker's switch: convergence may fail, for this reason",
-    )
-    add("--reference", action="store_true", help="twice the runs, and convergence points instead of a package")
-    add("trainer_flags", nargs="*", help="after --: flags of dlrm_s_pytorch.py, added to each run")
-    return parser
+# The same for variables of run_and_time.sh and fields of the system description.
+_RESERVED_VARIABLES = {"EDITION": "edition", "SEED": "seed"}
+_RESERVED_FIELDS = {
+    "submitter": "--submitter",
+    "division": "--division",
+    "status": "--status",
+    "system_name": "--system",
+}
+_LOG_FOLDERS = ("runs", "reference")  # in --output, beside the package
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,181 +70,170 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(name, partial(_submit, name, arguments))
 
 
+def make_parser(name: str) -> Parser:
+    """Return the parser of this program."""
+    parser = Parser(name, __doc__)
+    add = parser.add_argument
+    add("--submitter", type=_name, required=True, help="name of the organization")
+    add("--system", type=_name, required=True, help="name of the system, its description and its results")
+    add("--output", type=Path, default=Path("submission"), help="folder for the package and the logs of the runs")
+    add("--edition", choices=tuple(EDITIONS), default=DEFAULT_EDITION.name, help="edition of MLPerf Training")
+    add("--division", choices=("closed", "open"), default="closed", help="division of the submission")
+    add("--status", choices=STATUSES, default="onprem", help="availability of the system")
+    add("--system-file", type=Path, help="JSON file with fields of the system description; override detected ones")
+    add("--set", metavar="FIELD=VALUE", action="append", default=[], help="one such field; may be repeated")
+    add("--logs", type=Path, nargs="+", help="use these logs instead of running; the machine is not inspected")
+    add("--seed", type=at_least(0), help="seed of the first run, the next ones count up (default: drawn)")
+    add("--rcp-bypass", metavar="REASON", help="let the convergence check fail, for this reason")
+    add("--reference", action="store_true", help="do twice the runs and write convergence points, no package")
+    add("trainer_flags", nargs="*", help="after --: flags of dlrm_s_pytorch.py, added to each run")
+    return parser
+
+
+def _name(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not letters, digits and _.+-, beginning with none of .+-")
+    return text
+
+
 def _submit(name: str, arguments: Sequence[str] | None) -> int:
-    flags = make_parser(name).parse_args(arguments)
-    _refuse_contradictions(flags)
+    args = make_parser(name).parse_args(arguments)
+    _check_contradictions(args)
+    if not (ROOT / "run_and_time.sh").is_file():
+        raise RunError("needs a checkout, whose code goes into the package: run tools/make_submission.py there")
     try:
-        return _make(flags)
+        return _make(args)
     except OSError as error:
-        raise RunError(f"{error.filename or flags.output}: {error.strerror or error}") from None
+        raise RunError(f"{error.filename or args.output}: {error.strerror or error}") from None
 
 
-def _refuse_contradictions(flags: argparse.Namespace) -> None:
-    """Raise UsageError for what would be passed over in silence otherwise."""
-    if flags.submitter in _RUNS_FOLDERS:
-        raise UsageError(f"--submitter={flags.submitter}: in --output that folder is for the runs' logs")
-    for text in flags.trainer_flags:
+def _check_contradictions(args: argparse.Namespace) -> None:
+    """Raise UsageError for arguments that would be ignored."""
+    if args.submitter in _LOG_FOLDERS:
+        raise UsageError(f"--submitter={args.submitter}: in --output that folder is for the runs' logs")
+    for text in args.trainer_flags:
         name = text.partition("=")[0]
-        if name in _OWN_FLAGS:
-            raise UsageError(f"{text} after --: what it says is given by {_OWN_FLAGS[name]}")
-    for variable, flag in _OWN_VARIABLES.items():
+        if name in _RESERVED_FLAGS:
+            raise UsageError(f"{text} after --: this is given by {_RESERVED_FLAGS[name]}")
+    for variable, flag in _RESERVED_VARIABLES.items():
         value = os.environ.get(variable, "")
-        if value and value != str(getattr(flags, flag)):
+        if value and value != str(getattr(args, flag)):
             raise UsageError(f"{variable}={value} in the environment: here it is given by --{flag}")
-    if flags.logs is not None and flags.seed is not None:
+    if args.logs is not None and args.seed is not None:
         raise UsageError("--seed: the runs of --logs have theirs")
-    if flags.reference and flags.rcp_bypass is not None:
+    if args.reference and args.rcp_bypass is not None:
         raise UsageError("--rcp-bypass: with --reference nothing is compared")
 
 
-def _make(flags: argparse.Namespace) -> int:
-    edition = EDITIONS[flags.edition]
-    description = None if flags.reference else _description(flags)
-    count = edition.runs * 2 if flags.reference else edition.runs
-    configuration = _configuration_file()
-    if flags.logs is not None:
-        paths = _collect(flags.logs, count)
+def _make(args: argparse.Namespace) -> int:
+    edition = EDITIONS[args.edition]
+    inputs = RunInputs.of_environment()
+    settings = _run_settings(args, inputs)
+    description = None if args.reference else _description(args, inputs)
+    count = edition.runs * 2 if args.reference else edition.runs
+    configuration = inputs.configuration_file
+    if args.logs is not None:
+        if len(args.logs) != count:
+            raise UsageError(f"--logs: {len(args.logs)} are given, {count} are needed")
+        paths = tuple(args.logs)
     else:
-        runs = make_runs(_runs_folder(flags), _run_settings(flags), count, first_seed=flags.seed)
+        runs = make_runs(_logs_folder(args), settings, count, first_seed=args.seed)
         paths, configuration = runs.logs, runs.configuration
     logs = [read_log(path) for path in paths]
     if description is None:
-        return _write_reference(flags, logs)
-    sample = _sample() if flags.logs is None or os.environ.get("DATADIR") else None
-    reason = flags.rcp_bypass or (SAMPLE_REASON if sample is not None else None)
+        return _write_reference(args, logs)
+    sample = inputs.sample if args.logs is None or inputs.data else None
     package = Package(
-        folder=flags.output,
-        submitter=flags.submitter,
-        system=flags.system,
+        folder=args.output,
+        submitter=args.submitter,
+        system=args.system,
         edition=edition,
         description=description,
-        logs=tuple(paths),
+        logs=paths,
         configuration=configuration,
-        trainer_flags=_run_settings(flags).trainer_flags,
+        trainer_flags=settings.trainer_flags,
         data=_data_text(sample),
-        bypass_reason=reason,
+        bypass_reason=args.rcp_bypass or (SAMPLE_REASON if sample is not None else None),
     )
+    return _write_and_check(package, logs)
+
+
+def _write_and_check(package: Package, logs: list[Log]) -> int:
     folder = write_package(package, logs)
-    (result,) = (result for result in find_results(folder) if result.system == flags.system)
-    report = check_result(result, edition)
+    (result,) = (result for result in find_results(folder) if result.system == package.system)
+    report = check_result(result, package.edition)
     print(f"package in {folder}")
-    if configuration is None:
-        print(f"without config_{flags.system}.sh: CONFIG does not say with which configuration the logs were made")
-    if reason is not None:
-        print(f"the convergence check is bypassed: {reason}")
+    if package.configuration is None:
+        print(
+            f"without config_{package.system}.sh: CONFIG does not say with which configuration the logs were made"
+        )
+    if package.bypass_reason is not None:
+        print(f"the convergence check is bypassed: {package.bypass_reason}")
     print(render(report), flush=True)
     return 0 if report.passed else 1
 
 
-def _description(flags: argparse.Namespace) -> Description:
-    """Return the whole system description. UsageError names all fields that are missing, at once."""
-    description: Description = {}
-    if flags.logs is None:
-        description |= describe_machine(_data_folder(), use_gpu=_uses_gpu(flags.trainer_flags))
-    else:
-        description |= {"hw_notes": "", "sw_notes": ""}
-    if flags.system_file is not None:
-        description |= read_description(flags.system_file)
-    for text in flags.set:
+def _run_settings(args: argparse.Namespace, inputs: RunInputs) -> RunSettings:
+    trainer_flags = (
+        f"--mlperf-submitter={args.submitter}",
+        f"--mlperf-platform={args.system}",
+        f"--mlperf-division={args.division}",
+        f"--mlperf-status={args.status}",
+        *args.trainer_flags,
+    )
+    return RunSettings(args.edition, inputs.data, inputs.configuration, inputs.configuration_hash, trainer_flags)
+
+
+def _description(args: argparse.Namespace, inputs: RunInputs) -> Description:
+    """Return the complete system description. UsageError names all missing fields at once."""
+    description: Description = {"hw_notes": "", "sw_notes": ""}
+    if args.logs is None:
+        use_gpu = "--use-gpu" in args.trainer_flags or "--use-gpu" in inputs.configuration_text
+        description = describe_machine(inputs.data_folder, use_gpu=use_gpu)
+    if args.system_file is not None:
+        description |= read_description(args.system_file)
+    for text in args.set:
         name, equals, value = text.partition("=")
-        if name in _OWN_FIELDS:
-            flag = name.removesuffix("_name")
-            raise UsageError(f"--set={text}: that field is given by --{flag}")
+        if name in _RESERVED_FIELDS:
+            raise UsageError(f"--set={text}: that field is given by {_RESERVED_FIELDS[name]}")
         if name not in FIELDS or not equals:
             raise UsageError(f"--set={text}: allowed is FIELD=VALUE, with FIELD one of {', '.join(FIELDS)}")
         description[name] = value
-    description |= {"submitter": flags.submitter, "division": flags.division}
-    description |= {"status": flags.status, "system_name": flags.system}
+    description |= {"submitter": args.submitter, "division": args.division}
+    description |= {"status": args.status, "system_name": args.system}
     missing = missing_fields(description)
     if missing:
         raise UsageError(
-            f"the description of the system lacks {', '.join(missing)}: to be given by --set FIELD=VALUE "
-            "or --system-file"
+            f"the system description lacks {', '.join(missing)}; give them by --set FIELD=VALUE or --system-file"
         )
     for name, value in description.items():
         if (kind := required_kind(name, value)) is not None:
-            raise UsageError(f"the description of the system: {name} is {as_text(value)}, not {kind}")
+            raise UsageError(f"the system description: {name} is {as_text(value)}, not {kind}")
     return {name: description[name] for name in FIELDS}
 
 
-def _data_folder() -> Path:
-    """Return where run_and_time.sh takes its data from."""
-    return Path(os.environ["DATADIR"]) if os.environ.get("DATADIR") else ROOT / "input"
-
-
-def _uses_gpu(trainer_flags: list[str]) -> bool:
-    """Say whether the runs use a GPU, by the flags or by the configuration."""
-    return "--use-gpu" in trainer_flags or "--use-gpu" in _configured()
-
-
-def _configuration_file() -> Path | None:
-    """Return the file that CONFIG names, as run_and_time.sh finds it; None without CONFIG. UsageError if none."""
-    name = os.environ.get("CONFIG", "")
-    files = (Path(name), ROOT / "mlperf" / "systems" / f"config_{name}.sh")
-    found = next((file for file in files if file.is_file()), None)
-    if name and found is None:
-        raise UsageError(f"CONFIG={name}: neither a file nor config_{name}.sh in mlperf/systems")
-    return found
-
-
-def _configured() -> str:
-    file = _configuration_file()
-    return "" if file is None else file.read_text(encoding="utf-8", errors="replace")
-
-
-def _collect(paths: list[Path], count: int) -> tuple[Path, ...]:
-    if len(paths) != count:
-        raise UsageError(f"--logs: {len(paths)} are given, {count} are needed")
-    return tuple(paths)
-
-
-def _runs_folder(flags: argparse.Namespace) -> Path:
-    kind = _RUNS_FOLDERS[flags.reference]
-    folder: Path = flags.output / kind / flags.system
+def _logs_folder(args: argparse.Namespace) -> Path:
+    folder: Path = args.output / _LOG_FOLDERS[args.reference] / args.system
     return folder
 
 
-def _run_settings(flags: argparse.Namespace) -> RunSettings:
-    given = (
-        f"--mlperf-submitter={flags.submitter}",
-        f"--mlperf-platform={flags.system}",
-        f"--mlperf-division={flags.division}",
-        f"--mlperf-status={flags.status}",
-    )
-    data, configuration = (os.environ.get(name, "") for name in ("DATADIR", "CONFIG"))
-    digest = hashlib.sha256(_configured().encode()).hexdigest()
-    return RunSettings(flags.edition, data, configuration, digest, (*given, *flags.trainer_flags))
-
-
-def _sample() -> dict[str, object] | None:
-    """Return what sample.json says of the data that run_and_time.sh takes, None if it is no sample."""
-    file = _data_folder() / "sample.json"
-    if not file.is_file():
-        return None
-    try:
-        sample = dict(json.loads(file.read_text(encoding="utf-8")))
-        return {name: sample[name] for name in ("rows", "seed")}
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise RunError(f"{file}: damaged, does not say rows and seed of the sample") from None
-
-
-def _data_text(sample: dict[str, object] | None) -> str:
+def _data_text(sample: Sample | None) -> str:
+    """Return the section of the package's README that says what the data is."""
     if sample is None:
         return (
             "`$DATA` holds day_0 ... day_23 of the Criteo Terabyte click logs, or what tools/prepare_criteo.py "
             "made of them."
         )
-    rows, seed = sample["rows"], sample["seed"]
     return (
-        "Made up, with a planted signal; the runs show the way and are not a result:\n\n"
+        "Synthetic, with a planted signal; the runs show the way and are not a result:\n\n"
         "```\nDATA=$PWD/input\n"
-        f"$(tools/setup.sh) tools/make_sample.py --folder=$DATA --rows={rows} --seed={seed}\n```"
+        f"$(tools/setup.sh) tools/make_sample.py --folder=$DATA --rows={sample.rows} --seed={sample.seed}\n```"
     )
 
 
-def _write_reference(flags: argparse.Namespace, logs: list[Log]) -> int:
-    rcp = make_rcp(logs, EDITIONS[flags.edition].benchmark, flags.submitter, flags.system)
-    file = _runs_folder(flags) / "rcps_dlrm.json"
+def _write_reference(args: argparse.Namespace, logs: list[Log]) -> int:
+    rcp = make_rcp(logs, EDITIONS[args.edition].benchmark, args.submitter, args.system)
+    file = _logs_folder(args) / "rcps_dlrm.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(rcp, indent=2) + "\n")
     print(f"convergence points of {len(logs)} runs in {file}")

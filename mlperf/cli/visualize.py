@@ -42,14 +42,14 @@ def make_parser(name: str) -> Parser:
 
 def _parse(name: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """Return the flags of this program, and the others, which are the trainer's."""
-    flags, others = make_parser(name).parse_known_args(arguments)
+    args, others = make_parser(name).parse_known_args(arguments)
     if not any(other.startswith("--load-model") for other in others):
         raise UsageError("--load-model: needed, the checkpoint to draw")
-    return flags, others
+    return args, others
 
 
 def _visualize(name: str, arguments: Sequence[str] | None) -> int:
-    flags, others = _parse(name, arguments)
+    args, others = _parse(name, arguments)
 
     from mlperf.cli.train import parse
     from mlperf.plots import model_pictures
@@ -58,26 +58,26 @@ def _visualize(name: str, arguments: Sequence[str] | None) -> int:
 
     # Batches are only read here: large ones, whatever the model was trained with.
     settings = parse([*others, "--inference-only", "--mini-batch-size=4096", "--test-mini-batch-size=1024"])
-    require_packages(name, "matplotlib")
-    if flags.method == "umap":
+    require_packages("--output-dir", "matplotlib")
+    if args.method == "umap":
         _require_umap()
     model, splits = load_for_inference(settings)
     assert splits.test is not None
-    counts = model_pictures.count_ids(splits.train, model.architecture.rows_per_table, flags.most_samples)
+    counts = model_pictures.count_ids(splits.train, model.architecture.rows_per_table, args.most_samples)
     try:
-        flags.output_dir.mkdir(parents=True, exist_ok=True)
+        args.output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"--output-dir={flags.output_dir}: cannot be made: {error.strerror}") from None
-    tables = model_pictures.choose_tables(counts, flags.most_tables)
-    vectors, labels = model_pictures.last_hidden_layer(model, splits.test, flags.most_points)
+        raise RunError(f"--output-dir={args.output_dir}: cannot be made: {error.strerror}") from None
+    tables = model_pictures.choose_tables(counts, args.most_tables)
+    vectors, labels = model_pictures.last_hidden_layer(model, splits.test, args.most_points)
     pictures = {
-        "tables": model_pictures.draw_tables(model, counts, tables, flags.most_rows, flags.method),
+        "tables": model_pictures.draw_tables(model, counts, tables, args.most_rows, args.method),
         "norms": model_pictures.draw_norms(model, counts, tables),
         "categories": model_pictures.draw_categories(counts),
-        "hidden": model_pictures.draw_hidden(vectors, labels, flags.method),
+        "hidden": model_pictures.draw_hidden(vectors, labels, args.method),
     }
     for picture, figure in pictures.items():
-        path = flags.output_dir / f"{picture}.png"
+        path = args.output_dir / f"{picture}.png"
         figure.savefig(path, dpi=130)
         print(path)
     return 0

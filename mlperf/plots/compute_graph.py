@@ -12,12 +12,16 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.packages import require_packages
 from mlperf.util.errors import RunError
+
+if TYPE_CHECKING:
+    from pygraphviz import AGraph
 
 GRAPH_FILE = Path("dlrm_s_pytorch_graph.png")
 
@@ -36,7 +40,16 @@ def require_graphviz(flag: str) -> None:
 
 
 def plot_compute_graph(model: DLRM_Net, path: Path) -> None:
-    """Draw `model` into the PNG file `path`: inputs at the bottom, the probability of a click at the top."""
+    """Draw `model` into the PNG file `path`. RunError if that fails."""
+    picture = _render(make_graph(model).string())
+    try:
+        path.write_bytes(picture)
+    except OSError as error:
+        raise RunError(f"--plot-compute-graph: {path} cannot be written: {error.strerror}") from None
+
+
+def make_graph(model: DLRM_Net) -> AGraph:
+    """Return the graph of `model`: inputs at the bottom, the probability of a click at the top."""
     from pygraphviz import AGraph
 
     sizes = model.architecture
@@ -69,11 +82,7 @@ def plot_compute_graph(model: DLRM_Net, path: Path) -> None:
         ("top MLP", "probability"),
     ):
         graph.add_edge(start, end)
-    picture = _render(graph.string())
-    try:
-        path.write_bytes(picture)
-    except OSError as error:
-        raise RunError(f"--plot-compute-graph: {path} cannot be written: {error.strerror}") from None
+    return graph
 
 
 def _layers(mlp: nn.Sequential) -> list[str]:

@@ -1,7 +1,7 @@
-"""Curves read back from logs: what this program or another prints, and compliance logs of anyone.
+"""Reads the curves of a run from a log: console output, or a compliance log.
 
-Console lines are those of NUMERICS, also as the public implementation writes them; compliance logs are lines with
-`:::MLLOG` and JSON, whose `eval_accuracy` is the AUC.
+Console output may also come from the original implementation, whose lines differ slightly. A compliance log, of
+any submitter, has lines with `:::MLLOG` and JSON; its `eval_accuracy` is the AUC.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ _ACCURACY = re.compile(r"(?:^|[ ,])accuracy (?P<accuracy>[\d.]+) ?%")
 
 @dataclass(frozen=True)
 class Point:
-    """A value after so many iterations of all epochs (None: the log does not say) and so many epochs."""
+    """A value and when it was measured.
+
+    iterations: batches trained since the start of the run, None if the log does not say. epochs: the same in
+    epochs.
+    """
 
     iterations: float | None
     epochs: float
@@ -33,7 +37,10 @@ class Point:
 
 @dataclass
 class Curves:
-    """What a log holds; accuracies and AUC as shares in [0, 1]."""
+    """The curves of one run. Accuracies and AUC are in [0, 1].
+
+    loss, train_accuracy: printed during training. accuracy, auc: of the test split.
+    """
 
     loss: list[Point] = field(default_factory=list)
     train_accuracy: list[Point] = field(default_factory=list)
@@ -42,17 +49,17 @@ class Curves:
 
     @classmethod
     def of_log(cls, path: Path) -> Curves:
-        """Return the curves of a log of either kind. RunError if there is none in it."""
+        """Return the curves in a log of either kind. RunError if the log cannot be read or has none."""
         try:
             lines = path.read_text(errors="replace").splitlines()
         except OSError as error:
-            raise RunError(f"{path}: no log can be read: {error.strerror}") from None
+            raise RunError(f"{path}: cannot be read: {error.strerror}") from None
         curves = cls()
         curves._read_console(lines)
         if not (curves.auc or curves.accuracy):
             curves._read_compliance([line for line in lines if ":::MLL" in line])
         if not (curves.loss or curves.accuracy or curves.auc):
-            raise RunError(f"{path}: no training or test lines of this benchmark and no eval_accuracy in it")
+            raise RunError(f"{path}: contains neither training or test lines of this benchmark nor eval_accuracy")
         return curves
 
     def _read_console(self, lines: list[str]) -> None:
@@ -66,7 +73,7 @@ class Curves:
                 continue
             if match := _TESTING.search(line):
                 tested = _position(match)
-            # The metrics stand on the next line, or, as some versions have it, on the same.
+            # The metrics are on the next line; some versions print them on the same line.
             if tested is not None and (accuracy := _ACCURACY.search(line)):
                 self.accuracy.append(Point(*tested, float(accuracy["accuracy"]) / 100))
                 if auc := _AUC.search(line):
@@ -79,8 +86,8 @@ class Curves:
             try:
                 events.append(json.loads(line[line.index("{") :]))
             except ValueError:
-                continue  # a line cut short, or another program's text in it
-        # Some count epochs from 1, some from 0: the first epoch's own number tells.
+                continue  # the line is truncated or mixed with other output
+        # Some submitters count epochs from 1, others from 0; the number of the first epoch tells.
         numbers = [_epoch_num(event) for event in events if event.get("key") in ("epoch_start", "block_start")]
         known = [number for number in numbers if number is not None]
         base = 1.0 if known and known[0] >= 1 else 0.0
@@ -92,11 +99,13 @@ class Curves:
 
 
 def _position(match: re.Match[str]) -> tuple[float, float]:
+    """Return iterations and epochs since the start of the run."""
     iteration, batches, epoch = (int(match[name]) for name in ("it", "n", "epoch"))
     return epoch * batches + iteration, epoch + iteration / max(batches, 1)
 
 
 def _epoch_num(event: dict[str, object]) -> float | None:
+    """Return the epoch that the metadata of an event names, None if there is none."""
     metadata = event.get("metadata")
     if not isinstance(metadata, dict):
         return None

@@ -17,7 +17,11 @@ _WIDTH = 12.0  # inches: a page's full width
 
 
 def draw_runs(runs: dict[str, Curves], metric: str, axis: str, target: float, title: str, output: Path) -> None:
-    """Draw loss (if any log has it) and metric side by side. axis: "iterations" or "epochs"."""
+    """Draw the training loss, if a log has it, and the metric side by side into `output`.
+
+    runs: curves by label. metric: "auc" or "accuracy". axis: "iterations" or "epochs". target: drawn as a line, 0:
+    none. RunError if no log has either, or the file cannot be written.
+    """
     from matplotlib.figure import Figure
 
     has_loss = any(run.loss for run in runs.values())

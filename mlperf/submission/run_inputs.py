@@ -1,0 +1,72 @@
+"""The data and the configuration that run_and_time.sh takes from the environment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlperf.submission.run_set import ROOT
+from mlperf.util.errors import RunError, UsageError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The synthetic sample that `tools/make_sample.py` makes with these flags."""
+
+    rows: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """data: DATADIR; configuration: CONFIG; "" if the variable is not set."""
+
+    data: str
+    configuration: str
+
+    @classmethod
+    def of_environment(cls) -> RunInputs:
+        """Read the variables."""
+        return cls(os.environ.get("DATADIR", ""), os.environ.get("CONFIG", ""))
+
+    @property
+    def data_folder(self) -> Path:
+        """The folder with the data: DATADIR or input/ of the checkout."""
+        return Path(self.data) if self.data else ROOT / "input"
+
+    @property
+    def sample(self) -> Sample | None:
+        """The sample in the data folder, None if its data is no sample. RunError if sample.json is damaged."""
+        file = self.data_folder / "sample.json"
+        if not file.is_file():
+            return None
+        try:
+            fields = dict(json.loads(file.read_text(encoding="utf-8")))
+            return Sample(fields["rows"], fields["seed"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise RunError(f"{file}: damaged, does not say rows and seed of the sample") from None
+
+    @property
+    def configuration_file(self) -> Path | None:
+        """The file that CONFIG names, None if it is not set. UsageError if there is no such file."""
+        if not self.configuration:
+            return None
+        name = self.configuration
+        for file in (Path(name), ROOT / "mlperf" / "systems" / f"config_{name}.sh"):
+            if file.is_file():
+                return file
+        raise UsageError(f"CONFIG={name}: neither a file nor config_{name}.sh in mlperf/systems")
+
+    @property
+    def configuration_text(self) -> str:
+        """The content of the configuration file, "" without one."""
+        file = self.configuration_file
+        return "" if file is None else file.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def configuration_hash(self) -> str:
+        """SHA-256 of the content."""
+        return hashlib.sha256(self.configuration_text.encode()).hexdigest()
