@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -99,8 +99,9 @@ def make_loop(
 ) -> TrainingLoop:
     """Return a loop with learning rate 0.5. Its evaluations give the metrics `found`, then the last one again."""
     results = itertools.chain(found, itertools.repeat(found[-1] if found else metrics(0.5)))
+    engine: Any = RecordingStep() if step is None else step
     return TrainingLoop(
-        step=step if step is not None else cast(Any, RecordingStep()),
+        step=engine,
         settings=TrainingSettings(schedule=ScheduleSettings(0.5), **training),
         test_frequency=test_frequency,
         print_frequency=print_frequency,
