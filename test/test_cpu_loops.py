@@ -64,4 +64,5 @@ def test_loss_of_a_certain_and_wrong_prediction_is_limited(logit: float, label: 
     loss = torch.nn.functional.binary_cross_entropy(reference.sigmoid(), labels)
     loss.backward()
     assert sums.sum(0)[2] == loss
+    assert reference.grad is not None
     assert torch.equal(gradient, reference.grad)
