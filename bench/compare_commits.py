@@ -195,9 +195,9 @@ def compare_runs(commit: str, expected: Sequence[str], only: str) -> bool:
     equal = True
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        checkouts = {"before": scratch / "checkout", "now": ROOT}
-        extract(commit, checkouts["before"])
-        for side in checkouts:
+        trees = {"before": scratch / "tree", "now": ROOT}
+        extract(commit, trees["before"])
+        for side in trees:
             (scratch / side).mkdir()
         print(f"compared with {commit}")
         print(f"{'case':24}{'status':>8}{'losses':>8}{'lines':>8}{'events':>8}{'numbers':>14}")
@@ -205,7 +205,7 @@ def compare_runs(commit: str, expected: Sequence[str], only: str) -> bool:
             is_input = case.calls[0].program != TRAINER or case.name == "golden sgd"
             if not (only in case.name or is_input):
                 continue
-            left = {side: run_case(path, case, scratch / side / case.name) for side, path in checkouts.items()}
+            left = {side: run_case(path, case, scratch / side / case.name) for side, path in trees.items()}
             found, intended = compare(left["before"], left["now"], expected)
             if left["before"].status != 0:
                 found.append("the run with the earlier commit failed, so that nothing is compared")
@@ -235,8 +235,8 @@ def time_both(commit: str, rounds: int, rows: int) -> None:
     """Print medians of the training step and of the preparation for both, taken in turns, and their ratio."""
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        checkouts = {"before": scratch / "checkout", "now": ROOT}
-        extract(commit, checkouts["before"])
+        trees = {"before": scratch / "tree", "now": ROOT}
+        extract(commit, trees["before"])
         prepare = f"--data-set=terabyte --raw-data-file=day --max-ind-range={DLRM.data.index_limit}".split()
         preparation = Call(PREPARE, (*prepare, "--processed-data-file=data"))
         must_start(ROOT, Call(SAMPLE, ("--folder=.", f"--rows={rows}")), scratch)
@@ -255,8 +255,8 @@ def time_both(commit: str, rounds: int, rows: int) -> None:
             ("benchmark, batch 2048, ms", (*DLRM.network.flags, "--mini-batch-size=2048"), 50),
         ):
             call = _timed_training(flags, batches)
-            take_turns(title, checkouts, rounds, partial(step_time, call=call, folder=scratch))
-        take_turns(f"preparation of {rows:,} rows, s", checkouts, rounds, prepare_again)
+            take_turns(title, trees, rounds, partial(step_time, call=call, folder=scratch))
+        take_turns(f"preparation of {rows:,} rows, s", trees, rounds, prepare_again)
 
 
 def _timed_training(flags: Sequence[str], batches: int) -> Call:
@@ -279,11 +279,11 @@ def must_start(tree: Path, call: Call, folder: Path) -> subprocess.CompletedProc
     return done
 
 
-def take_turns(title: str, checkouts: Mapping[str, Path], rounds: int, measure: Callable[[Path], float]) -> None:
+def take_turns(title: str, trees: Mapping[str, Path], rounds: int, measure: Callable[[Path], float]) -> None:
     """Measure both in turns, after one turn that does not count, and print a row."""
-    taken: dict[str, list[float]] = {side: [] for side in checkouts}
+    taken: dict[str, list[float]] = {side: [] for side in trees}
     for number in range(rounds + 1):
-        for side, tree in checkouts.items():
+        for side, tree in trees.items():
             value = measure(tree)
             if number > 0:
                 taken[side].append(value)
