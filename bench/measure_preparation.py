@@ -24,6 +24,7 @@ import numpy as np
 import checkout  # noqa: F401
 from mlperf.benchmarks import DLRM
 from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
+from mlperf.data.schema import CRITEO
 
 ROOT = Path(__file__).resolve().parent.parent
 assert DLRM.data.index_limit is not None
@@ -192,14 +193,16 @@ def write_distinct(folder: Path, rows: int) -> int:
     share, total = -(-rows // 24), 0
     for day in range(24):
         count = min(share, rows - day * share)
-        line = np.full((count, 2 + 13 * 3 + 26 * 9), ord("\t"), np.uint8)
+        # A label, integers of 2 digits and ids of 8, each with a separator.
+        first_id = 2 + 3 * CRITEO.dense_features
+        line = np.full((count, first_id + 9 * CRITEO.tables), ord("\t"), np.uint8)
         line[:, 0] = 48 + stream.integers(0, 2, count)
-        line[:, 2 : 2 + 39].reshape(count, 13, 3)[:, :, :2] = 48 + stream.integers(0, 10, (count, 13, 2))
-        for table in range(26):
+        digits_of_integers = line[:, 2:first_id].reshape(count, -1, 3)[:, :, :2]
+        digits_of_integers[:] = 48 + stream.integers(0, 10, digits_of_integers.shape)
+        for table in range(CRITEO.tables):
             ids = stream.integers(0, LIMIT if table in LARGE_TABLES else 10_000, count)
-            at = 2 + 39 + 9 * table
             for digit in range(8):
-                line[:, at + digit] = digits[ids >> (28 - 4 * digit) & 15]
+                line[:, first_id + 9 * table + digit] = digits[ids >> (28 - 4 * digit) & 15]
         line[:, -1] = ord("\n")
         line.tofile(folder / f"day_{day}")
         (folder / f"day_{day}.gz").unlink(missing_ok=True)

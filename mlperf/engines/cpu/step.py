@@ -14,7 +14,7 @@ from mlperf.engines.layerwise import Activations, LayerwiseStep, mark_nonfinite_
 from mlperf.engines.protocol import LossSums
 from mlperf.engines.warm_up import synthetic_batch
 from mlperf.models.dlrm import DLRM_Net
-from mlperf.models.loss import MIN_LOG, MIN_VARIANCE, Loss
+from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
 
 
@@ -49,8 +49,6 @@ class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
             weight_of_0=weight_of_0,
             weight_of_1=weight_of_1,
             threshold=self.threshold,
-            min_log=MIN_LOG,
-            min_variance=MIN_VARIANCE,
             bfloat16=self.is_bfloat16,
         )
 

@@ -24,6 +24,7 @@ from mlperf.engines.cpu.loops.intrinsics import (
     to_bfloat16,
 )
 from mlperf.engines.cpu.loops.parallel import Address, Arguments, Integer, ParallelLoop, Real, arguments
+from mlperf.models.loss import MIN_LOG, MIN_VARIANCE
 
 # Values of `LastLayer.loss`.
 SQUARED_ERROR, CROSS_ENTROPY = 0, 1
@@ -103,8 +104,6 @@ class LastLayer(Arguments):
     weight_of_0: Real  # of the samples with label 0 in the loss
     weight_of_1: Real
     threshold: Real  # t > 0: probabilities are clamped to [t, 1 - t]
-    min_log: Real  # lower bound of logarithms of probabilities
-    min_variance: Real  # lower bound of p (1 - p), the denominator of the derivative
     bfloat16: Integer  # whether hidden and its gradient are bfloat16
 
 
@@ -115,21 +114,21 @@ def _squared_error(probability: Any, label: Any) -> Any:
 
 
 @njit(fastmath=FAST)
-def _cross_entropy(probability: Any, label: Any, weight: Any, min_log: Any, min_variance: Any) -> Any:
+def _cross_entropy(probability: Any, label: Any, weight: Any) -> Any:
     """Return the loss of a sample and its derivative by the probability; NaN if the probability is NaN."""
-    one = np.float32(1)
+    one, log_min = np.float32(1), np.float32(MIN_LOG)
     log_click = (
-        max(np.float32(math.log(probability)), min_log)
+        max(np.float32(math.log(probability)), log_min)
         if probability > 0
-        else (min_log if probability == 0 else probability)
+        else (log_min if probability == 0 else probability)
     )
     log_no_click = (
-        max(np.float32(math.log1p(-probability)), min_log)
+        max(np.float32(math.log1p(-probability)), log_min)
         if probability < one
-        else (min_log if probability == one else probability)
+        else (log_min if probability == one else probability)
     )
     loss = weight * ((label - one) * log_no_click - label * log_click)
-    variance = max((one - probability) * probability, min_variance)
+    variance = max((one - probability) * probability, np.float32(MIN_VARIANCE))
     return loss, weight * (probability - label) / variance
 
 
@@ -138,7 +137,6 @@ def _last_layer(pointer: Any) -> None:
     samples, width, loss_kind, is_bfloat16 = args.samples, args.width, args.loss, args.bfloat16 != 0
     weight_of_0, weight_of_1 = np.float32(args.weight_of_0), np.float32(args.weight_of_1)
     threshold = np.float32(args.threshold)
-    min_log, min_variance = np.float32(args.min_log), np.float32(args.min_variance)
     hidden, half_hidden = float32_array(args.hidden, samples, width), bfloat16_array(args.hidden, samples, width)
     weights, bias = float32_array(args.weights, 1, width), float32_array(args.bias, 1, 1)
     labels = float32_array(args.labels, 1, samples)
@@ -155,8 +153,7 @@ def _last_layer(pointer: Any) -> None:
         if loss_kind == SQUARED_ERROR:
             loss, slope = _squared_error(probability, label)
         else:
-            weight = weight_of_0 + (weight_of_1 - weight_of_0) * label
-            loss, slope = _cross_entropy(probability, label, weight, min_log, min_variance)
+            loss, slope = _cross_entropy(probability, label, weight_of_0 + (weight_of_1 - weight_of_0) * label)
         inside = threshold == 0 or threshold <= unclamped <= one - threshold
         logit_gradient = slope / np.float32(samples) * (one - unclamped) * unclamped if inside else np.float32(0)
         sums[0, width] += logit_gradient
