@@ -1,7 +1,10 @@
-# What the scripts of this folder share; sourced by them.
+# Shared by the scripts of this folder, which source it.
 #
-# Gives $root, $python; run_logged NAME PROGRAM ARGUMENTS..., which prints and keeps what a run says and ends with
-# the least and the median time per iteration; and find_data.
+# Sets $root and $python. Defines
+#   run_logged NAME PROGRAM ARGUMENTS...   runs a program, prints and keeps its output, and ends with the minimum and
+#                                          the median time per iteration
+#   find_workload NAME                     sets workload_flags: the trainer's flags of a workload in mlperf/benchmarks
+#   find_data ...                          sets data_flags, see below
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=$("$root/tools/setup.sh")
@@ -9,8 +12,7 @@ logs=${LOGDIR:-$root/results}
 mkdir -p "$logs"
 
 run_logged() {
-    local log
-    log=$logs/$1_$(date +%Y%m%d_%H%M%S).log
+    local log=$logs/$1_$(date +%Y%m%d_%H%M%S).log
     shift
     echo "$*" | tee "$log"
     local status=0
@@ -20,8 +22,14 @@ run_logged() {
     "$python" "$root/bench/iteration_times.py" "$log"
 }
 
-# Where the data of a Criteo script is: sets data_flags. Without any, the made-up sample of run_and_time.sh.
-# Data with fewer rows is prepared beside the whole.
+find_workload() {
+    local flags
+    flags=$(cd "$root" && "$python" -m mlperf.benchmarks "$1" --flags)
+    mapfile -t workload_flags <<<"$flags"
+}
+
+# Sets data_flags to where the data of a Criteo script is. Without data that is the synthetic sample of
+# run_and_time.sh. Subsampled data is prepared under another name than the whole.
 #   find_data DATA_SET RAW_FILE_OR_NOTHING PROCESSED_FILE VALUE_OF_RAW_DATA_FILE FLAGS...
 find_data() {
     local data_set=$1 raw=$2 processed=$3 prefix=$4 suffix
@@ -33,9 +41,9 @@ find_data() {
         [[ -z $raw ]] || data_flags+=(--raw-data-file="$prefix")
         return
     fi
-    echo "no Criteo data: neither $prefix nor ${processed}_train.bin; using the made-up sample" >&2
+    echo "no Criteo data: neither $prefix nor ${processed}_train.bin; using the synthetic sample" >&2
     local sample=$root/input
-    [[ -f $sample/sample.json ]] || "$python" "$root/tools/make_sample.py" --folder "$sample"
+    [[ -f $sample/sample.json ]] || "$python" "$root/tools/make_sample.py" --folder="$sample"
     mkdir -p "$sample/bench"
     data_flags=(--data-set=terabyte --raw-data-file="$sample/day" --processed-data-file="$sample/bench/$data_set$suffix")
 }

@@ -63,6 +63,7 @@ class Left:
 
     facts: dict[str, object] = field(default_factory=dict)
     stderr: list[str] = field(default_factory=list)
+    status: int = 0
     events: int = 0
     numbers: int = 0
 
@@ -80,7 +81,7 @@ def cases() -> Iterator[Case]:
     yield Case("shuffle", (prepare("terabyte", "--max-ind-range=1000", "--data-sub-sample-rate=0.5"),))
     yield Case("shuffle days", (prepare("terabyte", "--data-randomize=day", "--numpy-rand-seed=5"),))
     made = Call(SAMPLE, ("--folder=.", "--rows=24000"))
-    read = (f"--data-set={DLRM.data.name}", "--raw-data-file=day", "--processed-data-file=data")
+    read = (*DLRM.data.flags, "--raw-data-file=day", "--processed-data-file=data")
     yield Case("sample", (made, Call(PREPARE, read)))
 
     yield Case("random data", (_train("--mini-batch-size=2 --data-size=6 --nepochs=2"),))
@@ -116,8 +117,8 @@ def _sample_cases() -> Iterator[Case]:
         f"--num-batches=80 --print-freq=10 --print-time --learning-rate=0.15 --mlperf-logging {schedule}"
     )
     for name, flags in (
-        ("benchmark fp32", (*DLRM.flags, "--save-model=model.pt")),
-        ("benchmark bf16", (*DLRM.flags, "--precision=bf16", "--mlperf-edition=1.0.0")),
+        ("benchmark fp32", (*DLRM.flags, "--mlperf-auc-threshold=0.6", "--save-model=model.pt")),
+        ("benchmark bf16", (*DLRM.network.flags, "--precision=bf16", "--mlperf-edition=1.0.0")),
         ("kaggle network bf16", (*KAGGLE.network.flags, "--data-set=terabyte", "--precision=bf16")),
     ):
         yield Case(name, (Call(TRAINER, (*flags, *common.split())),))
@@ -127,14 +128,15 @@ def _train(flags: str) -> Call:
     return Call(TRAINER, tuple(flags.split()))
 
 
-def run_case(checkout: Path, case: Case, folder: Path) -> Left:
-    """Run the calls of a case with the programs of a checkout and return what they left."""
+def run_case(tree: Path, case: Case, folder: Path) -> Left:
+    """Run the calls of a case with the programs of a source tree and return what they left."""
     folder.mkdir()
     left = Left()
     for number, call in enumerate(case.calls):
-        done = start(checkout, call, folder)
+        done = start(tree, call, folder)
         lines = [_TIME.sub("# ms/it", line) for line in done.stdout.splitlines()]
         left.facts |= {f"status {number}": done.returncode, f"stdout {number}": lines}
+        left.status = max(left.status, abs(done.returncode))
         left.stderr += [line for line in done.stderr.splitlines() if not line.startswith(_PROGRESS)]
     for path in sorted(folder.iterdir()):
         found = facts_of_file(path)
@@ -144,10 +146,10 @@ def run_case(checkout: Path, case: Case, folder: Path) -> Left:
     return left
 
 
-def start(checkout: Path, call: Call, folder: Path) -> subprocess.CompletedProcess[str]:
+def start(tree: Path, call: Call, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a program to its end."""
     return subprocess.run(
-        [sys.executable, str(checkout / call.program), *call.flags],
+        [sys.executable, str(tree / call.program), *call.flags],
         cwd=folder,
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         capture_output=True,
@@ -193,9 +195,9 @@ def compare_runs(commit: str, expected: Sequence[str], only: str) -> bool:
     equal = True
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        checkouts = {"before": scratch / "checkout", "now": ROOT}
-        extract(commit, checkouts["before"])
-        for side in checkouts:
+        trees = {"before": scratch / "tree", "now": ROOT}
+        extract(commit, trees["before"])
+        for side in trees:
             (scratch / side).mkdir()
         print(f"compared with {commit}")
         print(f"{'case':24}{'status':>8}{'losses':>8}{'lines':>8}{'events':>8}{'numbers':>14}")
@@ -203,8 +205,10 @@ def compare_runs(commit: str, expected: Sequence[str], only: str) -> bool:
             is_input = case.calls[0].program != TRAINER or case.name == "golden sgd"
             if not (only in case.name or is_input):
                 continue
-            left = {side: run_case(path, case, scratch / side / case.name) for side, path in checkouts.items()}
+            left = {side: run_case(path, case, scratch / side / case.name) for side, path in trees.items()}
             found, intended = compare(left["before"], left["now"], expected)
+            if left["before"].status != 0:
+                found.append("the run with the earlier commit failed, so that nothing is compared")
             print(_row(case.name, left["now"]), "DIFFERENT" if found else "equal", flush=True)
             for text in found:
                 print(f"  {text}")
@@ -218,10 +222,9 @@ def compare_runs(commit: str, expected: Sequence[str], only: str) -> bool:
 
 def _row(name: str, left: Left) -> str:
     """Return the start of a row: the exit status and how much of each kind was compared."""
-    status = max(value for key, value in left.facts.items() if key.startswith("status") and isinstance(value, int))
     printed = [line for key, lines in left.facts.items() if key.startswith("stdout") for line in _lines(lines)]
     losses = sum(", loss " in line for line in printed)
-    return f"{name:24}{status:>8}{losses:>8}{len(printed):>8}{left.events:>8}{left.numbers:>14,}  "
+    return f"{name:24}{left.status:>8}{losses:>8}{len(printed):>8}{left.events:>8}{left.numbers:>14,}  "
 
 
 def _lines(value: object) -> list[str]:
@@ -232,18 +235,18 @@ def time_both(commit: str, rounds: int, rows: int) -> None:
     """Print medians of the training step and of the preparation for both, taken in turns, and their ratio."""
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        checkouts = {"before": scratch / "checkout", "now": ROOT}
-        extract(commit, checkouts["before"])
+        trees = {"before": scratch / "tree", "now": ROOT}
+        extract(commit, trees["before"])
         prepare = f"--data-set=terabyte --raw-data-file=day --max-ind-range={DLRM.data.index_limit}".split()
         preparation = Call(PREPARE, (*prepare, "--processed-data-file=data"))
         must_start(ROOT, Call(SAMPLE, ("--folder=.", f"--rows={rows}")), scratch)
         must_start(ROOT, preparation, scratch)
 
-        def prepare_again(checkout: Path) -> float:
+        def prepare_again(tree: Path) -> float:
             for path in scratch.glob("again*"):
                 path.unlink()
             begin = time.perf_counter()
-            must_start(checkout, Call(PREPARE, (*prepare, "--processed-data-file=again")), scratch)
+            must_start(tree, Call(PREPARE, (*prepare, "--processed-data-file=again")), scratch)
             return time.perf_counter() - begin
 
         print(f"{f'medians of {rounds} turns':34}{commit[:12]:>14}{'now':>10}{'ratio':>8}")
@@ -252,8 +255,8 @@ def time_both(commit: str, rounds: int, rows: int) -> None:
             ("benchmark, batch 2048, ms", (*DLRM.network.flags, "--mini-batch-size=2048"), 50),
         ):
             call = _timed_training(flags, batches)
-            take_turns(title, checkouts, rounds, partial(step_time, call=call, folder=scratch))
-        take_turns(f"preparation of {rows:,} rows, s", checkouts, rounds, prepare_again)
+            take_turns(title, trees, rounds, partial(step_time, call=call, folder=scratch))
+        take_turns(f"preparation of {rows:,} rows, s", trees, rounds, prepare_again)
 
 
 def _timed_training(flags: Sequence[str], batches: int) -> Call:
@@ -262,26 +265,26 @@ def _timed_training(flags: Sequence[str], batches: int) -> Call:
     return Call(TRAINER, (*flags, *data.split(), *length.split()))
 
 
-def step_time(checkout: Path, call: Call, folder: Path) -> float:
+def step_time(tree: Path, call: Call, folder: Path) -> float:
     """Return the median ms per iteration that a run prints, without its first line."""
-    times = [float(text.split()[0]) for text in _TIME.findall(must_start(checkout, call, folder).stdout)]
+    times = [float(text.split()[0]) for text in _TIME.findall(must_start(tree, call, folder).stdout)]
     return statistics.median(times[1:])
 
 
-def must_start(checkout: Path, call: Call, folder: Path) -> subprocess.CompletedProcess[str]:
+def must_start(tree: Path, call: Call, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; end this one if it fails."""
-    done = start(checkout, call, folder)
+    done = start(tree, call, folder)
     if done.returncode != 0:
-        sys.exit(f"compare_commits.py: error: {checkout / call.program}: status {done.returncode}\n{done.stderr}")
+        sys.exit(f"compare_commits.py: error: {tree / call.program}: status {done.returncode}\n{done.stderr}")
     return done
 
 
-def take_turns(title: str, checkouts: Mapping[str, Path], rounds: int, measure: Callable[[Path], float]) -> None:
+def take_turns(title: str, trees: Mapping[str, Path], rounds: int, measure: Callable[[Path], float]) -> None:
     """Measure both in turns, after one turn that does not count, and print a row."""
-    taken: dict[str, list[float]] = {side: [] for side in checkouts}
+    taken: dict[str, list[float]] = {side: [] for side in trees}
     for number in range(rounds + 1):
-        for side, checkout in checkouts.items():
-            value = measure(checkout)
+        for side, tree in trees.items():
+            value = measure(tree)
             if number > 0:
                 taken[side].append(value)
     before, now = (statistics.median(values) for values in taken.values())

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Time per iteration on random data, on the CPU and on each GPU there is.
+# Train on random data and print the time per iteration, on the CPU and on each GPU.
 #
-#   bench/dlrm_s_benchmark.sh [flags for the program, such as --num-batches=100]
+#   bench/dlrm_s_benchmark.sh [flags of the trainer, such as --num-batches=100]
 #
-# 8 tables of 1,000,000 rows and dimension 64, up to 100 ids a table and sample, 512 dense features, batches of
-# 2048. Logs go to results/ (LOGDIR). ROWS=100000 makes the tables smaller.
+# 8 tables of 1,000,000 rows and dimension 64, up to 100 ids per table and sample, 512 dense features, batches of
+# 2048. ROWS=100000 makes the tables smaller. Logs go to results/ (LOGDIR).
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 rows=${ROWS:-1000000}

@@ -1,8 +1,8 @@
-"""The least and the median time per iteration of a console log.
+"""Print the minimum and the median time per iteration in a console log.
 
     python bench/iteration_times.py LOG
 
-Lines of an unfinished window, the last of an epoch, count like any other.
+The last line of an epoch may cover fewer iterations; it counts like the others.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _TIME = re.compile(r"Finished training it \d+/\d+ of epoch \d+, ([\d.]+) ms/it")
 
 
 def main(path: Path) -> int:
-    """Print one line; 1 if the log has no times."""
+    """Print one line; return 1 if the log has no times."""
     times = [float(match[1]) for match in _TIME.finditer(path.read_text())]
     if not times:
-        print(f"{path}: no ms/it in it (--print-time was off, or the run was too short)", file=sys.stderr)
+        print(f"{path}: has no ms/it: --print-time was off or the run was too short", file=sys.stderr)
         return 1
     print(f"{path.name}: min {min(times):.2f} ms/it, median {median(times):.2f} ms/it, {len(times)} lines")
     return 0

@@ -1,4 +1,4 @@
-"""Time the test metrics against scikit-learn on the same scores: python bench/measure_auc.py [--scores N]."""
+"""Time the test metrics and scikit-learn's AUC on the same scores: python bench/measure_auc.py [--scores N]."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def timed(auc: Callable[[], float], repeats: int) -> tuple[float, float]:
-    """Return the median seconds of `auc`, which waits for its result, and the result."""
+    """Return the median seconds of a call of `auc` and its result."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()

@@ -1,7 +1,7 @@
-"""Count the evaluations to the target on the sample: python bench/measure_precisions.py [--use-gpu] [--seeds=5].
+"""Count the evaluations to the target per precision: python bench/measure_precisions.py [--use-gpu] [--seeds=5].
 
-Runs `run_and_time.sh` for each seed and precision, on the sample unless DATADIR names other data, and prints at
-which evaluation and after which share of an epoch each run met its target.
+Runs `run_and_time.sh` for each seed and precision, on the sample unless DATADIR names other data, and prints after
+how many evaluations and epochs each run reached its target.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ TESTED = re.compile(r"^Testing at - (\d+)/(\d+) of epoch (\d+),$", re.MULTILINE)
 
 
 def main() -> None:
-    """Print the table; status 1 if a run failed or missed its target."""
+    """Print the table. Exit with status 1 if a run fails or misses its target."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--use-gpu", action="store_true", help="with tf32 too")
+    parser.add_argument("--use-gpu", action="store_true", help="run on the GPU, and also in tf32")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 1, 2, ... (default: 5)")
     flags = parser.parse_args()
     precisions = ("fp32", "tf32", "bf16") if flags.use_gpu else ("fp32", "bf16")
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def run(seed: int, precision: str, *, use_gpu: bool) -> str:
-    """Return at which evaluation a run met its target, and how many epochs it took."""
+    """Return the number of evaluations and epochs that a run took to its target."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             ["./run_and_time.sh", f"--precision={precision}", *(["--use-gpu"] if use_gpu else [])],

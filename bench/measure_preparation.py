@@ -1,7 +1,7 @@
-"""Time the preparation of made-up text beside the obvious pipeline in polars: python bench/measure_preparation.py.
+"""Time the preparation of synthetic text and a plain pipeline in polars: python bench/measure_preparation.py.
 
-Every row of the table is a process of its own, timed from the end of its imports to the fsync of what it wrote,
-with compiled parts in their cache and the text in the page cache; medians. Needs polars for the yardstick.
+Each measurement is a process of its own, timed from the end of its imports to the fsync of its output, with
+compiled code in its cache and the text in the page cache. Medians are printed. The comparison needs polars.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ from pathlib import Path
 import numpy as np
 
 import checkout  # noqa: F401
+from mlperf.benchmarks import DLRM
 from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
+from mlperf.data.schema import CRITEO
 
 ROOT = Path(__file__).resolve().parent.parent
-LIMIT = 40_000_000
-TERABYTE_ROWS = 4_373_472_329
-LARGE_TABLES = (0, 9, 19, 20, 21)  # those of the real data with tens of millions of ids
+assert DLRM.data.index_limit is not None
+LIMIT = DLRM.data.index_limit
+TERABYTE_ROWS = DLRM.data.train_samples + DLRM.data.eval_samples + DLRM.data.held_out_samples
+LARGE_TABLES = [table for table, rows in enumerate(DLRM.data.table_rows) if rows > 10_000_000]
 
-OURS = """
+PREPARE = """
 import os, resource, sys, time
 from pathlib import Path
 if sys.argv[5] == "gzip":
@@ -47,7 +50,7 @@ print(time.perf_counter() - start, peak, "-".join(map(str, made.counts)))
 
 @dataclass(frozen=True)
 class Measured:
-    """Medians: seconds, peak resident memory in MB, most bytes on disk at once; and the table sizes."""
+    """One measurement: seconds, peak resident memory in MB, peak bytes on disk, and the rows per table."""
 
     seconds: float
     memory: float
@@ -62,43 +65,48 @@ def main() -> None:
         "--rows",
         type=int,
         default=8_000_000,
-        help="of all days, 260 bytes each; polars takes 1 KB of memory a row",
+        help="of all days, 260 bytes each; polars takes 1 KB of memory for each",
     )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
+    parser.add_argument("--folder", type=Path, help="working folder (default: the temporary folder of the system)")
     flags = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(dir=flags.folder) as name:
         folder = Path(name)
         make_sample(SampleSettings(folder, rows=24_000, seed=1))
-        ours(folder, cores, "total", 1)  # compiles
+        measure_own(folder, cores, "total", 1)  # compiles
         print(
             f"{len(cores)} cores, median of {flags.repeats}; rate of text, ratio to polars, memory, disk, Terabyte"
         )
         rows = flags.rows
         text = sum(make_sample(SampleSettings(folder, rows=rows, seed=1)).files.values())
-        yardstick(folder, text, rows, cores, flags.repeats)
+        compare_with_polars(folder, text, rows, cores, flags.repeats)
         for randomize, some in (("total", cores[:1]), ("none", cores)):
             what = f"{rows / 1e6:g} million rows, {randomize}, {len(some)} core{'s' if len(some) > 1 else ''}"
-            show(what, text, rows, ours(folder, some, randomize, flags.repeats))
+            show(what, text, rows, measure_own(folder, some, randomize, flags.repeats))
         zip_days(folder)
         for unzipper in ("gzip", "isal") if importlib.util.find_spec("isal") else ("gzip",):
             what = f"{rows / 1e6:g} million rows, .gz, unpacked by {unzipper}"
-            show(what, text, rows, ours(folder, cores, "total", flags.repeats, unzipper))
+            show(what, text, rows, measure_own(folder, cores, "total", flags.repeats, unzipper))
         text = write_distinct(folder, rows)
-        what = f"{rows / 1e6:g} million rows, ids of 5 columns random"
-        show(what, text, rows, ours(folder, cores, "total", flags.repeats))
+        what = f"{rows / 1e6:g} million rows, ids of {len(LARGE_TABLES)} columns random"
+        show(what, text, rows, measure_own(folder, cores, "total", flags.repeats))
 
 
-def yardstick(folder: Path, text: int, rows: int, cores: Sequence[int], repeats: int) -> None:
-    """Measure this project and polars in turn on the same text."""
+def compare_with_polars(folder: Path, text: int, rows: int, cores: Sequence[int], repeats: int) -> None:
+    """Measure this project and polars in turns on the same text, and print both."""
     if importlib.util.find_spec("polars") is None:
-        print("polars: not measured, it is not installed; nothing but this yardstick needs it: pip install polars")
-        show(f"{rows / 1e6:g} million rows, this project", text, rows, ours(folder, cores, "total", repeats))
+        print("polars: not measured, it is not installed; only this comparison needs it: pip install polars")
+        show(
+            f"{rows / 1e6:g} million rows, this project",
+            text,
+            rows,
+            measure_own(folder, cores, "total", repeats),
+        )
         return
     mine, theirs = [], []
     for _ in range(repeats):
-        mine.append(ours(folder, cores, "total", 1))
+        mine.append(measure_own(folder, cores, "total", 1))
         program = [
             sys.executable,
             str(ROOT / "bench" / "polars_pipeline.py"),
@@ -107,36 +115,38 @@ def yardstick(folder: Path, text: int, rows: int, cores: Sequence[int], repeats:
             str(LIMIT),
         ]
         theirs.append(measure(program, folder, cores))
-    polars, project = middle(theirs), middle(mine)
+    polars, project = median(theirs), median(mine)
     if polars.counts != project.counts:
         sys.exit(f"the table sizes differ: {polars.counts} and {project.counts}")
     show(f"{rows / 1e6:g} million rows, polars", text, rows, polars)
     show(f"{rows / 1e6:g} million rows, this project", text, rows, project, polars.seconds / project.seconds)
 
 
-def ours(folder: Path, cores: Sequence[int], randomize: str, repeats: int, unzipper: str = "isal") -> Measured:
-    """Measure this project."""
-    place = folder / "prepared"
-    command = [sys.executable, "-c", OURS, str(folder), str(place), str(LIMIT), randomize, unzipper]
-    return middle([measure(command, folder, cores) for _ in range(repeats)])
+def measure_own(
+    folder: Path, cores: Sequence[int], randomize: str, repeats: int, unzipper: str = "isal"
+) -> Measured:
+    """Return the median of several measurements of this project."""
+    prepared = folder / "prepared"
+    command = [sys.executable, "-c", PREPARE, str(folder), str(prepared), str(LIMIT), randomize, unzipper]
+    return median([measure(command, folder, cores) for _ in range(repeats)])
 
 
-def middle(measured: Sequence[Measured]) -> Measured:
-    """Return the one with the median time."""
+def median(measured: Sequence[Measured]) -> Measured:
+    """Return the measurement with the median time."""
     return sorted(measured, key=lambda one: one.seconds)[len(measured) // 2]
 
 
 def measure(command: Sequence[str], folder: Path, cores: Sequence[int]) -> Measured:
-    """Run a program from nothing prepared, watching the disk."""
+    """Remove what was prepared, run a program and watch the disk meanwhile."""
     for path in [*folder.glob("prepared*"), *folder.glob("p_*")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     os.sync()
-    before, most, done = used(folder), 0, threading.Event()
+    before, peak, done = used(folder), 0, threading.Event()
 
     def watch() -> None:
-        nonlocal most
+        nonlocal peak
         while not done.wait(0.05):
-            most = max(most, used(folder) - before)
+            peak = max(peak, used(folder) - before)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -153,7 +163,7 @@ def measure(command: Sequence[str], folder: Path, cores: Sequence[int]) -> Measu
         done.set()
         watcher.join()
     seconds, memory, counts = finished.stdout.split()
-    return Measured(float(seconds), float(memory), most, counts)
+    return Measured(float(seconds), float(memory), peak, counts)
 
 
 def used(folder: Path) -> int:
@@ -168,7 +178,7 @@ def used(folder: Path) -> int:
 
 
 def zip_days(folder: Path) -> None:
-    """Replace the days by gzipped ones."""
+    """Replace the days by gzipped files."""
     for day in range(24):
         path = folder / f"day_{day}"
         with path.open("rb") as text, gzip.open(f"{path}.gz", "wb", compresslevel=6) as zipped:
@@ -177,20 +187,22 @@ def zip_days(folder: Path) -> None:
 
 
 def write_distinct(folder: Path, rows: int) -> int:
-    """Replace the sample by rows with ids drawn from 40 million in five columns, from 10,000 in the others."""
+    """Replace the sample by rows with random ids below the limit in the large tables, below 10,000 in others."""
     digits = np.frombuffer(b"0123456789abcdef", np.uint8)
     stream = np.random.default_rng(1)
     share, total = -(-rows // 24), 0
     for day in range(24):
         count = min(share, rows - day * share)
-        line = np.full((count, 2 + 13 * 3 + 26 * 9), ord("\t"), np.uint8)
+        # A label, integers of 2 digits and ids of 8, each with a separator.
+        first_id = 2 + 3 * CRITEO.dense_features
+        line = np.full((count, first_id + 9 * CRITEO.tables), ord("\t"), np.uint8)
         line[:, 0] = 48 + stream.integers(0, 2, count)
-        line[:, 2 : 2 + 39].reshape(count, 13, 3)[:, :, :2] = 48 + stream.integers(0, 10, (count, 13, 2))
-        for table in range(26):
+        digits_of_integers = line[:, 2:first_id].reshape(count, -1, 3)[:, :, :2]
+        digits_of_integers[:] = 48 + stream.integers(0, 10, digits_of_integers.shape)
+        for table in range(CRITEO.tables):
             ids = stream.integers(0, LIMIT if table in LARGE_TABLES else 10_000, count)
-            at = 2 + 39 + 9 * table
             for digit in range(8):
-                line[:, at + digit] = digits[ids >> (28 - 4 * digit) & 15]
+                line[:, first_id + 9 * table + digit] = digits[ids >> (28 - 4 * digit) & 15]
         line[:, -1] = ord("\n")
         line.tofile(folder / f"day_{day}")
         (folder / f"day_{day}.gz").unlink(missing_ok=True)

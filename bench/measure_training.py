@@ -29,6 +29,8 @@ import numpy as np
 import torch
 
 import checkout  # noqa: F401
+from mlperf import benchmarks
+from mlperf.benchmarks import Workload
 from mlperf.cli.train import parse
 from mlperf.data.batch import Batch, RawBatch
 from mlperf.data.binary import BinaryFile
@@ -41,29 +43,9 @@ from mlperf.runner.model import build_model, initialize_model
 from mlperf.util.errors import RunError
 from training_yardsticks import Floor, PlainStep, Step, captured, timed
 
-# Rows of the tables: of the Kaggle data, and of the Terabyte data with ids modulo 40,000,000.
-KAGGLE_ROWS: tuple[int, ...] = (1460, 583, 10131227, 2202608, 305, 24, 12517, 633, 3, 93145, 5683, 8351593, 3194)
-KAGGLE_ROWS += (27, 14992, 5461306, 10, 5652, 2173, 4, 7046547, 18, 15, 286181, 105, 142572)
-TERABYTE_ROWS: tuple[int, ...] = (
-    39884406,
-    39043,
-    17289,
-    7420,
-    20263,
-    3,
-    7120,
-    1543,
-    63,
-    38532951,
-    2953546,
-    403346,
-    10,
-)
-TERABYTE_ROWS += (403346, 10, 2208, 11938, 155, 4, 976, 14, 39979771, 25641295, 39664984, 585935, 12972, 108, 36)
-
-# In the file: as many batches, and so many samples that reading it over and over is not beginning over and over.
-LEAST_BATCHES = 64
-LEAST_SAMPLES = 1 << 20
+# Least sizes of the file. It is read over and over, and in a short one the start of the readers would count.
+MIN_BATCHES = 64
+MIN_SAMPLES = 1 << 20
 EVALUATED_TOGETHER = 65536  # on a GPU
 ROUNDS = 30
 RATE = 1e-4  # a batch that comes again and again must not make the weights diverge
@@ -71,47 +53,35 @@ RATE = 1e-4  # a batch that comes again and again must not make the weights dive
 
 @dataclass(frozen=True)
 class Shape:
-    """A model and a batch.
+    """A model and a batch size.
 
-    rows: of the tables, each at most `limit`. least_batches: in the file, which is read over and over.
+    limit: the most rows that a table of the workload keeps, None: all.
+    min_batches: of the file, which is read over and over.
     plain: whether a plain program is timed too, which needs the memory of the tables once more.
     """
 
     name: str
     batch_size: int
-    rows: tuple[int, ...]
-    limit: int
-    flags: str
-    least_batches: int = LEAST_BATCHES
+    workload: Workload
+    limit: int | None = None
+    min_batches: int = MIN_BATCHES
     plain: bool = True
 
     @property
     def tables(self) -> tuple[int, ...]:
         """Rows per table."""
-        return tuple(min(rows, self.limit) for rows in self.rows)
+        return tuple(min(rows, self.limit or rows) for rows in self.workload.data.table_rows)
 
     @property
     def batches(self) -> int:
         """Batches in the file."""
-        return max(self.least_batches, LEAST_SAMPLES // self.batch_size)
+        return max(self.min_batches, MIN_SAMPLES // self.batch_size)
 
 
-KAGGLE = Shape(
-    "Kaggle",
-    128,
-    KAGGLE_ROWS,
-    10**9,
-    "--arch-sparse-feature-size=16 --arch-mlp-bot=13-512-256-64-16 --arch-mlp-top=512-256-1",
-)
-MLPERF = Shape(
-    "MLPerf",
-    2048,
-    TERABYTE_ROWS,
-    400_000,
-    "--arch-sparse-feature-size=128 --arch-mlp-bot=13-512-256-128 --arch-mlp-top=1024-1024-512-256-1",
-)
+KAGGLE = Shape("Kaggle", 128, benchmarks.KAGGLE)
+MLPERF = Shape("MLPerf", 2048, benchmarks.DLRM, limit=400_000)
 LARGE = replace(MLPERF, batch_size=65536)
-FULL = replace(LARGE, name="MLPerf, full tables", limit=40_000_000, plain=False)
+FULL = replace(LARGE, name="MLPerf, full tables", limit=None, plain=False)
 
 
 def main() -> None:
@@ -171,8 +141,8 @@ def measure(
         file = Path(folder) / "measured.bin"
         settings = parse(
             [
-                *shape.flags.split(),
-                *f"--loss-function=bce --data-generation=dataset --processed-data-file={file}".split(),
+                *shape.workload.network.flags,
+                *f"--data-generation=dataset --processed-data-file={file}".split(),
                 *f"--mini-batch-size={shape.batch_size} --precision={precision} --embedding-init=device".split(),
                 *(["--use-gpu"] if device.type == "cuda" else []),
             ]
@@ -200,9 +170,8 @@ def measure(
         if shape.plain:
             batch = next(source.batches(0))
             steps["plain"] = PlainStep(architecture, batch, precision, device, RATE)
-            if compiled and any(
-                map(shutil.which, ("gcc", "clang") if device.type == "cuda" else ("g++", "clang++"))
-            ):
+            compilers = ("gcc", "clang") if device.type == "cuda" else ("g++", "clang++")
+            if compiled and any(map(shutil.which, compilers)):
                 steps["plain, torch.compile"] = PlainStep(
                     architecture, batch, precision, device, RATE, compiled=True
                 )
@@ -225,16 +194,27 @@ def measure(
 
 
 def write_rows(path: Path, shape: Shape) -> None:
-    """Write a file of made-up rows, ids log-uniform in each table: few of them occur often, as in real data."""
+    """Write a file of synthetic rows."""
     stream = np.random.default_rng(1)
     with path.open("wb") as file:
         for _ in range(shape.batches):
-            rows = np.empty((shape.batch_size, CRITEO.columns), "<i4")
-            rows[:, 0] = stream.random(len(rows)) < 0.25
-            rows[:, 1 : 1 + CRITEO.dense_features] = stream.geometric(0.05, (len(rows), CRITEO.dense_features)) - 1
-            for table, size in enumerate(shape.tables):
-                rows[:, CRITEO.first_id + table] = np.minimum(size ** stream.random(len(rows)), size) - 1
-            file.write(rows.tobytes())
+            file.write(synthetic_rows(shape.batch_size, shape.tables, stream).tobytes())
+
+
+def synthetic_rows(
+    samples: int, table_rows: Sequence[int], stream: np.random.Generator, *, uniform: bool = False
+) -> np.ndarray:
+    """Return rows of the Criteo binary file, int32 [samples, 40].
+
+    Ids are log-uniform in each table, so that a few of them are frequent as in real data, or uniform.
+    """
+    rows = np.empty((samples, CRITEO.columns), CRITEO.dtype)
+    rows[:, 0] = stream.random(samples) < 0.25
+    rows[:, CRITEO.dense_columns] = stream.geometric(0.05, (samples, CRITEO.dense_features)) - 1
+    for column, count in zip(rows[:, CRITEO.id_columns].T, table_rows, strict=True):
+        drawn = count * stream.random(samples) if uniform else count ** stream.random(samples) - 1
+        column[:] = np.minimum(drawn, count - 1)
+    return rows
 
 
 class Repeated:

@@ -1,4 +1,4 @@
-"""The obvious preparation of Criteo text with polars, as a yardstick: everything in memory.
+"""A plain preparation of Criteo text with polars, all in memory, to compare with.
 
 python bench/polars_pipeline.py FOLDER TARGET LIMIT. Reads FOLDER/day_0 ... day_23, parses the ids, takes them
 modulo LIMIT, numbers them, permutes the training rows and writes TARGET_train.bin and TARGET_rest.bin.
@@ -17,13 +17,13 @@ import numpy as np
 try:
     import polars as pl
 except ImportError:
-    sys.exit("polars_pipeline.py: error: needs polars, which nothing else here does: pip install polars")
+    sys.exit("polars_pipeline.py: error: needs polars, which only this comparison uses: pip install polars")
 
 DAYS = 24
 
 
 def main() -> None:
-    """Prepare, and print seconds, peak memory in MB and the distinct ids per column."""
+    """Prepare the data; print seconds, peak memory in MB and the number of distinct ids of each column."""
     folder, target, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     start = time.perf_counter()
     names = [f"c{column}" for column in range(40)]
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def write(table: pl.DataFrame, path: str) -> None:
-    """Write the rows and bring them to the disk."""
+    """Write the rows and flush them to the disk."""
     with open(path, "wb") as file:
         table.cast(pl.Int32).to_numpy(order="c").tofile(file)
         file.flush()

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# The benchmark at its old place: ../run_and_time.sh, with the same variables and flags.
+# The benchmark, ../run_and_time.sh, under the name that older scripts call. Variables and flags are the same.
 exec "$(dirname "${BASH_SOURCE[0]}")/../run_and_time.sh" "$@"

@@ -18,9 +18,10 @@ from triton.runtime.jit import JITFunction
 from mlperf.data.batch import RawBatch, RowSource
 from mlperf.data.schema import CRITEO
 from mlperf.engines.gpu.step import GpuStep
-from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.sgd import SGD
+from mlperf.settings.model import Architecture
 
 COMPUTE_CAPABILITIES = (80, 90, 100)
 # Widths that differ only in size compile alike: one layer of each kind is enough.

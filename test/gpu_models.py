@@ -13,9 +13,10 @@ from mlperf.data.schema import CRITEO
 from mlperf.engines.autograd.step import AutogradStep
 from mlperf.engines.gpu.scorer import unsupported_by_kernels
 from mlperf.engines.gpu.step import GpuStep
-from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.sgd import SGD
+from mlperf.settings.model import Architecture
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TINY = Architecture((3, 50, 5000), 16, (CRITEO.dense_features, 20, 16), (24, 10, 1))

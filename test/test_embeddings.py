@@ -79,6 +79,8 @@ def test_mixed_dimensions_follow_the_power_rule() -> None:
     assert mixed_dimensions(rows, 16, MixedDimension(0, 0.3, round_dimensions=False)) == expected
     powers = mixed_dimensions(rows, 16, MixedDimension(0, 0.3, round_dimensions=True))
     assert powers == [4, 4, 4, 4, 8, 16, 8, 8, 8, 4, 4, 4, 16, 8]
+    assert mixed_dimensions((4, 4), 12, MixedDimension(0, 0.3, round_dimensions=True)) == [12, 12]
+    assert mixed_dimensions((1, 10**9), 2, MixedDimension(0, 0.9, round_dimensions=False)) == [2, 1]
     above = mixed_dimensions(rows, 16, MixedDimension(100, 0.3, round_dimensions=False))
     assert above == [4, 5, 4, 5, 16, 16, 16, 16, 16, 4, 5, 5, 16, 16]
 
@@ -107,6 +109,7 @@ def test_quantized_tables_of_every_kind_give_nearly_the_same_scores(kind: str, b
         model.tables.quantize(bits)
         torch.testing.assert_close(model(batch), before, rtol=0, atol=0.05 if bits == 4 else 0.005)
     assert model.table_bytes() != size
+    assert list(model.row_parameters()) == []  # quantized rows are not trained
 
 
 FLAGS = [
@@ -212,6 +215,13 @@ def test_printed_model_shows_the_modules_that_have_weights() -> None:
   )
 )"""
     )
+
+
+@pytest.mark.parametrize("kind", COMPRESSIONS)
+def test_memory_of_the_tables_is_that_of_their_parameters(kind: str) -> None:
+    model = make_model(kind, "learned")
+    stored = [value.nbytes for name, value in model.state_dict().items() if name.startswith(("emb_l", "v_W_l"))]
+    assert model.table_bytes() == sum(stored)
 
 
 @pytest.mark.parametrize("init", ["numpy", "device"])

@@ -18,8 +18,9 @@ from mlperf.benchmarks.benchmark import Network
 from mlperf.data.batch import RawBatch, RowSource
 from mlperf.engines.gpu.layer import GpuLayer
 from mlperf.engines.gpu.step import GpuStep
-from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.initialization import initialize
+from mlperf.settings.model import Architecture
 from mlperf.util.errors import RunError
 
 ON_GPU = DEVICE.type == "cuda"
@@ -35,7 +36,7 @@ def make_step(precision: str, row_limit: int = ROW_LIMIT) -> GpuStep:
     architecture = Architecture(sizes, NETWORK.embedding_dimension, NETWORK.bottom_mlp, NETWORK.top_mlp)
     model = DLRM_Net(architecture, DEVICE)
     initialize(model, np.random.RandomState(1), mlp_init="normal", embedding_init="device", seed=1)
-    return make_gpu_step(model, precision=precision)
+    return make_gpu_step(model, precision=precision, max_ind_range=DLRM.data.index_limit or -1)
 
 
 def make_batch(step: GpuStep, size: int, seed: int) -> RawBatch:

@@ -28,10 +28,9 @@ from mlperf.cli.train import parse
 from mlperf.data.batch import RawBatch, RowSource
 from mlperf.data.binary import BinaryFile
 from mlperf.data.schema import CRITEO
-from mlperf.engines.autograd.step import AutogradStep
 from mlperf.engines.choose import make_step
 from mlperf.engines.gpu.step import GpuStep
-from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.runner.data import open_splits, prepared_data
@@ -176,20 +175,6 @@ DATA_SET = ("--data-generation=dataset", "--data-set=terabyte", f"--raw-data-fil
 
 def settings_of(*flags: str) -> Settings:
     return parse(["--use-gpu", "--arch-mlp-bot=13-4-2", *flags])
-
-
-def test_the_flags_decide_on_the_step() -> None:
-    architecture = Architecture((2, 3), 2, (13, 4, 2), (4, 1))
-
-    def chosen(*flags: str) -> type:
-        settings = settings_of(*flags)
-        model = DLRM_Net(architecture, CPU)
-        return type(make_step(model, settings, make_optimizer(settings.training.optimizer, model)))
-
-    assert chosen(*DATA_SET) is GpuStep
-    assert chosen(*DATA_SET, "--optimizer=adagrad") is AutogradStep
-    assert chosen(*DATA_SET, "--mlperf-grad-accum-iter=2") is AutogradStep
-    assert chosen("--arch-embedding-size=2-3") is AutogradStep  # random data, several ids a sample
 
 
 def test_four_threads_read_for_a_gpu_unless_flags_say_otherwise() -> None:

@@ -109,6 +109,17 @@ def test_state_has_the_format_of_pytorchs_optimizer(name: str) -> None:
     assert sums == (expected if name == "adagrad" else {})
 
 
+def test_adagrad_counts_its_steps_as_pytorchs_does() -> None:
+    model = make_model()
+    optimizer = make_optimizer("adagrad", model)
+    train(model, optimizer, range(2))
+    continued = make_optimizer("adagrad", model)
+    continued.load_state_dict(copy.deepcopy(optimizer.state_dict()), "saved.pt")
+    train(model, continued, range(3))
+    steps = [kept["step"] for kept in continued.state_dict()["state"].values() if "step" in kept]
+    assert steps == [5.0] * len(model.dense_parameters())
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_state_per_value_is_the_size_of_the_state_of_the_tables(name: str) -> None:
     model = make_model()

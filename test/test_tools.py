@@ -45,7 +45,7 @@ def test_compliance_log_gives_the_same_auc_by_epochs(console_log: Path) -> None:
 
 
 def foreign_log(path: Path, first_epoch: int) -> Path:
-    """Write a log as another submitter's program does: other keys, other text between them."""
+    """Write a log like those of other submitters: other keys, other text between the events."""
     events: list[tuple[str, float | None, float]] = [("epoch_start", None, first_epoch)]
     events += [("eval_accuracy", 0.79 + 0.01 * k, first_epoch + 0.05 * k) for k in range(1, 4)]
     lines = ["2022-05-01 loading ...", ":::MLLOG {cut"]
@@ -57,7 +57,7 @@ def foreign_log(path: Path, first_epoch: int) -> Path:
 
 
 @pytest.mark.parametrize("first_epoch", [0, 1])
-def test_log_of_another_program_is_read_whatever_its_epochs_count_from(first_epoch: int, tmp_path: Path) -> None:
+def test_log_of_another_program_is_read_with_epochs_counted_from_0_or_1(first_epoch: int, tmp_path: Path) -> None:
     curves = Curves.of_log(foreign_log(tmp_path / "foreign.log", first_epoch))
     assert [point.epochs for point in curves.auc] == pytest.approx([0.05, 0.10, 0.15])
     assert [point.value for point in curves.auc] == pytest.approx([0.80, 0.81, 0.82])
@@ -74,14 +74,14 @@ def test_lines_of_the_original_program_are_read(tmp_path: Path) -> None:
     assert curves.accuracy[0].value == pytest.approx(0.76123)
 
 
-def test_log_without_curves_is_named(tmp_path: Path) -> None:
+def test_log_without_curves_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "empty.log").write_text("nothing here\n")
     with pytest.raises(RunError, match=r"empty\.log"):
         Curves.of_log(tmp_path / "empty.log")
 
 
 @pytest.mark.parametrize("flags", ["", "--metric=accuracy --target=0.6", "--x=epochs --title=A --labels=one,two"])
-def test_runs_are_drawn_together(flags: str, console_log: Path, tmp_path: Path) -> None:
+def test_several_runs_are_plotted_in_one_picture(flags: str, console_log: Path, tmp_path: Path) -> None:
     logs = [str(console_log), str(console_log.with_name("run.log") if "epochs" in flags else console_log)]
     run = run_program(*logs, *flags.split(), cwd=tmp_path, program="tools/plot_run.py")
     assert run.status == 0, run.stderr
@@ -98,7 +98,9 @@ def test_runs_are_drawn_together(flags: str, console_log: Path, tmp_path: Path) 
         ("console.txt --output=run.doc", 1, "--output"),
     ],
 )
-def test_what_cannot_be_drawn_is_said_in_one_line(flags: str, status: int, named: str, console_log: Path) -> None:
+def test_failed_plot_ends_in_one_line_that_names_the_cause(
+    flags: str, status: int, named: str, console_log: Path
+) -> None:
     run = run_program(*flags.split(), cwd=console_log.parent, program="tools/plot_run.py")
     assert run.status == status
     assert named in run.stderr
@@ -106,7 +108,7 @@ def test_what_cannot_be_drawn_is_said_in_one_line(flags: str, status: int, named
 
 
 @pytest.mark.parametrize(("checkpoint", "method"), [("sgd", "umap"), ("qr", "tsne"), ("md", "tsne")])
-def test_model_and_data_are_drawn(checkpoint: str, method: str, terabyte: Path, tmp_path: Path) -> None:
+def test_model_and_data_are_visualized(checkpoint: str, method: str, terabyte: Path, tmp_path: Path) -> None:
     flags = [flag for flag in golden_flags(checkpoint, terabyte) if not flag.startswith("--test-freq")]
     flags += [f"--load-model={GOLDEN}/terabyte/{checkpoint}.pt", f"--method={method}", "--most-rows=200"]
     run = run_program(*flags, "--output-dir=p", "--most-tables=2", cwd=tmp_path, program="tools/visualize.py")
@@ -117,12 +119,13 @@ def test_model_and_data_are_drawn(checkpoint: str, method: str, terabyte: Path, 
         assert (tmp_path / name).read_bytes().startswith(PNG)
 
 
-def test_drawing_needs_a_checkpoint(terabyte: Path, tmp_path: Path) -> None:
+def test_visualization_needs_a_checkpoint(terabyte: Path, tmp_path: Path) -> None:
     run = run_program(*golden_flags("sgd_inference", terabyte), cwd=tmp_path, program="tools/visualize.py")
     assert (run.status, len(run.stderr.splitlines())) == (2, 1)
     assert "--load-model" in run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "flags"),
     [
@@ -131,7 +134,7 @@ def test_drawing_needs_a_checkpoint(terabyte: Path, tmp_path: Path) -> None:
         ("dlrm_s_criteo_terabyte.sh", "--num-batches=2 --print-freq=1 --mini-batch-size=64"),
     ],
 )
-def test_benchmark_script_passes_flags_on_and_prints_the_least_and_median_time(
+def test_benchmark_script_passes_its_flags_on_and_prints_minimum_and_median_time(
     script: str, flags: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "data"

@@ -14,18 +14,21 @@ import numpy as np
 import torch
 import triton
 
+from measure_training import synthetic_rows
 from mlperf.benchmarks import DLRM
 from mlperf.data.batch import RawBatch, RowSource
-from mlperf.data.schema import CRITEO
 from mlperf.engines.gpu.kernels.decode import DENSE_WIDTH
 from mlperf.engines.gpu.step import GpuStep
-from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.initialization import initialize
 from mlperf.models.loss import Loss
-from mlperf.optim.sgd import SGD
+from mlperf.optim.optimizer import make_optimizer
+from mlperf.settings.model import Architecture
 from training_yardsticks import timed
 
 PRECISIONS = ("bf16", "tf32", "fp32")
+FULL_SIZE_BYTES = 105e9  # the benchmark's tables, 96 GB, and what a step needs besides
+SMALLER_ROW_LIMIT = 24_000_000
 RATE = 1e-4  # small: the same batches come again and again, and the weights must not diverge
 
 
@@ -72,6 +75,11 @@ def parse_workload(parser: argparse.ArgumentParser) -> tuple[Workload, argparse.
     return REDUCED if args.reduced else BENCHMARK, args
 
 
+def full_row_limit() -> int | None:
+    """Return to how many rows the benchmark's tables must be cut to fit the GPU's memory; None if they fit."""
+    return None if torch.cuda.mem_get_info()[0] > FULL_SIZE_BYTES else SMALLER_ROW_LIMIT
+
+
 def make_step(workload: Workload, precision: str) -> GpuStep:
     """Return a step of the benchmark's model that is not warmed up."""
     architecture = Architecture(
@@ -79,23 +87,14 @@ def make_step(workload: Workload, precision: str) -> GpuStep:
     )
     model = DLRM_Net(architecture, workload.device)
     initialize(model, np.random.RandomState(1), mlp_init="normal", embedding_init="device", seed=1)
-    index_limit = DLRM.data.index_limit
-    assert index_limit is not None
-    return GpuStep(model, Loss(DLRM.network.loss), SGD(model), precision, index_limit)
+    optimizer = make_optimizer(DLRM.optimizer, model)
+    return GpuStep(model, Loss(DLRM.network.loss), optimizer, precision, DLRM.data.index_limit or -1)
 
 
 def make_batch(workload: Workload, seed: int, *, size: int | None = None, uniform: bool = False) -> RawBatch:
-    """Return a batch in pinned memory; its ids are uniform, or log-uniform: some are frequent, as in real data."""
+    """Return a batch, on a GPU in pinned memory, with log-uniform ids, or uniform ones."""
     stream = np.random.default_rng(seed)
-    size = size or workload.batch_size
-    rows = np.empty((size, CRITEO.columns), np.int32)
-    rows[:, 0] = stream.random(size) < 0.25
-    rows[:, CRITEO.dense_columns] = stream.geometric(0.05, (size, CRITEO.dense_features)) - 2
-    for table, count in enumerate(workload.table_rows):
-        if uniform:
-            rows[:, CRITEO.first_id + table] = stream.integers(0, count, size)
-        else:
-            rows[:, CRITEO.first_id + table] = np.minimum(count ** stream.random(size), count) - 1
+    rows = synthetic_rows(size or workload.batch_size, workload.table_rows, stream, uniform=uniform)
     tensor = torch.from_numpy(rows)
     on_gpu = workload.device.type == "cuda"
     return RawBatch(tensor.pin_memory() if on_gpu else tensor, 0, RowSource(Path("rows.bin"), workload.table_rows))

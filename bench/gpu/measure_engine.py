@@ -10,12 +10,12 @@ import sys
 from dataclasses import replace
 
 import torch
+from gpu_workload import full_row_limit
 
 from measure_training import FULL, KAGGLE, LARGE, MLPERF, Shape, machine, measure_if_it_fits
 from mlperf.benchmarks import DLRM
 
-FULL_SIZE_BYTES = 105e9  # tables of 40 million rows, 96 GB, and what a step needs besides
-LEAST_BATCHES = 16
+MIN_BATCHES = 16
 ROUNDS = 8
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     device = torch.device("cpu" if args.reduced else "cuda")
     print(f"{machine(device)}, PyTorch {torch.__version__}")
     for shape, precision, evaluated in reduced_selection() if args.reduced else selection():
-        short = replace(shape, least_batches=LEAST_BATCHES)
+        short = replace(shape, min_batches=MIN_BATCHES)
         rounds = 1 if args.reduced else ROUNDS
         measure_if_it_fits(short, precision, device, rounds, evaluated, compiled=False)
 
@@ -40,9 +40,9 @@ def selection() -> list[tuple[Shape, str, int]]:
 
     Where the full tables do not fit, they have at most 24 million rows.
     """
-    full = FULL
-    if torch.cuda.mem_get_info()[0] <= FULL_SIZE_BYTES:
-        full = replace(FULL, name="MLPerf, tables of at most 24 million rows", limit=24_000_000)
+    full, limit = FULL, full_row_limit()
+    if limit is not None:
+        full = replace(FULL, name=f"MLPerf, tables of at most {limit:,} rows", limit=limit)
     return [
         (full, "bf16", DLRM.data.eval_samples),
         (full, "tf32", 0),

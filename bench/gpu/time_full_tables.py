@@ -10,12 +10,9 @@ import time
 from dataclasses import replace
 
 import torch
-from gpu_workload import make_batch, make_step, parse_workload, time_steps
+from gpu_workload import full_row_limit, make_batch, make_step, parse_workload, time_steps
 
 from mlperf.benchmarks import DLRM
-
-FULL_SIZE_BYTES = 105e9  # tables of 40 million rows, 96 GB, and what a step needs besides
-SMALLER_LIMIT = 24_000_000
 
 
 def main() -> None:
@@ -23,10 +20,7 @@ def main() -> None:
     workload, args = parse_workload(argparse.ArgumentParser(description=__doc__))
     on_gpu = workload.device.type == "cuda"
     if not args.reduced:
-        fits = torch.cuda.mem_get_info()[0] > FULL_SIZE_BYTES
-        limit = DLRM.data.index_limit if fits else SMALLER_LIMIT
-        assert limit is not None
-        workload = replace(workload, row_limit=limit)
+        workload = replace(workload, row_limit=full_row_limit() or max(DLRM.data.table_rows))
     start = time.perf_counter()
     step = make_step(workload, "bf16")
     if on_gpu:

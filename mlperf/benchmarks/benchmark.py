@@ -82,7 +82,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class LoggedHyperparameter:
-    """A log entry that describes the optimizer or its schedule: a field of TrainingSettings, or a fixed value."""
+    """A log entry that describes the optimizer or its schedule: a field of ScheduleSettings, or a fixed value."""
 
     key: str
     setting: str | None = None

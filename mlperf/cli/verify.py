@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 from mlperf.cli.program import program_name, run_program
 from mlperf.data.criteo.prepared.paths import DatasetPaths
-from mlperf.data.schema import CRITEO
 from mlperf.settings.kinds import file_name
 from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
 
 if TYPE_CHECKING:
-    from mlperf.data.criteo.prepared.paths import DatasetPaths
+    from mlperf.data.criteo.prepared.dataset import PreparedData
+    from mlperf.data.criteo.prepared.manifest import Manifest
+    from mlperf.data.criteo.prepared.verify import SplitFacts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser(name: str) -> Parser:
     """Return the parser of this program."""
     parser = Parser(name, __doc__)
-    parser.add_argument("place", type=file_name, help="X, for X_train.bin, X_test.bin, X_val.bin, X.json")
+    parser.add_argument("prefix", type=file_name, help="X, for X_train.bin, X_test.bin, X_val.bin, X.json")
     parser.add_argument(
         "--raw-data-file", type=file_name, help="prefix of <prefix>_fea_count.npz, without a manifest"
     )
@@ -38,65 +39,80 @@ def make_parser(name: str) -> Parser:
 
 def _verify(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
-
-    from mlperf.data.criteo.prepared.paths import DatasetPaths
-
-    place = DatasetPaths.from_name(args.place)
-    with system_failures(place.prefix, "cannot be verified"):
-        return verify(place, args.raw_data_file)
+    paths = DatasetPaths.from_name(args.prefix)
+    with system_failures(paths.prefix, "cannot be verified"):
+        return verify(paths, args.raw_data_file)
 
 
-def verify(place: DatasetPaths, raw_data_file: Path | None) -> int:
-    """Print what the files at a place hold and what is wrong with them; 1 if anything is."""
+def verify(paths: DatasetPaths, raw_data_file: Path | None) -> int:
+    """Print what the files of a data set hold and every problem; return 1 if there is a problem, else 0."""
     import numpy as np
 
-    from mlperf.data.criteo.days import SPLITS
     from mlperf.data.criteo.prepared.dataset import find_prepared
     from mlperf.data.criteo.prepared.manifest import Manifest
-    from mlperf.data.criteo.prepared.verify import (
-        SplitFacts,
-        compare_with_published,
-        file_problems,
-        is_full_data,
-        manifest_problems,
-        scan,
-    )
+    from mlperf.data.schema import CRITEO
 
-    prepared = find_prepared(place, raw_data_file)
-    manifest = Manifest.read(place.manifest)
-    wrong: list[str] = []
-    scanned: list[SplitFacts] = []
-    for split in SPLITS:
-        path = place.split(split)
-        if not path.is_file():
-            wrong.append(f"{path}: no such file")
-            continue
-        facts = scan(path)
-        scanned.append(facts)
-        rate = facts.clicks / max(1, facts.rows)
-        print(f"{path}: {facts.rows:,} rows, {rate:.4%} of label 1, CRC-32 {facts.crc32:08x}")
-        wrong += [f"{path}: {text}" for text in file_problems(facts, prepared.counts, manifest, split)]
-    if not any(facts.rows for facts in scanned):
-        raise RunError(f"{place.prefix}: no rows at all")
-    used = np.max([facts.column_max[CRITEO.id_columns] + 1 for facts in scanned if facts.rows], axis=0)
+    prepared = find_prepared(paths, raw_data_file)
+    manifest = Manifest.read(paths.manifest)
+    scanned, found = _scan_splits(paths, prepared, manifest)
+    if not scanned:
+        raise RunError(f"{paths.prefix}: no rows at all")
+    used = np.max([facts.column_max[CRITEO.id_columns] + 1 for facts in scanned], axis=0)
     print("rows per table: " + "-".join(str(count) for count in prepared.counts))
     print("largest index + 1: " + "-".join(str(count) for count in used))
-    if manifest is None:
-        print(f"no manifest {place.manifest.name}: there are no checksums to compare with")
-    else:
-        wrong += manifest_problems(place, manifest, [int(largest) for largest in used])
-        left_out = sum(sum(reasons.values()) for reasons in manifest.bad_rows.values())
-        print(f"manifest {place.manifest}: flags {manifest.flags}; {left_out} bad rows left out")
-    if is_full_data(prepared):
-        for text, met in compare_with_published(prepared):
-            print(f"published: {text}: {'met' if met else 'NOT met'}")
-            wrong += [] if met else [f"{place.prefix}: the published figure is not met: {text}"]
-    else:
-        print("not the whole Terabyte data: nothing published to compare with")
-    for line in wrong:
+    found += _compare_with_manifest(paths, manifest, [int(rows) for rows in used])
+    found += _compare_with_published(paths, prepared)
+    for line in found:
         print(line, file=sys.stderr)
-    print(f"{place.prefix}: {'FAILED' if wrong else 'SUCCESS'}")
-    return 1 if wrong else 0
+    print(f"{paths.prefix}: {'FAILED' if found else 'SUCCESS'}")
+    return 1 if found else 0
+
+
+def _scan_splits(
+    paths: DatasetPaths, prepared: PreparedData, manifest: Manifest | None
+) -> tuple[list[SplitFacts], list[str]]:
+    """Read each split and print a line about it. Return the facts of those with rows, and the problems."""
+    from mlperf.data.criteo.days import SPLITS
+    from mlperf.data.criteo.prepared.verify import file_problems, scan
+
+    scanned: list[SplitFacts] = []
+    found: list[str] = []
+    for split in SPLITS:
+        path = paths.split(split)
+        if not path.is_file():
+            found.append(f"{path}: no such file")
+            continue
+        facts = scan(path)
+        scanned += [facts] if facts.rows else []
+        rate = facts.clicks / max(1, facts.rows)
+        print(f"{path}: {facts.rows:,} rows, {rate:.4%} of label 1, CRC-32 {facts.crc32:08x}")
+        found += [f"{path}: {text}" for text in file_problems(facts, prepared.counts, manifest, split)]
+    return scanned, found
+
+
+def _compare_with_manifest(paths: DatasetPaths, manifest: Manifest | None, rows_used: list[int]) -> list[str]:
+    """Print what the manifest says and return the problems with it."""
+    from mlperf.data.criteo.prepared.verify import manifest_problems
+
+    if manifest is None:
+        print(f"no manifest {paths.manifest.name}: there are no checksums to compare with")
+        return []
+    skipped = sum(sum(reasons.values()) for reasons in manifest.bad_rows.values())
+    print(f"manifest {paths.manifest}: flags {manifest.flags}; {skipped} bad rows left out")
+    return manifest_problems(paths, manifest, rows_used)
+
+
+def _compare_with_published(paths: DatasetPaths, prepared: PreparedData) -> list[str]:
+    """Print the published figures of the whole Terabyte data and return those that are not met."""
+    from mlperf.data.criteo.prepared.verify import compare_with_published, is_full_data
+
+    if not is_full_data(prepared):
+        print("not the whole Terabyte data: nothing published to compare with")
+        return []
+    figures = compare_with_published(prepared)
+    for text, met in figures:
+        print(f"published: {text}: {'met' if met else 'NOT met'}")
+    return [f"{paths.prefix}: the published figure is not met: {text}" for text, met in figures if not met]
 
 
 if __name__ == "__main__":

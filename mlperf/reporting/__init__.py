@@ -1,0 +1,1 @@
+"""Listeners of the training loop: console, compliance log, debug output, TensorBoard, profile."""

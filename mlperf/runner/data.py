@@ -76,10 +76,9 @@ def _warn_of_changed_input(found: PreparedData, raw_data_file: Path) -> None:
     changed = found.changed_input(raw_data_file)
     if changed is not None:
         _log.warning(
-            "%s: changed since %s was prepared from it, which is used all the same; tools/prepare_criteo.py "
-            "prepares anew",
-            changed,
-            found.train,
+            "%s: not as it was when %s was prepared from it; the prepared data is used all the same, and "
+            "tools/prepare_criteo.py prepares it again",
+            *(changed, found.train),
         )
 
 

@@ -15,7 +15,7 @@ class Result:
     outcome: Outcome.SUCCESS, or Outcome.TARGET_MISSED if a threshold was given and not reached.
     metrics: of the last evaluation, None if there was none. Metrics that were not asked for are NaN.
     best_metrics: the best accuracy and the best AUC, with the other metrics of the last evaluation; None likewise.
-    training_loss: mean loss since the progress report before the last one; None if nothing was trained.
+    training_loss: the mean over the samples of the last progress report; None if nothing was trained.
     epochs: passes over the training data, 1.25 being a quarter of the second one; of a continued run, all of them.
     samples: training samples in these epochs.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 def train(settings: Settings, device: torch.device, prepared: PreparedData | None) -> Result:
-    """Train on a prepared data set, or with None on generated batches, and tell the listeners how it ends."""
+    """Train on a prepared data set, None: on generated batches. The listeners are told how the run ends."""
     listeners = make_listeners(settings, device)
     loop: TrainingLoop | None = None
     outcome = Outcome.FAILED
@@ -87,12 +88,11 @@ def _open(settings: Settings, prepared: PreparedData | None, generated: BatchSou
 
 def _result(outcome: Outcome, loop: TrainingLoop) -> Result:
     state = loop.state
-    evaluated = loop.last_metrics is not None
     return Result(
         outcome,
         metrics=loop.last_metrics,
-        best_metrics=state.best if evaluated else None,
-        training_loss=state.last_loss,
+        best_metrics=None if loop.last_metrics is None else state.best,
+        training_loss=None if math.isnan(state.last_loss) else state.last_loss,
         epochs=loop.position.epochs_done,
         samples=state.samples,
     )

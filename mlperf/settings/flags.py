@@ -11,6 +11,7 @@ settings object all come from this line. A settings class may contain others: `p
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
@@ -59,7 +60,7 @@ class Flag:
     def _parsed(self, typed: str) -> Any:
         try:
             return self.kind(typed)
-        except Exception as error:
+        except argparse.ArgumentTypeError as error:
             raise UsageError(f"{self.name}: {error}") from None
 
 

@@ -31,7 +31,10 @@ class ReportSettings:
         "profile the first 100 steps: table in dlrm_s_pytorch.prof, Chrome trace in dlrm_s_pytorch.json",
     )
     plot_compute_graph: bool = flag(
-        "--plot-compute-graph", switch, False, "draw the model in dlrm_s_pytorch_graph.png; needs pygraphviz and matplotlib"
+        "--plot-compute-graph",
+        switch,
+        False,
+        "draw the model in dlrm_s_pytorch_graph.png; needs pygraphviz and matplotlib",
     )
     tensor_board_folder: Path | None = flag(
         "--tensor-board-filename",

@@ -25,6 +25,7 @@ from mlperf.util.progress import Progress
 IntArray = npt.NDArray[np.int64]
 
 _CHUNK_ROWS = 1 << 16
+_COLUMNS = CRITEO.columns  # a constant of the compiled loop
 
 _FULL_DATA_ROWS = 10**9  # data with more training rows is taken for the whole Terabyte data
 
@@ -98,7 +99,7 @@ def _scan_rows(rows: Rows, column_min: IntArray, column_max: IntArray) -> tuple[
         label = rows[row, 0]
         clicks += label == 1
         bad_labels += label not in (0, 1)
-        for column in range(rows.shape[1]):
+        for column in range(_COLUMNS):
             value = rows[row, column]
             column_min[column] = min(column_min[column], value)
             column_max[column] = max(column_max[column], value)

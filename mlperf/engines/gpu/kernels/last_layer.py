@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from mlperf.engines.gpu.launch import tile_size, tiles_per_program
+from mlperf.models.loss import MIN_LOG, MIN_VARIANCE
 
 # One program loads whole inputs of 32 samples, or of fewer if they are wide: a tile has at most 4096 values, which
 # are 32 per thread of 4 warps.
@@ -18,9 +19,8 @@ MAX_TILE_VALUES = 4096
 MAX_INPUTS = 1024
 WARPS = 4
 
-# As in mlperf.models.loss.
-_MIN_LOG = tl.constexpr(-100.0)
-_MIN_VARIANCE = tl.constexpr(1e-12)
+_MIN_LOG = tl.constexpr(MIN_LOG)
+_MIN_VARIANCE = tl.constexpr(MIN_VARIANCE)
 
 
 def predict(*, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, threshold: float) -> torch.Tensor:

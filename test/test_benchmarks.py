@@ -1,0 +1,63 @@
+"""What a benchmark fixes, and how shell scripts ask for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+from program import ROOT
+
+from mlperf.benchmarks import BENCHMARKS, DLRM, EDITIONS, WORKLOADS, Workload
+from mlperf.benchmarks.__main__ import main
+from mlperf.data.schema import CRITEO
+from mlperf.settings.parse import parse
+from mlperf.settings.training import ScheduleSettings
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_trainer_accepts_the_flags_of_every_workload(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--flags"]) == 0
+    settings = parse([*capsys.readouterr().out.splitlines(), "--data-generation=dataset", "--raw-data-file=day"])
+    network = WORKLOADS[name].network
+    assert settings.model.architecture.mlp_bot == network.bottom_mlp
+    assert settings.model.architecture.mlp_top == network.top_mlp
+    assert settings.model.architecture.dimension == network.embedding_dimension
+    if name in BENCHMARKS:
+        assert settings.training.auc_threshold == BENCHMARKS[name].auc_target
+        assert settings.training.optimizer == BENCHMARKS[name].optimizer
+
+
+def test_editions_of_a_benchmark_are_printed_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dlrm", "--editions"]) == 0
+    assert capsys.readouterr().out.split() == ["0.7.0", "1.0.0", "1.1.0", "2.0.0", "2.1.0"]
+    assert main(["kaggle", "--editions"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("workload", WORKLOADS.values(), ids=lambda workload: workload.name)
+def test_published_tables_have_the_layout_of_a_row(workload: Workload) -> None:
+    assert len(workload.data.table_rows) in (0, CRITEO.tables)
+    assert workload.network.bottom_mlp[0] == CRITEO.dense_features
+
+
+def test_published_figures_of_the_benchmark_add_up() -> None:
+    assert sum(DLRM.data.table_rows) == 187_767_399  # the vocabulary that published logs print
+    assert DLRM.data.eval_samples + DLRM.data.held_out_samples == 178_274_637  # the rows of day 23
+
+
+def test_every_logged_hyperparameter_is_a_setting_or_a_value() -> None:
+    schedule = {field.name for field in fields(ScheduleSettings)}
+    for edition in EDITIONS.values():
+        for logged in edition.benchmark.hyperparameters:
+            assert (logged.setting in schedule) != (logged.value is not None)
+
+
+@pytest.mark.parametrize(
+    "module", ["mlperf.benchmarks", "mlperf.cli.check", "mlperf.cli.submit", "mlperf.cli.check_flags"]
+)
+def test_programs_that_read_logs_or_flags_import_no_torch(module: str) -> None:
+    program = f"import sys, mlperf.{module}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

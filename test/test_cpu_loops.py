@@ -1,0 +1,67 @@
+"""Compiled loops of the CPU engine: named arguments, numba's cache, and limits of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from numba.core import event
+
+from mlperf.engines.cpu.loops import interaction, last_layer, mlp, table_update
+from mlperf.engines.cpu.loops.parallel import ParallelLoop
+
+
+def test_argument_that_a_loop_does_not_have_is_refused() -> None:
+    with pytest.raises(AssertionError, match="no such argument"):
+        mlp.relu_backward().prepare(widht=3)
+
+
+@pytest.mark.parametrize(
+    "make_loop",
+    [
+        mlp.relu_backward.__wrapped__,
+        mlp.weight_update.__wrapped__,
+        last_layer.score.__wrapped__,
+        last_layer.last_layer.__wrapped__,
+        lambda: interaction.make_forward.__wrapped__(3, 4, False),
+        lambda: interaction.make_backward.__wrapped__(3, 4, True),
+        lambda: table_update.make_table_update.__wrapped__(4),
+    ],
+)
+def test_loop_is_compiled_once_and_then_loaded_from_numbas_cache(make_loop: Callable[[], ParallelLoop]) -> None:
+    make_loop()
+    with event.install_recorder("numba:compile") as recorder:
+        make_loop()
+    assert not recorder.buffer
+
+
+def test_prepared_loops_do_not_share_their_arguments() -> None:
+    weights = [torch.ones(5), torch.ones(5)]
+    gradient = torch.arange(5.0)
+    calls = [mlp.weight_update().prepare(weights=weight.data_ptr(), count=5) for weight in weights]
+    for call, rate in zip(calls, (1.0, 2.0), strict=True):
+        call.args.gradients, call.args.rate = gradient.data_ptr(), rate
+    for call in calls:
+        call.run()
+    assert weights[0].tolist() == [1, 0, -1, -2, -3]
+    assert weights[1].tolist() == [1, -1, -3, -5, -7]
+
+
+@pytest.mark.parametrize(("logit", "label"), [(200.0, 0.0), (-200.0, 1.0)])
+def test_loss_of_a_certain_and_wrong_prediction_is_limited(logit: float, label: float) -> None:
+    """As torch.nn.BCELoss limits it, whose gradient stays finite too."""
+    hidden, bias, gradient = torch.tensor([[logit]]), torch.zeros(1), torch.empty(1, 1)
+    weight, labels, sums = torch.ones(1), torch.tensor([[label]]), torch.zeros(torch.get_num_threads(), 4).double()
+    call = last_layer.last_layer().prepare(
+        **{"hidden": hidden.data_ptr(), "weights": weight.data_ptr(), "bias": bias.data_ptr()},
+        **{"labels": labels.data_ptr(), "hidden_gradient": gradient.data_ptr(), "sums": sums.data_ptr()},
+        **{"samples": 1, "width": 1, "loss": last_layer.CROSS_ENTROPY, "weight_of_0": 1.0, "weight_of_1": 1.0},
+    )
+    call.run()
+    reference = torch.tensor([[logit]], requires_grad=True)
+    loss = torch.nn.functional.binary_cross_entropy(reference.sigmoid(), labels)
+    loss.backward()
+    assert sums.sum(0)[2] == loss
+    assert reference.grad is not None
+    assert torch.equal(gradient, reference.grad)

@@ -1,0 +1,229 @@
+"""The training loop: when it steps, reports, evaluates, saves and stops."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from mlperf.engines.protocol import LossSums
+from mlperf.evaluation.metrics import Metrics
+from mlperf.settings.training import ScheduleSettings, TrainingSettings
+from mlperf.training.events import Listener, Outcome, Position
+from mlperf.training.loop import TrainingLoop
+from mlperf.training.state import TrainingState
+from mlperf.training.target import target_reached
+from mlperf.util.errors import DivergedError
+
+
+class RecordingStep:
+    """An engine that trains nothing: it keeps the learning rates. Each sample adds `loss`; half are correct."""
+
+    def __init__(self, seconds: float = 0.0, loss: float = 0.25) -> None:
+        self.device = torch.device("cpu")
+        self.sums = LossSums.zeros(self.device)
+        self.rates: list[float | None] = []
+        self.seconds = seconds
+        self.loss = loss
+
+    def batches(self, data: Any, epoch: int, first: int = 0) -> Iterator[Any]:
+        return itertools.islice(data.batches(epoch), first, None)
+
+    def train(self, batch: Any, rate: float | None) -> None:
+        time.sleep(self.seconds)
+        self.rates.append(rate)
+        self.sums.loss.add_(self.loss * batch.size)
+        self.sums.correct.add_(batch.size / 2)
+
+    def check(self) -> None: ...
+
+
+class RecordingListener(Listener):
+    """Keeps the events of a run, with their positions."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, int, int]] = []
+        self.reports: list[tuple[float, float]] = []
+        self.milliseconds: list[float] = []
+        self.evaluations: list[tuple[Metrics, bool]] = []
+
+    def _add(self, event: str, position: Position) -> None:
+        self.events.append((event, position.epoch, position.iteration))
+
+    def of(self, event: str) -> list[tuple[int, int]]:
+        """Return the epoch and the iteration of each event of this name."""
+        return [(epoch, iteration) for name, epoch, iteration in self.events if name == event]
+
+    def epoch_start(self, position: Position) -> None:
+        self._add("epoch_start", position)
+
+    def step_stop(self, position: Position) -> None:
+        self._add("step_stop", position)
+
+    def progress(self, position: Position, loss: float, accuracy: float, ms_per_iteration: float) -> None:
+        self._add("progress", position)
+        self.reports.append((loss, accuracy))
+        self.milliseconds.append(ms_per_iteration)
+
+    def evaluation_start(self, position: Position) -> None:
+        self._add("evaluation_start", position)
+
+    def evaluation_stop(self, position: Position, metrics: Metrics, best: Metrics, improved: bool) -> None:
+        self.evaluations.append((best, improved))
+
+    def epoch_stop(self, position: Position) -> None:
+        self._add("epoch_stop", position)
+
+
+def metrics(accuracy: float, auc: float = math.nan) -> Metrics:
+    return Metrics(accuracy, recall=0.5, precision=0.5, f1=0.5, average_precision=0.5, auc=auc)
+
+
+def make_loop(
+    listener: Listener | None = None,
+    *,
+    step: Any = None,
+    found: Sequence[Metrics] = (),
+    test_frequency: int = 0,
+    print_frequency: int = 5,
+    state: TrainingState | None = None,
+    saved: list[Metrics] | None = None,
+    save_on_auc: bool = False,
+    **training: Any,
+) -> TrainingLoop:
+    """Return a loop with learning rate 0.5. Its evaluations give the metrics `found`, then the last one again."""
+    results = itertools.chain(found, itertools.repeat(found[-1] if found else metrics(0.5)))
+    engine: Any = RecordingStep() if step is None else step
+    return TrainingLoop(
+        step=engine,
+        settings=TrainingSettings(schedule=ScheduleSettings(0.5), **training),
+        test_frequency=test_frequency,
+        print_frequency=print_frequency,
+        state=state or TrainingState(),
+        listeners=[] if listener is None else [listener],
+        evaluate=lambda: next(results),
+        save=None if saved is None else saved.append,
+        save_on_auc=save_on_auc,
+    )
+
+
+def data(batches: int) -> Any:
+    """Return a source of `batches` batches of 10 samples per epoch."""
+    return SimpleNamespace(
+        batches_per_epoch=batches,
+        samples=10 * batches,
+        batches=lambda epoch: iter([SimpleNamespace(size=10)] * batches),
+    )
+
+
+def test_gradients_left_at_the_end_of_an_epoch_are_applied() -> None:
+    step = RecordingStep()
+    loop = make_loop(step=step, epochs=2, accumulate=3)
+    loop.run(data(5))
+    assert step.rates == 2 * [None, None, 0.5, None, 0.5]
+    assert loop.state.step == 4
+
+
+def test_evaluations_come_at_their_frequency_and_at_the_end_of_each_epoch() -> None:
+    listener = RecordingListener()
+    make_loop(listener, epochs=2, test_frequency=2).run(data(5))
+    assert listener.of("evaluation_start") == [(0, 2), (0, 4), (0, 5), (1, 2), (1, 4), (1, 5)]
+
+
+def test_progress_is_reported_at_its_frequency_before_evaluations_and_at_the_end_of_each_epoch() -> None:
+    listener = RecordingListener()
+    make_loop(listener, epochs=2, print_frequency=3, test_frequency=4).run(data(5))
+    assert listener.of("progress") == [(0, 3), (0, 4), (0, 5), (1, 3), (1, 4), (1, 5)]
+
+
+def test_progress_has_the_means_over_the_samples_since_the_last_report() -> None:
+    listener = RecordingListener()
+    loop = make_loop(listener, step=RecordingStep(loss=0.75), print_frequency=2)
+    loop.run(data(5))
+    assert listener.reports == [(0.75, 0.5)] * 3
+    assert (loop.state.last_loss, loop.state.samples) == (0.75, 50)
+
+
+def test_time_per_iteration_is_in_milliseconds() -> None:
+    listener = RecordingListener()
+    make_loop(listener, step=RecordingStep(seconds=0.02), print_frequency=3).run(data(6))
+    assert len(listener.milliseconds) == 2
+    assert all(20 <= found < 2000 for found in listener.milliseconds)
+
+
+def test_the_run_ends_as_soon_as_the_target_is_reached() -> None:
+    listener = RecordingListener()
+    loop = make_loop(
+        listener, found=[metrics(0.6), metrics(0.7)], test_frequency=2, epochs=3, accuracy_threshold=0.7
+    )
+    assert loop.run(data(10)) is Outcome.SUCCESS
+    assert listener.of("step_stop")[-1] == (0, 4)
+    assert listener.of("epoch_stop") == [(0, 4)]
+    assert loop.last_metrics == metrics(0.7)
+
+
+def test_a_target_that_is_never_reached_is_missed() -> None:
+    loop = make_loop(found=[metrics(0.6)], test_frequency=5, epochs=2, accuracy_threshold=0.7)
+    assert loop.run(data(10)) is Outcome.TARGET_MISSED
+    assert (loop.state.epoch, loop.state.iteration) == (1, 10)
+
+
+def test_a_run_without_a_target_succeeds_at_its_end() -> None:
+    assert make_loop(test_frequency=5).run(data(10)) is Outcome.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("accuracy_threshold", "auc_threshold", "accuracy", "auc", "reached"),
+    [
+        (0.0, 0.0, 0.9, 0.9, False),
+        (0.7, 0.0, 0.7, 0.1, True),
+        (0.7, 0.0, 0.69, 0.9, False),
+        (0.0, 0.8, 0.1, 0.8, True),
+        (0.0, 0.8, 0.9, 0.79, False),
+        (0.7, 0.8, 0.9, 0.1, True),
+        (0.7, 0.8, 0.1, 0.9, True),
+        (0.0, 0.8, 0.9, math.nan, False),
+    ],
+)
+def test_each_threshold_works_alone_or_with_the_other(
+    accuracy_threshold: float, auc_threshold: float, accuracy: float, auc: float, reached: bool
+) -> None:
+    settings = TrainingSettings(accuracy_threshold=accuracy_threshold, auc_threshold=auc_threshold)
+    assert target_reached(settings, metrics(accuracy, auc)) is reached
+
+
+@pytest.mark.parametrize(("save_on_auc", "expected"), [(False, [0, 1]), (True, [0, 2])])
+def test_the_model_is_saved_when_its_metric_improves(save_on_auc: bool, expected: list[int]) -> None:
+    listener = RecordingListener()
+    saved: list[Metrics] = []
+    found = [metrics(0.6, 0.6), metrics(0.7, 0.5), metrics(0.7, 0.8)]
+    loop = make_loop(listener, found=found, test_frequency=2, saved=saved, save_on_auc=save_on_auc)
+    loop.run(data(6))
+    assert saved == [found[number] for number in expected]
+    assert [number for number, (_, improved) in enumerate(listener.evaluations) if improved] == expected
+    assert [(best.accuracy, best.auc) for best, _ in listener.evaluations] == [(0.6, 0.6), (0.7, 0.6), (0.7, 0.8)]
+
+
+@pytest.mark.parametrize(
+    ("iteration", "expected"),
+    [(2, [(0, 3), (0, 4), (1, 1), (1, 2), (1, 3), (1, 4)]), (4, [(1, 1), (1, 2), (1, 3), (1, 4)])],
+)
+def test_a_continued_run_starts_behind_the_batches_that_are_done(
+    iteration: int, expected: list[tuple[int, int]]
+) -> None:
+    listener = RecordingListener()
+    make_loop(listener, epochs=2, state=TrainingState(iteration=iteration)).run(data(4))
+    assert listener.of("step_stop") == expected
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_batch(loss: float) -> None:
+    loop = make_loop(step=RecordingStep(loss=loss), print_frequency=2)
+    with pytest.raises(DivergedError, match=r"by batch 2 of epoch 0"):
+        loop.run(data(4))
