@@ -1,4 +1,4 @@
-"""Write the reference of all flags, mlperf/docs/flags.md, from their declarations: python -m mlperf.cli.reference.
+"""Write the reference of all flags, mlperf/docs/flags.md, from their declarations: python -m mlperf.cli.flag_reference.
 
 With --check nothing is written: the status is 1 if the file is not what would be written.
 """
@@ -34,7 +34,7 @@ PROGRAMS: dict[str, Callable[[str], Parser]] = {
 }
 _HEADING = """# Flags
 
-`python -m mlperf.cli.reference` writes this page from the declarations in `mlperf/settings/` and `mlperf/cli/`.
+`python -m mlperf.cli.flag_reference` writes this page from the declarations in `mlperf/settings/` and `mlperf/cli/`.
 
 Lists of numbers are separated by dashes. BOOL is true or false, 1 or 0, yes or no; the flag alone means true. A
 value out of range, or two flags that contradict each other, ends the program with status 2 and one line that names
@@ -47,7 +47,7 @@ _DEFAULT = re.compile(r"(?P<meaning>.*?) ?\((?:default: (?P<default>.*)|(?P<requ
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write or check the reference; return 0, 1 if it is stale, 2 for a wrong call."""
-    name = "python -m mlperf.cli.reference"
+    name = "python -m mlperf.cli.flag_reference"
     return run_program(name, partial(_write_or_check, name, arguments))
 
 
