@@ -14,8 +14,8 @@ from mlperf.cli import flag_reference
 from mlperf.cli.train import main
 from mlperf.settings.flags import build, changed_flags, flag, part, variants
 from mlperf.settings.kinds import at_least, choice, switch
-from mlperf.settings.parse import parse
-from mlperf.settings.parser import Parser
+from mlperf.settings.from_flags import parse
+from mlperf.settings.argument_parser import Parser
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from mlperf.cli import check, plot, sample, stack_distances, submit, verify, visualize
 from mlperf.cli.program import run_program
-from mlperf.settings.parse import make_preparation_parser, make_trainer_parser
-from mlperf.settings.parser import Parser
+from mlperf.settings.from_flags import make_preparation_parser, make_trainer_parser
+from mlperf.settings.argument_parser import Parser
 from mlperf.util.errors import RunError
 from mlperf.util.files import write_atomically
 

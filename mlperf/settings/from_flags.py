@@ -8,7 +8,7 @@ from typing import Any
 from mlperf.settings.contradictions import check_preparation, check_settings
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import build, changed_flags, declared_flags
-from mlperf.settings.parser import Parser
+from mlperf.settings.argument_parser import Parser
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
 
