@@ -12,10 +12,10 @@ from program import ROOT
 
 from mlperf.cli import flag_reference
 from mlperf.cli.train import main
-from mlperf.settings.flags import build, changed_flags, flag, part, variants
-from mlperf.settings.kinds import at_least, choice, switch
-from mlperf.settings.from_flags import parse
 from mlperf.settings.argument_parser import Parser
+from mlperf.settings.flags import build, changed_flags, flag, part, variants
+from mlperf.settings.from_flags import parse
+from mlperf.settings.kinds import at_least, choice, switch
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
 
