@@ -1,4 +1,4 @@
-"""Makes this checkout importable: scripts of this folder import it before `mlperf`, and need no installation."""
+"""Make this checkout importable. The scripts of this folder import this module before `mlperf`."""
 
 import site
 from pathlib import Path
