@@ -12,7 +12,6 @@ from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
 
 DENSE_FEATURES = DLRM.network.bottom_mlp[0]  # of a row of Criteo's logs
-_LARGEST_SEED = 2**32 - 1  # of NumPy's legacy generator
 
 
 def check_settings(settings: Settings, given: Collection[str]) -> None:
@@ -107,8 +106,6 @@ def _check_saving(settings: Settings) -> None:
 
 def _check_data(settings: Settings) -> None:
     data = settings.data
-    if data.seed > _LARGEST_SEED:
-        raise UsageError(f"--numpy-rand-seed={data.seed}: allowed is 0 to {_LARGEST_SEED}")
     if data.generation != "dataset":
         for name, path in (
             ("--raw-data-file", data.raw_data_file),

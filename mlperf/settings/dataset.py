@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mlperf.settings.flags import flag
-from mlperf.settings.kinds import at_least, between, choice, file_name, switch
+from mlperf.settings.kinds import at_least, between, choice, file_name, switch, whole_between
 
+MAX_SEED = 2**32 - 1  # of NumPy's legacy generator
 _GROUP = "Criteo data set"
 
 
@@ -58,7 +59,7 @@ class DatasetSettings:
         "share of the rows with label 0 that preparation drops, in [0, 1)",
         group=_GROUP,
     )
-    seed: int = flag("--numpy-rand-seed", at_least(0), 123, "seed of everything that is drawn at random")
+    seed: int = flag("--numpy-rand-seed", whole_between(0, MAX_SEED), 123, "random seed")
     bin_loader: bool = flag(
         "--mlperf-bin-loader",
         switch,

@@ -44,13 +44,21 @@ def _wrong(text: str, allowed: str) -> argparse.ArgumentTypeError:
 def at_least(minimum: int, *, or_value: int | None = None) -> Kind:
     """Return the kind of whole numbers >= `minimum`, and `or_value`."""
     allowed = f"a whole number of at least {minimum}" + ("" if or_value is None else f", or {or_value}")
+    return _whole_numbers(minimum, _LARGEST_INTEGER, or_value, allowed)
 
+
+def whole_between(minimum: int, maximum: int) -> Kind:
+    """Return the kind of whole numbers from `minimum` to `maximum`."""
+    return _whole_numbers(minimum, maximum, None, f"a whole number from {minimum} to {maximum}")
+
+
+def _whole_numbers(minimum: int, maximum: int, or_value: int | None, allowed: str) -> Kind:
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             raise _wrong(text, allowed) from None
-        if (value < minimum and value != or_value) or value > _LARGEST_INTEGER:
+        if value != or_value and not minimum <= value <= maximum:
             raise argparse.ArgumentTypeError(f"{text} is not {allowed}")
         return value
 
