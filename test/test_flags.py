@@ -55,7 +55,7 @@ def test_a_settings_class_and_those_it_contains_are_filled_by_their_flags() -> N
     [
         ("--weight=-2", "--weight: -2 is not a whole number of at least 0, or -1"),
         ("--weight=1 --threads=many", "--threads: 'many' is not a whole number of at least 1"),
-        ("--weight=1 --colour=blue", "--colour: only with --coloured"),
+        ("--weight=1 --colour=blue", "--colour requires --coloured"),
         ("--weight=1 --coloured --colour=pink", "--colour: 'pink' is unknown; allowed: red, blue"),
         ("--fast", "the following arguments are required: --weight"),
         ("--weight=1 --thread=2", "unrecognized arguments: --thread=2"),

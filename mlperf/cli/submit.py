@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES
+from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES, SampleSize
 from mlperf.cli.program import program_name, run_program
 from mlperf.compliance.log_reader import Log, as_text, read_log
 from mlperf.settings.argument_parser import Parser
@@ -24,7 +24,7 @@ from mlperf.submission.package import NAME, Package, write_package
 from mlperf.submission.rcp import make_rcp
 from mlperf.submission.report import render
 from mlperf.submission.results import find_results
-from mlperf.submission.run_inputs import RunInputs, Sample
+from mlperf.submission.run_inputs import RunInputs
 from mlperf.submission.run_set import ROOT, RunSettings, make_runs
 from mlperf.submission.system_description import (
     FIELDS,
@@ -217,7 +217,7 @@ def _logs_folder(args: argparse.Namespace) -> Path:
     return folder
 
 
-def _data_text(sample: Sample | None) -> str:
+def _data_text(sample: SampleSize | None) -> str:
     """Return the section of the package's README that says what the data is."""
     if sample is None:
         return (

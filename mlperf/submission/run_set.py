@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from mlperf.compliance.log_reader import Log, read_log
+from mlperf.settings.dataset import MAX_SEED
 from mlperf.training.outcome import Outcome
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import write_atomically
 from mlperf.util.locking import exclusive
 
 ROOT = Path(__file__).resolve().parents[2]
-_SEEDS = 2**32
 _CONFIGURATION = re.compile(r"^seed \d+, configuration (.*), page cache dropped: ")
 # These runs count, whether or not they reached the target. A run that was interrupted or failed is repeated.
 _FINISHED = {Outcome.SUCCESS.value, Outcome.TARGET_MISSED.value, Outcome.DIVERGED.value}
@@ -83,8 +83,8 @@ def _plan(folder: Path, settings: RunSettings, count: int, first_seed: int | Non
     """Return the seeds, which set.json keeps. UsageError if there are runs with other settings."""
     file = folder / "set.json"
     wanted: dict[str, Any] = json.loads(json.dumps({**asdict(settings), "runs": count, "code": _fingerprint()}))
-    if first_seed is not None and first_seed + count > _SEEDS:
-        raise UsageError(f"--seed={first_seed}: the last of {count} seeds is over {_SEEDS - 1}")
+    if first_seed is not None and first_seed + count - 1 > MAX_SEED:
+        raise UsageError(f"--seed={first_seed}: the last of {count} seeds is over {MAX_SEED}")
     if file.is_file():
         kept, seeds = _kept_plan(file, count)
         difference = _difference(file, kept, wanted, seeds, first_seed)
@@ -94,7 +94,8 @@ def _plan(folder: Path, settings: RunSettings, count: int, first_seed: int | Non
             raise UsageError(f"{difference}; remove {folder} or name another --output")
         # No run is finished, so that nothing is lost by starting again.
     draw = random.SystemRandom()
-    seeds = [first_seed + n for n in range(count)] if first_seed is not None else draw.sample(range(_SEEDS), count)
+    drawn = draw.sample(range(MAX_SEED + 1), count)
+    seeds = drawn if first_seed is None else [first_seed + n for n in range(count)]
     write_atomically(file, json.dumps({**wanted, "seeds": seeds}, indent=1) + "\n")
     return seeds
 
