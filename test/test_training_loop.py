@@ -157,6 +157,17 @@ def test_time_per_iteration_is_in_milliseconds() -> None:
     assert all(20 <= found < 2000 for found in listener.milliseconds)
 
 
+def test_time_of_an_evaluation_does_not_count_as_training_time() -> None:
+    class SlowEvaluation(RecordingListener):
+        def evaluation_start(self, position: Position) -> None:
+            time.sleep(0.5)
+
+    listener = SlowEvaluation()
+    make_loop(listener, print_frequency=1, test_frequency=1, epochs=2).run(data(2))
+    assert len(listener.milliseconds) == 4
+    assert max(listener.milliseconds) < 400
+
+
 def test_the_run_ends_as_soon_as_the_target_is_reached() -> None:
     listener = RecordingListener()
     loop = make_loop(
