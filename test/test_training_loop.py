@@ -51,7 +51,7 @@ class RecordingListener(Listener):
         self.events: list[tuple[str, int, int]] = []
         self.reports: list[tuple[float, float]] = []
         self.milliseconds: list[float] = []
-        self.evaluations: list[tuple[Metrics, bool]] = []
+        self.evaluations: list[tuple[Metrics, Metrics, bool]] = []
 
     def _add(self, event: str, position: Position) -> None:
         self.events.append((event, position.epoch, position.iteration))
@@ -75,7 +75,8 @@ class RecordingListener(Listener):
         self._add("evaluation_start", position)
 
     def evaluation_stop(self, position: Position, metrics: Metrics, best: Metrics, improved: bool) -> None:
-        self.evaluations.append((best, improved))
+        self._add("evaluation_stop", position)
+        self.evaluations.append((metrics, best, improved))
 
     def epoch_stop(self, position: Position) -> None:
         self._add("epoch_stop", position)
@@ -128,6 +129,14 @@ def test_gradients_left_at_the_end_of_an_epoch_are_applied() -> None:
     loop.run(data(5))
     assert step.rates == 2 * [None, None, 0.5, None, 0.5]
     assert loop.state.step == 4
+
+
+def test_all_epochs_are_trained_and_numbered_from_0() -> None:
+    listener = RecordingListener()
+    make_loop(listener, epochs=3).run(data(2))
+    assert listener.of("epoch_start") == [(0, 0), (1, 0), (2, 0)]
+    assert listener.of("epoch_stop") == [(0, 2), (1, 2), (2, 2)]
+    assert listener.of("step_stop") == [(epoch, batch) for epoch in range(3) for batch in (1, 2)]
 
 
 def test_evaluations_come_at_their_frequency_and_at_the_end_of_each_epoch() -> None:
@@ -210,15 +219,24 @@ def test_each_threshold_works_alone_or_with_the_other(
 
 
 @pytest.mark.parametrize(("save_on_auc", "expected"), [(False, [0, 1]), (True, [0, 2])])
-def test_the_model_is_saved_when_its_metric_improves(save_on_auc: bool, expected: list[int]) -> None:
+def test_the_model_is_saved_only_when_its_metric_improves(save_on_auc: bool, expected: list[int]) -> None:
     listener = RecordingListener()
     saved: list[Metrics] = []
-    found = [metrics(0.6, 0.6), metrics(0.7, 0.5), metrics(0.7, 0.8)]
+    found = [metrics(0.6, 0.6), metrics(0.7, 0.5), metrics(0.65, 0.8), metrics(0.7, 0.8)]
     loop = make_loop(listener, found=found, test_frequency=2, saved=saved, save_on_auc=save_on_auc)
-    loop.run(data(6))
+    loop.run(data(8))
     assert saved == [found[number] for number in expected]
-    assert [number for number, (_, improved) in enumerate(listener.evaluations) if improved] == expected
-    assert [(best.accuracy, best.auc) for best, _ in listener.evaluations] == [(0.6, 0.6), (0.7, 0.6), (0.7, 0.8)]
+    assert [number for number, (_, _, improved) in enumerate(listener.evaluations) if improved] == expected
+
+
+def test_an_evaluation_is_reported_with_its_metrics_and_the_best_ones_so_far() -> None:
+    listener = RecordingListener()
+    found = [metrics(0.6, 0.6), metrics(0.7, 0.5), metrics(0.65, 0.8)]
+    make_loop(listener, found=found, test_frequency=2).run(data(6))
+    assert listener.of("evaluation_stop") == listener.of("evaluation_start") == [(0, 2), (0, 4), (0, 6)]
+    assert [own for own, _, _ in listener.evaluations] == found
+    bests = [(best.accuracy, best.auc) for _, best, _ in listener.evaluations]
+    assert bests == [(0.6, 0.6), (0.7, 0.6), (0.7, 0.8)]
 
 
 @pytest.mark.parametrize(
