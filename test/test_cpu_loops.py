@@ -10,6 +10,7 @@ from numba.core import event
 
 from mlperf.engines.cpu.loops import interaction, last_layer, mlp, table_update
 from mlperf.engines.cpu.loops.parallel import ParallelLoop
+from mlperf.models.loss import MIN_LOG, MIN_VARIANCE
 
 
 def test_argument_that_a_loop_does_not_have_is_refused() -> None:
@@ -23,7 +24,7 @@ def test_argument_that_a_loop_does_not_have_is_refused() -> None:
         mlp.relu_backward.__wrapped__,
         mlp.weight_update.__wrapped__,
         last_layer.score.__wrapped__,
-        last_layer.last_layer.__wrapped__,
+        lambda: last_layer.make_last_layer.__wrapped__(-100.0, 1e-12),
         lambda: interaction.make_forward.__wrapped__(3, 4, False),
         lambda: interaction.make_backward.__wrapped__(3, 4, True),
         lambda: table_update.make_table_update.__wrapped__(4),
@@ -53,7 +54,7 @@ def test_loss_of_a_certain_and_wrong_prediction_is_limited(logit: float, label: 
     """As torch.nn.BCELoss limits it, whose gradient stays finite too."""
     hidden, bias, gradient = torch.tensor([[logit]]), torch.zeros(1), torch.empty(1, 1)
     weight, labels, sums = torch.ones(1), torch.tensor([[label]]), torch.zeros(torch.get_num_threads(), 4).double()
-    call = last_layer.last_layer().prepare(
+    call = last_layer.make_last_layer(MIN_LOG, MIN_VARIANCE).prepare(
         **{"hidden": hidden.data_ptr(), "weights": weight.data_ptr(), "bias": bias.data_ptr()},
         **{"labels": labels.data_ptr(), "hidden_gradient": gradient.data_ptr(), "sums": sums.data_ptr()},
         **{"samples": 1, "width": 1, "loss": last_layer.CROSS_ENTROPY, "weight_of_0": 1.0, "weight_of_1": 1.0},

@@ -1,4 +1,4 @@
-"""Schedule, loss and training loop: each against its formula or definition."""
+"""Schedule and loss, each against its formula or definition."""
 
 from __future__ import annotations
 
