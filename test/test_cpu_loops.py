@@ -86,7 +86,7 @@ def test_weights_are_rounded_to_bfloat16_as_pytorch_does() -> None:
 def test_probability_of_one_half_counts_as_no_click(label: float) -> None:
     weight, zero, labels, gradient = torch.ones(1), torch.zeros(1), torch.tensor([[label]]), torch.empty(1, 1)
     sums = torch.zeros(torch.get_num_threads(), 4).double()
-    last_layer.last_layer().prepare(
+    last_layer.make_last_layer(MIN_LOG, MIN_VARIANCE).prepare(
         **{"hidden": zero.data_ptr(), "weights": weight.data_ptr(), "bias": zero.data_ptr()},
         **{"labels": labels.data_ptr(), "hidden_gradient": gradient.data_ptr(), "sums": sums.data_ptr()},
         **{"samples": 1, "width": 1, "loss": last_layer.CROSS_ENTROPY, "weight_of_0": 1.0, "weight_of_1": 1.0},

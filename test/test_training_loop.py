@@ -29,10 +29,12 @@ class RecordingStep:
         self.device = torch.device("cpu")
         self.sums = LossSums.zeros(self.device)
         self.rates: list[float | None] = []
+        self.epochs: list[int] = []
         self.seconds = seconds
         self.loss = loss
 
     def batches(self, data: Any, epoch: int, first: int = 0) -> Iterator[Any]:
+        self.epochs.append(epoch)
         return itertools.islice(data.batches(epoch), first, None)
 
     def train(self, batch: Any, rate: float | None) -> None:
@@ -132,8 +134,9 @@ def test_gradients_left_at_the_end_of_an_epoch_are_applied() -> None:
 
 
 def test_all_epochs_are_trained_and_numbered_from_0() -> None:
-    listener = RecordingListener()
-    make_loop(listener, epochs=3).run(data(2))
+    listener, step = RecordingListener(), RecordingStep()
+    make_loop(listener, step=step, epochs=3).run(data(2))
+    assert step.epochs == [0, 1, 2]
     assert listener.of("epoch_start") == [(0, 0), (1, 0), (2, 0)]
     assert listener.of("epoch_stop") == [(0, 2), (1, 2), (2, 2)]
     assert listener.of("step_stop") == [(epoch, batch) for epoch in range(3) for batch in (1, 2)]
@@ -240,15 +243,26 @@ def test_an_evaluation_is_reported_with_its_metrics_and_the_best_ones_so_far() -
 
 
 @pytest.mark.parametrize(
-    ("iteration", "expected"),
-    [(2, [(0, 3), (0, 4), (1, 1), (1, 2), (1, 3), (1, 4)]), (4, [(1, 1), (1, 2), (1, 3), (1, 4)])],
+    ("iteration", "starts", "steps"),
+    [
+        (2, [(0, 2), (1, 0)], [(0, 3), (0, 4), (1, 1), (1, 2), (1, 3), (1, 4)]),
+        (4, [(1, 0)], [(1, 1), (1, 2), (1, 3), (1, 4)]),
+    ],
 )
 def test_a_continued_run_starts_behind_the_batches_that_are_done(
-    iteration: int, expected: list[tuple[int, int]]
+    iteration: int, starts: list[tuple[int, int]], steps: list[tuple[int, int]]
 ) -> None:
     listener = RecordingListener()
     make_loop(listener, epochs=2, state=TrainingState(iteration=iteration)).run(data(4))
-    assert listener.of("step_stop") == expected
+    assert listener.of("epoch_start") == starts
+    assert listener.of("step_stop") == steps
+
+
+def test_continuing_a_run_whose_epochs_are_all_done_trains_nothing() -> None:
+    listener = RecordingListener()
+    loop = make_loop(listener, epochs=2, state=TrainingState(epoch=1, iteration=4))
+    assert loop.run(data(4)) is Outcome.SUCCESS
+    assert listener.events == []
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
