@@ -120,7 +120,7 @@ def test_what_only_training_needs_does_not_slow_an_evaluation_down(chosen: Chose
 
 
 def test_autograd_is_used_on_a_gpu_without_triton(chosen: Chosen, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("scorer", "launch"):
+    for name in ("limits", "triton_support"):
         monkeypatch.setitem(sys.modules, f"mlperf.engines.gpu.{name}", None)
         monkeypatch.delattr(f"mlperf.engines.gpu.{name}", raising=False)
     line = chosen(model_of(), settings_of("--use-gpu"))

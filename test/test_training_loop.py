@@ -18,7 +18,7 @@ from mlperf.settings.training import ScheduleSettings, TrainingSettings
 from mlperf.training.events import Listener, Outcome, Position
 from mlperf.training.loop import TrainingLoop
 from mlperf.training.state import TrainingState
-from mlperf.training.target import target_reached
+from mlperf.training.stopping import target_reached
 from mlperf.util.errors import DivergedError
 
 
