@@ -22,15 +22,25 @@ from mlperf.training.stopping import target_reached
 from mlperf.util.errors import DivergedError
 
 
-class RecordingStep:
-    """An engine that trains nothing: it keeps the learning rates. Each sample adds `loss`; half are correct."""
+class Clock:
+    """A clock that moves only when it is told to."""
 
-    def __init__(self, seconds: float = 0.0, loss: float = 0.25) -> None:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+
+class RecordingStep:
+    """An engine that trains nothing: it keeps the learning rates. Each sample adds `loss`; half are correct.
+
+    A batch takes 20 ms of `clock`.
+    """
+
+    def __init__(self, clock: Clock | None = None, loss: float = 0.25) -> None:
         self.device = torch.device("cpu")
         self.sums = LossSums.zeros(self.device)
         self.rates: list[float | None] = []
         self.epochs: list[int] = []
-        self.seconds = seconds
+        self.clock = clock or Clock()
         self.loss = loss
 
     def batches(self, data: Any, epoch: int, first: int = 0) -> Iterator[Any]:
@@ -38,7 +48,7 @@ class RecordingStep:
         return itertools.islice(data.batches(epoch), first, None)
 
     def train(self, batch: Any, rate: float | None) -> None:
-        time.sleep(self.seconds)
+        self.clock.seconds += 0.02
         self.rates.append(rate)
         self.sums.loss.add_(self.loss * batch.size)
         self.sums.correct.add_(batch.size / 2)
@@ -162,22 +172,35 @@ def test_progress_has_the_means_over_the_samples_since_the_last_report() -> None
     assert (loop.state.last_loss, loop.state.samples) == (0.75, 50)
 
 
-def test_time_per_iteration_is_in_milliseconds() -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Return the clock that `time.perf_counter` reads during the test."""
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.seconds)
+    return clock
+
+
+def test_time_per_iteration_is_the_mean_in_milliseconds(clock: Clock) -> None:
     listener = RecordingListener()
-    make_loop(listener, step=RecordingStep(seconds=0.02), print_frequency=3).run(data(6))
-    assert len(listener.milliseconds) == 2
-    assert all(20 <= found < 2000 for found in listener.milliseconds)
+    make_loop(listener, step=RecordingStep(clock=clock), print_frequency=3, epochs=2).run(data(7))
+    assert listener.milliseconds == pytest.approx([20.0] * 6)
 
 
-def test_time_of_an_evaluation_does_not_count_as_training_time() -> None:
+def test_time_of_an_evaluation_does_not_count_as_training_time(clock: Clock) -> None:
     class SlowEvaluation(RecordingListener):
         def evaluation_start(self, position: Position) -> None:
-            time.sleep(0.5)
+            clock.seconds += 100
 
     listener = SlowEvaluation()
-    make_loop(listener, print_frequency=1, test_frequency=1, epochs=2).run(data(2))
-    assert len(listener.milliseconds) == 4
-    assert max(listener.milliseconds) < 400
+    step = RecordingStep(clock=clock)
+    make_loop(listener, step=step, print_frequency=1, test_frequency=1, epochs=2).run(data(2))
+    assert listener.milliseconds == pytest.approx([20.0] * 4)
+
+
+def test_a_test_frequency_of_one_evaluates_after_every_batch() -> None:
+    listener = RecordingListener()
+    make_loop(listener, test_frequency=1).run(data(3))
+    assert listener.of("evaluation_start") == [(0, 1), (0, 2), (0, 3)]
 
 
 def test_the_run_ends_as_soon_as_the_target_is_reached() -> None:
