@@ -67,6 +67,11 @@ def test_a_wrong_value_is_refused_by_the_declaration(wrong: str, message: str) -
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize("typed", ["8", "+8", "08", " 8"])
+def test_a_whole_number_among_several_may_be_written_in_any_way(typed: str) -> None:
+    assert choice(4, 8, 32)(typed) == 8
+
+
 def test_settings_turn_into_the_flags_that_make_them() -> None:
     flags = (
         "--qr-flag --qr-operation=add --learning-rate=0.123456789 --loss-function=wbce --loss-weights=1-2.5 "
