@@ -1,7 +1,7 @@
 """Negative downsampling: each row with label 0 is dropped with a given probability.
 
-Whether a row is dropped depends on a hash of the seed and of the position of the row in the raw text (splitmix64;
-Steele, Lea and Flood, OOPSLA 2014), so it depends neither on the number of cores nor on where reading began.
+Whether a row is dropped depends on a hash of the seed and of its position in the raw text, and thus neither on the
+number of cores nor on where reading resumed.
 """
 
 from __future__ import annotations
