@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.criteo.prepare.row_file import open_truncated
+from mlperf.data.criteo.prepare.splitmix64 import splitmix64
 from mlperf.data.schema import CRITEO, Rows
 from mlperf.util.crc32 import combine_crc32
 from mlperf.util.files import read_fully_at, write_fully, write_fully_at
@@ -247,13 +248,10 @@ def _scatter(
 ) -> int:
     """Copy rows from row `done` on to the buffers of their buckets until one is full; return the rows done.
 
-    The bucket is a hash of the key and the position of the row (splitmix64; Steele, Lea and Flood, OOPSLA 2014).
+    The bucket is a hash of the key and the position of the row.
     """
     for row in range(done, len(rows)):
-        value = key + np.uint64(first_position + row) * np.uint64(0x9E3779B97F4A7C15)
-        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        value = (value ^ (value >> np.uint64(31))) >> np.uint64(32)
+        value = splitmix64(key, first_position + row) >> np.uint64(32)
         bucket = first_bucket + np.int64((value * np.uint64(buckets)) >> np.uint64(32))
         position = fill[bucket]
         for column in range(_COLUMNS):
