@@ -285,7 +285,9 @@ def test_archive_of_another_program_is_not_overwritten(tmp_path: Path) -> None:
     prepare(kaggle(tmp_path / "x", bin_loader=True))
     np.savez(tmp_path / "x.npz", mine=1)
     before = (tmp_path / "x.npz").read_bytes()
-    with pytest.raises(RunError, match=r"x\.npz: not of this program, and not overwritten: .*--mlperf-bin-loader"):
+    with pytest.raises(
+        RunError, match=r"x\.npz: not written by this program and is not overwritten; .*--mlperf-bin-loader"
+    ):
         prepare(kaggle(tmp_path / "x", max_ind_range=6))
     assert (tmp_path / "x.npz").read_bytes() == before
     prepare(kaggle(tmp_path / "x", max_ind_range=6, bin_loader=True))
