@@ -194,7 +194,9 @@ def test_reference_of_the_flags_is_up_to_date() -> None:
     assert flag_reference.main(["--check"]) == 0, "run python -m mlperf.cli.flag_reference"
 
 
-def test_stale_reference_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_outdated_flag_reference_is_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(flag_reference.PROGRAMS, "another.py", lambda name: Parser(name, argparse.SUPPRESS))
     assert flag_reference.main(["--check"]) == 1
-    assert "flags.md: is stale" in capsys.readouterr().err
+    assert "flags.md is out of date" in capsys.readouterr().err

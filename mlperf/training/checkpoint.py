@@ -1,8 +1,8 @@
 """Contents of checkpoints: the format of the original implementation, plus the entries needed to resume exactly.
 
 The original implementation (facebookresearch/dlrm) writes and reads `state_dict`, `opt_state_dict`, `epoch`,
-`iter`, `nepochs`, `nbatches`, `nbatches_test`, `train_loss`, `total_loss`, `test_acc` and `test_auc`. A checkpoint is
-written right after an evaluation, when no gradients and no sums of the loss are pending.
+`iter`, `nepochs`, `nbatches`, `nbatches_test`, `train_loss`, `total_loss`, `test_acc` and `test_auc`. A checkpoint
+is written right after an evaluation, when no gradients and no sums of the loss are pending.
 """
 
 from __future__ import annotations

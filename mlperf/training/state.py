@@ -17,10 +17,12 @@ def _no_metrics() -> Metrics:
 class TrainingState:
     """The state of the training loop.
 
-    epoch: index of the current epoch, from 0. iteration: completed batches of this epoch. step: completed
-    optimizer steps. samples: training samples since the start of the run, over all epochs. last_loss: mean
-    training loss of the last progress report. best: best accuracy and best AUC so far, with the other metrics of the last
-    evaluation.
+    epoch: index of the current epoch, from 0.
+    iteration: completed batches of this epoch.
+    step: completed optimizer steps.
+    samples: training samples since the start of the run, over all epochs.
+    last_loss: mean training loss of the last progress report.
+    best: best accuracy and best AUC so far, with the other metrics of the last evaluation.
     """
 
     epoch: int = 0
