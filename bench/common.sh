@@ -5,7 +5,17 @@
 #                                          the median time per iteration
 #   find_workload NAME                     sets workload_flags: the trainer's flags of a workload in mlperf/benchmarks
 #   find_data ...                          sets data_flags, see below
+# With --help it prints the comment at the head of the script and ends it.
 set -euo pipefail
+for flag in "$@"; do
+    case $flag in
+    --help | -h)
+        sed -n '2,/^source /{s/^# \{0,1\}//p}' "$0"
+        echo "The flags of the trainer: python dlrm_s_pytorch.py --help"
+        exit 0
+        ;;
+    esac
+done
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=$("$root/tools/setup.sh")
 logs=${LOGDIR:-$root/results}

@@ -12,7 +12,7 @@ from dlrm_models import COMPRESSIONS, ROWS, make_batch, make_model
 from program import run_program
 from torch import nn
 
-from mlperf.models.layers.embedding.compression import MixedDimension, mixed_dimensions
+from mlperf.models.layers.embedding.compressed_table import MixedDimension, mixed_dimensions
 from mlperf.models.layers.embedding.quantized import QuantizedRows
 from mlperf.models.layers.mlp import linear_layers
 from mlperf.models.loss import Loss

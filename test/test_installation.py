@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 import zipfile
 from collections.abc import Callable
@@ -143,7 +144,7 @@ def test_wheel_holds_the_programs_and_every_file_that_they_read(tmp_path: Path) 
 FAKE_PYTHON = """#!/bin/sh
 case "$*" in
     *venv*--clear*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
-    *"pip install"*) echo "$*" >>pip.log && exit "${PIP_STATUS:-0}" ;;
+    *"pip install"*) echo "$*" >>pip.log && sleep "${PIP_SECONDS:-0}" && exit "${PIP_STATUS:-0}" ;;
 esac
 """
 
@@ -215,6 +216,23 @@ def test_setup_installs_again_in_a_folder_that_was_moved(checkout: Path) -> None
     moved = checkout.rename(checkout.parent / "moved")
     setup(moved)
     assert len(installs(moved)) == 2
+
+
+def test_setup_waits_for_one_that_runs_and_then_has_nothing_to_install(checkout: Path) -> None:
+    first = subprocess.Popen(
+        [str(checkout / "tools" / "setup.sh")],
+        env={"PATH": f"{checkout.parent / 'bin'}:/usr/bin:/bin", "PIP_SECONDS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (checkout / "pip.log").exists():
+        assert first.poll() is None
+        time.sleep(0.01)
+    second = setup(checkout)
+    assert second.stderr == "setup.sh: waiting for another installation into .venv\n"
+    assert second.stdout == f"{checkout}/.venv/bin/python\n"
+    assert first.wait() == 0
+    assert len(installs(checkout)) == 2
 
 
 def test_setup_that_failed_says_so_and_is_repeated(checkout: Path) -> None:

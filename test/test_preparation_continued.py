@@ -15,7 +15,7 @@ from interruption import Killed, result, shuffled, stop_at_move, stop_at_save
 from preparations import preparation
 from program import GOLDEN
 
-from mlperf.data.criteo.prepare.existing import open_prepared
+from mlperf.data.criteo.prepare.open_prepared import open_prepared
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepare.row_file import RowFile
 from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest

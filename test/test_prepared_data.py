@@ -18,8 +18,8 @@ from preparations import DAYS, preparation
 from program import GOLDEN, ROOT, run_program
 
 from mlperf.data.criteo.days import SPLITS
-from mlperf.data.criteo.prepare.existing import open_prepared
 from mlperf.data.criteo.prepare.id_mapping import IdMapper
+from mlperf.data.criteo.prepare.open_prepared import open_prepared
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.paths import DatasetPaths

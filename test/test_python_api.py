@@ -11,7 +11,7 @@ from program import golden_flags
 
 import mlperf
 import mlperf.runner.api
-from mlperf.settings.parse import parse
+from mlperf.settings.from_flags import parse
 from mlperf.util.errors import UsageError
 
 

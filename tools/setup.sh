@@ -83,7 +83,19 @@ stamp() {
     echo ".venv/installed-$({ pwd && cat pyproject.toml mlperf/version.py requirements.txt "$@"; } | cksum | tr ' ' -)"
 }
 wanted=$(stamp "$@")
-if [[ ! -f $wanted ]] || ! "$python" -c '' 2>/dev/null; then
+is_installed() {
+    [[ -f $wanted ]] && "$python" -c '' 2>/dev/null
+}
+if ! is_installed; then
+    # Two installations into one environment would damage it. pip inherits the lock, and keeps it if only this shell
+    # is killed.
+    exec {lock}<tools/setup.sh
+    if ! flock --nonblock "$lock"; then
+        echo "setup.sh: waiting for another installation into .venv" >&2
+        flock "$lock"
+    fi
+fi
+if ! is_installed; then
     # pip's progress goes to stderr: stdout is the answer.
     {
         echo "setup.sh: installing into .venv, once"

@@ -15,11 +15,23 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 
-usage() {
-    sed -n '4,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+usage() { # prints the comment at the head of this file
+    sed -n '2,/^set /{s/^# \{0,1\}//p}' bench/gpu/run.sh
+}
+
+fail() {
     echo "run.sh: error: $1" >&2
     exit 2
 }
+
+for flag in "$@"; do
+    case $flag in
+        --help | -h)
+            usage
+            exit 0
+            ;;
+    esac
+done
 
 reduced=()
 if [[ ${1:-} == --reduced ]]; then
@@ -27,14 +39,14 @@ if [[ ${1:-} == --reduced ]]; then
     export TRITON_INTERPRET=1
     shift
 fi
-[[ $# -gt 0 ]] || usage "no stage is named"
+[[ $# -gt 0 ]] || fail "no stage is named; bench/gpu/run.sh --help lists them"
 stages=()
 for name in "$@"; do
     case $name in
         first) stages+=(env smoke tests large) ;;
         second) stages+=(profile full measure run general sanitize) ;;
         env | smoke | tests | large | profile | full | measure | run | general | sanitize) stages+=("$name") ;;
-        *) usage "$name: no such stage" ;;
+        *) fail "$name: no such stage; bench/gpu/run.sh --help lists them" ;;
     esac
 done
 
@@ -46,7 +58,7 @@ trap 'rm -rf "$packages"' EXIT
 if [[ -n ${WHEELS:-} ]]; then
     export DLRM_PYTHON=${DLRM_PYTHON:-python3}
     "$DLRM_PYTHON" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile \
-        --target "$packages" "$WHEELS"/*.whl || usage "WHEELS=$WHEELS: cannot be installed"
+        --target "$packages" "$WHEELS"/*.whl || fail "WHEELS=$WHEELS: cannot be installed"
     export PYTHONPATH=$packages${PYTHONPATH:+:$PYTHONPATH}
 fi
 python=$(tools/setup.sh requirements-test.txt) || exit 2

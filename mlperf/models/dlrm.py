@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from mlperf.data.batch import Batch
-from mlperf.models.layers.embedding.base import Tables
 from mlperf.models.layers.embedding.compressed_tables import CompressedTables
+from mlperf.models.layers.embedding.flat_tables import FlatTables
+from mlperf.models.layers.embedding.interface import EmbeddingTables
 from mlperf.models.layers.embedding.pooling import PoolingWeights
 from mlperf.models.layers.embedding.rows import Lookup, RowParameter
-from mlperf.models.layers.embedding.tables import EmbeddingTables
 from mlperf.models.layers.interaction import Interaction
 from mlperf.models.layers.mlp import make_mlp
 from mlperf.registry import INTERACTIONS, load
@@ -39,11 +39,11 @@ def top_widths(architecture: Architecture) -> tuple[int, ...]:
     return (make_interaction(architecture).out_features, *architecture.mlp_top)
 
 
-def _make_tables(architecture: Architecture, device: torch.device) -> Tables:
+def _make_tables(architecture: Architecture, device: torch.device) -> EmbeddingTables:
     """Return flat tables, which are faster, unless some are compressed."""
     rows, size = architecture.rows_per_table, architecture.feature_size
     if architecture.compression is None:
-        return EmbeddingTables(rows, size, device)
+        return FlatTables(rows, size, device)
     return CompressedTables(rows, size, architecture.compression, device)
 
 
@@ -70,7 +70,7 @@ class DLRM_Net(nn.Module):
         self.top_l = make_mlp(self.top_widths, architecture.activation, last="sigmoid").to(device)
 
     @property
-    def tables(self) -> Tables:
+    def tables(self) -> EmbeddingTables:
         """The embedding tables."""
         return self.emb_l
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mlperf.models.dlrm import DLRM_Net
-from mlperf.models.layers.embedding.table import EmbeddingTable
+from mlperf.models.layers.embedding.interface import EmbeddingTable
 from mlperf.models.layers.mlp import linear_layers
 
 # Float64 numbers drawn at a time: a table of 40 million rows needs no float64 copy of itself.

@@ -6,7 +6,7 @@ from mlperf.engines.cpu import products
 from mlperf.engines.cpu.loops.parallel import openmp
 from mlperf.engines.cpu.scorer import CpuScorer
 from mlperf.engines.cpu.step import CpuStep
-from mlperf.engines.requirements import unsupported_model, unsupported_setting
+from mlperf.engines.supported import unsupported_model, unsupported_setting
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
@@ -23,7 +23,7 @@ class CpuEngine:
 
     def supports(self, model: DLRM_Net, settings: Settings) -> str | None:
         """Return why this engine cannot do the run, None if it can."""
-        return unsupported_setting(settings) or unsupported_by_loops(model) or _library_obstacle()
+        return unsupported_setting(settings) or unsupported_by_loops(model) or _missing_requirement()
 
     def make_step(self, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> CpuStep:
         """Return the training step."""
@@ -43,7 +43,7 @@ def unsupported_by_loops(model: DLRM_Net) -> str | None:
     return unsupported_model(model)
 
 
-def _library_obstacle() -> str | None:
+def _missing_requirement() -> str | None:
     if not products.available():
         return "this build of PyTorch has no oneDNN operator for linear layers"
     if openmp() is None:

@@ -14,7 +14,7 @@ from mlperf.engines.layerwise import Activations, LayerwiseStep, mark_nonfinite_
 from mlperf.engines.protocol import LossSums
 from mlperf.engines.warm_up import synthetic_batch
 from mlperf.models.dlrm import DLRM_Net
-from mlperf.models.loss import Loss
+from mlperf.models.loss import MIN_LOG, MIN_VARIANCE, Loss
 from mlperf.optim.optimizer import Optimizer
 
 
@@ -40,7 +40,7 @@ class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
         width = self.last_weight.numel()
         self._partial_sums = torch.zeros(torch.get_num_threads(), width + 3, dtype=torch.float64)
         weight_of_0, weight_of_1 = loss.weights
-        self._last_layer = last_layer.last_layer().prepare(
+        self._last_layer = last_layer.make_last_layer(MIN_LOG, MIN_VARIANCE).prepare(
             weights=self.last_weight.data_ptr(),
             bias=self.last_bias.data_ptr(),
             sums=self._partial_sums.data_ptr(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlperf.engines.requirements import unsupported_model, unsupported_setting
+from mlperf.engines.supported import unsupported_model, unsupported_setting
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
@@ -40,11 +40,11 @@ class GpuEngine:
 
 def _unsupported_by_kernels(model: DLRM_Net) -> str | None:
     try:
-        from mlperf.engines.gpu import launch, scorer
+        from mlperf.engines.gpu import limits, triton_support
     except ImportError as error:
-        obstacle: str | None = str(error)
+        missing: str | None = str(error)
     else:
-        obstacle = launch.obstacle()
-    if obstacle is not None:
-        return f"the faster gpu engine needs Triton, a part of PyTorch's CUDA build, and a C compiler: {obstacle}"
-    return scorer.unsupported_by_kernels(model)
+        missing = triton_support.missing_requirement()
+    if missing is not None:
+        return f"the faster gpu engine needs Triton, a part of PyTorch's CUDA build, and a C compiler: {missing}"
+    return limits.unsupported_size(model)

@@ -15,33 +15,14 @@ from mlperf.data.batch import RawBatch, RowSource
 from mlperf.data.binary import invalid_row_error
 from mlperf.data.source import BatchSource
 from mlperf.engines.gpu.kernels.decode import DENSE_WIDTH, NO_POSITION, POSITIONS_PER_ROW, decode
-from mlperf.engines.gpu.kernels.interaction import MAX_DIMENSION, MAX_FEATURES, interact
-from mlperf.engines.gpu.kernels.last_layer import MAX_INPUTS, predict
+from mlperf.engines.gpu.kernels.interaction import interact
+from mlperf.engines.gpu.kernels.last_layer import predict
 from mlperf.engines.gpu.layer import GpuLayer
 from mlperf.engines.gpu.upload import Upload
 from mlperf.engines.layerwise import Activations, Layer, run_layers
 from mlperf.models.dlrm import DLRM_Net
-from mlperf.models.layers.embedding.tables import EmbeddingTables
+from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.models.layers.mlp import linear_layers
-
-# Rows of all tables are numbered in int32.
-MAX_ROWS = 2**31 - 1
-
-
-def unsupported_by_kernels(model: DLRM_Net) -> str | None:
-    """Return which size of `model` exceeds a limit of the kernels, None if all fit."""
-    architecture = model.architecture
-    features, dimension = len(architecture.rows_per_table) + 1, architecture.dimension
-    rows, last_inputs = sum(architecture.rows_per_table), model.top_widths[-2]
-    if features > MAX_FEATURES:
-        return f"{features - 1} tables exceed the limit of {MAX_FEATURES - 1} of the gpu engine"
-    if dimension > MAX_DIMENSION:
-        return f"--arch-sparse-feature-size={dimension} exceeds the limit of {MAX_DIMENSION} of the gpu engine"
-    if rows > MAX_ROWS:
-        return f"{rows:,} rows of all tables exceed the limit of {MAX_ROWS:,} of the gpu engine"
-    if last_inputs > MAX_INPUTS:
-        return f"{last_inputs} inputs of the last layer exceed the limit of {MAX_INPUTS} of the gpu engine"
-    return None
 
 
 def padded_width(width: int) -> int:
@@ -57,7 +38,7 @@ class GpuScorer:
     """
 
     def __init__(self, model: DLRM_Net, precision: str, max_ind_range: int) -> None:
-        assert isinstance(model.tables, EmbeddingTables)
+        assert isinstance(model.tables, FlatTables)
         self.model = model
         self.tables = model.tables
         self.device = model.tables.device

@@ -16,9 +16,9 @@ from typing import Any
 
 from mlperf.data.criteo.days import split_rows
 from mlperf.data.criteo.prepare import gzip_text
-from mlperf.data.criteo.prepare.existing import open_other_program
 from mlperf.data.criteo.prepare.id_mapping import IdMapper
 from mlperf.data.criteo.prepare.ingest import Ingest
+from mlperf.data.criteo.prepare.open_prepared import open_other_program
 from mlperf.data.criteo.prepare.plan import disk_needed, find_inputs, make_plan
 from mlperf.data.criteo.prepare.publish import add_archive, publish
 from mlperf.data.criteo.prepare.row_file import RowFile

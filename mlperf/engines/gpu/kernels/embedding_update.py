@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from mlperf.engines.gpu.kernels.interaction import warps_for
-from mlperf.engines.gpu.launch import product_type, tile_size
+from mlperf.engines.gpu.triton_support import product_type, tile_size
 
 # Sorted embeddings of one program. Their gradients are summed by a product with a CHUNK x CHUNK matrix; a larger
 # chunk needs fewer atomics but more registers.

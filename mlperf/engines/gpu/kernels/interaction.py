@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from mlperf.data.schema import CRITEO
-from mlperf.engines.gpu.launch import product_type, tile_size
+from mlperf.engines.gpu.triton_support import product_type, tile_size
 
 # One program holds all features of a sample in one tile, [F, D] padded to powers of two.
 MAX_FEATURES = triton.next_power_of_2(CRITEO.tables + 1)

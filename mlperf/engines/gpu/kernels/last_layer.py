@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from mlperf.engines.gpu.launch import tile_size, tiles_per_program
+from mlperf.engines.gpu.triton_support import tile_size, tiles_per_program
 from mlperf.models.loss import MIN_LOG, MIN_VARIANCE
 
 # One program loads whole inputs of 32 samples, or of fewer if they are wide: a tile has at most 4096 values, which

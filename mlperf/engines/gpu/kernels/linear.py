@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from mlperf.engines.gpu.launch import tiles_per_program
+from mlperf.engines.gpu.triton_support import tiles_per_program
 
 # relu_backward: 128 columns make the loads of a row contiguous (256 bytes in bfloat16); 32 x 128 values are 32 per
 # thread of 4 warps.

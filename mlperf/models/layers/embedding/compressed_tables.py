@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from mlperf.data.batch import Batch
-from mlperf.models.layers.embedding.base import Tables
-from mlperf.models.layers.embedding.compression import (
+from mlperf.models.layers.embedding.compressed_table import (
     Compression,
     MixedDimension,
     PrEmbeddingBag,
     make_table,
     mixed_dimensions,
 )
+from mlperf.models.layers.embedding.interface import EmbeddingTables
 from mlperf.models.layers.embedding.pooling import PoolingWeights
 from mlperf.models.layers.embedding.quantized import QuantizedRows
 from mlperf.models.layers.embedding.rows import ReadableRows, RowGradients, RowParameter
@@ -47,7 +47,7 @@ class GatheredRows:
             yield RowGradients(parameter, rows, values.grad)
 
 
-class CompressedTables(Tables):
+class CompressedTables(EmbeddingTables):
     """T tables, compressed or not, summed per sample. Autograd sees everything between rows and pooled vectors.
 
     The vector of a sample is the sum of the vectors of its ids (times their pooling weights): with several ids,

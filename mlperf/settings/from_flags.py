@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlperf.settings.argument_parser import Parser
 from mlperf.settings.contradictions import check_preparation, check_settings
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import build, changed_flags, declared_flags
-from mlperf.settings.parser import Parser
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
 

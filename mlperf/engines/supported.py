@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlperf.models.dlrm import DLRM_Net
-from mlperf.models.layers.embedding.tables import EmbeddingTables
+from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.settings.settings import Settings
 
 
@@ -26,7 +26,7 @@ def unsupported_setting(settings: Settings) -> str | None:
 def unsupported_model(model: DLRM_Net) -> str | None:
     """Return why neither engine supports `model`, None if both do: they are written for MLPerf's."""
     architecture = model.architecture
-    if not isinstance(model.tables, EmbeddingTables):
+    if not isinstance(model.tables, FlatTables):
         return "the embedding tables are compressed"
     if architecture.weighted_pooling is not None:
         return f"--weighted-pooling={architecture.weighted_pooling} needs a product per row"

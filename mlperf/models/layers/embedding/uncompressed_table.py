@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from mlperf.models.layers.embedding.table import EmbeddingTable
+from mlperf.models.layers.embedding.interface import EmbeddingTable
 
 
 class EmbeddingBag(EmbeddingTable, nn.EmbeddingBag):

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from mlperf.data.batch import Batch
-from mlperf.models.layers.embedding.bag import EmbeddingBag
-from mlperf.models.layers.embedding.base import Tables
+from mlperf.models.layers.embedding.interface import EmbeddingTables
 from mlperf.models.layers.embedding.pooling import PoolingWeights
 from mlperf.models.layers.embedding.quantized import QuantizedRows
 from mlperf.models.layers.embedding.rows import ReadableRows, RowGradients, RowParameter
+from mlperf.models.layers.embedding.uncompressed_table import EmbeddingBag
 
 
 @dataclass
@@ -28,7 +28,7 @@ class FlatLookup:
     the backward pass `pooled.grad` is its gradient.
     """
 
-    tables: EmbeddingTables
+    tables: FlatTables
     pooling: PoolingWeights | None
     rows: torch.Tensor
     bags: torch.Tensor | None
@@ -51,7 +51,7 @@ class FlatLookup:
             yield RowGradients(self.pooling.row_parameter, self.rows, of_weights)
 
 
-class EmbeddingTables(Tables):
+class FlatTables(EmbeddingTables):
     """T tables of `rows_per_table` rows, float32, summed per sample.
 
     The lookup is one gather over the flat block `weight` [R, D] instead of one per table, and autograd does not

@@ -52,9 +52,9 @@ def open_other_program(paths: DatasetPaths, raw_data_file: Path | None) -> Prepa
             raise RunError(problem)
     if not archives:
         return None
-    from mlperf.data.criteo.prepare.adopt import adopt  # its compiled code is needed only here
+    from mlperf.data.criteo.prepare.import_archives import import_archives  # its compiled code is needed only here
 
-    return describe(paths, adopt(paths, archives, raw_data_file))
+    return describe(paths, import_archives(paths, archives, raw_data_file))
 
 
 def find_archives(paths: DatasetPaths, raw_data_file: Path | None) -> list[Path]:

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from mlperf.models.layers.embedding.bag import EmbeddingBag
-from mlperf.models.layers.embedding.table import EmbeddingTable
+from mlperf.models.layers.embedding.interface import EmbeddingTable
+from mlperf.models.layers.embedding.uncompressed_table import EmbeddingBag
 from mlperf.settings.model import Compression, MixedDimension, QuotientRemainder
 
 

@@ -15,7 +15,7 @@ def _interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def obstacle() -> str | None:
+def missing_requirement() -> str | None:
     """Return why kernels cannot be launched here, or None if they can. Triton compiles their launcher, in C."""
     if _interpreted():
         return None

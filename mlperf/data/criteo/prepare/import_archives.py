@@ -19,7 +19,7 @@ from mlperf.data.schema import CRITEO, Rows
 from mlperf.util.errors import RunError
 
 
-def adopt(paths: DatasetPaths, archive_files: Sequence[Path], raw_data_file: Path | None) -> Manifest:
+def import_archives(paths: DatasetPaths, archive_files: Sequence[Path], raw_data_file: Path | None) -> Manifest:
     """Write the binary files and a manifest from archives. RunError if the archives cannot be used.
 
     The rows keep their order. A single archive is divided into days like the Kaggle text, of several archives each
