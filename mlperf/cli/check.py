@@ -35,7 +35,7 @@ def make_parser(name: str) -> Parser:
         choices=[*EDITIONS, "all"],
         action="append",
         default=argparse.SUPPRESS,
-        help="one or more (default: recognized by the keys in the logs)",
+        help="to check against; may be repeated (default: recognized by the keys in the logs)",
     )
     parser.add_argument(
         "--rcps", type=Path, help="JSON file of convergence points to compare with instead of the edition's"

@@ -1,6 +1,6 @@
 """Draw the curves of one or several runs: loss, and accuracy or AUC, with the target.
 
-    python tools/plot_run.py results/*.log --output=run.png
+    %(prog)s results/*.log --output=run.png
 
 Takes what the program prints, and compliance logs of this project or of anyone's MLPerf submission.
 """

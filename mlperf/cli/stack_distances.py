@@ -1,7 +1,7 @@
 """Profile a trace of references into a distribution of stack distances, or generate a trace from one.
 
-    python tools/stack_distances.py profile input/trace.log input/dist_emb_0.log
-    python tools/stack_distances.py generate input/dist_emb_0.log trace.log --length=1000
+    %(prog)s profile input/trace.log dist_emb_0.log
+    %(prog)s generate input/dist_emb_0.log trace.log --length=1000
 
 A text trace is whole numbers separated by commas, spaces or lines; a binary one (--binary) is little-endian
 unsigned 64-bit integers. A distribution is three lines: the distinct accesses, the distances, their cumulative

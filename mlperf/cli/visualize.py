@@ -1,6 +1,6 @@
 """Pictures of a trained model and its data: tables, norms, categories, and the last hidden layer.
 
-    python tools/visualize.py <flags the model was trained with> --load-model=model.pt --output-dir=pictures
+    %(prog)s --load-model=model.pt <flags the model was trained with>
 
 Writes tables.png (rows of embedding tables in two dimensions, coloured by click rate), norms.png (the norms of
 rows against how often their ids occur), categories.png (how often the ids of each table occur) and hidden.png
@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from mlperf.cli.program import program_name, run_program
@@ -29,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_parser(name: str) -> Parser:
     """Return the parser of this program, without the trainer's flags that it also takes."""
-    parser = Parser(name, __doc__)
+    usage = f"{name} [options] --load-model PATH [flags of dlrm_s_pytorch.py]"
+    parser = Parser(name, __doc__, usage=usage)
     add = parser.add_argument
     add("--output-dir", type=Path, default=Path("visualization"), help="where the pictures go")
     add("--method", choices=("umap", "tsne"), default="umap", help="how vectors are brought to two dimensions")
@@ -45,6 +47,8 @@ def _parse(name: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespa
     args, others = make_parser(name).parse_known_args(arguments)
     if not any(other.startswith("--load-model") for other in others):
         raise UsageError("--load-model: needed, the checkpoint to draw")
+    if "--data-generation=dataset" not in others and ("--data-generation", "dataset") not in pairwise(others):
+        raise UsageError("--data-generation=dataset: needed, the pictures show its ids and clicks")
     return args, others
 
 

@@ -15,11 +15,22 @@ _WIDTH = 80
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Fits the help into 80 columns and ends each flag's text with its default, or with "required"."""
+    """Fits the help into 80 columns and ends each flag's text with its default, or with "required".
+
+    The description keeps its paragraphs, and the lines of those that are indented: examples.
+    """
 
     def __init__(self, prog: str) -> None:
         width = min(shutil.get_terminal_size().columns, _WIDTH)
         super().__init__(prog, max_help_position=30, width=width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Return the description, one paragraph at a time (overrides argparse's hook, as its own formatters do)."""
+        paragraphs = text.strip().split("\n\n")
+        return "\n\n".join(
+            paragraph if paragraph.startswith(" ") else super(HelpFormatter, self)._fill_text(paragraph, width, indent)
+            for paragraph in paragraphs
+        )
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         """Return the text of one flag (overrides argparse's hook, as its own formatters do)."""

@@ -21,7 +21,7 @@ class ReportSettings:
         "--debug-mode",
         switch,
         False,
-        "also print architecture, data (of a data set 3 batches) and parameters, before and after",
+        "also print the architecture, the data (3 batches of a data set), and the parameters before and after",
     )
     print_precision: int = flag("--print-precision", at_least(0), 5, "digits of numbers in debug mode")
     profile: bool = flag(
