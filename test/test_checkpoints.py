@@ -14,9 +14,11 @@ import torch
 from dlrm_models import make_model
 from program import GOLDEN, Finished, golden_flags, run_program
 
+from mlperf.evaluation.metrics import Metrics
 from mlperf.optim.optimizer import make_optimizer
-from mlperf.training.checkpoint import load_training
+from mlperf.training.checkpoint import load_training, load_weights, save
 from mlperf.training.checkpoint_file import read_checkpoint, write_checkpoint
+from mlperf.training.state import TrainingState
 from mlperf.util import memory
 from mlperf.util.errors import RunError
 
@@ -107,6 +109,22 @@ def test_published_checkpoint_is_continued(terabyte: Path, tmp_path: Path) -> No
 def published() -> dict[str, Any]:
     contents: dict[str, Any] = torch.load(GOLDEN_CHECKPOINT, weights_only=False)
     return contents
+
+
+def test_state_of_training_is_saved_whole(tmp_path: Path) -> None:
+    model = make_model()
+    optimizer = make_optimizer("sgd", model)
+    best = Metrics(accuracy=0.8, recall=0.1, precision=0.2, f1=0.3, average_precision=0.4, auc=0.7)
+    state = TrainingState(epoch=2, iteration=3, step=11, samples=1234, last_loss=0.5, best=best)
+    path = tmp_path / "model.pt"
+    sizes = {"epochs": 4, "batches_per_epoch": 5, "test_batches": 6}
+    save(path, model=model, optimizer=optimizer, state=state, metrics=best, seed=9, **sizes)
+    contents = load_weights(path, make_model())
+    again = load_training(
+        path, contents, optimizer=optimizer, batches_per_epoch=5, accumulate=1, batch_size=10, seed=9
+    )
+    assert (again.epoch, again.iteration, again.step, again.samples, again.last_loss) == (2, 3, 11, 1234, 0.5)
+    assert (again.best.accuracy, again.best.auc) == (0.8, 0.7)
 
 
 def test_position_and_best_metrics_of_a_published_checkpoint_are_taken_over() -> None:

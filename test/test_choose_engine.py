@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,9 +66,9 @@ def test_benchmark_model_runs_on_the_fast_engine(chosen: Chosen, device: str) ->
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        ("--optimizer=adagrad", "--optimizer=adagrad needs summed gradients"),
-        ("--optimizer=rwsadagrad", "--optimizer=rwsadagrad needs summed gradients"),
-        ("--mlperf-grad-accum-iter=2", "--mlperf-grad-accum-iter=2 sums gradients over batches"),
+        ("--optimizer=adagrad", "--optimizer=adagrad is not supported by the cpu and gpu engines"),
+        ("--optimizer=rwsadagrad", "--optimizer=rwsadagrad is not supported by the cpu and gpu engines"),
+        ("--mlperf-grad-accum-iter=2", "--mlperf-grad-accum-iter=2 is not supported by the cpu and gpu engines"),
         ("--inference-only --quantize-emb-with-bit=8", "quantized weights need PyTorch's own operators"),
     ],
 )
@@ -118,7 +120,7 @@ def test_what_only_training_needs_does_not_slow_an_evaluation_down(chosen: Chose
 
 
 def test_autograd_is_used_on_a_gpu_without_triton(chosen: Chosen, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("scorer", "launch"):
+    for name in ("limits", "triton_support"):
         monkeypatch.setitem(sys.modules, f"mlperf.engines.gpu.{name}", None)
         monkeypatch.delattr(f"mlperf.engines.gpu.{name}", raising=False)
     line = chosen(model_of(), settings_of("--use-gpu"))
@@ -160,3 +162,15 @@ def test_loss_and_its_weights_reach_the_step() -> None:
         losses.append(float(step.sums.loss))
     assert losses[0] < losses[1]
     assert losses[2] == pytest.approx(2 * losses[1])
+
+
+@pytest.mark.parametrize(("optimizer", "expected"), [("adagrad", "AVX2"), ("rwsadagrad", "AVX2"), ("sgd", None)])
+def test_adagrad_sums_in_the_published_order_on_intel_processors(
+    optimizer: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MKL_CBWR", "")  # so that monkeypatch undoes what is set later
+    monkeypatch.delenv("MKL_CBWR")
+    monkeypatch.setattr(Path, "read_text", lambda path: "vendor_id : GenuineIntel")
+    model = model_of()
+    make_step(model, settings_of(f"--optimizer={optimizer}"), make_optimizer(optimizer, model))
+    assert os.environ.get("MKL_CBWR") == expected

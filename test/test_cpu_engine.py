@@ -153,3 +153,24 @@ def test_step_needs_a_learning_rate() -> None:
     architecture = Architecture((3, 50), 4, (13, 8, 4), (8, 1))
     with pytest.raises(AssertionError):
         cpu_step(architecture, Loss("bce")).train(make_batch(4, (3, 50), np.random.default_rng(0)), None)
+
+
+@pytest.mark.parametrize("layer", ["bot_l.0", "bot_l.2", "top_l.0", "top_l.2"])
+def test_check_finds_weights_that_are_not_finite_in_every_layer_with_a_relu(layer: str) -> None:
+    step = cpu_step(Architecture((3, 50), 4, (13, 8, 4), (8, 5, 1)), Loss("bce"))
+    step.model.get_parameter(f"{layer}.bias").data[0] = torch.inf
+    step.check()
+    assert torch.isnan(step.sums.loss)
+
+
+def test_gradients_wait_for_the_batch_that_has_a_rate() -> None:
+    architecture = Architecture((3, 50), 4, (13, 8, 4), (8, 1))
+    summed, single = autograd_step(architecture, Loss("bce")), autograd_step(architecture, Loss("bce"))
+    batch = make_batch(16, (3, 50), np.random.default_rng(0))
+    summed.train(batch, None)
+    for name, value in summed.model.state_dict().items():
+        assert torch.equal(value, single.model.state_dict()[name]), name
+    summed.train(batch, 0.1)
+    single.train(batch, 0.2)
+    for name, value in summed.model.state_dict().items():
+        torch.testing.assert_close(value, single.model.state_dict()[name], rtol=1e-5, atol=1e-7)

@@ -10,6 +10,7 @@ from numba.core import event
 
 from mlperf.engines.cpu.loops import interaction, last_layer, mlp, table_update
 from mlperf.engines.cpu.loops.parallel import ParallelLoop
+from mlperf.models.loss import MIN_LOG, MIN_VARIANCE
 
 
 def test_argument_that_a_loop_does_not_have_is_refused() -> None:
@@ -23,7 +24,7 @@ def test_argument_that_a_loop_does_not_have_is_refused() -> None:
         mlp.relu_backward.__wrapped__,
         mlp.weight_update.__wrapped__,
         last_layer.score.__wrapped__,
-        last_layer.last_layer.__wrapped__,
+        lambda: last_layer.make_last_layer.__wrapped__(-100.0, 1e-12),
         lambda: interaction.make_forward.__wrapped__(3, 4, False),
         lambda: interaction.make_backward.__wrapped__(3, 4, True),
         lambda: table_update.make_table_update.__wrapped__(4),
@@ -53,7 +54,7 @@ def test_loss_of_a_certain_and_wrong_prediction_is_limited(logit: float, label: 
     """As torch.nn.BCELoss limits it, whose gradient stays finite too."""
     hidden, bias, gradient = torch.tensor([[logit]]), torch.zeros(1), torch.empty(1, 1)
     weight, labels, sums = torch.ones(1), torch.tensor([[label]]), torch.zeros(torch.get_num_threads(), 4).double()
-    call = last_layer.last_layer().prepare(
+    call = last_layer.make_last_layer(MIN_LOG, MIN_VARIANCE).prepare(
         **{"hidden": hidden.data_ptr(), "weights": weight.data_ptr(), "bias": bias.data_ptr()},
         **{"labels": labels.data_ptr(), "hidden_gradient": gradient.data_ptr(), "sums": sums.data_ptr()},
         **{"samples": 1, "width": 1, "loss": last_layer.CROSS_ENTROPY, "weight_of_0": 1.0, "weight_of_1": 1.0},
@@ -65,3 +66,29 @@ def test_loss_of_a_certain_and_wrong_prediction_is_limited(logit: float, label: 
     assert sums.sum(0)[2] == loss
     assert reference.grad is not None
     assert torch.equal(gradient, reference.grad)
+
+
+def test_weights_are_rounded_to_bfloat16_as_pytorch_does() -> None:
+    """To the nearest value, ties to even; what is not finite stays so."""
+    bits = torch.tensor([0x3F808000, 0x3F818000, 0x3F808001, 0x3F807FFF, 0x7F7FFFFF, 0x7FFFFFFF, 0x00000001])
+    weights = bits.to(torch.int32).view(torch.float32)
+    weights = torch.cat((weights, -weights, torch.tensor([torch.inf, 0.0, 1e-3])))
+    copies, gradients = torch.empty(len(weights), dtype=torch.bfloat16), torch.zeros(len(weights)).bfloat16()
+    expected = weights.bfloat16()
+    mlp.weight_update().prepare(
+        **{"weights": weights.data_ptr(), "copies": copies.data_ptr(), "gradients": gradients.data_ptr()},
+        **{"count": len(weights), "rate": 1.0, "bfloat16": 1},
+    ).run()
+    torch.testing.assert_close(copies, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_probability_of_one_half_counts_as_no_click(label: float) -> None:
+    weight, zero, labels, gradient = torch.ones(1), torch.zeros(1), torch.tensor([[label]]), torch.empty(1, 1)
+    sums = torch.zeros(torch.get_num_threads(), 4).double()
+    last_layer.make_last_layer(MIN_LOG, MIN_VARIANCE).prepare(
+        **{"hidden": zero.data_ptr(), "weights": weight.data_ptr(), "bias": zero.data_ptr()},
+        **{"labels": labels.data_ptr(), "hidden_gradient": gradient.data_ptr(), "sums": sums.data_ptr()},
+        **{"samples": 1, "width": 1, "loss": last_layer.CROSS_ENTROPY, "weight_of_0": 1.0, "weight_of_1": 1.0},
+    ).run()
+    assert sums.sum(0)[3] == 1 - label

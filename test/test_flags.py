@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import pytest
 from program import ROOT
 
-from mlperf.cli import reference
+from mlperf.cli import flag_reference
 from mlperf.cli.train import main
+from mlperf.settings.argument_parser import Parser
 from mlperf.settings.flags import build, changed_flags, flag, part, variants
+from mlperf.settings.from_flags import parse
 from mlperf.settings.kinds import at_least, choice, switch
-from mlperf.settings.parse import parse
-from mlperf.settings.parser import Parser
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
 
@@ -65,6 +65,11 @@ def test_a_wrong_value_is_refused_by_the_declaration(wrong: str, message: str) -
     with pytest.raises(UsageError) as caught:
         parse_example(*wrong.split())
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("typed", ["8", "+8", "08", " 8"])
+def test_a_whole_number_among_several_may_be_written_in_any_way(typed: str) -> None:
+    assert choice(4, 8, 32)(typed) == 8
 
 
 def test_settings_turn_into_the_flags_that_make_them() -> None:
@@ -143,22 +148,22 @@ def test_only_kaggles_data_is_kept_as_an_archive_too() -> None:
     assert not parse([*DATASET, "--data-set=terabyte"]).data.write_npz
 
 
-@pytest.mark.parametrize("program", reference.PROGRAMS)
+@pytest.mark.parametrize("program", flag_reference.PROGRAMS)
 def test_help_fits_into_80_columns_and_offers_the_version(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    text = reference.PROGRAMS[program](program).format_help()
+    text = flag_reference.PROGRAMS[program](program).format_help()
     assert max(map(len, text.splitlines())) <= 80
     assert "--version" in text
 
 
 def test_help_shows_defaults_as_they_are_typed_and_says_what_is_required() -> None:
-    trainer = reference.PROGRAMS["dlrm_s_pytorch.py"]("x").format_help()
+    trainer = flag_reference.PROGRAMS["dlrm_s_pytorch.py"]("x").format_help()
     assert "(default: 4-3-2)" in trainer
     assert "{random,synthetic,dataset}" in trainer
     assert "internal" not in trainer
     for heading in ("model:", "training:", "MLPerf log:"):
         assert f"\n{heading}\n" in trainer
-    preparation = " ".join(reference.PROGRAMS["tools/prepare_criteo.py"]("x").format_help().split())
+    preparation = " ".join(flag_reference.PROGRAMS["tools/prepare_criteo.py"]("x").format_help().split())
     assert preparation.count("(required)") == 2
 
 
@@ -191,10 +196,10 @@ def test_a_package_that_is_missing_is_named_in_one_line(
 
 
 def test_reference_of_the_flags_is_up_to_date() -> None:
-    assert reference.main(["--check"]) == 0, "run python -m mlperf.cli.reference"
+    assert flag_reference.main(["--check"]) == 0, "run python -m mlperf.cli.flag_reference"
 
 
 def test_stale_reference_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(reference.PROGRAMS, "another.py", lambda name: Parser(name, argparse.SUPPRESS))
-    assert reference.main(["--check"]) == 1
+    monkeypatch.setitem(flag_reference.PROGRAMS, "another.py", lambda name: Parser(name, argparse.SUPPRESS))
+    assert flag_reference.main(["--check"]) == 1
     assert "flags.md: is stale" in capsys.readouterr().err

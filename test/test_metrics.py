@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sklearn import metrics as sk
 
+from mlperf.evaluation.evaluate import evaluate
 from mlperf.evaluation.metrics import binary_metrics, rank_on_device
 from mlperf.util.errors import RunError
 
@@ -69,3 +73,24 @@ def test_auc_of_one_class_is_undefined(label: float) -> None:
 def test_score_outside_0_and_1_is_refused(score: float) -> None:
     with pytest.raises(RunError, match="diverged"):
         binary_metrics(torch.tensor([0.2, score]), torch.tensor([0.0, 1.0]))
+
+
+class RefusingScorer:
+    """A scorer that finds an invalid value only when it is asked to check."""
+
+    device = torch.device("cpu")
+
+    def batches(self, data: Any, epoch: int, first: int = 0) -> Iterator[Any]:
+        return iter([SimpleNamespace(size=3)])
+
+    def score(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.0, 1.0, 0.0])
+
+    def check(self) -> None:
+        raise RunError("invalid row")
+
+
+def test_evaluation_of_an_invalid_batch_fails() -> None:
+    data: Any = SimpleNamespace(samples=3)
+    with pytest.raises(RunError, match="invalid row"):
+        evaluate(RefusingScorer(), data, all_metrics=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from program import golden_flags
 
 import mlperf
 import mlperf.runner.api
-from mlperf.settings.parse import parse
+from mlperf.settings.from_flags import parse
+from mlperf.settings.parse import parse, settings_from
 from mlperf.util.errors import UsageError
 
 
@@ -60,6 +62,22 @@ def test_a_wrong_keyword_or_value_is_refused() -> None:
         mlperf.run(mini_batch_size=0)
     with pytest.raises(UsageError, match="--arch-mlp-bot: '13-x' is not a list"):
         mlperf.run(arch_mlp_bot="13-x")
+
+
+def test_settings_made_in_python_are_converted_as_flags_are() -> None:
+    settings = parse(["--mini-batch-size=2", "--data-size=4"])
+    as_text = replace(settings, data=replace(settings.data, batch_size="2"))  # type: ignore[arg-type]
+    assert mlperf.run(as_text) == mlperf.run(settings)
+
+
+def test_a_flag_whose_value_may_be_left_out_takes_true_for_that() -> None:
+    settings = settings_from({"tensor_board_filename": True, "round_targets": True})
+    assert settings == parse(["--tensor-board-filename", "--round-targets"])
+
+
+def test_what_is_not_settings_is_refused_by_its_type() -> None:
+    with pytest.raises(TypeError, match="flags as keywords, not a dict"):
+        mlperf.run({"mini_batch_size": 2})  # type: ignore[arg-type]
 
 
 def test_settings_made_in_python_are_checked_as_flags_are() -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from mlperf.benchmarks import dlrm
 from mlperf.benchmarks.benchmark import DIVISIONS, STATUSES, Benchmark, Edition, Workload
-from mlperf.benchmarks.criteo import KAGGLE, TERABYTE_10M
 from mlperf.benchmarks.dlrm import DLRM
+from mlperf.benchmarks.non_mlperf import KAGGLE, TERABYTE_10M
 from mlperf.benchmarks.sample import SAMPLE
 
 BENCHMARKS: dict[str, Benchmark] = {DLRM.name: DLRM}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from mlperf.cli.program import run_program
-from mlperf.settings.parser import Parser
+from mlperf.settings.argument_parser import Parser
 
 # Installed program, the same in a checkout, purpose.
 PROGRAMS = (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlperf.benchmarks import EDITIONS, Edition
 from mlperf.cli.program import program_name, run_program
-from mlperf.settings.parser import Parser
+from mlperf.settings.argument_parser import Parser
 from mlperf.submission.check import check_log, check_result
 from mlperf.submission.rcp import check_rcp_file
 from mlperf.submission.report import Report, render

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from mlperf.benchmarks import DEFAULT_EDITION
 from mlperf.cli.program import program_name, run_program
+from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import between
-from mlperf.settings.parser import Parser
 from mlperf.util.errors import UsageError
 
 if TYPE_CHECKING:

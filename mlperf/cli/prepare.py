@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from mlperf.cli.program import program_name, run_program
-from mlperf.settings.parse import parse_preparation
+from mlperf.settings.from_flags import parse_preparation
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

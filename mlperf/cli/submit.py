@@ -16,9 +16,9 @@ from pathlib import Path
 
 from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES
 from mlperf.cli.program import program_name, run_program
-from mlperf.compliance.log import Log, as_text, read_log
+from mlperf.compliance.log_reader import Log, as_text, read_log
+from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
-from mlperf.settings.parser import Parser
 from mlperf.submission.check import check_result
 from mlperf.submission.package import NAME, Package, write_package
 from mlperf.submission.rcp import make_rcp

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from mlperf.cli.program import program_name, run_program
-from mlperf.settings.parse import parse
+from mlperf.settings.from_flags import parse
 
 __all__ = ["main", "parse"]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from mlperf.cli.program import program_name, run_program
 from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import file_name
-from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
 

@@ -17,8 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from mlperf.cli.program import program_name, run_program
+from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
-from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError, UsageError
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.benchmarks import Benchmark
-from mlperf.compliance.log import Event, Log, as_text, is_number
+from mlperf.compliance.log_reader import Event, Log, as_text, is_number
 from mlperf.compliance.official import CRASHED, CheckerOutput
 
 _FAILED_TEST = re.compile(r"failed test: (.*?)(?:\ncurrent |\Z)", re.DOTALL)

@@ -1,0 +1,1 @@
+"""Engines: how a model is scored and trained on a device."""

@@ -1,0 +1,1 @@
+"""The DLRM model, its initialization and its loss."""

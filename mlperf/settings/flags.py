@@ -51,6 +51,8 @@ class Flag:
         """Return the command-line arguments that set the flag to `value`, which may be its text."""
         if self.kind.is_switch:
             return [self.name] if self._parsed(str(value)) else []
+        if value is True and self.kind.alone is not None:
+            return [self.name]
         try:
             typed = value if isinstance(value, str) else self.kind.show(value)
         except TypeError:  # not of this kind: parsing it says what is allowed

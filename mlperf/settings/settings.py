@@ -41,7 +41,7 @@ class Settings:
         "--precision",
         choice(*PRECISIONS),
         "fp32",
-        "precision of matrix products and activations; tf32 on a GPU only. Tables, updates and the loss are always float32",
+        "of matrix products and activations, tf32 on a GPU only; tables, updates and the loss are always float32",
         group="training",
     )
     load_model: Path | None = flag(

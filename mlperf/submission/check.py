@@ -11,7 +11,7 @@ from pathlib import Path
 from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, Edition
 from mlperf.compliance import official
 from mlperf.compliance.findings import Finding, compliance_findings, convergence_findings, seed_findings
-from mlperf.compliance.log import Log, as_text, describe_evaluation, read_log
+from mlperf.compliance.log_reader import Log, as_text, describe_evaluation, read_log
 from mlperf.compliance.official import CheckerOutput
 from mlperf.submission.description_findings import description_findings
 from mlperf.submission.report import Check, Report, Verdict

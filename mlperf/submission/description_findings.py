@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from mlperf.compliance.findings import Finding
-from mlperf.compliance.log import as_text
+from mlperf.compliance.log_reader import as_text
 from mlperf.compliance.official import CRASHED, CheckerOutput
 from mlperf.submission.system_description import required_kind
 

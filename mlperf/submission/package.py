@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.benchmarks import Edition
-from mlperf.compliance.log import Log, describe_evaluation
+from mlperf.compliance.log_reader import Log, describe_evaluation
 from mlperf.submission.results import PARAMETERS, reason_file
 from mlperf.submission.run_set import ROOT
 from mlperf.submission.system_description import Description

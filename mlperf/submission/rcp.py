@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlperf.benchmarks import BENCHMARKS, Benchmark
-from mlperf.compliance.log import Log, as_text, is_number
+from mlperf.compliance.log_reader import Log, as_text, is_number
 from mlperf.util.errors import RunError, UsageError
 
 _MIN_RUNS = 3  # the checker drops the first and the last run to converge

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlperf.benchmarks import BENCHMARKS, Benchmark
-from mlperf.compliance.log import Log
+from mlperf.compliance.log_reader import Log
 from mlperf.submission.system_description import empty_description
 from mlperf.util.errors import RunError
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mlperf.compliance.log import Log, read_log
+from mlperf.compliance.log_reader import Log, read_log
 from mlperf.training.outcome import Outcome
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import write_atomically

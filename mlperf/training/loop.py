@@ -15,7 +15,7 @@ from mlperf.settings.training import TrainingSettings
 from mlperf.training.events import Listener, Outcome, Position
 from mlperf.training.schedule import learning_rate
 from mlperf.training.state import TrainingState
-from mlperf.training.target import target_reached
+from mlperf.training.stopping import target_reached
 from mlperf.util.errors import DivergedError
 
 

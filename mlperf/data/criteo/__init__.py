@@ -1,0 +1,1 @@
+"""Criteo click logs: preparing, reading, verifying and imitating them."""

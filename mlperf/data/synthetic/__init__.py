@@ -1,0 +1,1 @@
+"""Random and synthetic batches, which need no data set."""

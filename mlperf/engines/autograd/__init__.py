@@ -1,0 +1,1 @@
+"""General engine: PyTorch modules and autograd."""

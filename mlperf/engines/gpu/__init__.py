@@ -1,0 +1,1 @@
+"""GPU engine: matrix products of cuBLAS, with Triton kernels in between."""

@@ -1,0 +1,1 @@
+"""Preparation of Criteo data: from raw text to binary files."""

@@ -1,0 +1,1 @@
+"""Prepared Criteo data: its files, its manifest, and their verification."""

@@ -1,0 +1,1 @@
+"""Synthetic sample in the layout of the Criteo Terabyte data."""

@@ -1,0 +1,1 @@
+"""Loops of the CPU engine, compiled by numba."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlperf.settings.argument_parser import Parser
 from mlperf.settings.contradictions import check_preparation, check_settings
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import build, changed_flags, declared_flags
-from mlperf.settings.parser import Parser
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
 
@@ -61,6 +61,6 @@ def settings_from(flags: Mapping[str, Any]) -> Settings:
     return parse(arguments)
 
 
-def check(settings: Settings) -> None:
-    """Check settings that were made in Python as if their values were given by flags. UsageError as `parse`."""
-    parse([argument for flag, value in changed_flags(settings) for argument in flag.arguments(value)])
+def checked(settings: Settings) -> Settings:
+    """Return settings that were made in Python, checked and converted as flags are. UsageError as `parse`."""
+    return parse([argument for flag, value in changed_flags(settings) for argument in flag.arguments(value)])

@@ -25,12 +25,10 @@ class HelpFormatter(argparse.HelpFormatter):
         super().__init__(prog, max_help_position=30, width=width)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        """Return the description, one paragraph at a time (overrides argparse's hook, as its own formatters do)."""
+        """Return the description, paragraph by paragraph (overrides argparse's hook, as its own formatters do)."""
+        fill = super()._fill_text
         paragraphs = text.strip().split("\n\n")
-        return "\n\n".join(
-            paragraph if paragraph.startswith(" ") else super(HelpFormatter, self)._fill_text(paragraph, width, indent)
-            for paragraph in paragraphs
-        )
+        return "\n\n".join(part if part.startswith(" ") else fill(part, width, indent) for part in paragraphs)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         """Return the text of one flag (overrides argparse's hook, as its own formatters do)."""

@@ -1,6 +1,6 @@
-"""Write the reference of all flags, mlperf/docs/flags.md, from their declarations: python -m mlperf.cli.reference.
+"""Write the flag reference, mlperf/docs/flags.md, from the declarations: python -m mlperf.cli.flag_reference.
 
-With --check nothing is written: the status is 1 if the file is not what would be written.
+With --check, only report whether the file is out of date (status 1).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from mlperf.cli import check, plot, sample, stack_distances, submit, verify, visualize
 from mlperf.cli.program import run_program
-from mlperf.settings.parse import make_preparation_parser, make_trainer_parser
-from mlperf.settings.parser import Parser
+from mlperf.settings.argument_parser import Parser
+from mlperf.settings.from_flags import make_preparation_parser, make_trainer_parser
 from mlperf.util.errors import RunError
 from mlperf.util.files import write_atomically
 
@@ -34,7 +34,8 @@ PROGRAMS: dict[str, Callable[[str], Parser]] = {
 }
 _HEADING = """# Flags
 
-`python -m mlperf.cli.reference` writes this page from the declarations in `mlperf/settings/` and `mlperf/cli/`.
+`python -m mlperf.cli.flag_reference` writes this page from the declarations in `mlperf/settings/` and
+`mlperf/cli/`.
 
 Lists of numbers are separated by dashes. BOOL is true or false, 1 or 0, yes or no; the flag alone means true. A
 value out of range, or two flags that contradict each other, ends the program with status 2 and one line that names
@@ -47,7 +48,7 @@ _DEFAULT = re.compile(r"(?P<meaning>.*?) ?\((?:default: (?P<default>.*)|(?P<requ
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write or check the reference; return 0, 1 if it is stale, 2 for a wrong call."""
-    name = "python -m mlperf.cli.reference"
+    name = "python -m mlperf.cli.flag_reference"
     return run_program(name, partial(_write_or_check, name, arguments))
 
 
