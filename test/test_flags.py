@@ -55,7 +55,7 @@ def test_a_settings_class_and_those_it_contains_are_filled_by_their_flags() -> N
     [
         ("--weight=-2", "--weight: -2 is not a whole number of at least 0, or -1"),
         ("--weight=1 --threads=many", "--threads: 'many' is not a whole number of at least 1"),
-        ("--weight=1 --colour=blue", "--colour: only with --coloured"),
+        ("--weight=1 --colour=blue", "--colour requires --coloured"),
         ("--weight=1 --coloured --colour=pink", "--colour: 'pink' is unknown; allowed: red, blue"),
         ("--fast", "the following arguments are required: --weight"),
         ("--weight=1 --thread=2", "unrecognized arguments: --thread=2"),
@@ -199,7 +199,9 @@ def test_reference_of_the_flags_is_up_to_date() -> None:
     assert flag_reference.main(["--check"]) == 0, "run python -m mlperf.cli.flag_reference"
 
 
-def test_stale_reference_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_outdated_flag_reference_is_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(flag_reference.PROGRAMS, "another.py", lambda name: Parser(name, argparse.SUPPRESS))
     assert flag_reference.main(["--check"]) == 1
-    assert "flags.md: is stale" in capsys.readouterr().err
+    assert "flags.md is out of date" in capsys.readouterr().err

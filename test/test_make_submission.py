@@ -64,14 +64,20 @@ def test_missing_fields_are_listed_at_once_before_anything_runs(tmp_path: Path) 
         (("--submitter=a", "--system=x", "--system-file=no.json"), "--system-file=no.json"),
         (("--submitter=a", "--system=x", "--edition=9"), "--edition"),
         (("--submitter=a",), "--system"),
-        (("--submitter=runs", "--system=x"), "--submitter=runs: in --output that folder is for the runs' logs"),
-        (("--submitter=a", "--system=x", "--set=division=open"), "that field is given by --division"),
+        (("--submitter=runs", "--system=x"), "--submitter=runs: this name is reserved"),
+        (("--submitter=a", "--system=x", "--set=division=open"), "use --division instead"),
         (("--submitter=a", "--system=x", "--", "--numpy-rand-seed=1"), "--numpy-rand-seed=1 after --"),
-        (("--submitter=a", "--system=x", "--", "--mlperf-edition", "1.0.0"), "is given by --edition"),
-        (("--submitter=a", "--system=x", "--seed=1", "--logs", "a"), "--seed: the runs of --logs have theirs"),
-        (("--submitter=a", "--system=x", "--reference", "--rcp-bypass=b"), "--rcp-bypass: with --reference"),
+        (("--submitter=a", "--system=x", "--", "--mlperf-edition", "1.0.0"), "use --edition instead"),
+        (("--submitter=a", "--system=x", "--seed=1", "--logs", "a"), "--seed: not allowed with --logs"),
+        (
+            ("--submitter=a", "--system=x", "--reference", "--rcp-bypass=b"),
+            "--rcp-bypass: not allowed with --reference",
+        ),
         (("--submitter=a", "--system=x", "--seed=4294967292", *SYSTEM), "--seed=4294967292: the last of 5 seeds"),
-        (("--submitter=a", "--system=x", *SYSTEM, "--set=number_of_nodes=two"), "is 'two', not a whole number"),
+        (
+            ("--submitter=a", "--system=x", *SYSTEM, "--set=number_of_nodes=two"),
+            "is 'two', must be a whole number",
+        ),
     ],
     ids=str,
 )
@@ -86,7 +92,7 @@ def test_wrong_call_of_make_submission_is_one_line(flags: tuple[str, ...], words
 def test_environment_variable_that_a_flag_replaces_is_refused(variable: str, tmp_path: Path) -> None:
     run = make("--submitter=a", "--system=x", *SYSTEM, cwd=tmp_path, **{variable: "1.0.0"})
     assert run.status == 2
-    assert f"{variable}=1.0.0 in the environment: here it is given by --{variable.lower()}" in run.stderr
+    assert f"{variable}=1.0.0 in the environment: use --{variable.lower()} instead" in run.stderr
 
 
 def test_missing_configuration_is_refused(tmp_path: Path) -> None:
@@ -190,22 +196,25 @@ def test_configuration_and_data_are_recorded_with_collected_logs(description: Pa
     assert "BATCH_SIZE=55296" in (written / "config_box.sh").read_text()
     assert "CONFIG=config_box.sh" in (written / "README.md").read_text()
     assert "tools/make_sample.py --folder=$DATA --rows=12345 --seed=6" in (written / "README.md").read_text()
-    assert "bypassed: the runs are on the made-up sample" in run.stdout
+    assert "bypassed: the runs use the synthetic sample" in run.stdout
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda text: text.replace("eval_accuracy", "eval_other"), "no AUC of 0.8025"),
+        (lambda text: text.replace("eval_accuracy", "eval_other"), "did not reach AUC 0.8025"),
         (
             lambda text: text.replace('"epoch_num": 1.8999', '"epoch_num": NaN'),
-            ":75: epoch_num is nan, not a number",
+            ":75: epoch_num is nan, must be a number",
         ),
-        (lambda text: text.replace('"value": 55296', '"value": null'), "global_batch_size is None, not a number"),
-        (lambda text: text.replace('"success"', '"aborted"'), "the run ended aborted"),
+        (
+            lambda text: text.replace('"value": 55296', '"value": null'),
+            "global_batch_size is None, must be a number",
+        ),
+        (lambda text: text.replace('"success"', '"aborted"'), "run_stop has status aborted"),
         (
             lambda text: text.replace('"key": "seed", "value": 0', '"key": "seed", "value": 3'),
-            "its seed is that of",
+            "has the same seed as",
         ),
     ],
     ids=["no AUC", "NaN", "no batch size", "aborted", "seed twice"],

@@ -25,7 +25,7 @@ def test_wrong_call_that_made_no_run_does_not_bind_the_next(
     monkeypatch.setenv("DLRM_PYTHON", sys.executable)
     folder = tmp_path / "runs"
     for data in ("nowhere", "elsewhere"):
-        with pytest.raises(UsageError, match="was called wrongly"):
+        with pytest.raises(UsageError, match="rejected its arguments"):
             make_runs(folder, settings(tmp_path / data), 5)
     (folder / "run_0").mkdir(exist_ok=True)
     entries = foreign_entries(1, edition="2.0.0")
@@ -40,7 +40,7 @@ def test_second_call_into_the_same_folder_stops(tmp_path: Path) -> None:
     folder.mkdir()
     with (
         exclusive(folder / "set.lock", "ours"),
-        pytest.raises(RunError, match=r"runs/set.lock: another call is making runs in this folder"),
+        pytest.raises(RunError, match=r"runs/set.lock: another process is making runs in this folder"),
     ):
         make_runs(folder, settings(tmp_path), 5)
 
