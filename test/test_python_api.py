@@ -12,8 +12,7 @@ from program import golden_flags
 
 import mlperf
 import mlperf.runner.api
-from mlperf.settings.from_flags import parse
-from mlperf.settings.parse import parse, settings_from
+from mlperf.settings.from_flags import parse, settings_from
 from mlperf.util.errors import UsageError
 
 
