@@ -1,6 +1,6 @@
 """Plot the curves of one or several runs: loss, and accuracy or AUC, with the target.
 
-    python tools/plot_run.py results/*.log --output=run.png
+    %(prog)s results/*.log --output=run.png
 
 Reads console output of the trainer, and compliance logs of this project or of any MLPerf submission.
 """

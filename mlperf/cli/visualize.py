@@ -1,6 +1,6 @@
 """Plot a trained model and its data: tables, norms, categories, and the last hidden layer.
 
-    python tools/visualize.py <flags the model was trained with> --load-model=model.pt --output-dir=figures
+    %(prog)s --load-model=model.pt <flags the model was trained with>
 
 Writes tables.png (embedding rows projected to two dimensions, coloured by click rate), norms.png (norms of rows
 against the frequency of their ids), categories.png (frequencies of the ids of each table) and hidden.png (test
@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from mlperf.cli.program import program_name, run_program
@@ -29,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_parser(name: str) -> Parser:
     """Return the parser of this program, without the trainer flags that it also accepts."""
-    parser = Parser(name, __doc__)
+    usage = f"{name} [options] --load-model PATH [flags of dlrm_s_pytorch.py]"
+    parser = Parser(name, __doc__, usage=usage)
     add = parser.add_argument
     add("--output-dir", type=Path, default=Path("visualization"), help="output folder for the figures")
     add("--method", choices=("umap", "tsne"), default="umap", help="projection to two dimensions")
@@ -60,6 +62,8 @@ def _parse(name: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespa
     args, others = make_parser(name).parse_known_args(arguments)
     if not any(other.startswith("--load-model") for other in others):
         raise UsageError("--load-model is required: the checkpoint to plot")
+    if "--data-generation=dataset" not in others and ("--data-generation", "dataset") not in pairwise(others):
+        raise UsageError("--data-generation=dataset is required: the data set to plot")
     return args, others
 
 
