@@ -8,7 +8,7 @@ import torch
 from mlperf.data.batch import Batch
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize
-from mlperf.models.layers.embedding.compression import Compression, MixedDimension, QuotientRemainder
+from mlperf.models.layers.embedding.compressed_table import Compression, MixedDimension, QuotientRemainder
 
 ROWS = (23, 2, 9)
 COMPRESSIONS: dict[str, Compression | None] = {

@@ -11,7 +11,7 @@ from small_models import make_model
 from mlperf.data.batch import Batch, RawBatch, RowSource
 from mlperf.data.schema import CRITEO
 from mlperf.engines.autograd.step import AutogradStep
-from mlperf.engines.gpu.scorer import unsupported_by_kernels
+from mlperf.engines.gpu.limits import unsupported_size
 from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
@@ -33,7 +33,7 @@ def make_gpu_step(
     model: DLRM_Net, loss: Loss | None = None, precision: str = "fp32", max_ind_range: int = -1
 ) -> GpuStep:
     """Return a GPU step, with binary cross-entropy unless another loss is given."""
-    assert unsupported_by_kernels(model) is None
+    assert unsupported_size(model) is None
     return GpuStep(model, loss or Loss("bce"), SGD(model), precision, max_ind_range)
 
 

@@ -12,7 +12,7 @@ from mlperf.data.batch import RawBatch
 from mlperf.data.schema import CRITEO
 from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import DLRM_Net
-from mlperf.models.layers.embedding.tables import EmbeddingTables
+from mlperf.models.layers.embedding.flat_tables import FlatTables
 
 # Largest relative error of an update. A wrong update is off by 100 %. In bfloat16, and to a lesser degree in TF32,
 # rounding moves activations across 0, where ReLU's gradient changes: PyTorch's autocast is off by 12 to 17 % too.
@@ -43,7 +43,7 @@ def mlp_parameters(model: DLRM_Net) -> list[torch.Tensor]:
 
 def table_rows(model: DLRM_Net) -> torch.Tensor:
     """Return the rows of all tables, float32 [R, D]."""
-    assert isinstance(model.tables, EmbeddingTables)
+    assert isinstance(model.tables, FlatTables)
     return model.tables.weight
 
 

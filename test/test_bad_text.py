@@ -266,7 +266,7 @@ def test_gzipped_days_give_the_same_files_in_any_mixture_with_plain_ones(
         assert getattr(made[0], split).read_bytes() == getattr(made[1], split).read_bytes()
     manifest = json.loads((tmp_path / "mixed_x.json").read_text())
     assert [facts["name"] for facts in manifest["inputs"]][:4] == ["day_0.gz", "day_1", "day_2", "day_3.gz"]
-    said = "day_0.gz, day_3.gz, day_23.gz: unpacked by Python's gzip; with isal (pip install isal)"
+    said = "day_0.gz, day_3.gz, day_23.gz: decompressed with Python's gzip; isal (pip install isal) is"
     assert (said in caplog.text) == (unpacker == "gzip")
 
 
@@ -278,7 +278,7 @@ def test_day_that_exists_plain_and_gzipped_is_read_plain_with_a_message(
         (tmp_path / f"day_{day}.gz").write_bytes(b"not even gzip")
     made = prepare(preparation(tmp_path / "day", tmp_path / "x"))
     assert made.train_rows == sum(DAYS[:-1])
-    assert "both there, read as unpacked and not the .gz: day_4, day_17" in caplog.messages
+    assert "the file exists with and without .gz; reading the one without: day_4, day_17" in caplog.messages
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "not gzip", "checksum", "flipped far in", "header only"])

@@ -12,11 +12,11 @@ from dlrm_models import COMPRESSIONS, ROWS, make_batch, make_model
 from program import run_program
 from torch import nn
 
-from mlperf.models.layers.embedding.compression import MixedDimension, mixed_dimensions
+from mlperf.models.layers.embedding.compressed_table import MixedDimension, mixed_dimensions
 from mlperf.models.layers.embedding.quantized import QuantizedRows
 from mlperf.models.layers.mlp import linear_layers
 from mlperf.models.loss import Loss
-from mlperf.models.textbook import TextbookDLRM
+from mlperf.models.reference import ReferenceDLRM
 from mlperf.optim.optimizer import make_optimizer
 
 
@@ -28,7 +28,7 @@ def test_training_equals_that_of_the_textbook_model_with_pytorchs_optimizer(
     kind: str, optimizer: str, weighted: str | None, several: bool
 ) -> None:
     model = make_model(kind, weighted)
-    textbook = copy.deepcopy(TextbookDLRM.of(make_model(kind, weighted)))
+    textbook = copy.deepcopy(ReferenceDLRM.of(make_model(kind, weighted)))
     ours = make_optimizer(optimizer, model)
     theirs: torch.optim.Optimizer
     if optimizer == "sgd":

@@ -67,6 +67,11 @@ def test_invalid_value_is_rejected_by_the_declaration(wrong: str, message: str) 
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize("typed", ["8", "+8", "08", " 8"])
+def test_choice_of_integers_accepts_any_notation(typed: str) -> None:
+    assert choice(4, 8, 32)(typed) == 8
+
+
 def test_settings_are_converted_to_the_flags_that_create_them() -> None:
     flags = (
         "--qr-flag --qr-operation=add --learning-rate=0.123456789 --loss-function=wbce --loss-weights=1-2.5 "

@@ -113,6 +113,22 @@ def test_tool_outside_a_checkout_reports_the_missing_package(tmp_path: Path) -> 
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_tool_of_a_checkout_runs_its_own_package_even_if_another_is_installed(tmp_path: Path) -> None:
+    (tmp_path / "mlperf").mkdir()
+    (tmp_path / "mlperf" / "__init__.py").write_text("raise SystemExit('the installed package')\n")
+    (tmp_path / "link.py").symlink_to(ROOT / "tools" / "verify_data.py")
+    for program in (ROOT / "tools" / "verify_data.py", tmp_path / "link.py"):
+        done = subprocess.run(
+            [sys.executable, str(program), "--version"],
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"verify_data.py {mlperf.__version__}\n"
+
+
 def test_submission_outside_a_checkout_is_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,7 +284,7 @@ def test_setup_names_the_package_missing_in_a_given_environment(checkout: Path) 
     assert f"DLRM_PYTHON={bare}: lacks the package torch" in done.stderr
 
 
-@pytest.mark.parametrize(("flag", "status"), [("--help", 0), ("--lerning-rate=1", 2)])
+@pytest.mark.parametrize(("flag", "status"), [("--help", 0), ("--version", 0), ("--lerning-rate=1", 2)])
 def test_test_script_answers_before_installing(flag: str, status: int, tmp_path: Path) -> None:
     folder = tmp_path / "checkout"
     for name in ("mlperf", "test/dlrm_s_test.sh"):

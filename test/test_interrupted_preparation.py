@@ -15,7 +15,7 @@ import pytest
 from interruption import Killed, killed_after_moves, killed_after_saves, phase, result, shuffled
 from program import ROOT
 
-from mlperf.data.criteo.prepare.existing import open_prepared
+from mlperf.data.criteo.prepare.open_prepared import open_prepared
 from mlperf.data.criteo.prepare.pipeline import prepare
 
 # Slows every phase down to some tenths of a second and saves often, so that a kill can hit any phase.

@@ -13,7 +13,7 @@ import raw_text
 from preparations import preparation, read_rows
 from program import GOLDEN, golden_flags, run_program
 
-from mlperf.data.criteo.prepare.existing import open_prepared
+from mlperf.data.criteo.prepare.open_prepared import open_prepared
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.util.errors import RunError
 

@@ -15,7 +15,7 @@ from interruption import Killed, result, shuffled, stop_at_move, stop_at_save
 from preparations import preparation
 from program import GOLDEN
 
-from mlperf.data.criteo.prepare.existing import open_prepared
+from mlperf.data.criteo.prepare.open_prepared import open_prepared
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepare.row_file import RowFile
 from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest
@@ -285,7 +285,9 @@ def test_archive_of_another_program_is_not_overwritten(tmp_path: Path) -> None:
     prepare(kaggle(tmp_path / "x", bin_loader=True))
     np.savez(tmp_path / "x.npz", mine=1)
     before = (tmp_path / "x.npz").read_bytes()
-    with pytest.raises(RunError, match=r"x\.npz: not of this program, and not overwritten: .*--mlperf-bin-loader"):
+    with pytest.raises(
+        RunError, match=r"x\.npz: not written by this program and is not overwritten; .*--mlperf-bin-loader"
+    ):
         prepare(kaggle(tmp_path / "x", max_ind_range=6))
     assert (tmp_path / "x.npz").read_bytes() == before
     prepare(kaggle(tmp_path / "x", max_ind_range=6, bin_loader=True))

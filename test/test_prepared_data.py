@@ -18,8 +18,8 @@ from preparations import DAYS, preparation
 from program import GOLDEN, ROOT, run_program
 
 from mlperf.data.criteo.days import SPLITS
-from mlperf.data.criteo.prepare.existing import open_prepared
 from mlperf.data.criteo.prepare.id_mapping import IdMapper
+from mlperf.data.criteo.prepare.open_prepared import open_prepared
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.paths import DatasetPaths
@@ -218,7 +218,7 @@ def test_files_of_another_program_are_not_overwritten_when_others_are_missing(th
     found = tmp_path / f"x_{there}.bin"
     shutil.copy(GOLDEN / "terabyte" / f"terabyte_processed_{there}.bin", found)
     before = found.read_bytes()
-    with pytest.raises(RunError, match=rf"no such file, though x_{there}\.bin is there without a manifest"):
+    with pytest.raises(RunError, match=rf"no such file, but x_{there}\.bin exists without a manifest"):
         prepare(preparation(GOLDEN / "terabyte" / "day", tmp_path / "x"))
     with pytest.raises(RunError, match="no such file, though"):
         open_prepared(tmp_path / "x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from program import golden_flags
 
 import mlperf
 import mlperf.runner.api
-from mlperf.settings.from_flags import parse
+from mlperf.settings.from_flags import parse, settings_from
 from mlperf.util.errors import UsageError
 
 
@@ -60,6 +61,22 @@ def test_invalid_keyword_or_value_is_rejected() -> None:
         mlperf.run(mini_batch_size=0)
     with pytest.raises(UsageError, match="--arch-mlp-bot: '13-x' is not a list"):
         mlperf.run(arch_mlp_bot="13-x")
+
+
+def test_settings_created_in_python_are_converted_like_flags() -> None:
+    settings = parse(["--mini-batch-size=2", "--data-size=4"])
+    as_text = replace(settings, data=replace(settings.data, batch_size="2"))  # type: ignore[arg-type]
+    assert mlperf.run(as_text) == mlperf.run(settings)
+
+
+def test_true_stands_for_a_flag_without_a_value() -> None:
+    settings = settings_from({"tensor_board_filename": True, "round_targets": True})
+    assert settings == parse(["--tensor-board-filename", "--round-targets"])
+
+
+def test_argument_that_is_not_settings_is_rejected_by_type() -> None:
+    with pytest.raises(TypeError, match="flags as keywords, not a dict"):
+        mlperf.run({"mini_batch_size": 2})  # type: ignore[arg-type]
 
 
 def test_settings_created_in_python_are_checked_like_flags() -> None:

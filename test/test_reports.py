@@ -15,7 +15,7 @@ from program import GOLDEN, golden_flags, run_program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mlperf.export.onnx import save_onnx
-from mlperf.models.textbook import TextbookDLRM
+from mlperf.models.reference import ReferenceDLRM
 
 
 @pytest.mark.parametrize(
@@ -31,14 +31,14 @@ def test_exported_model_predicts_the_same_at_any_batch_size(
 ) -> None:
     model = make_model(kind, weighted_pooling="fixed" if kind == "md" else None, interaction_op=op)
     path = tmp_path / "model.onnx"
-    save_onnx(model, path, several=several)
+    save_onnx(model, path, multi_hot=several)
     onnx.checker.check_model(str(path), full_check=True)
     session = onnxruntime.InferenceSession(str(path))
     for size in (1, 7, 64):
         batch = make_batch(size, several, size)
         with torch.no_grad():
             expected = model(batch).numpy()
-        inputs = {name: value.numpy() for name, value in TextbookDLRM.inputs(batch).items()}
+        inputs = {name: value.numpy() for name, value in ReferenceDLRM.inputs(batch).items()}
         (found,) = session.run(None, inputs)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]

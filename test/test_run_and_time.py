@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from program import ROOT, Finished, read_events
 
+import mlperf
 from mlperf.benchmarks import DLRM, EDITIONS
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
@@ -185,6 +186,13 @@ def test_help_needs_no_environment(clone: Path) -> None:
     assert run.stdout.startswith("The benchmark: ")
     assert all(name in run.stdout for name in ("DATADIR", "LOGDIR", "SEED", "CONFIG", "EDITION"))
     assert run.stderr == ""
+
+
+def test_version_is_printed_without_a_run(clone: Path) -> None:
+    before = files(clone)
+    run = run_and_time(clone, "--version", DLRM_PYTHON="/no/such/python")
+    assert run == Finished(0, f"run_and_time.sh {mlperf.__version__}\n", "")
+    assert files(clone) == before
 
 
 def test_wrong_flag_is_reported_before_the_environment_is_installed(clone: Path, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_another_seed_replaces_the_sample_and_a_missing_day_is_made_again(tmp_pa
 
 def test_days_that_are_not_of_a_sample_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "day_3").write_text("mine")
-    with pytest.raises(RunError, match="day_3: not of a sample"):
+    with pytest.raises(RunError, match="day_3: does not belong to a sample"):
         make_sample(SampleSettings(tmp_path, rows=2000, seed=1))
     assert [path.name for path in tmp_path.iterdir()] == ["day_3"]
     assert (tmp_path / "day_3").read_text() == "mine"

@@ -22,6 +22,14 @@ def test_learning_rate_does_not_fall_below_its_minimum() -> None:
     assert learning_rate(ScheduleSettings(1e-3, 0, 0, 10**6), 999_999) == 1e-7
 
 
+@pytest.mark.parametrize(("warmup_steps", "expected"), [(0, 8.0), (1, 8.0), (2, 4.0), (4, 6.0)])
+def test_rate_between_warm_up_and_decay_is_that_of_the_last_warm_up_step(
+    warmup_steps: int, expected: float
+) -> None:
+    schedule = ScheduleSettings(8.0, warmup_steps, decay_start_step=9, decay_steps=3)
+    assert {learning_rate(schedule, step) for step in range(max(warmup_steps, 1), 9)} == {expected}
+
+
 def test_warm_up_without_decay_ends_at_the_base_rate() -> None:
     schedule = ScheduleSettings(2.0, warmup_steps=2)
     assert [learning_rate(schedule, step) for step in (1, 2, 3, 100)] == [1.0, 2.0, 2.0, 2.0]

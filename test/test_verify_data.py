@@ -113,7 +113,7 @@ def test_files_of_other_programs_are_compared_with_their_counts(tmp_path: Path) 
 def test_missing_data_is_reported_in_one_line(tmp_path: Path) -> None:
     run = verify("x", cwd=tmp_path)
     assert run.status == 1
-    assert run.stderr == "verify_data.py: error: x: neither x.json nor x_train.bin is there\n"
+    assert run.stderr == "verify_data.py: error: x: neither x.json nor x_train.bin exists\n"
 
 
 def test_published_figures_of_the_whole_data_are_known(copied: Path) -> None:

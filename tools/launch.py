@@ -6,8 +6,9 @@ They use the `mlperf` package of this checkout if there is one, otherwise the in
 from __future__ import annotations
 
 import importlib
-import site
 import sys
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -15,8 +16,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 def run(program: str) -> int:
     """Run `mlperf.cli.<program>` with the command-line arguments and return its exit status."""
-    if (CHECKOUT / "mlperf" / "__init__.py").is_file():
-        site.addsitedir(str(CHECKOUT))
+    _import_package()
     try:
         module = importlib.import_module(f"mlperf.cli.{program}")
     except ModuleNotFoundError as error:
@@ -28,3 +28,12 @@ def run(program: str) -> int:
         return 1
     status: int = module.main()
     return status
+
+
+def _import_package() -> None:
+    """Import `mlperf` from the checkout, if there is one: a search would prefer what is installed."""
+    spec = PathFinder.find_spec("mlperf", [str(CHECKOUT)])
+    if spec is None or spec.loader is None:
+        return
+    sys.modules["mlperf"] = module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["mlperf"])

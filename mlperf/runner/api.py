@@ -6,7 +6,7 @@ from typing import Any
 
 from mlperf.runner.benchmark import run_benchmark
 from mlperf.runner.result import Result
-from mlperf.settings.from_flags import check, settings_from
+from mlperf.settings.from_flags import checked, settings_from
 from mlperf.settings.settings import Settings
 
 
@@ -36,6 +36,8 @@ def run(settings: Settings | None = None, /, **flags: Any) -> Result:
         settings = settings_from(flags)
     elif flags:
         raise TypeError("run() takes a Settings object or flags, not both")
+    elif not isinstance(settings, Settings):
+        raise TypeError(f"run() takes a Settings object or flags as keywords, not a {type(settings).__name__}")
     else:
-        check(settings)
+        settings = checked(settings)
     return run_benchmark(settings)

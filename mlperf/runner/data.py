@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mlperf.data.binary import BinaryFile
-from mlperf.data.criteo.prepare.existing import open_prepared
+from mlperf.data.criteo.prepare.open_prepared import open_prepared
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.source import BatchSource
 from mlperf.data.synthetic.random_batches import RandomBatches

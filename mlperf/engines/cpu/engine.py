@@ -1,4 +1,4 @@
-"""The engine for the CPU: what it supports, and its step and scorer."""
+"""The CPU engine: what it supports, its step and its scorer."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from mlperf.engines.cpu import products
 from mlperf.engines.cpu.loops.parallel import openmp
 from mlperf.engines.cpu.scorer import CpuScorer
 from mlperf.engines.cpu.step import CpuStep
-from mlperf.engines.requirements import unsupported_model, unsupported_setting
+from mlperf.engines.supported import unsupported_model, unsupported_setting
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
 from mlperf.settings.settings import Settings
 
-# The compiler unrolls the interaction by the number of tables.
+# The compiler unrolls the interaction over all tables.
 MAX_TABLES = 32
 
 
 class CpuEngine:
-    """SGD, one batch a step: fused loops between the library's matrix products."""
+    """SGD, one batch per step: oneDNN and MKL matrix products with fused loops in between."""
 
     description = "cpu (fused loops and oneDNN products)"
 
     def supports(self, model: DLRM_Net, settings: Settings) -> str | None:
         """Return why this engine cannot do the run, None if it can."""
-        return unsupported_setting(settings) or unsupported_by_loops(model) or _library_obstacle()
+        return unsupported_setting(settings) or unsupported_by_loops(model) or _missing_requirement()
 
     def make_step(self, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> CpuStep:
         """Return the training step."""
@@ -43,9 +43,9 @@ def unsupported_by_loops(model: DLRM_Net) -> str | None:
     return unsupported_model(model)
 
 
-def _library_obstacle() -> str | None:
+def _missing_requirement() -> str | None:
     if not products.available():
         return "this build of PyTorch has no oneDNN operator for linear layers"
     if openmp() is None:
-        return "PyTorch has loaded no OpenMP library with the entry points of GCC"
+        return "PyTorch uses no OpenMP runtime with the GNU (GOMP) interface"
     return None

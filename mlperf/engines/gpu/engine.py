@@ -1,10 +1,10 @@
-"""The engine for one GPU: what it supports, and its step and scorer. Imports Triton only when it is used."""
+"""The engine for one GPU: what it supports, its step and its scorer. Triton is imported on first use."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlperf.engines.requirements import unsupported_model, unsupported_setting
+from mlperf.engines.supported import unsupported_model, unsupported_setting
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class GpuEngine:
-    """SGD, one batch a step: Triton kernels between the library's matrix products."""
+    """SGD, one batch per step: cuBLAS matrix products with Triton kernels in between."""
 
     description = "gpu (Triton kernels, each step replayed as a CUDA graph)"
 
@@ -40,11 +40,11 @@ class GpuEngine:
 
 def _unsupported_by_kernels(model: DLRM_Net) -> str | None:
     try:
-        from mlperf.engines.gpu import launch, scorer
+        from mlperf.engines.gpu import limits, triton_support
     except ImportError as error:
-        obstacle: str | None = str(error)
+        missing: str | None = str(error)
     else:
-        obstacle = launch.obstacle()
-    if obstacle is not None:
-        return f"the faster gpu engine needs Triton, a part of PyTorch's CUDA build, and a C compiler: {obstacle}"
-    return scorer.unsupported_by_kernels(model)
+        missing = triton_support.missing_requirement()
+    if missing is not None:
+        return f"the faster gpu engine needs Triton, a part of PyTorch's CUDA build, and a C compiler: {missing}"
+    return limits.unsupported_size(model)

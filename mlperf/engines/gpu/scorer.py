@@ -1,6 +1,6 @@
-"""The forward pass on a GPU: matrix products by the library, everything between them in a few Triton kernels.
+"""Forward pass on a GPU: cuBLAS matrix products with Triton kernels in between.
 
-The rows of a batch are copied to the device as the file has them, and decoded there.
+The rows of a batch are copied to the device undecoded and decoded there.
 
 B samples, T tables, D embedding dimension, K width of a layer's input.
 """
@@ -15,59 +15,40 @@ from mlperf.data.batch import RawBatch, RowSource
 from mlperf.data.binary import invalid_row_error
 from mlperf.data.source import BatchSource
 from mlperf.engines.gpu.kernels.decode import DENSE_WIDTH, NO_POSITION, POSITIONS_PER_ROW, decode
-from mlperf.engines.gpu.kernels.interaction import MAX_DIMENSION, MAX_FEATURES, interact
-from mlperf.engines.gpu.kernels.last_layer import MAX_INPUTS, predict
+from mlperf.engines.gpu.kernels.interaction import interact
+from mlperf.engines.gpu.kernels.last_layer import predict
 from mlperf.engines.gpu.layer import GpuLayer
 from mlperf.engines.gpu.upload import Upload
 from mlperf.engines.layerwise import Activations, Layer, run_layers
 from mlperf.models.dlrm import DLRM_Net
-from mlperf.models.layers.embedding.tables import EmbeddingTables
+from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.models.layers.mlp import linear_layers
-
-# Rows of all tables are numbered in int32.
-MAX_ROWS = 2**31 - 1
-
-
-def unsupported_by_kernels(model: DLRM_Net) -> str | None:
-    """Return which size of `model` exceeds a limit of the kernels, None if all fit."""
-    architecture = model.architecture
-    features, dimension = len(architecture.rows_per_table) + 1, architecture.dimension
-    rows, last_inputs = sum(architecture.rows_per_table), model.top_widths[-2]
-    if features > MAX_FEATURES:
-        return f"{features - 1} tables exceed the limit of {MAX_FEATURES - 1} of the gpu engine"
-    if dimension > MAX_DIMENSION:
-        return f"--arch-sparse-feature-size={dimension} exceeds the limit of {MAX_DIMENSION} of the gpu engine"
-    if rows > MAX_ROWS:
-        return f"{rows:,} rows of all tables exceed the limit of {MAX_ROWS:,} of the gpu engine"
-    if last_inputs > MAX_INPUTS:
-        return f"{last_inputs} inputs of the last layer exceed the limit of {MAX_INPUTS} of the gpu engine"
-    return None
 
 
 def padded_width(width: int) -> int:
-    """Return `width` rounded up to a multiple of 8: products are fast if the rows of a matrix are aligned."""
+    """Return `width` rounded up to a multiple of 8: aligned rows make matrix products fast."""
     return -(-width // 8) * 8
 
 
 class GpuScorer:
-    """Evaluates a model that the engine supports.
+    """Evaluates a model.
 
-    precision: fp32, tf32 or bf16, of products and activations.
+    precision: "fp32", "tf32" or "bf16", for matrix products and activations.
     max_ind_range: if positive, ids are taken modulo it.
     """
 
     def __init__(self, model: DLRM_Net, precision: str, max_ind_range: int) -> None:
-        assert isinstance(model.tables, EmbeddingTables)
+        assert isinstance(model.tables, FlatTables)
         self.model = model
         self.tables = model.tables
         self.device = model.tables.device
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.allow_tf32 = precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = self.allow_tf32
-        # The library splits a weight's gradient, a sum over the batch, into parts; these are added in float32.
+        # cuBLAS may split the sum over the batch in a weight gradient (split-K): accumulate the parts in float32.
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         architecture = model.architecture
-        # Ids are int32: a larger modulus does not change a valid one.
+        # Valid ids fit in int32, so a larger modulus has no effect.
         self.modulus = max_ind_range if 0 < max_ind_range < 2**31 else -1
         self.threshold = float(architecture.loss_threshold)
         self.interacted_width = padded_width(model.top_widths[0])
@@ -91,8 +72,8 @@ class GpuScorer:
         self.upload = Upload(self.device)
 
     def batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[RawBatch]:
-        """Return the batches of `epoch` from number `first` on, with the rows as the file has them."""
-        assert hasattr(data, "raw_batches"), "only files have rows"
+        """Return the undecoded batches of `epoch` from number `first` on."""
+        assert hasattr(data, "raw_batches"), "the GPU engine needs a BinaryFile"
         batches: Iterator[RawBatch] = data.raw_batches(epoch, first)
         return batches
 
@@ -104,22 +85,22 @@ class GpuScorer:
         return scores
 
     def score_rows(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the same for `rows` int32 [B, 40] on the device."""
-        done = self.forward(rows)
+        """Return the probabilities and labels of `rows`, int32 [B, columns] on the device."""
+        activations = self.forward(rows)
         probabilities = predict(
-            hidden=done.top[-1], weight=self.last_weight, bias=self.last_bias, threshold=self.threshold
+            hidden=activations.top[-1], weight=self.last_weight, bias=self.last_bias, threshold=self.threshold
         )
-        return probabilities, done.labels
+        return probabilities, activations.labels
 
     def check(self) -> None:
-        """Wait for the device. RunError if a row since the last check held an invalid label or id."""
+        """Wait for the device. RunError if a row scored so far contains an invalid label or id."""
         position = int(self.invalid)
         if position != NO_POSITION:
             assert self.source is not None
             raise invalid_row_error(self.source, position // POSITIONS_PER_ROW, position % POSITIONS_PER_ROW)
 
     def forward(self, rows: torch.Tensor) -> Activations:
-        """Decode `rows` int32 [B, 40] on the device and run the model up to its last layer."""
+        """Decode `rows`, int32 [B, columns] on the device, and run the model up to its last layer."""
         dense, labels, embedding_rows = decode(
             rows=rows,
             table_sizes=self.table_sizes,
@@ -141,6 +122,6 @@ class GpuScorer:
         return Activations(bottom, run_layers(self.top, interacted), labels, embedding_rows)
 
     def note_source(self, batch: RawBatch) -> None:
-        """Note where the rows of `batch` come from, for the message about an invalid value."""
+        """Record where the rows of `batch` come from, for error messages about invalid values."""
         self.source = batch.source
         self.first_row.fill_(batch.first_row)

@@ -1,7 +1,7 @@
 """Make every picture of the documentation, and print the figures that its text quotes.
 
-    python bench/make_pictures.py                       # into mlperf/docs/pictures/
-    python bench/make_pictures.py --output-dir=DIR --work-dir=DIR
+    python bench/make_figures.py                       # into mlperf/docs/images/
+    python bench/make_figures.py --output-dir=DIR --work-dir=DIR
 
 Everything is made by the programs of this project on the sample (about 5 minutes on 2 cores). Needs the packages
 of the extras `plot` and `graph`.
@@ -34,7 +34,7 @@ TABLE_KINDS = {"full tables": "", "quotient-remainder": "--qr-flag", "mixed dime
 def main() -> None:
     """Make the sample, train on it, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output-dir", type=Path, default=ROOT / "mlperf" / "docs" / "pictures")
+    parser.add_argument("--output-dir", type=Path, default=ROOT / "mlperf" / "docs" / "images")
     parser.add_argument(
         "--work-dir", type=Path, default=ROOT / "results" / "pictures", help="data, logs and models"
     )
@@ -126,7 +126,7 @@ def _run(*command: str, cwd: Path, **variables: str) -> str:
         command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     if done.returncode != 0:
-        sys.exit(f"make_pictures.py: error: {' '.join(command)}: {done.stdout.strip().rpartition(chr(10))[2]}")
+        sys.exit(f"make_figures.py: error: {' '.join(command)}: {done.stdout.strip().rpartition(chr(10))[2]}")
     return done.stdout
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from mlperf.data.batch import Batch
 from mlperf.engines.cpu import products
 from mlperf.models.dlrm import Architecture, top_widths
-from mlperf.models.textbook import TextbookDLRM
+from mlperf.models.reference import ReferenceDLRM
 
 Step = Callable[[], object]
 
@@ -118,7 +118,7 @@ class PlainStep:
         compiled: bool = False,
     ) -> None:
         with torch.device(device):
-            self._model = TextbookDLRM.new(architecture, sparse=True)
+            self._model = ReferenceDLRM.new(architecture, sparse=True)
         self._predict = torch.compile(self._model.predict) if compiled else self._model.predict
         self._batch = batch.to(device)
         self._precision = precision
