@@ -18,7 +18,7 @@ from mlperf.models.initialization import initialize
 from mlperf.models.layers.mlp import linear_layers
 from mlperf.plots.compute_graph import make_graph
 from mlperf.plots.curves import Curves, Point
-from mlperf.plots.model_pictures import (
+from mlperf.plots.model_figures import (
     FREQUENT,
     MIN_ROWS_PER_MEDIAN,
     TableCounts,
@@ -28,7 +28,7 @@ from mlperf.plots.model_pictures import (
     draw_norms,
     draw_tables,
 )
-from mlperf.plots.run_picture import draw_runs
+from mlperf.plots.run_figure import draw_runs
 
 
 class TwoBatches:
