@@ -63,7 +63,7 @@ def test_compliant_results_of_others_pass_and_are_not_modified(edition: str, tmp
 
 
 @pytest.mark.parametrize(
-    ("change", "row", "place", "words"),
+    ("change", "row", "location", "words"),
     [
         (without("eval_samples", (2,)), "compliance", "result_2.txt:", "'eval_samples' but found 0"),
         (without("global_batch_size", (0,)), "compliance", "result_0.txt:", "'global_batch_size' but found 0"),
@@ -89,15 +89,17 @@ def test_compliant_results_of_others_pass_and_are_not_modified(edition: str, tmp
     ],
 )
 def test_single_fault_is_reported_with_file_and_line(
-    change: Change, row: str, place: str, words: str, tmp_path: Path
+    change: Change, row: str, location: str, words: str, tmp_path: Path
 ) -> None:
     folder = foreign_results(tmp_path / "dlrm", "2.0.0", change)
     run = check(folder, "--edition=2.0.0", cwd=tmp_path)
     assert run.status == 1
-    said = [line for line in run.stdout.splitlines() if line.startswith(f"{folder}/{place}") and words in line]
-    assert said, run.stdout
-    assert said[0].split(": ")[1] == row
-    number = int(said[0].removeprefix(f"{folder}/").split(":")[1])
+    matching = [
+        line for line in run.stdout.splitlines() if line.startswith(f"{folder}/{location}") and words in line
+    ]
+    assert matching, run.stdout
+    assert matching[0].split(": ")[1] == row
+    number = int(matching[0].removeprefix(f"{folder}/").split(":")[1])
     assert 1 <= number <= 90
     assert f"{folder}: edition 2.0.0: FAILED" in run.stdout
 
@@ -190,7 +192,7 @@ def odd_values(package: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "place"),
+    ("damage", "location"),
     [
         (damage_json, "systems/box.json:3: "),
         (number_for_string, "systems/box.json:"),
@@ -208,13 +210,13 @@ def odd_values(package: Path) -> None:
 )
 @pytest.mark.parametrize("edition", ["0.7.0", "2.1.0"])
 def test_invalid_package_is_reported_without_a_traceback(
-    damage: Callable[[Path], None], place: str, edition: str, tmp_path: Path
+    damage: Callable[[Path], None], location: str, edition: str, tmp_path: Path
 ) -> None:
     package = as_package(foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged))
     damage(package)
     run = check(package, f"--edition={edition}", cwd=tmp_path)
     assert run.status == 1
-    assert any(line.startswith(f"{package}/{place}") for line in run.stdout.splitlines()), run.stdout
+    assert any(line.startswith(f"{package}/{location}") for line in run.stdout.splitlines()), run.stdout
 
 
 LAST = 75  # the line of the last evaluation in a foreign log: converged
@@ -246,9 +248,9 @@ def test_invalid_value_in_a_log_is_reported_at_its_line(
     for path in (folder, file):
         run = check(path, "--edition=2.0.0", cwd=tmp_path)
         assert run.status == 1
-        said = [text for text in run.stdout.splitlines() if text.startswith(f"{file}:") and words in text]
-        assert said, run.stdout
-        assert int(said[0].split(":")[1]) == line
+        matching = [text for text in run.stdout.splitlines() if text.startswith(f"{file}:") and words in text]
+        assert matching, run.stdout
+        assert int(matching[0].split(":")[1]) == line
 
 
 def test_invalid_edition_in_a_log_is_ignored(tmp_path: Path) -> None:
@@ -315,8 +317,8 @@ def test_results_folder_within_a_package_is_checked_with_its_description(tmp_pat
     package = as_package(folder)
     assert check(folder, "--edition=2.0.0", cwd=tmp_path).status == 0
     damage_json(package)
-    for place in (folder, folder.parent, folder.parent.parent):
-        run = check(".", "--edition=2.0.0", cwd=place)
+    for location in (folder, folder.parent, folder.parent.parent):
+        run = check(".", "--edition=2.0.0", cwd=location)
         assert run.status == 1
         assert "systems/box.json:3: system description: not JSON" in run.stdout
 

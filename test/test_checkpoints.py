@@ -32,8 +32,8 @@ SHAPE = (
 TRAIN = ("--learning-rate=0.1", "--mini-batch-size=64", "--nepochs=2", "--mlperf-logging", "--test-freq=6")
 
 
-def train(place: Path, cwd: Path, *flags: str) -> Finished:
-    run = run_program(*SHAPE, *TRAIN, f"--processed-data-file={place}", *flags, cwd=cwd)
+def train(prefix: Path, cwd: Path, *flags: str) -> Finished:
+    run = run_program(*SHAPE, *TRAIN, f"--processed-data-file={prefix}", *flags, cwd=cwd)
     assert run.status == 0, run.stderr
     return run
 
@@ -180,12 +180,12 @@ def test_torchscript_program_is_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
-def test_truncated_file_is_rejected_in_one_line(share: float, legacy: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.5, 0.999])
+def test_truncated_file_is_rejected_in_one_line(fraction: float, legacy: bool, tmp_path: Path) -> None:
     path = tmp_path / "cut.pt"
     torch.save(published(), path, _use_new_zipfile_serialization=not legacy)
     contents = path.read_bytes()
-    path.write_bytes(contents[: int(share * len(contents))])
+    path.write_bytes(contents[: int(fraction * len(contents))])
     with pytest.raises(RunError, match=r"truncated or not a PyTorch checkpoint|empty file") as caught:
         read_checkpoint(path)
     assert "\n" not in str(caught.value)

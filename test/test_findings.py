@@ -80,7 +80,7 @@ def test_invalid_value_is_shown_and_a_huge_one_abbreviated(value: object, words:
 
 
 @pytest.mark.parametrize(
-    ("change", "place", "words"),
+    ("change", "location", "words"),
     [
         (without("eval_accuracy", (3,)), "result_3.txt:71", "no eval_accuracy"),
         (with_metadata("eval_accuracy", {}, (1,)), "result_1.txt:24", "eval_accuracy has no epoch_num"),
@@ -104,11 +104,11 @@ def test_invalid_value_is_shown_and_a_huge_one_abbreviated(value: object, words:
     ids=["no AUC", "no epoch", "no status", "other size", "word", "second size"],
 )
 def test_log_that_the_convergence_checker_cannot_use_is_named_with_the_reason(
-    change: Change, place: str, words: str, tmp_path: Path
+    change: Change, location: str, words: str, tmp_path: Path
 ) -> None:
     folder = foreign_results(tmp_path / "dlrm", "2.0.0", change)
     (line,) = [line for line in found(judge(folder)) if ": convergence: " in line]
-    assert line.startswith(f"{folder}/{place}: convergence: the official checker stops with ")
+    assert line.startswith(f"{folder}/{location}: convergence: the official checker stops with ")
     assert line.endswith(f": {words}")
 
 
@@ -159,8 +159,8 @@ def test_results_of_other_systems_are_reported_as_not_checked(tmp_path: Path) ->
     folder = foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged)
     package = as_package(folder)
     (package / "systems" / "tray.json").write_text("{")
-    for place in ("box/bert", "tray/resnet"):
-        (package / "results" / place).mkdir(parents=True)
+    for location in ("box/bert", "tray/resnet"):
+        (package / "results" / location).mkdir(parents=True)
     (tmp_path / "Third" / "results" / "box" / "DLRM").mkdir(parents=True)
     notes = [line for line in judge(tmp_path).splitlines() if "left out" in line]
     assert notes == [
@@ -176,8 +176,8 @@ def test_symlinked_system_is_checked_with_its_description(tmp_path: Path) -> Non
     (package / "results" / "box").rename(tmp_path / "store")
     (package / "results" / "box").symlink_to(tmp_path / "store")
     (package / "systems" / "box.json").write_text("{")
-    for place in (package, package / "results" / "box", folder):
-        assert "systems/box.json:1: system description: not JSON" in judge(place)
+    for location in (package, package / "results" / "box", folder):
+        assert "systems/box.json:1: system description: not JSON" in judge(location)
 
 
 def test_unprintable_name_is_escaped(tmp_path: Path) -> None:
