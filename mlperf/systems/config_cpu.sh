@@ -1,4 +1,4 @@
-# Any machine without a GPU that holds the tables of the benchmark (docs/training.md).
+# Any machine without a GPU that holds the tables of the benchmark (mlperf/docs/training.md).
 # Hyperparameters of the reference implementation of the benchmark on a CPU.
 BATCH_SIZE=2048
 TEST_BATCH_SIZE=16384

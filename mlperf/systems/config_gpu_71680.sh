@@ -1,4 +1,4 @@
-# One GPU that holds the tables of the benchmark (docs/training.md).
+# One GPU that holds the tables of the benchmark (mlperf/docs/training.md).
 # Hyperparameters of the MLPerf reference convergence point at global batch size 71680.
 BATCH_SIZE=71680
 TEST_BATCH_SIZE=131072
