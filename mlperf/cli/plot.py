@@ -60,7 +60,7 @@ def _plot(name: str, arguments: Sequence[str] | None) -> int:
 
     from mlperf.plots.curves import Curves
     from mlperf.plots.packages import require_packages
-    from mlperf.plots.run_picture import draw_runs
+    from mlperf.plots.run_figure import draw_runs
 
     require_packages("--output", "matplotlib")
     runs = dict(zip(_distinct(labels), (Curves.of_log(log) for log in args.logs), strict=True))

@@ -71,7 +71,7 @@ def _visualize(name: str, arguments: Sequence[str] | None) -> int:
     args, others = _parse(name, arguments)
 
     from mlperf.cli.train import parse
-    from mlperf.plots import model_pictures
+    from mlperf.plots import model_figures
     from mlperf.plots.packages import require_packages
     from mlperf.runner.benchmark import load_for_inference
 
@@ -82,18 +82,18 @@ def _visualize(name: str, arguments: Sequence[str] | None) -> int:
         _require_umap()
     model, splits = load_for_inference(settings)
     assert splits.test is not None
-    counts = model_pictures.count_ids(splits.train, model.architecture.rows_per_table, args.most_samples)
+    counts = model_figures.count_ids(splits.train, model.architecture.rows_per_table, args.most_samples)
     try:
         args.output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"--output-dir={args.output_dir}: cannot create the folder: {error.strerror}") from None
-    tables = model_pictures.choose_tables(counts, args.most_tables)
-    vectors, labels = model_pictures.last_hidden_layer(model, splits.test, args.most_points)
+    tables = model_figures.choose_tables(counts, args.most_tables)
+    vectors, labels = model_figures.last_hidden_layer(model, splits.test, args.most_points)
     figures = {
-        "tables": model_pictures.draw_tables(model, counts, tables, args.most_rows, args.method),
-        "norms": model_pictures.draw_norms(model, counts, tables),
-        "categories": model_pictures.draw_categories(counts),
-        "hidden": model_pictures.draw_hidden(vectors, labels, args.method),
+        "tables": model_figures.draw_tables(model, counts, tables, args.most_rows, args.method),
+        "norms": model_figures.draw_norms(model, counts, tables),
+        "categories": model_figures.draw_categories(counts),
+        "hidden": model_figures.draw_hidden(vectors, labels, args.method),
     }
     for figure_name, figure in figures.items():
         path = args.output_dir / f"{figure_name}.png"

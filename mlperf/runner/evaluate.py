@@ -33,7 +33,7 @@ def evaluate_only(settings: Settings, device: torch.device, prepared: PreparedDa
     test = open_split(settings, prepared, "test")
     all_metrics = settings.compliance.enabled
     print("Testing for inference only", flush=True)
-    if settings.quantization.asked:
+    if settings.quantization.requested:
         metrics = _quantize_and_evaluate(settings, model, test)
     else:
         metrics = evaluate(make_scorer(model, settings), test, all_metrics=all_metrics)

@@ -62,5 +62,5 @@ def settings_from(flags: Mapping[str, Any]) -> Settings:
 
 
 def checked(settings: Settings) -> Settings:
-    """Return settings that were made in Python, checked and converted as flags are. UsageError as `parse`."""
+    """Validate and convert settings created in Python like those from flags. UsageError as in `parse`."""
     return parse([argument for flag, value in changed_flags(settings) for argument in flag.arguments(value)])

@@ -76,7 +76,7 @@ integer = Kind(_parse_integer, "N")
 
 
 def _is_integer(text: str, value: int) -> bool:
-    """Whether `text` is `value` in one of the ways to write a whole number: "8", "+8", "08"."""
+    """Return whether `text` is a notation of `value`, such as "8", "+8" or "08"."""
     try:
         return int(text) == value
     except ValueError:
