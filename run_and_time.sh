@@ -175,6 +175,10 @@ for flag in "$@"; do
         usage
         exit 0
         ;;
+    --version)
+        sed -n 's/^__version__ = "\(.*\)"$/run_and_time.sh \1/p' mlperf/version.py
+        exit 0
+        ;;
     esac
 done
 seed=${SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}

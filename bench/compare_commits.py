@@ -147,11 +147,16 @@ def run_case(tree: Path, case: Case, folder: Path) -> Outputs:
 
 
 def start(tree: Path, call: Call, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program and wait for it."""
+    """Run a program and wait for it.
+
+    The caches of compiled loops are in the folder above, so that each source tree begins without any: a run that
+    compiles its loops may round differently from one that loads them.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
         [sys.executable, str(tree / call.program), *call.flags],
         cwd=folder,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        env={**kept, "NUMBA_CACHE_DIR": str(folder.parent / f"compiled_{tree.name}")},
         capture_output=True,
         text=True,
         check=False,
@@ -234,8 +239,9 @@ def _lines(value: object) -> list[str]:
 def time_both(commit: str, rounds: int, rows: int) -> None:
     """Time the training step and the preparation of both alternately; print the medians and their ratio."""
     with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        trees = {"before": scratch / "tree", "now": ROOT}
+        scratch = Path(name) / "work"
+        scratch.mkdir()
+        trees = {"before": scratch.parent / "tree", "now": ROOT}
         extract(commit, trees["before"])
         prepare = f"--data-set=terabyte --raw-data-file=day --max-ind-range={DLRM.data.index_limit}".split()
         preparation = Call(PREPARE, (*prepare, "--processed-data-file=data"))

@@ -28,6 +28,10 @@ for flag in "$@"; do
         usage
         exit 0
         ;;
+    --version)
+        sed -n 's/^__version__ = "\(.*\)"$/dlrm_s_test.sh \1/p' mlperf/version.py
+        exit 0
+        ;;
     esac
 done
 common=(--learning-rate=0.1 --debug-mode)

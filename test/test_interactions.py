@@ -1,4 +1,4 @@
-"""The interactions of features against their definitions, and their gradients against autograd's."""
+"""Feature interactions against their definitions, and their gradients against autograd."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from mlperf.models.layers.pairs import pair_count, pair_indices
 from mlperf.registry import INTERACTIONS, load
 
 
-def make(name: str, features: int, dimension: int, itself: bool = False) -> Interaction:
-    interaction: Interaction = load(INTERACTIONS[name])(features, dimension, itself=itself)
+def make(name: str, features: int, dimension: int, self_interaction: bool = False) -> Interaction:
+    interaction: Interaction = load(INTERACTIONS[name])(features, dimension, self_interaction=self_interaction)
     return interaction
 
 
-@pytest.mark.parametrize("itself", [False, True])
-def test_dot_is_the_bottom_output_and_the_products_row_by_row(itself: bool) -> None:
+@pytest.mark.parametrize("self_interaction", [False, True])
+def test_dot_is_the_bottom_output_and_the_products_row_by_row(self_interaction: bool) -> None:
     bottom, tables = torch.rand(5, 4), torch.rand(5, 3, 4)
     features = [bottom, *tables.unbind(1)]
-    pairs = [(i, j) for i in range(4) for j in range(i + itself)]
+    pairs = [(i, j) for i in range(4) for j in range(i + self_interaction)]
     expected = torch.cat((bottom, torch.stack([(features[i] * features[j]).sum(1) for i, j in pairs], 1)), 1)
-    torch.testing.assert_close(make("dot", 4, 4, itself)(bottom, tables), expected)
+    torch.testing.assert_close(make("dot", 4, 4, self_interaction)(bottom, tables), expected)
 
 
 def test_cat_is_the_features_one_after_the_other() -> None:
@@ -34,10 +34,12 @@ def test_sum_is_the_sum_of_the_features() -> None:
     torch.testing.assert_close(make("sum", 4, 4)(bottom, tables), torch.stack((bottom, *tables.unbind(1))).sum(0))
 
 
-@pytest.mark.parametrize("itself", [False, True])
+@pytest.mark.parametrize("self_interaction", [False, True])
 @pytest.mark.parametrize("name", INTERACTIONS)
-def test_every_interaction_has_the_width_and_the_gradient_of_its_reference(name: str, itself: bool) -> None:
-    interaction = make(name, 4, 6, itself)
+def test_every_interaction_has_the_width_and_the_gradient_of_its_reference(
+    name: str, self_interaction: bool
+) -> None:
+    interaction = make(name, 4, 6, self_interaction)
     inputs = [torch.rand(5, 6, dtype=torch.float64), torch.rand(5, 3, 6, dtype=torch.float64)]
     first = [tensor.clone().requires_grad_() for tensor in inputs]
     second = [tensor.clone().requires_grad_() for tensor in inputs]
@@ -56,8 +58,8 @@ def test_no_interaction_adds_to_the_state_dict(name: str) -> None:
     assert not make(name, 4, 6).state_dict()
 
 
-@pytest.mark.parametrize("itself", [False, True])
-def test_pairs_are_counted_as_they_are_listed(itself: bool) -> None:
+@pytest.mark.parametrize("self_interaction", [False, True])
+def test_pair_count_equals_the_number_of_pairs(self_interaction: bool) -> None:
     for features in range(1, 30):
-        i, j = pair_indices(features, itself=itself)
-        assert pair_count(features, itself=itself) == len(i) == len(j)
+        i, j = pair_indices(features, self_interaction=self_interaction)
+        assert pair_count(features, self_interaction=self_interaction) == len(i) == len(j)

@@ -1,4 +1,4 @@
-"""Reports for other programs: profile, TensorBoard, compute graph, ONNX."""
+"""Reports in formats of other tools: profile, TensorBoard, compute graph, ONNX."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from program import GOLDEN, golden_flags, run_program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mlperf.export.onnx import save_onnx
-from mlperf.models.textbook import TextbookDLRM
+from mlperf.models.reference import ReferenceDLRM
 
 
 @pytest.mark.parametrize(
@@ -31,14 +31,14 @@ def test_exported_model_predicts_the_same_at_any_batch_size(
 ) -> None:
     model = make_model(kind, weighted_pooling="fixed" if kind == "md" else None, interaction_op=op)
     path = tmp_path / "model.onnx"
-    save_onnx(model, path, several=several)
+    save_onnx(model, path, multi_hot=several)
     onnx.checker.check_model(str(path), full_check=True)
     session = onnxruntime.InferenceSession(str(path))
     for size in (1, 7, 64):
         batch = make_batch(size, several, size)
         with torch.no_grad():
             expected = model(batch).numpy()
-        inputs = {name: value.numpy() for name, value in TextbookDLRM.inputs(batch).items()}
+        inputs = {name: value.numpy() for name, value in ReferenceDLRM.inputs(batch).items()}
         (found,) = session.run(None, inputs)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
@@ -57,7 +57,7 @@ def test_save_onnx_exports_the_trained_model(terabyte: Path, tmp_path: Path) -> 
     assert names == ["dense", "offsets", "indices_0", "indices_1", "indices_2"]
 
 
-def test_tensorboard_shows_losses_and_test_metrics(terabyte: Path, tmp_path: Path) -> None:
+def test_tensorboard_contains_losses_and_test_metrics(terabyte: Path, tmp_path: Path) -> None:
     run = run_program(*golden_flags("sgd", terabyte), "--tensor-board-filename", cwd=tmp_path)
     assert run.status == 0, run.stderr
     events = EventAccumulator(str(tmp_path / "run_kaggle_pt"))
@@ -98,6 +98,6 @@ def test_compute_graph_is_drawn(flags: str, tmp_path: Path) -> None:
     assert len(picture) > 10_000
 
 
-def test_progress_line_ends_with_the_time_of_day(tmp_path: Path) -> None:
+def test_progress_line_can_end_with_the_time_of_day(tmp_path: Path) -> None:
     run = run_program("--print-wall-time", cwd=tmp_path)
     assert run.progress_lines[0].endswith(")")

@@ -1,23 +1,23 @@
-"""Runs the programs of `mlperf.cli` for the files of this folder.
+"""Start the programs of `mlperf.cli` for the scripts of this folder.
 
-`mlperf` is the one of the checkout that this file lies in, so that a tool works before anything is installed in
-this Python; outside a checkout it is the installed one.
+They use the `mlperf` package of this checkout, even if another one is installed, so that they work before
+anything is installed in this Python. Outside a checkout they use the installed one.
 """
 
 from __future__ import annotations
 
 import importlib
-import site
 import sys
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def run(program: str) -> int:
-    """Run `mlperf.cli.<program>` on the arguments of the command line and return its exit status."""
-    if (CHECKOUT / "mlperf" / "__init__.py").is_file():
-        site.addsitedir(str(CHECKOUT))
+    """Run `mlperf.cli.<program>` with the command-line arguments and return its exit status."""
+    _import_package()
     try:
         module = importlib.import_module(f"mlperf.cli.{program}")
     except ModuleNotFoundError as error:
@@ -29,3 +29,12 @@ def run(program: str) -> int:
         return 1
     status: int = module.main()
     return status
+
+
+def _import_package() -> None:
+    """Import `mlperf` from the checkout, if there is one: a search would prefer what is installed."""
+    spec = PathFinder.find_spec("mlperf", [str(CHECKOUT)])
+    if spec is None or spec.loader is None:
+        return
+    sys.modules["mlperf"] = module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["mlperf"])

@@ -15,9 +15,9 @@ class Batch:
     """B samples with T sparse features.
 
     dense: float32 [B, dense features], already transformed for the bottom MLP.
-    indices: int64 ids. With one id per table and sample: [T, B], and `offsets` is None. With several: [L], first
-        those of table 0 and sample 0, then those of table 0 and sample 1, and so on.
-    offsets: int64 [T, B], the position in `indices` of the first id of each table and sample; or None.
+    indices: int64 ids. With one id per table and sample: [T, B], and `offsets` is None. With several: [L],
+        ordered by table, then by sample.
+    offsets: int64 [T, B], position in `indices` of the first id of each table and sample; or None.
     labels: float32 [B, 1].
     """
 
@@ -59,7 +59,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class RowSource:
-    """A binary file, and which of its ids are valid.
+    """A binary file and the range of its valid ids.
 
     rows_per_table: the valid indices of table T are 0 to rows_per_table[T] - 1.
     max_ind_range: if positive, indices are first taken modulo it.
@@ -77,9 +77,9 @@ class RowSource:
 
 @dataclass(frozen=True)
 class RawBatch:
-    """B samples as they are in the binary file, for a device that decodes them itself.
+    """B undecoded rows of the binary file, to be decoded on the device.
 
-    rows: int32 [B, columns]: label, dense features, ids. first_row: number of the first row in the file, from 0.
+    rows: int32 [B, columns]: label, dense features, ids. first_row: position of the first row in the file, from 0.
     """
 
     rows: torch.Tensor

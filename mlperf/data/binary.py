@@ -19,7 +19,7 @@ from mlperf.data.source import Item, read_ahead
 from mlperf.util.errors import RunError
 from mlperf.util.files import read_fully_at
 
-# A reading thread hands over at least so many rows at a time, in several batches if they are small.
+# Minimum number of rows that a reader thread returns at a time, as several batches if they are small.
 _MIN_GROUP_ROWS = 8192
 
 
@@ -67,7 +67,7 @@ class BinaryFile:
         return self._read_epoch(epoch, first, decoded)
 
     def raw_batches(self, epoch: int, first: int = 0) -> Iterator[RawBatch]:
-        """Yield the same batches as they are in the file, unchecked."""
+        """Yield the same batches undecoded and unchecked."""
         return self._read_epoch(epoch, first, lambda raw: raw)
 
     def _read_epoch(self, epoch: int, first: int, make: Callable[[RawBatch], Item]) -> Iterator[Item]:
@@ -86,7 +86,7 @@ class BinaryFile:
             os.close(file)
 
     def _order(self, epoch: int) -> Sequence[int]:
-        """Return the numbers of the batches in the order in which `epoch` visits them."""
+        """Return the batch numbers in the order in which `epoch` visits them."""
         if self.shuffle_seed is None:
             return range(self.batches_per_epoch)
         stream = np.random.default_rng(np.random.SeedSequence(self.shuffle_seed, spawn_key=(epoch,)))
@@ -137,7 +137,7 @@ def invalid_row_error(source: RowSource, row: int, column: int) -> RunError:
     )
 
 
-# Compiled, or loaded from the cache, on import: the first batch of a timed run must not wait for it.
+# The signature compiles the function (or loads it from the cache) on import, before the timed part of a run.
 @numba.njit(
     "int64(int32[:, ::1], int64[::1], int64, float32[:, ::1], int64[:, ::1], float32[:, ::1])",
     nogil=True,

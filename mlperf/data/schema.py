@@ -1,6 +1,6 @@
 """The layout of a row: how many dense features, how many embedding tables, how many ids for each table.
 
-Everything that reads, writes or decodes rows asks a `RowSchema`. `CRITEO` is the layout of the Criteo click logs.
+All code that reads, writes or decodes rows uses a `RowSchema`. `CRITEO` is the layout of the Criteo click logs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The interface of a data source to the training loop, and threads that read ahead."""
+"""Interface of data sources, and reading ahead with threads."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def read_ahead(
 ) -> Iterator[Item]:
     """Yield `read(number)` for each of `numbers`, in order, computed by threads that work ahead.
 
-    A thread reads `group_size` numbers at a time, which saves hand-overs if they are quick. At most two groups per
-    thread are read ahead. An exception of `read` is raised when its group is due. When the consumer drops this
+    A thread reads `group_size` numbers at a time, to reduce overhead when reads are short. At most two groups per
+    thread are read ahead. An exception of `read` is raised when its group is due. When the consumer closes this
     iterator, groups that are not yet started are cancelled.
     """
     starts = iter(range(0, len(numbers), group_size))

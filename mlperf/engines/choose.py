@@ -1,4 +1,4 @@
-"""The choice of the engine: the fastest one that supports the model and the settings of a run."""
+"""Choose the engine: the fastest one that supports the model and the settings of a run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the CPU's and the GPU's engine share: a step layer by layer, with gradients written out by hand.
+"""Layer-by-layer training step shared by the CPU and GPU engines, with handwritten gradients.
 
-Each weight is updated as soon as its gradient is known, so that nothing is recorded for later. An engine brings
-the layers and what happens between the two MLPs and after them.
+Each weight is updated as soon as its gradient is known. An engine provides the layers, the interaction and the
+loss.
 
 B samples, T tables, N and K widths of a layer's output and input.
 """
@@ -18,7 +18,7 @@ import torch
 
 from mlperf.engines.protocol import LossSums
 
-# The form in which an engine takes a batch, and in which it takes the learning rate.
+# Batch type and learning-rate type of an engine.
 Inputs = TypeVar("Inputs")
 Rate = TypeVar("Rate")
 Rate_contra = TypeVar("Rate_contra", contravariant=True)
@@ -49,18 +49,19 @@ class Layer(Weights, Protocol[Rate_contra]):
     ) -> torch.Tensor:
         """Update the layer and return the gradient of `inputs` [B, K]; undefined if `needs_input_grad` is False.
 
-        gradient [B, N], of `output`, is overwritten.
+        gradient: [B, N], gradient of `output`; overwritten.
         """
         ...
 
 
 @dataclass
 class Activations:
-    """What a forward pass leaves for the backward pass.
+    """Results of the forward pass that the backward pass needs.
 
-    bottom: the input of the bottom MLP and the output of each of its layers. top: the interaction and the
-    output of each layer of the top MLP but the last. labels: float32, one for each sample. ids: rows of the
-    tables, in the engine's own form.
+    bottom: the input of the bottom MLP and the output of each of its layers.
+    top: the interaction and the output of each layer of the top MLP but the last.
+    labels: float32, one for each sample.
+    ids: embedding row ids in an engine-specific layout.
     """
 
     bottom: list[torch.Tensor]
@@ -87,7 +88,7 @@ def update_layers(
 ) -> torch.Tensor:
     """Update the layers, last first, and return the gradient of their input, if it is needed.
 
-    values: as `run_layers` returned them. gradient: of the last of them, overwritten.
+    values: return value of `run_layers`. gradient: gradient of its last element; overwritten.
     """
     for number in reversed(range(len(layers))):
         needed = needs_input_grad or number > 0
@@ -98,7 +99,7 @@ def update_layers(
 
 
 class LayerwiseStep(ABC, Generic[Inputs, Rate]):
-    """A training step by SGD; `bottom` and `top` are the layers of the MLPs but for the very last."""
+    """A training step of SGD. bottom, top: layers of the MLPs, without the last layer of the top MLP."""
 
     bottom: Sequence[Layer[Rate]]
     top: Sequence[Layer[Rate]]
@@ -109,20 +110,29 @@ class LayerwiseStep(ABC, Generic[Inputs, Rate]):
         """Run the model up to its last layer."""
 
     @abstractmethod
-    def update_last_layer(self, done: Activations, rate: Rate) -> torch.Tensor:
+    def update_last_layer(self, activations: Activations, rate: Rate) -> torch.Tensor:
         """Add to the sums, update the last layer and return the gradient of its inputs."""
 
     @abstractmethod
-    def update_tables(self, done: Activations, gradient: torch.Tensor, rate: Rate) -> torch.Tensor:
-        """Update the tables and return the gradient of the bottom MLP's output. gradient: of the interaction."""
+    def update_tables(self, activations: Activations, gradient: torch.Tensor, rate: Rate) -> torch.Tensor:
+        """Update the tables and return the gradient of the bottom MLP's output.
+
+        gradient: gradient of the interaction.
+        """
 
     def update(self, inputs: Inputs, rate: Rate) -> None:
-        """Train on one batch: forward, and backward with every weight updated on the way."""
-        done = self.forward(inputs)
-        gradient = self.update_last_layer(done, rate)
-        gradient = update_layers(self.top, done.top, gradient, rate, needs_input_grad=True)
-        gradient = self.update_tables(done, gradient, rate)
-        update_layers(self.bottom, done.bottom, gradient, rate, needs_input_grad=False)
+        """Train on one batch: forward pass, then backward pass with the updates."""
+        activations = self.forward(inputs)
+        gradient = self.update_last_layer(activations, rate)
+        gradient = update_layers(self.top, activations.top, gradient, rate, needs_input_grad=True)
+        gradient = self.update_tables(activations, gradient, rate)
+        update_layers(self.bottom, activations.bottom, gradient, rate, needs_input_grad=False)
+
+
+def require_rate(rate: float | None) -> float:
+    """Return `rate`, which must not be None: these engines do not accumulate gradients over batches."""
+    assert rate is not None, "this engine does not accumulate gradients over batches"
+    return rate
 
 
 def mark_nonfinite_weights(layers: Iterable[Weights], sums: LossSums) -> None:

@@ -1,4 +1,4 @@
-"""What an engine is: it decides whether it can run a model, trains it step by step, and scores batches."""
+"""Protocols of an engine and of its training step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlperf.settings.settings import Settings
 
 @dataclass(frozen=True)
 class LossSums:
-    """Sums over training samples, float64 on the device, so that no step waits for them.
+    """Sums over training samples, float64, kept on the device so that no step waits for them.
 
     both: float64 [2], the sum of the losses and the number of predictions that round to their label.
     """
@@ -43,31 +43,31 @@ class LossSums:
 
 
 class TrainingStep(Scorer, Protocol):
-    """Trains and predicts. sums: of the samples trained on since they were last cleared."""
+    """Trains and predicts. sums: loss and correct predictions since `sums.clear()`."""
 
     sums: LossSums
 
     def warm_up(self, batch_size: int) -> None:
-        """Run every kernel once on synthetic data, so that nothing is compiled or allocated in the timed part.
+        """Run every kernel once on synthetic data, so that the timed part neither compiles nor allocates.
 
-        Weights and sums stay unchanged.
+        Does not change weights or sums.
         """
         ...
 
     def train(self, batch: Any, rate: float | None) -> None:
-        """Add the gradients of `batch`, and apply all added so far with learning rate `rate` unless it is None."""
+        """Accumulate the gradients of `batch`; if `rate` is given, apply them all with this learning rate."""
         ...
 
 
 class Engine(Protocol):
-    """One way to run a model. `description` completes the sentence "the engine is ..."."""
+    """One way to run a model. description: shown in the log line "engine: ..."."""
 
     description: str
 
     def supports(self, model: DLRM_Net, settings: Settings) -> str | None:
-        """Return why this engine cannot do the run that `settings` describe with `model`; None if it can.
+        """Return why this engine does not support `model` with `settings`; None if it does.
 
-        What only training needs counts only if the run trains (`settings.inference_only` is False).
+        Training-only requirements are ignored if `settings.inference_only`.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Warming up before the timed part of a run."""
+"""Warm-up before the timed part of a run."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mlperf.models.dlrm import DLRM_Net
 
 
 def warm_up(step: TrainingStep, batch_size: int) -> None:
-    """Run every kernel of training and evaluation once on synthetic data; weights and sums stay unchanged."""
+    """Run every kernel of training and evaluation once on synthetic data; does not change weights or sums."""
     step.warm_up(batch_size)
     labels = (torch.arange(max(batch_size, 2)) % 2).to(step.device, torch.float32)
     binary_metrics(labels, labels)
 
 
 def synthetic_batch(model: DLRM_Net, batch_size: int) -> Batch:
-    """Return a batch with one id per table that is valid for any model."""
+    """Return a batch with one id per table, valid for any model."""
     device = model.tables.device
     return Batch(
         torch.zeros(batch_size, model.architecture.mlp_bot[0], device=device),

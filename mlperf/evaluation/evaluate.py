@@ -14,12 +14,12 @@ from mlperf.evaluation.metrics import Metrics, accuracy_only, binary_metrics
 
 
 class Scorer(Protocol):
-    """Predicts. Batches stay on the host until `score` moves them to `device`."""
+    """Computes predictions. Batches stay on the host until `score` moves them to `device`."""
 
     device: torch.device
 
     def batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[Batch] | Iterator[RawBatch]:
-        """Return the batches of `epoch` from number `first` on, in the form that `score` takes."""
+        """Return the batches of `epoch` from number `first` on, in the form that `score` accepts."""
         ...
 
     def score(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,12 +27,12 @@ class Scorer(Protocol):
         ...
 
     def check(self) -> None:
-        """Wait for the device. Raise RunError if a batch since the last check held an invalid value."""
+        """Wait for the device. Raise RunError if a batch scored so far contains an invalid value."""
         ...
 
 
 def evaluate(scorer: Scorer, data: BatchSource, *, all_metrics: bool) -> Metrics:
-    """Return the metrics of `scorer` on all of `data`; without `all_metrics` all but the accuracy are NaN.
+    """Return the metrics of `scorer` on all of `data`; without `all_metrics`, all except the accuracy are NaN.
 
     Scores and labels stay on the scorer's device, where the metrics are computed too.
     """

@@ -21,7 +21,7 @@ _BUCKETS = 1 << _DIGIT_BITS
 
 @dataclass(frozen=True)
 class Metrics:
-    """Values in [0, 1]. AUC and average precision are NaN if a class is missing: they are not defined then."""
+    """Values in [0, 1]. AUC and average precision are NaN if a class is missing."""
 
     accuracy: float
     recall: float
@@ -87,7 +87,10 @@ def rank_on_device(scores: torch.Tensor, labels: torch.Tensor) -> tuple[float, f
 
 
 def _rank_on_cpu(scores: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """Sort scores and labels as one key: the bits of a float32 >= 0 sort like it, and one is unused."""
+    """Sort (score, label) as one uint32.
+
+    The bits of a non-negative float32 sort like its value, and the sign bit is free for the label.
+    """
     bits = scores.contiguous().abs().numpy().view(np.uint32)  # abs: -0.0 is 0.0
     return _area(_sorted_keys(bits, labels.contiguous().numpy()))
 

@@ -1,4 +1,4 @@
-"""The model as an ONNX file with dynamic batch size."""
+"""Export the model to an ONNX file with dynamic batch size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from mlperf.data.batch import Batch
 from mlperf.models.dlrm import DLRM_Net
-from mlperf.models.textbook import TextbookDLRM
+from mlperf.models.reference import ReferenceDLRM
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import move_into_place
 
@@ -19,29 +19,30 @@ ONNX_FILE = Path("dlrm_s_pytorch.onnx")
 
 
 def require_onnx() -> None:
-    """Raise UsageError if a package that the export needs is missing. Called before the training."""
+    """Raise UsageError if a required package is missing. Called before the training."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"--save-onnx: needs {error.name} (pip install onnx onnxscript)") from None
+        raise UsageError(f"--save-onnx: requires the package {error.name} (pip install onnx onnxscript)") from None
 
 
-def save_onnx(model: DLRM_Net, path: Path, *, several: bool) -> None:
+def save_onnx(model: DLRM_Net, path: Path, *, multi_hot: bool) -> None:
     """Export `model`, check the result with onnx, and move it to `path` atomically. RunError if it fails.
 
-    The inputs are those of TextbookDLRM, `dense` and `indices`, or `dense`, `offsets`, `indices_0`, `indices_1`,
+    The inputs are those of ReferenceDLRM, `dense` and `indices`, or `dense`, `offsets`, `indices_0`, `indices_1`,
     ...; the output is `probability` [B, 1]. Weights of more than 1 GB are stored beside the file, in
-    `<name>.data`, since an ONNX file is limited to 2 GB. several: there may be more than one id per table and
-    sample.
+    `<name>.data`, since an ONNX file is limited to 2 GB.
+
+    multi_hot: whether there may be several ids per table and sample.
     """
     import onnx
 
-    traced = TextbookDLRM.of(model)
-    inputs = traced.inputs(_example(model, several))
+    traced = ReferenceDLRM.of(model)
+    inputs = traced.inputs(_example(model, multi_hot))
     size = torch.export.Dim("batch")
     shapes = {name: {0: torch.export.Dim(f"ids_{name}")} for name in inputs if name.startswith("indices_")}
-    shapes |= {"dense": {0: size}, "offsets" if several else "indices": {1: size}}
+    shapes |= {"dense": {0: size}, "offsets" if multi_hot else "indices": {1: size}}
     is_large = sum(value.nbytes for value in traced.state_dict().values()) > 1e9
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}.") as folder:
         beside = Path(folder) / path.name
@@ -71,12 +72,12 @@ def save_onnx(model: DLRM_Net, path: Path, *, several: bool) -> None:
         move_into_place(beside, path)
 
 
-def _example(model: DLRM_Net, several: bool) -> Batch:
-    """Return a batch to trace. The exporter would take sizes of 0 and 1 for constants."""
-    size, each, device = 3, 2 if several else 1, model.tables.device
+def _example(model: DLRM_Net, multi_hot: bool) -> Batch:
+    """Return a batch to trace. The exporter specializes sizes 0 and 1."""
+    size, each, device = 3, 2 if multi_hot else 1, model.tables.device
     tables = len(model.emb_l)
-    shape = (tables * size * each,) if several else (tables, size)
-    offsets = torch.arange(0, tables * size * each, each, device=device).view(tables, size) if several else None
+    shape = (tables * size * each,) if multi_hot else (tables, size)
+    offsets = torch.arange(0, tables * size * each, each, device=device).view(tables, size) if multi_hot else None
     return Batch(
         torch.zeros(size, model.architecture.mlp_bot[0], device=device),
         torch.zeros(shape, dtype=torch.int64, device=device),

@@ -1,4 +1,4 @@
-"""Quantization of the MLPs after training, for inference: weights in 8 or 16 bits."""
+"""Quantize the MLPs after training, for inference: weights in 8 or 16 bits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DTYPES = {8: torch.qint8, 16: torch.float16}
 def quantize_mlps(model: DLRM_Net, bits: int) -> None:
     """Replace the linear layers by PyTorch's dynamically quantized ones, in place, on the CPU only.
 
-    bits: 8, integers with one scale per layer and activations quantized batch by batch; or 16, half precision.
+    bits: 8 (int8 weights, dynamically quantized activations) or 16 (float16 weights).
     """
     if model.tables.device.type != "cpu":
         raise UsageError(

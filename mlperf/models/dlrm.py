@@ -28,7 +28,7 @@ def make_interaction(architecture: Architecture, device: torch.device | None = N
     interaction: Interaction = load(INTERACTIONS[architecture.interaction_op])(
         len(architecture.rows_per_table) + 1,
         architecture.feature_size,
-        itself=architecture.interaction_itself,
+        self_interaction=architecture.interaction_itself,
         device=device,
     )
     return interaction
@@ -48,12 +48,11 @@ def _make_tables(architecture: Architecture, device: torch.device) -> EmbeddingT
 
 
 class DLRM_Net(nn.Module):
-    """Bottom MLP, embedding tables, interaction, top MLP; named as in existing scripts and printed models.
+    """Bottom MLP, embedding tables, interaction, top MLP; named as in the original implementation.
 
-    The state_dict holds `emb_l.K.weight`, `v_W_l.K` with weighted pooling, `bot_l.N.*` and `top_l.N.*`: the
-    format of existing checkpoints. The tables are a ModuleList with a lookup of their own and the pooling
-    weights a ParameterList, so these names need no translation: `state_dict`, `named_parameters` and every
-    wrapper see the same. The model is built on `device` and must not be moved, since the tables are views of one
+    The state_dict contains `emb_l.K.weight`, `v_W_l.K` with weighted pooling, `bot_l.N.*` and `top_l.N.*`, as in
+    existing checkpoints. `emb_l` is a ModuleList subclass and `v_W_l` a ParameterList, so `state_dict` has these
+    names without hooks. The model is built on `device` and must not be moved, since the tables are views of one
     block. Weights are undefined until `initialize` or `load_state_dict` fills them.
     """
 
@@ -76,16 +75,16 @@ class DLRM_Net(nn.Module):
 
     @property
     def pooling(self) -> PoolingWeights | None:
-        """The pooling weights of the tables' rows, None if all rows count alike."""
+        """The pooling weights of the tables' rows, None without weighted pooling."""
         return None if self.architecture.weighted_pooling is None else self.v_W_l
 
     def row_parameters(self) -> Sequence[RowParameter]:
-        """Return what is trained row by row: tables and learned pooling weights."""
+        """Return the parameters trained row by row: tables and learned pooling weights."""
         pooling = [] if self.pooling is None else self.pooling.row_parameters()
         return [*self.tables.row_parameters(), *pooling]
 
     def dense_parameters(self) -> Sequence[nn.Parameter]:
-        """Return what is trained from its `.grad`: maps of mixed-dimension tables, bottom and top MLP."""
+        """Return the parameters trained from their `.grad`: maps of mixed-dimension tables, bottom and top MLP."""
         return [*self.tables.dense_parameters(), *self.bot_l.parameters(), *self.top_l.parameters()]
 
     def table_bytes(self) -> int:

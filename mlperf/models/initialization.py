@@ -1,6 +1,6 @@
 """Initial weights.
 
-Drawn from NumPy's legacy stream, they are those of existing runs: the order of the draws must not change. Drawn
+Drawn from NumPy's legacy stream, they reproduce published runs, so the order of the draws must not change. Drawn
 from a generator on the device of the tables, they have the same distributions and need no host memory.
 """
 
@@ -14,7 +14,7 @@ from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.embedding.interface import EmbeddingTable
 from mlperf.models.layers.mlp import linear_layers
 
-# Float64 numbers drawn at a time: a table of 40 million rows needs no float64 copy of itself.
+# Float64 numbers drawn at a time, so that a large table needs no float64 copy.
 _CHUNK = 1 << 24
 
 

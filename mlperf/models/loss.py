@@ -15,8 +15,8 @@ MIN_VARIANCE = 1e-12
 class _BinaryCrossEntropy(torch.autograd.Function):
     """Cross-entropy per sample, equal to torch.nn.BCELoss(reduction="none").
 
-    BCELoss raises an error for a NaN (and on a GPU the context is lost); here the loss becomes NaN, which the
-    training loop reports.
+    For NaN, BCELoss raises an error (on a GPU it also destroys the CUDA context). Here the loss becomes NaN, which
+    the training loop reports.
     """
 
     @staticmethod
@@ -34,9 +34,9 @@ class _BinaryCrossEntropy(torch.autograd.Function):
 
 
 class Loss(torch.nn.Module):
-    """The mean over the batch of mse, bce or wbce: bce times the weight of each sample's label.
+    """Mean over the batch of the loss "mse", "bce" or "wbce" (bce times the weight of the sample's label).
 
-    weights: of labels 0 and 1; both 1 unless `kind` is "wbce".
+    weights: loss weights of labels 0 and 1; both are 1 unless `kind` is "wbce".
     """
 
     def __init__(self, kind: str, weights: Sequence[float] = (1.0, 1.0)) -> None:

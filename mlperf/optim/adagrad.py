@@ -31,11 +31,11 @@ class Adagrad(Optimizer):
         }
 
     def sums_per_row(self, parameter: RowParameter) -> int:
-        """Return how many sums a row has: one for each value."""
+        """Return the number of accumulators per row: one for each value."""
         return parameter.values.shape[1]
 
     def squares(self, gradients: torch.Tensor) -> torch.Tensor:
-        """Return what is added to the sums for row gradients [U, W], [U, sums per row]."""
+        """Return the increments [U, sums per row] of the accumulators for row gradients [U, W]."""
         return gradients.square()
 
     def update_rows(

@@ -1,4 +1,4 @@
-"""The interface of the optimizers: dense parameters from their `.grad`, tables row by row.
+"""Interface of the optimizers, which update dense parameters from their `.grad` and tables row by row.
 
 R rows, W values in a row, L rows read by a batch.
 """
@@ -18,30 +18,30 @@ from mlperf.util.errors import RunError
 
 
 class Trainable(Protocol):
-    """A model, as far as an optimizer knows it."""
+    """The part of a model that an optimizer uses."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Return all parameters, in the order in which a state_dict numbers them."""
+        """Return all parameters, in the order of their numbers in an optimizer's state_dict."""
         ...
 
     def row_parameters(self) -> Sequence[RowParameter]:
-        """Return what is trained row by row."""
+        """Return the parameters trained row by row."""
         ...
 
     def dense_parameters(self) -> Sequence[nn.Parameter]:
-        """Return what is trained from its `.grad`."""
+        """Return the parameters trained from their `.grad`."""
         ...
 
 
 class Optimizer(ABC):
     """Updates the weights of a model: `add(lookup)` after each backward pass, `step(rate)` when a step is due.
 
-    A subclass defines the two updates and, if it keeps state, where that is; it is registered in
-    mlperf.registry.OPTIMIZERS under the name that --optimizer offers. torch.optim is not used because it imports
-    PyTorch's compiler, which adds a second to every start.
+    A subclass defines the two updates and, if it has state, returns it from `dense_state` and `row_state`. It is
+    registered in mlperf.registry.OPTIMIZERS under the name used by --optimizer. torch.optim is not used because it
+    imports PyTorch's compiler, which adds a second to every start.
     """
 
-    # Float32 values kept for each value of a table: what the tables need in memory besides themselves.
+    # Optimizer state per table value, in float32 values (used for the memory check).
     state_per_value = 0
 
     def __init__(self, model: Trainable) -> None:
@@ -65,19 +65,19 @@ class Optimizer(ABC):
 
     @abstractmethod
     def group(self) -> dict[str, Any]:
-        """Return the settings that the corresponding class of torch.optim saves, for the state_dict."""
+        """Return the settings that the corresponding torch.optim class saves in `param_groups`."""
 
     def dense_state(self) -> Iterator[tuple[nn.Parameter, dict[str, torch.Tensor]]]:
-        """Yield the tensors kept for each dense parameter, by the names that a state_dict has for them."""
+        """Yield the state tensors of each dense parameter, by their names in a state_dict."""
         return iter(())
 
     def row_state(self) -> Iterator[tuple[nn.Parameter, dict[str, torch.Tensor]]]:
-        """Yield the tensors kept for each parameter that is trained row by row, likewise."""
+        """Yield the state tensors of each parameter trained row by row, by their names in a state_dict."""
         return iter(())
 
     @torch.no_grad()
     def add(self, lookup: Lookup) -> None:
-        """Add the row gradients of one batch; the backward pass has added those of dense parameters to `.grad`."""
+        """Add the row gradients of one batch, after the backward pass has added dense gradients to `.grad`."""
         for found in lookup.gradients():
             self._found[found.parameter].append(found)
 
@@ -102,7 +102,7 @@ class Optimizer(ABC):
         self.rate = rate
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state in the format of torch.optim, parameters numbered as in the model."""
+        """Return the state in the format of torch.optim, with parameters numbered in the order of the model."""
         state: dict[int, dict[str, torch.Tensor]] = {}
         for parameter, kept in self.dense_state():
             state[self._numbers[parameter]] = {"step": torch.tensor(float(self.steps)), **kept}
@@ -111,7 +111,7 @@ class Optimizer(ABC):
         return {"state": state, "param_groups": [{**self.group(), "params": list(self._numbers.values())}]}
 
     def load_state_dict(self, saved: dict[str, Any], source: str) -> None:
-        """Restore what `state_dict` returned. RunError, which names `source`, if it is another optimizer's."""
+        """Restore a `state_dict`. RunError naming `source` if the state belongs to another optimizer."""
         state = saved.get("state", {})
         try:
             for parameter, kept in self.row_state():
@@ -124,12 +124,12 @@ class Optimizer(ABC):
                 self.steps = int(found["step"])
         except (KeyError, RuntimeError) as error:
             raise RunError(
-                f"{source}: holds no state of {type(self).__name__} for this model; continue with the --optimizer "
-                "it was saved with"
+                f"{source}: contains no state of {type(self).__name__} for this model; pass the --optimizer with "
+                "which it was saved"
             ) from error
 
 
 def make_optimizer(name: str, model: Trainable) -> Optimizer:
-    """Return the optimizer that --optimizer calls `name`, for `model`."""
+    """Return the optimizer with the --optimizer name `name`, for `model`."""
     optimizer: Optimizer = load(OPTIMIZERS[name])(model)
     return optimizer

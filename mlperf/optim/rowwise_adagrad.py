@@ -1,4 +1,4 @@
-"""Row-wise Adagrad, with one sum per row of a table."""
+"""Row-wise Adagrad, with one accumulator per row of a table."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from mlperf.optim.adagrad import Adagrad
 
 
 class RowWiseAdagrad(Adagrad):
-    """Adagrad whose sum of a row grows by the mean of the row's squared gradient. Dense parameters: Adagrad."""
+    """Adagrad with one accumulator per row, to which the mean of the row's squared gradients is added.
 
-    state_per_value = 0  # one sum per row counts for little
+    Dense parameters are updated by Adagrad.
+    """
+
+    state_per_value = 0  # one accumulator per row is negligible
 
     def sums_per_row(self, parameter: RowParameter) -> int:
         """Return 1."""
@@ -25,6 +28,6 @@ class RowWiseAdagrad(Adagrad):
         return gradients.square().mean(1, keepdim=True)
 
     def row_state(self) -> Iterator[tuple[nn.Parameter, dict[str, torch.Tensor]]]:
-        """Yield the sums of each parameter [rows], by the name that existing checkpoints have for them."""
+        """Yield the sums of each parameter [rows], by their name in existing checkpoints."""
         for parameter, kept in super().row_state():
             yield parameter, {"momentum": kept["sum"].view(len(parameter))}

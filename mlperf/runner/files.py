@@ -1,4 +1,4 @@
-"""The files in which a run leaves its model for others: the compute graph and the ONNX export."""
+"""Optional output files of a run: compute graph and ONNX model."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def draw_compute_graph(model: DLRM_Net) -> None:
 
 def export_onnx(settings: Settings, model: DLRM_Net) -> None:
     """Export the model (--save-onnx)."""
-    save_onnx(model, ONNX_FILE, several=settings.data.generation != "dataset")
+    save_onnx(model, ONNX_FILE, multi_hot=settings.data.generation != "dataset")
     _log.info("model in %s", ONNX_FILE)

@@ -15,11 +15,20 @@ _WIDTH = 80
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Formats the help in 80 columns and appends the default, or "required", to the text of each flag."""
+    """Formats the help in 80 columns and appends the default, or "required", to the text of each flag.
+
+    The description keeps its paragraphs. Indented paragraphs, which are examples, keep their lines.
+    """
 
     def __init__(self, prog: str) -> None:
         width = min(shutil.get_terminal_size().columns, _WIDTH)
         super().__init__(prog, max_help_position=30, width=width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Return the description, paragraph by paragraph (overrides argparse's hook, as its own formatters do)."""
+        fill = super()._fill_text
+        paragraphs = text.strip().split("\n\n")
+        return "\n\n".join(part if part.startswith(" ") else fill(part, width, indent) for part in paragraphs)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         """Return the help text of one flag (overrides argparse's hook, like argparse's own formatters)."""

@@ -42,7 +42,7 @@ def _check_precision(settings: Settings) -> None:
     precision = settings.precision
     if precision == "tf32" and not settings.use_gpu:
         raise UsageError("--precision=tf32 requires --use-gpu; use fp32 or bf16 on a CPU")
-    if precision != "fp32" and settings.quantization.asked:
+    if precision != "fp32" and settings.quantization.requested:
         raise UsageError(f"--precision={precision} cannot be combined with quantization, whose baseline is fp32")
 
 

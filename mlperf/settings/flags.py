@@ -51,6 +51,8 @@ class Flag:
         """Return the command-line arguments that set the flag to `value`, which may be its text."""
         if self.kind.is_switch:
             return [self.name] if self._parsed(str(value)) else []
+        if value is True and self.kind.const is not None:
+            return [self.name]
         try:
             typed = value if isinstance(value, str) else self.kind.show(value)
         except TypeError:  # of another type: the parser reports what is allowed

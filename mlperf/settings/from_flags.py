@@ -61,6 +61,6 @@ def settings_from(flags: Mapping[str, Any]) -> Settings:
     return parse(arguments)
 
 
-def check(settings: Settings) -> None:
-    """Validate settings created in Python like those from flags. UsageError as in `parse`."""
-    parse([argument for flag, value in changed_flags(settings) for argument in flag.arguments(value)])
+def checked(settings: Settings) -> Settings:
+    """Validate and convert settings created in Python like those from flags. UsageError as in `parse`."""
+    return parse([argument for flag, value in changed_flags(settings) for argument in flag.arguments(value)])

@@ -75,6 +75,14 @@ def _parse_integer(text: str) -> int:
 integer = Kind(_parse_integer, "N")
 
 
+def _is_integer(text: str, value: int) -> bool:
+    """Return whether `text` is a notation of `value`, such as "8", "+8" or "08"."""
+    try:
+        return int(text) == value
+    except ValueError:
+        return False
+
+
 def between(minimum: float = -math.inf, maximum: float = math.inf, *, below: bool = False) -> Kind:
     """Return the kind of finite numbers from `minimum` to `maximum`; with `below`, less than `maximum`."""
     allowed = f"a number in [{minimum:g}, {maximum:g}{')' if below else ']'}"
@@ -159,7 +167,7 @@ def choice(*values: str | int, refused: Mapping[str, str] | None = None) -> Kind
         if refused is not None and text in refused:
             raise argparse.ArgumentTypeError(f"{text!r} {refused[text]}; allowed: {allowed}")
         for value in values:
-            if text == str(value):
+            if text == str(value) or (isinstance(value, int) and _is_integer(text, value)):
                 return value
         raise argparse.ArgumentTypeError(f"{text!r} is unknown; allowed: {allowed}")
 

@@ -62,7 +62,7 @@ class QuantizationSettings:
     )
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         """Whether any weights are quantized."""
         return self.mlp_bits != 32 or self.embedding_bits != 32
 

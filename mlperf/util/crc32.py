@@ -1,4 +1,4 @@
-"""CRC-32 of a file, also from the CRC-32s of its parts, which different threads may compute."""
+"""CRC-32 of files, and combination of the CRC-32s of consecutive parts."""
 
 from __future__ import annotations
 

@@ -2,16 +2,16 @@
 
 
 class UsageError(Exception):
-    """A wrong call. The message names the flag, its value and what is allowed. Exit status 2."""
+    """Invalid arguments. The message names the flag, its value and the allowed values. Exit status 2."""
 
     exit_status = 2
 
 
 class RunError(Exception):
-    """A failed run. The message names the file, row and column, or another cause. Exit status 1."""
+    """A run failed. The message states the cause, with file, row and column where applicable. Exit status 1."""
 
     exit_status = 1
 
 
 class DivergedError(RunError):
-    """A loss or a prediction is not finite: the run ended, but it did not converge."""
+    """A loss or a prediction is not finite."""

@@ -1,4 +1,4 @@
-"""Context managers that turn errors of the system and of damaged files into one-line RunErrors."""
+"""Context managers that turn system errors and damaged files into one-line RunErrors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlperf.util.errors import RunError
 def system_failures(path: Path, problem: str) -> Iterator[None]:
     """Turn OSError (such as a full disk) and MemoryError into a RunError "file: problem: cause".
 
-    The file is the one that the OSError names, otherwise `path`.
+    The file is that of the OSError, otherwise `path`.
     """
     try:
         yield
@@ -27,8 +27,7 @@ def system_failures(path: Path, problem: str) -> Iterator[None]:
 def damage(path: Path, problem: str) -> Iterator[None]:
     """Turn any exception into a RunError "path: problem: cause".
 
-    For reading files with NumPy and zipfile: a damaged file makes them raise many types of exceptions, and their
-    documentation does not list them.
+    For reading files with NumPy and zipfile, which raise many undocumented types of exceptions for damaged files.
     """
     try:
         yield

@@ -1,8 +1,8 @@
-"""Reading and writing files completely.
+"""Read and write files completely.
 
-A file is written under a temporary name and renamed when it is complete and on the disk, so a crash never leaves a
-file that only looks finished. Reads and writes are repeated until every byte has been transferred: one system
-call may transfer fewer. Buffers are C-contiguous, of any item type; offsets and counts are in bytes.
+A file is written under a temporary name and renamed when it is complete and on disk, so a crash never leaves an
+incomplete file under the final name. Reads and writes are repeated until every byte has been transferred, because
+one system call may transfer fewer. Buffers are C-contiguous, of any item type; offsets and counts are in bytes.
 """
 
 from __future__ import annotations

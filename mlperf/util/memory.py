@@ -1,4 +1,4 @@
-"""How much memory is available, and an error if it is not enough."""
+"""Available memory, and an error if it is not enough."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from mlperf.util.errors import RunError
 
 MEMINFO = Path("/proc/meminfo")
-# Files with the memory limit of the control group and its use, in bytes: cgroup version 2, then version 1.
+# Files with the memory limit and the memory usage of the control group, in bytes: cgroup version 2, then 1.
 CGROUP_FILES = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (
@@ -28,10 +28,10 @@ def require_memory(needed: int, what: str) -> None:
 def available_memory(
     meminfo: Path = MEMINFO, cgroup_files: Sequence[tuple[Path, Path]] = CGROUP_FILES
 ) -> int | None:
-    """Return the bytes of host memory that this process can still use, None if the system does not tell.
+    """Return the bytes of host memory that this process can still use, None if that is unknown.
 
-    This is the smaller of what the machine has available (`meminfo`) and what the control group allows (each of
-    `cgroup_files` is a file with the limit and one with the use).
+    This is the minimum of the available memory of the machine (`meminfo`) and of the control group
+    (`cgroup_files`, pairs of a file with the limit and one with the usage).
     """
     available = []
     try:

@@ -1,4 +1,4 @@
-"""Where numba keeps the code that it compiles."""
+"""Folder of numba's compilation cache."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ SOURCES = Path(__file__).resolve().parents[1]
 def choose_numba_cache() -> None:
     """Set NUMBA_CACHE_DIR if numba can write neither beside the sources nor in the user's home.
 
-    Called before numba is imported. The temporary folder is shared by all users: compiled code is loaded only from
-    a folder in it that no other user can write.
+    Must be called before numba is imported. The temporary folder is shared by all users, so compiled code is
+    loaded only from a folder that no other user can write.
     """
     caches = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     existing = next(path for path in (caches, *caches.parents) if os.path.exists(path))

@@ -1,4 +1,4 @@
-"""Processing a sequence with several threads, with stages that every item passes in order."""
+"""Process a sequence with several threads, with stages that the items pass in order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def available_cores() -> int:
 
 
 class Portions(Iterator[Item]):
-    """An iterator that is consumed in portions, each limited in time but of at least one item.
+    """Iterator that can be consumed in time-limited portions of at least one item.
 
     exhausted: whether all items have been returned.
     """
@@ -51,7 +51,7 @@ class _StagesAborted(Exception):
 
 
 class Stages:
-    """Stages that the items, numbered from 0, pass one at a time and in order."""
+    """Stages that numbered items, starting at 0, pass one at a time and in order."""
 
     def __init__(self, count: int) -> None:
         self._next = [0] * count
@@ -72,7 +72,7 @@ class Stages:
             changed.notify_all()
 
     def abort(self) -> None:
-        """Wake all waiting threads and let no further item pass."""
+        """Abort: wake all waiting threads; no more items pass."""
         self._aborted = True
         for changed in self._changed:
             with changed:

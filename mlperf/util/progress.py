@@ -16,8 +16,8 @@ _log = logging.getLogger(__name__)
 class Progress:
     """Reports rows, MB/s and the time left.
 
-    task: what is being done. total_bytes: size of the whole pass, of which `done_bytes` with `done_rows` rows were
-    done before, by a process that was interrupted.
+    task: name of the task. total_bytes: size of the whole pass.
+    done_bytes, done_rows: part that an interrupted process has already done.
     """
 
     def __init__(self, task: str, total_bytes: int, done_bytes: int = 0, done_rows: int = 0) -> None:

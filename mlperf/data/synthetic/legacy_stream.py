@@ -14,7 +14,7 @@ import numpy.typing as npt
 _LENGTH = 624
 _SHIFT = 397
 
-# The state: 624 words; [position in them]; [whether the second number of a normal pair is pending, that number].
+# State: 624 words; [position in the words]; [1.0 if the second number of a normal pair is pending, that number].
 State = tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
 

@@ -1,9 +1,9 @@
-"""Random data, drawn from NumPy's legacy random stream in the order of existing DLRM programs.
+"""Random data, drawn from NumPy's legacy random stream in the order of the original DLRM implementation.
 
 The order is: for each batch the dense features and then, for each table and sample, one number for the number of
-ids and one for each id; after that the targets of all batches. The weights are drawn next from the same stream, so
-it is first advanced past the last target, without making batches. Its state at the start of each batch is kept
-(2.5 KB, twice), and the batches are drawn from these states when they are needed.
+ids and one for each id; after that the targets of all batches. The weights are drawn next from the same stream.
+Therefore the stream is first advanced past the last target, without drawing batches. Its states at the start of
+the inputs and of the targets of each batch are kept (2.5 KB each), and batches are drawn from them on demand.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class RandomBatches:
     """Random data as a BatchSource. Every epoch visits the same batches.
 
     dense_features: number of dense features. rows_per_table: rows of each embedding table.
-    stream: source of the random numbers; it is advanced past the last target.
+    stream: source of the random numbers; the constructor advances it past the last target.
     """
 
     def __init__(

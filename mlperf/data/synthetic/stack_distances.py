@@ -51,15 +51,13 @@ class StackDistances:
 
     @classmethod
     def read(cls, path: Path) -> StackDistances:
-        """Read a distribution from a file of three lines. RunError that names the line if it is invalid."""
+        """Read a distribution from a file of three lines. RunError naming the line if it is invalid."""
         try:
             lines = path.read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise RunError(f"{path}: no distribution can be read: {error}") from None
+            raise RunError(f"{path}: cannot read a distribution: {error}") from None
         if len(lines) != 3:
-            raise RunError(
-                f"{path}: has {len(lines)} lines; allowed are three: accesses, distances, probabilities"
-            )
+            raise RunError(f"{path}: has {len(lines)} lines; expected 3: accesses, distances, probabilities")
         kinds = (("distinct accesses", np.int64), ("stack distances", np.int64), ("probabilities", np.float64))
         values = []
         for number, (line, (what, kind)) in enumerate(zip(lines, kinds, strict=True), start=1):
@@ -88,9 +86,9 @@ class StackDistances:
 class TraceGenerator:
     """Draws references whose stack distances follow a distribution.
 
-    Distances larger than the current stack are not drawn; the probabilities of the others keep their ratios. When
-    all accesses have been used, they start again from the first or, with `padding`, only references on the stack
-    are drawn from then on.
+    Distances larger than the stack are excluded, and the remaining probabilities are renormalized. When all
+    accesses have been used, they start again from the first or, with `padding`, only references on the stack are
+    drawn from then on.
     """
 
     def __init__(
@@ -181,7 +179,7 @@ def _move_to_top(tree: IntArray, slot_of: IntArray, in_slot: IntArray, counts: I
     else:
         counts[1] += 1
     if counts[0] == len(in_slot):
-        # All slots have been used: close the gaps. At least n references pass between two such steps.
+        # All slots have been used: close the gaps. At least n references are drawn between two compactions.
         kept = 0
         for slot in range(len(in_slot)):
             if in_slot[slot] >= 0:

@@ -19,7 +19,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 class SyntheticBatches:
-    """Synthetic data as a BatchSource. Every epoch visits the same batches; the ids of a table are one trace.
+    """Synthetic data as a BatchSource. Every epoch visits the same batches; the ids of each table form one trace.
 
     dense_features: number of dense features. rows_per_table: rows of each embedding table.
     distances: a distribution for each table. References are taken modulo the rows of the table; those of a sample
@@ -49,7 +49,7 @@ class SyntheticBatches:
         return math.ceil(self.samples / self._settings.batch_size)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Yield the batches from batch number `first` on, drawn ahead by a thread. Earlier ones are drawn, too."""
+        """Yield the batches from number `first` on, drawn ahead by a thread; draw and skip earlier ones."""
         generator = _BatchGenerator(self._settings, self._dense_features, self._tables)
         numbers = range(self.batches_per_epoch)
         for number, batch in zip(numbers, read_ahead(generator.draw, numbers, threads=1), strict=True):
@@ -102,7 +102,7 @@ class _BatchGenerator:
 
 @numba.njit(nogil=True, cache=True)
 def _distinct_per_sample(references: IntArray, counts: IntArray) -> tuple[IntArray, IntArray]:
-    """Sort the references of each sample and drop repeats; return the rest and the number for each sample.
+    """Sort and deduplicate the references of each sample; return them and their number per sample.
 
     counts: number of references of each sample.
     """

@@ -1,4 +1,4 @@
-"""The general engine: the model as it is written, differentiated by autograd."""
+"""The general engine: PyTorch modules and autograd."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AutogradEngine:
     def make_step(self, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> AutogradStep:
         """Return the training step. Must be called before the first matrix product of the process."""
         if settings.training.optimizer != "sgd" and not settings.use_gpu:
-            use_the_same_summation_order_on_all_processors()
+            fix_mkl_summation_order()
         loss = Loss(settings.model.loss, settings.model.loss_weights)
         return AutogradStep(model, loss, optimizer, settings.precision)
 
@@ -34,12 +34,12 @@ class AutogradEngine:
         return AutogradScorer(model, settings.precision)
 
 
-def use_the_same_summation_order_on_all_processors() -> None:
-    """Make MKL sum in the same order on every x86 processor. Must be called before its first product.
+def fix_mkl_summation_order() -> None:
+    """Make MKL sum in the same order on every x86 processor (MKL_CBWR). Must be called before its first product.
 
-    Adagrad's first steps have the size of the learning rate however small a gradient is, so that an activation
-    which rounding alone moves across 0 changes the losses. On Intel processors MKL uses AVX-512, which sums in
-    another order than it did for the published losses; AVX2 sums as they did.
+    Adagrad's first steps are as large as the learning rate for any nonzero gradient, so a rounding difference at a
+    ReLU changes the losses. On Intel processors MKL uses AVX-512, whose summation order differs from that of the
+    published losses; the order of AVX2 is the same.
     """
     try:
         is_intel = "GenuineIntel" in Path("/proc/cpuinfo").read_text()

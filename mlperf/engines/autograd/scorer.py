@@ -1,4 +1,4 @@
-"""Scores batches with the model as it is written."""
+"""Score batches with the unmodified PyTorch model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlperf.models.dlrm import DLRM_Net
 
 
 class AutogradScorer:
-    """Calls the model. precision: fp32, tf32 (matrix products on a GPU) or bf16 (PyTorch's autocast)."""
+    """Calls the model. precision: "fp32", "tf32" (matrix products on a GPU) or "bf16" (PyTorch's autocast)."""
 
     def __init__(self, model: DLRM_Net, precision: str) -> None:
         self.model = model
@@ -36,7 +36,7 @@ class AutogradScorer:
         """Do nothing: the data source checked the batches when it read them."""
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Return the context in which matrix products have the chosen precision."""
+        """Return the context manager that sets the precision of matrix products."""
         if self._precision != "bf16":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)

@@ -1,4 +1,4 @@
-"""The training step by autograd: any model, any optimizer, gradients summed over any number of batches."""
+"""Training step with autograd: any model, any optimizer, gradients accumulated over any number of batches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class AutogradStep(AutogradScorer):
         self.model.zero_grad(set_to_none=True)
 
     def train(self, batch: Batch, rate: float | None) -> None:
-        """Add the gradients of `batch`, and apply all added so far with learning rate `rate` unless it is None."""
+        """Accumulate the gradients of `batch`; if `rate` is given, apply them all with this learning rate."""
         batch = batch.to(self.device)
         lookup = self.model.look_up(batch)
         probability = self._predict(batch, lookup.pooled)

@@ -1,4 +1,4 @@
-"""The engine for the CPU: what it supports, and its step and scorer."""
+"""The CPU engine: what it supports, its step and its scorer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
 from mlperf.settings.settings import Settings
 
-# The compiler unrolls the interaction by the number of tables.
+# The compiler unrolls the interaction over all tables.
 MAX_TABLES = 32
 
 
 class CpuEngine:
-    """SGD, one batch a step: fused loops between the library's matrix products."""
+    """SGD, one batch per step: oneDNN and MKL matrix products with fused loops in between."""
 
     description = "cpu (fused loops and oneDNN products)"
 
@@ -47,5 +47,5 @@ def _missing_requirement() -> str | None:
     if not products.available():
         return "this build of PyTorch has no oneDNN operator for linear layers"
     if openmp() is None:
-        return "PyTorch has loaded no OpenMP library with the entry points of GCC"
+        return "PyTorch uses no OpenMP runtime with the GNU (GOMP) interface"
     return None

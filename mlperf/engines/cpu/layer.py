@@ -41,7 +41,7 @@ class CpuLayer:
     ) -> torch.Tensor:
         """Update the layer and return the gradient of `inputs` [B, K]; undefined if `needs_input_grad` is False.
 
-        gradient [B, N], of `output`, is overwritten with the one before the ReLU.
+        gradient: [B, N], gradient of `output`; overwritten with the gradient of the pre-activation.
         """
         args = self._relu_backward.args
         args.gradient, args.output = gradient.data_ptr(), output.data_ptr()

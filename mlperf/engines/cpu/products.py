@@ -1,19 +1,19 @@
-"""Matrix products of the CPU's training step, by the library that is fastest there.
+"""Matrix products of the CPU engine, computed by oneDNN or MKL.
 
-oneDNN, through the operator PyTorch's own compiler uses: it adds the bias and takes the ReLU while the result is
-in the cache, and uses all of a processor's vector units where the other library's choice depends on the vendor.
-Small float32 products go to the other one, whose calls cost less. Which one is taken follows from the sizes alone,
-so that a run can be repeated.
+oneDNN, called through the operator that PyTorch's compiler uses, adds the bias and applies the ReLU while the
+result is in the cache. Unlike MKL, it uses the full vector width on the CPUs of every vendor.
+Small float32 products use MKL, which has a lower call overhead. The choice depends only on the shapes, so runs are
+reproducible.
 """
 
 from __future__ import annotations
 
 import torch
 
-# Multiplications from which oneDNN is faster in float32.
+# Number of multiplications from which oneDNN is faster in float32.
 _LARGE = 1 << 21
 
-# Fewer inputs than this, and oneDNN is several times faster at the transpose of a weight's gradient.
+# Below this many inputs, oneDNN computes the transposed weight gradient several times faster.
 _NARROW = 32
 
 

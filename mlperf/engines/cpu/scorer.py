@@ -1,4 +1,4 @@
-"""Scores batches on the CPU: matrix products by the library, everything between them in a few fused loops.
+"""Score batches on the CPU: oneDNN and MKL matrix products with fused loops in between.
 
 B samples, T tables, D embedding dimension, K inputs of a layer.
 """
@@ -21,7 +21,7 @@ from mlperf.models.layers.mlp import linear_layers
 
 
 class CpuScorer:
-    """Evaluates a model that the engine supports. precision: fp32 or bf16, of matrix products and activations."""
+    """Evaluates a model. precision: "fp32" or "bf16", dtype of matrix products and activations."""
 
     def __init__(self, model: DLRM_Net, precision: str) -> None:
         assert isinstance(model.tables, FlatTables)

@@ -1,4 +1,4 @@
-"""The training step on the CPU: matrix products by the library, everything between them in a few fused loops.
+"""Training step on the CPU: oneDNN and MKL matrix products with fused loops in between.
 
 B samples, T tables, D embedding dimension, N inputs of the last layer.
 """
@@ -10,7 +10,7 @@ import torch
 from mlperf.data.batch import Batch
 from mlperf.engines.cpu.loops import interaction, last_layer, table_update
 from mlperf.engines.cpu.scorer import CpuScorer
-from mlperf.engines.layerwise import Activations, LayerwiseStep, mark_nonfinite_weights
+from mlperf.engines.layerwise import Activations, LayerwiseStep, mark_nonfinite_weights, require_rate
 from mlperf.engines.protocol import LossSums
 from mlperf.engines.warm_up import synthetic_batch
 from mlperf.models.dlrm import DLRM_Net
@@ -19,7 +19,7 @@ from mlperf.optim.optimizer import Optimizer
 
 
 class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
-    """Trains a model that the engine supports by SGD, one batch a step."""
+    """Trains a model with SGD, one batch per step."""
 
     def __init__(self, model: DLRM_Net, loss: Loss, optimizer: Optimizer, precision: str) -> None:
         super().__init__(model, precision)
@@ -53,7 +53,7 @@ class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
         )
 
     def warm_up(self, batch_size: int) -> None:
-        """Score, and take a step of rate 0, which leaves the weights unchanged."""
+        """Score a batch and train with learning rate 0."""
         batch = synthetic_batch(self.model, batch_size)
         self.score(batch)
         self.update(batch, 0.0)
@@ -61,7 +61,7 @@ class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
 
     def train(self, batch: Batch, rate: float | None) -> None:
         """Train on `batch` with learning rate `rate`."""
-        assert rate is not None, "this engine does not sum gradients over batches"
+        rate = require_rate(rate)
         self.update(batch, rate)
         self.optimizer.note_step(rate)
 
@@ -69,14 +69,14 @@ class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
         """Set the loss to NaN if a weight is not finite."""
         mark_nonfinite_weights((*self.bottom, *self.top), self.sums)
 
-    def update_last_layer(self, done: Activations, rate: float) -> torch.Tensor:
+    def update_last_layer(self, activations: Activations, rate: float) -> torch.Tensor:
         """Add to the sums, update the last layer and return the gradient of its inputs [B, N]."""
-        hidden = done.top[-1]
+        hidden = activations.top[-1]
         gradient = self.workspace.take("hidden gradient", hidden.shape, self.dtype)
         self._partial_sums.zero_()
         args = self._last_layer.args
         args.hidden, args.hidden_gradient = hidden.data_ptr(), gradient.data_ptr()
-        args.labels, args.samples = done.labels.data_ptr(), len(hidden)
+        args.labels, args.samples = activations.labels.data_ptr(), len(hidden)
         self._last_layer.run()
         total = self._partial_sums.sum(0)  # (N + 3,)
         width = hidden.shape[1]
@@ -85,19 +85,19 @@ class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
         self.sums.both.add_(total[width + 1 :])
         return gradient
 
-    def update_tables(self, done: Activations, gradient: torch.Tensor, rate: float) -> torch.Tensor:
+    def update_tables(self, activations: Activations, gradient: torch.Tensor, rate: float) -> torch.Tensor:
         """Update the tables and return the gradient of the bottom MLP's output [B, D]."""
-        bottom, samples = done.bottom[-1], len(gradient)
+        bottom, samples = activations.bottom[-1], len(gradient)
         shape = (samples, len(self.tables.rows_per_table), self.tables.dimension)
         row_gradients = self.workspace.take("row gradients", shape, torch.float32)
         bottom_gradient = self.workspace.take("bottom gradient", bottom.shape, self.dtype)
         args = self._interaction_backward.args
-        args.ids, args.bottom, args.gradient = done.ids.data_ptr(), bottom.data_ptr(), gradient.data_ptr()
+        args.ids, args.bottom, args.gradient = activations.ids.data_ptr(), bottom.data_ptr(), gradient.data_ptr()
         args.bottom_gradient, args.row_gradients = bottom_gradient.data_ptr(), row_gradients.data_ptr()
         args.samples = samples
         self._interaction_backward.run()
         update = self._table_update.args
-        update.ids, update.row_gradients = done.ids.data_ptr(), row_gradients.data_ptr()
+        update.ids, update.row_gradients = activations.ids.data_ptr(), row_gradients.data_ptr()
         update.samples, update.rate = samples, rate
         self._table_update.run()
         return bottom_gradient

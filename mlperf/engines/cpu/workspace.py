@@ -1,4 +1,4 @@
-"""Memory for intermediate results that every step uses again."""
+"""Memory for intermediate results, reused by every step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Workspace:
         self._flat: dict[str, torch.Tensor] = {}
 
     def take(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-        """Return a tensor of this shape; its values are those that the last step left."""
+        """Return an uninitialized tensor of this shape."""
         count = math.prod(shape)
         if name not in self._flat or len(self._flat[name]) < count:
             self._flat[name] = torch.empty(count, dtype=dtype)

@@ -1,4 +1,4 @@
-"""The engine for one GPU: what it supports, and its step and scorer. Imports Triton only when it is used."""
+"""The engine for one GPU: what it supports, its step and its scorer. Triton is imported on first use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class GpuEngine:
-    """SGD, one batch a step: Triton kernels between the library's matrix products."""
+    """SGD, one batch per step: cuBLAS matrix products with Triton kernels in between."""
 
     description = "gpu (Triton kernels, each step replayed as a CUDA graph)"
 

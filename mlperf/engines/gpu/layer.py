@@ -19,11 +19,11 @@ class GpuLayer:
         self.weight, self.bias = linear.weight.data, linear.bias.data
         self._copy = torch.zeros(len(self.weight), input_width, dtype=dtype, device=self.weight.device)
         self._bias_copy = torch.zeros_like(self.bias, dtype=dtype)
-        self._d_bias = torch.zeros_like(self.bias)  # added to, and cleared by the update
+        self._d_bias = torch.zeros_like(self.bias)  # accumulated by relu_backward, cleared by update_weights
         self.copy_weights()
 
     def copy_weights(self) -> None:
-        """Copy the model's weights into those of the products: needed after something else has changed them."""
+        """Refresh the copies after the model's weights were changed externally."""
         self._copy[:, : self.weight.shape[1]] = self.weight
         self._bias_copy.copy_(self.bias)
 
@@ -42,7 +42,7 @@ class GpuLayer:
     ) -> torch.Tensor:
         """Update the layer and return the gradient of `inputs`; undefined if `needs_input_grad` is False.
 
-        gradient [B, N]: of `output`, overwritten with the gradient before the ReLU.
+        gradient: [B, N], gradient of `output`; overwritten with the gradient of the pre-activation.
         rate: float32 scalar on the device.
         """
         relu_backward(gradient=gradient, output=output, d_bias=self._d_bias)

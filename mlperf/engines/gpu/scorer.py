@@ -1,6 +1,6 @@
-"""The forward pass on a GPU: matrix products by the library, everything between them in a few Triton kernels.
+"""Forward pass on a GPU: cuBLAS matrix products with Triton kernels in between.
 
-The rows of a batch are copied to the device as the file has them, and decoded there.
+The rows of a batch are copied to the device undecoded and decoded there.
 
 B samples, T tables, D embedding dimension, K width of a layer's input.
 """
@@ -26,14 +26,14 @@ from mlperf.models.layers.mlp import linear_layers
 
 
 def padded_width(width: int) -> int:
-    """Return `width` rounded up to a multiple of 8: products are fast if the rows of a matrix are aligned."""
+    """Return `width` rounded up to a multiple of 8: aligned rows make matrix products fast."""
     return -(-width // 8) * 8
 
 
 class GpuScorer:
-    """Evaluates a model that the engine supports.
+    """Evaluates a model.
 
-    precision: fp32, tf32 or bf16, of products and activations.
+    precision: "fp32", "tf32" or "bf16", for matrix products and activations.
     max_ind_range: if positive, ids are taken modulo it.
     """
 
@@ -45,10 +45,10 @@ class GpuScorer:
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.allow_tf32 = precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = self.allow_tf32
-        # The library splits a weight's gradient, a sum over the batch, into parts; these are added in float32.
+        # cuBLAS may split the sum over the batch in a weight gradient (split-K): accumulate the parts in float32.
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         architecture = model.architecture
-        # Ids are int32: a larger modulus does not change a valid one.
+        # Valid ids fit in int32, so a larger modulus has no effect.
         self.modulus = max_ind_range if 0 < max_ind_range < 2**31 else -1
         self.threshold = float(architecture.loss_threshold)
         self.interacted_width = padded_width(model.top_widths[0])
@@ -72,8 +72,8 @@ class GpuScorer:
         self.upload = Upload(self.device)
 
     def batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[RawBatch]:
-        """Return the batches of `epoch` from number `first` on, with the rows as the file has them."""
-        assert hasattr(data, "raw_batches"), "only files have rows"
+        """Return the undecoded batches of `epoch` from number `first` on."""
+        assert hasattr(data, "raw_batches"), "the GPU engine needs a BinaryFile"
         batches: Iterator[RawBatch] = data.raw_batches(epoch, first)
         return batches
 
@@ -85,22 +85,22 @@ class GpuScorer:
         return scores
 
     def score_rows(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the same for `rows` int32 [B, 40] on the device."""
-        done = self.forward(rows)
+        """Return the probabilities and labels of `rows`, int32 [B, columns] on the device."""
+        activations = self.forward(rows)
         probabilities = predict(
-            hidden=done.top[-1], weight=self.last_weight, bias=self.last_bias, threshold=self.threshold
+            hidden=activations.top[-1], weight=self.last_weight, bias=self.last_bias, threshold=self.threshold
         )
-        return probabilities, done.labels
+        return probabilities, activations.labels
 
     def check(self) -> None:
-        """Wait for the device. RunError if a row since the last check held an invalid label or id."""
+        """Wait for the device. RunError if a row scored so far contains an invalid label or id."""
         position = int(self.invalid)
         if position != NO_POSITION:
             assert self.source is not None
             raise invalid_row_error(self.source, position // POSITIONS_PER_ROW, position % POSITIONS_PER_ROW)
 
     def forward(self, rows: torch.Tensor) -> Activations:
-        """Decode `rows` int32 [B, 40] on the device and run the model up to its last layer."""
+        """Decode `rows`, int32 [B, columns] on the device, and run the model up to its last layer."""
         dense, labels, embedding_rows = decode(
             rows=rows,
             table_sizes=self.table_sizes,
@@ -122,6 +122,6 @@ class GpuScorer:
         return Activations(bottom, run_layers(self.top, interacted), labels, embedding_rows)
 
     def note_source(self, batch: RawBatch) -> None:
-        """Note where the rows of `batch` come from, for the message about an invalid value."""
+        """Record where the rows of `batch` come from, for error messages about invalid values."""
         self.source = batch.source
         self.first_row.fill_(batch.first_row)

@@ -1,4 +1,4 @@
-"""The training step on a GPU. It is captured once as a CUDA graph and replayed; it never waits for the host.
+"""Training step on a GPU, captured once as a CUDA graph and replayed.
 
 B samples, T tables, D embedding dimension.
 """
@@ -14,7 +14,7 @@ from mlperf.engines.gpu.kernels.interaction import interact_backward
 from mlperf.engines.gpu.kernels.last_layer import loss_backward
 from mlperf.engines.gpu.kernels.linear import update_weights
 from mlperf.engines.gpu.scorer import GpuScorer
-from mlperf.engines.layerwise import Activations, LayerwiseStep, mark_nonfinite_weights
+from mlperf.engines.layerwise import Activations, LayerwiseStep, mark_nonfinite_weights, require_rate
 from mlperf.engines.protocol import LossSums
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
@@ -23,13 +23,13 @@ from mlperf.optim.sgd import SGD
 
 
 class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
-    """Trains a model that the engine supports by SGD, one batch per step."""
+    """Trains a model with SGD, one batch per step."""
 
     def __init__(
         self, model: DLRM_Net, loss: Loss, optimizer: Optimizer, precision: str, max_ind_range: int
     ) -> None:
         super().__init__(model, precision, max_ind_range)
-        assert isinstance(optimizer, SGD), "only SGD updates a weight from its gradient alone"
+        assert isinstance(optimizer, SGD), "the GPU engine supports only SGD"
         self.loss = loss
         self.optimizer = optimizer
         self.sums = LossSums.zeros(self.device)
@@ -40,7 +40,7 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
         self._graph_rows = torch.empty(0, CRITEO.columns, dtype=torch.int32)
 
     def warm_up(self, batch_size: int) -> None:
-        """Predict, take steps with rate 0, which do not change the weights, and on a GPU capture a step."""
+        """Score a batch and train with learning rate 0; on a GPU, then capture a step as a CUDA graph."""
         rows = torch.zeros(batch_size, CRITEO.columns, dtype=torch.int32, device=self.device)
         self.score_rows(rows)
         self.rate.zero_()
@@ -52,7 +52,7 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
         self.sums.clear()
 
     def _capture(self) -> None:
-        """Record a step on `_graph_rows`. What the step allocates belongs to the graph from here on."""
+        """Capture a step on `_graph_rows`. The graph owns the memory that the step allocates."""
         torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
@@ -60,7 +60,7 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
 
     def train(self, batch: RawBatch, rate: float | None) -> None:
         """Train on `batch` with learning rate `rate`."""
-        assert rate is not None, "this engine does not accumulate gradients over batches"
+        rate = require_rate(rate)
         self.note_source(batch)
         self.rate.fill_(rate)
         rows = self.upload.copy(batch.rows)
@@ -77,13 +77,13 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
         super().check()
         mark_nonfinite_weights((*self.bottom, *self.top), self.sums)
 
-    def update_last_layer(self, done: Activations, rate: torch.Tensor) -> torch.Tensor:
+    def update_last_layer(self, activations: Activations, rate: torch.Tensor) -> torch.Tensor:
         """Add to the sums, update the last layer and return the gradient of its inputs."""
         gradient = loss_backward(
-            hidden=done.top[-1],
+            hidden=activations.top[-1],
             weight=self.last_weight,
             bias=self.last_bias,
-            labels=done.labels,
+            labels=activations.labels,
             d_weight=self.d_last_weight,
             d_bias=self.d_last_bias,
             sums=self.sums.both,
@@ -95,15 +95,17 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
             update_weights(weight=weight, copy=weight, gradient=d_weight, rate=rate, clear=True)
         return gradient
 
-    def update_tables(self, done: Activations, gradient: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
+    def update_tables(self, activations: Activations, gradient: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
         """Update the tables and return the gradient of the bottom MLP's output [B, D]."""
         d_bottom, d_embeddings = interact_backward(
             tables=self.tables.weight,
-            embedding_rows=done.ids,
-            bottom=done.bottom[-1],
+            embedding_rows=activations.ids,
+            bottom=activations.bottom[-1],
             gradient=gradient,
             self_interaction=self.model.architecture.interaction_itself,
             allow_tf32=self.allow_tf32,
         )
-        update_rows(tables=self.tables.weight, embedding_rows=done.ids, d_embeddings=d_embeddings, rate=rate)
+        update_rows(
+            tables=self.tables.weight, embedding_rows=activations.ids, d_embeddings=d_embeddings, rate=rate
+        )
         return d_bottom

@@ -1,4 +1,4 @@
-"""What every Triton kernel of this folder needs: whether kernels can run here, and the sizes of tiles."""
+"""Availability of Triton, and tile sizes of its kernels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _interpreted() -> bool:
 
 
 def missing_requirement() -> str | None:
-    """Return why kernels cannot be launched here, or None if they can. Triton compiles their launcher, in C."""
+    """Return why kernels cannot be launched here, None if they can. Triton needs a C compiler for its launcher."""
     if _interpreted():
         return None
     try:
@@ -27,19 +27,19 @@ def missing_requirement() -> str | None:
 
 
 def product_type(dtype: torch.dtype) -> Any:
-    """Return Triton's type for products of `dtype`. Its interpreter cannot multiply bfloat16 and uses float32."""
+    """Return the Triton type for products of `dtype`; the interpreter has no bfloat16 products: float32."""
     return tl.bfloat16 if dtype == torch.bfloat16 and not _interpreted() else tl.float32
 
 
 def tile_size(count: int) -> int:
-    """Return the size of a tile for `count` values: a power of two, and at least the 16 that `tl.dot` needs."""
+    """Return the tile size for `count` values: a power of two, at least 16 as required by `tl.dot`."""
     return max(16, triton.next_power_of_2(count))
 
 
 def tiles_per_program(samples: int) -> int:
-    """Return how many tiles a program sums over that adds its sums atomically to those of the others.
+    """Return the number of tiles that a program instance sums before its atomic addition.
 
-    More tiles mean fewer atomics, fewer tiles mean more programs that run at the same time: 8 tiles from 65,536
+    More tiles need fewer atomics; fewer tiles let more program instances run at the same time. 8 tiles from 65,536
     samples on.
     """
     return max(1, min(8, samples // 8192))

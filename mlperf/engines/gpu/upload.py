@@ -1,18 +1,18 @@
-"""Copies rows of batches to the device while it computes the step before."""
+"""Copy the rows of batches to the device while it computes the previous step."""
 
 from __future__ import annotations
 
 import torch
 
-# How many batches the host may be ahead of the device.
+# Maximum number of batches that are copied but not yet used by the device.
 _MAX_LEAD = 3
 
 
 class Upload:
-    """Copies the rows of one batch after the other to the device; on a CPU it returns them as they are.
+    """Copies the rows of successive batches to the device; on a CPU it returns them unchanged.
 
-    `copy` starts a copy and returns the rows on the device. They are valid for the work that is launched before
-    `done` is called.
+    `copy` starts a copy and returns the rows on the device. They are valid for kernels launched before the call of
+    `done`.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -26,7 +26,10 @@ class Upload:
             self._device = device
 
     def copy(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return `rows` int32 [B, 40], from pinned memory, on the device. Waits for the batch three before it."""
+        """Return `rows`, int32 [B, columns] in pinned memory, on the device.
+
+        Waits until the device has used the batch copied `_MAX_LEAD` calls earlier.
+        """
         if not self._on_gpu:
             return rows
         turn = self._turn
@@ -34,7 +37,7 @@ class Upload:
         slot = self._slots[turn]
         if slot is None or slot.shape != rows.shape:
             slot = self._slots[turn] = torch.empty_like(rows, device=self._device, pin_memory=False)
-            # The memory may have been freed by work that the other stream does not know of.
+            # The allocator may return memory that the current stream still uses: wait for that before copying.
             self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             slot.copy_(rows, non_blocking=True)
@@ -43,7 +46,7 @@ class Upload:
         return slot
 
     def done(self) -> None:
-        """Tell that all work on the rows copied last has been launched."""
+        """Mark the last copied rows as used: all kernels that read them have been launched."""
         if self._on_gpu:
             self._used[self._turn].record()
             self._turn = (self._turn + 1) % _MAX_LEAD

@@ -1,4 +1,4 @@
-"""The interface of a feature interaction: how the bottom MLP's output and the pooled embeddings are combined.
+"""Interface of a feature interaction, which combines the bottom MLP's output and the pooled embeddings.
 
 The paper is arXiv 1906.00091. B batch, T tables, D embedding dimension, F = T + 1 features.
 """
@@ -14,32 +14,34 @@ from torch import nn
 class Interaction(nn.Module, ABC):
     """Combines F features of dimension D.
 
-    A subclass defines `width` and `forward`, and is registered in mlperf.registry.INTERACTIONS under the name that
-    --arch-interaction-op offers. itself: whether features interact with themselves, where that makes a difference.
+    A subclass defines `width` and `forward`, and is registered in mlperf.registry.INTERACTIONS under the name used
+    by --arch-interaction-op.
+
+    self_interaction: whether features interact with themselves; used by the dot interaction only.
     """
 
     def __init__(
-        self, features: int, dimension: int, *, itself: bool = False, device: torch.device | None = None
+        self, features: int, dimension: int, *, self_interaction: bool = False, device: torch.device | None = None
     ) -> None:
         super().__init__()
         self.features = features
-        self.itself = itself
+        self.self_interaction = self_interaction
         self.device = device
-        self.out_features = self.width(features, dimension, itself=itself)
+        self.out_features = self.width(features, dimension, self_interaction=self_interaction)
 
     @staticmethod
     @abstractmethod
-    def width(features: int, dimension: int, *, itself: bool) -> int:
-        """Return the number of values per sample that come out: the first width of the top MLP."""
+    def width(features: int, dimension: int, *, self_interaction: bool) -> int:
+        """Return the number of output values per sample: the first width of the top MLP."""
 
     @abstractmethod
     def forward(self, bottom: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
         """Return `bottom` [B, D] and `pooled` [B, T, D] combined, [B, out_features]."""
 
     def reference(self, bottom: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
-        """Return what `forward` does, in operations that every tool can trace and differentiate.
+        """Same as `forward`, in operations that can be traced, exported and differentiated.
 
-        Only an interaction that writes out its own gradient has to override this.
+        Override only if `forward` uses a custom autograd function.
         """
         return self.forward(bottom, pooled)
 

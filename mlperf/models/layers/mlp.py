@@ -13,7 +13,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoi
 def make_mlp(widths: Sequence[int], activation: str, *, last: str | None = None) -> nn.Sequential:
     """Return linear layers `widths[0]` -> ... -> `widths[-1]`, each followed by its activation.
 
-    last: the activation of the last layer, if it differs (the top MLP ends in a sigmoid). Weights have PyTorch's
+    last: activation of the last layer, if it differs (the top MLP ends in a sigmoid). Weights have PyTorch's
     initial values until mlperf.models.initialization fills them. Layer K is entry 2K of the Sequential, as in
     existing checkpoints.
     """

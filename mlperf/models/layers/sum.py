@@ -11,7 +11,7 @@ class SumInteraction(Interaction):
     """f0 + f1 + ... + fT; f0 is the bottom MLP's output."""
 
     @staticmethod
-    def width(features: int, dimension: int, *, itself: bool) -> int:
+    def width(features: int, dimension: int, *, self_interaction: bool) -> int:
         """Return D."""
         return dimension
 

@@ -1,7 +1,7 @@
 """Negative downsampling: each row with label 0 is dropped with a given probability.
 
-Whether a row is dropped depends on a hash of the seed and of the position of the row in the raw text (splitmix64;
-Steele, Lea and Flood, OOPSLA 2014), so it depends neither on the number of cores nor on where reading began.
+Whether a row is dropped depends on a hash of the seed and of its position in the raw text, and thus neither on the
+number of cores nor on where reading resumed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 import numpy.typing as npt
+
+from mlperf.data.criteo.prepare.splitmix64 import splitmix64
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -34,17 +36,10 @@ class NegativeDownsampler:
 
 
 @numba.njit(nogil=True, cache=True)
-def _mix(value: np.uint64) -> np.uint64:
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
-
-
-@numba.njit(nogil=True, cache=True)
 def _kept(labels: npt.NDArray[np.int32], key: np.uint64, first_row: int, dropped_below: np.uint64) -> BoolArray:
-    start = _mix(key + np.uint64(0x9E3779B97F4A7C15))
+    start = splitmix64(key, 1)
     kept = np.empty(len(labels), np.bool_)
     for row in range(len(labels)):
-        random_bits = _mix(start + np.uint64(first_row + row) * np.uint64(0x9E3779B97F4A7C15))
+        random_bits = splitmix64(start, first_row + row)
         kept[row] = labels[row] != 0 or random_bits >= dropped_below
     return kept

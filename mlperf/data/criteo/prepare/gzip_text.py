@@ -1,6 +1,6 @@
-"""Opening gzipped text: with isal if it is installed, otherwise with Python's gzip, which is 3 times slower.
+"""Open gzipped text with isal if it is installed, otherwise with Python's gzip, which is 3 times slower.
 
-Both read a file of several gzip members as one text and check the checksum and length of each member.
+Both support files of several gzip members and verify the checksum and length of each member.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ try:
 except ImportError:
     igzip, _FORMAT_ERRORS = None, (zlib.error,)
 
-# What reading a damaged file raises. Of the subclasses of OSError, only that of gzip means damage.
+# Exceptions raised for a damaged file. Other OSErrors are I/O failures.
 DAMAGE_ERRORS = (EOFError, gzip.BadGzipFile, *_FORMAT_ERRORS)
 
 
 def advice() -> str | None:
-    """Return advice for users of gzipped text, None if the faster library is installed."""
+    """Return a hint about faster decompression, None if isal is installed."""
     if igzip is not None:
         return None
-    return "unpacked by Python's gzip; with isal (pip install isal) it is 3 times as fast"
+    return "decompressed with Python's gzip; isal (pip install isal) is 3 times faster"
 
 
 def open_gzip(path: Path) -> io.BufferedIOBase:
@@ -37,5 +37,5 @@ def open_gzip(path: Path) -> io.BufferedIOBase:
 
 
 def open_text(path: Path) -> io.BufferedIOBase | io.RawIOBase:
-    """Open a text file for reading bytes; it is unpacked if its name ends in .gz."""
+    """Open a text file for reading bytes; a name ending in .gz is decompressed."""
     return open_gzip(path) if path.suffix == ".gz" else path.open("rb", buffering=0)

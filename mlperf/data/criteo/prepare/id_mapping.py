@@ -1,4 +1,4 @@
-"""Mapping ids to rows of the embedding tables: the ids of each table are numbered in order of first appearance."""
+"""Map ids to rows of the embedding tables. The ids of each table are numbered in order of first appearance."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class IdMapper:
         return list(pool.map(collect, range(CRITEO.tables)))
 
     def restore(self, ids: Sequence[Sequence[Ids]], pool: Executor) -> None:
-        """Replace the mapping by one that `new_ids` returned: for each table its parts, in order."""
+        """Replace the mapping by saved ids: for each table, the parts that `new_ids` returned, in order."""
 
         def insert(table: int) -> None:
             count = sum(len(part) for part in ids[table])
@@ -84,8 +84,8 @@ class IdMapper:
     def _resize(self, table: int, slots: int) -> None:
         if slots > self._max_slots:
             raise RunError(
-                f"column {CRITEO.first_id + table + 1}: more than {self._max_slots // 2} distinct ids, which the "
-                "binary file cannot index; a smaller --max-ind-range merges ids"
+                f"column {CRITEO.first_id + table + 1}: more than {self._max_slots // 2} distinct ids do not fit "
+                "the int32 of the binary file; pass a smaller --max-ind-range"
             )
         larger = np.zeros(slots, np.uint64)
         _copy(self._slots[table], larger)
@@ -94,7 +94,7 @@ class IdMapper:
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def _first_slot(key: np.uint64, mask: int) -> int:
-    """Return where the search for an id begins. Multiplicative hashing: the high bits are the well mixed ones."""
+    """Return the first slot to probe. Multiplicative hashing; uses the high bits, which are best mixed."""
     return int((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(24)) & mask
 
 

@@ -1,4 +1,4 @@
-"""Adopting rows that another program prepared and keeps in NumPy archives: they are copied to binary files."""
+"""Convert NumPy archives that other tools prepared to binary files."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from mlperf.util.errors import RunError
 def import_archives(paths: DatasetPaths, archive_files: Sequence[Path], raw_data_file: Path | None) -> Manifest:
     """Write the binary files and a manifest from archives. RunError if the archives cannot be used.
 
-    The rows keep their order. A single archive is divided into days like the Kaggle text, of several archives each
-    is a day. The last day is divided between test and val.
+    The rows keep their order. A single archive is divided into days like the Kaggle text; with several archives,
+    each one is a day. The last day is divided between test and val.
     """
     archives = [Archive.open(path) for path in archive_files]
     counts = _counts(archives, raw_data_file)
@@ -31,7 +31,9 @@ def import_archives(paths: DatasetPaths, archive_files: Sequence[Path], raw_data
     if len(archives) == 1:
         rows_per_day = divide(archives[0].rows, KAGGLE_DAYS)
     if min(rows_per_day) == 0:
-        raise RunError(f"{archive_files[0]}: a day without rows; {len(rows_per_day)} days are needed")
+        raise RunError(
+            f"{archive_files[0]}: contains a day without rows; each of the {len(rows_per_day)} days needs rows"
+        )
     rows = split_rows(rows_per_day)
     work = WorkFolder(paths)
     with locked(paths):
@@ -81,7 +83,7 @@ def _checked_blocks(archives: Sequence[Archive], counts: Sequence[int]) -> Itera
 
 
 def _write(work: WorkFolder, blocks: Iterator[Rows], rows: dict[str, int]) -> dict[str, int]:
-    """Write the first rows to the file of the first split and so on; return the CRC-32 of each file."""
+    """Divide the rows among the splits, in the order of SPLITS; return the CRC-32 of each file."""
     checksums = {}
     rest: Rows | None = None
     for split in SPLITS:

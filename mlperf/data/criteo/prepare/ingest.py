@@ -1,4 +1,4 @@
-"""The pass over the text: blocks are parsed by all cores, and their ids mapped and rows stored in text order."""
+"""The pass over the raw text: all cores parse blocks; ids are mapped and rows stored in the order of the text."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from mlperf.util.parallel import Portions, Stages, run_in_order
 from mlperf.util.progress import Progress
 
 _SHOWN_BAD_ROWS = 5
-# So many bad rows more than allowed of the rows so far end the pass before all text is read.
-_HOPELESS_BAD_ROWS = 1000
+# Stop early when the number of bad rows exceeds the allowance so far by this many.
+_EARLY_STOP_BAD_ROWS = 1000
 
 FileBlock = tuple[int, TextBlock]  # the number of the input file and a block of it
 
@@ -35,8 +35,8 @@ _log = logging.getLogger(__name__)
 class Ingest:
     """Reads the text from the position in `state` on and keeps `state` up to date.
 
-    train: takes the rows of all days but the last, in order or to be shuffled.
-    evaluation: takes the rows of the last day.
+    train: receives the rows of all days but the last, in order or to be shuffled.
+    evaluation: receives the rows of the last day.
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class Ingest:
         return self._blocks.exhausted
 
     def run(self, seconds: float, threads: int) -> None:
-        """Process blocks for some time, or to the end of the text, and return when none is in process any more."""
-        # Each group of tables is a stage: few stages are passed faster, many let more cores map ids at once.
+        """Process blocks for `seconds` or until the end of the text; returns when no block is in progress."""
+        # Each group of tables is a stage. Fewer stages have less overhead; more let more cores map ids.
         groups = np.array_split(np.arange(CRITEO.tables), max(1, min(CRITEO.tables, threads // 2)))
         table_groups = [[int(table) for table in group] for group in groups]
 
@@ -93,7 +93,7 @@ class Ingest:
     def _process(
         self, stages: Stages, table_groups: list[list[int]], parser: BlockParser, number: int, item: FileBlock
     ) -> None:
-        """Parse block `number`, then pass all stages: count its lines, map its ids, store its rows."""
+        """Parse block `number`, then pass it through the stages: count lines, map ids, store rows."""
         file, block = item
         parsed = parser.parse(block)
         with stages.turn(0, number):
@@ -142,16 +142,16 @@ class Ingest:
                 reasons[name] = reasons.get(name, 0) + int(count)
 
     def _check_bad_rows(self, *, final: bool) -> None:
-        """Raise RunError if too many rows are bad, of all rows (`final`) or hopelessly many of the rows so far."""
-        state, max_share = self._state, self._settings.max_bad_rows
+        """Raise RunError if too many rows are bad (`final`), or if the limit can no longer be met."""
+        state, max_fraction = self._state, self._settings.max_bad_rows
         per_file = {name: sum(reasons.values()) for name, reasons in state.bad.items()}
-        bad, allowed = sum(per_file.values()), max_share * state.lines
-        if bad > allowed + (0 if final else _HOPELESS_BAD_ROWS):
+        bad, allowed = sum(per_file.values()), max_fraction * state.lines
+        if bad > allowed + (0 if final else _EARLY_STOP_BAD_ROWS):
             reasons = ", ".join(f"{count} {name}" for name, count in state.bad_rows_by_reason().items())
             raise RunError(
                 f"{self._settings.raw_data_file}: {bad} of the {state.lines} rows so far are bad, more than "
-                f"--max-bad-rows={max_share:g} allows, most of them in {max(per_file, key=per_file.__getitem__)}: "
-                f"{reasons}"
+                f"--max-bad-rows={max_fraction:g} allows, most of them in "
+                f"{max(per_file, key=per_file.__getitem__)}: {reasons}"
             )
 
     def _store(self, file: int, first_row: int, rows: Rows, kept: npt.NDArray[np.int64]) -> None:

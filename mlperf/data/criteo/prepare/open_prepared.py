@@ -1,4 +1,4 @@
-"""Opening data that is already prepared, by this program or by another one."""
+"""Open data that is already prepared, by this program or by another tool."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def open_prepared(processed_data_file: Path, raw_data_file: Path | None = None) 
 
 
 def open_other_program(paths: DatasetPaths, raw_data_file: Path | None) -> PreparedData | None:
-    """Return the data set of another program, None if there is none or if this program prepared it.
+    """Return a data set prepared by another tool, None if there is none or if this program prepared it.
 
-    Binary files are used as they are. Archives are copied to binary files, once and again when they change.
+    Binary files are used as they are. Archives are converted to binary files once, and again if they change.
     """
-    # The files first: a preparation that ends at this moment writes its manifest before it moves its files.
+    # Check the files first: a preparation that ends now writes its manifest before it moves its files.
     has_files = any(paths.split(split).is_file() for split in SPLITS)
     manifest = Manifest.read(paths.manifest)
     if manifest is None and has_files:
@@ -48,11 +48,11 @@ def open_other_program(paths: DatasetPaths, raw_data_file: Path | None) -> Prepa
         problem = manifest.find_problem(paths)
         if problem is None:
             return describe(paths, manifest)
-        if not (archives and paths.work_folder.exists()):  # otherwise it was killed while moving files into place
+        if not (archives and paths.work_folder.exists()):  # with a work folder, it was killed while moving files
             raise RunError(problem)
     if not archives:
         return None
-    from mlperf.data.criteo.prepare.import_archives import import_archives  # its compiled code is needed only here
+    from mlperf.data.criteo.prepare.import_archives import import_archives  # late: compiles its loops on import
 
     return describe(paths, import_archives(paths, archives, raw_data_file))
 
@@ -68,5 +68,7 @@ def find_archives(paths: DatasetPaths, raw_data_file: Path | None) -> list[Path]
         return []
     for day in days:
         if not day.is_file():
-            raise RunError(f"{day}: no such file, though {days[0].name} is there; all {TERABYTE_DAYS} are needed")
+            raise RunError(
+                f"{day}: no such file, but {days[0].name} exists; all {TERABYTE_DAYS} days are required"
+            )
     return days

@@ -1,4 +1,4 @@
-"""Parsing raw text to rows: one compiled pass over the bytes."""
+"""Parse raw text to rows in one compiled pass over the bytes."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ REASON_NAMES = {  # in the manifest
 }
 
 _MESSAGES = {
-    TOO_FEW: f"the row ends here, after too few columns; allowed are {_COLUMNS}",
-    TOO_MANY: f"the row goes on after this column; allowed are {_COLUMNS}",
+    TOO_FEW: f"too few columns; expected {_COLUMNS}",
+    TOO_MANY: f"too many columns; expected {_COLUMNS}",
     NOT_INTEGER: "not a whole number; allowed are digits with or without a minus, or nothing",
     OUT_OF_RANGE: "the number does not fit in 32 bits; allowed is -2147483648 to 2147483647",
     NOT_HEX: "not an id; allowed are up to 8 hexadecimal digits, or nothing",
     LONG_ID: "an id of more than 8 digits; allowed are up to 8 hexadecimal digits, or nothing",
     NO_LABEL: "not a label; allowed are 0 and 1",
-    LONG_LINE: "no end of the line within 2 MB: not a Criteo click log",
+    LONG_LINE: "line longer than 2 MB; expected a Criteo click log",
 }
 
 
@@ -69,16 +69,16 @@ class BlockParser:
         self._rows = np.empty((0, _COLUMNS), np.int32)
 
     def parse(self, block: TextBlock) -> ParsedBlock:
-        """Parse the lines of a block. The rows are valid until the next call.
+        """Parse the lines of a block. The returned rows are a view that the next call overwrites.
 
-        A row is the label, the integers (0 if negative or empty) and the ids (the bits of a uint32; 0 if empty).
+        A row is the label, the dense features (0 if negative or empty) and the ids (bits of a uint32; 0 if empty).
         """
         if block.overlong:
             return ParsedBlock(self._rows[:0], 1, np.array([[0, LONG_LINE, 0, 0]]))
         max_rows = block.length // _MIN_ROW_BYTES + 1
         if len(self._rows) < max_rows:
             self._rows = np.empty((max_rows, _COLUMNS), np.int32)
-        faults = np.empty((block.length, 4), np.int64)  # uses memory only where it is written
+        faults = np.empty((block.length, 4), np.int64)  # pages that are not written use no memory
         count, lines = _parse(block.text, block.length, self._rows, self._modulus, faults)
         return ParsedBlock(self._rows[:count], lines, faults[: lines - count].copy())
 

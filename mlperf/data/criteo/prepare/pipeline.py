@@ -1,4 +1,4 @@
-"""The preparation: from raw Criteo text to the binary files of the splits and their manifest. Does not use torch.
+"""Prepare raw Criteo text: binary files of the splits and their manifest. Does not import torch.
 
 Its phases are: read the text ("text"), shuffle the training rows ("permute"), divide the last day into test and
 validation rows ("split"), and move the files into place ("publish"). An interrupted preparation continues from its
@@ -48,11 +48,11 @@ def prepare(settings: PreparationSettings) -> PreparedData:
     with system_failures(paths.prefix, "the data cannot be prepared"):
         paths.prefix.parent.mkdir(parents=True, exist_ok=True)
         foreign = open_other_program(paths, settings.raw_data_file)
-        if foreign is not None:  # may be days of work: it is used and never overwritten
+        if foreign is not None:  # never overwrite it: preparing it may have taken days
             return foreign
         inputs = find_inputs(settings)
         facts = [FileFacts.of(path) for path in inputs]
-        # Without the lock if possible: finished data may be in a folder where nothing can be written.
+        # Try without the lock: finished data may be in a read-only folder.
         manifest = None if paths.work_folder.exists() else _finished(settings, paths, facts)
         if manifest is None or _lacks_archive(settings, paths):
             with locked(paths):
@@ -67,7 +67,7 @@ def prepare(settings: PreparationSettings) -> PreparedData:
 
 
 def _finished(settings: PreparationSettings, paths: DatasetPaths, facts: list[FileFacts]) -> Manifest | None:
-    """Return the manifest if the data is already prepared as asked, otherwise None. RunError if it is damaged."""
+    """Return the manifest if the data is already prepared with these settings, else None. RunError if damaged."""
     manifest = Manifest.read(paths.manifest)
     if manifest is None or not manifest.files_complete(paths):
         return None
@@ -85,17 +85,17 @@ def _lacks_archive(settings: PreparationSettings, paths: DatasetPaths) -> bool:
 
 
 def _check_archive(settings: PreparationSettings, paths: DatasetPaths) -> None:
-    """Raise RunError if X.npz is to be written but one of another program exists."""
+    """Raise RunError if X.npz is to be written but one of another tool exists."""
     manifest = Manifest.read(paths.manifest)
     if settings.write_npz and paths.archive.exists() and (manifest is None or manifest.archive is None):
         raise RunError(
-            f"{paths.archive}: not of this program, and not overwritten: move it away, or ask for none with "
-            "--mlperf-bin-loader"
+            f"{paths.archive}: was not written by this program and is not overwritten; move it, or pass "
+            "--mlperf-bin-loader to write no archive"
         )
 
 
 class _Preparation:
-    """One preparation, started or continued from the state that an interrupted process left."""
+    """One preparation, started from the beginning or continued from the state of an interrupted process."""
 
     def __init__(
         self, settings: PreparationSettings, paths: DatasetPaths, inputs: list[Path], facts: list[FileFacts]
@@ -129,19 +129,21 @@ class _Preparation:
             if state.phase == "split":
                 self._split(state)
             return publish(self._settings, self._paths, self._facts, self._work, state)
-        except RunError:  # would occur again: there is nothing to continue
+        except RunError:  # the same input would fail again: do not continue from it
             self._work.remove()
             raise
 
     def _start(self) -> PreparationState:
-        """Check the disk space, log what the user should know about the inputs, and empty the work folder."""
+        """Check the disk space, log warnings and hints about the inputs, and empty the work folder."""
         self._check_disk()
         if self._work.has_state():
-            _log.warning(f"{self._work.path}: damaged, or of another preparation; starting again")
+            _log.warning(
+                f"{self._work.path}: damaged, or from a preparation with other settings or inputs; starting over"
+            )
         inputs = self._plan.inputs
         both = [path.name for path in inputs if path.with_name(f"{path.name}.gz").is_file()]
         if both:
-            _log.warning(f"both there, read as unpacked and not the .gz: {', '.join(both)}")
+            _log.warning(f"the file exists with and without .gz; reading the one without: {', '.join(both)}")
         gzipped = [path.name for path in inputs if path.suffix == ".gz"]
         if gzipped and (advice := gzip_text.advice()):
             _log.info(f"{', '.join(gzipped)}: {advice}")
@@ -161,7 +163,7 @@ class _Preparation:
         if needed > free and not self._settings.force:
             raise RunError(
                 f"{folder}: about {needed / 1e9:,.3g} GB are needed to prepare the data and "
-                f"{free / 1e9:,.3g} GB are free; tools/prepare_criteo.py --force begins all the same"
+                f"{free / 1e9:,.3g} GB are free; pass --force to tools/prepare_criteo.py to start anyway"
             )
 
     def _read_text(self, state: PreparationState) -> None:
@@ -199,7 +201,7 @@ class _Preparation:
         state.phase = "split" if settings.randomize == "none" else "permute"
 
     def _seconds_to_checkpoint(self) -> float:
-        """Return the time to the next checkpoint. A phase that ends earlier makes none, because it takes time."""
+        """Return the time to the next checkpoint. Shorter phases write none, to save time."""
         return self._last_checkpoint + self._settings.checkpoint_seconds - time.monotonic()
 
     def _checkpoint(self, state: PreparationState) -> None:
@@ -207,10 +209,10 @@ class _Preparation:
         self._last_checkpoint = time.monotonic()
 
     def _check_inputs(self) -> None:
-        """Raise RunError if an input file changed while it was read: it may still be being copied."""
+        """Raise RunError if an input file changed while it was read: it may still be copied."""
         for path, facts in zip(self._plan.inputs, self._facts, strict=True):
             if FileFacts.of(path) != facts:
-                raise RunError(f"{path}: changed while it was read; begin again when it is complete")
+                raise RunError(f"{path}: changed while it was read; start again when it is complete")
 
     def _check_splits(self, state: PreparationState) -> None:
         """Raise RunError if all training or all test rows were dropped."""
@@ -238,11 +240,11 @@ class _Preparation:
         finally:
             permuter.close()
         state.phase, state.buckets = "split", None
-        self._checkpoint(state)  # from this state on, the temporary files are not needed
+        self._checkpoint(state)  # this state does not need the temporary files
         work.remove_temporary()
 
     def _split(self, state: PreparationState) -> None:
-        """Copy the second half of the last day to val. The test file keeps it until that copy is on the disk."""
+        """Copy the second half of the last day to val. `publish` truncates the test file later."""
         last_day = self._work.part("test")
         cut = split_rows(state.rows_per_day)["test"] * CRITEO.row_bytes
         with last_day.open("rb") as source, self._work.part("val").open("wb") as target:

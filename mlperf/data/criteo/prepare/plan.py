@@ -38,8 +38,8 @@ def find_inputs(settings: PreparationSettings) -> list[Path]:
         gzipped = name.with_name(f"{name.name}.gz")
         path = gzipped if not name.is_file() and gzipped.is_file() else name
         if not path.is_file():
-            which = f"one of the {len(names)} days" if len(names) > 1 else "the raw data"
-            raise RunError(f"{path}: no such file, nor .gz; it is {which} that --raw-data-file={raw} names")
+            which = f"{len(names)} days" if len(names) > 1 else "this file"
+            raise RunError(f"{path}: no such file, also not as .gz; --raw-data-file={raw} requires {which}")
         if path.stat().st_size == 0:
             raise RunError(f"{path}: empty file; expected rows of {CRITEO.columns} columns separated by tabs")
         paths.append(path)
@@ -83,7 +83,7 @@ class Plan:
 
 
 def make_plan(settings: PreparationSettings, inputs: Sequence[Path]) -> Plan:
-    """Read the beginning of each input file; the Kaggle file is read through once to divide its rows into days."""
+    """Read the beginning of each input file; count the rows of the Kaggle file to divide them into days."""
     estimates = [_estimate_size(path) for path in inputs]
     text_bytes = tuple(size for size, _ in estimates)
     row_bytes = [int(size * ratio) for size, ratio in estimates]
@@ -91,7 +91,9 @@ def make_plan(settings: PreparationSettings, inputs: Sequence[Path]) -> Plan:
         return Plan(tuple(inputs), text_bytes, tuple(row_bytes), None)
     rows_per_day = divide(_count_good_rows(inputs[0], settings), KAGGLE_DAYS)
     if min(rows_per_day) == 0:
-        raise RunError(f"{inputs[0]}: fewer than {KAGGLE_DAYS} rows, which are divided into {KAGGLE_DAYS} days")
+        raise RunError(
+            f"{inputs[0]}: fewer than {KAGGLE_DAYS} rows; each of the {KAGGLE_DAYS} days needs at least one"
+        )
     ends = tuple(int(end) for end in np.cumsum(rows_per_day))
     return Plan(tuple(inputs), text_bytes, (row_bytes[0] // KAGGLE_DAYS,) * KAGGLE_DAYS, ends)
 
@@ -131,10 +133,10 @@ def _unzipped_size(path: Path) -> int:
 
 
 def disk_needed(plan: Plan, settings: PreparationSettings) -> int:
-    """Return the largest number of bytes that a preparation has on the disk at any time.
+    """Return the peak disk use of a preparation in bytes.
 
-    Besides the prepared files these are first a copy of the training rows and the saved ids, then a second copy of
-    half of the last day, then X.npz.
+    In addition to the prepared files, a preparation stores first a copy of the training rows and the saved ids,
+    then a second copy of half of the last day, then X.npz.
     """
     rows = sum(plan.row_bytes)
     max_ids = min(rows // CRITEO.row_bytes, settings.max_ind_range if settings.max_ind_range > 0 else 1 << 32)

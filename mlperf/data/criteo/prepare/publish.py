@@ -1,4 +1,4 @@
-"""The end of a preparation: its files and the manifest move into place, never mixed with those of an older one."""
+"""Move the finished files and the manifest into place without mixing them with an older result."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def publish(
 ) -> Manifest:
     """Write the manifest and move the files into place.
 
-    The manifest comes first, because files without one are taken for those of another program. Until the last file
-    is in place, the manifest does not match the files, and nothing trains on them. If the process is killed here,
-    the next one repeats this call; files that are already in place are compared with their checksums.
+    The manifest comes first, because files without a manifest count as those of another tool. Until all files are
+    moved, the manifest does not match and the data is rejected. If the process is killed here, the next one
+    repeats this call and compares files that are already in place with their checksums.
     """
     rows = {**split_rows(state.rows_per_day), "train": state.train_rows}
-    if work.part("test").exists():  # still with the whole last day
+    if work.part("test").exists():  # contains the whole last day until now
         os.truncate(work.part("test"), rows["test"] * CRITEO.row_bytes)
     for split in SPLITS:
         path = work.part_or_moved(split)
         if path == paths.split(split) and file_crc32(path) != state.checksums[split]:
-            raise RunError(f"{path}: replaced while it was being prepared; begin again")
+            raise RunError(f"{path}: was replaced during the preparation; start again")
     if settings.write_npz:
         write_npz(work.part_npz(), [work.part_or_moved(split) for split in SPLITS], state.ids[-1])
     work.sync()
@@ -49,9 +49,9 @@ def publish(
         bad_rows=state.bad,
         archive=_archive_facts(paths, work) if settings.write_npz else None,
     )
-    _remove_old_archive(paths)  # before its manifest is replaced, which tells it from another program's archive
+    _remove_old_archive(paths)  # before the manifest is replaced, which identifies the archive as ours
     manifest.write(paths.manifest, work.path)
-    work.publish(work.part_npz(), paths.archive)  # before the others: their presence shows that all is complete
+    work.publish(work.part_npz(), paths.archive)  # first, because the binary files mark the data as complete
     for split in SPLITS:
         work.publish(work.part(split), paths.split(split))
     work.remove()
@@ -61,7 +61,7 @@ def publish(
 def split_facts(
     work: WorkFolder, paths: DatasetPaths, rows: Mapping[str, int], checksums: Mapping[str, int]
 ) -> dict[str, FileFacts]:
-    """Return the facts of each split, for the manifest, of files that are in the work folder or in place."""
+    """Return the manifest entry of each split, whose file is in the work folder or in place."""
     return {
         split: FileFacts(
             name=paths.split(split).name,

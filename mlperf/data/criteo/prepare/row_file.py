@@ -1,4 +1,4 @@
-"""Writing rows to a file, one after the other, also after an interruption."""
+"""Append rows to a binary file, with resuming after an interruption."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mlperf.util.files import write_fully
 class RowFile:
     """A binary file to which rows are appended.
 
-    rows, checksum: number of rows in the file and the CRC-32 of their bytes. If `rows` is given, the file has them
-    from an interrupted process; what it has beyond them is cut off.
+    rows, checksum: number of rows in the file and the CRC-32 of their bytes. If `rows` is given, the file of an
+    interrupted process is resumed: it is truncated to that many rows.
     """
 
     def __init__(self, path: Path, rows: int = 0, checksum: int = 0) -> None:
@@ -35,14 +35,14 @@ class RowFile:
 
 
 def open_truncated(path: Path, size: int) -> int:
-    """Open a file to append after its first `size` bytes and cut off the rest; return the file descriptor.
+    """Truncate a file to `size` bytes and open it for appending; return the file descriptor.
 
     Raises OSError if the file is shorter.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     if os.fstat(descriptor).st_size < size:
         os.close(descriptor)
-        raise OSError(errno.EIO, f"shorter than the {size} bytes that were saved", str(path))
+        raise OSError(errno.EIO, f"shorter than the {size} bytes that the saved state describes", str(path))
     os.ftruncate(descriptor, size)
     os.lseek(descriptor, size, os.SEEK_SET)
     return descriptor

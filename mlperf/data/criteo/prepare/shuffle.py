@@ -19,21 +19,22 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.criteo.prepare.row_file import open_truncated
+from mlperf.data.criteo.prepare.splitmix64 import splitmix64
 from mlperf.data.schema import CRITEO, Rows
 from mlperf.util.crc32 import combine_crc32
 from mlperf.util.files import read_fully_at, write_fully, write_fully_at
 from mlperf.util.parallel import Stages, run_in_order
 
 MAX_BUCKET_BYTES = 128 << 20  # approximately; each thread has one bucket in memory
-SMALL_BUCKET_BYTES = 8 << 20  # fits in a cache: used as long as there are no more than _MANY_BUCKETS
+SMALL_BUCKET_BYTES = 8 << 20  # fits in the CPU cache; used up to _MANY_BUCKETS buckets
 _MANY_BUCKETS = 256
 
-EXTENT_BYTES = 8  # of an entry of the index file: two int32, the bucket and the number of rows
+EXTENT_BYTES = 8  # index file entry: two int32, the bucket and the number of rows
 _EXTENT_ROWS = (
     400  # 64 KB: large enough for an efficient write, small enough to keep one for each bucket in memory
 )
-_GATHER_ROWS = 1 << 11  # stays in a cache between being gathered and written
-# Each thread has a little more than a bucket in memory, and more threads than these gain nothing on one disk.
+_GATHER_ROWS = 1 << 11  # fits in the CPU cache between gather and write
+# Each thread needs memory for a little more than a bucket, and more threads are not faster on one disk.
 _MAX_THREADS = 8
 _COLUMNS = CRITEO.columns  # a constant of the compiled loops
 
@@ -50,8 +51,8 @@ class SpillFile:
     """A temporary file of rows in extents, each of up to 400 rows of one bucket, and an index file of the extents.
 
     buckets: number of buckets of each group.
-    rows, extents: what the files hold. If given, they are from an interrupted process; what the files have beyond
-    them is cut off.
+    rows, extents: contents of the files. If given, the files of an interrupted process are resumed: they are
+    truncated to these rows and extents.
     """
 
     def __init__(self, path: Path, buckets: Sequence[int], seed: int, *, rows: int = 0, extents: int = 0) -> None:
@@ -95,7 +96,7 @@ class SpillFile:
 
 
 def index_path(spill: Path) -> Path:
-    """Return the index file of a spill file, which has the bucket and the number of rows of each extent."""
+    """Return the path of the index file, which holds the bucket and the number of rows of each extent."""
     return spill.with_name(f"{spill.name}.index")
 
 
@@ -140,7 +141,7 @@ class BucketPermuter:
         self._starts = np.concatenate([[0], np.cumsum(self._rows)])
         self.checksums: list[int | None] = [None] * total if checksums is None else list(checksums)
         self._spill = os.open(spill, os.O_RDONLY)
-        # The kernel lets one thread at a time write to a file; the others would wait for it spinning.
+        # The kernel serializes writes to one file, and waiting threads would spin.
         self._write_lock = threading.Lock()
         self._target = os.open(target, os.O_RDWR | os.O_CREAT, 0o666)
         size = int(self._starts[-1]) * CRITEO.row_bytes
@@ -247,13 +248,10 @@ def _scatter(
 ) -> int:
     """Copy rows from row `done` on to the buffers of their buckets until one is full; return the rows done.
 
-    The bucket is a hash of the key and the position of the row (splitmix64; Steele, Lea and Flood, OOPSLA 2014).
+    The bucket is a hash of the key and the position of the row.
     """
     for row in range(done, len(rows)):
-        value = key + np.uint64(first_position + row) * np.uint64(0x9E3779B97F4A7C15)
-        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        value = (value ^ (value >> np.uint64(31))) >> np.uint64(32)
+        value = splitmix64(key, first_position + row) >> np.uint64(32)
         bucket = first_bucket + np.int64((value * np.uint64(buckets)) >> np.uint64(32))
         position = fill[bucket]
         for column in range(_COLUMNS):

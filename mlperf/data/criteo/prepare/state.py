@@ -1,4 +1,4 @@
-"""The state of a preparation, from which an interrupted one continues."""
+"""State of a preparation, saved so that an interrupted preparation can continue."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 @dataclass
 class PreparationState:
-    """How far a preparation has come. Its field names are the keys in `state.json`.
+    """Progress at the last checkpoint. The field names are the keys in `state.json`.
 
-    It is the state at the last checkpoint. What the files hold beyond it is cut off when a preparation continues.
+    When a preparation continues, its files are truncated to this state.
 
     phase: "text", "permute", "split" or "publish".
     file, offset: number of the text file and the byte in it, unzipped, to continue at.
@@ -21,7 +21,7 @@ class PreparationState:
     train_rows, train_crc32: rows in the training file and the CRC-32 of their bytes.
     evaluation_rows: rows of the last day in its file.
     ids: for each checkpoint, the number of distinct ids of each table so far.
-    buckets: CRC-32 of each shuffled bucket that is written, None if it is not; None before the shuffle.
+    buckets: CRC-32 of each shuffled bucket, None if it is not yet written; None before the shuffle.
     checksums: CRC-32 of each split, in the last phase.
     """
 

@@ -1,4 +1,4 @@
-"""Reading raw text, plain or gzipped, in blocks of whole lines."""
+"""Read raw text, plain or gzipped, in blocks of whole lines."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mlperf.util.files import read_fully
 Bytes = npt.NDArray[np.uint8]
 
 BLOCK_BYTES = 2 << 20
-PADDING = 8  # bytes after the last line, so that a parser may read 8 bytes at any byte
-_SHOWN_BYTES = 100  # of an overlong line
+PADDING = 8  # bytes after the last line: the parser may read 8 bytes from any position
+_SHOWN_BYTES = 100  # first bytes of an overlong line, kept for the message
 _NEWLINE = ord("\n")
 
 
@@ -40,8 +40,7 @@ class TextBlock:
 def text_blocks(path: Path, start: int = 0) -> Iterator[TextBlock]:
     """Yield the lines of a file from position `start` (of the unzipped text) on. A missing last newline is added.
 
-    Whether a line is overlong depends only on its length. So reading that begins at the end of a block yields the
-    same lines, and marks the same ones as overlong, as reading that continues there.
+    Whether a line is overlong depends only on its length, so resuming at the end of a block yields the same lines.
 
     Raises RunError if the file is empty or damaged, and OSError with the file name if it cannot be read.
     """

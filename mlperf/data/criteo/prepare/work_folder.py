@@ -1,4 +1,4 @@
-"""The folder of an unfinished preparation: its files, and the state from which it continues when interrupted."""
+"""Working folder of a preparation: temporary files and the state used to resume."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ID_BYTES = 4
 
 
 class WorkFolder:
-    """X.preparation beside X_train.bin and the others; it is removed when they are complete."""
+    """X.preparation, beside X_train.bin and the other files; removed when the preparation is complete."""
 
     def __init__(self, paths: DatasetPaths) -> None:
         self._paths = paths
@@ -56,9 +56,9 @@ class WorkFolder:
         return self._state.exists()
 
     def load(self, identity: dict[str, Any]) -> PreparationState | None:
-        """Return the state of the preparation with this `identity`: everything that decides its result.
+        """Return the saved state; None if it is missing, damaged or of another preparation, or files are missing.
 
-        Returns None if there is no state, if it is damaged or of another preparation, or if files are missing.
+        identity: everything that determines the result of the preparation.
         """
         try:
             content = json.loads(self._state.read_text(encoding="utf-8"))
@@ -97,7 +97,7 @@ class WorkFolder:
         write_atomically(self._state, json.dumps({**content, "crc32": json_crc32(content)}))
 
     def sync(self, *, temporary: bool = False) -> None:
-        """Flush the files to the disk, the temporary ones (of the shuffle and the ids) only if asked for."""
+        """Flush the files to the disk, the temporary ones (shuffle and ids) only if `temporary`."""
         for file in self.path.iterdir():
             if temporary or file not in self._temporary:
                 sync(file)
@@ -105,7 +105,7 @@ class WorkFolder:
     def clear(self) -> None:
         """Create the folder, or empty it.
 
-        While it exists nothing trains on the files beside it, which may be a mix of two preparations.
+        While the folder exists, the files beside it are rejected: they may be a mix of two preparations.
         """
         self._state.unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -115,12 +115,12 @@ class WorkFolder:
         sync(self.path)
 
     def remove(self) -> None:
-        """Remove the folder, the state first: without it nothing continues from the remaining files."""
+        """Remove the folder, the state first: without it no preparation resumes from the remaining files."""
         self._state.unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
 
     def save_ids(self, mapper: IdMapper, state: PreparationState, pool: Executor) -> None:
-        """Append the ids that are new since the last checkpoint to the file of ids."""
+        """Append the ids added since the last checkpoint to the file of ids."""
         before = state.ids[-1] if state.ids else [0] * CRITEO.tables
         new_ids = mapper.new_ids(before, pool)
         with self._ids.open("r+b" if self._ids.exists() else "w+b", buffering=0) as file:
@@ -131,7 +131,7 @@ class WorkFolder:
         state.ids.append(list(mapper.counts))
 
     def restore_ids(self, mapper: IdMapper, state: PreparationState, pool: Executor) -> None:
-        """Restore the mapping of the ids that were saved."""
+        """Restore the mapping from the saved ids."""
         if not state.ids:
             return
         saved = np.fromfile(self._ids, np.uint32, count=sum(state.ids[-1]))
@@ -152,11 +152,11 @@ class WorkFolder:
             path.unlink(missing_ok=True)
 
     def publish(self, part: Path, target: Path) -> None:
-        """Move a file of this folder into place, unless that is done already."""
+        """Move a file of this folder into place, unless it is already there."""
         if part.exists():
             move_into_place(part, target)
 
 
 def locked(paths: DatasetPaths) -> AbstractContextManager[None]:
     """Hold the lock of a data set. RunError if another preparation is writing it."""
-    return exclusive(paths.lock, "another preparation is writing to this place")
+    return exclusive(paths.lock, "another preparation is writing to this path")

@@ -1,4 +1,4 @@
-"""A prepared data set: made by this program, with a manifest, or by another program, without one."""
+"""A prepared data set: written by this program, with a manifest, or by another tool, without one."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from mlperf.util.failures import damage
 class PreparedData:
     """A complete prepared data set.
 
-    train, test, val: the binary files, and their numbers of rows.
+    train, test, val: binary files. train_rows, test_rows, val_rows: their numbers of rows.
     counts: rows of each embedding table.
-    data_set, max_ind_range, sub_sample_rate: the flags it was prepared with; None if another program did it.
+    data_set, max_ind_range, sub_sample_rate: flags of the preparation; None if prepared by another tool.
     bad_rows: number of bad rows left out.
-    inputs: the text it was prepared from; empty if another program did it.
+    inputs: raw text files; empty if prepared by another tool.
     """
 
     train: Path
@@ -81,21 +81,21 @@ def find_prepared(paths: DatasetPaths, raw_data_file: Path | None) -> PreparedDa
     if manifest is not None:
         return describe(paths, manifest)
     if not paths.split("train").is_file():
-        raise RunError(f"{paths.prefix}: neither {paths.manifest.name} nor {paths.split('train').name} is there")
+        raise RunError(f"{paths.prefix}: neither {paths.manifest.name} nor {paths.split('train').name} exists")
     return describe_foreign(paths, raw_data_file)
 
 
 def open_foreign(paths: DatasetPaths, raw_data_file: Path | None) -> PreparedData:
-    """Return the data set of another program. RunError if its files are incomplete or have no counts."""
+    """Return a data set of another tool. RunError if its files are incomplete or have no counts."""
     for split in SPLITS:
         path = paths.split(split)
         if not path.is_file():
             if split == "val":
-                continue  # not every program writes it
+                continue  # not every tool writes it
             others = ", ".join(paths.split(other).name for other in SPLITS if paths.split(other).is_file())
             raise RunError(
-                f"{path}: no such file, though {others} is there without a manifest; it seems to come from "
-                "another program and is not overwritten: move it away to prepare the data"
+                f"{path}: no such file, but {others} exists without a manifest; it seems to come from "
+                "another program and is not overwritten; move it to prepare the data"
             )
         size = path.stat().st_size
         if size % CRITEO.row_bytes or (size == 0 and split != "val"):
@@ -104,7 +104,7 @@ def open_foreign(paths: DatasetPaths, raw_data_file: Path | None) -> PreparedDat
 
 
 def describe_foreign(paths: DatasetPaths, raw_data_file: Path | None) -> PreparedData:
-    """Return the data set of another program, with rows from the sizes of its files, which may be missing.
+    """Return a data set of another tool, with rows from the sizes of its files; missing files have no rows.
 
     The counts come from `<raw_data_file>_fea_count.npz` or from the only file `*_fea_count.npz` in the folder.
     """
@@ -138,14 +138,14 @@ def _counts_file(paths: DatasetPaths, raw_data_file: Path | None) -> Path:
 
 
 def read_counts(path: Path) -> tuple[int, ...]:
-    """Return the rows of each table from a `*_fea_count.npz` of another program. RunError if it has none."""
-    with damage(path, "no counts per column can be read from it"), np.load(path, allow_pickle=False) as archive:
+    """Return the rows of each table from a `*_fea_count.npz` of another tool. RunError if it has none."""
+    with damage(path, "cannot read counts per column"), np.load(path, allow_pickle=False) as archive:
         counts = tuple(int(count) for count in archive["counts"])
     return checked_counts(counts, path)
 
 
 def checked_counts(counts: tuple[int, ...], path: Path) -> tuple[int, ...]:
-    """Return `counts` from the file `path`. RunError if they are not at least 1 for every table."""
+    """Return `counts`, read from `path`. RunError unless they are at least 1 for every table."""
     if len(counts) != CRITEO.tables or min(counts) < 1:
         raise RunError(f"{path}: expected {CRITEO.tables} counts of at least 1, found {list(counts)}")
     return counts

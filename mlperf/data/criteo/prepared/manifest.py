@@ -1,4 +1,4 @@
-"""The manifest of a prepared data set: what its files hold and what they were made from."""
+"""Manifest of a prepared data set: its flags, input files and output files."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mlperf.util.errors import RunError
 from mlperf.util.files import write_atomically
 
 FORMAT_VERSION = 1
-_FLAGS_OF_OLDER_MANIFESTS = {"data_sub_sample_rate": 0.0, "bad_rows": "stop"}  # what their absence means
-_CHECKSUM = "manifest_crc32"  # of everything else in the file; missing in older manifests
+_FLAGS_OF_OLDER_MANIFESTS = {"data_sub_sample_rate": 0.0, "bad_rows": "stop"}  # defaults for missing flags
+_CHECKSUM = "manifest_crc32"  # checksum of the rest of the file; older manifests have none
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class FileFacts:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> FileFacts:
-        """Return the facts in a manifest. KeyError or TypeError if they are not there or of another type."""
+        """Return the facts from a manifest. KeyError or TypeError if one is missing or of another type."""
         _require_type(str, content["name"])
         _require_type(int, content["size"], content["mtime_ns"])
         _require_type((int, type(None)), content["crc32"])
@@ -46,9 +46,9 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a preparation made.
+    """Result of a preparation.
 
-    flags, inputs: if both are the same, a preparation would give the same result.
+    flags, inputs: flags and input files; preparations in which both are equal give the same result.
     rows_per_day: rows of each day, without those that were dropped.
     counts: rows of each embedding table.
     files: facts of the binary file of each split.
@@ -67,7 +67,7 @@ class Manifest:
 
     @property
     def adopted(self) -> bool:
-        """Whether the rows were prepared by another program."""
+        """Whether the rows were converted from archives of another tool."""
         return "adopted" in self.flags
 
     def rows(self, split: str) -> int:
@@ -79,7 +79,7 @@ class Manifest:
         return replace(self, archive=archive)
 
     def write(self, path: Path, temporary_folder: Path) -> None:
-        """Write the manifest with its own checksum, atomically; until complete it is in `temporary_folder`."""
+        """Write the manifest with its own checksum, atomically, through a temporary file in `temporary_folder`."""
         content = asdict(self)
         write_atomically(path, json.dumps({**content, _CHECKSUM: json_crc32(content)}, indent=1), temporary_folder)
 
@@ -106,7 +106,7 @@ class Manifest:
                 f"{path}: format version {content['format_version']}, this program reads {FORMAT_VERSION}"
             )
         if content.pop(_CHECKSUM, None) not in (None, json_crc32(content)):
-            raise ValueError("its contents do not have its checksum")
+            raise ValueError("its checksum does not match")
         if unknown := content.keys() - {known.name for known in fields(cls)}:
             raise ValueError(f"unknown {', '.join(sorted(unknown))}")
         flags, archive = content["flags"], content.get("archive")
@@ -135,7 +135,7 @@ class Manifest:
         )
 
     def files_complete(self, paths: DatasetPaths) -> bool:
-        """Whether all binary files have their size. Before that, a preparation is still moving them into place."""
+        """Whether all binary files have their final size. If not, a preparation may still be moving them."""
         return all(
             paths.split(split).is_file() and paths.split(split).stat().st_size == self.files[split].size
             for split in SPLITS
@@ -149,13 +149,13 @@ class Manifest:
         for split in SPLITS:
             path, facts = paths.split(split), self.files[split]
             if not path.is_file():
-                return f"{path}: no such file, though its manifest {paths.manifest} is there"
+                return f"{path}: no such file, but its manifest {paths.manifest} exists"
             found = FileFacts.of(path)
             if found.size != facts.size:
                 return f"{path}: {found.size} bytes, its manifest {paths.manifest} says {facts.size}"
             if found.mtime_ns != facts.mtime_ns and file_crc32(path) != facts.crc32:
                 return (
-                    f"{path}: not the file that its manifest {paths.manifest} describes (checksum differs); "
+                    f"{path}: does not match its manifest {paths.manifest} (checksum differs); "
                     "remove both to prepare the data again"
                 )
         return None

@@ -1,4 +1,4 @@
-"""NumPy archives of prepared rows, as other DLRM programs keep them.
+"""NumPy archives of prepared rows, in the format of the original DLRM implementation (facebookresearch/dlrm).
 
 The arrays are X_int (dense features), X_cat (ids), y (labels) and counts (rows of each table); all but counts have
 one row for each sample.
@@ -66,8 +66,8 @@ class Archive:
 
     @classmethod
     def open(cls, path: Path) -> Archive:
-        """Read the shapes and the counts. RunError if the file is no such archive or is damaged."""
-        problem = "no archive with X_int, X_cat and y can be read from it"
+        """Read the shapes and the counts. RunError if the file is damaged or not such an archive."""
+        problem = "cannot read an archive with X_int, X_cat and y"
         with damage(path, problem), zipfile.ZipFile(path) as archive, ExitStack() as stack:
             members = {name: _Member(stack.enter_context(archive.open(f"{name}.npy"))) for name in _COLUMNS}
             rows = members["y"].shape[0]
@@ -87,7 +87,7 @@ class Archive:
     def blocks(self) -> Iterator[Rows]:
         """Yield the rows, int32 [N, columns], with negative dense features set to 0.
 
-        Raises RunError for a value that its column cannot have.
+        Raises RunError if a value is invalid for its column.
         """
         done = 0
         with damage(self.path, "damaged"), zipfile.ZipFile(self.path) as archive, ExitStack() as stack:
@@ -144,12 +144,12 @@ class _Member:
         return self._read(rows * math.prod(self.shape[1:])).reshape(rows, *self.shape[1:])
 
     def finish(self) -> None:
-        """Check that all has been read; zipfile compares the checksum at the end. ValueError if there is more."""
+        """Raise ValueError unless the array was read completely; zipfile then verifies its checksum."""
         if self._file.read(1):
             raise ValueError("more rows than its shape says")
 
     def _read_column(self) -> npt.NDArray[np.generic]:
-        """Read the next column of an array in column order and keep it in 32 bits if that loses nothing."""
+        """Read the next column of an array in column order, as int32 if that is lossless."""
         column = self._read(self.shape[0])
         with np.errstate(invalid="ignore"):
             narrow = column.astype(np.int32)

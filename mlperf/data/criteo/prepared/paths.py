@@ -10,7 +10,7 @@ from pathlib import Path
 class DatasetPaths:
     """Paths of the prepared data set X: X_train.bin, X_test.bin, X_val.bin and the manifest X.json.
 
-    prefix: the path X, which all of them begin with.
+    prefix: the path X, with which all of them begin.
     """
 
     prefix: Path
@@ -29,12 +29,12 @@ class DatasetPaths:
 
     @property
     def archive(self) -> Path:
-        """The NumPy archive with the same rows, as other DLRM programs keep the Kaggle data."""
+        """The NumPy archive with the same rows, in the format of the original DLRM implementation."""
         return self.with_ending(".npz")
 
     @property
     def work_folder(self) -> Path:
-        """The folder of an unfinished preparation."""
+        """The working folder of a preparation."""
         return self.with_ending(".preparation")
 
     @property

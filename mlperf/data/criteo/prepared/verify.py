@@ -1,4 +1,4 @@
-"""Verifying prepared files in one pass at disk speed: rows, labels, index ranges and checksums."""
+"""Verify prepared files in one pass at disk speed: rows, labels, index ranges and checksums."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from mlperf.util.progress import Progress
 IntArray = npt.NDArray[np.int64]
 
 _CHUNK_ROWS = 1 << 16
-_COLUMNS = CRITEO.columns  # a constant of the compiled loop
+_COLUMNS = CRITEO.columns  # compile-time constant of the loop
 
-_FULL_DATA_ROWS = 10**9  # data with more training rows is taken for the whole Terabyte data
+_FULL_DATA_ROWS = 10**9  # data with more training rows is assumed to be the full Terabyte data
 
 
 def _largest_int32() -> IntArray:
@@ -42,7 +42,7 @@ def _smallest_int32() -> IntArray:
 class SplitFacts:
     """Contents of a binary file.
 
-    size: bytes. clicks: rows of label 1. bad_labels: rows whose label is neither 0 nor 1.
+    size: size of the file in bytes. clicks: rows with label 1. bad_labels: rows whose label is neither 0 nor 1.
     column_min, column_max: range of each column, int64 [columns]. crc32: CRC-32 of all bytes.
     """
 
@@ -57,7 +57,7 @@ class SplitFacts:
 
 
 def scan(path: Path) -> SplitFacts:
-    """Read a whole binary file with all cores. Bytes after the last whole row count for the checksum only."""
+    """Read a binary file with all cores. Bytes after the last whole row only enter the checksum."""
     size = path.stat().st_size
     facts = SplitFacts(path, size, size // CRITEO.row_bytes)
     progress = Progress(f"verifying {path.name}", size)
@@ -114,7 +114,7 @@ def file_problems(facts: SplitFacts, counts: tuple[int, ...], manifest: Manifest
     if facts.bad_labels:
         problems.append(f"{facts.bad_labels} labels are neither 0 nor 1")
     if facts.rows and facts.column_min[CRITEO.dense_columns].min() < 0:
-        problems.append("negative integers, which a prepared file has as 0")
+        problems.append("negative dense features; prepared files store 0")
     for table in range(CRITEO.tables if facts.rows else 0):
         low, high = (limits[CRITEO.first_id + table] for limits in (facts.column_min, facts.column_max))
         if low < 0 or high >= counts[table]:
@@ -139,23 +139,23 @@ def manifest_problems(paths: DatasetPaths, manifest: Manifest, rows_used: Sequen
         problems.append(f"{paths.manifest}: {sum(manifest.rows_per_day)} rows in all days, {rows} in the files")
     archive = manifest.archive
     if archive is not None and not paths.archive.is_file():
-        problems.append(f"{paths.archive}: no such file, though the manifest names it")
+        problems.append(f"{paths.archive}: no such file, but the manifest lists it")
     elif archive is not None and file_crc32(paths.archive) != archive.crc32:
-        problems.append(f"{paths.archive}: not the archive that the manifest describes (checksum differs)")
+        problems.append(f"{paths.archive}: does not match the manifest (checksum differs)")
     for table, count in enumerate(manifest.counts):
-        # Another program may have counted ids of rows that it then dropped.
+        # Other tools may have counted ids of rows that they then dropped.
         if rows_used[table] != count and not manifest.adopted:
             problems.append(f"{paths.manifest}: table {table} has {count} rows, the files use {rows_used[table]}")
     return problems
 
 
 def is_full_data(prepared: PreparedData) -> bool:
-    """Return whether the data seems to be the whole Terabyte data, without rows dropped."""
+    """Return whether the data seems to be the full Terabyte data, with no rows dropped."""
     return prepared.train_rows > _FULL_DATA_ROWS and not prepared.sub_sample_rate
 
 
 def compare_with_published(prepared: PreparedData) -> list[tuple[str, bool]]:
-    """Return each published figure of the whole Terabyte data and whether it is met."""
+    """Return each published number of the full Terabyte data and whether it matches."""
     published = DLRM.data
     last_day = prepared.test_rows + prepared.val_rows
     published_last_day = published.eval_samples + published.held_out_samples

@@ -1,4 +1,4 @@
-"""The sample: a synthetic click log in the layout of the Terabyte data, for machines that do not have the data."""
+"""The sample: a synthetic click log in the format of the Terabyte data, for machines without that data."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ NAME = "sample.json"
 FORMAT_VERSION = 1
 
 # The last day, whose first half is the test split, has more rows than the others, for an accurate AUC.
-_LAST_DAY_SHARE = 1 / 6
+_LAST_DAY_FRACTION = 1 / 6
 _BLOCK_ROWS = 1 << 14
 
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """folder: where day_0 ... day_23 are written. rows: of all days. seed: decides all of their contents."""
+    """folder: folder of day_0 ... day_23. rows: total number of rows over all days. seed: random seed."""
 
     folder: Path
     rows: int
@@ -37,16 +37,16 @@ class SampleSettings:
 
     def rows_of_day(self, day: int) -> int:
         """Return the number of rows of a day."""
-        last_day = round(self.rows * _LAST_DAY_SHARE)
+        last_day = round(self.rows * _LAST_DAY_FRACTION)
         return [*divide(self.rows - last_day, TERABYTE_DAYS - 1), last_day][day]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The content of `sample.json`.
+    """Content of `sample.json`.
 
-    best_auc, dense_auc: the best AUCs reachable on the test split, with all features and with the integers alone.
-    files: size of each day in bytes, by name.
+    best_auc, dense_auc: best possible AUCs on the test split, with all features and with the dense features alone.
+    files: size in bytes of each day, by name.
     """
 
     seed: int
@@ -60,7 +60,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class _Day:
-    """Clicks of a day and the scores that rank them best, the logit and its dense part; [rows of the day] each."""
+    """Clicks of a day with N rows, the true logit and its dense part, [N] each."""
 
     clicks: npt.NDArray[np.bool_]
     logit: npt.NDArray[np.float32]
@@ -70,7 +70,7 @@ class _Day:
 def make_sample(settings: SampleSettings) -> Sample:
     """Write the days and `sample.json`, unless the folder already has the same complete sample.
 
-    Raises RunError if the folder has days that do not belong to a sample: they may be real data.
+    Raises RunError if the folder contains days that do not belong to a sample: they may be real data.
     """
     folder = settings.folder
     try:
@@ -85,8 +85,8 @@ def make_sample(settings: SampleSettings) -> Sample:
         for path in sorted(folder.glob("day_*")):
             if path not in days:
                 raise RunError(
-                    f"{path}: not of a sample, so it may be real data and is not overwritten: move it away or "
-                    "name another --folder"
+                    f"{path}: does not belong to a sample and may be real data, so it is not overwritten; move it "
+                    "or choose another --folder"
                 )
         folder.mkdir(parents=True, exist_ok=True)
         return _make(settings, days)
@@ -103,7 +103,7 @@ def _read(folder: Path) -> Sample | None:
 
 
 def _days_of(folder: Path, sample: Sample) -> list[Path]:
-    """Return the days in the folder that belong to `sample`: those that have the right size."""
+    """Return the days in the folder that belong to `sample`: those of the right size."""
     sizes = {folder / name: size for name, size in sample.files.items()}
     return [path for path, size in sizes.items() if path.is_file() and path.stat().st_size == size]
 
@@ -128,7 +128,7 @@ def _make(settings: SampleSettings, old_days: list[Path]) -> Sample:
             dense_auc=float(roc_auc_score(test.clicks[split], test.dense[split])),
             files={day: part.stat().st_size for day, part in zip(days, parts, strict=True)},
         )
-        # In this order each day in the folder belongs to sample.json at any time and is never taken for real data.
+        # In this order every day in the folder always belongs to sample.json and is never mistaken for real data.
         for old in old_days:
             old.unlink()
         write_atomically(settings.folder / NAME, json.dumps(asdict(sample), indent=1))

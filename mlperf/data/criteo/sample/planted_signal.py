@@ -1,10 +1,10 @@
-"""Rows of a synthetic click log: integers, ids, and clicks drawn with a known probability.
+"""Rows of a synthetic click log: dense features, ids, and clicks drawn with a known probability.
 
     probability = sigmoid(bias + dense part + effect of each id + products of the vectors of two ids)
 
-No model ranks samples better than this probability does, so its AUC is the best reachable one. The dense part is a
-function of the integers, which are independent of the ids, so its AUC is the best one for the integers alone.
-Shapes: N rows, T tables.
+No model ranks samples better than this probability, so its AUC is the best possible one. The dense part is a
+function of the dense features, which are independent of the ids, so its AUC is the best possible one for the dense
+features alone. Shapes: N rows, T tables.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-# Expected values of the two AUCs. The AUC of a split scatters around them.
+# Expected values of the two AUCs; the AUC of a split varies around them.
 BEST_AUC = 0.84
 DENSE_AUC = 0.65
 _BIAS = -1.6
 
-# Distinct ids of each table: those of the MLPerf data, but no more than a small sample can contain.
-_CRITEO_IDS = (
+# Distinct ids of each table of the Terabyte data, as published for DLRM-DCNv2 (MLPerf Training from 3.0 on). They
+# are capped because a small sample does not contain more. They are part of the definition of the sample, whose
+# bytes must not change; the table sizes of the benchmarks are in mlperf.benchmarks.
+_TERABYTE_IDS = (
     *(40_000_000, 39_060, 17_295, 7_424, 20_265, 3, 7_122, 1_543, 63, 40_000_000, 3_067_956, 405_282, 10),
     *(2_209, 11_938, 155, 4, 976, 14, 40_000_000, 40_000_000, 40_000_000, 590_152, 12_973, 108, 36),
 )
-_IDS = np.minimum(_CRITEO_IDS, 40_000)
-_FIRST_ID = np.concatenate(([0], np.cumsum(_IDS)[:-1]))  # [T], number of the first id of each table among all ids
+_IDS = np.minimum(_TERABYTE_IDS, 40_000)
+_FIRST_ID = np.concatenate(([0], np.cumsum(_IDS)[:-1]))  # [T], first id of each table, numbered over all tables
 _POPULARITY_EXPONENT = 1.1  # the r-th most popular id is drawn about r**-1.1 times as often as the first
 _EMPTY_IDS = np.resize([0.0, 0.03, 0.1], CRITEO.tables)  # [T], probabilities
 # Tables with few ids have larger effects: a model sees their ids often enough to learn them.
@@ -42,7 +44,7 @@ _PAIRS = ((2, 7), (6, 17), (8, 24), (13, 15))
 _PAIR_DIMENSION = 4
 _PAIR_SHARE = 0.2  # standard deviation of the sum of all products; that of all effects is 1
 
-# Integers are log-normal, rounded down, like counts; two columns have negative values, like the real data.
+# Dense features are log-normal, rounded down, like counts; two columns contain negative values, like real data.
 _INTEGER_MEAN = np.linspace(0.5, 6.0, CRITEO.dense_features)
 _INTEGER_DEVIATION = np.linspace(1.0, 2.0, CRITEO.dense_features)
 _INTEGER_SHIFT = np.array([0, 3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0])
@@ -55,7 +57,8 @@ _CALIBRATION_ROWS = 50_000
 class Rows:
     """N rows of the click log.
 
-    values, empty: [N, columns], as for `render_rows`. clicks: [N]. logit, dense: logit and its dense part, [N].
+    values, empty: [N, columns], arguments of `render_rows`. clicks: [N].
+    logit, dense: the logit and its dense part, [N] each.
     """
 
     values: IntArray
@@ -177,7 +180,7 @@ def _standardized(values: FloatArray, weights: FloatArray) -> FloatArray:
 
 
 def _scrambled(numbers: npt.NDArray[np.uint32], key: np.uint32) -> npt.NDArray[np.uint32]:
-    """Map numbers to numbers of 32 bits, one to one, because every step can be inverted."""
+    """Bijective 32-bit mixing function (MurmurHash3's finalizer): every step is invertible."""
     mixed = numbers ^ key
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         mixed ^= mixed >> np.uint32(shift)

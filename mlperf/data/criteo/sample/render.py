@@ -1,4 +1,4 @@
-"""Writing rows of numbers as Criteo text, the inverse of parsing."""
+"""Render rows of numbers as Criteo text, the inverse of parsing."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _FIRST_ID = CRITEO.first_id
 _TAB, _NEWLINE, _MINUS, _ZERO = b"\t\n-0"
 _A_MINUS_10 = ord("a") - 10
 _ID_DIGITS = 8
-# A label, integers of up to 11 characters, ids, and a separator after each.
+# A label, dense features of up to 11 characters, ids, and a separator after each.
 _MAX_ROW_BYTES = 2 + 12 * CRITEO.dense_features + (_ID_DIGITS + 1) * CRITEO.tables
 
 
 def render_rows(values: npt.NDArray[np.int64], empty: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
     """Return the text of rows.
 
-    values: int64 [rows, columns]: label, 32-bit integers, ids from 0 to 2**32 - 1, which are written with 8
+    values: int64 [rows, columns]: label, 32-bit dense features, ids from 0 to 2**32 - 1. Ids are written as 8
         hexadecimal digits.
-    empty: bool [rows, columns]; where True, the field is left empty.
+    empty: bool [rows, columns], True where the field is empty.
     """
     text = np.empty(len(values) * _MAX_ROW_BYTES, np.uint8)
     return text[: _render(values, empty, text)]

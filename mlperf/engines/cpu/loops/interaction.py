@@ -1,9 +1,9 @@
-"""Embedding lookup and dot interaction on the CPU, sample by sample, so that gathered rows stay in the cache.
+"""Embedding lookup and dot interaction on the CPU, sample by sample to keep gathered rows in the cache.
 
-B samples, T tables, F = T + 1 features, D embedding dimension, P pairs of features, R rows of all tables. The
-sizes of the model are constants to the compiler, which unrolls and vectorizes by them: free variables of the
-loops, and literal arguments of the functions they call (a function among the free variables would keep a loop
-out of numba's cache).
+B samples, T tables, F = T + 1 features, D embedding dimension, P pairs of features, R rows of all tables.
+
+Model sizes are compile-time constants, so that loops are unrolled and vectorized. They are free variables of the
+loops and literal arguments of helper functions; closing over a function would disable numba's cache.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mlperf.engines.cpu.loops.intrinsics import (
 from mlperf.engines.cpu.loops.parallel import Address, Arguments, Integer, ParallelLoop, arguments
 from mlperf.models.layers.pairs import pair_count
 
-# Up to this dimension one feature is multiplied with all others at once; above it, with four at a time.
+# Up to this dimension, one feature is multiplied with all others at once; for larger ones, with four at a time.
 _SHORT_FEATURE = 32
 
 # Rows are prefetched this many samples ahead.
@@ -46,7 +46,7 @@ def _padded_features(tables: int) -> int:
 
 
 def scratch_size(tables: int, dimension: int) -> int:
-    """Return the float32 values of scratch memory that each thread needs, in whole cache lines."""
+    """Return the scratch memory per thread in float32 values, rounded up to whole cache lines."""
     padded = _padded_features(tables)
     return _whole_lines((tables + 1 + padded) * dimension + (tables + 1) * (tables + 2) + padded)
 
@@ -87,7 +87,7 @@ def _products_across(
             turned[d, i] = features[i, d]
     position = 0
     for i in range(1 - diagonal, count):
-        for j in range(padded):  # more than needed: the next row of products overwrites the rest
+        for j in range(padded):  # writes past the row; the next row overwrites the excess
             total = np.float32(0)
             for d in range(dimension):
                 total += features[i, d] * turned[d, j]
@@ -130,7 +130,7 @@ class Forward(Arguments):
     """Arguments of the forward loop."""
 
     ids: Address  # int64 [T, B]
-    first_row: Address  # int64 [T], of each table in the block
+    first_row: Address  # int64 [T], first row of each table in the block
     block: Address  # float32 [R, D], the rows of all tables
     bottom: Address  # [B, D], the bottom MLP's output
     interacted: Address  # [B, D + P], written
@@ -141,10 +141,18 @@ class Forward(Arguments):
 
 
 @cache
-def make_forward(tables: int, dimension: int, itself: bool) -> ParallelLoop[Forward]:
-    """Return the loop of lookup and interaction."""
-    count, padded, pairs = tables + 1, _padded_features(tables), pair_count(tables + 1, itself=itself)
-    scratch, diagonal, is_short = scratch_size(tables, dimension), int(itself), dimension <= _SHORT_FEATURE
+def make_forward(tables: int, dimension: int, self_interaction: bool) -> ParallelLoop[Forward]:
+    """Return the loop for lookup and interaction."""
+    count, padded, pairs = (
+        tables + 1,
+        _padded_features(tables),
+        pair_count(tables + 1, self_interaction=self_interaction),
+    )
+    scratch, diagonal, is_short = (
+        scratch_size(tables, dimension),
+        int(self_interaction),
+        dimension <= _SHORT_FEATURE,
+    )
 
     def forward(pointer: Any) -> None:
         args = carray(pointer, 1)[0]
@@ -210,23 +218,23 @@ class Backward(Arguments):
     """Arguments of the backward loop."""
 
     ids: Address  # int64 [T, B]
-    first_row: Address  # int64 [T], of each table in the block
+    first_row: Address  # int64 [T], first row of each table in the block
     block: Address  # float32 [R, D], the rows of all tables
     bottom: Address  # [B, D], the bottom MLP's output
-    gradient: Address  # [B, D + P], of the interaction
+    gradient: Address  # [B, D + P], gradient of the interaction
     bottom_gradient: Address  # [B, D], written
     row_gradients: Address  # float32 [B, T, D], written
     scratch: Address  # float32 [threads, scratch_size]
     samples: Integer  # B
     rows: Integer  # R
-    bfloat16: Integer  # whether bottom and the gradients of bottom and interaction are bfloat16
+    bfloat16: Integer  # whether bottom, gradient and bottom_gradient are bfloat16
 
 
 @cache
-def make_backward(tables: int, dimension: int, itself: bool) -> ParallelLoop[Backward]:
-    """Return the loop of the interaction's gradients."""
-    count, pairs = tables + 1, pair_count(tables + 1, itself=itself)
-    scratch, diagonal = scratch_size(tables, dimension), int(itself)
+def make_backward(tables: int, dimension: int, self_interaction: bool) -> ParallelLoop[Backward]:
+    """Return the loop for the gradients of bottom output and embedding rows."""
+    count, pairs = tables + 1, pair_count(tables + 1, self_interaction=self_interaction)
+    scratch, diagonal = scratch_size(tables, dimension), int(self_interaction)
 
     def backward(pointer: Any) -> None:
         args = carray(pointer, 1)[0]

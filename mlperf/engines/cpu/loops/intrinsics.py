@@ -1,5 +1,4 @@
-"""What compiled loops need and numba lacks: arrays at addresses, bfloat16, prefetching, the thread's share of
-the work.
+"""Numba intrinsics: arrays at addresses, bfloat16, prefetching, and dividing work among threads.
 
 bfloat16 values are handled as their bits, uint16, because NumPy has no such type.
 """
@@ -18,12 +17,12 @@ from numba.extending import intrinsic
 # Reassociation is allowed; NaNs are preserved.
 FAST = {"reassoc", "contract", "nsz"}
 
-# Float32 values in a cache line. Work that is divided by columns goes to threads in whole lines.
+# Float32 values per cache line. Columns are divided among threads in whole cache lines.
 LINE = 16
 
 
 def _generated(generate: Callable[..., Any]) -> Any:
-    """Make a function for compiled code from one that generates its instructions. Gives `intrinsic` a type."""
+    """Typed wrapper of `numba.extending.intrinsic`."""
     return intrinsic(generate)
 
 
@@ -66,7 +65,7 @@ def from_bfloat16(typing: Any, bits: Any) -> Any:
 
 @_generated
 def prefetch(typing: Any, address: Any) -> Any:
-    """Fetch the cache line at an address without waiting for it. Any address is allowed."""
+    """Prefetch the cache line at an address; invalid addresses are ignored."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         word = ir.IntType(32)
@@ -115,6 +114,6 @@ def thread() -> Any:
 
 @njit
 def share(work: Any) -> Any:
-    """Return start and stop of this thread's part of `work` pieces."""
+    """Return start and stop of the range of `work` items assigned to this thread."""
     number, threads = np.int64(_thread_num()), np.int64(_num_threads())
     return work * number // threads, work * (number + 1) // threads

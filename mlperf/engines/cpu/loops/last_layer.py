@@ -1,4 +1,4 @@
-"""The last layer of the top MLP, its sigmoid and the loss on the CPU: too narrow for a matrix product.
+"""Last layer of the top MLP, sigmoid and loss on the CPU. The layer is too narrow for a matrix product.
 
 B samples, N inputs of the layer. The inputs are float32 or bfloat16; weights are float32, the loss and the sums of
 gradients float64.
@@ -96,25 +96,25 @@ class LastLayer(Arguments):
     bias: Address  # float32 [1]
     labels: Address  # float32 [B]
     hidden_gradient: Address  # [B, N], written
-    sums: Address  # float64 [threads, N + 3], added to: weight gradients, bias gradient, loss, correct predictions
+    sums: Address  # float64 [threads, N + 3], accumulated: gradients of weights and bias, loss, correct
     samples: Integer  # B
     width: Integer  # N
     loss: Integer  # SQUARED_ERROR or CROSS_ENTROPY
-    weight_of_0: Real  # of the samples with label 0 in the loss
-    weight_of_1: Real
+    weight_of_0: Real  # loss weight of label 0
+    weight_of_1: Real  # loss weight of label 1
     threshold: Real  # t > 0: probabilities are clamped to [t, 1 - t]
     bfloat16: Integer  # whether hidden and its gradient are bfloat16
 
 
 @njit(fastmath=FAST)
 def _squared_error(probability: Any, label: Any) -> Any:
-    """Return the loss of a sample and its derivative by the probability."""
+    """Return the loss of a sample and its derivative with respect to the probability."""
     return (probability - label) * (probability - label), np.float32(2) * (probability - label)
 
 
 @njit(fastmath=FAST)
 def _cross_entropy(probability: Any, label: Any, weight: Any, min_log: Any, min_variance: Any) -> Any:
-    """Return the loss of a sample and its derivative by the probability; NaN if the probability is NaN."""
+    """Return the loss of a sample and its derivative with respect to the probability. Propagates NaN."""
     one = np.float32(1)
     log_click = (
         max(np.float32(math.log(probability)), min_log)
@@ -136,7 +136,7 @@ def make_last_layer(min_log: float, min_variance: float) -> ParallelLoop[LastLay
     """Return the loop of the last layer and the loss, forward and backward.
 
     min_log: lower bound of the logarithm of a probability. min_variance: lower bound of p (1 - p), the
-    denominator of the derivative. They are constants to the compiler.
+    denominator of the derivative. Both are compile-time constants.
     """
 
     def last_layer(pointer: Any) -> None:

@@ -1,4 +1,4 @@
-"""What an MLP's training needs on the CPU between its matrix products.
+"""CPU loops for training an MLP: ReLU backward pass, bias and weight updates.
 
 B samples, N width of a layer. Activations are float32 or bfloat16; weights and biases are float32.
 """
@@ -27,7 +27,7 @@ from mlperf.engines.cpu.loops.parallel import Address, Arguments, Integer, Paral
 class ReluBackward(Arguments):
     """Arguments of `relu_backward`."""
 
-    gradient: Address  # [B, N], of the ReLU's output; set to 0 where the output is 0
+    gradient: Address  # [B, N], gradient of the output; set to 0 where the output is 0
     output: Address  # [B, N]
     bias: Address  # float32 [N], updated
     samples: Integer  # B
@@ -73,9 +73,9 @@ def _relu_backward(pointer: Any) -> None:
 
 @cache
 def relu_backward() -> ParallelLoop[ReluBackward]:
-    """Return the loop that takes a gradient back through a ReLU and updates the bias before it.
+    """Return the loop for the ReLU backward pass and the bias update.
 
-    Each thread has its own columns, so that the sums over samples do not depend on the number of threads.
+    Each thread sums its own columns, so the sums over samples do not depend on the number of threads.
     """
     return ParallelLoop(_relu_backward, ReluBackward)
 

@@ -1,4 +1,4 @@
-"""The update of the embedding tables on the CPU.
+"""SGD update of the embedding tables on the CPU.
 
 B samples, T tables, D embedding dimension, R rows of all tables.
 """
@@ -20,7 +20,7 @@ class TableUpdate(Arguments):
     """Arguments of the update."""
 
     ids: Address  # int64 [T, B]
-    first_row: Address  # int64 [T], of each table in the block
+    first_row: Address  # int64 [T], first row of each table in the block
     block: Address  # float32 [R, D], the rows of all tables, updated
     row_gradients: Address  # float32 [B, T, D]
     tables: Integer  # T
@@ -33,8 +33,8 @@ class TableUpdate(Arguments):
 def make_table_update(dimension: int) -> ParallelLoop[TableUpdate]:
     """Return the loop that subtracts rate times the gradients from the rows of a batch.
 
-    Each thread has its own columns of its own tables: ids that occur often need no atomics, and a row's
-    gradients are added in the order of the samples whatever the number of threads.
+    Each thread updates its own tables and columns. No atomics are needed, and the summation order does not depend
+    on the number of threads.
     """
     lines = (dimension + LINE - 1) // LINE
 
@@ -51,7 +51,7 @@ def make_table_update(dimension: int) -> ParallelLoop[TableUpdate]:
             left, right = (start - table * lines) * LINE, min((last - table * lines) * LINE, dimension)
             for sample in range(samples):
                 row = ids[table, sample] + first_row[table, 0]
-                if right - left == dimension:  # a constant to the compiler, unlike the bounds of a shared table
+                if right - left == dimension:  # compile-time bounds, unlike those of a split table
                     for d in range(dimension):
                         block[row, d] -= rate * gradients[sample * tables + table, d]
                 else:

@@ -11,13 +11,13 @@ import triton.language as tl
 
 from mlperf.data.schema import CRITEO
 
-# Samples of one program. The ids of 32 samples are a tile of 32 x 32, 8 values per thread of 4 warps.
+# Samples per program instance. The ids of 32 samples are a tile of 32 x 32, 8 values per thread of 4 warps.
 SAMPLES_PER_PROGRAM = 32
 WARPS = 4
 
 CRITEO.require_one_hot(__name__)
 
-# Tiles are powers of two: the dense features and the zeros that pad them, and the ids.
+# Tile widths of the dense features and of the ids: powers of two, padded with zeros.
 DENSE_WIDTH = triton.next_power_of_2(CRITEO.dense_features)
 ID_WIDTH = triton.next_power_of_2(CRITEO.tables)
 
@@ -50,12 +50,13 @@ def decode(
     An id outside its table, or a label other than 0 and 1, is replaced by a valid one, so that the batch can be
     processed; its position is recorded in `invalid`.
 
-    rows: int32 [B, 40], as in the file.
-    table_sizes, table_starts: int32 [T], the number of rows of each table, and its first row among all tables.
-    first_row: int64 scalar, the number of the batch's first row in the file.
-    invalid: int64 scalar, lowered to the smallest position of an invalid value (see POSITIONS_PER_ROW).
+    rows: int32 [B, columns], undecoded rows of the file.
+    table_sizes, table_starts: int32 [T], number of rows of each table, and its first row among all tables.
+    first_row: int64 scalar, position in the file of the first row of the batch.
+    invalid: int64 scalar; set to the minimum of itself and the position of each invalid value (see
+        POSITIONS_PER_ROW).
     modulus: if positive, ids are taken modulo it first.
-    dtype: of the dense features.
+    dtype: dtype of the dense features.
 
     Returns: dense features [B, DENSE_WIDTH], log(1 + x) padded with zeros; labels float32 [B]; embedding rows
     int32 [B, T], numbered over all tables.
@@ -82,17 +83,17 @@ def decode(
     return dense, labels, embedding_rows
 
 
-# `samples` is not specialized: the last, smaller batch of a run must not wait for the compiler.
+# do_not_specialize: avoid a recompilation for the smaller last batch.
 @triton.jit(do_not_specialize=["samples"])
 def _decode_kernel(
-    rows,  # int32 [B, 40]
+    rows,  # int32 [B, columns]
     table_sizes,  # int32 [T]
     table_starts,  # int32 [T]
     first_row,  # int64 []
-    dense,  # [B, 16], output
+    dense,  # [B, DENSE_WIDTH], output
     labels,  # float32 [B], output
     embedding_rows,  # int32 [B, T], output
-    invalid,  # int64 [], lowered to the position of the first invalid value
+    invalid,  # int64 [], atomic minimum with the position of each invalid value
     samples,
     MODULUS: tl.constexpr,
     TABLES: tl.constexpr,

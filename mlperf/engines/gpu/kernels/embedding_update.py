@@ -12,8 +12,8 @@ import triton.language as tl
 from mlperf.engines.gpu.kernels.interaction import warps_for
 from mlperf.engines.gpu.triton_support import product_type, tile_size
 
-# Sorted embeddings of one program. Their gradients are summed by a product with a CHUNK x CHUNK matrix; a larger
-# chunk needs fewer atomics but more registers.
+# Sorted embeddings per program instance. Their gradients are summed by a product with a CHUNK x CHUNK matrix; a
+# larger chunk needs fewer atomics but more registers.
 CHUNK = 32
 
 
@@ -29,9 +29,9 @@ def update_rows(
     """Subtract `rate` times the summed gradients from every row that occurs in `embedding_rows`.
 
     tables: float32 [R, D], updated in place. embedding_rows: int32 [B, T].
-    d_embeddings: [B * T, D], the gradient of each embedding, in the order of `embedding_rows`.
+    d_embeddings: [B * T, D], gradient of each embedding, in the order of `embedding_rows`.
     rate: float32 scalar on the device.
-    warps: of a program; the default follows from the tables and the dimension, as in `interact`.
+    warps: warps per program instance; default depends on the number of tables and the dimension, as in `interact`.
     """
     count, dimension = d_embeddings.shape
     columns = tile_size(dimension)
@@ -51,12 +51,12 @@ def update_rows(
     )
 
 
-# `count` is not specialized: the last, smaller batch of a run must not wait for the compiler.
+# do_not_specialize: avoid a recompilation for the smaller last batch.
 @triton.jit(do_not_specialize=["count"])
 def _update_rows_kernel(
     tables,  # float32 [R, D], updated
     rows,  # int32 [L], sorted
-    order,  # int64 [L], where each of them stood before sorting
+    order,  # int64 [L], original position of each
     d_embeddings,  # [L, D], in the order before sorting
     rate,  # float32 []
     count,
@@ -68,8 +68,8 @@ def _update_rows_kernel(
     """Update the rows of CHUNK sorted positions.
 
     Equal rows are adjacent. Their gradients are summed by a product with a matrix of 0 and 1. A row whose run lies
-    inside the chunk belongs to this program alone. Only a run that crosses an end of the chunk needs an atomic
-    addition, one per chunk, however often a row of a tiny table occurs.
+    inside the chunk is updated by this program instance alone. Only rows whose run crosses a chunk boundary need
+    an atomic addition (one per chunk), even for very frequent rows.
     """
     start = tl.program_id(0) * CHUNK
     position = start + tl.arange(0, CHUNK)
@@ -94,5 +94,5 @@ def _update_rows_kernel(
     summed = tl.dot(is_equal, gradients.to(DOT), input_precision="ieee")  # (CHUNK, DP)
     value -= tl.load(rate) * summed
     tl.store(target, value, mask=is_own)
-    # Nothing was loaded for a shared row: its value is the change alone.
+    # Shared rows were not loaded: only the update is added atomically.
     tl.atomic_add(target, value, mask=(is_first & is_shared)[:, None] & in_row, sem="relaxed")

@@ -13,15 +13,15 @@ import triton.language as tl
 from mlperf.data.schema import CRITEO
 from mlperf.engines.gpu.triton_support import product_type, tile_size
 
-# One program holds all features of a sample in one tile, [F, D] padded to powers of two.
+# A program instance holds all features of a sample in one tile, [F, D] padded to powers of two.
 MAX_FEATURES = triton.next_power_of_2(CRITEO.tables + 1)
 MAX_DIMENSION = 256  # a tile of 32 x 256 takes 32 registers of each thread of 8 warps; the products take more
 
-# With 512 values per warp, 16 per thread, no feature leaves its register.
+# 512 values per warp (16 per thread) avoid register spills.
 FEATURE_VALUES_PER_WARP = 512
 MAX_WARPS = 8
 
-# Columns behind the pairs that only pad a row; padding is to a multiple of 8 (see `scorer.py`).
+# Upper bound of the padding columns behind the pairs; rows are padded to a multiple of 8 (`padded_width`).
 _MAX_PADDING = tl.constexpr(8)
 
 
@@ -49,7 +49,7 @@ def interact(
     width: D plus the number of pairs, rounded up to a multiple of 8.
     self_interaction: whether a feature is also paired with itself.
     allow_tf32: whether float32 products may be computed in TF32.
-    warps: of a program; the default follows from the size of the tile.
+    warps: warps per program instance; default depends on the tile size.
     """
     out = torch.empty(len(bottom), width, dtype=bottom.dtype, device=bottom.device)
     constants = _tile_constants(embedding_rows, bottom, width, self_interaction, allow_tf32, warps)
@@ -69,7 +69,7 @@ def interact_backward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the gradients of the bottom MLP's output [B, D] and of the embeddings looked up [B * T, D].
 
-    gradient: [B, width], of the output of `interact`. The other arguments are those of `interact`.
+    gradient: [B, width], gradient of the output of `interact`. The other arguments are those of `interact`.
     """
     samples, dimension = bottom.shape
     count = samples * embedding_rows.shape[1]
@@ -154,7 +154,7 @@ def _interact_kernel(
     column = tl.arange(0, DP)
     copied = tl.load(bottom + sample * D + column, mask=column < D, other=0.0)
     tl.store(target + column, copied, mask=column < D)
-    # The padding is multiplied by weights that are 0: it must not be NaN.
+    # Padding is multiplied by zero weights, so it must be finite.
     tl.store(target + padding, tl.zeros((_MAX_PADDING,), out.dtype.element_ty), mask=padding < WIDTH)
 
 
@@ -163,7 +163,7 @@ def _interact_backward_kernel(
     tables,  # float32 [R, D]
     embedding_rows,  # int32 [B, T]
     bottom,  # [B, D]
-    gradient,  # [B, WIDTH], of `out` above
+    gradient,  # [B, WIDTH], gradient of `out`
     d_bottom,  # [B, D], output
     d_embeddings,  # [B * T, D], output
     T: tl.constexpr,

@@ -1,4 +1,4 @@
-"""The last layer, one output with a sigmoid, and the loss, forward and backward, on the GPU.
+"""Last layer (one output with a sigmoid) and loss on the GPU, forward and backward.
 
 B samples, N inputs of the last layer. Activations are float32 or bfloat16; weights and sums are float32 or wider.
 """
@@ -12,8 +12,8 @@ import triton.language as tl
 from mlperf.engines.gpu.triton_support import tile_size, tiles_per_program
 from mlperf.models.loss import MIN_LOG, MIN_VARIANCE
 
-# One program loads whole inputs of 32 samples, or of fewer if they are wide: a tile has at most 4096 values, which
-# are 32 per thread of 4 warps.
+# A program instance loads all inputs of 32 samples, or of fewer if they are wide: a tile has at most 4096 values,
+# 32 per thread of 4 warps.
 MAX_SAMPLES = 32
 MAX_TILE_VALUES = 4096
 MAX_INPUTS = 1024
@@ -26,7 +26,7 @@ _MIN_VARIANCE = tl.constexpr(MIN_VARIANCE)
 def predict(*, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, threshold: float) -> torch.Tensor:
     """Return the probabilities of a click, float32 [B].
 
-    hidden: the inputs of the last layer, [B, at least N]: further columns are padding.
+    hidden: inputs of the last layer, [B, >= N]; extra columns are padding.
     weight: float32 [1, N]. bias: float32 [1].
     threshold: t > 0 clamps the probabilities to [t, 1 - t] (--loss-threshold).
     """
@@ -56,10 +56,10 @@ def loss_backward(
     """Compute the loss and return the gradient of `hidden`.
 
     hidden, weight, bias, threshold: as in `predict`. labels: float32 [B].
-    d_weight: float32 [1, N], d_bias: float32 [1], added to.
-    sums: float64 [2], added to: the loss of the samples, and the number of correct predictions.
-    loss: mse, or any kind of binary cross-entropy, with the `class_weights` of labels 0 and 1.
-    tiles: of samples that a program sums over; the default follows from B.
+    d_weight: float32 [1, N], d_bias: float32 [1]; accumulated.
+    sums: float64 [2], accumulated: the sum of the losses and the number of correct predictions.
+    loss: "mse", or any other name for binary cross-entropy with the `class_weights` of labels 0 and 1.
+    tiles: number of tiles of samples summed by each program instance; default depends on B.
     """
     samples = len(hidden)
     gradient = torch.empty_like(hidden)
@@ -108,14 +108,14 @@ def _logits(hidden, weight, bias, sample, in_batch, N: tl.constexpr, STRIDE: tl.
 
 @triton.jit
 def _clamp(probability, THRESHOLD: tl.constexpr):
-    """Clamp to [THRESHOLD, 1 - THRESHOLD]. A NaN stays one: minimum and maximum would turn it into a number."""
+    """Clamp to [THRESHOLD, 1 - THRESHOLD]. Propagates NaN (tl.minimum and tl.maximum do not)."""
     if THRESHOLD > 0:
         probability = tl.where(probability < THRESHOLD, THRESHOLD, probability)
         probability = tl.where(probability > 1.0 - THRESHOLD, 1.0 - THRESHOLD, probability)
     return probability
 
 
-# The batch size is not specialized: the last, smaller batch of a run must not wait for the compiler.
+# do_not_specialize: avoid a recompilation for the smaller last batch.
 @triton.jit(do_not_specialize=["samples"])
 def _predict_kernel(
     hidden,  # [B, STRIDE]
@@ -144,9 +144,9 @@ def _loss_backward_kernel(
     bias,  # float32 [1]
     labels,  # float32 [B]
     d_hidden,  # [B, STRIDE], output
-    d_weight,  # float32 [N], added to
-    d_bias,  # float32 [1], added to
-    sums,  # float64 [2], added to: loss, correct predictions
+    d_weight,  # float32 [N], accumulated
+    d_bias,  # float32 [1], accumulated
+    sums,  # float64 [2], accumulated: loss, correct predictions
     samples,
     tiles,
     weight_of_0,

@@ -1,4 +1,4 @@
-"""What a linear layer with ReLU needs besides matrix products, on the GPU.
+"""GPU kernels for linear layers with ReLU.
 
 B samples, N outputs and K inputs of the layer. Activations are float32 or bfloat16; weights and sums are float32.
 """
@@ -34,8 +34,8 @@ def relu_backward(
 ) -> None:
     """Turn the gradient of a ReLU's output into that of its input, in place, and add its column sums to `d_bias`.
 
-    gradient: [B, N], set to 0 where the output is 0. output: [B, N]. d_bias: float32 [N], added to.
-    tiles: of `rows` samples that a program sums over; the default follows from B.
+    gradient: [B, N], set to 0 where the output is 0. output: [B, N]. d_bias: float32 [N], accumulated.
+    tiles: number of tiles of `rows` samples summed by each program instance; default depends on B.
     """
     samples, width = gradient.shape
     tiles = tiles or tiles_per_program(samples)
@@ -55,10 +55,11 @@ def update_weights(
 ) -> None:
     """Subtract `rate` times the gradient from a weight matrix [N, K] or a bias [N].
 
-    weight: float32, updated in place. copy: the weight in the dtype of the products, with rows padded to the
-    width of the layer's input; written (it may be the weight itself). gradient: in the shape of `copy`.
+    weight: float32, updated in place.
+    copy: output, `weight` in the dtype of the products, rows padded to the input width; may alias `weight`.
+    gradient: gradient of the weight, in the shape of `copy`.
     rate: float32 scalar on the device.
-    clear: set the gradient to 0 afterwards, for a gradient that kernels add to.
+    clear: set the gradient to 0 afterwards, for a gradient that kernels accumulate.
     """
     is_matrix = weight.dim() == 2
     count = weight.numel()
@@ -76,12 +77,12 @@ def update_weights(
     )
 
 
-# The batch size is not specialized: the last, smaller batch of a run must not wait for the compiler.
+# do_not_specialize: avoid a recompilation for the smaller last batch.
 @triton.jit(do_not_specialize=["samples", "tiles"])
 def _relu_backward_kernel(
     gradient,  # [B, N], updated
     output,  # [B, N]
-    d_bias,  # float32 [N], added to
+    d_bias,  # float32 [N], accumulated
     samples,
     tiles,
     N,

@@ -1,8 +1,8 @@
-"""Compressed embedding tables, as modules whose parameters are named as in existing checkpoints.
+"""One compressed embedding table; parameters are named as in existing checkpoints.
 
 Quotient-remainder (arXiv 1909.02107): row i of a large table is computed from row i // c of one small table and
 row i mod c of another. Mixed dimension (arXiv 1909.11810): tables with many rows get a smaller dimension, and a
-linear map projects their rows to the common one.
+linear map projects their rows to dimension D.
 
 D embedding dimension.
 """
@@ -23,8 +23,8 @@ from mlperf.settings.model import Compression, MixedDimension, QuotientRemainder
 def mixed_dimensions(rows_per_table: Sequence[int], dimension: int, how: MixedDimension) -> list[int]:
     """Return the dimension of each table by the paper's power rule, for uniform popularity within a table.
 
-    A table of n rows gets dimension * (m / n) ** temperature, where m is the fewest rows of any table, rounded
-    to the nearest integer or power of two, at least 1.
+    A table of n rows gets dimension * (m / n) ** temperature, where m is the smallest number of rows of a table,
+    rounded to the nearest integer or power of two, at least 1.
     """
     min_rows = min(rows_per_table)
     dimensions = []
@@ -70,13 +70,13 @@ class QREmbeddingBag(EmbeddingTable):
         raise ValueError(f"unknown operation {self.operation!r}")
 
     def initial_ranges(self) -> Iterator[tuple[torch.Tensor, float, float]]:
-        """Yield ±sqrt(1 / rows); the remainders of a product are around 1, so that its scale is that of a row."""
+        """Yield ±sqrt(1 / rows); with "mult", remainders are around 1 so that products keep the scale of a row."""
         bound = math.sqrt(1 / self.rows)
         yield self.weight_q.data, -bound, bound
         yield self.weight_r.data, *((0.5, 1.5) if self.operation == "mult" else (-bound, bound))
 
     def extra_repr(self) -> str:
-        """Return what the printed model shows of the table."""
+        """Return the sizes, for printed models."""
         return f"{self.rows}, {self.weight_q.shape[1]}, {self.operation}, collisions={self.collisions}"
 
 
@@ -100,7 +100,7 @@ class PrEmbeddingBag(EmbeddingTable):
         return projected
 
     def initial_ranges(self) -> Iterator[tuple[torch.Tensor, float, float]]:
-        """Yield those of the table, then of the map: that of Glorot and Bengio 2010."""
+        """Yield the ranges of the table, then that of the map (Glorot and Bengio 2010)."""
         yield from self.embs.initial_ranges()
         for weight in self.proj.parameters():
             bound = math.sqrt(6 / sum(weight.shape))
@@ -108,7 +108,7 @@ class PrEmbeddingBag(EmbeddingTable):
 
 
 def make_table(rows: int, dimension: int, width: int, how: Compression, device: torch.device) -> EmbeddingTable:
-    """Return one table. dimension: D. width: of the rows that a mixed-dimension table stores."""
+    """Return one table. dimension: D. width: width of the stored rows of a mixed-dimension table."""
     if rows <= how.threshold:
         return EmbeddingBag(torch.empty(rows, dimension, device=device))
     if isinstance(how, MixedDimension):

@@ -1,4 +1,4 @@
-"""Embedding tables of which some are compressed: each is looked up by itself.
+"""Embedding tables of which some are compressed; each table is looked up separately.
 
 B batch, T tables, D embedding dimension, L ids looked up in a table.
 """
@@ -28,13 +28,13 @@ from mlperf.models.layers.embedding.rows import ReadableRows, RowGradients, RowP
 
 @dataclass
 class GatheredRows:
-    """What a lookup read: rows [L] of parameters and their values [L, W], leaves of the autograd graph."""
+    """Result of a lookup: rows [L] of parameters and their values [L, W], leaves of the autograd graph."""
 
     pooled: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     gathered: list[tuple[RowParameter, torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
     def gather(self, parameter: RowParameter, rows: torch.Tensor, *, trained: bool) -> torch.Tensor:
-        """Read `rows` [L] of a parameter and, if they are trained, note them."""
+        """Gather `rows` [L] of a parameter and record them if they are trained."""
         values = parameter.values.index_select(0, rows).detach()
         if trained:
             self.gathered.append((parameter, rows, values.requires_grad_()))
@@ -48,10 +48,11 @@ class GatheredRows:
 
 
 class CompressedTables(EmbeddingTables):
-    """T tables, compressed or not, summed per sample. Autograd sees everything between rows and pooled vectors.
+    """T tables, compressed or not, summed per sample.
 
-    The vector of a sample is the sum of the vectors of its ids (times their pooling weights): with several ids,
-    quotients and remainders are combined before they are summed.
+    Autograd differentiates the path from the gathered rows to the pooled vectors. The vector of a sample is the
+    sum of the vectors of its ids (times their pooling weights): with several ids, quotients and remainders are
+    combined before they are summed.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class CompressedTables(EmbeddingTables):
         return lookup.gather(self._row_parameters[parameter], rows, trained=True)
 
     def row_parameters(self) -> Sequence[RowParameter]:
-        """Return the stored rows, each parameter by itself; nothing once they are quantized."""
+        """Return the stored rows, one RowParameter per parameter; none once they are quantized."""
         return [] if self._quantized else list(self._row_parameters.values())
 
     def dense_parameters(self) -> Sequence[nn.Parameter]:
@@ -112,7 +113,7 @@ class CompressedTables(EmbeddingTables):
         ]
 
     def quantize(self, bits: int) -> None:
-        """Store the rows in 8 or 4 bits from now on; the maps of mixed-dimension tables stay float32."""
+        """Convert the rows to 8 or 4 bits; the maps of mixed-dimension tables stay float32."""
         for parameter, rows in self._row_parameters.items():
             self._quantized[parameter] = QuantizedRows(rows.values, bits)
             rows.values = parameter.data = parameter.data.new_empty(0, parameter.shape[1])

@@ -1,4 +1,4 @@
-"""Embedding tables in one flat block of rows, each table a view of it.
+"""Uncompressed embedding tables in one flat block of rows; each table is a view of it.
 
 B batch, T tables, D embedding dimension, L ids looked up, R rows of all tables together.
 """
@@ -21,11 +21,11 @@ from mlperf.models.layers.embedding.uncompressed_table import EmbeddingBag
 
 @dataclass
 class FlatLookup:
-    """What a lookup read, kept until its rows are updated.
+    """Result of a lookup, kept until its rows are updated.
 
-    rows: int64 [L], rows of the flat block. bags: int64 [L], the row of `pooled.view(B * T, D)` to which each id
-    was added, or None if id i was added to row i. pooled: float32 [B, T, D], a leaf of the autograd graph: after
-    the backward pass `pooled.grad` is its gradient.
+    rows: int64 [L], rows of the flat block.
+    bags: int64 [L], row of `pooled.view(B * T, D)` to which each id was added; None for one id per bag.
+    pooled: float32 [B, T, D], a leaf of the autograd graph.
     """
 
     tables: FlatTables
@@ -54,9 +54,9 @@ class FlatLookup:
 class FlatTables(EmbeddingTables):
     """T tables of `rows_per_table` rows, float32, summed per sample.
 
-    The lookup is one gather over the flat block `weight` [R, D] instead of one per table, and autograd does not
-    see it: the optimizer scatters the gradients of the pooled vectors itself. The tables are ordinary embedding
-    bags whose weights are views of the block; table K begins at row `first_row[K]`.
+    The lookup is one gather from the flat block `weight` [R, D] instead of one per table. It is not part of the
+    autograd graph: the optimizer scatters the gradients of the pooled vectors itself. The tables are ordinary
+    embedding bags whose weights are views of the block; table K begins at row `first_row[K]`.
     """
 
     def __init__(self, rows_per_table: Sequence[int], dimension: int, device: torch.device) -> None:
@@ -103,11 +103,11 @@ class FlatTables(EmbeddingTables):
         return empty.index_add_(0, bags, self._weighted_rows(rows, pooling))
 
     def row_parameters(self) -> Sequence[RowParameter]:
-        """Return the flat block; nothing once it is quantized."""
+        """Return the flat block; none once it is quantized."""
         return [self.row_parameter] if isinstance(self._rows, torch.Tensor) else []
 
     def quantize(self, bits: int) -> None:
-        """Store the rows in 8 or 4 bits from now on and free the float32 block."""
+        """Convert the rows to 8 or 4 bits and free the float32 block."""
         self._rows = QuantizedRows(self.weight, bits)
         self.weight = self.row_parameter.values = self.weight.new_empty(0, self.dimension)
         for table in self:

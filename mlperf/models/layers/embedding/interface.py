@@ -17,15 +17,15 @@ from mlperf.models.layers.embedding.rows import Lookup, RowParameter
 
 
 class EmbeddingTable(nn.Module, ABC):
-    """A table whose vectors are made of rows of its parameters.
+    """A table whose vectors are computed from rows of its parameters.
 
-    Called like nn.EmbeddingBag with mode="sum": the reference of the faster lookups, in operations that autograd
-    and exporters know.
+    Called like nn.EmbeddingBag with mode="sum". `forward` is the reference of the faster lookups, in operations
+    that can be traced and differentiated.
     """
 
     @abstractmethod
     def parts(self, ids: torch.Tensor) -> list[tuple[nn.Parameter, torch.Tensor]]:
-        """Return, for ids of any shape, the parameters [rows, W] they are read from and the row of each id."""
+        """Return, for ids of any shape, the parameters [rows, W] to read from and the row of each id."""
 
     @abstractmethod
     def combine(self, vectors: list[torch.Tensor]) -> torch.Tensor:
@@ -33,7 +33,7 @@ class EmbeddingTable(nn.Module, ABC):
 
     @abstractmethod
     def initial_ranges(self) -> Iterator[tuple[torch.Tensor, float, float]]:
-        """Yield the weights in the order of the draws, each with the range of its uniform distribution."""
+        """Yield the weights in the order in which they are drawn, each with its range (low, high)."""
 
     def forward(
         self,
@@ -55,10 +55,9 @@ class EmbeddingTable(nn.Module, ABC):
 class EmbeddingTables(nn.ModuleList, ABC):
     """T embedding tables that are looked up together; entry K is table K.
 
-    It is a ModuleList, so that assigned to `emb_l` its parameters are `emb_l.K.weight` in a state_dict, the
-    names of existing checkpoints, and that the printed model shows what it always did. Weights are undefined
-    until they are initialized or loaded. Tables stay on the device on which they are built, since parameters may
-    be views of one block.
+    Subclasses ModuleList so that parameters are named `emb_l.K.weight`, as in existing checkpoints, and the
+    printed model is unchanged. Weights are undefined until they are initialized or loaded. Tables must stay on the
+    device on which they are built, since parameters may be views of one block.
     """
 
     def __init__(self, tables: Iterable[nn.Module], dimension: int, device: torch.device) -> None:
@@ -76,22 +75,22 @@ class EmbeddingTables(nn.ModuleList, ABC):
 
     @abstractmethod
     def row_parameters(self) -> Sequence[RowParameter]:
-        """Return what an optimizer trains row by row; nothing once the rows are quantized."""
+        """Return the parameters trained row by row; none once the rows are quantized."""
 
     def dense_parameters(self) -> Sequence[nn.Parameter]:
-        """Return what is trained like the weights of the MLPs, from its `.grad`."""
+        """Return the parameters trained from their `.grad`, like the weights of the MLPs."""
         return ()
 
     @abstractmethod
     def quantize(self, bits: int) -> None:
-        """Store the rows in 8 or 4 bits from now on; only lookups without gradients work afterwards."""
+        """Convert the rows to 8 or 4 bits; afterwards only lookups without gradients work."""
 
     @abstractmethod
     def nbytes(self) -> int:
         """Return the memory of the tables in bytes, quantized or not."""
 
     def _get_name(self) -> str:
-        """Return the class that printed models show."""
+        """Return the class name in printed models."""
         return "ModuleList"
 
 

@@ -11,10 +11,10 @@ from mlperf.models.layers.embedding.rows import RowParameter
 
 
 class PoolingWeights(nn.ParameterList):
-    """The weight with which each row is multiplied when it is pooled; 1 at the start.
+    """The weight by which each row is multiplied when it is pooled, initially 1.
 
-    Parameter K [rows of table K] is a view of the flat block `weight` [R, 1], whose rows are numbered as those
-    of all tables together. learned: they are trained like the rows; otherwise they stay as they are.
+    Parameter K [rows of table K] is a view of the flat block `weight` [R, 1], whose rows are numbered over all
+    tables. learned: whether the weights are trained like the rows.
     """
 
     def __init__(self, rows_per_table: Sequence[int], *, learned: bool, device: torch.device) -> None:
@@ -26,7 +26,7 @@ class PoolingWeights(nn.ParameterList):
         self.row_parameter = RowParameter(weight, list(self))
 
     def row_parameters(self) -> Sequence[RowParameter]:
-        """Return what an optimizer trains row by row."""
+        """Return the block if it is trained."""
         return [self.row_parameter] if self.learned else []
 
     def nbytes(self) -> int:
@@ -34,5 +34,5 @@ class PoolingWeights(nn.ParameterList):
         return self.weight.nbytes
 
     def _get_name(self) -> str:
-        """Return the class that printed models show."""
+        """Return the class name in printed models."""
         return "ParameterList"

@@ -1,4 +1,4 @@
-"""Embedding rows in 8 or 4 bits, each row scaled to its own range.
+"""Embedding rows quantized to 8 or 4 bits, each row scaled to its own range.
 
 R rows, W values in a row, L rows read.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-# Rows quantized at a time: it takes little memory besides the result.
+# Rows quantized at a time, to limit the temporary memory.
 _CHUNK = 1 << 20
 
 

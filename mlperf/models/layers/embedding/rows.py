@@ -1,8 +1,8 @@
-"""What embedding tables and optimizers agree on: parameters that are trained row by row, and their gradients.
+"""Row-wise parameters and their gradients, shared by embedding tables and optimizers.
 
-A batch reads a few rows of tables that may hold millions. The tables therefore have no gradient of their own
-size and no part in the autograd graph below the pooled vectors: a lookup says, after the backward pass, which
-rows it read and what their gradients are, and the optimizer updates those rows.
+A batch reads a few rows of tables with millions of rows. Tables therefore get no dense gradient and are not part
+of the autograd graph. After the backward pass, a lookup provides the rows it read and their gradients, and the
+optimizer updates these rows.
 
 R rows, W values in a row, L rows read.
 """
@@ -19,10 +19,11 @@ from torch import nn
 
 @dataclass(eq=False)
 class RowParameter:
-    """Rows of one width that are trained row by row; the unit of which an optimizer keeps state.
+    """Rows of one width that are trained row by row; optimizers keep state per RowParameter.
 
-    values: float32 [R, W]. parameters: the same memory as the state_dict names it, one nn.Parameter after the
-    other, of [rows, W] each (pooling weights, W = 1: of [rows]).
+    values: float32 [R, W].
+    parameters: the same memory as consecutive parameters of the state_dict, [rows, W] each ([rows] for pooling
+        weights, W = 1).
     """
 
     values: torch.Tensor
@@ -31,7 +32,7 @@ class RowParameter:
 
 @dataclass(frozen=True)
 class RowGradients:
-    """rows: int64 [L], rows of `parameter`; any row any number of times. gradients: float32 [L, W]."""
+    """rows: int64 [L], rows of `parameter`, with duplicates. gradients: float32 [L, W]."""
 
     parameter: RowParameter
     rows: torch.Tensor
@@ -39,12 +40,12 @@ class RowGradients:
 
 
 class Lookup(Protocol):
-    """What a lookup read. pooled: float32 [B, T, D], the part that autograd knows."""
+    """Result of a lookup. pooled: float32 [B, T, D], differentiated by autograd."""
 
     pooled: torch.Tensor
 
     def gradients(self) -> Iterable[RowGradients]:
-        """Return the gradients of the rows that were read. Only after the backward pass."""
+        """Return the gradients of the rows that were read. Valid after the backward pass."""
         ...
 
 

@@ -32,5 +32,5 @@ class EmbeddingBag(EmbeddingTable, nn.EmbeddingBag):
         yield self.weight.data, -bound, bound
 
     def extra_repr(self) -> str:
-        """Return what existing comparisons expect: PyTorch's versions differ in the quotes."""
+        """Return a fixed format: PyTorch versions differ in quoting."""
         return f"{self.num_embeddings}, {self.embedding_dim}, mode={self.mode}"

@@ -1,7 +1,7 @@
-"""DLRM as a textbook writes it: slow, plain, and made of what autograd, exporters and compilers know.
+"""Reference DLRM in plain PyTorch: slow, but traceable, exportable and differentiable by autograd.
 
-Export traces it with the weights of a trained model, the benchmarks compare the training step with it, and the
-tests check that both compute the same.
+The ONNX export traces it with the weights of a trained model, the measurements compare the training step with it,
+and the tests check that both compute the same.
 
 B batch, T tables, D embedding dimension, F = T + 1 features.
 """
@@ -19,11 +19,11 @@ from mlperf.models.layers.interaction import Interaction
 from mlperf.models.layers.mlp import make_mlp
 
 
-class TextbookDLRM(nn.Module):
-    """Looks up table by table, and lets autograd find every gradient.
+class ReferenceDLRM(nn.Module):
+    """Looks up one table after the other; autograd computes every gradient. Parameters are named as in DLRM_Net.
 
-    tables: modules that are called like nn.EmbeddingBag with mode="sum". pooling: the weights [rows] of each
-    table's rows, or None. Parameters are named as in DLRM_Net.
+    tables: modules that are called like nn.EmbeddingBag with mode="sum".
+    pooling: pooling weights [rows] of each table, or None.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class TextbookDLRM(nn.Module):
         self.loss_threshold = loss_threshold
 
     @classmethod
-    def of(cls, model: DLRM_Net) -> TextbookDLRM:
-        """Return the textbook's form of `model`; they share their weights."""
+    def of(cls, model: DLRM_Net) -> ReferenceDLRM:
+        """Return the reference of `model`; both share their weights."""
         return cls(
             model.emb_l,
             model.bot_l,
@@ -57,7 +57,7 @@ class TextbookDLRM(nn.Module):
         )
 
     @classmethod
-    def new(cls, architecture: Architecture, *, sparse: bool = False) -> TextbookDLRM:
+    def new(cls, architecture: Architecture, *, sparse: bool = False) -> ReferenceDLRM:
         """Return a model with PyTorch's tables and initial weights, on the default device.
 
         sparse: the tables get sparse gradients. Compression and weighted pooling are not supported.
@@ -73,7 +73,7 @@ class TextbookDLRM(nn.Module):
 
     @staticmethod
     def inputs(batch: Batch) -> dict[str, torch.Tensor]:
-        """Return the arguments of `forward` for `batch`, in order, by the names they have in an exported model."""
+        """Return the arguments of `forward` for `batch`, in order, by their names in an exported model."""
         if batch.offsets is None:
             return {"dense": batch.dense, "indices": batch.indices}
         first = batch.offsets[:, 0]
