@@ -1,9 +1,9 @@
-# The benchmark in a container.
+# Run the benchmark in a container.
 #
 #   docker build --tag dlrm .
-#   docker run --rm dlrm                                                    the synthetic sample, on the CPU
+#   docker run --rm dlrm                                                    the synthetic sample on the CPU
 #   docker run --rm --gpus=all --volume=/data/criteo:/data --volume=$PWD/results:/results \
-#       --env=DATADIR=/data --env=LOGDIR=/results dlrm --use-gpu            the Criteo data, on a GPU
+#       --env=DATADIR=/data --env=LOGDIR=/results dlrm --use-gpu            the Criteo data on a GPU
 FROM python:3.11-slim
 
 WORKDIR /dlrm

@@ -1,9 +1,9 @@
-"""Compare the output of two programs.
+"""Compare the outputs of two programs.
 
     python test/compare_outputs.py ONE OTHER
 
-Prints the lines that differ. The status is 0 if the outputs are equal, or if they differ only in numbers and by at
-most 1e-5, in which case a message says so; otherwise it is 1.
+Prints the lines that differ. The exit status is 0 if the outputs are equal, or if only numbers differ, by at
+most 1e-5 (a message reports this); otherwise it is 1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def within_tolerance(one: str, other: str) -> bool:
 
 
 def main(names: list[str]) -> int:
-    """Compare the two files named."""
+    """Compare two files."""
     one, other = (Path(name).read_text() for name in names)
     if one == other:
         return 0

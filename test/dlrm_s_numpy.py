@@ -1,6 +1,6 @@
-"""A second implementation of DLRM, in NumPy: forward pass, backward pass and SGD, to check the first one against.
+"""Independent NumPy reference implementation of DLRM: forward pass, backward pass and SGD.
 
-It shares no code with the first one and does not use torch. It accepts the flags of dlrm_s_pytorch.py for random
+It shares no code with the package and does not use torch. It accepts the flags of dlrm_s_pytorch.py for random
 data, the model, SGD and debug mode, and prints the same lines.
 
 B batch, T tables, D embedding dimension, F = T + 1 features.
@@ -54,7 +54,7 @@ def draw_ids(flags: argparse.Namespace, stream: np.random.RandomState, rows: int
 
 
 class Mlp:
-    """Linear layers, each followed by its activation; `backward` returns the gradient of the input."""
+    """Linear layers with activations. `backward` returns the gradient with respect to the input."""
 
     def __init__(
         self, widths: list[int], activations: list[str], uniform: bool, stream: np.random.RandomState
@@ -104,7 +104,7 @@ class Mlp:
 
 
 class Dlrm:
-    """The network. `train` takes one step of SGD and returns the loss and the predictions before the step."""
+    """The model. `train` takes one SGD step and returns the loss and the predictions before the step."""
 
     def __init__(self, flags: argparse.Namespace, stream: np.random.RandomState) -> None:
         self.flags = flags
@@ -226,7 +226,7 @@ def print_parameters(which: str, model: Dlrm) -> None:
 
 
 def train(flags: argparse.Namespace, model: Dlrm, batches: list[Sample]) -> None:
-    """Train for all epochs. Each line printed shows means over the samples since the line before it."""
+    """Train for all epochs. Each printed line shows means over the samples since the previous line."""
     print("time/loss/accuracy (if enabled):")
     loss = correct = 0.0
     samples = 0
@@ -279,7 +279,7 @@ def parse() -> argparse.Namespace:
     add("--print-freq", type=int, default=1)
     add("--print-precision", type=int, default=5)
     add("--debug-mode", action="store_true")
-    add("--use-gpu", action="store_true", help="accepted, so that both programs take the same flags")
+    add("--use-gpu", action="store_true", help="accepted for compatibility with dlrm_s_pytorch.py; ignored")
     return parser.parse_args()
 
 

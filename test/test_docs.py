@@ -1,4 +1,4 @@
-"""The documentation: its links lead somewhere, and the programs, flags and files that it names exist."""
+"""The documentation: links are valid, and the programs, flags, files and numbers that it names exist."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 import torch
 from dlrm_models import make_batch, make_model
 
+from mlperf.benchmarks import DLRM, KAGGLE
 from mlperf.models.loss import Loss
 from mlperf.training.events import Position
 
@@ -68,7 +69,7 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
     assert broken == []
 
 
-def test_every_page_and_picture_is_linked() -> None:
+def test_every_page_and_image_is_linked() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
     files = [*(ROOT / "mlperf" / "docs").glob("*.md"), *(ROOT / "mlperf" / "docs" / "images").iterdir()]
     assert [file.name for file in files if file.name not in text] == []
@@ -121,6 +122,25 @@ def test_flags_in_the_text_exist(page: Path, known_flags: set[str]) -> None:
     assert named - known_flags - FOREIGN_FLAGS == set()
 
 
+def test_commands_of_the_front_page_use_the_published_networks() -> None:
+    lines = [set(words) for words in commands(ROOT / "README.md") if words[0] == "dlrm-train"]
+    widths = [{word for word in words if word.startswith("--arch-")} for words in lines]
+    networks = [
+        {flag for flag in workload.network.flags if not flag.startswith(("--arch-interaction", "--loss"))}
+        for workload in (KAGGLE, DLRM)
+    ]
+    assert [found for found in widths if found] == networks
+
+
+def test_published_counts_are_those_of_the_benchmark() -> None:
+    text = (ROOT / "mlperf" / "docs" / "data.md").read_text()
+    data = DLRM.data
+    assert f"| training rows | {data.train_samples:,} |" in text
+    assert f"| rows of day 23 | {data.eval_samples + data.held_out_samples:,} |" in text
+    assert f"| test rows | {data.eval_samples:,} |" in text
+    assert f"{data.train_samples + data.eval_samples + data.held_out_samples:,}" in text
+
+
 def test_front_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
@@ -142,7 +162,7 @@ def run_example(name: str) -> dict[str, Any]:
     return namespace
 
 
-def test_example_of_an_interaction_works_in_a_model() -> None:
+def test_interaction_example_works_in_a_model() -> None:
     interaction = run_example("mlperf/models/layers/product.py")["ProductInteraction"](3, 4)
     bottom, pooled = torch.rand(5, 4), torch.rand(5, 2, 4)
     combined = interaction(bottom, pooled)
@@ -150,7 +170,7 @@ def test_example_of_an_interaction_works_in_a_model() -> None:
     torch.testing.assert_close(combined, bottom * pooled[:, 0] * pooled[:, 1])
 
 
-def test_example_of_an_optimizer_trains_a_model() -> None:
+def test_optimizer_example_trains_a_model() -> None:
     model = make_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = run_example("mlperf/optim/sign_sgd.py")["SignSGD"](model)
@@ -163,7 +183,7 @@ def test_example_of_an_optimizer_trains_a_model() -> None:
     assert changes.round(decimals=4).unique().tolist() == [0, 0.5]
 
 
-def test_example_of_a_listener_hears_of_progress(tmp_path: Path) -> None:
+def test_listener_example_receives_progress_events(tmp_path: Path) -> None:
     listener = run_example("mlperf/reporting/csv_file.py")["CsvFile"](tmp_path / "loss.csv")
     listener.progress(Position(1, 5, 10), 0.25, 0.5, 1.0)
     assert (tmp_path / "loss.csv").read_text() == "1.5,0.25\n"

@@ -1,4 +1,4 @@
-"""The model, the batches and the clocks that the scripts of this folder share."""
+"""Model, batches and timers shared by the scripts of this folder."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from mlperf.settings.model import Architecture
 from training_baselines import timed
 
 PRECISIONS = ("bf16", "tf32", "fp32")
-FULL_SIZE_BYTES = 105e9  # the benchmark's tables, 96 GB, and what a step needs besides
+FULL_SIZE_BYTES = 105e9  # the benchmark's tables (96 GB) and the buffers of a step
 SMALLER_ROW_LIMIT = 24_000_000
-RATE = 1e-4  # small: the same batches come again and again, and the weights must not diverge
+RATE = 1e-4  # low, because training on the same batches repeatedly must not diverge
 
 
 @dataclass(frozen=True)
 class Workload:
-    """How much a script runs.
+    """Sizes that a script runs with.
 
-    batch_size: B. row_limit: the most rows of a table. top_mlp, bottom_mlp: widths of the layers.
-    rounds: how often something is timed. steps: how many steps are timed together.
+    batch_size: B. row_limit: maximum number of rows per table. top_mlp, bottom_mlp: layer widths.
+    rounds: number of repetitions of a measurement. steps: number of steps timed together.
     """
 
     device: torch.device
@@ -57,12 +57,12 @@ class Workload:
 BENCHMARK = Workload(
     torch.device("cuda"), 65536, 400_000, DLRM.network.bottom_mlp, DLRM.network.top_mlp, rounds=5, steps=20
 )
-# Triton's interpreter takes milliseconds for each program of a kernel.
+# Triton's interpreter takes milliseconds for each program instance of a kernel.
 REDUCED = Workload(torch.device("cpu"), 8, 2000, (13, 32, 128), (32, 1), rounds=1, steps=1)
 
 
 def parse_workload(parser: argparse.ArgumentParser) -> tuple[Workload, argparse.Namespace]:
-    """Add --reduced to `parser`, and return what it chooses and all flags. Exits with status 2 without a GPU."""
+    """Add --reduced to `parser`; return the selected workload and all flags. Exits with status 2 without a GPU."""
     parser.add_argument(
         "--reduced",
         action="store_true",
@@ -76,12 +76,12 @@ def parse_workload(parser: argparse.ArgumentParser) -> tuple[Workload, argparse.
 
 
 def full_row_limit() -> int | None:
-    """Return to how many rows the benchmark's tables must be cut to fit the GPU's memory; None if they fit."""
+    """Return the row limit at which the tables fit in GPU memory; None if they fit entirely."""
     return None if torch.cuda.mem_get_info()[0] > FULL_SIZE_BYTES else SMALLER_ROW_LIMIT
 
 
 def make_step(workload: Workload, precision: str) -> GpuStep:
-    """Return a step of the benchmark's model that is not warmed up."""
+    """Return a step of the benchmark's model, not warmed up."""
     architecture = Architecture(
         workload.table_rows, DLRM.network.embedding_dimension, workload.bottom_mlp, workload.top_mlp
     )
@@ -92,7 +92,7 @@ def make_step(workload: Workload, precision: str) -> GpuStep:
 
 
 def make_batch(workload: Workload, seed: int, *, size: int | None = None, uniform: bool = False) -> RawBatch:
-    """Return a batch, on a GPU in pinned memory, with log-uniform ids, or uniform ones."""
+    """Return a batch with log-uniform or uniform ids, in pinned memory if the device is a GPU."""
     stream = np.random.default_rng(seed)
     rows = synthetic_rows(size or workload.batch_size, workload.table_rows, stream, uniform=uniform)
     tensor = torch.from_numpy(rows)
@@ -101,9 +101,9 @@ def make_batch(workload: Workload, seed: int, *, size: int | None = None, unifor
 
 
 def time_steps(workload: Workload, step: GpuStep, batches: Sequence[RawBatch], name: str) -> None:
-    """Print the time of a step: the median of several means, and the smallest and the largest of them.
+    """Print the time of a step: median, minimum and maximum of the means of several rounds.
 
-    The host does not wait within a round, so that it can prepare the next step during this one, as in training.
+    The host does not wait within a round, so it prepares the next step during the current one, as in training.
     """
     for batch in batches:
         step.train(batch, RATE)
@@ -131,7 +131,7 @@ def _endless(step: GpuStep, batches: Sequence[RawBatch]) -> Callable[[], None]:
 
 
 def median_microseconds(function: Callable[[], object], device: torch.device) -> float:
-    """Return the median time of a call; on a GPU with cold caches, by Triton's own benchmark."""
+    """Return the median time of a call; on a GPU with cold caches, measured by `triton.testing.do_bench`."""
     if device.type == "cuda":
         milliseconds: float = triton.testing.do_bench(function, warmup=20, rep=60, return_mode="median")
         return 1e3 * milliseconds
@@ -139,7 +139,7 @@ def median_microseconds(function: Callable[[], object], device: torch.device) ->
 
 
 def layer_widths(workload: Workload, step: GpuStep) -> list[tuple[int, int]]:
-    """Return inputs and outputs of each linear layer but the last, with the padding that the engine adds."""
+    """Return (inputs, outputs) of each linear layer except the last, including the padding of the engine."""
     bottom = [DENSE_WIDTH, *workload.bottom_mlp[1:]]
     top = [step.interacted_width, *workload.top_mlp[:-1]]
     return [*pairwise(bottom), *pairwise(top)]

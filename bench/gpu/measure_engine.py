@@ -1,4 +1,4 @@
-"""A selection of bench/measure_training.py that takes minutes: short files, few rounds and no torch.compile.
+"""A short form of bench/measure_training.py: short files, few rounds and no torch.compile.
 
 python bench/gpu/measure_engine.py
 """
@@ -36,9 +36,9 @@ def main() -> None:
 
 
 def selection() -> list[tuple[Shape, str, int]]:
-    """Return shapes, precisions, and how many samples are evaluated.
+    """Return shapes, precisions, and the numbers of samples to evaluate.
 
-    Where the full tables do not fit, they have at most 24 million rows.
+    If the full tables do not fit in memory, they are limited to 24 million rows.
     """
     full, limit = FULL, full_row_limit()
     if limit is not None:

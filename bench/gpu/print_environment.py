@@ -1,4 +1,4 @@
-"""Print the card, the machine and the versions that figures depend on, and fail if a program is missing."""
+"""Print the GPU, the machine and the versions of packages. Fails if something required is missing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROGRAMS = ("nvidia-smi", "gcc", "clang", "compute-sanitizer")
 
 
 def main() -> int:
-    """Print one fact per line. Returns 1 if something is missing that the checks need."""
+    """Print one fact per line. Returns 1 if something required is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reduced", action="store_true", help="the checks run without a GPU")
     args = parser.parse_args()

@@ -15,7 +15,7 @@ PRINTED_KERNELS = 24
 
 
 def main() -> None:
-    """Print the tables and write them to a JSON file: by precision, [kernel, launches, microseconds] of a step."""
+    """Print the tables and write them as JSON: for each precision, [kernel, launches, microseconds] per step."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("profile.json"), help="default: profile.json")
     workload, args = parse_workload(parser)

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Check and time the GPU engine on a machine with a GPU. README.md in this folder says what is needed and expected.
+# Check and time the GPU engine on a machine with a GPU. README.md in this folder lists requirements and expected times.
 #
 #   [OUT=folder] [WHEELS=folder] [DLRM_PYTHON=python] bench/gpu/run.sh [--reduced] first|second|STAGE ...
 #
-# first    the stages env smoke tests large: is everything right? About 4 minutes.
-# second   the stages profile full measure run general sanitize: how fast is it? About 6 minutes.
+# first    the stages env smoke tests large: checks correctness, about 4 minutes.
+# second   the stages profile full measure run general sanitize: measures speed, about 6 minutes.
 #
-# OUT          where each stage leaves its log, NAME.log (default: a new folder under /tmp).
-# WHEELS       a folder of wheels that are missing in the environment, on a machine without a network.
-# DLRM_PYTHON  an environment to use as it is, instead of the one that tools/setup.sh makes.
+# OUT          folder for the log of each stage, NAME.log (default: a new folder under /tmp).
+# WHEELS       a folder with wheels of packages that the environment lacks, on a machine without a network.
+# DLRM_PYTHON  an existing environment to use instead of the one created by tools/setup.sh.
 # --reduced    tiny sizes in Triton's interpreter, to test these scripts on a machine without a GPU.
 #
 # Each stage has its own time limit and does not stop the next. The status is 1 if one of them failed.

@@ -1,4 +1,4 @@
-"""Take a few steps without a CUDA graph, for compute-sanitizer, which checks every memory access of the kernels.
+"""Run a few steps without a CUDA graph, for compute-sanitizer, which checks all memory accesses of the kernels.
 
 PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python bench/gpu/run_for_sanitizer.py
 """

@@ -1,4 +1,4 @@
-"""Time a step with tables of the full size, with frequent ids and with uniform ones, and print the peak memory.
+"""Time a step with full-size tables, with log-uniform and with uniform ids, and print the peak memory.
 
 python bench/gpu/time_full_tables.py
 """
@@ -16,7 +16,7 @@ from mlperf.benchmarks import DLRM
 
 
 def main() -> None:
-    """Print the figures; where the full tables do not fit, of tables of at most 24 million rows."""
+    """Print times and memory. Tables that do not fit in memory are limited to 24 million rows."""
     workload, args = parse_workload(argparse.ArgumentParser(description=__doc__))
     on_gpu = workload.device.type == "cuda"
     if not args.reduced:

@@ -1,4 +1,4 @@
-"""Time the kernels in other block sizes, and the matrix products between them: python bench/gpu/tune_kernels.py.
+"""Time the kernels with other block sizes, and the matrix products between them: python bench/gpu/tune_kernels.py.
 
 The sizes in use are the constants at the top of each file of mlperf/engines/gpu/kernels/.
 """
@@ -17,7 +17,7 @@ from mlperf.engines.gpu.kernels.interaction import interact, interact_backward
 from mlperf.engines.gpu.kernels.linear import relu_backward
 from mlperf.engines.gpu.step import GpuStep
 
-# Of relu_backward: rows, columns, tiles per program, warps.
+# Block sizes of relu_backward: rows, columns, tiles per program instance, warps.
 RELU_SIZES = ((32, 128, 8, 4), (32, 128, 2, 4), (32, 256, 4, 8), (16, 256, 8, 4), (64, 128, 4, 8))
 
 
@@ -36,10 +36,10 @@ def report(workload: Workload, name: str, function: Callable[[], object]) -> Non
 
 
 def tune_interaction(workload: Workload, step: GpuStep) -> None:
-    """Time the interaction, its gradient and the update of the tables on one batch."""
-    done = step.forward(make_batch(workload, 1).rows.to(workload.device))
-    tables, rows, bottom = step.tables.weight, done.ids, done.bottom[-1]
-    gradient = torch.randn_like(done.top[0])
+    """Time the interaction, its gradient and the table update on one batch."""
+    activations = step.forward(make_batch(workload, 1).rows.to(workload.device))
+    tables, rows, bottom = step.tables.weight, activations.ids, activations.bottom[-1]
+    gradient = torch.randn_like(activations.top[0])
     forward = partial(
         interact,
         tables=tables,
@@ -73,7 +73,7 @@ def tune_interaction(workload: Workload, step: GpuStep) -> None:
 
 
 def tune_relu(workload: Workload, width: int) -> None:
-    """Time the gradient of a ReLU behind a layer of `width` outputs."""
+    """Time the gradient of a ReLU after a layer with `width` outputs."""
     shape = (workload.batch_size, width)
     gradient, output = (torch.randn(*shape, device=workload.device).bfloat16() for _ in range(2))
     d_bias = torch.zeros(width, device=workload.device)
