@@ -1,4 +1,4 @@
-"""Make `mlperf` the package of this checkout, even if another is installed. Scripts import this module first."""
+"""Make `mlperf` the package of this checkout, whatever is installed. Scripts import this module first."""
 
 import sys
 from importlib.machinery import PathFinder
