@@ -175,7 +175,7 @@ def test_file_replaced_while_the_others_are_being_moved_is_detected(
     stop_at_move(lambda: prepare(shuffled(raw, tmp_path / "x")), monkeypatch, 1)
     train = tmp_path / "x_train.bin"
     train.write_bytes(bytes(train.stat().st_size))
-    with pytest.raises(RunError, match=r"x_train\.bin: replaced while it was being prepared"):
+    with pytest.raises(RunError, match=r"x_train\.bin: was replaced during the preparation"):
         prepare(shuffled(raw, tmp_path / "x"))
     prepare(shuffled(raw, tmp_path / "x"))
     prepare(shuffled(raw, tmp_path / "y"))
