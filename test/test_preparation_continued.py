@@ -286,7 +286,7 @@ def test_archive_of_another_tool_is_not_overwritten(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", mine=1)
     before = (tmp_path / "x.npz").read_bytes()
     with pytest.raises(
-        RunError, match=r"x\.npz: not written by this program and is not overwritten; .*--mlperf-bin-loader"
+        RunError, match=r"x\.npz: was not written by this program and is not overwritten; .*--mlperf-bin-loader"
     ):
         prepare(kaggle(tmp_path / "x", max_ind_range=6))
     assert (tmp_path / "x.npz").read_bytes() == before

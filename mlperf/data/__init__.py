@@ -1,0 +1,1 @@
+"""Data: sources of batches, the binary file format, and its preparation."""

@@ -1,0 +1,1 @@
+"""Engines, which train and evaluate a model."""

@@ -1,0 +1,1 @@
+"""The DLRM and its parts."""

@@ -1,0 +1,1 @@
+"""The Criteo click logs."""

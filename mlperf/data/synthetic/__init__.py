@@ -1,0 +1,1 @@
+"""Generated batches: random data and synthetic traces."""

@@ -1,0 +1,1 @@
+"""The synthetic sample in the Criteo format."""
