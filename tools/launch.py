@@ -1,6 +1,7 @@
 """Start the programs of `mlperf.cli` for the scripts of this folder.
 
-They use the `mlperf` package of this checkout if there is one, otherwise the installed one.
+They use the `mlperf` package of this checkout, even if another one is installed, so that they work before
+anything is installed in this Python. Outside a checkout they use the installed one.
 """
 
 from __future__ import annotations
