@@ -135,7 +135,7 @@ def test_submission_outside_a_checkout_is_reported_in_one_line(
     monkeypatch.setattr("mlperf.cli.submit.ROOT", tmp_path)
     assert main_of("dlrm-submit")(["--submitter=Ours", "--system=box"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "needs a checkout" in line
+    assert "requires a checkout" in line
 
 
 @pytest.mark.slow
