@@ -6,8 +6,7 @@ from typing import Any
 
 from mlperf.runner.benchmark import run_benchmark
 from mlperf.runner.result import Result
-from mlperf.settings.from_flags import check, settings_from
-from mlperf.settings.parse import checked, settings_from
+from mlperf.settings.from_flags import checked, settings_from
 from mlperf.settings.settings import Settings
 
 
