@@ -1,4 +1,4 @@
-"""Makes `mlperf` the one of this checkout, whatever is installed; scripts import this module before it."""
+"""Make `mlperf` the package of this checkout, even if another is installed. Scripts import this module first."""
 
 import sys
 from importlib.machinery import PathFinder

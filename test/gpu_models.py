@@ -57,7 +57,7 @@ def random_rows(size: int, rows_per_table: tuple[int, ...], stream: np.random.Ge
 
 
 def raw_batch(rows: np.ndarray, rows_per_table: tuple[int, ...], max_ind_range: int = -1) -> RawBatch:
-    """Return a batch as the file has it, in pinned memory if there is a GPU."""
+    """Return an undecoded batch, in pinned memory if there is a GPU."""
     tensor = torch.from_numpy(rows)
     source = RowSource(Path("rows.bin"), rows_per_table, max_ind_range)
     return RawBatch(tensor.pin_memory() if DEVICE.type == "cuda" else tensor, 0, source)
@@ -66,11 +66,11 @@ def raw_batch(rows: np.ndarray, rows_per_table: tuple[int, ...], max_ind_range: 
 def both_batches(
     size: int, rows_per_table: tuple[int, ...], stream: np.random.Generator, max_ind_range: int = -1
 ) -> tuple[Batch, RawBatch]:
-    """Return the same samples as the autograd step takes them and as the file has them."""
+    """Return the same samples decoded, for the autograd step, and undecoded, for the GPU step."""
     rows = random_rows(size, rows_per_table, stream)
     ids = rows[:, CRITEO.id_columns][:, : len(rows_per_table)]
     indices = ids.T.astype(np.int64)
-    if max_ind_range > 0:  # add any multiple, which the modulus takes away
+    if max_ind_range > 0:  # add a random multiple, which the modulus removes
         ids += max_ind_range * stream.integers(-2, 3, ids.shape, np.int32)
     dense = np.log(1 + np.maximum(rows[:, CRITEO.dense_columns], 0).astype(np.float32))
     labels = rows[:, :1].astype(np.float32)

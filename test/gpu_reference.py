@@ -1,4 +1,4 @@
-"""A training step in float64 by autograd, to which a step of the GPU engine is compared on the device."""
+"""A training step in float64 with autograd, with which a step of the GPU engine is compared on the device."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOSS_TOLERANCE = {"fp32": 5e-4, "tf32": 1e-2, "bf16": 2.5e-2}
 
 @dataclass(frozen=True)
 class ReferenceStep:
-    """What a step of SGD does, in float64.
+    """Result of a step of SGD in float64.
 
     loss: summed over the batch. probabilities: [B]. mlp_gradients: in the order of the parameters of the bottom
     and the top MLP. rows: int64, each row of the tables that occurs in the batch, and its gradient.
@@ -48,7 +48,7 @@ def table_rows(model: DLRM_Net) -> torch.Tensor:
 
 
 def reference_step(model: DLRM_Net, batch: RawBatch) -> ReferenceStep:
-    """Return what a step on `batch` does to a model with dot interaction, by binary cross-entropy."""
+    """Return the result of a step on `batch` of a model with dot interaction and binary cross-entropy."""
     sizes = model.architecture.rows_per_table
     rows = batch.rows.to(DEVICE)
     labels = rows[:, :1].double()

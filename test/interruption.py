@@ -1,4 +1,4 @@
-"""Shared by the tests of interrupted preparations: ways to stop one like a kill, and what is compared."""
+"""Helpers for tests of interrupted preparations: stopping one as a kill would, and comparing results."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def result(processed: Path) -> dict[str, object]:
 
 
 def phase(processed: Path) -> str:
-    """Return the phase in which a preparation was stopped, as its last checkpoint says."""
+    """Return the phase of the last checkpoint of a stopped preparation."""
     work = WorkFolder(DatasetPaths.from_name(processed))
     if not work.path.exists():
         return "not running"
@@ -50,7 +50,7 @@ def phase(processed: Path) -> str:
 
 @contextmanager
 def killed_after_saves(monkeypatch: pytest.MonkeyPatch, phase: str, saves: int = 1) -> Iterator[None]:
-    """Raise Killed in the `with` block after so many checkpoints of a phase."""
+    """Raise Killed in the `with` block after `saves` checkpoints of a phase."""
     save, remaining = WorkFolder.save, saves
 
     def save_and_stop(self: WorkFolder, identity: dict[str, object], state: PreparationState) -> None:
@@ -67,7 +67,7 @@ def killed_after_saves(monkeypatch: pytest.MonkeyPatch, phase: str, saves: int =
 
 @contextmanager
 def killed_after_moves(monkeypatch: pytest.MonkeyPatch, moves: int) -> Iterator[None]:
-    """Raise Killed in the `with` block when so many files have been moved into place and another one should be."""
+    """Raise Killed in the `with` block before file number `moves` + 1 is moved into place."""
     publish, remaining = WorkFolder.publish, moves
 
     def publish_or_stop(self: WorkFolder, part: Path, target: Path) -> None:
@@ -90,6 +90,6 @@ def stop_at_save(settings: PreparationSettings, monkeypatch: pytest.MonkeyPatch,
 
 
 def stop_at_move(make: Callable[[], object], monkeypatch: pytest.MonkeyPatch, moves: int) -> None:
-    """Call a function that prepares data and stop it when so many files have been moved into place."""
+    """Call a function that prepares data and stop it after `moves` files have been moved into place."""
     with killed_after_moves(monkeypatch, moves), pytest.raises(Killed):
         make()

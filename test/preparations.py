@@ -15,7 +15,7 @@ DAYS = [11, 3, 2, 7, *([5] * 19), 9]
 
 
 def preparation(raw: Path, processed: Path, **flags: object) -> PreparationSettings:
-    """Return the settings of a preparation; without flags of the Terabyte data in text order."""
+    """Return the settings of a preparation, by default of Terabyte data without shuffling."""
     chosen = {"data_set": "terabyte", "randomize": "none", **flags}
     return PreparationSettings(raw_data_file=raw, processed_data_file=processed, **chosen)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Invalid text: the preparation skips it or stops, and never makes a wrong row of it."""
+"""Invalid text: the preparation skips it or stops, and never converts it to a row."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _INTEGER, _ID = re.compile(rb"-?[0-9]+|"), re.compile(rb"[0-9a-fA-F]{0,8}")
 
 
 def number(field: bytes) -> int:
-    """Return the value of a whole number; of a very long one, one that does not fit in 32 bits either."""
+    """Return the value of a whole number; very long ones are shortened but still exceed 32 bits."""
     return int((field.lstrip(b"-").lstrip(b"0") or b"0")[:12]) * (-1 if field[:1] == b"-" else 1)
 
 
 def plain_parse(text: bytes) -> list[list[int]]:
-    """Return the rows of the good lines, in the simplest way."""
+    """Return the rows of the good lines, with a simple parser."""
     rows = []
     for line in text.removesuffix(b"\n").split(b"\n"):
         fields = line.removesuffix(b"\r").split(b"\t")
@@ -80,7 +80,7 @@ def damaged(text: bytes, draw: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("block", [300, 5000, 2 << 20])
-def test_damaged_text_gives_the_rows_a_plain_parser_gives(
+def test_damaged_text_gives_the_rows_of_a_plain_parser(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlperf.data.criteo.prepare.text_blocks.BLOCK_BYTES", block)
@@ -144,7 +144,7 @@ def test_reading_from_the_end_of_any_block_gives_the_same_lines(
 
 
 def outcomes(path: Path, start: int) -> list[tuple[int, str]]:
-    """Return the end of each line and its content, or that it is too long."""
+    """Return the end of each line and its content, or a marker if it is too long."""
     found = []
     for block in text_blocks(path, start):
         if block.overlong:
@@ -197,7 +197,7 @@ def test_more_bad_rows_than_allowed_stop_the_preparation(tmp_path: Path) -> None
     assert not list(tmp_path.glob("x*"))
 
 
-def test_share_of_bad_rows_is_computed_over_all_rows_read_so_far(tmp_path: Path) -> None:
+def test_limit_on_bad_rows_applies_to_all_rows_read_so_far(tmp_path: Path) -> None:
     """Many bad rows at the beginning, but no more than allowed: 1500 of 2000 in one block."""
     days = raw_text.write_days(tmp_path, DAYS, seed=4)
     (tmp_path / "day_0").write_bytes(b"2\n" * 1500 + raw_text.text(raw_text.random_rows(500, seed=9)))
@@ -239,7 +239,7 @@ def test_prepare_program_supports_the_flags_for_bad_rows(tmp_path: Path) -> None
 
 @pytest.fixture(params=["isal", "gzip"])
 def unpacker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Unpack with isal and, as if it were not installed, with gzip."""
+    """Decompress with isal and, as if it were not installed, with gzip."""
     assert gzip_text.igzip is not None
     if request.param == "gzip":
         monkeypatch.setattr(gzip_text, "igzip", None)
@@ -247,7 +247,7 @@ def unpacker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("randomize", ["none", "total"])
-def test_gzipped_days_give_the_same_files_in_any_mixture_with_plain_ones(
+def test_gzipped_and_plain_days_give_the_same_files(
     randomize: str, unpacker: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "mlperf")
@@ -270,7 +270,7 @@ def test_gzipped_days_give_the_same_files_in_any_mixture_with_plain_ones(
     assert (said in caplog.text) == (unpacker == "gzip")
 
 
-def test_day_that_exists_plain_and_gzipped_is_read_plain_with_a_message(
+def test_plain_day_is_preferred_over_gzipped_day_with_a_message(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=2)
@@ -302,7 +302,7 @@ def test_damaged_gzip_file_is_named(damage: str, unpacker: str, tmp_path: Path) 
 def test_text_of_several_gzip_members_is_read_completely_and_its_size_estimated(
     unpacker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As parallel compressors write it: the file ends with the size of its last member, which may be empty."""
+    """Parallel compressors write such files, which end with the size of the last, possibly empty, member."""
     monkeypatch.setattr("mlperf.data.criteo.prepare.plan.GZIP_SAMPLE_BYTES", 400_000)
     rows = raw_text.text(raw_text.random_rows(400, seed=1)) * 20
     parts = [rows[at : at + 100_000] for at in range(0, len(rows), 100_000)]

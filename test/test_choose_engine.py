@@ -1,4 +1,4 @@
-"""The choice of the engine: which one runs what, and the one line that says so."""
+"""Choice of the engine, and the log line about it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_unsupported_setting_is_named(chosen: Chosen, flags: str, reason: str, d
     assert chosen(model_of(), settings) == f"engine: autograd on the {device.upper()}, because {reason}"
 
 
-def test_random_data_needs_autograd(chosen: Chosen) -> None:
+def test_random_data_is_trained_with_autograd(chosen: Chosen) -> None:
     line = chosen(model_of(), parse(["--arch-embedding-size=2-3"]))
     reason = "--data-generation=random can have several ids per table and sample"
     assert line == f"engine: autograd on the CPU, because {reason}"
@@ -107,15 +107,13 @@ def test_unsupported_model_is_named(chosen: Chosen, change: dict[str, object], n
         ({"mlp_top": (2000, 1)}, "2000 inputs of the last layer exceed the limit of 1024"),
     ],
 )
-def test_sizes_that_only_the_kernels_cannot_take_are_named(
-    chosen: Chosen, change: dict[str, object], named: str
-) -> None:
+def test_sizes_above_the_kernel_limits_are_named(chosen: Chosen, change: dict[str, object], named: str) -> None:
     model = model_of(**change)
     assert named in chosen(model, settings_of("--use-gpu"))
     assert chosen(model, settings_of()) == FAST["cpu"]
 
 
-def test_what_only_training_needs_does_not_slow_an_evaluation_down(chosen: Chosen) -> None:
+def test_training_only_requirements_do_not_affect_evaluation(chosen: Chosen) -> None:
     assert chosen(model_of(), settings_of("--inference-only", "--optimizer=adagrad")) == FAST["cpu"]
 
 
@@ -165,10 +163,10 @@ def test_loss_and_its_weights_reach_the_step() -> None:
 
 
 @pytest.mark.parametrize(("optimizer", "expected"), [("adagrad", "AVX2"), ("rwsadagrad", "AVX2"), ("sgd", None)])
-def test_adagrad_sums_in_the_published_order_on_intel_processors(
+def test_adagrad_uses_the_published_summation_order_on_intel_processors(
     optimizer: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MKL_CBWR", "")  # so that monkeypatch undoes what is set later
+    monkeypatch.setenv("MKL_CBWR", "")  # so that monkeypatch restores it
     monkeypatch.delenv("MKL_CBWR")
     monkeypatch.setattr(Path, "read_text", lambda path: "vendor_id : GenuineIntel")
     model = model_of()

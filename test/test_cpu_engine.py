@@ -1,4 +1,4 @@
-"""The CPU's engine against the general one, which autograd differentiates, on random shapes."""
+"""The CPU engine against the autograd engine on random shapes."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def test_bfloat16_stays_close_to_float32_and_keeps_weights_in_float32(
 
 
 @pytest.mark.parametrize("make_step", [autograd_step, cpu_step])
-def test_matrix_products_in_bfloat16_use_half_of_the_bits(make_step: MakeStep) -> None:
-    """Inputs that differ by less than bfloat16 resolves give the same probability."""
+def test_bf16_rounds_the_inputs_of_matrix_products(make_step: MakeStep) -> None:
+    """Inputs that are equal in bfloat16 give the same probability."""
     architecture = Architecture((3, 50), 16, (13, 64, 16), (64, 32, 1))
     batch = make_batch(64, architecture.rows_per_table, np.random.default_rng(1))
     coarse = Batch(batch.dense.bfloat16().float(), batch.indices, None, batch.labels)
@@ -104,7 +104,7 @@ def test_warming_up_changes_nothing(make_step: MakeStep) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("layer", ["bot_l.0", "bot_l.2", "top_l.0", "top_l.2", "top_l.4"])
-def test_weights_that_are_not_finite_show_in_the_loss(layer: str, precision: str) -> None:
+def test_nonfinite_weight_makes_the_loss_nan(layer: str, precision: str) -> None:
     architecture = Architecture((3, 50), 16, (13, 300, 16), (300, 200, 1))
     model = make_model(architecture)
     model.get_parameter(f"{layer}.weight").data[0, 0] = torch.nan
@@ -123,7 +123,7 @@ def restored_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("restored_threads")
-def test_any_number_of_threads_gives_the_same_step() -> None:
+def test_step_does_not_depend_on_the_number_of_threads() -> None:
     architecture = Architecture((3, 50, 5000), 48, (13, 40, 48), (40, 1))
     found = []
     for threads in (1, 2, 3, 7):
@@ -148,22 +148,22 @@ def test_scores_do_not_depend_on_the_size_of_the_batch() -> None:
     assert torch.equal(labels, batch.labels.squeeze(1))
 
 
-def test_step_needs_a_learning_rate() -> None:
-    """Gradients are not summed over batches here."""
+def test_step_without_a_learning_rate_is_refused() -> None:
+    """The CPU engine does not accumulate gradients over batches."""
     architecture = Architecture((3, 50), 4, (13, 8, 4), (8, 1))
     with pytest.raises(AssertionError):
         cpu_step(architecture, Loss("bce")).train(make_batch(4, (3, 50), np.random.default_rng(0)), None)
 
 
 @pytest.mark.parametrize("layer", ["bot_l.0", "bot_l.2", "top_l.0", "top_l.2"])
-def test_check_finds_weights_that_are_not_finite_in_every_layer_with_a_relu(layer: str) -> None:
+def test_check_finds_nonfinite_weights_in_every_layer_with_a_relu(layer: str) -> None:
     step = cpu_step(Architecture((3, 50), 4, (13, 8, 4), (8, 5, 1)), Loss("bce"))
     step.model.get_parameter(f"{layer}.bias").data[0] = torch.inf
     step.check()
     assert torch.isnan(step.sums.loss)
 
 
-def test_gradients_wait_for_the_batch_that_has_a_rate() -> None:
+def test_gradients_accumulate_until_a_batch_has_a_rate() -> None:
     architecture = Architecture((3, 50), 4, (13, 8, 4), (8, 1))
     summed, single = autograd_step(architecture, Loss("bce")), autograd_step(architecture, Loss("bce"))
     batch = make_batch(16, (3, 50), np.random.default_rng(0))

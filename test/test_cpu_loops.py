@@ -13,7 +13,7 @@ from mlperf.engines.cpu.loops.parallel import ParallelLoop
 from mlperf.models.loss import MIN_LOG, MIN_VARIANCE
 
 
-def test_argument_that_a_loop_does_not_have_is_refused() -> None:
+def test_unknown_argument_of_a_loop_is_refused() -> None:
     with pytest.raises(AssertionError, match="no such argument"):
         mlp.relu_backward().prepare(widht=3)
 
@@ -50,8 +50,8 @@ def test_prepared_loops_do_not_share_their_arguments() -> None:
 
 
 @pytest.mark.parametrize(("logit", "label"), [(200.0, 0.0), (-200.0, 1.0)])
-def test_loss_of_a_certain_and_wrong_prediction_is_limited(logit: float, label: float) -> None:
-    """As torch.nn.BCELoss limits it, whose gradient stays finite too."""
+def test_loss_of_a_certain_wrong_prediction_is_bounded(logit: float, label: float) -> None:
+    """As in torch.nn.BCELoss, loss and gradient stay finite."""
     hidden, bias, gradient = torch.tensor([[logit]]), torch.zeros(1), torch.empty(1, 1)
     weight, labels, sums = torch.ones(1), torch.tensor([[label]]), torch.zeros(torch.get_num_threads(), 4).double()
     call = last_layer.make_last_layer(MIN_LOG, MIN_VARIANCE).prepare(

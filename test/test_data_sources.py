@@ -68,7 +68,7 @@ def test_limit_takes_the_first_batches(tmp_path: Path) -> None:
     assert (source.batches_per_epoch, source.samples) == (3, 24)
 
 
-def test_negative_integers_of_other_programs_are_read_as_zero(tmp_path: Path) -> None:
+def test_negative_dense_features_are_read_as_zero(tmp_path: Path) -> None:
     table = write_rows(tmp_path / "x.bin", 4)
     table[2, 1:14] = -5
     table.astype("<i4").tofile(tmp_path / "x.bin")
@@ -100,7 +100,7 @@ def random_settings(samples: int, batch_size: int, **generated: object) -> DataS
 def sequential_draw(
     data: DataSettings, dense_features: int, rows_per_table: tuple[int, ...], seed: int
 ) -> list[tuple[np.ndarray, list[list[np.ndarray]]]]:
-    """Draw sample by sample, like existing DLRM programs."""
+    """Draw sample by sample, like the original DLRM implementation."""
     stream = np.random.RandomState(seed)
     settings, ids = data.generated, data.generated.ids
     batches = []

@@ -1,4 +1,4 @@
-"""Embedding tables, compressed and quantized ones too, against their definitions and PyTorch's autograd."""
+"""Embedding tables, also compressed and quantized, against their definitions and PyTorch's autograd."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mlperf.optim.optimizer import make_optimizer
 @pytest.mark.parametrize("weighted", [None, "learned", "fixed"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad"])
 @pytest.mark.parametrize("kind", COMPRESSIONS)
-def test_training_equals_that_of_the_textbook_model_with_pytorchs_optimizer(
+def test_training_equals_reference_model_with_pytorch_optimizer(
     kind: str, optimizer: str, weighted: str | None, several: bool
 ) -> None:
     model = make_model(kind, weighted)
@@ -54,7 +54,7 @@ def test_training_equals_that_of_the_textbook_model_with_pytorchs_optimizer(
 
 
 @pytest.mark.parametrize("operation", ["mult", "add", "concat"])
-def test_quotient_and_remainder_are_combined_as_the_paper_defines(operation: str) -> None:
+def test_quotient_and_remainder_are_combined_as_in_the_paper(operation: str) -> None:
     model = make_model(operation)
     batch = make_batch(0, several=False)
     pooled = model.look_up(batch).pooled
@@ -73,7 +73,7 @@ def test_quotient_and_remainder_are_combined_as_the_paper_defines(operation: str
 
 
 def test_mixed_dimensions_follow_the_power_rule() -> None:
-    # The dimensions that a public checkpoint has for these tables.
+    # Dimensions of these tables in a published checkpoint.
     rows = (301, 201, 498, 151, 41, 4, 91, 61, 13, 401, 251, 181, 11, 34)
     expected = [4, 5, 4, 5, 8, 16, 6, 7, 11, 4, 5, 5, 12, 8]
     assert mixed_dimensions(rows, 16, MixedDimension(0, 0.3, round_dimensions=False)) == expected
@@ -218,7 +218,7 @@ def test_printed_model_shows_the_modules_that_have_weights() -> None:
 
 
 @pytest.mark.parametrize("kind", COMPRESSIONS)
-def test_memory_of_the_tables_is_that_of_their_parameters(kind: str) -> None:
+def test_memory_of_the_tables_equals_that_of_their_parameters(kind: str) -> None:
     model = make_model(kind, "learned")
     stored = [value.nbytes for name, value in model.state_dict().items() if name.startswith(("emb_l", "v_W_l"))]
     assert model.table_bytes() == sum(stored)

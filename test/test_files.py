@@ -1,4 +1,4 @@
-"""Atomic writes, and reads and writes that the system transfers in pieces."""
+"""Atomic writes, and reads and writes that the system splits into several transfers."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_temporary_file_is_in_the_folder_asked_for(tmp_path: Path) -> None:
+def test_temporary_file_is_in_the_requested_folder(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     with atomic_file(tmp_path / "x", tmp_path / "work"):
         assert len(list((tmp_path / "work").iterdir())) == 1

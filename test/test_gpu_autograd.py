@@ -1,4 +1,4 @@
-"""The autograd engine on a GPU: for each kind of model and optimizer, the same losses as on the CPU."""
+"""The autograd engine on a GPU gives the losses of the CPU for each kind of model and optimizer."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from mlperf.util.errors import RunError
 ON_GPU = DEVICE.type == "cuda"
 BATCH_SIZE = 2048 if ON_GPU else 16
 LARGE_BATCHES = ((65536, "bf16"), (65536, "fp32"), (131072, "tf32")) if ON_GPU else ((20, "fp32"),)
-NETWORK = DLRM.network if ON_GPU else Network(128, (13, 40, 128), (136, 24, 1))
+NETWORK = DLRM.network if ON_GPU else Network((13, 40, 128), (136, 24, 1))
 ROW_LIMIT = 400_000 if ON_GPU else 2000
 
 
@@ -86,7 +86,7 @@ def test_large_batches_match_float64_and_repeat(size: int, precision: str) -> No
     torch.testing.assert_close(tables[1], tables[0], rtol=0, atol=1e-4)
 
 
-def test_sums_of_steps_without_waiting_equal_those_of_single_steps() -> None:
+def test_asynchronous_steps_give_the_sums_of_synchronous_steps() -> None:
     """Batches are dropped at once and pinned memory is reused, while copies may still be in flight."""
     size, steps, kinds = (65536, 60, 8) if ON_GPU else (12, 4, 2)
     step = make_step("bf16")
@@ -117,7 +117,7 @@ def test_sums_of_steps_without_waiting_equal_those_of_single_steps() -> None:
 
 @pytest.mark.skipif(not ON_GPU, reason="tables of the full size need the memory of a GPU")
 def test_tables_of_the_full_size_match_float64() -> None:
-    """Of 24 million rows where 40 million, 96 GB, do not fit: some offsets still exceed 32 bits."""
+    """Tables of 24 million rows if 40 million (96 GB) do not fit; some offsets still exceed 32 bits."""
     step = make_step("bf16", 40_000_000 if torch.cuda.mem_get_info()[0] > 105e9 else 24_000_000)
     step.warm_up(65536)
     assert_step_matches_reference(step, make_batch(step, 65536, 3), 1.0, "bf16")

@@ -64,8 +64,8 @@ def test_loss_backward_sums_over_any_number_of_tiles(tiles: int) -> None:
 
 
 @pytest.mark.parametrize("chunk", [16, 32])
-def test_gradients_of_a_row_are_summed_however_often_it_occurs(chunk: int) -> None:
-    """One row is in all samples, so that its run crosses many chunks; other rows share a chunk."""
+def test_gradients_of_a_very_frequent_row_are_summed(chunk: int) -> None:
+    """One row occurs in all samples, so that its run crosses many chunks; other rows share a chunk."""
     samples, table_sizes = 70, (1, 2, 40)
     tables, d_embeddings = drawn(sum(table_sizes), 20), drawn(samples * len(table_sizes), 20)
     stream = torch.Generator().manual_seed(3)
@@ -78,7 +78,7 @@ def test_gradients_of_a_row_are_summed_however_often_it_occurs(chunk: int) -> No
 
 
 def test_kernels_compile_once_for_all_batch_sizes_and_for_every_generation_of_gpus(tmp_path: Path) -> None:
-    """For compute capabilities 8.0, 9.0 and 10.0: the interpreter accepts what does not compile."""
+    """For compute capabilities 8.0, 9.0 and 10.0; the interpreter also accepts code that does not compile."""
     variables = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("compile_gpu_kernels.py")],

@@ -1,4 +1,4 @@
-"""The training step of the GPU against autograd. Without a GPU, Triton's interpreter runs its kernels.
+"""The GPU training step against autograd. Without a GPU, Triton's interpreter runs the kernels.
 
 Pinned memory, streams and the captured graph are not tested without a GPU.
 """
@@ -80,8 +80,8 @@ def test_bfloat16_stays_close_to_float32_and_keeps_weights_in_float32() -> None:
 
 
 @pytest.mark.parametrize("mlp_top", [(24, 10, 1), (1,)])
-def test_no_memory_is_read_before_it_is_written(mlp_top: tuple[int, ...]) -> None:
-    """PyTorch fills every new tensor with NaN here; not all kernels write the padding of a row."""
+def test_uninitialized_memory_is_never_read(mlp_top: tuple[int, ...]) -> None:
+    """Every new tensor is filled with NaN; not all kernels write the padding of a row."""
     architecture = replace(TINY, mlp_top=mlp_top)
     general, fast = both_steps(architecture)
     batch, raw = both_batches(20, architecture.rows_per_table, np.random.default_rng(6))
@@ -104,7 +104,7 @@ def test_warming_up_changes_nothing() -> None:
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 @pytest.mark.parametrize("layer", ["bot_l.0", "bot_l.2", "top_l.0", "top_l.2", "top_l.4"])
-def test_a_weight_that_is_not_finite_makes_the_loss_nan(layer: str) -> None:
+def test_nonfinite_weight_makes_the_loss_nan(layer: str) -> None:
     model = on_device(make_model(TINY))
     model.get_parameter(f"{layer}.weight").data[0, 0] = torch.nan
     fast = make_gpu_step(model)
@@ -114,7 +114,7 @@ def test_a_weight_that_is_not_finite_makes_the_loss_nan(layer: str) -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.1])
-def test_a_nan_prediction_is_not_clamped_to_a_number(threshold: float) -> None:
+def test_nan_prediction_is_not_clamped(threshold: float) -> None:
     model = on_device(make_model(replace(TINY, loss_threshold=threshold)))
     model.get_parameter("top_l.4.bias").data[0] = torch.nan
     fast = make_gpu_step(model)
@@ -138,7 +138,7 @@ def test_first_invalid_value_is_named_by_its_position_in_the_file(
     rows_per_table = (3, *[5] * 25)
     rows = random_rows(40, rows_per_table, np.random.default_rng(1))
     rows[row, column] = value
-    rows[row + 10, column] = value  # this one is not the first
+    rows[row + 10, column] = value  # a later invalid value
     path = tmp_path / "rows.bin"
     rows.tofile(path)
     _, fast = both_steps(replace(TINY, rows_per_table=rows_per_table))
@@ -150,7 +150,7 @@ def test_first_invalid_value_is_named_by_its_position_in_the_file(
 
 @pytest.mark.parametrize("name", ["sgd", "itself_wbce"])
 def test_golden_run_is_reproduced(name: str, terabyte: Path) -> None:
-    """Only its first batches in the interpreter, which takes a second for each."""
+    """The interpreter runs only the first batches, at a second per batch."""
     batches = 2 if DEVICE.type == "cpu" else len(RUNS[name]["train_loss"])
     settings = parse([*golden_flags(name, terabyte), "--use-gpu"])
     prepared = prepared_data(settings.data)
@@ -177,7 +177,7 @@ def settings_of(*flags: str) -> Settings:
     return parse(["--use-gpu", "--arch-mlp-bot=13-4-2", *flags])
 
 
-def test_four_threads_read_for_a_gpu_unless_flags_say_otherwise() -> None:
+def test_gpu_runs_use_four_reader_threads_by_default() -> None:
     settings = settings_of(*DATA_SET)
     assert (settings.readers, settings.test_readers) == (4, 4)
     settings = settings_of(*DATA_SET, "--num-workers=2", "--test-num-workers=1")

@@ -1,4 +1,4 @@
-"""The interactions of features against their definitions, and their gradients against autograd's."""
+"""Feature interactions against their definitions, and their gradients against autograd."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_no_interaction_adds_to_the_state_dict(name: str) -> None:
 
 
 @pytest.mark.parametrize("self_interaction", [False, True])
-def test_pairs_are_counted_as_they_are_listed(self_interaction: bool) -> None:
+def test_pair_count_equals_the_number_of_pairs(self_interaction: bool) -> None:
     for features in range(1, 30):
         i, j = pair_indices(features, self_interaction=self_interaction)
         assert pair_count(features, self_interaction=self_interaction) == len(i) == len(j)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -18,11 +19,12 @@ from program import ROOT
 from mlperf.data.criteo.prepare.open_prepared import open_prepared
 from mlperf.data.criteo.prepare.pipeline import prepare
 
-# Slows every phase down to some tenths of a second and saves often, so that a kill can hit any phase.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'test'}"}
+
+# Slow every phase down to tenths of a second and save often, so that a kill can hit any phase.
 SCRIPT = """
 import sys, time
 from pathlib import Path
-sys.path.insert(0, "test")
 from interruption import shuffled
 from mlperf.data.criteo.prepare import row_file, shuffle, text_blocks, work_folder
 from mlperf.data.criteo.prepare.pipeline import prepare
@@ -50,7 +52,7 @@ prepare(shuffled(raw, processed, randomize=randomize, checkpoint_seconds=0.02))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("randomize", ["total", "none"])
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(
+def test_preparation_killed_at_random_moments_ends_with_the_same_bytes(
     randomize: str, raw: Path, tmp_path: Path, small_pieces: None
 ) -> None:
     """Killed twice in each phase, in turn; started from the beginning if the phase is already over."""
@@ -64,11 +66,13 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
     stopped_in: list[str] = []
     for target in 2 * phases:
         if phase(processed) in phases[phases.index(target) + 1 :]:
-            subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+            subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, check=True)
             assert result(processed) == expected
             shutil.rmtree(processed.parent)
             processed.parent.mkdir()
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(
+            command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process:
             while phase(processed) != target and process.poll() is None:
                 time.sleep(0.002)
             time.sleep(draw.uniform(0, 0.15))
@@ -78,7 +82,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
         found = open_prepared(processed)
         assert found is None or result(processed) == expected
     assert set(phases) <= set(stopped_in), stopped_in
-    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, check=True)
     assert result(processed) == expected
     names = {path.name for path in processed.parent.iterdir()}
     assert names == {"x_train.bin", "x_test.bin", "x_val.bin", "x.json"}
@@ -86,10 +90,10 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
 
 @pytest.mark.parametrize("phase", ["text", "permute", "split", "publish"])
 @pytest.mark.parametrize("randomize", ["total", "day", "none"])
-def test_stopped_at_a_checkpoint_it_continues_from_there(
+def test_preparation_stopped_at_a_checkpoint_continues_from_it(
     phase: str, randomize: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
 ) -> None:
-    """Stopped at the first checkpoint of a phase, then at the second one from there, if there are so many."""
+    """Stopped at the first checkpoint of a phase, then continued and stopped at the next one, if there is one."""
     settings = shuffled(raw, tmp_path / "x", randomize=randomize)
     for saves in (1, 2):
         with killed_after_saves(monkeypatch, phase, saves):
@@ -104,7 +108,7 @@ def test_stopped_at_a_checkpoint_it_continues_from_there(
 
 
 @pytest.mark.parametrize("moves", [0, 1, 2])
-def test_stopped_while_files_are_moved_into_place_it_continues_from_there(
+def test_preparation_stopped_while_moving_files_continues(
     moves: int, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
 ) -> None:
     with killed_after_moves(monkeypatch, moves), pytest.raises(Killed):

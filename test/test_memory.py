@@ -1,4 +1,4 @@
-"""Available memory: what the machine has and what the control group allows."""
+"""Available memory of the machine and of the control group."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ def machine(folder: Path, available: int) -> Path:
 
 
 def control_group(folder: Path, limit: str, used: str) -> list[tuple[Path, Path]]:
-    """Write the files of a control group and return them after those of another version, which do not exist."""
+    """Write the files of a control group; return them after those of the other version, which do not exist."""
     (folder / "max").write_text(f"{limit}\n")
     (folder / "current").write_text(f"{used}\n")
     return [(folder / "no", folder / "such"), (folder / "max", folder / "current")]
 
 
 @pytest.mark.parametrize(("in_machine", "in_group"), [(8, 3), (3, 8)])
-def test_smaller_of_machine_and_control_group_is_available(in_machine: int, in_group: int, tmp_path: Path) -> None:
+def test_available_memory_is_the_minimum_of_machine_and_control_group(
+    in_machine: int, in_group: int, tmp_path: Path
+) -> None:
     group = control_group(tmp_path, str((in_group + 2) * GIB), str(2 * GIB))
     assert available_memory(machine(tmp_path, in_machine * GIB), group) == 3 * GIB
 
@@ -43,7 +45,9 @@ def test_control_group_alone_is_enough(tmp_path: Path) -> None:
     assert available_memory(tmp_path / "none", control_group(tmp_path, "7", "3")) == 4
 
 
-def test_unknown_available_memory_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_size_is_accepted_if_available_memory_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert available_memory(tmp_path / "none", []) is None
     monkeypatch.setattr(memory, "available_memory", lambda: None)
     require_memory(10**30, "the tables")

@@ -1,4 +1,4 @@
-"""The test metrics against those of scikit-learn."""
+"""Metrics against scikit-learn."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def scores_and_labels(count: int, distinct: int, seed: int) -> tuple[torch.Tenso
 
 @pytest.mark.parametrize(("count", "distinct"), [(2, 1), (3, 2), (100, 3), (5000, 40), (5000, 2**24)])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_all_metrics_equal_scikit_learns(count: int, distinct: int, seed: int) -> None:
+def test_all_metrics_equal_scikit_learn(count: int, distinct: int, seed: int) -> None:
     scores, labels = scores_and_labels(count, distinct, seed)
     found = binary_metrics(scores.unsqueeze(1), labels.unsqueeze(1))
     score, label = scores.double().numpy(), labels.numpy()
@@ -41,7 +41,7 @@ def test_all_metrics_equal_scikit_learns(count: int, distinct: int, seed: int) -
     assert rank_on_device(scores, labels) == pytest.approx((found.auc, found.average_precision), abs=1e-12)
 
 
-def test_ten_million_scores_equal_scikit_learns() -> None:
+def test_metrics_of_ten_million_scores_equal_scikit_learn() -> None:
     stream = np.random.default_rng(7)
     scores = torch.from_numpy(stream.beta(1, 20, 10_000_000).astype(np.float32))
     labels = torch.from_numpy((stream.random(10_000_000) < scores.numpy()).astype(np.float32))
@@ -76,7 +76,7 @@ def test_score_outside_0_and_1_is_refused(score: float) -> None:
 
 
 class RefusingScorer:
-    """A scorer that finds an invalid value only when it is asked to check."""
+    """A scorer that reports an invalid value only in `check`."""
 
     device = torch.device("cpu")
 

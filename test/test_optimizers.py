@@ -1,4 +1,4 @@
-"""The optimizers against PyTorch's own or their formula, and the format of their state."""
+"""Optimizers against PyTorch or their formula, and the format of their state."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def train(model: DLRM_Net, optimizer: Optimizer, steps: range, rate: float = 0.3
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("name", PYTORCHS)
-def test_steps_equal_those_of_pytorchs_optimizer_on_the_textbook_model(name: str, accumulate: int) -> None:
+def test_steps_equal_pytorch_optimizer_on_the_reference_model(name: str, accumulate: int) -> None:
     model = make_model()
     textbook = ReferenceDLRM.new(model.architecture)
     textbook.load_state_dict(model.state_dict())
@@ -94,7 +94,7 @@ def test_training_continues_exactly_from_a_saved_state(name: str, compression: s
 
 
 @pytest.mark.parametrize("name", PYTORCHS)
-def test_state_has_the_format_of_pytorchs_optimizer(name: str) -> None:
+def test_state_has_the_format_of_the_pytorch_optimizer(name: str) -> None:
     model = make_model()
     optimizer = make_optimizer(name, model)
     train(model, optimizer, range(2))
@@ -111,7 +111,7 @@ def test_state_has_the_format_of_pytorchs_optimizer(name: str) -> None:
     assert sums == (expected if name == "adagrad" else {})
 
 
-def test_adagrad_counts_its_steps_as_pytorchs_does() -> None:
+def test_adagrad_counts_steps_like_pytorch() -> None:
     model = make_model()
     optimizer = make_optimizer("adagrad", model)
     train(model, optimizer, range(2))
@@ -130,7 +130,7 @@ def test_state_per_value_is_the_size_of_the_state_of_the_tables(name: str) -> No
     assert optimizer.state_per_value == round(kept / sum(table.numel() for table in model.emb_l.parameters()))
 
 
-def test_row_wise_adagrad_saves_one_sum_per_row_by_its_published_name() -> None:
+def test_row_wise_adagrad_saves_one_accumulator_per_row_under_its_published_name() -> None:
     model = make_model(weighted_pooling="learned")
     state = make_optimizer("rwsadagrad", model).state_dict()["state"]
     rows = [len(weight) for name, weight in model.state_dict().items() if name.startswith("emb_l.")]

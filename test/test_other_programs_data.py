@@ -1,4 +1,4 @@
-"""Rows that other DLRM programs prepared, and archives written for them."""
+"""Rows prepared by other tools, and archives written for them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_own_manifest_takes_precedence_over_an_archive(tmp_path: Path) -> None:
     assert found == made
 
 
-def test_changed_archive_is_adopted_again(tmp_path: Path) -> None:
+def test_changed_archive_is_imported_again(tmp_path: Path) -> None:
     shutil.copy(KAGGLE, tmp_path / "x.npz")
     first = open_prepared(tmp_path / "x")
     with np.load(KAGGLE) as golden:
@@ -89,7 +89,7 @@ def write_days(folder: Path) -> raw_text.Expected:
     return expected
 
 
-def test_reordered_days_are_adopted_in_their_order(tmp_path: Path) -> None:
+def test_reordered_days_are_imported_in_order(tmp_path: Path) -> None:
     expected = write_days(tmp_path)
     made = open_prepared(tmp_path / "x", raw_data_file=tmp_path / "day")
     assert made is not None
@@ -206,7 +206,7 @@ def test_archive_with_changed_bytes_is_refused_in_one_line_or_has_the_same_rows(
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"x" * 100, b"\x80\x04N.", "npy", "cut", "nan", "none", "few"])
-def test_damaged_counts_of_another_program_are_refused_in_one_line(content: bytes | str, tmp_path: Path) -> None:
+def test_damaged_counts_of_another_tool_are_refused_in_one_line(content: bytes | str, tmp_path: Path) -> None:
     for path in (GOLDEN / "terabyte").glob("*.bin"):
         shutil.copy(path, tmp_path)
     counts = tmp_path / "day_fea_count.npz"

@@ -1,4 +1,4 @@
-"""Preparing raw text: the binary files have the right rows, and invalid text is refused."""
+"""Preparation of raw text: the binary files contain the right rows, and invalid text is refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_kaggle_rows_equal_the_golden_ones(kaggle: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [-1, 1, 7, 1000, 40_000_000, 2**32 - 1, 2**40])
-def test_result_equals_that_of_a_simple_preparation_for_any_index_limit(limit: int, tmp_path: Path) -> None:
+def test_result_equals_simple_preparation_for_any_index_limit(limit: int, tmp_path: Path) -> None:
     days = raw_text.write_days(tmp_path, DAYS, seed=5)
     made = prepare(preparation(tmp_path / "day", tmp_path / "x", max_ind_range=limit))
     expected = raw_text.prepare_slowly(days, limit)
@@ -59,7 +59,7 @@ def test_kaggle_text_is_divided_into_seven_days(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x", "x.npz", "x.bin"])
-def test_three_names_stand_for_the_same_files(name: str, tmp_path: Path) -> None:
+def test_name_may_end_in_npz_or_bin(name: str, tmp_path: Path) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=1)
     prepare(preparation(tmp_path / "day", tmp_path / name))
     made = {path.name for path in tmp_path.iterdir() if path.name.startswith(("x", ".x"))}
@@ -96,7 +96,7 @@ def test_rows_of_label_0_are_dropped_before_ids_are_numbered(
     assert list(made.counts) == expected.counts
 
 
-def test_requested_share_of_rows_is_dropped() -> None:
+def test_requested_fraction_of_rows_is_dropped() -> None:
     labels = np.zeros(40_000, np.int32)
     first = NegativeDownsampler(seed=1, rate=0.875).kept(labels, 0, 0)
     assert abs(first.mean() - 0.125) < 5 * np.sqrt(0.125 * 0.875 / len(labels))
@@ -121,7 +121,7 @@ def test_dropping_all_rows_of_a_split_is_refused(tmp_path: Path) -> None:
     [
         (lambda fields: fields[:39], "column 39", "too few columns"),
         (lambda fields: fields[:1], "column 1", "too few columns"),
-        (lambda fields: [*fields, "5"], "column 40", "goes on"),
+        (lambda fields: [*fields, "5"], "column 40", "too many columns"),
         (lambda fields: ["2", *fields[1:]], "column 1", "not a label"),
         (lambda fields: ["", *fields[1:]], "column 1", "not a label"),
         (lambda fields: ["1 ", *fields[1:]], "column 1", "not a label"),
@@ -200,7 +200,7 @@ def test_missing_or_empty_day_is_named(breaking, tmp_path: Path) -> None:  # typ
         (("--bad-rows=skip", "--max-bad-rows=2"), "--max-bad-rows: 2 is not a number in [0, 1]"),
     ],
 )
-def test_wrong_call_is_refused_in_one_line_with_status_2(
+def test_usage_error_is_reported_in_one_line_with_status_2(
     wrong: tuple[str, ...], said: str, tmp_path: Path
 ) -> None:
     flags = ("--data-set=terabyte", "--raw-data-file=day", "--processed-data-file=x")

@@ -1,4 +1,4 @@
-"""What an interrupted preparation continues from, and when it starts again."""
+"""When an interrupted preparation continues, and when it starts over."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mlperf.util.progress import Progress
 
 
 @pytest.mark.parametrize("change", ["seed", "input", "touched"])
-def test_changed_flags_or_inputs_start_again(
+def test_changed_flags_or_inputs_start_over(
     change: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
 ) -> None:
     days = tmp_path / "days"
@@ -42,7 +42,7 @@ def test_changed_flags_or_inputs_start_again(
     assert result(tmp_path / "x") == result(tmp_path / "y")
 
 
-def test_full_disk_leaves_nothing_that_looks_finished_and_the_preparation_continues_later(
+def test_full_disk_leaves_no_finished_data_and_the_preparation_continues_later(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
 ) -> None:
     settings = shuffled(raw, tmp_path / "x")
@@ -63,7 +63,7 @@ def test_full_disk_leaves_nothing_that_looks_finished_and_the_preparation_contin
 
 
 @pytest.mark.parametrize("when", ["reading", "after reading"])
-def test_input_that_is_unavailable_for_a_while_costs_no_work(
+def test_temporary_input_failure_loses_no_progress(
     when: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
 ) -> None:
     """Like a file on a network drive."""
@@ -94,7 +94,7 @@ def test_input_that_is_unavailable_for_a_while_costs_no_work(
     assert result(tmp_path / "x") == result(tmp_path / "y")
 
 
-def test_progress_does_not_count_earlier_work_in_its_speed(
+def test_progress_speed_excludes_earlier_work(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, "mlperf")
@@ -110,7 +110,7 @@ def test_progress_does_not_count_earlier_work_in_its_speed(
     assert caplog.messages[-1].endswith(", 0 s left")
 
 
-def test_disk_that_is_too_small_is_refused_with_both_sizes(
+def test_too_small_disk_is_reported_with_both_sizes(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=100_000)
@@ -124,7 +124,7 @@ def test_disk_that_is_too_small_is_refused_with_both_sizes(
 
 
 @pytest.mark.parametrize("moves", [0, 1, 2])
-def test_killed_while_replacing_an_older_result_of_the_same_size_leaves_no_mix(
+def test_kill_while_replacing_an_older_result_leaves_no_mix(
     moves: int, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
 ) -> None:
     place = tmp_path / "x"
@@ -139,7 +139,7 @@ def test_killed_while_replacing_an_older_result_of_the_same_size_leaves_no_mix(
     assert {path.name for path in tmp_path.glob("*x*")} == {"x_train.bin", "x_test.bin", "x_val.bin", "x.json"}
 
 
-def test_another_preparation_can_follow_one_killed_while_moving_files(
+def test_preparation_can_follow_one_killed_while_moving_files(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
 ) -> None:
     prepare(shuffled(raw, tmp_path / "x", seed=6))
@@ -149,7 +149,7 @@ def test_another_preparation_can_follow_one_killed_while_moving_files(
     assert result(tmp_path / "x") == result(tmp_path / "y")
 
 
-def test_two_preparations_killed_one_after_the_other_leave_no_mix(
+def test_two_killed_preparations_leave_no_mix(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
 ) -> None:
     prepare(replace(shuffled(raw, tmp_path / "x", seed=6), max_ind_range=3))
@@ -183,7 +183,7 @@ def test_file_replaced_while_the_others_are_being_moved_is_detected(
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "spill", "ids", "test.bin"])
-def test_damaged_work_files_start_again(
+def test_damaged_work_files_start_over(
     damage: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
 ) -> None:
     settings = shuffled(raw, tmp_path / "x")
@@ -207,7 +207,7 @@ def test_damaged_work_files_start_again(
 
 @pytest.mark.parametrize("damage", ["missing", "shorter"])
 @pytest.mark.parametrize("phase", ["permute", "publish"])
-def test_damaged_training_rows_start_again(
+def test_damaged_training_rows_start_over(
     damage: str, phase: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
 ) -> None:
     settings = shuffled(raw, tmp_path / "x")
@@ -281,7 +281,7 @@ def test_archive_of_a_preparation_whose_successor_was_killed_is_removed(
     prepare(kaggle(tmp_path / "x"))
 
 
-def test_archive_of_another_program_is_not_overwritten(tmp_path: Path) -> None:
+def test_archive_of_another_tool_is_not_overwritten(tmp_path: Path) -> None:
     prepare(kaggle(tmp_path / "x", bin_loader=True))
     np.savez(tmp_path / "x.npz", mine=1)
     before = (tmp_path / "x.npz").read_bytes()
@@ -304,7 +304,7 @@ def test_archive_is_added_to_finished_data_without_one(tmp_path: Path) -> None:
     assert Manifest.read(tmp_path / "x.json").archive is not None  # type: ignore[union-attr]
 
 
-def test_killed_while_adopting_a_changed_archive_leaves_no_mix(
+def test_kill_while_importing_a_changed_archive_leaves_no_mix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(kaggle(tmp_path / "golden"))

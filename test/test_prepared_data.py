@@ -1,4 +1,4 @@
-"""Prepared data that already exists is used or refused, never overwritten or mistaken for something else."""
+"""Existing prepared data is used or refused, and never overwritten."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_input_that_changed_after_the_preparation_is_reported(terabyte: Path, tm
         day.write(b"\n")
     run = run_program(*flags, cwd=tmp_path)
     assert run.status == 0
-    assert f"{tmp_path}/day_3: not as it was when {terabyte}_train.bin was prepared from it" in run.stderr
+    assert f"{tmp_path}/day_3: has changed since {terabyte}_train.bin was prepared" in run.stderr
 
 
 @pytest.mark.parametrize("split", ["train", "test", "val"])
@@ -111,7 +111,7 @@ def test_manifest_with_any_bit_flipped_is_damaged(terabyte: Path, tmp_path: Path
         ("files", {split: {"name": "x", "size": 1, "mtime_ns": 1, "crc32": None} for split in SPLITS}),
     ],
 )
-def test_manifest_with_values_of_other_types_is_refused_in_one_line(
+def test_manifest_with_values_of_wrong_types_is_refused_in_one_line(
     key: str, value: object, terabyte: Path, tmp_path: Path
 ) -> None:
     content = json.loads(Path(f"{terabyte}.json").read_text())
@@ -123,7 +123,7 @@ def test_manifest_with_values_of_other_types_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize("content", [b"[1]", b"3", b"\xff\xfe", b"", b"[" * 100_000, b'{"format_version": 1}'])
-def test_file_that_is_no_manifest_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
+def test_file_that_is_not_a_manifest_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(RunError, match=r"x\.json: damaged manifest") as caught:
         open_prepared(tmp_path / "x")
@@ -148,9 +148,7 @@ def test_disk_error_is_reported_in_one_line(terabyte: Path, monkeypatch: pytest.
         open_prepared(terabyte)
 
 
-def test_finished_data_is_used_where_nothing_can_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finished_data_in_a_read_only_folder_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=8)
     made = prepare(preparation(tmp_path / "day", tmp_path / "x"))
 
@@ -178,7 +176,7 @@ def test_lack_of_memory_is_reported_in_one_line_and_the_preparation_can_be_repea
     prepare(preparation(tmp_path / "day", tmp_path / "x"))
 
 
-def test_ids_are_numbered_in_order_of_appearance_while_the_hash_tables_grow() -> None:
+def test_ids_are_numbered_in_order_of_appearance_while_hash_tables_grow() -> None:
     ids = np.random.default_rng(1).integers(0, 2**32, 3000) // 2**24 * 2**24
     rows = np.zeros((len(ids), CRITEO.columns), np.uint32)
     rows[:, CRITEO.first_id] = ids
@@ -200,7 +198,7 @@ def test_more_ids_than_fit_in_a_hash_table_are_refused() -> None:
         mapper.map(rows, range(CRITEO.tables))
 
 
-def test_files_of_another_program_are_used_and_never_overwritten(tmp_path: Path) -> None:
+def test_files_of_another_tool_are_used_and_never_overwritten(tmp_path: Path) -> None:
     for path in (GOLDEN / "terabyte").glob("*.bin"):
         shutil.copy(path, tmp_path)
     shutil.copy(GOLDEN / "terabyte" / "day_fea_count.npz", tmp_path)
@@ -214,7 +212,7 @@ def test_files_of_another_program_are_used_and_never_overwritten(tmp_path: Path)
 
 
 @pytest.mark.parametrize("there", ["train", "test", "val"])
-def test_files_of_another_program_are_not_overwritten_when_others_are_missing(there: str, tmp_path: Path) -> None:
+def test_incomplete_files_of_another_tool_are_not_overwritten(there: str, tmp_path: Path) -> None:
     found = tmp_path / f"x_{there}.bin"
     shutil.copy(GOLDEN / "terabyte" / f"terabyte_processed_{there}.bin", found)
     before = found.read_bytes()

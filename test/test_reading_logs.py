@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlperf.compliance.log_reader import Log, as_text, describe_evaluation, is_number, is_share, read_log
+from mlperf.compliance.log_reader import Log, as_text, describe_evaluation, is_fraction, is_number, read_log
 from mlperf.util.errors import RunError
 
 
@@ -163,7 +163,7 @@ def test_run_that_takes_some_time_is_valid(stop_ms: int, tmp_path: Path) -> None
 )
 def test_numbers_and_shares_are_told_from_other_values(value: object, number: bool, share: bool) -> None:
     assert is_number(value) is number
-    assert is_share(value) is share
+    assert is_fraction(value) is share
 
 
 def test_values_in_messages_are_short() -> None:

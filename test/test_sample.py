@@ -1,4 +1,4 @@
-"""The synthetic sample: its layout, and whether its description is true."""
+"""The synthetic sample: its format, and the AUCs in its description."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_every_column_has_its_own_ids(folder: Path) -> None:
         seen |= column_ids
 
 
-def test_best_aucs_are_in_the_documented_range(folder: Path) -> None:
+def test_best_possible_aucs_are_in_the_documented_range(folder: Path) -> None:
     said = json.loads((folder / "sample.json").read_text())
     assert 0.83 <= said["best_auc"] <= 0.88
     assert 0.60 <= said["dense_auc"] <= 0.70
@@ -93,7 +93,7 @@ def test_every_seed_gives_aucs_in_the_documented_range(seed: int, tmp_path: Path
     assert said.dense_auc <= 0.70
 
 
-def test_boosted_trees_on_the_integers_reach_the_stated_auc_and_no_more(folder: Path, tmp_path: Path) -> None:
+def test_boosted_trees_on_dense_features_reach_the_stated_auc_and_no_more(folder: Path, tmp_path: Path) -> None:
     said = json.loads((folder / "sample.json").read_text())
     made = prepare(preparation(folder / "day", tmp_path / "x"))
     train, test = (read_rows(path) for path in (made.train, made.test))
@@ -121,7 +121,7 @@ def test_another_seed_replaces_the_sample_and_a_missing_day_is_made_again(tmp_pa
     assert (tmp_path / "day_3").read_bytes() != day
 
 
-def test_days_that_are_not_of_a_sample_are_not_overwritten(tmp_path: Path) -> None:
+def test_days_that_do_not_belong_to_a_sample_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "day_3").write_text("mine")
     with pytest.raises(RunError, match="day_3: does not belong to a sample"):
         make_sample(SampleSettings(tmp_path, rows=2000, seed=1))
@@ -129,7 +129,7 @@ def test_days_that_are_not_of_a_sample_are_not_overwritten(tmp_path: Path) -> No
     assert (tmp_path / "day_3").read_text() == "mine"
 
 
-def test_program_prints_the_best_reachable_auc(tmp_path: Path) -> None:
+def test_program_prints_the_best_possible_auc(tmp_path: Path) -> None:
     run = run_program("--folder=x", "--rows=2000", program="tools/make_sample.py", cwd=tmp_path)
     assert run.status == 0, run.stderr
     said = Sample(**json.loads((tmp_path / "x" / "sample.json").read_text()))

@@ -26,7 +26,7 @@ def test_row_has_all_ids_of_a_table_one_after_the_other() -> None:
 
 
 @pytest.mark.parametrize(("dense_features", "ids_per_table"), [(-1, (1,)), (2, (1, 0))])
-def test_impossible_layout_is_refused(dense_features: int, ids_per_table: tuple[int, ...]) -> None:
+def test_invalid_layout_is_refused(dense_features: int, ids_per_table: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="must be at least"):
         RowSchema(dense_features, ids_per_table)
 

@@ -71,13 +71,13 @@ def test_profile_of_a_generated_trace_is_close_to_the_distribution() -> None:
     assert np.abs(left - right).max() < 0.1  # large distances are impossible until the stack is filled
 
 
-def test_accesses_start_again_from_the_first_when_all_are_used() -> None:
+def test_accesses_restart_when_all_are_used() -> None:
     only_new = StackDistances(np.array([7, 3, 9]), np.array([0]), np.array([1.0]))
     made = TraceGenerator(only_new, np.random.default_rng(0)).draw(8)
     assert made.tolist() == [7, 3, 9, 7, 3, 9, 7, 3]
 
 
-def test_padding_draws_no_new_reference_after_all_were_used() -> None:
+def test_padding_draws_no_new_reference_after_all_are_used() -> None:
     given = StackDistances(np.arange(4), np.array([0, 1]), np.array([0.5, 1.0]))
     made = TraceGenerator(given, np.random.default_rng(0), padding=True).draw(1000)
     seen_all = int(np.flatnonzero(made == 3)[0])
@@ -91,7 +91,7 @@ def test_padded_profile_has_more_new_references() -> None:
     assert padded.cumulative[0] == pytest.approx((6 + 3) / (11 + 3))  # ceil(11 references / distance 5) more
 
 
-def test_generation_is_the_same_in_one_draw_or_in_many() -> None:
+def test_trace_does_not_depend_on_the_number_of_draws() -> None:
     whole = TraceGenerator(DISTRIBUTION, np.random.default_rng(4)).draw(500)
     parts = TraceGenerator(DISTRIBUTION, np.random.default_rng(4))
     assert np.array_equal(whole, np.concatenate([parts.draw(count) for count in (1, 199, 300)]))
@@ -169,7 +169,7 @@ def test_ids_of_a_sample_are_distinct_and_in_the_table() -> None:
             assert ids.max() < (10, 4)[number // batch.size]
 
 
-def test_one_fixed_lookup_a_sample_is_the_trace_itself() -> None:
+def test_one_fixed_lookup_per_sample_gives_the_trace() -> None:
     source = synthetic(lookups=1, fixed=True, samples=4000, batch_size=100, rows_per_table=(10, 10))
     trace = torch.cat([batch.indices[:100] for batch in source.batches(0)]).numpy()
     found = StackDistances.of_trace(trace)

@@ -1,4 +1,4 @@
-"""The training loop: when it steps, reports, evaluates, saves and stops."""
+"""The training loop: steps, reports, evaluations, saving and stopping."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def data(batches: int) -> Any:
     )
 
 
-def test_gradients_left_at_the_end_of_an_epoch_are_applied() -> None:
+def test_gradients_pending_at_the_end_of_an_epoch_are_applied() -> None:
     step = RecordingStep()
     loop = make_loop(step=step, epochs=2, accumulate=3)
     loop.run(data(5))
@@ -152,7 +152,7 @@ def test_all_epochs_are_trained_and_numbered_from_0() -> None:
     assert listener.of("step_stop") == [(epoch, batch) for epoch in range(3) for batch in (1, 2)]
 
 
-def test_evaluations_come_at_their_frequency_and_at_the_end_of_each_epoch() -> None:
+def test_evaluations_happen_at_their_frequency_and_at_the_end_of_each_epoch() -> None:
     listener = RecordingListener()
     make_loop(listener, epochs=2, test_frequency=2).run(data(5))
     assert listener.of("evaluation_start") == [(0, 2), (0, 4), (0, 5), (1, 2), (1, 4), (1, 5)]
@@ -164,7 +164,7 @@ def test_progress_is_reported_at_its_frequency_before_evaluations_and_at_the_end
     assert listener.of("progress") == [(0, 3), (0, 4), (0, 5), (1, 3), (1, 4), (1, 5)]
 
 
-def test_progress_has_the_means_over_the_samples_since_the_last_report() -> None:
+def test_progress_reports_means_over_the_samples_since_the_last_report() -> None:
     listener = RecordingListener()
     loop = make_loop(listener, step=RecordingStep(loss=0.75), print_frequency=2)
     loop.run(data(5))
@@ -186,7 +186,7 @@ def test_time_per_iteration_is_the_mean_in_milliseconds(clock: Clock) -> None:
     assert listener.milliseconds == pytest.approx([20.0] * 6)
 
 
-def test_time_of_an_evaluation_does_not_count_as_training_time(clock: Clock) -> None:
+def test_evaluation_time_does_not_count_as_training_time(clock: Clock) -> None:
     class SlowEvaluation(RecordingListener):
         def evaluation_start(self, position: Position) -> None:
             clock.seconds += 100
@@ -197,13 +197,13 @@ def test_time_of_an_evaluation_does_not_count_as_training_time(clock: Clock) -> 
     assert listener.milliseconds == pytest.approx([20.0] * 4)
 
 
-def test_a_test_frequency_of_one_evaluates_after_every_batch() -> None:
+def test_test_frequency_of_one_evaluates_after_every_batch() -> None:
     listener = RecordingListener()
     make_loop(listener, test_frequency=1).run(data(3))
     assert listener.of("evaluation_start") == [(0, 1), (0, 2), (0, 3)]
 
 
-def test_the_run_ends_as_soon_as_the_target_is_reached() -> None:
+def test_run_ends_as_soon_as_the_target_is_reached() -> None:
     listener = RecordingListener()
     loop = make_loop(
         listener, found=[metrics(0.6), metrics(0.7)], test_frequency=2, epochs=3, accuracy_threshold=0.7
@@ -214,13 +214,13 @@ def test_the_run_ends_as_soon_as_the_target_is_reached() -> None:
     assert loop.last_metrics == metrics(0.7)
 
 
-def test_a_target_that_is_never_reached_is_missed() -> None:
+def test_target_that_is_never_reached_is_missed() -> None:
     loop = make_loop(found=[metrics(0.6)], test_frequency=5, epochs=2, accuracy_threshold=0.7)
     assert loop.run(data(10)) is Outcome.TARGET_MISSED
     assert (loop.state.epoch, loop.state.iteration) == (1, 10)
 
 
-def test_a_run_without_a_target_succeeds_at_its_end() -> None:
+def test_run_without_a_target_succeeds_when_it_completes() -> None:
     assert make_loop(test_frequency=5).run(data(10)) is Outcome.SUCCESS
 
 
@@ -237,7 +237,7 @@ def test_a_run_without_a_target_succeeds_at_its_end() -> None:
         (0.0, 0.8, 0.9, math.nan, False),
     ],
 )
-def test_each_threshold_works_alone_or_with_the_other(
+def test_each_threshold_works_alone_or_combined(
     accuracy_threshold: float, auc_threshold: float, accuracy: float, auc: float, reached: bool
 ) -> None:
     settings = TrainingSettings(accuracy_threshold=accuracy_threshold, auc_threshold=auc_threshold)
@@ -245,7 +245,7 @@ def test_each_threshold_works_alone_or_with_the_other(
 
 
 @pytest.mark.parametrize(("save_on_auc", "expected"), [(False, [0, 1]), (True, [0, 2])])
-def test_the_model_is_saved_only_when_its_metric_improves(save_on_auc: bool, expected: list[int]) -> None:
+def test_model_is_saved_only_when_its_metric_improves(save_on_auc: bool, expected: list[int]) -> None:
     listener = RecordingListener()
     saved: list[Metrics] = []
     found = [metrics(0.6, 0.6), metrics(0.7, 0.5), metrics(0.65, 0.8), metrics(0.7, 0.8)]
@@ -255,7 +255,7 @@ def test_the_model_is_saved_only_when_its_metric_improves(save_on_auc: bool, exp
     assert [number for number, (_, _, improved) in enumerate(listener.evaluations) if improved] == expected
 
 
-def test_an_evaluation_is_reported_with_its_metrics_and_the_best_ones_so_far() -> None:
+def test_evaluation_is_reported_with_its_metrics_and_the_best_so_far() -> None:
     listener = RecordingListener()
     found = [metrics(0.6, 0.6), metrics(0.7, 0.5), metrics(0.65, 0.8)]
     make_loop(listener, found=found, test_frequency=2).run(data(6))
@@ -272,7 +272,7 @@ def test_an_evaluation_is_reported_with_its_metrics_and_the_best_ones_so_far() -
         (4, [(1, 0)], [(1, 1), (1, 2), (1, 3), (1, 4)]),
     ],
 )
-def test_a_continued_run_starts_behind_the_batches_that_are_done(
+def test_resumed_run_skips_the_batches_already_trained(
     iteration: int, starts: list[tuple[int, int]], steps: list[tuple[int, int]]
 ) -> None:
     listener = RecordingListener()
@@ -281,7 +281,7 @@ def test_a_continued_run_starts_behind_the_batches_that_are_done(
     assert listener.of("step_stop") == steps
 
 
-def test_continuing_a_run_whose_epochs_are_all_done_trains_nothing() -> None:
+def test_resuming_a_completed_run_trains_nothing() -> None:
     listener = RecordingListener()
     loop = make_loop(listener, epochs=2, state=TrainingState(epoch=1, iteration=4))
     assert loop.run(data(4)) is Outcome.SUCCESS
@@ -289,7 +289,7 @@ def test_continuing_a_run_whose_epochs_are_all_done_trains_nothing() -> None:
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_batch(loss: float) -> None:
+def test_nonfinite_loss_ends_the_run_and_names_the_batch(loss: float) -> None:
     loop = make_loop(step=RecordingStep(loss=loss), print_frequency=2)
     with pytest.raises(DivergedError, match=r"by batch 2 of epoch 0"):
         loop.run(data(4))

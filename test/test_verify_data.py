@@ -93,7 +93,7 @@ def test_manifest_that_does_not_match_the_files_is_detected(copied: Path, tmp_pa
     assert f"table 0 has {counts[0] + 1} rows, the files use {counts[0]}" in run.stderr
 
 
-def test_files_of_other_programs_are_compared_with_their_counts(tmp_path: Path) -> None:
+def test_files_of_other_tools_are_compared_with_their_counts(tmp_path: Path) -> None:
     for split in ("train", "test", "val"):
         shutil.copy(GOLDEN / "terabyte" / f"terabyte_processed_{split}.bin", tmp_path / f"x_{split}.bin")
     shutil.copy(GOLDEN / "terabyte" / "day_fea_count.npz", tmp_path)
@@ -116,7 +116,7 @@ def test_missing_data_is_reported_in_one_line(tmp_path: Path) -> None:
     assert run.stderr == "verify_data.py: error: x: neither x.json nor x_train.bin exists\n"
 
 
-def test_published_figures_of_the_whole_data_are_known(copied: Path) -> None:
+def test_full_terabyte_data_is_compared_with_published_counts(copied: Path) -> None:
     small = find_prepared(DatasetPaths(copied), None)
     assert not is_full_data(small)
     full = replace(

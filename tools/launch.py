@@ -1,7 +1,7 @@
-"""Runs the programs of `mlperf.cli` for the files of this folder.
+"""Start the programs of `mlperf.cli` for the scripts of this folder.
 
-`mlperf` is the one of the checkout that this file lies in, even if another one is installed, so that a tool works
-before anything is installed in this Python; outside a checkout it is the installed one.
+They use the `mlperf` package of this checkout, even if another one is installed, so that they work before
+anything is installed in this Python. Outside a checkout they use the installed one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def run(program: str) -> int:
-    """Run `mlperf.cli.<program>` on the arguments of the command line and return its exit status."""
+    """Run `mlperf.cli.<program>` with the command-line arguments and return its exit status."""
     _import_package()
     try:
         module = importlib.import_module(f"mlperf.cli.{program}")

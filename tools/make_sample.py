@@ -1,4 +1,4 @@
-"""Make a sample in the Criteo format, with a planted signal."""
+"""Generate a synthetic sample in the Criteo format, with a planted signal."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Make a submission package: run the benchmark or take logs, describe the system, copy the code."""
+"""Create a submission package: run the benchmark or take logs, describe the system, copy the code."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Prepare Criteo data: turn raw text into the binary files that training reads."""
+"""Prepare Criteo data: convert raw text to the binary files used for training."""
 
 import sys
 

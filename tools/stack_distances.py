@@ -1,4 +1,4 @@
-"""Profile a trace into a distribution of stack distances, or generate a trace from one."""
+"""Compute the stack-distance distribution of a trace, or generate a trace from a distribution."""
 
 import sys
 

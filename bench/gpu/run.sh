@@ -95,7 +95,7 @@ for name in "${stages[@]}"; do
         tests) tests tests 150 -n 8 test/test_gpu_step.py test/test_gpu_kernels.py -k "not compile" ;;
         large)
             tests large 120 $model::test_large_batches_match_float64_and_repeat \
-                $model::test_sums_of_steps_without_waiting_equal_those_of_single_steps
+                $model::test_asynchronous_steps_give_the_sums_of_synchronous_steps
             ;;
         profile)
             script profile 120 90 profile_step.py --output="$out/profile.json"
