@@ -11,6 +11,8 @@ printed.
 
 from __future__ import annotations
 
+import checkout  # noqa: F401
+
 import argparse
 import difflib
 import fnmatch
@@ -30,7 +32,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import checkout  # noqa: F401
 from compared_files import facts_of_file
 from mlperf.benchmarks import DLRM, KAGGLE
 

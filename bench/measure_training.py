@@ -10,6 +10,8 @@ out.
 
 from __future__ import annotations
 
+import checkout  # noqa: F401
+
 import argparse
 import gc
 import math
@@ -28,7 +30,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import checkout  # noqa: F401
 from mlperf import benchmarks
 from mlperf.benchmarks import Workload
 from mlperf.cli.train import parse
