@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# The benchmark: set up, get data, prepare it, train to the target, time it, check the log.
+# Run the benchmark: set up, find or generate data, prepare it, train to the target, time the run, check the log.
 #
-#   [DATADIR=folder] [LOGDIR=folder] [SEED=n] [CONFIG=system or file] [EDITION=2.1.0] \
+#   [DATADIR=folder] [LOGDIR=folder] [SEED=n] [CONFIG=system or file] [EDITION=n.n.n] \
 #       ./run_and_time.sh [flags of the trainer]
 #
-# DATADIR  holds day_0 ... day_23 of the Criteo Terabyte data, or a prepared NAME_train.bin and its companions.
-#          Default: the data in input/, or a synthetic sample that is made there if there is none.
+# DATADIR  folder with day_0 ... day_23 of the Criteo Terabyte data, or with a prepared NAME_train.bin and its
+#          companions. Default: the data in input/, or a synthetic sample that is generated there if there is none.
 # LOGDIR   folder for the compliance log and the console output (default: results/).
-# SEED     seed of the run (default: drawn from the system).
+# SEED     random seed of the run (default: drawn from the system).
 # CONFIG   a file, or the name between config_ and .sh of one in mlperf/systems/. Default: sample for the sample,
 #          otherwise gpu_32768 with --use-gpu, or cpu.
-# EDITION  of MLPerf Training: the run is evaluated, logged and checked by its rules (default: 2.1.0).
+# EDITION  edition of MLPerf Training whose rules apply to the evaluations, the log and its check (default: the latest).
 #
 # The last line is RESULT,RECOMMENDATION,seed,seconds,user,start time. The exit status is 0 only if the target was
-# reached and the official checker accepts the log; a wrong call ends with status 2 before anything is made.
+# reached and the official checker accepts the log. A usage error ends the script with status 2 before any work.
 set -euo pipefail
 caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -24,19 +24,19 @@ fail() {
     exit 2
 }
 
-usage() { # prints the comment at the head of this file
+usage() { # prints the comment at the top of this file
     sed -n '2,/^set /{s/^# \{0,1\}//p}' run_and_time.sh
     echo "The flags of the trainer: python dlrm_s_pytorch.py --help"
 }
 
-from_caller() { # prints path $1 as seen from the folder this script was called in
+from_caller() { # prints path $1 relative to the folder in which this script was called
     if [[ $1 == /* ]]; then echo "$1"; else echo "$caller/$1"; fi
 }
 
-find_data() { # sets raw_data and prepared_data to prefixes in folder $1, or leaves them empty
+find_data() { # sets raw_data and prepared_data to the prefixes found in folder $1; leaves them empty if none
     local prepared=("$1"/*_train.bin)
     if [[ -e ${prepared[0]} ]]; then
-        [[ ${#prepared[@]} -eq 1 ]] || fail "DATADIR=$1: holds ${#prepared[@]} files *_train.bin, one is allowed"
+        [[ ${#prepared[@]} -eq 1 ]] || fail "DATADIR=$1: has ${#prepared[@]} files *_train.bin; exactly one is allowed"
         prepared_data=${prepared[0]%_train.bin}
     fi
     if compgen -G "$1/day_[0-9]*" >/dev/null; then
@@ -55,7 +55,7 @@ choose_data() { # sets raw_data, prepared_data, is_sample and make_sample
         folder=$(from_caller "$DATADIR")
         [[ -d $folder ]] || fail "DATADIR=$DATADIR: no such folder"
         find_data "$folder"
-        [[ -n $raw_data$prepared_data ]] || fail "DATADIR=$DATADIR: holds neither day_0 ... day_23 nor a *_train.bin"
+        [[ -n $raw_data$prepared_data ]] || fail "DATADIR=$DATADIR: has neither day_0 ... day_23 nor a *_train.bin"
         [[ ! -e $folder/sample.json ]] || is_sample=true
     elif compgen -G "input/day_[0-9]*" >/dev/null && [[ ! -e input/sample.json ]]; then
         find_data input
@@ -87,20 +87,21 @@ read_configuration() { # sets config and the variables that it defines
     done
 }
 
-ask() { # sets the array named $2 to what the benchmark answers Python $1 to flag $3, a line each
+ask() { # reads the output lines of `$1 -m mlperf.benchmarks $benchmark $3` into the array named $2
     local answer
     answer=$("$1" -m mlperf.benchmarks "$benchmark" "$3") || return
     mapfile -t "$2" <<<"$answer"
 }
 
-assemble_flags() { # sets trainer_flags and data_flags, asking Python $1; the other arguments are the caller's flags
+assemble_flags() { # sets edition, trainer_flags and data_flags; $1: Python, remaining arguments: flags of the caller
     local python=$1 editions benchmark_flags
     shift
+    [[ -n $edition ]] || ask "$python" edition --default-edition || return
     ask "$python" editions --editions || return
     [[ " ${editions[*]} " == *" $edition "* ]] || fail "EDITION=$edition: allowed are ${editions[*]}"
     ask "$python" benchmark_flags --flags || return
     ask "$python" data_flags --data-flags || return
-    # A configuration may overrule the benchmark's limit and target, for trials.
+    # A configuration may override the benchmark's limit and target for experiments.
     [[ -z ${MAX_IND_RANGE:-} ]] || data_flags+=(--max-ind-range="$MAX_IND_RANGE")
     [[ -z ${AUC_TARGET:-} ]] || benchmark_flags+=(--mlperf-auc-threshold="$AUC_TARGET")
     trainer_flags=(
@@ -114,11 +115,11 @@ assemble_flags() { # sets trainer_flags and data_flags, asking Python $1; the ot
         --mlperf-platform="$(basename "$config" .sh | sed 's/^config_//')"
         ${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} "$@"
     )
-    # The trainer's own parser, which needs no data and no package.
+    # The trainer's own parser, which needs neither data nor third-party packages.
     "$python" -m mlperf.cli.check_flags "${trainer_flags[@]}"
 }
 
-set_up() { # sets python; a wrong call ends the script, and does so before the first installation if it can
+set_up() { # sets python; exits on usage errors, before installing anything if possible
     local message status=0
     if ! command -v "${DLRM_PYTHON:-.venv/bin/python}" >/dev/null; then
         message=$(assemble_flags python3 "$@" 2>&1) || status=$?
@@ -131,7 +132,7 @@ set_up() { # sets python; a wrong call ends the script, and does so before the f
     assemble_flags "$python" "$@" || exit
 }
 
-make_data() { # makes the sample and prepares raw data, unless that is done
+make_data() { # generates the sample and prepares raw data, unless that is done
     [[ $make_sample == false ]] || "$python" -m mlperf.cli.sample --folder=input
     [[ -z $raw_data ]] || "$python" -m mlperf.cli.prepare "${data_flags[@]}" --raw-data-file="$raw_data" \
         --processed-data-file="$prepared_data"
@@ -146,12 +147,12 @@ drop_page_cache() { # sets cache_cleared
     fi
 }
 
-train() { # sets status; what the trainer prints goes to descriptor 3
+train() { # sets status; the output of the trainer goes to descriptor 3
     local bytes row_bytes batches trainer
     bytes=$(wc -c <"${prepared_data}_train.bin")
     row_bytes=$("$python" -c 'from mlperf.data.schema import CRITEO; print(CRITEO.row_bytes)')
     batches=$(((bytes / row_bytes + BATCH_SIZE - 1) / BATCH_SIZE))
-    # In the background, so that this shell receives SIGTERM and Ctrl-C and passes them on: the trainer closes its log.
+    # In the background, so that this shell can forward SIGTERM and Ctrl-C: the trainer then closes its log.
     (
         trap - INT # which a shell ignores in the background
         exec "$python" dlrm_s_pytorch.py --print-freq=$(((batches + 19) / 20)) --mlperf-log-file="$log" \
@@ -162,7 +163,7 @@ train() { # sets status; what the trainer prints goes to descriptor 3
     trap 'kill -TERM "$trainer" 2>/dev/null' TERM
     status=0
     wait "$trainer" || status=$?
-    while kill -0 "$trainer" 2>/dev/null; do # a signal ends the wait, not the trainer
+    while kill -0 "$trainer" 2>/dev/null; do # a signal interrupts the wait, not the trainer
         status=0
         wait "$trainer" || status=$?
     done
@@ -174,13 +175,17 @@ for flag in "$@"; do
         usage
         exit 0
         ;;
+    --version)
+        sed -n 's/^__version__ = "\(.*\)"$/run_and_time.sh \1/p' mlperf/version.py
+        exit 0
+        ;;
     esac
 done
 seed=${SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
-[[ $seed =~ ^[0-9]+$ ]] || fail "SEED=$seed: allowed is a whole number from 0 to 4294967295"
+[[ $seed =~ ^[0-9]+$ ]] || fail "SEED=$seed: must be a whole number of at least 0"
 logdir=$PWD/results
 [[ -z ${LOGDIR:-} ]] || logdir=$(from_caller "$LOGDIR")
-edition=${EDITION:-2.1.0}
+edition=${EDITION:-} # if empty, assemble_flags asks for the default
 choose_data
 read_configuration "$@"
 
@@ -198,10 +203,10 @@ console=$!
 train
 exec 3>&-
 wait "$console" || true
-[[ $status -ne 2 ]] || exit 2 # the trainer refused its flags: there was no run
+[[ $status -ne 2 ]] || exit 2 # the trainer rejected its flags: there was no run
 seconds=$(($(date +%s) - start))
 
-if [[ -e $log || $status -eq 0 ]]; then # a trainer that was stopped at once leaves no log
+if [[ -e $log || $status -eq 0 ]]; then # no log exists if the trainer was stopped immediately
     check=0
     "$python" -m mlperf.cli.check "$log" --edition="$edition" || check=$?
     [[ $status -ne 0 ]] || status=$check

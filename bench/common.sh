@@ -1,11 +1,11 @@
-# Shared by the scripts of this folder, which source it.
+# Functions shared by the scripts of this folder, which source this file.
 #
 # Sets $root and $python. Defines
-#   run_logged NAME PROGRAM ARGUMENTS...   runs a program, prints and keeps its output, and ends with the minimum and
-#                                          the median time per iteration
-#   find_workload NAME                     sets workload_flags: the trainer's flags of a workload in mlperf/benchmarks
+#   run_logged NAME PROGRAM ARGUMENTS...   runs a program, prints its output and writes it to a log, then prints the
+#                                          minimum and median time per iteration
+#   find_workload NAME                     sets workload_flags to the trainer flags of a workload in mlperf/benchmarks
 #   find_data ...                          sets data_flags, see below
-# With --help it prints the comment at the head of the script and ends it.
+# With --help, prints the comment at the top of the script and exits.
 set -euo pipefail
 for flag in "$@"; do
     case $flag in
@@ -38,8 +38,8 @@ find_workload() {
     mapfile -t workload_flags <<<"$flags"
 }
 
-# Sets data_flags to where the data of a Criteo script is. Without data that is the synthetic sample of
-# run_and_time.sh. Subsampled data is prepared under another name than the whole.
+# Sets data_flags to the flags that locate the data of a Criteo script: the synthetic sample of run_and_time.sh if there
+# is no other data. Subsampled data is prepared under a separate name.
 #   find_data DATA_SET RAW_FILE_OR_NOTHING PROCESSED_FILE VALUE_OF_RAW_DATA_FILE FLAGS...
 find_data() {
     local data_set=$1 raw=$2 processed=$3 prefix=$4 suffix

@@ -1,11 +1,12 @@
 """Compare this working tree with an earlier commit: python bench/compare_commits.py COMMIT [--time].
 
-Without --time a fixed set of small runs is made with both, and everything they leave is compared: the exit status,
-the printed lines (times masked), the compliance log (times and source lines masked), checkpoints (all numbers, bit
-for bit) and prepared data (byte for byte). The exit status is 1 if anything differs; --expected names differences
-that are intended. Messages on stderr are printed where they differ and not counted.
+Without --time, a fixed set of small runs is made with both, and their results are compared: exit status, printed
+lines (without times), compliance log (without times and source lines), checkpoints (all numbers, bit for bit) and
+prepared data (byte for byte). The exit status is 1 if anything differs; --expected names intended differences.
+Differences in stderr are shown but do not count.
 
-With --time the training step and the preparation are timed in turns, and the medians are printed with their ratio.
+With --time, the training step and the preparation are timed alternately; the medians and their ratio are
+printed.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _MAX_SHOWN = 6  # lines of a difference
 
 @dataclass(frozen=True)
 class Call:
-    """One start of a program, in the folder of its case."""
+    """One call of a program, in the folder of its case."""
 
     program: str
     flags: tuple[str, ...]
@@ -51,15 +52,15 @@ class Call:
 
 @dataclass(frozen=True)
 class Case:
-    """Calls in a folder of their own, in order; what they print and leave there is compared."""
+    """Calls in a separate folder, in order. Their output and the files they write there are compared."""
 
     name: str
     calls: tuple[Call, ...]
 
 
 @dataclass
-class Left:
-    """What a case left: named facts, each compared for equality, and the lines on stderr."""
+class Outputs:
+    """Results of a case: named facts, which are compared for equality, and the lines on stderr."""
 
     facts: dict[str, object] = field(default_factory=dict)
     stderr: list[str] = field(default_factory=list)
@@ -69,7 +70,7 @@ class Left:
 
 
 def cases() -> Iterator[Case]:
-    """Yield the fixed set of runs. Later ones read what the first ones prepared."""
+    """Yield the fixed set of runs. Later cases use data prepared by earlier ones."""
     text = {"terabyte": GOLDEN / "terabyte" / "day", "kaggle": GOLDEN / "kaggle" / "train.txt"}
 
     def prepare(data_set: str, *flags: str) -> Call:
@@ -80,9 +81,9 @@ def cases() -> Iterator[Case]:
     yield Case("kaggle", (prepare("kaggle", "--data-randomize=none"),))
     yield Case("shuffle", (prepare("terabyte", "--max-ind-range=1000", "--data-sub-sample-rate=0.5"),))
     yield Case("shuffle days", (prepare("terabyte", "--data-randomize=day", "--numpy-rand-seed=5"),))
-    made = Call(SAMPLE, ("--folder=.", "--rows=24000"))
-    read = (*DLRM.data.flags, "--raw-data-file=day", "--processed-data-file=data")
-    yield Case("sample", (made, Call(PREPARE, read)))
+    make_sample = Call(SAMPLE, ("--folder=.", "--rows=24000"))
+    flags_of_data = (*DLRM.data.flags, "--raw-data-file=day", "--processed-data-file=data")
+    yield Case("sample", (make_sample, Call(PREPARE, flags_of_data)))
 
     yield Case("random data", (_train("--mini-batch-size=2 --data-size=6 --nepochs=2"),))
     yield Case("debug mode", (_train("--mini-batch-size=2 --data-size=5 --debug-mode --learning-rate=0.1"),))
@@ -110,7 +111,7 @@ def cases() -> Iterator[Case]:
 
 
 def _sample_cases() -> Iterator[Case]:
-    """Yield runs of the benchmark itself, and of the Kaggle network, on the sample."""
+    """Yield runs of the benchmark and of the Kaggle network on the sample."""
     schedule = "--lr-num-warmup-steps=5 --lr-decay-start-step=20 --lr-num-decay-steps=30"
     common = (
         f"--data-generation=dataset --processed-data-file=../sample/data --mini-batch-size=256 --test-freq=40 "
@@ -128,30 +129,35 @@ def _train(flags: str) -> Call:
     return Call(TRAINER, tuple(flags.split()))
 
 
-def run_case(tree: Path, case: Case, folder: Path) -> Left:
-    """Run the calls of a case with the programs of a source tree and return what they left."""
+def run_case(tree: Path, case: Case, folder: Path) -> Outputs:
+    """Run the calls of a case with the programs of a source tree and return their outputs."""
     folder.mkdir()
-    left = Left()
+    outputs = Outputs()
     for number, call in enumerate(case.calls):
         done = start(tree, call, folder)
         lines = [_TIME.sub("# ms/it", line) for line in done.stdout.splitlines()]
-        left.facts |= {f"status {number}": done.returncode, f"stdout {number}": lines}
-        left.status = max(left.status, abs(done.returncode))
-        left.stderr += [line for line in done.stderr.splitlines() if not line.startswith(_PROGRESS)]
+        outputs.facts |= {f"status {number}": done.returncode, f"stdout {number}": lines}
+        outputs.status = max(outputs.status, abs(done.returncode))
+        outputs.stderr += [line for line in done.stderr.splitlines() if not line.startswith(_PROGRESS)]
     for path in sorted(folder.iterdir()):
         found = facts_of_file(path)
-        left.facts |= found.facts
-        left.events += found.events
-        left.numbers += found.numbers
-    return left
+        outputs.facts |= found.facts
+        outputs.events += found.events
+        outputs.numbers += found.numbers
+    return outputs
 
 
 def start(tree: Path, call: Call, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end."""
+    """Run a program and wait for it.
+
+    The caches of compiled loops are in the folder above, so that each source tree begins without any: a run that
+    compiles its loops may round differently from one that loads them.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
         [sys.executable, str(tree / call.program), *call.flags],
         cwd=folder,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        env={**kept, "NUMBA_CACHE_DIR": str(folder.parent / f"compiled_{tree.name}")},
         capture_output=True,
         text=True,
         check=False,
@@ -159,7 +165,7 @@ def start(tree: Path, call: Call, folder: Path) -> subprocess.CompletedProcess[s
 
 
 def extract(commit: str, folder: Path) -> None:
-    """Write the files of a commit into a folder. Ends the program if there is no such commit."""
+    """Write the files of a commit to a folder. Exits if there is no such commit."""
     done = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=False)
     if done.returncode != 0:
         sys.exit(f"compare_commits.py: error: {commit}: {done.stderr.decode().strip()}")
@@ -167,8 +173,8 @@ def extract(commit: str, folder: Path) -> None:
         archive.extractall(folder, filter="data")
 
 
-def compare(old: Left, new: Left, expected: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the differences, one text each, and the names of those that are expected."""
+def compare(old: Outputs, new: Outputs, expected: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return a description of each difference, and the names of the expected ones."""
     found, intended = [], []
     for name in dict.fromkeys([*old.facts, *new.facts]):
         before, after = old.facts.get(name, "missing"), new.facts.get(name, "missing")
@@ -191,7 +197,7 @@ def _difference(before: object, after: object) -> str:
 
 
 def compare_runs(commit: str, expected: Sequence[str], only: str) -> bool:
-    """Run all cases with both, print a row for each and return whether nothing differs."""
+    """Run all cases with both, print a row for each, and return whether all are equal."""
     equal = True
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -205,26 +211,26 @@ def compare_runs(commit: str, expected: Sequence[str], only: str) -> bool:
             is_input = case.calls[0].program != TRAINER or case.name == "golden sgd"
             if not (only in case.name or is_input):
                 continue
-            left = {side: run_case(path, case, scratch / side / case.name) for side, path in trees.items()}
-            found, intended = compare(left["before"], left["now"], expected)
-            if left["before"].status != 0:
-                found.append("the run with the earlier commit failed, so that nothing is compared")
-            print(_row(case.name, left["now"]), "DIFFERENT" if found else "equal", flush=True)
+            outputs = {side: run_case(path, case, scratch / side / case.name) for side, path in trees.items()}
+            found, intended = compare(outputs["before"], outputs["now"], expected)
+            if outputs["before"].status != 0:
+                found.append("the run with the earlier commit failed: nothing was compared")
+            print(_row(case.name, outputs["now"]), "DIFFERENT" if found else "equal", flush=True)
             for text in found:
                 print(f"  {text}")
             if intended:
                 print(f"  different as expected: {', '.join(intended)}")
-            if left["before"].stderr != left["now"].stderr:
-                print(f"  not counted: stderr: {_difference(left['before'].stderr, left['now'].stderr)}")
+            if outputs["before"].stderr != outputs["now"].stderr:
+                print(f"  not counted: stderr: {_difference(outputs['before'].stderr, outputs['now'].stderr)}")
             equal = equal and not found
     return equal
 
 
-def _row(name: str, left: Left) -> str:
-    """Return the start of a row: the exit status and how much of each kind was compared."""
-    printed = [line for key, lines in left.facts.items() if key.startswith("stdout") for line in _lines(lines)]
+def _row(name: str, outputs: Outputs) -> str:
+    """Return the start of a row: the exit status, and how many items of each kind were compared."""
+    printed = [line for key, lines in outputs.facts.items() if key.startswith("stdout") for line in _lines(lines)]
     losses = sum(", loss " in line for line in printed)
-    return f"{name:24}{left.status:>8}{losses:>8}{len(printed):>8}{left.events:>8}{left.numbers:>14,}  "
+    return f"{name:24}{outputs.status:>8}{losses:>8}{len(printed):>8}{outputs.events:>8}{outputs.numbers:>14,}  "
 
 
 def _lines(value: object) -> list[str]:
@@ -232,10 +238,11 @@ def _lines(value: object) -> list[str]:
 
 
 def time_both(commit: str, rounds: int, rows: int) -> None:
-    """Print medians of the training step and of the preparation for both, taken in turns, and their ratio."""
+    """Time the training step and the preparation of both alternately; print the medians and their ratio."""
     with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        trees = {"before": scratch / "tree", "now": ROOT}
+        scratch = Path(name) / "work"
+        scratch.mkdir()
+        trees = {"before": scratch.parent / "tree", "now": ROOT}
         extract(commit, trees["before"])
         prepare = f"--data-set=terabyte --raw-data-file=day --max-ind-range={DLRM.data.index_limit}".split()
         preparation = Call(PREPARE, (*prepare, "--processed-data-file=data"))
@@ -249,7 +256,7 @@ def time_both(commit: str, rounds: int, rows: int) -> None:
             must_start(tree, Call(PREPARE, (*prepare, "--processed-data-file=again")), scratch)
             return time.perf_counter() - begin
 
-        print(f"{f'medians of {rounds} turns':34}{commit[:12]:>14}{'now':>10}{'ratio':>8}")
+        print(f"{f'medians of {rounds} rounds':34}{commit[:12]:>14}{'now':>10}{'ratio':>8}")
         for title, flags, batches in (
             ("Kaggle network, batch 128, ms", (*KAGGLE.network.flags, "--mini-batch-size=128"), 1000),
             ("benchmark, batch 2048, ms", (*DLRM.network.flags, "--mini-batch-size=2048"), 50),
@@ -266,13 +273,13 @@ def _timed_training(flags: Sequence[str], batches: int) -> Call:
 
 
 def step_time(tree: Path, call: Call, folder: Path) -> float:
-    """Return the median ms per iteration that a run prints, without its first line."""
+    """Return the median of the ms per iteration that a run prints, without the first line."""
     times = [float(text.split()[0]) for text in _TIME.findall(must_start(tree, call, folder).stdout)]
     return statistics.median(times[1:])
 
 
 def must_start(tree: Path, call: Call, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end; end this one if it fails."""
+    """Run a program; exit with its error if it fails."""
     done = start(tree, call, folder)
     if done.returncode != 0:
         sys.exit(f"compare_commits.py: error: {tree / call.program}: status {done.returncode}\n{done.stderr}")
@@ -280,7 +287,7 @@ def must_start(tree: Path, call: Call, folder: Path) -> subprocess.CompletedProc
 
 
 def take_turns(title: str, trees: Mapping[str, Path], rounds: int, measure: Callable[[Path], float]) -> None:
-    """Measure both in turns, after one turn that does not count, and print a row."""
+    """Measure both alternately, after an uncounted warm-up, and print a row."""
     taken: dict[str, list[float]] = {side: [] for side in trees}
     for number in range(rounds + 1):
         for side, tree in trees.items():
@@ -292,19 +299,19 @@ def take_turns(title: str, trees: Mapping[str, Path], rounds: int, measure: Call
 
 
 def main() -> int:
-    """Compare or time; 1 if something differs that is not expected."""
+    """Compare or time. Returns 1 if there is an unexpected difference."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("commit", help="the earlier commit, in any form that git knows")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only the cases with this in their name")
+    parser.add_argument("commit", help="the earlier commit, in any form that git accepts")
+    parser.add_argument("--only", default="", metavar="TEXT", help="run only the cases whose names contain TEXT")
     parser.add_argument(
         "--expected",
         action="append",
         default=[],
         metavar="PATTERN",
-        help="facts that may differ, as printed before the colon; * stands for anything; may be repeated",
+        help="names of facts that may differ, as printed before the colon; may contain *; may be repeated",
     )
-    parser.add_argument("--time", action="store_true", help="time both instead of comparing what they leave")
-    parser.add_argument("--rounds", type=int, default=7, help="with --time: turns that each takes (default: 7)")
+    parser.add_argument("--time", action="store_true", help="time both instead of comparing their outputs")
+    parser.add_argument("--rounds", type=int, default=7, help="with --time: number of rounds (default: 7)")
     parser.add_argument("--rows", type=int, default=1_000_000, help="with --time: rows of text (default: 1000000)")
     flags = parser.parse_args()
     if flags.time:

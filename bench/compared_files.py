@@ -1,4 +1,4 @@
-"""Reads the files a program left into named facts that `compare_commits.py` compares for equality."""
+"""Convert the files written by a program to named facts, which `compare_commits.py` compares for equality."""
 
 from __future__ import annotations
 
@@ -12,25 +12,29 @@ import numpy as np
 import torch
 
 _TOKEN = ":::MLLOG "
-# What differs from run to run: where and when an event was logged, when a file was written.
+# Different in every run: where and when an event was logged, when a file was written.
 _MASKED_METADATA = ("file", "lineno")
 _MASKED_FIELDS = ("mtime_ns", "manifest_crc32")
 
 
 @dataclass
-class FileFacts:
-    """facts: by name, each a number, a text or a list of lines. events, numbers: how much they cover."""
+class ComparedFacts:
+    """Facts of a file.
+
+    facts: facts by name, each a number, a string or a list of lines.
+    events, numbers: how many log events and numbers the facts cover.
+    """
 
     facts: dict[str, object] = field(default_factory=dict)
     events: int = 0
     numbers: int = 0
 
 
-def facts_of_file(path: Path) -> FileFacts:
+def facts_of_file(path: Path) -> ComparedFacts:
     """Return the facts of a compliance log, checkpoint, archive, manifest or any other file."""
     if path.suffix == ".log":
         events = [_event(line) for line in path.read_text().splitlines() if line.startswith(_TOKEN)]
-        return FileFacts({f"log {path.name}": events}, events=len(events))
+        return ComparedFacts({f"log {path.name}": events}, events=len(events))
     if path.suffix == ".pt":
         content = torch.load(path, map_location="cpu", weights_only=True)
         return _flat(f"checkpoint {path.name}", content)
@@ -40,7 +44,7 @@ def facts_of_file(path: Path) -> FileFacts:
     if path.suffix == ".json":
         return _flat(f"json {path.name}", json.loads(path.read_text()))
     content = path.read_bytes()
-    return FileFacts({f"file {path.name}": _digest(content)}, numbers=len(content) // 4)
+    return ComparedFacts({f"file {path.name}": _digest(content)}, numbers=len(content) // 4)
 
 
 def _event(line: str) -> str:
@@ -49,8 +53,8 @@ def _event(line: str) -> str:
     return json.dumps([event["event_type"], event["key"], event["value"], metadata])
 
 
-def _flat(name: str, content: object) -> FileFacts:
-    found = FileFacts()
+def _flat(name: str, content: object) -> ComparedFacts:
+    found = ComparedFacts()
     for key, value in _leaves(name, content):
         if isinstance(value, np.ndarray):
             array = np.ascontiguousarray(value)

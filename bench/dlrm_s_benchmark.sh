@@ -4,7 +4,7 @@
 #   bench/dlrm_s_benchmark.sh [flags of the trainer, such as --num-batches=100]
 #
 # 8 tables of 1,000,000 rows and dimension 64, up to 100 ids per table and sample, 512 dense features, batches of
-# 2048. ROWS=100000 makes the tables smaller. Logs go to results/ (LOGDIR).
+# 2048. ROWS=100000 makes the tables smaller. Logs are written to results/ (LOGDIR).
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 rows=${ROWS:-1000000}

@@ -3,8 +3,8 @@
 #
 #   bench/dlrm_s_criteo_kaggle.sh [flags of the trainer, such as --test-freq=1024 or --num-batches=100]
 #
-# Reads input/train.txt or the data prepared from it; DATADIR names another folder than input. Without either it
-# trains on the synthetic sample. Logs go to results/ (LOGDIR).
+# Reads input/train.txt or the data prepared from it; DATADIR names a folder other than input. Without data it trains on
+# the synthetic sample. Logs are written to results/ (LOGDIR).
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 folder=${DATADIR:-$root/input}

@@ -3,9 +3,9 @@
 #
 #   bench/dlrm_s_criteo_terabyte.sh [flags of the trainer, such as --test-freq=10240 or --num-batches=100]
 #
-# The network is the published one with tables of at most 10,000,000 rows, smaller than the benchmark's. Reads
-# input/day_0 ... day_23 or the data prepared from them; DATADIR names another folder than input. Without either it
-# trains on the synthetic sample. Logs go to results/ (LOGDIR).
+# The network is the published one for tables of at most 10,000,000 rows, smaller than that of the benchmark. Reads
+# input/day_0 ... day_23 or the data prepared from them; DATADIR names a folder other than input. Without data it trains
+# on the synthetic sample. Logs are written to results/ (LOGDIR).
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 folder=${DATADIR:-$root/input}

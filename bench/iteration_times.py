@@ -1,8 +1,8 @@
-"""Print the minimum and the median time per iteration in a console log.
+"""Print the minimum and median time per iteration in a console log.
 
     python bench/iteration_times.py LOG
 
-The last line of an epoch may cover fewer iterations; it counts like the others.
+The last line of an epoch may cover fewer iterations; it is weighted equally.
 """
 
 from __future__ import annotations

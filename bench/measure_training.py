@@ -41,7 +41,7 @@ from mlperf.evaluation.evaluate import evaluate
 from mlperf.optim.sgd import SGD
 from mlperf.runner.model import build_model, initialize_model
 from mlperf.util.errors import RunError
-from training_yardsticks import Floor, PlainStep, Step, captured, timed
+from training_baselines import Floor, PlainStep, Step, captured, timed
 
 # Least sizes of the file. It is read over and over, and in a short one the start of the readers would count.
 MIN_BATCHES = 64

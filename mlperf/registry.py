@@ -1,7 +1,7 @@
-"""The names that flags offer, and the classes they stand for.
+"""Registry of optimizers and interactions by their names on the command line.
 
-Classes are named as "module:class" and imported by `load` when a run needs them, so that the flags can be parsed
-without importing torch. Adding an optimizer or an interaction takes its own module, one line here, and its test.
+Classes are given as "module:class" and imported by `load` when a run needs them, so that flags can be parsed
+without importing torch. A new optimizer or interaction needs its own module, one line here, and its test.
 """
 
 from __future__ import annotations
@@ -26,6 +26,6 @@ INTERACTIONS: Mapping[str, str] = {
 
 
 def load(entry: str) -> Any:
-    """Import and return the class that `entry`, "module:class", names."""
+    """Import and return the class given as "module:class"."""
     module, _, name = entry.partition(":")
     return getattr(import_module(module), name)

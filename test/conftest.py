@@ -20,7 +20,7 @@ if not torch.cuda.is_available():
 
 @pytest.fixture(scope="session")
 def terabyte(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where the golden Terabyte data is prepared, not randomized, ids modulo 40,000,000."""
+    """Return the prefix of the prepared golden Terabyte data: not shuffled, ids modulo 40,000,000."""
     place = tmp_path_factory.mktemp("terabyte") / "processed"
     prepare(
         PreparationSettings(
@@ -32,7 +32,7 @@ def terabyte(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def kaggle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where the golden Kaggle data is prepared, not randomized, no index limit."""
+    """Return the prefix of the prepared golden Kaggle data: not shuffled, no index limit."""
     place = tmp_path_factory.mktemp("kaggle") / "processed"
     raw = GOLDEN / "kaggle" / "train.txt"
     prepare(PreparationSettings("kaggle", raw, place, randomize="none", bin_loader=True))

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Compare the program with a second implementation of the network, in NumPy, and then run all other tests.
+# Compare the trainer with an independent NumPy implementation of the network, then run all other tests.
 #
 #   ./test/dlrm_s_test.sh [flags for both programs, such as --use-gpu]
 #
-# Makes the Python environment first, like run_and_time.sh. To run the other tests alone: python -m pytest.
+# Creates the Python environment first, like run_and_time.sh. To run only the other tests: python -m pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-usage() { # prints the comment at the head of this file
+usage() { # prints the comment at the top of this file
     sed -n '2,/^set /{s/^# \{0,1\}//p}' test/dlrm_s_test.sh
     echo "The flags: python dlrm_s_pytorch.py --help"
 }
 
-check_flags() { # ends the script if the trainer does not accept the flags; needs no package
+check_flags() { # exits if the trainer rejects the flags; needs no third-party packages
     local python message status=0
     python=$(command -v "${DLRM_PYTHON:-.venv/bin/python}" || command -v python3) || return 0
     message=$("$python" -m mlperf.cli.check_flags "$@" 2>&1) || status=$?
@@ -26,6 +26,10 @@ for flag in "$@"; do
     case $flag in
     --help | -h)
         usage
+        exit 0
+        ;;
+    --version)
+        sed -n 's/^__version__ = "\(.*\)"$/dlrm_s_test.sh \1/p' mlperf/version.py
         exit 0
         ;;
     esac
@@ -61,7 +65,7 @@ for number in "${!cases[@]}"; do
     "$python" test/compare_outputs.py "$folder/dlrm_s_pytorch_$test" "$folder/dlrm_s_numpy_$test" || failed=1
 done
 if [[ $failed -ne 0 ]]; then
-    echo "dlrm_s_test.sh: error: the two implementations do not agree" >&2
+    echo "dlrm_s_test.sh: error: the two implementations disagree" >&2
     exit 1
 fi
 

@@ -1,4 +1,4 @@
-"""Logs as other submitters of editions 1.0 to 2.0 left them: keys in another order, some after run_stop."""
+"""Logs like those of other submitters for editions 1.0 to 2.0: keys in another order, some after run_stop."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def foreign_entries(seed: int, *, edition: str, minutes: float = 2.0, last_epoch
 
 
 def write_log(path: Path, entries: list[Entry]) -> None:
-    """Write events as a launcher collects them: other output between, a rank's number before the token."""
+    """Write events like a launcher, with other output in between and a rank number before each token."""
     lines = ["+ srun --ntasks=1 ./run_and_time.sh", "training \u2026"]
     for number, (key, value, metadata, time) in enumerate(entries):
         event = {
@@ -70,7 +70,7 @@ def write_log(path: Path, entries: list[Entry]) -> None:
 
 
 def foreign_results(folder: Path, edition: str, change: Change) -> Path:
-    """Write five logs, each as `change` leaves it given its number and its events; return the folder."""
+    """Write five logs, applying `change(number, events)` to each; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(5):
         entries = foreign_entries(100 + number, edition=edition, minutes=2 + number / 10)
@@ -112,7 +112,7 @@ def hasty(number: int, entries: list[Entry]) -> list[Entry]:
 
 
 def as_package(results: Path) -> Path:
-    """Return the package of results/<system>/dlrm, with a description as others write it: most fields empty."""
+    """Return the package around results/<system>/dlrm, after adding a description with mostly empty fields."""
     package = results.parents[2]
     (package / "systems").mkdir()
     description: dict[str, object] = dict.fromkeys(

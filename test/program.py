@@ -1,4 +1,4 @@
-"""Running the program as a user would, and reading what it prints."""
+"""Run programs like a user and parse their output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LOSS = re.compile(r"^Finished training it (\d+)/(\d+) of epoch (\d+), (-?[\d.]+
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run of the program left on its streams."""
+    """Exit status and output of a program."""
 
     status: int
     stdout: str
@@ -64,7 +64,7 @@ _MODULES = {
 
 
 def run_program(*flags: str, cwd: Path, program: str = "dlrm_s_pytorch.py", **variables: str) -> Finished:
-    """Run a program of this repository in folder `cwd` to its end, in this process.
+    """Run a program of this repository in folder `cwd`, in this process, and return its output.
 
     A process of its own costs seconds for its imports; `start_program` is for tests that need one.
     """
@@ -99,7 +99,7 @@ def _same_signal_handlers() -> Iterator[None]:
 
 
 def start_program(*flags: str, cwd: Path, program: str = "dlrm_s_pytorch.py", **variables: str) -> Finished:
-    """Run a program of this repository in folder `cwd` to its end, in a process of its own."""
+    """Run a program of this repository in folder `cwd`, in a new process, and return its output."""
     done = subprocess.run(
         [sys.executable, str(ROOT / program), *flags],
         cwd=cwd,
@@ -113,7 +113,7 @@ def start_program(*flags: str, cwd: Path, program: str = "dlrm_s_pytorch.py", **
 
 
 def read_events(log: Path, *keys: str) -> list[dict[str, Any]]:
-    """Return the MLPerf events of a log, of the keys named or all."""
+    """Return the MLPerf events of a log, optionally only those with the given keys."""
     lines = log.read_text().splitlines()
     events = [json.loads(line.removeprefix(":::MLLOG ")) for line in lines if line.startswith(":::MLLOG ")]
     return [event for event in events if not keys or event["key"] in keys]
@@ -127,14 +127,14 @@ def golden_flags(name: str, place: Path) -> list[str]:
 
 
 def check_submission(*arguments: str | Path, cwd: Path) -> Finished:
-    """Run the check of submissions; it never ends in a traceback."""
+    """Run the check of submissions and assert that it prints no traceback."""
     run = run_program(*map(str, arguments), cwd=cwd, program="tools/check_submission.py")
     assert "Traceback" not in run.stdout + run.stderr
     return run
 
 
 def official_package_check(package: Path, edition: str, cwd: Path) -> str:
-    """Run the released package checker as its command line does, with the number of runs it lacks."""
+    """Run the official package checker like its command line, after supplying the number of runs for dlrm."""
     program = (
         "from mlperf_logging.rcp_checker import rcp_checker as r;"
         "r.submission_runs['training'].setdefault('dlrm', 5);"

@@ -12,7 +12,7 @@ from program import ROOT
 from mlperf.benchmarks import BENCHMARKS, DLRM, EDITIONS, WORKLOADS, Workload
 from mlperf.benchmarks.__main__ import main
 from mlperf.data.schema import CRITEO
-from mlperf.settings.parse import parse
+from mlperf.settings.from_flags import parse
 from mlperf.settings.training import ScheduleSettings
 
 

@@ -1,4 +1,4 @@
-"""Judging results and packages: this project's and others', as the official checkers do, and beyond."""
+"""Checking results and packages of any submitter, compared with the official checkers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NEWER = ("1.0.0", "1.1.0", "2.0.0")
 
 
 @pytest.mark.parametrize("edition", EDITIONS.values(), ids=lambda edition: edition.name)
-def test_required_keys_and_target_are_those_of_the_official_rules(edition: Edition) -> None:
+def test_required_keys_and_target_match_the_official_rules(edition: Edition) -> None:
     rules = Path(mlp_compliance.__file__).parent
     names = ("common", "closed_common", "closed_dlrm")
     required, targets = set(), []
@@ -51,7 +51,7 @@ def test_required_keys_and_target_are_those_of_the_official_rules(edition: Editi
 
 
 @pytest.mark.parametrize("edition", NEWER)
-def test_compliant_foreign_results_pass_and_are_left_as_they_are(edition: str, tmp_path: Path) -> None:
+def test_compliant_results_of_others_pass_and_are_not_modified(edition: str, tmp_path: Path) -> None:
     folder = foreign_results(tmp_path / "results" / "box" / "dlrm", edition, unchanged)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     run = check(folder, f"--edition={edition}", cwd=tmp_path)
@@ -63,7 +63,7 @@ def test_compliant_foreign_results_pass_and_are_left_as_they_are(edition: str, t
 
 
 @pytest.mark.parametrize(
-    ("change", "row", "place", "words"),
+    ("change", "row", "location", "words"),
     [
         (without("eval_samples", (2,)), "compliance", "result_2.txt:", "'eval_samples' but found 0"),
         (without("global_batch_size", (0,)), "compliance", "result_0.txt:", "'global_batch_size' but found 0"),
@@ -88,16 +88,18 @@ def test_compliant_foreign_results_pass_and_are_left_as_they_are(edition: str, t
         *("no reference", "benchmark", "empty"),
     ],
 )
-def test_single_fault_is_found_with_file_and_line(
-    change: Change, row: str, place: str, words: str, tmp_path: Path
+def test_single_fault_is_reported_with_file_and_line(
+    change: Change, row: str, location: str, words: str, tmp_path: Path
 ) -> None:
     folder = foreign_results(tmp_path / "dlrm", "2.0.0", change)
     run = check(folder, "--edition=2.0.0", cwd=tmp_path)
     assert run.status == 1
-    said = [line for line in run.stdout.splitlines() if line.startswith(f"{folder}/{place}") and words in line]
-    assert said, run.stdout
-    assert said[0].split(": ")[1] == row
-    number = int(said[0].removeprefix(f"{folder}/").split(":")[1])
+    matching = [
+        line for line in run.stdout.splitlines() if line.startswith(f"{folder}/{location}") and words in line
+    ]
+    assert matching, run.stdout
+    assert matching[0].split(": ")[1] == row
+    number = int(matching[0].removeprefix(f"{folder}/").split(":")[1])
     assert 1 <= number <= 90
     assert f"{folder}: edition 2.0.0: FAILED" in run.stdout
 
@@ -106,7 +108,7 @@ def test_single_fault_is_found_with_file_and_line(
 @pytest.mark.parametrize(
     "change", [unchanged, aborted, without("train_samples", (1,))], ids=["good", "abort", "key"]
 )
-def test_foreign_package_is_judged_like_its_results(change: Change, edition: str, tmp_path: Path) -> None:
+def test_package_of_others_is_checked_like_its_results(change: Change, edition: str, tmp_path: Path) -> None:
     results = foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", edition, change)
     package = as_package(results)
     run = check(package, f"--edition={edition}", cwd=tmp_path)
@@ -190,7 +192,7 @@ def odd_values(package: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "place"),
+    ("damage", "location"),
     [
         (damage_json, "systems/box.json:3: "),
         (number_for_string, "systems/box.json:"),
@@ -207,14 +209,14 @@ def odd_values(package: Path) -> None:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 @pytest.mark.parametrize("edition", ["0.7.0", "2.1.0"])
-def test_wrong_package_is_reported_and_never_a_traceback(
-    damage: Callable[[Path], None], place: str, edition: str, tmp_path: Path
+def test_invalid_package_is_reported_without_a_traceback(
+    damage: Callable[[Path], None], location: str, edition: str, tmp_path: Path
 ) -> None:
     package = as_package(foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged))
     damage(package)
     run = check(package, f"--edition={edition}", cwd=tmp_path)
     assert run.status == 1
-    assert any(line.startswith(f"{package}/{place}") for line in run.stdout.splitlines()), run.stdout
+    assert any(line.startswith(f"{package}/{location}") for line in run.stdout.splitlines()), run.stdout
 
 
 LAST = 75  # the line of the last evaluation in a foreign log: converged
@@ -235,7 +237,9 @@ LAST = 75  # the line of the last evaluation in a foreign log: converged
     ],
     ids=["all NaN", "NaN", "string", "five", "infinite epoch", "list", "backwards", "huge time", "surrogate"],
 )
-def test_odd_value_in_a_log_fails_at_its_line(old: str, new: str, line: int, words: str, tmp_path: Path) -> None:
+def test_invalid_value_in_a_log_is_reported_at_its_line(
+    old: str, new: str, line: int, words: str, tmp_path: Path
+) -> None:
     folder = foreign_results(tmp_path / "dlrm", "2.0.0", unchanged)
     file = folder / "result_1.txt"
     text = file.read_text()
@@ -244,12 +248,12 @@ def test_odd_value_in_a_log_fails_at_its_line(old: str, new: str, line: int, wor
     for path in (folder, file):
         run = check(path, "--edition=2.0.0", cwd=tmp_path)
         assert run.status == 1
-        said = [text for text in run.stdout.splitlines() if text.startswith(f"{file}:") and words in text]
-        assert said, run.stdout
-        assert int(said[0].split(":")[1]) == line
+        matching = [text for text in run.stdout.splitlines() if text.startswith(f"{file}:") and words in text]
+        assert matching, run.stdout
+        assert int(matching[0].split(":")[1]) == line
 
 
-def test_edition_that_is_no_name_is_passed_over(tmp_path: Path) -> None:
+def test_invalid_edition_in_a_log_is_ignored(tmp_path: Path) -> None:
     entries = foreign_entries(1, edition="2.0.0")
     entries[0] = ("submission_benchmark", "dlrm", {"edition": ["2.0.0"]}, 0)
     write_log(tmp_path / "a.log", entries)
@@ -266,7 +270,7 @@ def test_edition_that_is_no_name_is_passed_over(tmp_path: Path) -> None:
         ("accelerators_per_node", "NaN", "accelerators_per_node is nan, not"),
     ],
 )
-def test_odd_field_of_a_description_is_named_with_its_line(
+def test_invalid_field_of_a_description_is_reported_at_its_line(
     field: str, value: str, words: str, tmp_path: Path
 ) -> None:
     package = as_package(foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged))
@@ -284,7 +288,7 @@ def test_odd_field_of_a_description_is_named_with_its_line(
 @pytest.mark.parametrize(
     "content", [b"", b"[1, 2]", b"3", b'{"a": "\xff"}', b"[" * 100_000], ids=lambda c: str(c[:9])
 )
-def test_description_that_is_no_json_object_is_one_finding(content: bytes, tmp_path: Path) -> None:
+def test_description_that_is_not_a_json_object_gives_one_finding(content: bytes, tmp_path: Path) -> None:
     package = as_package(foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged))
     (package / "systems" / "box.json").write_bytes(content)
     run = check(package, "--edition=2.1.0", cwd=tmp_path)
@@ -292,7 +296,7 @@ def test_description_that_is_no_json_object_is_one_finding(content: bytes, tmp_p
     assert f"{package}/systems/box.json:1: system description: not " in run.stdout
 
 
-def test_folder_or_pipe_in_place_of_a_log_is_one_line_and_others_are_judged(tmp_path: Path) -> None:
+def test_folder_or_pipe_instead_of_a_log_is_reported_and_other_logs_are_checked(tmp_path: Path) -> None:
     for system in ("a", "b", "c"):
         foreign_results(tmp_path / "Else" / "results" / system / "dlrm", "2.0.0", unchanged)
     results = tmp_path / "Else" / "results"
@@ -308,18 +312,18 @@ def test_folder_or_pipe_in_place_of_a_log_is_one_line_and_others_are_judged(tmp_
     assert f"{results}/c/dlrm: edition 2.0.0: SUCCESS" in run.stdout
 
 
-def test_results_folder_within_a_package_is_judged_with_its_description(tmp_path: Path) -> None:
+def test_results_folder_within_a_package_is_checked_with_its_description(tmp_path: Path) -> None:
     folder = foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged)
     package = as_package(folder)
     assert check(folder, "--edition=2.0.0", cwd=tmp_path).status == 0
     damage_json(package)
-    for place in (folder, folder.parent, folder.parent.parent):
-        run = check(".", "--edition=2.0.0", cwd=place)
+    for location in (folder, folder.parent, folder.parent.parent):
+        run = check(".", "--edition=2.0.0", cwd=location)
         assert run.status == 1
         assert "systems/box.json:3: system description: not JSON" in run.stdout
 
 
-def test_switch_lets_no_run_pass_that_did_not_converge(tmp_path: Path) -> None:
+def test_bypass_does_not_accept_runs_that_missed_the_target(tmp_path: Path) -> None:
     aborted_twice = changed("run_stop", None, ())
     folder = foreign_results(tmp_path / "dlrm", "2.0.0", aborted_twice)
     for number in (1, 2):
@@ -331,7 +335,7 @@ def test_switch_lets_no_run_pass_that_did_not_converge(tmp_path: Path) -> None:
     assert "convergence: Insufficient convergence" in run.stdout
 
 
-def test_missing_code_is_a_note(tmp_path: Path) -> None:
+def test_missing_code_gives_a_note(tmp_path: Path) -> None:
     package = as_package(foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged))
     code = package / "benchmarks" / "dlrm" / "implementations" / "pytorch"
     code.mkdir(parents=True)
@@ -352,7 +356,7 @@ def test_missing_code_is_a_note(tmp_path: Path) -> None:
         ('{"a": {"Benchmark": "dlrm", "BS": 1, "Hyperparams": {}}}', "a: Epochs to converge is None"),
     ],
 )
-def test_wrong_convergence_points_are_one_line(content: str, words: str, tmp_path: Path) -> None:
+def test_invalid_convergence_points_are_reported_in_one_line(content: str, words: str, tmp_path: Path) -> None:
     folder = foreign_results(tmp_path / "dlrm", "2.0.0", unchanged)
     (tmp_path / "points.json").write_text(content)
     run = check(folder, "--rcps=points.json", cwd=tmp_path)
@@ -372,7 +376,7 @@ def test_wrong_convergence_points_are_one_line(content: str, words: str, tmp_pat
     ],
     ids=str,
 )
-def test_wrong_call_of_the_check_is_one_line(
+def test_usage_error_of_the_check_is_reported_in_one_line(
     arguments: tuple[str, ...], status: int, words: str, tmp_path: Path
 ) -> None:
     run = check(*arguments, cwd=tmp_path)

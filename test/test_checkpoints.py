@@ -1,4 +1,4 @@
-"""Saving, continuing and evaluating checkpoints, and refusing files that are not checkpoints."""
+"""Saving, resuming and evaluating checkpoints, and rejecting files that are not checkpoints."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ SHAPE = (
 TRAIN = ("--learning-rate=0.1", "--mini-batch-size=64", "--nepochs=2", "--mlperf-logging", "--test-freq=6")
 
 
-def train(place: Path, cwd: Path, *flags: str) -> Finished:
-    run = run_program(*SHAPE, *TRAIN, f"--processed-data-file={place}", *flags, cwd=cwd)
+def train(prefix: Path, cwd: Path, *flags: str) -> Finished:
+    run = run_program(*SHAPE, *TRAIN, f"--processed-data-file={prefix}", *flags, cwd=cwd)
     assert run.status == 0, run.stderr
     return run
 
@@ -55,7 +55,7 @@ def train(place: Path, cwd: Path, *flags: str) -> Finished:
     ],
     ids=" ".join,
 )
-def test_continued_run_prints_the_same_as_an_uninterrupted_one(
+def test_resumed_run_prints_the_same_as_an_uninterrupted_one(
     flags: tuple[str, ...], terabyte: Path, tmp_path: Path
 ) -> None:
     whole = train(terabyte, tmp_path, *flags, "--save-model=last.pt")
@@ -99,7 +99,7 @@ def test_saved_model_is_the_one_with_the_best_auc(terabyte: Path, tmp_path: Path
     assert f"auc {max(aucs):.4f}" in evaluated.metric_lines[0]
 
 
-def test_published_checkpoint_is_continued(terabyte: Path, tmp_path: Path) -> None:
+def test_published_checkpoint_can_be_resumed(terabyte: Path, tmp_path: Path) -> None:
     flags = [flag for flag in golden_flags("sgd", terabyte) if not flag.startswith("--nepochs")]
     run = run_program(*flags, "--nepochs=3", f"--load-model={GOLDEN_CHECKPOINT}", cwd=tmp_path)
     assert run.status == 0, run.stderr
@@ -111,7 +111,7 @@ def published() -> dict[str, Any]:
     return contents
 
 
-def test_state_of_training_is_saved_whole(tmp_path: Path) -> None:
+def test_complete_training_state_is_saved(tmp_path: Path) -> None:
     model = make_model()
     optimizer = make_optimizer("sgd", model)
     best = Metrics(accuracy=0.8, recall=0.1, precision=0.2, f1=0.3, average_precision=0.4, auc=0.7)
@@ -127,7 +127,7 @@ def test_state_of_training_is_saved_whole(tmp_path: Path) -> None:
     assert (again.best.accuracy, again.best.auc) == (0.8, 0.7)
 
 
-def test_position_and_best_metrics_of_a_published_checkpoint_are_taken_over() -> None:
+def test_position_and_best_metrics_of_a_published_checkpoint_are_restored() -> None:
     contents = published()
     optimizer = make_optimizer("sgd", make_model())
     state = load_training(
@@ -158,7 +158,7 @@ class RunsCode:
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle", "old pickle"])
-def test_file_that_would_run_code_is_refused(kind: str, tmp_path: Path) -> None:
+def test_file_that_would_execute_code_is_rejected(kind: str, tmp_path: Path) -> None:
     contents = {**published(), "train_loss": RunsCode(tmp_path / "witness")}
     path = tmp_path / "evil.pt"
     if kind.endswith("pickle"):
@@ -166,33 +166,33 @@ def test_file_that_would_run_code_is_refused(kind: str, tmp_path: Path) -> None:
         path.write_bytes(pickle.dumps(contents, protocol=0 if kind == "old pickle" else 4))
     else:
         torch.save(contents, path, _use_new_zipfile_serialization=kind == "zip")
-    with pytest.raises(RunError, match=r"refused: it asks for .*mkdir") as caught:
+    with pytest.raises(RunError, match=r"refused: it references .*mkdir") as caught:
         read_checkpoint(path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "witness").exists()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_torchscript_program_is_refused(tmp_path: Path) -> None:
+def test_torchscript_program_is_rejected(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "program.pt")
     with pytest.raises(RunError, match="refused: a TorchScript program"):
         read_checkpoint(tmp_path / "program.pt")
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
-def test_truncated_file_is_refused_in_one_line(share: float, legacy: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.5, 0.999])
+def test_truncated_file_is_rejected_in_one_line(fraction: float, legacy: bool, tmp_path: Path) -> None:
     path = tmp_path / "cut.pt"
     torch.save(published(), path, _use_new_zipfile_serialization=not legacy)
     contents = path.read_bytes()
-    path.write_bytes(contents[: int(share * len(contents))])
+    path.write_bytes(contents[: int(fraction * len(contents))])
     with pytest.raises(RunError, match=r"truncated or not a PyTorch checkpoint|empty file") as caught:
         read_checkpoint(path)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("contents", [b"hello\n" * 50, bytes(range(256)) * 20, b"PK\x03\x04" + bytes(100)])
-def test_foreign_file_is_refused_in_one_line(contents: bytes, tmp_path: Path) -> None:
+def test_file_of_another_format_is_rejected_in_one_line(contents: bytes, tmp_path: Path) -> None:
     (tmp_path / "foreign.pt").write_bytes(contents)
     with pytest.raises(RunError, match="truncated or not a PyTorch checkpoint") as caught:
         read_checkpoint(tmp_path / "foreign.pt")
@@ -200,13 +200,13 @@ def test_foreign_file_is_refused_in_one_line(contents: bytes, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("contents", [[1, 2], {"weight": torch.zeros(2)}, {"state_dict": 3}])
-def test_pytorch_file_without_a_state_dict_is_refused(contents: object, tmp_path: Path) -> None:
+def test_pytorch_file_without_a_state_dict_is_rejected(contents: object, tmp_path: Path) -> None:
     torch.save(contents, tmp_path / "other.pt")
     with pytest.raises(RunError, match="no state_dict"):
         read_checkpoint(tmp_path / "other.pt")
 
 
-def test_file_in_the_older_format_evaluates_as_the_newer_does(terabyte: Path, tmp_path: Path) -> None:
+def test_legacy_format_evaluates_like_the_zip_format(terabyte: Path, tmp_path: Path) -> None:
     contents = published()
     contents["train_loss"] = np.float32(contents["train_loss"])
     torch.save(contents, tmp_path / "older.pt", _use_new_zipfile_serialization=False)
@@ -217,7 +217,7 @@ def test_file_in_the_older_format_evaluates_as_the_newer_does(terabyte: Path, tm
     assert older.stdout == newer.stdout
 
 
-def test_reading_the_older_format_prints_no_warnings(terabyte: Path, tmp_path: Path) -> None:
+def test_reading_the_legacy_format_prints_no_warnings(terabyte: Path, tmp_path: Path) -> None:
     torch.save(published(), tmp_path / "older.pt", _use_new_zipfile_serialization=False)
     flags = golden_flags("sgd_inference", terabyte)
     run = run_program(*flags, "--load-model=older.pt", cwd=tmp_path)
@@ -276,7 +276,7 @@ def test_error_names_the_rows_of_both_tables(terabyte: Path, tmp_path: Path) -> 
         (("--mlperf-bin-shuffle", "--numpy-rand-seed=8"), "--numpy-rand-seed"),
     ],
 )
-def test_run_with_other_flags_does_not_continue_a_checkpoint(
+def test_checkpoint_is_not_resumed_with_other_flags(
     flags: tuple[str, ...], words: str, terabyte: Path, tmp_path: Path
 ) -> None:
     train(terabyte, tmp_path, "--save-model=own.pt", "--mlperf-bin-shuffle")
@@ -287,7 +287,9 @@ def test_run_with_other_flags_does_not_continue_a_checkpoint(
     assert words in run.stderr
 
 
-def test_file_larger_than_the_available_memory_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_file_larger_than_the_available_memory_is_rejected(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     torch.save(published(), tmp_path / "older.pt", _use_new_zipfile_serialization=False)
     shutil.copy(GOLDEN_CHECKPOINT, tmp_path / "newer.pt")
     monkeypatch.setattr(memory, "available_memory", lambda: 10_000)

@@ -1,4 +1,4 @@
-"""The compliance log, judged by the official checkers."""
+"""The compliance log, verified by the official checkers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_official_checker_accepts_the_log_without_a_warning(edition: str, log: P
     assert "WARNING" not in done.stdout + done.stderr
 
 
-def test_check_of_this_project_agrees_with_the_official_one(log: Path) -> None:
+def test_check_of_this_project_agrees_with_the_official_checker(log: Path) -> None:
     reports = [check_log(log, edition) for edition in EDITIONS.values()]
     assert all(report.passed for report in reports)
     assert not any(check.warnings for report in reports for check in report.checks)
@@ -77,7 +77,7 @@ def test_events_come_in_the_order_of_a_timed_run(log: Path) -> None:
     assert keys[-3:] == ["epoch_stop", "block_stop", "run_stop"]
 
 
-def test_sample_counts_and_metrics_are_the_real_ones(log: Path) -> None:
+def test_logged_sample_counts_and_metrics_are_correct(log: Path) -> None:
     assert [event["value"] for event in events(log, "train_samples", "eval_samples")] == [4096, 512]
     values = {event["key"]: event["value"] for event in events(log)}
     assert values["submission_benchmark"] == "dlrm"
@@ -86,7 +86,7 @@ def test_sample_counts_and_metrics_are_the_real_ones(log: Path) -> None:
     assert events(log, "eval_accuracy")[-1]["value"] >= DLRM.auc_target
 
 
-def test_every_hyperparameter_is_logged_under_its_own_key(easy: Path, tmp_path: Path) -> None:
+def test_each_hyperparameter_is_logged_under_its_own_key(easy: Path, tmp_path: Path) -> None:
     run = run_program(
         *(*SMALL, f"--processed-data-file={easy}", "--num-batches=4", "--mlperf-grad-accum-iter=2"),
         *("--learning-rate=0.25", "--lr-num-warmup-steps=3", "--lr-decay-start-step=5", "--lr-num-decay-steps=7"),
@@ -129,7 +129,7 @@ def test_log_has_the_keys_that_its_edition_requires(edition: Edition, easy: Path
     assert values["submission_status"]["value"] == "cloud"
 
 
-def test_epoch_number_is_one_plus_the_share_that_is_done(log: Path) -> None:
+def test_epoch_num_is_one_plus_the_completed_epochs(log: Path) -> None:
     shares = [event["metadata"]["epoch_num"] for event in events(log, "eval_accuracy")]
     assert shares == pytest.approx([1 + 2 * number / 32 for number in range(1, len(shares) + 1)])
 
@@ -160,16 +160,14 @@ def test_run_that_misses_the_target_is_aborted(easy: Path, tmp_path: Path) -> No
     assert_aborted(tmp_path / "mlperf_dlrm.log")
 
 
-def test_run_without_a_threshold_is_logged_as_aborted_below_the_editions_target(
-    easy: Path, tmp_path: Path
-) -> None:
+def test_run_without_a_threshold_is_aborted_below_the_target_of_the_edition(easy: Path, tmp_path: Path) -> None:
     run = run_program(*SMALL, f"--processed-data-file={easy}", "--num-batches=1", "--test-freq=1", cwd=tmp_path)
     assert run.status == 0
     assert len(run.metric_lines) == 1
     assert_aborted(tmp_path / "mlperf_dlrm.log")
 
 
-def test_loss_that_is_not_finite_ends_the_run_and_aborts_the_log(easy: Path, tmp_path: Path) -> None:
+def test_nonfinite_loss_ends_the_run_and_logs_aborted(easy: Path, tmp_path: Path) -> None:
     run = run_program(
         *(*SMALL, f"--processed-data-file={easy}", "--learning-rate=1e30", "--test-freq=100"), cwd=tmp_path
     )
@@ -181,7 +179,7 @@ def test_loss_that_is_not_finite_ends_the_run_and_aborts_the_log(easy: Path, tmp
     assert finished_log(tmp_path) is not None  # in a set of runs it counts as not converged
 
 
-def test_data_that_fails_in_the_run_aborts_the_log(easy: Path, tmp_path: Path) -> None:
+def test_data_error_during_training_logs_aborted(easy: Path, tmp_path: Path) -> None:
     for path in easy.parent.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     rows = np.fromfile(tmp_path / "easy_train.bin", "<i4").reshape(-1, 40)
@@ -196,7 +194,7 @@ def test_data_that_fails_in_the_run_aborts_the_log(easy: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_run_aborts_its_log(number: signal.Signals, status: int, easy: Path, tmp_path: Path) -> None:
+def test_interrupted_run_logs_aborted(number: signal.Signals, status: int, easy: Path, tmp_path: Path) -> None:
     flags = (*SMALL, f"--processed-data-file={easy}", "--mlperf-auc-threshold=1.0", "--nepochs=10000")
     with subprocess.Popen(
         [sys.executable, str(ROOT / "dlrm_s_pytorch.py"), *flags],
@@ -220,13 +218,13 @@ def test_interrupted_run_aborts_its_log(number: signal.Signals, status: int, eas
     assert finished_log(tmp_path) is None
 
 
-def test_aborted_log_that_met_the_target_does_not_pass(log: Path, tmp_path: Path) -> None:
+def test_aborted_log_that_reached_the_target_does_not_pass(log: Path, tmp_path: Path) -> None:
     doctored = tmp_path / "doctored.log"
     doctored.write_text(log.read_text().replace('"status": "success"', '"status": "aborted"'))
     assert not any(check_log(doctored, edition).passed for edition in EDITIONS.values())
 
 
-def test_accuracy_threshold_is_a_share_and_stops_the_run(easy: Path, tmp_path: Path) -> None:
+def test_accuracy_threshold_is_a_fraction_and_stops_the_run(easy: Path, tmp_path: Path) -> None:
     flags = [flag for flag in BENCHMARK if "auc-threshold" not in flag and "logging" not in flag]
     run = run_program(
         *flags, f"--processed-data-file={easy}", "--mlperf-acc-threshold=0.7", "--print-freq=100", cwd=tmp_path
@@ -238,7 +236,7 @@ def test_accuracy_threshold_is_a_share_and_stops_the_run(easy: Path, tmp_path: P
     assert not (tmp_path / "mlperf_dlrm.log").exists()
 
 
-def test_twenty_evaluations_an_epoch_where_only_a_threshold_is_given(easy: Path, tmp_path: Path) -> None:
+def test_threshold_without_test_freq_evaluates_20_times_per_epoch(easy: Path, tmp_path: Path) -> None:
     run = run_program(
         *(*SMALL, f"--processed-data-file={easy}", "--mlperf-auc-threshold=1.0", "--nepochs=1"),
         "--mini-batch-size=16",  # 256 batches: every 13th, and the last

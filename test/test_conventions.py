@@ -1,4 +1,4 @@
-"""Rules for the sources that no linter checks."""
+"""Rules for the sources that linters do not check."""
 
 from __future__ import annotations
 

@@ -66,3 +66,29 @@ def test_loss_of_a_certain_wrong_prediction_is_bounded(logit: float, label: floa
     assert sums.sum(0)[2] == loss
     assert reference.grad is not None
     assert torch.equal(gradient, reference.grad)
+
+
+def test_weights_are_rounded_to_bfloat16_as_pytorch_does() -> None:
+    """To the nearest value, ties to even; what is not finite stays so."""
+    bits = torch.tensor([0x3F808000, 0x3F818000, 0x3F808001, 0x3F807FFF, 0x7F7FFFFF, 0x7FFFFFFF, 0x00000001])
+    weights = bits.to(torch.int32).view(torch.float32)
+    weights = torch.cat((weights, -weights, torch.tensor([torch.inf, 0.0, 1e-3])))
+    copies, gradients = torch.empty(len(weights), dtype=torch.bfloat16), torch.zeros(len(weights)).bfloat16()
+    expected = weights.bfloat16()
+    mlp.weight_update().prepare(
+        **{"weights": weights.data_ptr(), "copies": copies.data_ptr(), "gradients": gradients.data_ptr()},
+        **{"count": len(weights), "rate": 1.0, "bfloat16": 1},
+    ).run()
+    torch.testing.assert_close(copies, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_probability_of_one_half_counts_as_no_click(label: float) -> None:
+    weight, zero, labels, gradient = torch.ones(1), torch.zeros(1), torch.tensor([[label]]), torch.empty(1, 1)
+    sums = torch.zeros(torch.get_num_threads(), 4).double()
+    last_layer.make_last_layer(MIN_LOG, MIN_VARIANCE).prepare(
+        **{"hidden": zero.data_ptr(), "weights": weight.data_ptr(), "bias": zero.data_ptr()},
+        **{"labels": labels.data_ptr(), "hidden_gradient": gradient.data_ptr(), "sums": sums.data_ptr()},
+        **{"samples": 1, "width": 1, "loss": last_layer.CROSS_ENTROPY, "weight_of_0": 1.0, "weight_of_1": 1.0},
+    ).run()
+    assert sums.sum(0)[3] == 1 - label

@@ -1,4 +1,4 @@
-"""The output of --debug-mode: the published text, and that of the second implementation."""
+"""Output of --debug-mode, compared with the published output and the NumPy implementation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from program import ROOT, golden_flags, run_program
 PUBLISHED = (Path(__file__).parent / "debug_mode.txt").read_text()
 
 
-def test_sample_run_prints_exactly_the_published_text(tmp_path: Path) -> None:
+def test_sample_run_prints_exactly_the_published_output(tmp_path: Path) -> None:
     run = run_program("--mini-batch-size=2", "--data-size=6", "--debug-mode", cwd=tmp_path)
     assert run.stdout == PUBLISHED
     assert run.stderr.splitlines() == [
@@ -31,7 +31,7 @@ def test_sample_run_prints_exactly_the_published_text(tmp_path: Path) -> None:
         "--activation-function=sigmoid --num-indices-per-lookup-fixed --print-precision=3",
     ],
 )
-def test_second_implementation_prints_the_same(flags: str, tmp_path: Path) -> None:
+def test_numpy_implementation_prints_the_same(flags: str, tmp_path: Path) -> None:
     outputs = []
     for program in ("dlrm_s_pytorch.py", "test/dlrm_s_numpy.py"):
         run = run_program(*flags.split(), "--learning-rate=0.1", "--debug-mode", cwd=tmp_path, program=program)
@@ -42,7 +42,7 @@ def test_second_implementation_prints_the_same(flags: str, tmp_path: Path) -> No
     assert compare([str(path) for path in outputs]) == 0
 
 
-def test_second_implementation_imports_nothing_from_this_project() -> None:
+def test_numpy_implementation_imports_nothing_from_this_project() -> None:
     text = (ROOT / "test" / "dlrm_s_numpy.py").read_text()
     imported = {
         line.split()[1].partition(".")[0] for line in text.splitlines() if line.startswith(("import", "from"))
@@ -61,7 +61,7 @@ def test_second_implementation_imports_nothing_from_this_project() -> None:
         ("loss 0.451893", False),
     ],
 )
-def test_comparison_accepts_rounding_and_nothing_else(other: str, agrees: bool) -> None:
+def test_comparison_tolerates_only_rounding(other: str, agrees: bool) -> None:
     assert within_tolerance("loss 0.451893, table 3", other) is agrees
 
 

@@ -70,7 +70,7 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 
 def test_every_page_and_picture_is_linked() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
-    files = [*(ROOT / "mlperf" / "docs").glob("*.md"), *(ROOT / "mlperf" / "docs" / "pictures").iterdir()]
+    files = [*(ROOT / "mlperf" / "docs").glob("*.md"), *(ROOT / "mlperf" / "docs" / "images").iterdir()]
     assert [file.name for file in files if file.name not in text] == []
 
 

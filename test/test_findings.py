@@ -1,4 +1,4 @@
-"""What the check finds is said with the file and the line where it is wrong, in words of the fault."""
+"""Findings name file, line and problem."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def found(report: str) -> list[str]:
     ],
     ids=["word", "list"],
 )
-def test_seed_that_is_no_number_is_found_at_its_line(change: Change, words: str, tmp_path: Path) -> None:
+def test_seed_that_is_not_a_number_is_reported_at_its_line(change: Change, words: str, tmp_path: Path) -> None:
     folder = foreign_results(tmp_path / "dlrm", "2.0.0", change)
     (line,) = found(judge(folder))
     assert line.startswith(f"{folder}/result_1.txt:{words}")
 
 
-def test_damaged_line_is_why_a_seed_cannot_be_read(tmp_path: Path) -> None:
+def test_malformed_line_explains_an_unreadable_seed(tmp_path: Path) -> None:
     folder = foreign_results(tmp_path / "dlrm", "2.0.0", unchanged)
     file = folder / "result_2.txt"
     file.write_text(file.read_text().replace('"key": "run_start"', '"key": "run_start'))
@@ -60,7 +60,7 @@ def test_damaged_line_is_why_a_seed_cannot_be_read(tmp_path: Path) -> None:
     assert lines == [f"{file}:21: seeds: the seed cannot be read: Found parsing errors"]
 
 
-def test_lines_are_counted_as_editors_do_where_a_progress_bar_returns(tmp_path: Path) -> None:
+def test_carriage_returns_do_not_count_as_lines(tmp_path: Path) -> None:
     folder = foreign_results(tmp_path / "dlrm", "2.0.0", changed("eval_samples", "", (1,)))
     file = folder / "result_1.txt"
     file.write_bytes(file.read_bytes().replace(b":::MLLOG", b" 50%\r 60%\r:::MLLOG"))
@@ -71,7 +71,7 @@ def test_lines_are_counted_as_editors_do_where_a_progress_bar_returns(tmp_path: 
 @pytest.mark.parametrize(
     ("value", "words"), [(True, "is True, not a number"), (10**600, "is a number out of range, not a number")]
 )
-def test_odd_value_is_named_and_a_huge_one_not_written_out(value: object, words: str, tmp_path: Path) -> None:
+def test_invalid_value_is_shown_and_a_huge_one_abbreviated(value: object, words: str, tmp_path: Path) -> None:
     change = with_metadata("eval_accuracy", {"epoch_num": value}, (1,))
     folder = foreign_results(tmp_path / "dlrm", "2.0.0", change)
     report = judge(folder)
@@ -80,7 +80,7 @@ def test_odd_value_is_named_and_a_huge_one_not_written_out(value: object, words:
 
 
 @pytest.mark.parametrize(
-    ("change", "place", "words"),
+    ("change", "location", "words"),
     [
         (without("eval_accuracy", (3,)), "result_3.txt:71", "no eval_accuracy"),
         (with_metadata("eval_accuracy", {}, (1,)), "result_1.txt:24", "eval_accuracy has no epoch_num"),
@@ -103,16 +103,16 @@ def test_odd_value_is_named_and_a_huge_one_not_written_out(value: object, words:
     ],
     ids=["no AUC", "no epoch", "no status", "other size", "word", "second size"],
 )
-def test_log_that_stops_the_convergence_checker_is_named_with_the_reason(
-    change: Change, place: str, words: str, tmp_path: Path
+def test_log_that_the_convergence_checker_cannot_use_is_named_with_the_reason(
+    change: Change, location: str, words: str, tmp_path: Path
 ) -> None:
     folder = foreign_results(tmp_path / "dlrm", "2.0.0", change)
     (line,) = [line for line in found(judge(folder)) if ": convergence: " in line]
-    assert line.startswith(f"{folder}/{place}: convergence: the official checker stops with ")
+    assert line.startswith(f"{folder}/{location}: convergence: the official checker stops with ")
     assert line.endswith(f": {words}")
 
 
-def test_division_without_rules_is_found_at_its_line(tmp_path: Path) -> None:
+def test_division_without_rules_is_reported_at_its_line(tmp_path: Path) -> None:
     folder = foreign_results(tmp_path / "dlrm", "2.0.0", changed("submission_division", "shut", (2,)))
     lines = [line for line in found(judge(folder)) if "shut_common.yaml" in line]
     assert lines
@@ -120,7 +120,7 @@ def test_division_without_rules_is_found_at_its_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("edition", EDITIONS.values(), ids=lambda edition: edition.name)
-def test_target_of_the_open_division_is_that_of_the_official_rules(edition: Edition) -> None:
+def test_target_of_the_open_division_matches_the_official_rules(edition: Edition) -> None:
     rules = Path(mlp_compliance.__file__).parent / f"training_{edition.name}" / "open_dlrm.yaml"
     (key,) = [record["KEY"] for record in yaml.safe_load(rules.read_text())]
     assert (f"v['value'] >= {edition.auc_target}" in key["ATLEAST_ONE_CHECK"]) == (edition.open_target > 0)
@@ -128,26 +128,26 @@ def test_target_of_the_open_division_is_that_of_the_official_rules(edition: Edit
 
 
 @pytest.mark.parametrize(("edition", "verdict"), [("0.7.0", "FAILED"), ("2.0.0", "SUCCESS")])
-def test_open_division_has_the_target_its_edition_asks_for(edition: str, verdict: str, tmp_path: Path) -> None:
+def test_target_of_the_open_division_depends_on_the_edition(edition: str, verdict: str, tmp_path: Path) -> None:
     everywhere = (0, 1, 2, 3, 4)
     low, is_open = changed("eval_accuracy", 0.75, everywhere), changed("submission_division", "open", everywhere)
     folder = foreign_results(tmp_path / "dlrm", edition, lambda number, run: low(number, is_open(number, run)))
     assert judge(folder, edition).endswith(verdict)
 
 
-def test_aborted_run_is_said_to_count_in_the_score_all_the_same(tmp_path: Path) -> None:
+def test_report_notes_that_the_score_includes_an_aborted_run(tmp_path: Path) -> None:
     report = judge(foreign_results(tmp_path / "dlrm", "2.0.0", aborted))
     assert "note: 1 of 5 runs is aborted or short of the target: the rules count it as the slowest" in report
     assert "note: the summarizer counts the time of result_3.txt all the same" in report
 
 
-def test_odd_value_of_a_run_that_met_its_target_does_not_make_it_short(tmp_path: Path) -> None:
+def test_invalid_metric_does_not_hide_that_the_target_was_reached(tmp_path: Path) -> None:
     report = judge(foreign_results(tmp_path / "dlrm", "2.0.0", changed("submission_benchmark", "bert", (0,))))
     assert "target reached: the log is of 'bert', not of dlrm" in report
     assert "short of the target" not in report
 
 
-def test_score_that_lacks_for_what_another_row_tells_refers_to_that(tmp_path: Path) -> None:
+def test_missing_score_refers_to_the_check_that_explains_it(tmp_path: Path) -> None:
     folder = foreign_results(tmp_path / "dlrm", "2.0.0", without("eval_samples", (1, 2)))
     report = judge(folder)
     (row,) = [line.split() for line in report.splitlines() if line.startswith("summarizer")]
@@ -155,12 +155,12 @@ def test_score_that_lacks_for_what_another_row_tells_refers_to_that(tmp_path: Pa
     assert [line.partition(": ")[0] for line in found(report)] == [f"{folder}/result_{n}.txt:88" for n in (1, 2)]
 
 
-def test_what_a_package_holds_of_others_is_said_to_be_left_out(tmp_path: Path) -> None:
+def test_results_of_other_systems_are_reported_as_not_checked(tmp_path: Path) -> None:
     folder = foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged)
     package = as_package(folder)
     (package / "systems" / "tray.json").write_text("{")
-    for place in ("box/bert", "tray/resnet"):
-        (package / "results" / place).mkdir(parents=True)
+    for location in ("box/bert", "tray/resnet"):
+        (package / "results" / location).mkdir(parents=True)
     (tmp_path / "Third" / "results" / "box" / "DLRM").mkdir(parents=True)
     notes = [line for line in judge(tmp_path).splitlines() if "left out" in line]
     assert notes == [
@@ -170,17 +170,17 @@ def test_what_a_package_holds_of_others_is_said_to_be_left_out(tmp_path: Path) -
     ]
 
 
-def test_system_that_is_a_link_is_judged_with_its_description(tmp_path: Path) -> None:
+def test_symlinked_system_is_checked_with_its_description(tmp_path: Path) -> None:
     folder = foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged)
     package = as_package(folder)
     (package / "results" / "box").rename(tmp_path / "store")
     (package / "results" / "box").symlink_to(tmp_path / "store")
     (package / "systems" / "box.json").write_text("{")
-    for place in (package, package / "results" / "box", folder):
-        assert "systems/box.json:1: system description: not JSON" in judge(place)
+    for location in (package, package / "results" / "box", folder):
+        assert "systems/box.json:1: system description: not JSON" in judge(location)
 
 
-def test_name_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+def test_unprintable_name_is_escaped(tmp_path: Path) -> None:
     folder = foreign_results(tmp_path / "r\u00e9sultats", "2.0.0", unchanged)
     program = "tools/check_submission.py"
     run = start_program(str(folder / "result_0.txt"), program=program, cwd=tmp_path, PYTHONIOENCODING="ascii")
@@ -188,7 +188,7 @@ def test_name_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
     assert "/r\\xe9sultats/result_0.txt: edition 2.1.0: SUCCESS" in run.stdout
 
 
-def test_points_of_a_file_take_the_place_of_the_editions_in_every_row(tmp_path: Path) -> None:
+def test_rcp_file_replaces_the_points_of_the_edition_in_every_check(tmp_path: Path) -> None:
     folder = foreign_results(tmp_path / "dlrm", "2.0.0", hasty)
     point = {"Benchmark": "dlrm", "BS": 55296, "Hyperparams": {}}
     points = tmp_path / "points.json"

@@ -1,4 +1,4 @@
-"""Flags are declared once: parser, help, reference, Python keywords and settings objects follow from that."""
+"""Flags are declared once: parser, help, reference, Python keywords and settings are derived from that."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import pytest
 from program import ROOT
 
-from mlperf.cli import reference
+from mlperf.cli import flag_reference
 from mlperf.cli.train import main
+from mlperf.settings.argument_parser import Parser
 from mlperf.settings.flags import build, changed_flags, flag, part, variants
+from mlperf.settings.from_flags import parse
 from mlperf.settings.kinds import at_least, choice, switch
-from mlperf.settings.parse import parse
-from mlperf.settings.parser import Parser
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
 
@@ -44,7 +44,7 @@ def parse_example(*arguments: str) -> Example:
     return build(Example, vars(parser.parse_args(arguments)))
 
 
-def test_a_settings_class_and_those_it_contains_are_filled_by_their_flags() -> None:
+def test_flags_fill_a_settings_class_and_nested_classes() -> None:
     assert parse_example("--weight=3") == Example(weight=3)
     assert parse_example("--threads=2", "--fast", "--weight", "-1") == Example(Engine(2, fast=True))
     assert parse_example("--coloured", "--colour=blue", "--weight=0") == Example(Engine(), Colour("blue"), 0)
@@ -55,19 +55,24 @@ def test_a_settings_class_and_those_it_contains_are_filled_by_their_flags() -> N
     [
         ("--weight=-2", "--weight: -2 is not a whole number of at least 0, or -1"),
         ("--weight=1 --threads=many", "--threads: 'many' is not a whole number of at least 1"),
-        ("--weight=1 --colour=blue", "--colour: only with --coloured"),
+        ("--weight=1 --colour=blue", "--colour requires --coloured"),
         ("--weight=1 --coloured --colour=pink", "--colour: 'pink' is unknown; allowed: red, blue"),
         ("--fast", "the following arguments are required: --weight"),
         ("--weight=1 --thread=2", "unrecognized arguments: --thread=2"),
     ],
 )
-def test_a_wrong_value_is_refused_by_the_declaration(wrong: str, message: str) -> None:
+def test_invalid_value_is_rejected_by_the_declaration(wrong: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_example(*wrong.split())
     assert str(caught.value) == message
 
 
-def test_settings_turn_into_the_flags_that_make_them() -> None:
+@pytest.mark.parametrize("typed", ["8", "+8", "08", " 8"])
+def test_choice_of_integers_accepts_any_notation(typed: str) -> None:
+    assert choice(4, 8, 32)(typed) == 8
+
+
+def test_settings_are_converted_to_the_flags_that_create_them() -> None:
     flags = (
         "--qr-flag --qr-operation=add --learning-rate=0.123456789 --loss-function=wbce --loss-weights=1-2.5 "
         "--round-targets=yes --rand-data-dist=gaussian --rand-data-min=0.1 --tensor-board-filename --print-time "
@@ -86,19 +91,19 @@ def test_without_flags_the_settings_are_the_defaults() -> None:
 DATASET = ("--data-generation=dataset", "--processed-data-file=x", "--arch-mlp-bot=13-2")
 
 
-def test_test_batches_are_as_large_as_training_batches_unless_flags_say_otherwise() -> None:
+def test_test_batch_size_defaults_to_the_training_batch_size() -> None:
     assert parse(["--mini-batch-size=7"]).data.test_batch_size == 7
     assert parse(["--mini-batch-size=7", "--test-mini-batch-size=3"]).data.test_batch_size == 3
 
 
-def test_mlps_are_initialized_as_the_kind_of_data_asks_unless_flags_say_otherwise() -> None:
+def test_default_mlp_initialization_depends_on_the_kind_of_data() -> None:
     assert parse([]).mlp_init == "uniform"
     assert parse(DATASET).mlp_init == "normal"
     assert parse(["--mlp-init=normal"]).mlp_init == "normal"
     assert parse([*DATASET, "--mlp-init=uniform"]).mlp_init == "uniform"
 
 
-def test_number_of_readers_follows_from_the_device_and_the_flags() -> None:
+def test_number_of_readers_depends_on_the_device_and_the_flags() -> None:
     def readers(*flags: str) -> tuple[int, int]:
         settings = parse(flags)
         return settings.readers, settings.test_readers
@@ -110,13 +115,13 @@ def test_number_of_readers_follows_from_the_device_and_the_flags() -> None:
     assert readers("--use-gpu", "--num-workers=3", "--test-num-workers=0") == (3, 4)
 
 
-def test_mean_of_random_ids_is_the_middle_unless_it_is_given() -> None:
+def test_mean_of_random_ids_defaults_to_the_midpoint() -> None:
     flags = ["--rand-data-dist=gaussian", "--rand-data-min=0.2", "--rand-data-max=0.6"]
     assert parse(flags).data.generated.ids.mean == pytest.approx(0.4)
     assert parse([*flags, "--rand-data-mu=0.3"]).data.generated.ids.mean == 0.3
 
 
-def test_number_of_batches_wins_over_the_number_of_samples() -> None:
+def test_number_of_batches_overrides_the_number_of_samples() -> None:
     assert parse(["--data-size=9", "--mini-batch-size=4"]).data.generated_samples == 9
     flags = ["--data-size=9", "--mini-batch-size=4", "--num-batches=3"]
     assert parse(flags).data.generated_samples == 12
@@ -132,33 +137,37 @@ def test_number_of_batches_wins_over_the_number_of_samples() -> None:
         (("--mlperf-auc-threshold=0.8", "--test-freq=7"), 7),
     ],
 )
-def test_a_threshold_alone_evaluates_as_often_as_the_edition_asks(flags: tuple[str, ...], expected: int) -> None:
+def test_threshold_without_test_freq_evaluates_as_often_as_the_edition_requires(
+    flags: tuple[str, ...], expected: int
+) -> None:
     training = parse([*DATASET, *flags]).training
     assert training.batches_between_tests(batches_per_epoch=100, evaluations_per_epoch=20) == expected
 
 
-def test_only_kaggles_data_is_kept_as_an_archive_too() -> None:
+def test_only_kaggle_data_is_also_written_as_an_archive() -> None:
     assert parse(DATASET).data.write_npz
     assert not parse([*DATASET, "--mlperf-bin-loader"]).data.write_npz
     assert not parse([*DATASET, "--data-set=terabyte"]).data.write_npz
 
 
-@pytest.mark.parametrize("program", reference.PROGRAMS)
-def test_help_fits_into_80_columns_and_offers_the_version(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("program", flag_reference.PROGRAMS)
+def test_help_fits_into_80_columns_and_lists_the_version_flag(
+    program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    text = reference.PROGRAMS[program](program).format_help()
+    text = flag_reference.PROGRAMS[program](program).format_help()
     assert max(map(len, text.splitlines())) <= 80
     assert "--version" in text
 
 
-def test_help_shows_defaults_as_they_are_typed_and_says_what_is_required() -> None:
-    trainer = reference.PROGRAMS["dlrm_s_pytorch.py"]("x").format_help()
+def test_help_shows_defaults_as_typed_and_marks_required_flags() -> None:
+    trainer = flag_reference.PROGRAMS["dlrm_s_pytorch.py"]("x").format_help()
     assert "(default: 4-3-2)" in trainer
     assert "{random,synthetic,dataset}" in trainer
     assert "internal" not in trainer
     for heading in ("model:", "training:", "MLPerf log:"):
         assert f"\n{heading}\n" in trainer
-    preparation = " ".join(reference.PROGRAMS["tools/prepare_criteo.py"]("x").format_help().split())
+    preparation = " ".join(flag_reference.PROGRAMS["tools/prepare_criteo.py"]("x").format_help().split())
     assert preparation.count("(required)") == 2
 
 
@@ -169,7 +178,7 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.split()[-1].count(".") >= 2
 
 
-def test_help_needs_no_package() -> None:
+def test_help_needs_no_third_party_package() -> None:
     program = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'numpy', 'numba', 'sklearn', 'tqdm')));"
         "from mlperf.cli.train import main; main(['--help'])"
@@ -179,7 +188,7 @@ def test_help_needs_no_package() -> None:
     assert "--mini-batch-size" in done.stdout
 
 
-def test_a_package_that_is_missing_is_named_in_one_line(
+def test_missing_package_is_named_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delitem(sys.modules, "mlperf.runner.benchmark", raising=False)
@@ -190,11 +199,13 @@ def test_a_package_that_is_missing_is_named_in_one_line(
     assert error.count("\n") == 1
 
 
-def test_reference_of_the_flags_is_up_to_date() -> None:
-    assert reference.main(["--check"]) == 0, "run python -m mlperf.cli.reference"
+def test_flag_reference_is_up_to_date() -> None:
+    assert flag_reference.main(["--check"]) == 0, "run python -m mlperf.cli.flag_reference"
 
 
-def test_stale_reference_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(reference.PROGRAMS, "another.py", lambda name: Parser(name, argparse.SUPPRESS))
-    assert reference.main(["--check"]) == 1
-    assert "flags.md: is stale" in capsys.readouterr().err
+def test_outdated_flag_reference_is_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(flag_reference.PROGRAMS, "another.py", lambda name: Parser(name, argparse.SUPPRESS))
+    assert flag_reference.main(["--check"]) == 1
+    assert "flags.md is out of date" in capsys.readouterr().err

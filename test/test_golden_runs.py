@@ -1,4 +1,4 @@
-"""The runs of the public DLRM program, reproduced from the seed or from its checkpoints."""
+"""Runs of the original implementation, reproduced from the seed or from its checkpoints."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def test_checkpoint_of_compressed_tables_gives_its_metrics(name: str, terabyte: 
 
 
 @pytest.mark.parametrize("name", ["sgd_mlp_8", "sgd_mlp_16"])
-def test_quantized_mlps_give_the_metrics_of_the_public_program(name: str, terabyte: Path, tmp_path: Path) -> None:
+def test_quantized_mlps_give_the_metrics_of_the_original_implementation(
+    name: str, terabyte: Path, tmp_path: Path
+) -> None:
     model = GOLDEN / "terabyte" / "sgd.pt"
     run = run_program(*golden_flags(name, terabyte), f"--load-model={model}", cwd=tmp_path)
     assert run.status == 0, run.stderr

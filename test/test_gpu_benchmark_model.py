@@ -26,7 +26,7 @@ from mlperf.util.errors import RunError
 ON_GPU = DEVICE.type == "cuda"
 BATCH_SIZE = 2048 if ON_GPU else 16
 LARGE_BATCHES = ((65536, "bf16"), (65536, "fp32"), (131072, "tf32")) if ON_GPU else ((20, "fp32"),)
-NETWORK = DLRM.network if ON_GPU else Network(128, (13, 40, 128), (136, 24, 1))
+NETWORK = DLRM.network if ON_GPU else Network((13, 40, 128), (136, 24, 1))
 ROW_LIMIT = 400_000 if ON_GPU else 2000
 
 

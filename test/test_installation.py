@@ -35,7 +35,7 @@ def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
-def test_every_installed_program_is_listed_with_its_place_in_a_checkout() -> None:
+def test_each_installed_program_is_listed_with_its_script_in_a_checkout() -> None:
     assert [installed for installed, _, _ in PROGRAMS] == list(SCRIPTS)
     for _, in_checkout, _ in PROGRAMS:
         assert (ROOT / in_checkout).is_file()
@@ -57,7 +57,7 @@ def test_program_prints_its_version(script: str, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_fits_a_terminal_and_names_the_program_as_it_was_typed(
+def test_help_fits_a_terminal_and_names_the_program_as_typed(
     script: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", [f"/somewhere/bin/{script}"])
@@ -70,7 +70,7 @@ def test_help_fits_a_terminal_and_names_the_program_as_it_was_typed(
     assert max(map(len, printed.splitlines())) <= 80
 
 
-def test_error_begins_with_the_name_of_the_program_as_it_was_typed(
+def test_error_starts_with_the_name_of_the_program_as_typed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for typed, name in (("/bin/dlrm-verify", "dlrm-verify"), ("tools/verify_data.py", "verify_data.py")):
@@ -80,7 +80,7 @@ def test_error_begins_with_the_name_of_the_program_as_it_was_typed(
 
 
 @pytest.mark.parametrize("program", [in_checkout for _, in_checkout, _ in PROGRAMS])
-def test_help_needs_no_package(program: str, tmp_path: Path) -> None:
+def test_help_needs_no_third_party_package(program: str, tmp_path: Path) -> None:
     done = python(str(ROOT / program), "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: {Path(program).name} ")
@@ -97,7 +97,7 @@ def test_help_needs_no_package(program: str, tmp_path: Path) -> None:
     ],
     ids=" ".join,
 )
-def test_missing_package_ends_a_program_in_one_line(call: list[str]) -> None:
+def test_missing_package_is_reported_in_one_line(call: list[str]) -> None:
     done = python(*call, cwd=ROOT)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -105,7 +105,7 @@ def test_missing_package_ends_a_program_in_one_line(call: list[str]) -> None:
     assert "tools/setup.sh" in done.stderr
 
 
-def test_tool_outside_a_checkout_says_that_the_package_is_missing(tmp_path: Path) -> None:
+def test_tool_outside_a_checkout_reports_the_missing_package(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "tools", tmp_path / "tools")
     done = python("tools/verify_data.py", "--help", cwd=tmp_path)
     assert done.returncode == 1
@@ -113,7 +113,23 @@ def test_tool_outside_a_checkout_says_that_the_package_is_missing(tmp_path: Path
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_submission_outside_a_checkout_ends_in_one_line(
+def test_tool_of_a_checkout_runs_its_own_package_even_if_another_is_installed(tmp_path: Path) -> None:
+    (tmp_path / "mlperf").mkdir()
+    (tmp_path / "mlperf" / "__init__.py").write_text("raise SystemExit('the installed package')\n")
+    (tmp_path / "link.py").symlink_to(ROOT / "tools" / "verify_data.py")
+    for program in (ROOT / "tools" / "verify_data.py", tmp_path / "link.py"):
+        done = subprocess.run(
+            [sys.executable, str(program), "--version"],
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"verify_data.py {mlperf.__version__}\n"
+
+
+def test_submission_outside_a_checkout_is_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlperf.cli.submit.ROOT", tmp_path)
@@ -123,7 +139,7 @@ def test_submission_outside_a_checkout_ends_in_one_line(
 
 
 @pytest.mark.slow
-def test_wheel_holds_the_programs_and_every_file_that_they_read(tmp_path: Path) -> None:
+def test_wheel_contains_the_programs_and_all_files_that_they_read(tmp_path: Path) -> None:
     pytest.importorskip("setuptools")
     pytest.importorskip("pip")
     shutil.copytree(ROOT / "mlperf", tmp_path / "mlperf", ignore=shutil.ignore_patterns("__pycache__"))
@@ -181,7 +197,7 @@ def installs(checkout: Path) -> list[str]:
     return lines
 
 
-def test_setup_installs_once_the_requirements_and_the_project(checkout: Path) -> None:
+def test_setup_installs_the_requirements_and_the_project_only_once(checkout: Path) -> None:
     done = setup(checkout)
     assert done.stdout == f"{checkout}/.venv/bin/python\n"
     requirements, project = installs(checkout)
@@ -192,7 +208,7 @@ def test_setup_installs_once_the_requirements_and_the_project(checkout: Path) ->
     assert installs(checkout) == []
 
 
-def test_setup_for_the_tests_includes_the_set_of_the_benchmark(checkout: Path) -> None:
+def test_installing_the_test_requirements_also_satisfies_run_and_time(checkout: Path) -> None:
     setup(checkout, "requirements-test.txt")
     assert "--requirement=requirements.txt --requirement=requirements-test.txt" in installs(checkout)[0]
     setup(checkout)
@@ -210,7 +226,7 @@ def test_setup_installs_again_after_a_change_and_after_changing_back(checkout: P
         assert len(installs(checkout)) == 2
 
 
-def test_setup_installs_again_in_a_folder_that_was_moved(checkout: Path) -> None:
+def test_setup_installs_again_after_the_folder_was_moved(checkout: Path) -> None:
     setup(checkout)
     installs(checkout)
     moved = checkout.rename(checkout.parent / "moved")
@@ -218,7 +234,7 @@ def test_setup_installs_again_in_a_folder_that_was_moved(checkout: Path) -> None
     assert len(installs(moved)) == 2
 
 
-def test_setup_waits_for_one_that_runs_and_then_has_nothing_to_install(checkout: Path) -> None:
+def test_setup_waits_for_a_concurrent_installation_and_then_installs_nothing(checkout: Path) -> None:
     first = subprocess.Popen(
         [str(checkout / "tools" / "setup.sh")],
         env={"PATH": f"{checkout.parent / 'bin'}:/usr/bin:/bin", "PIP_SECONDS": "1"},
@@ -235,7 +251,7 @@ def test_setup_waits_for_one_that_runs_and_then_has_nothing_to_install(checkout:
     assert len(installs(checkout)) == 2
 
 
-def test_setup_that_failed_says_so_and_is_repeated(checkout: Path) -> None:
+def test_failed_setup_is_reported_and_repeated(checkout: Path) -> None:
     failed = setup(checkout, PIP_STATUS="1")
     assert failed.returncode == 1
     assert failed.stdout == ""
@@ -249,7 +265,9 @@ def test_setup_that_failed_says_so_and_is_repeated(checkout: Path) -> None:
     ("argument", "status", "text"),
     [("--help", 0, "Make the Python environment"), ("--hlep", 2, "--hlep"), ("no.txt", 1, "no.txt: no such")],
 )
-def test_setup_answers_before_it_installs(argument: str, status: int, text: str, checkout: Path) -> None:
+def test_setup_rejects_wrong_arguments_before_installing(
+    argument: str, status: int, text: str, checkout: Path
+) -> None:
     done = setup(checkout, argument)
     assert done.returncode == status
     assert text in done.stdout + done.stderr
@@ -257,7 +275,7 @@ def test_setup_answers_before_it_installs(argument: str, status: int, text: str,
     assert not (checkout / ".venv").exists()
 
 
-def test_setup_names_the_package_that_a_given_environment_lacks(checkout: Path) -> None:
+def test_setup_names_the_package_missing_in_a_given_environment(checkout: Path) -> None:
     bare = checkout.parent / "bin" / "bare"
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
     bare.chmod(0o755)
@@ -266,8 +284,8 @@ def test_setup_names_the_package_that_a_given_environment_lacks(checkout: Path) 
     assert f"DLRM_PYTHON={bare}: lacks the package torch" in done.stderr
 
 
-@pytest.mark.parametrize(("flag", "status"), [("--help", 0), ("--lerning-rate=1", 2)])
-def test_script_of_the_tests_answers_before_anything_is_installed(flag: str, status: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("flag", "status"), [("--help", 0), ("--version", 0), ("--lerning-rate=1", 2)])
+def test_test_script_answers_before_installing(flag: str, status: int, tmp_path: Path) -> None:
     folder = tmp_path / "checkout"
     for name in ("mlperf", "test/dlrm_s_test.sh"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

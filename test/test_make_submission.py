@@ -1,4 +1,4 @@
-"""Making a submission package, from runs or from logs."""
+"""Creating a submission package, from runs or from logs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def make(*arguments: str | Path, cwd: Path, **variables: str) -> Finished:
     return run
 
 
-def test_missing_fields_are_listed_at_once_before_anything_runs(tmp_path: Path) -> None:
+def test_missing_fields_are_listed_together_before_anything_runs(tmp_path: Path) -> None:
     run = make("--submitter=Ours", "--system=box", "--set", "host_networking=none", cwd=tmp_path)
     assert run.status == 2
     assert len(run.stderr.splitlines()) == 1
@@ -64,18 +64,26 @@ def test_missing_fields_are_listed_at_once_before_anything_runs(tmp_path: Path) 
         (("--submitter=a", "--system=x", "--system-file=no.json"), "--system-file=no.json"),
         (("--submitter=a", "--system=x", "--edition=9"), "--edition"),
         (("--submitter=a",), "--system"),
-        (("--submitter=runs", "--system=x"), "--submitter=runs: in --output that folder is for the runs' logs"),
-        (("--submitter=a", "--system=x", "--set=division=open"), "that field is given by --division"),
+        (("--submitter=runs", "--system=x"), "--submitter=runs: this name is reserved"),
+        (("--submitter=a", "--system=x", "--set=division=open"), "use --division instead"),
         (("--submitter=a", "--system=x", "--", "--numpy-rand-seed=1"), "--numpy-rand-seed=1 after --"),
-        (("--submitter=a", "--system=x", "--", "--mlperf-edition", "1.0.0"), "is given by --edition"),
-        (("--submitter=a", "--system=x", "--seed=1", "--logs", "a"), "--seed: the runs of --logs have theirs"),
-        (("--submitter=a", "--system=x", "--reference", "--rcp-bypass=b"), "--rcp-bypass: with --reference"),
+        (("--submitter=a", "--system=x", "--", "--mlperf-edition", "1.0.0"), "use --edition instead"),
+        (("--submitter=a", "--system=x", "--seed=1", "--logs", "a"), "--seed: not allowed with --logs"),
+        (
+            ("--submitter=a", "--system=x", "--reference", "--rcp-bypass=b"),
+            "--rcp-bypass: not allowed with --reference",
+        ),
         (("--submitter=a", "--system=x", "--seed=4294967292", *SYSTEM), "--seed=4294967292: the last of 5 seeds"),
-        (("--submitter=a", "--system=x", *SYSTEM, "--set=number_of_nodes=two"), "is 'two', not a whole number"),
+        (
+            ("--submitter=a", "--system=x", *SYSTEM, "--set=number_of_nodes=two"),
+            "is 'two', must be a whole number",
+        ),
     ],
     ids=str,
 )
-def test_wrong_call_of_make_submission_is_one_line(flags: tuple[str, ...], words: str, tmp_path: Path) -> None:
+def test_usage_error_of_make_submission_is_reported_in_one_line(
+    flags: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
     run = make(*flags, cwd=tmp_path)
     assert run.status == 2
     assert words in run.stderr
@@ -83,20 +91,20 @@ def test_wrong_call_of_make_submission_is_one_line(flags: tuple[str, ...], words
 
 
 @pytest.mark.parametrize("variable", ["EDITION", "SEED"])
-def test_environment_variable_that_a_flag_replaces_is_refused(variable: str, tmp_path: Path) -> None:
+def test_environment_variable_that_contradicts_a_flag_is_rejected(variable: str, tmp_path: Path) -> None:
     run = make("--submitter=a", "--system=x", *SYSTEM, cwd=tmp_path, **{variable: "1.0.0"})
     assert run.status == 2
-    assert f"{variable}=1.0.0 in the environment: here it is given by --{variable.lower()}" in run.stderr
+    assert f"{variable}=1.0.0 in the environment: use --{variable.lower()} instead" in run.stderr
 
 
-def test_missing_configuration_is_refused(tmp_path: Path) -> None:
+def test_missing_configuration_is_rejected(tmp_path: Path) -> None:
     run = make("--submitter=a", "--system=x", *SYSTEM, cwd=tmp_path, CONFIG="nosuch")
     assert run.status == 2
     assert "CONFIG=nosuch: neither a file nor config_nosuch.sh" in run.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_output_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+def test_output_that_is_a_file_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     run = make("--submitter=a", "--system=x", "--output=out", *SYSTEM, cwd=tmp_path)
     assert run.status == 1
@@ -105,7 +113,7 @@ def test_output_that_is_a_file_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"seeds": 3}'])
-def test_damaged_plan_of_a_set_is_one_line(content: str, tmp_path: Path) -> None:
+def test_damaged_set_json_is_reported_in_one_line(content: str, tmp_path: Path) -> None:
     plan = tmp_path / "submission" / "runs" / "x" / "set.json"
     plan.parent.mkdir(parents=True)
     plan.write_text(content)
@@ -148,7 +156,7 @@ def test_logs_are_collected_into_a_package_that_passes(edition: str, description
     assert check(package, cwd=tmp_path).status == 0
 
 
-def test_package_written_again_replaces_only_its_own_results(description: Path, tmp_path: Path) -> None:
+def test_rewriting_a_package_replaces_only_its_own_results(description: Path, tmp_path: Path) -> None:
     logs = sorted(foreign_results(tmp_path / "logs", "2.0.0", unchanged).iterdir())
     package = tmp_path / "out" / "Ours"
     kept = [
@@ -190,27 +198,30 @@ def test_configuration_and_data_are_recorded_with_collected_logs(description: Pa
     assert "BATCH_SIZE=55296" in (written / "config_box.sh").read_text()
     assert "CONFIG=config_box.sh" in (written / "README.md").read_text()
     assert "tools/make_sample.py --folder=$DATA --rows=12345 --seed=6" in (written / "README.md").read_text()
-    assert "bypassed: the runs are on the made-up sample" in run.stdout
+    assert "bypassed: the runs use the synthetic sample" in run.stdout
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda text: text.replace("eval_accuracy", "eval_other"), "no AUC of 0.8025"),
+        (lambda text: text.replace("eval_accuracy", "eval_other"), "did not reach AUC 0.8025"),
         (
             lambda text: text.replace('"epoch_num": 1.8999', '"epoch_num": NaN'),
-            ":75: epoch_num is nan, not a number",
+            ":75: epoch_num is nan, must be a number",
         ),
-        (lambda text: text.replace('"value": 55296', '"value": null'), "global_batch_size is None, not a number"),
-        (lambda text: text.replace('"success"', '"aborted"'), "the run ended aborted"),
+        (
+            lambda text: text.replace('"value": 55296', '"value": null'),
+            "global_batch_size is None, must be a number",
+        ),
+        (lambda text: text.replace('"success"', '"aborted"'), "run_stop has status aborted"),
         (
             lambda text: text.replace('"key": "seed", "value": 0', '"key": "seed", "value": 3'),
-            "its seed is that of",
+            "has the same seed as",
         ),
     ],
     ids=["no AUC", "NaN", "no batch size", "aborted", "seed twice"],
 )
-def test_reference_from_an_invalid_run_is_one_line(
+def test_reference_from_an_invalid_run_is_reported_in_one_line(
     change: Callable[[str], str], words: str, tmp_path: Path
 ) -> None:
     for number in range(10):
@@ -228,7 +239,7 @@ def short_of_target(number: int, entries: list[Entry]) -> list[Entry]:
     return aborted(3, changed("eval_accuracy", 0.8, (1,))(number, entries)) if number == 1 else entries
 
 
-def test_run_short_of_its_target_is_kept_and_counts_as_the_slowest(description: Path, tmp_path: Path) -> None:
+def test_run_that_missed_the_target_is_kept_and_counts_as_the_slowest(description: Path, tmp_path: Path) -> None:
     logs = sorted(foreign_results(tmp_path / "logs", "2.0.0", short_of_target).iterdir())
     flags = ("--submitter=Ours", "--system=box", "--edition=2.0.0", f"--system-file={description}", "--output=out")
     run = make(*flags, "--logs", *logs, cwd=tmp_path)
@@ -257,7 +268,7 @@ def test_bypass_is_reported_with_its_reason_everywhere(description: Path, tmp_pa
     assert "FOUND NO ERRORS" in official_package_check(package, "2.0.0", tmp_path)
 
 
-def test_reference_made_of_twice_the_runs_is_used_to_check_other_runs(tmp_path: Path) -> None:
+def test_reference_from_twice_as_many_runs_can_check_other_runs(tmp_path: Path) -> None:
     for number in range(10):
         epoch = 1.5 if number % 2 else 1.55
         write_log(tmp_path / f"{number}.log", foreign_entries(number, edition="2.0.0", last_epoch=epoch))
@@ -280,7 +291,7 @@ def test_reference_made_of_twice_the_runs_is_used_to_check_other_runs(tmp_path: 
 
 
 @pytest.mark.slow
-def test_interrupted_set_goes_on_and_its_package_passes_for_every_edition(tmp_path: Path) -> None:
+def test_interrupted_set_is_resumed_and_its_package_passes_for_every_edition(tmp_path: Path) -> None:
     """Five real runs on easy data, the second of them interrupted at first."""
     data = tmp_path / "data"
     data.mkdir()
@@ -340,7 +351,7 @@ def test_interrupted_set_goes_on_and_its_package_passes_for_every_edition(tmp_pa
     assert check(package, "--edition=all", cwd=tmp_path).status == 0
 
 
-def test_processors_are_described_by_the_output_of_lscpu_only() -> None:
+def test_processor_fields_come_only_from_lscpu() -> None:
     lscpu = "\n".join(
         [
             *("Model name:  Made Up CPU @ 2.40GHz", "Socket(s):  2", "Core(s) per socket:  28", "CPU(s):  112"),

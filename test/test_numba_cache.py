@@ -1,4 +1,4 @@
-"""Where numba keeps compiled code when nothing of the user's can be written."""
+"""Location of the numba cache if the sources and the home folder are read-only."""
 
 from __future__ import annotations
 
@@ -25,36 +25,34 @@ def chosen() -> Path:
     return Path(os.environ.pop("NUMBA_CACHE_DIR"))
 
 
-def test_cache_is_a_private_folder_among_the_temporary_ones(read_only: Path) -> None:
+def test_cache_is_a_private_temporary_folder(read_only: Path) -> None:
     cache = chosen()
     assert cache.parent == read_only
     assert cache.stat().st_mode & 0o777 == 0o700
     assert chosen() == cache
 
 
-def test_link_that_another_user_left_in_its_place_is_not_followed(read_only: Path) -> None:
+def test_symlink_of_another_user_is_not_followed(read_only: Path) -> None:
     cache = chosen()
     cache.rmdir()
     cache.symlink_to("/etc")
     assert chosen() != cache
 
 
-def test_folder_that_others_can_write_is_not_used(read_only: Path) -> None:
+def test_folder_writable_by_others_is_not_used(read_only: Path) -> None:
     cache = chosen()
     cache.chmod(0o777)
     assert chosen() != cache
 
 
-def test_nothing_is_set_where_the_sources_are_writable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_set_if_the_sources_are_writable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: True)
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     choose_numba_cache()
     assert "NUMBA_CACHE_DIR" not in os.environ
 
 
-def test_home_that_may_not_be_entered_counts_as_read_only(
-    read_only: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inaccessible_home_counts_as_read_only(read_only: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container that runs as another user than the owner of the home."""
     stat = os.stat
 

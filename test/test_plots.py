@@ -1,4 +1,4 @@
-"""Pictures: what they show, apart from how it looks."""
+"""Content of the plots (not their appearance)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlperf.models.initialization import initialize
 from mlperf.models.layers.mlp import linear_layers
 from mlperf.plots.compute_graph import make_graph
 from mlperf.plots.curves import Curves, Point
-from mlperf.plots.model_pictures import (
+from mlperf.plots.model_figures import (
     FREQUENT,
     MIN_ROWS_PER_MEDIAN,
     TableCounts,
@@ -28,7 +28,7 @@ from mlperf.plots.model_pictures import (
     draw_norms,
     draw_tables,
 )
-from mlperf.plots.run_picture import draw_runs
+from mlperf.plots.run_figure import draw_runs
 
 
 class TwoBatches:
@@ -101,7 +101,7 @@ def test_norms_share_their_axes_and_have_medians_over_many_rows() -> None:
         assert (np.diff(occurrences) > 0).all()
 
 
-def test_lines_of_categories_are_coloured_by_table_size() -> None:
+def test_category_curves_are_coloured_by_table_size() -> None:
     (axes,) = panels(draw_categories([counts_of([3] * rows) for rows in (1000, 10, 1000)]))
     largest, also_largest, smallest = (line.get_color() for line in axes.lines[::2])
     np.testing.assert_array_equal(largest, also_largest)
@@ -128,7 +128,9 @@ def test_compute_graph_names_every_layer_and_every_weight_of_a_table(kind: str) 
     assert f"to [B, {model.top_widths[0]}]" in drawn
 
 
-def test_steep_start_of_a_run_does_not_set_the_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steep_start_of_a_run_does_not_determine_the_scale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     saved: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: saved.append(figure))
     losses = [100.0, *np.linspace(0.6, 0.5, 99)]

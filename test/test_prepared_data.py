@@ -51,7 +51,7 @@ def test_input_that_changed_after_the_preparation_is_reported(terabyte: Path, tm
         day.write(b"\n")
     run = run_program(*flags, cwd=tmp_path)
     assert run.status == 0
-    assert f"{tmp_path}/day_3: not as it was when {terabyte}_train.bin was prepared from it" in run.stderr
+    assert f"{tmp_path}/day_3: has changed since {terabyte}_train.bin was prepared" in run.stderr
 
 
 @pytest.mark.parametrize("split", ["train", "test", "val"])

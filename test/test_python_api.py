@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,16 @@ from program import golden_flags
 
 import mlperf
 import mlperf.runner.api
-from mlperf.settings.parse import parse
+from mlperf.settings.from_flags import parse, settings_from
 from mlperf.util.errors import UsageError
 
 
-def test_the_example_in_the_documentation_is_true() -> None:
+def test_example_in_the_documentation_is_correct() -> None:
     results = doctest.testmod(mlperf.runner.api, optionflags=doctest.ELLIPSIS)
     assert (results.failed, results.attempted) == (0, 3)
 
 
-def test_a_run_that_evaluates_returns_its_metrics(terabyte: Path, tmp_path: Path) -> None:
+def test_run_with_evaluations_returns_its_metrics(terabyte: Path, tmp_path: Path) -> None:
     settings = parse([*golden_flags("sgd", terabyte), f"--mlperf-log-file={tmp_path}/log"])
     result = mlperf.run(settings)
     assert result.outcome.value == "success"
@@ -33,7 +34,7 @@ def test_a_run_that_evaluates_returns_its_metrics(terabyte: Path, tmp_path: Path
     assert result.samples > 0
 
 
-def test_a_target_that_is_missed_is_the_outcome(terabyte: Path) -> None:
+def test_missed_target_is_the_outcome(terabyte: Path) -> None:
     flags = ("--arch-mlp-bot=13-2", "--data-generation=dataset", f"--processed-data-file={terabyte}")
     result = mlperf.run(parse([*flags, "--mini-batch-size=64", "--mlperf-acc-threshold=1"]))
     assert result.outcome.value == "target missed"
@@ -41,7 +42,7 @@ def test_a_target_that_is_missed_is_the_outcome(terabyte: Path) -> None:
     assert math.isnan(result.metrics.auc)
 
 
-def test_an_evaluation_returns_metrics_alone(terabyte: Path) -> None:
+def test_evaluation_returns_only_metrics(terabyte: Path) -> None:
     result = mlperf.run(
         arch_mlp_bot="13-2",
         data_generation="dataset",
@@ -53,8 +54,8 @@ def test_an_evaluation_returns_metrics_alone(terabyte: Path) -> None:
     assert (result.training_loss, result.samples) == (None, 0)
 
 
-def test_a_wrong_keyword_or_value_is_refused() -> None:
-    with pytest.raises(UsageError, match="batch_size: there is no such flag"):
+def test_invalid_keyword_or_value_is_rejected() -> None:
+    with pytest.raises(UsageError, match="batch_size: unknown flag"):
         mlperf.run(batch_size=2)
     with pytest.raises(UsageError, match="--mini-batch-size: 0 is not a whole number of at least 1"):
         mlperf.run(mini_batch_size=0)
@@ -62,6 +63,22 @@ def test_a_wrong_keyword_or_value_is_refused() -> None:
         mlperf.run(arch_mlp_bot="13-x")
 
 
-def test_settings_made_in_python_are_checked_as_flags_are() -> None:
+def test_settings_created_in_python_are_converted_like_flags() -> None:
+    settings = parse(["--mini-batch-size=2", "--data-size=4"])
+    as_text = replace(settings, data=replace(settings.data, batch_size="2"))  # type: ignore[arg-type]
+    assert mlperf.run(as_text) == mlperf.run(settings)
+
+
+def test_true_stands_for_a_flag_without_a_value() -> None:
+    settings = settings_from({"tensor_board_filename": True, "round_targets": True})
+    assert settings == parse(["--tensor-board-filename", "--round-targets"])
+
+
+def test_argument_that_is_not_settings_is_rejected_by_type() -> None:
+    with pytest.raises(TypeError, match="flags as keywords, not a dict"):
+        mlperf.run({"mini_batch_size": 2})  # type: ignore[arg-type]
+
+
+def test_settings_created_in_python_are_checked_like_flags() -> None:
     with pytest.raises(TypeError):
         mlperf.run(parse([]), mini_batch_size=2)

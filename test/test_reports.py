@@ -1,4 +1,4 @@
-"""Reports for other programs: profile, TensorBoard, compute graph, ONNX."""
+"""Reports in formats of other tools: profile, TensorBoard, compute graph, ONNX."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_save_onnx_exports_the_trained_model(terabyte: Path, tmp_path: Path) -> 
     assert names == ["dense", "offsets", "indices_0", "indices_1", "indices_2"]
 
 
-def test_tensorboard_shows_losses_and_test_metrics(terabyte: Path, tmp_path: Path) -> None:
+def test_tensorboard_contains_losses_and_test_metrics(terabyte: Path, tmp_path: Path) -> None:
     run = run_program(*golden_flags("sgd", terabyte), "--tensor-board-filename", cwd=tmp_path)
     assert run.status == 0, run.stderr
     events = EventAccumulator(str(tmp_path / "run_kaggle_pt"))
@@ -98,6 +98,6 @@ def test_compute_graph_is_drawn(flags: str, tmp_path: Path) -> None:
     assert len(picture) > 10_000
 
 
-def test_progress_line_ends_with_the_time_of_day(tmp_path: Path) -> None:
+def test_progress_line_can_end_with_the_time_of_day(tmp_path: Path) -> None:
     run = run_program("--print-wall-time", cwd=tmp_path)
     assert run.progress_lines[0].endswith(")")

@@ -1,4 +1,4 @@
-"""The benchmark's one command, in a copy of the repository, with the environment the tests run in."""
+"""run_and_time.sh in a copy of the repository, with the environment of the tests."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from program import ROOT, Finished, read_events
 
+import mlperf
 from mlperf.benchmarks import DLRM, EDITIONS
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
@@ -73,7 +74,7 @@ def result(run: Finished) -> list[str]:
 
 
 @pytest.mark.slow
-def test_one_command_makes_a_sample_trains_to_the_target_and_passes_the_check(clone: Path) -> None:
+def test_one_command_generates_a_sample_trains_to_the_target_and_passes_the_check(clone: Path) -> None:
     run = run_and_time(clone, SEED="11")
     assert run.status == 0, run.stdout + run.stderr
     tag, benchmark, seed, seconds, user, started = result(run)
@@ -91,7 +92,7 @@ def test_one_command_makes_a_sample_trains_to_the_target_and_passes_the_check(cl
     assert (log.with_suffix(".console.txt")).read_text() in run.stdout
 
 
-def test_prepared_data_alone_is_enough_and_missing_the_target_is_status_3(
+def test_prepared_data_is_sufficient_and_a_missed_target_exits_with_status_3(
     clone: Path, small: Path, tmp_path: Path
 ) -> None:
     variables = {"DATADIR": str(small), "LOGDIR": "my logs", "CONFIG": "sample", "SEED": "3"}
@@ -107,7 +108,7 @@ def test_prepared_data_alone_is_enough_and_missing_the_target_is_status_3(
 
 
 @pytest.mark.slow
-def test_seed_is_drawn_and_logged_if_none_is_given(clone: Path, small: Path, tmp_path: Path) -> None:
+def test_random_seed_is_drawn_and_logged_by_default(clone: Path, small: Path, tmp_path: Path) -> None:
     seeds = set()
     for number in range(2):
         logs = tmp_path / str(number)
@@ -120,7 +121,7 @@ def test_seed_is_drawn_and_logged_if_none_is_given(clone: Path, small: Path, tmp
     assert len(seeds) == 2
 
 
-def test_script_in_bench_is_the_same_command(clone: Path, tmp_path: Path) -> None:
+def test_script_in_bench_runs_the_same_command(clone: Path, tmp_path: Path) -> None:
     for flag in ("--help", "--no-such-flag"):
         first, second = (
             run_and_time(clone, flag, script=script, cwd=tmp_path, LOGDIR=str(tmp_path), SEED="8")
@@ -129,7 +130,7 @@ def test_script_in_bench_is_the_same_command(clone: Path, tmp_path: Path) -> Non
         assert first == second
 
 
-def test_run_that_fails_ends_with_status_1_and_a_result_line(clone: Path, small: Path, tmp_path: Path) -> None:
+def test_failed_run_exits_with_status_1_and_a_result_line(clone: Path, small: Path, tmp_path: Path) -> None:
     for path in small.iterdir():
         shutil.copy2(path, tmp_path)
     train = tmp_path / "mine_train.bin"
@@ -152,7 +153,7 @@ def test_run_that_fails_ends_with_status_1_and_a_result_line(clone: Path, small:
     ],
     ids=str,
 )
-def test_wrong_variable_is_named_with_status_2(variables: dict[str, str], clone: Path, small: Path) -> None:
+def test_invalid_variable_is_named_with_status_2(variables: dict[str, str], clone: Path, small: Path) -> None:
     run = run_and_time(clone, **{"DATADIR": str(small), **variables})  # type: ignore[arg-type]
     ((name, value),) = variables.items()
     assert run.status == 2
@@ -160,7 +161,7 @@ def test_wrong_variable_is_named_with_status_2(variables: dict[str, str], clone:
     assert len(run.stderr.splitlines()) == 1
 
 
-def test_configuration_that_lacks_a_variable_is_refused(clone: Path, small: Path, tmp_path: Path) -> None:
+def test_configuration_with_a_missing_variable_is_rejected(clone: Path, small: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.sh").write_text("BATCH_SIZE=128\nTEST_BATCH_SIZE=512\n")
     run = run_and_time(clone, cwd=tmp_path, DATADIR=str(small), CONFIG="mine.sh", LEARNING_RATE="1")
     assert run.status == 2
@@ -168,7 +169,7 @@ def test_configuration_that_lacks_a_variable_is_refused(clone: Path, small: Path
 
 
 @pytest.mark.parametrize("flag", ["--precision=fp8", "--no-such-flag", "--md-flag=1", "--test-freq=0"])
-def test_wrong_flag_is_one_line_before_anything_is_made(flag: str, clone: Path, tmp_path: Path) -> None:
+def test_wrong_flag_is_reported_in_one_line_before_any_work(flag: str, clone: Path, tmp_path: Path) -> None:
     before = files(clone)
     run = run_and_time(clone, flag, LOGDIR=str(tmp_path / "logs"), SEED="3")
     assert run.status == 2
@@ -187,7 +188,14 @@ def test_help_needs_no_environment(clone: Path) -> None:
     assert run.stderr == ""
 
 
-def test_wrong_flag_is_found_before_the_environment_is_installed(clone: Path, tmp_path: Path) -> None:
+def test_version_is_printed_without_a_run(clone: Path) -> None:
+    before = files(clone)
+    run = run_and_time(clone, "--version", DLRM_PYTHON="/no/such/python")
+    assert run == Finished(0, f"run_and_time.sh {mlperf.__version__}\n", "")
+    assert files(clone) == before
+
+
+def test_wrong_flag_is_reported_before_the_environment_is_installed(clone: Path, tmp_path: Path) -> None:
     """Any recent Python can parse the flags; this environment could not be used."""
     (tmp_path / "python3").symlink_to(sys.executable)
     run = run_and_time(clone, "--precision=fp8", DLRM_PYTHON="/no/such/python", PATH=f"{tmp_path}:/usr/bin:/bin")
@@ -197,7 +205,7 @@ def test_wrong_flag_is_found_before_the_environment_is_installed(clone: Path, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_is_passed_on_and_the_log_closed(
+def test_signal_is_forwarded_and_the_log_is_closed(
     number: signal.Signals, status: int, clone: Path, small: Path, tmp_path: Path
 ) -> None:
     with subprocess.Popen(
@@ -223,7 +231,7 @@ def test_signal_is_passed_on_and_the_log_closed(
 
 
 @pytest.mark.parametrize("name", ["gpu_32768", "gpu_55296", "gpu_71680"])
-def test_gpu_configurations_are_the_reference_convergence_points(name: str) -> None:
+def test_gpu_configurations_match_the_reference_convergence_points(name: str) -> None:
     points = {
         "gpu_32768": {"LEARNING_RATE": "18", "WARMUP_STEPS": "8000", "DECAY_START_STEP": "70000"}
         | {"DECAY_STEPS": "30000", "BATCH_SIZE": "32768"},
@@ -237,7 +245,7 @@ def test_gpu_configurations_are_the_reference_convergence_points(name: str) -> N
     assert {key: found[key].removesuffix(".0") for key in points} == points
 
 
-def test_setup_uses_the_environment_it_is_given() -> None:
+def test_setup_uses_the_given_environment() -> None:
     def setup(python: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(ROOT / "tools" / "setup.sh")],

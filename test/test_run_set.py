@@ -1,4 +1,4 @@
-"""Sets of runs that go on, and packages that are written whole, whatever came before."""
+"""Resuming sets of runs, and atomic writing of packages."""
 
 from __future__ import annotations
 
@@ -19,13 +19,11 @@ def settings(data: Path) -> RunSettings:
     return RunSettings("2.1.0", str(data), "", "", ())
 
 
-def test_wrong_call_that_made_no_run_does_not_bind_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_can_change_while_no_run_has_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLRM_PYTHON", sys.executable)
     folder = tmp_path / "runs"
     for data in ("nowhere", "elsewhere"):
-        with pytest.raises(UsageError, match="was called wrongly"):
+        with pytest.raises(UsageError, match="rejected its arguments"):
             make_runs(folder, settings(tmp_path / data), 5)
     (folder / "run_0").mkdir(exist_ok=True)
     entries = foreign_entries(1, edition="2.0.0")
@@ -35,17 +33,17 @@ def test_wrong_call_that_made_no_run_does_not_bind_the_next(
         make_runs(folder, settings(tmp_path / "third"), 5)
 
 
-def test_second_call_into_the_same_folder_stops(tmp_path: Path) -> None:
+def test_concurrent_call_with_the_same_folder_fails(tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     folder.mkdir()
     with (
         exclusive(folder / "set.lock", "ours"),
-        pytest.raises(RunError, match=r"runs/set.lock: another call is making runs in this folder"),
+        pytest.raises(RunError, match=r"runs/set.lock: another process is making runs in this folder"),
     ):
         make_runs(folder, settings(tmp_path), 5)
 
 
-def test_older_package_is_kept_though_its_writing_was_stopped(tmp_path: Path) -> None:
+def test_older_package_survives_an_interrupted_write(tmp_path: Path) -> None:
     before = tmp_path / ".Ours.old" / "results" / "other" / "dlrm"  # between the two renames
     before.mkdir(parents=True)
     (before / "result_0.txt").write_text("as it was")

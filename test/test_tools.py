@@ -1,4 +1,4 @@
-"""Pictures of runs and models, and the scripts that measure time per iteration."""
+"""Plots of runs and models, and the scripts that measure time per iteration."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def console_log(terabyte: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder / "console.txt"
 
 
-def test_console_log_gives_its_curves(console_log: Path) -> None:
+def test_curves_are_read_from_a_console_log(console_log: Path) -> None:
     curves = Curves.of_log(console_log)
     assert len(curves.loss) == 55
     assert curves.loss[0].value == pytest.approx(0.6, abs=0.2)
@@ -37,7 +37,7 @@ def test_console_log_gives_its_curves(console_log: Path) -> None:
     assert curves.auc[-1].epochs == 1.0
 
 
-def test_compliance_log_gives_the_same_auc_by_epochs(console_log: Path) -> None:
+def test_compliance_log_has_the_same_auc_by_epoch(console_log: Path) -> None:
     curves = Curves.of_log(console_log.with_name("run.log"))
     expected = Curves.of_log(console_log)
     assert [point.epochs for point in curves.auc] == pytest.approx([point.epochs for point in expected.auc])
@@ -57,13 +57,13 @@ def foreign_log(path: Path, first_epoch: int) -> Path:
 
 
 @pytest.mark.parametrize("first_epoch", [0, 1])
-def test_log_of_another_program_is_read_with_epochs_counted_from_0_or_1(first_epoch: int, tmp_path: Path) -> None:
+def test_log_of_another_submitter_may_count_epochs_from_0_or_1(first_epoch: int, tmp_path: Path) -> None:
     curves = Curves.of_log(foreign_log(tmp_path / "foreign.log", first_epoch))
     assert [point.epochs for point in curves.auc] == pytest.approx([0.05, 0.10, 0.15])
     assert [point.value for point in curves.auc] == pytest.approx([0.80, 0.81, 0.82])
 
 
-def test_lines_of_the_original_program_are_read(tmp_path: Path) -> None:
+def test_output_of_the_original_implementation_is_read(tmp_path: Path) -> None:
     (tmp_path / "old.txt").write_text(
         "Finished training it 1024/306969 of epoch 0, 9.31 ms/it, loss 0.520041, accuracy 75.581 %\n"
         "Testing at - 1024/306969 of epoch 0, loss 0.518, accuracy 76.123 %, best 76.123 %\n"
@@ -81,7 +81,7 @@ def test_log_without_curves_is_named_in_the_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flags", ["", "--metric=accuracy --target=0.6", "--x=epochs --title=A --labels=one,two"])
-def test_several_runs_are_plotted_in_one_picture(flags: str, console_log: Path, tmp_path: Path) -> None:
+def test_several_runs_are_plotted_in_one_figure(flags: str, console_log: Path, tmp_path: Path) -> None:
     logs = [str(console_log), str(console_log.with_name("run.log") if "epochs" in flags else console_log)]
     run = run_program(*logs, *flags.split(), cwd=tmp_path, program="tools/plot_run.py")
     assert run.status == 0, run.stderr
@@ -98,9 +98,7 @@ def test_several_runs_are_plotted_in_one_picture(flags: str, console_log: Path, 
         ("console.txt --output=run.doc", 1, "--output"),
     ],
 )
-def test_failed_plot_ends_in_one_line_that_names_the_cause(
-    flags: str, status: int, named: str, console_log: Path
-) -> None:
+def test_failed_plot_reports_the_cause_in_one_line(flags: str, status: int, named: str, console_log: Path) -> None:
     run = run_program(*flags.split(), cwd=console_log.parent, program="tools/plot_run.py")
     assert run.status == status
     assert named in run.stderr
@@ -119,7 +117,7 @@ def test_model_and_data_are_visualized(checkpoint: str, method: str, terabyte: P
         assert (tmp_path / name).read_bytes().startswith(PNG)
 
 
-def test_visualization_needs_a_checkpoint(terabyte: Path, tmp_path: Path) -> None:
+def test_visualization_requires_a_checkpoint(terabyte: Path, tmp_path: Path) -> None:
     run = run_program(*golden_flags("sgd_inference", terabyte), cwd=tmp_path, program="tools/visualize.py")
     assert (run.status, len(run.stderr.splitlines())) == (2, 1)
     assert "--load-model" in run.stderr
@@ -134,7 +132,7 @@ def test_visualization_needs_a_checkpoint(terabyte: Path, tmp_path: Path) -> Non
         ("dlrm_s_criteo_terabyte.sh", "--num-batches=2 --print-freq=1 --mini-batch-size=64"),
     ],
 )
-def test_benchmark_script_passes_its_flags_on_and_prints_minimum_and_median_time(
+def test_benchmark_script_forwards_its_flags_and_prints_minimum_and_median_time(
     script: str, flags: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "data"

@@ -1,4 +1,4 @@
-"""The training loop: when it steps, reports, evaluates, saves and stops."""
+"""The training loop: steps, reports, evaluations, saving and stopping."""
 
 from __future__ import annotations
 
@@ -18,25 +18,37 @@ from mlperf.settings.training import ScheduleSettings, TrainingSettings
 from mlperf.training.events import Listener, Outcome, Position
 from mlperf.training.loop import TrainingLoop
 from mlperf.training.state import TrainingState
-from mlperf.training.target import target_reached
+from mlperf.training.stopping import target_reached
 from mlperf.util.errors import DivergedError
 
 
-class RecordingStep:
-    """An engine that trains nothing: it keeps the learning rates. Each sample adds `loss`; half are correct."""
+class Clock:
+    """A clock that moves only when it is told to."""
 
-    def __init__(self, seconds: float = 0.0, loss: float = 0.25) -> None:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+
+class RecordingStep:
+    """An engine that trains nothing: it keeps the learning rates. Each sample adds `loss`; half are correct.
+
+    A batch takes 20 ms of `clock`.
+    """
+
+    def __init__(self, clock: Clock | None = None, loss: float = 0.25) -> None:
         self.device = torch.device("cpu")
         self.sums = LossSums.zeros(self.device)
         self.rates: list[float | None] = []
-        self.seconds = seconds
+        self.epochs: list[int] = []
+        self.clock = clock or Clock()
         self.loss = loss
 
     def batches(self, data: Any, epoch: int, first: int = 0) -> Iterator[Any]:
+        self.epochs.append(epoch)
         return itertools.islice(data.batches(epoch), first, None)
 
     def train(self, batch: Any, rate: float | None) -> None:
-        time.sleep(self.seconds)
+        self.clock.seconds += 0.02
         self.rates.append(rate)
         self.sums.loss.add_(self.loss * batch.size)
         self.sums.correct.add_(batch.size / 2)
@@ -51,7 +63,7 @@ class RecordingListener(Listener):
         self.events: list[tuple[str, int, int]] = []
         self.reports: list[tuple[float, float]] = []
         self.milliseconds: list[float] = []
-        self.evaluations: list[tuple[Metrics, bool]] = []
+        self.evaluations: list[tuple[Metrics, Metrics, bool]] = []
 
     def _add(self, event: str, position: Position) -> None:
         self.events.append((event, position.epoch, position.iteration))
@@ -75,7 +87,8 @@ class RecordingListener(Listener):
         self._add("evaluation_start", position)
 
     def evaluation_stop(self, position: Position, metrics: Metrics, best: Metrics, improved: bool) -> None:
-        self.evaluations.append((best, improved))
+        self._add("evaluation_stop", position)
+        self.evaluations.append((metrics, best, improved))
 
     def epoch_stop(self, position: Position) -> None:
         self._add("epoch_stop", position)
@@ -122,7 +135,7 @@ def data(batches: int) -> Any:
     )
 
 
-def test_gradients_left_at_the_end_of_an_epoch_are_applied() -> None:
+def test_gradients_pending_at_the_end_of_an_epoch_are_applied() -> None:
     step = RecordingStep()
     loop = make_loop(step=step, epochs=2, accumulate=3)
     loop.run(data(5))
@@ -130,7 +143,16 @@ def test_gradients_left_at_the_end_of_an_epoch_are_applied() -> None:
     assert loop.state.step == 4
 
 
-def test_evaluations_come_at_their_frequency_and_at_the_end_of_each_epoch() -> None:
+def test_all_epochs_are_trained_and_numbered_from_0() -> None:
+    listener, step = RecordingListener(), RecordingStep()
+    make_loop(listener, step=step, epochs=3).run(data(2))
+    assert step.epochs == [0, 1, 2]
+    assert listener.of("epoch_start") == [(0, 0), (1, 0), (2, 0)]
+    assert listener.of("epoch_stop") == [(0, 2), (1, 2), (2, 2)]
+    assert listener.of("step_stop") == [(epoch, batch) for epoch in range(3) for batch in (1, 2)]
+
+
+def test_evaluations_happen_at_their_frequency_and_at_the_end_of_each_epoch() -> None:
     listener = RecordingListener()
     make_loop(listener, epochs=2, test_frequency=2).run(data(5))
     assert listener.of("evaluation_start") == [(0, 2), (0, 4), (0, 5), (1, 2), (1, 4), (1, 5)]
@@ -142,7 +164,7 @@ def test_progress_is_reported_at_its_frequency_before_evaluations_and_at_the_end
     assert listener.of("progress") == [(0, 3), (0, 4), (0, 5), (1, 3), (1, 4), (1, 5)]
 
 
-def test_progress_has_the_means_over_the_samples_since_the_last_report() -> None:
+def test_progress_reports_means_over_the_samples_since_the_last_report() -> None:
     listener = RecordingListener()
     loop = make_loop(listener, step=RecordingStep(loss=0.75), print_frequency=2)
     loop.run(data(5))
@@ -150,14 +172,38 @@ def test_progress_has_the_means_over_the_samples_since_the_last_report() -> None
     assert (loop.state.last_loss, loop.state.samples) == (0.75, 50)
 
 
-def test_time_per_iteration_is_in_milliseconds() -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Return the clock that `time.perf_counter` reads during the test."""
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.seconds)
+    return clock
+
+
+def test_time_per_iteration_is_the_mean_in_milliseconds(clock: Clock) -> None:
     listener = RecordingListener()
-    make_loop(listener, step=RecordingStep(seconds=0.02), print_frequency=3).run(data(6))
-    assert len(listener.milliseconds) == 2
-    assert all(20 <= found < 2000 for found in listener.milliseconds)
+    make_loop(listener, step=RecordingStep(clock=clock), print_frequency=3, epochs=2).run(data(7))
+    assert listener.milliseconds == pytest.approx([20.0] * 6)
 
 
-def test_the_run_ends_as_soon_as_the_target_is_reached() -> None:
+def test_evaluation_time_does_not_count_as_training_time(clock: Clock) -> None:
+    class SlowEvaluation(RecordingListener):
+        def evaluation_start(self, position: Position) -> None:
+            clock.seconds += 100
+
+    listener = SlowEvaluation()
+    step = RecordingStep(clock=clock)
+    make_loop(listener, step=step, print_frequency=1, test_frequency=1, epochs=2).run(data(2))
+    assert listener.milliseconds == pytest.approx([20.0] * 4)
+
+
+def test_test_frequency_of_one_evaluates_after_every_batch() -> None:
+    listener = RecordingListener()
+    make_loop(listener, test_frequency=1).run(data(3))
+    assert listener.of("evaluation_start") == [(0, 1), (0, 2), (0, 3)]
+
+
+def test_run_ends_as_soon_as_the_target_is_reached() -> None:
     listener = RecordingListener()
     loop = make_loop(
         listener, found=[metrics(0.6), metrics(0.7)], test_frequency=2, epochs=3, accuracy_threshold=0.7
@@ -168,13 +214,13 @@ def test_the_run_ends_as_soon_as_the_target_is_reached() -> None:
     assert loop.last_metrics == metrics(0.7)
 
 
-def test_a_target_that_is_never_reached_is_missed() -> None:
+def test_target_that_is_never_reached_is_missed() -> None:
     loop = make_loop(found=[metrics(0.6)], test_frequency=5, epochs=2, accuracy_threshold=0.7)
     assert loop.run(data(10)) is Outcome.TARGET_MISSED
     assert (loop.state.epoch, loop.state.iteration) == (1, 10)
 
 
-def test_a_run_without_a_target_succeeds_at_its_end() -> None:
+def test_run_without_a_target_succeeds_when_it_completes() -> None:
     assert make_loop(test_frequency=5).run(data(10)) is Outcome.SUCCESS
 
 
@@ -191,7 +237,7 @@ def test_a_run_without_a_target_succeeds_at_its_end() -> None:
         (0.0, 0.8, 0.9, math.nan, False),
     ],
 )
-def test_each_threshold_works_alone_or_with_the_other(
+def test_each_threshold_works_alone_or_combined(
     accuracy_threshold: float, auc_threshold: float, accuracy: float, auc: float, reached: bool
 ) -> None:
     settings = TrainingSettings(accuracy_threshold=accuracy_threshold, auc_threshold=auc_threshold)
@@ -199,31 +245,51 @@ def test_each_threshold_works_alone_or_with_the_other(
 
 
 @pytest.mark.parametrize(("save_on_auc", "expected"), [(False, [0, 1]), (True, [0, 2])])
-def test_the_model_is_saved_when_its_metric_improves(save_on_auc: bool, expected: list[int]) -> None:
+def test_model_is_saved_only_when_its_metric_improves(save_on_auc: bool, expected: list[int]) -> None:
     listener = RecordingListener()
     saved: list[Metrics] = []
-    found = [metrics(0.6, 0.6), metrics(0.7, 0.5), metrics(0.7, 0.8)]
+    found = [metrics(0.6, 0.6), metrics(0.7, 0.5), metrics(0.65, 0.8), metrics(0.7, 0.8)]
     loop = make_loop(listener, found=found, test_frequency=2, saved=saved, save_on_auc=save_on_auc)
-    loop.run(data(6))
+    loop.run(data(8))
     assert saved == [found[number] for number in expected]
-    assert [number for number, (_, improved) in enumerate(listener.evaluations) if improved] == expected
-    assert [(best.accuracy, best.auc) for best, _ in listener.evaluations] == [(0.6, 0.6), (0.7, 0.6), (0.7, 0.8)]
+    assert [number for number, (_, _, improved) in enumerate(listener.evaluations) if improved] == expected
+
+
+def test_evaluation_is_reported_with_its_metrics_and_the_best_so_far() -> None:
+    listener = RecordingListener()
+    found = [metrics(0.6, 0.6), metrics(0.7, 0.5), metrics(0.65, 0.8)]
+    make_loop(listener, found=found, test_frequency=2).run(data(6))
+    assert listener.of("evaluation_stop") == listener.of("evaluation_start") == [(0, 2), (0, 4), (0, 6)]
+    assert [own for own, _, _ in listener.evaluations] == found
+    bests = [(best.accuracy, best.auc) for _, best, _ in listener.evaluations]
+    assert bests == [(0.6, 0.6), (0.7, 0.6), (0.7, 0.8)]
 
 
 @pytest.mark.parametrize(
-    ("iteration", "expected"),
-    [(2, [(0, 3), (0, 4), (1, 1), (1, 2), (1, 3), (1, 4)]), (4, [(1, 1), (1, 2), (1, 3), (1, 4)])],
+    ("iteration", "starts", "steps"),
+    [
+        (2, [(0, 2), (1, 0)], [(0, 3), (0, 4), (1, 1), (1, 2), (1, 3), (1, 4)]),
+        (4, [(1, 0)], [(1, 1), (1, 2), (1, 3), (1, 4)]),
+    ],
 )
-def test_a_continued_run_starts_behind_the_batches_that_are_done(
-    iteration: int, expected: list[tuple[int, int]]
+def test_resumed_run_skips_the_batches_already_trained(
+    iteration: int, starts: list[tuple[int, int]], steps: list[tuple[int, int]]
 ) -> None:
     listener = RecordingListener()
     make_loop(listener, epochs=2, state=TrainingState(iteration=iteration)).run(data(4))
-    assert listener.of("step_stop") == expected
+    assert listener.of("epoch_start") == starts
+    assert listener.of("step_stop") == steps
+
+
+def test_resuming_a_completed_run_trains_nothing() -> None:
+    listener = RecordingListener()
+    loop = make_loop(listener, epochs=2, state=TrainingState(epoch=1, iteration=4))
+    assert loop.run(data(4)) is Outcome.SUCCESS
+    assert listener.events == []
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_batch(loss: float) -> None:
+def test_nonfinite_loss_ends_the_run_and_names_the_batch(loss: float) -> None:
     loop = make_loop(step=RecordingStep(loss=loss), print_frequency=2)
     with pytest.raises(DivergedError, match=r"by batch 2 of epoch 0"):
         loop.run(data(4))

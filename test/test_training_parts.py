@@ -1,4 +1,4 @@
-"""Schedule and loss, each against its formula or definition."""
+"""Learning rate schedule and loss, compared with their formulas."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlperf.settings.training import ScheduleSettings, TrainingSettings
 from mlperf.training.schedule import learning_rate
 
 
-def test_schedule_follows_its_published_points() -> None:
+def test_schedule_matches_published_values() -> None:
     schedule = ScheduleSettings(18.0, warmup_steps=4, decay_start_step=6, decay_steps=3)
     expected = [18 * 1 / 4, 18 * 2 / 4, 18 * 3 / 4, 18 * 3 / 4, 18 * 3 / 4]
     expected += [18.0, 18 * (2 / 3) ** 2, 18 * (1 / 3) ** 2, 18 * (1 / 3) ** 2, 18 * (1 / 3) ** 2]
@@ -22,7 +22,15 @@ def test_learning_rate_does_not_fall_below_its_minimum() -> None:
     assert learning_rate(ScheduleSettings(1e-3, 0, 0, 10**6), 999_999) == 1e-7
 
 
-def test_warm_up_without_a_decay_ends_at_the_base_rate() -> None:
+@pytest.mark.parametrize(("warmup_steps", "expected"), [(0, 8.0), (1, 8.0), (2, 4.0), (4, 6.0)])
+def test_rate_between_warm_up_and_decay_is_that_of_the_last_warm_up_step(
+    warmup_steps: int, expected: float
+) -> None:
+    schedule = ScheduleSettings(8.0, warmup_steps, decay_start_step=9, decay_steps=3)
+    assert {learning_rate(schedule, step) for step in range(max(warmup_steps, 1), 9)} == {expected}
+
+
+def test_warm_up_without_decay_ends_at_the_base_rate() -> None:
     schedule = ScheduleSettings(2.0, warmup_steps=2)
     assert [learning_rate(schedule, step) for step in (1, 2, 3, 100)] == [1.0, 2.0, 2.0, 2.0]
 
@@ -34,7 +42,7 @@ def test_weighted_cross_entropy_is_the_mean_of_weighted_terms() -> None:
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
-def test_cross_entropy_and_its_gradient_are_pytorchs_even_for_certain_predictions(label: float) -> None:
+def test_cross_entropy_and_its_gradient_match_pytorch_even_for_certain_predictions(label: float) -> None:
     values = torch.tensor([[0.0], [1e-20], [0.3], [1.0]])
     ours, theirs = (values.clone().requires_grad_() for _ in range(2))
     labels = torch.full_like(values, label)
@@ -46,7 +54,7 @@ def test_cross_entropy_and_its_gradient_are_pytorchs_even_for_certain_prediction
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-def test_cross_entropy_of_a_nan_is_a_nan() -> None:
+def test_cross_entropy_of_nan_is_nan() -> None:
     assert Loss("bce")(torch.tensor([[0.5], [float("nan")]]), torch.ones(2, 1)).isnan()
 
 
@@ -54,6 +62,6 @@ def test_cross_entropy_of_a_nan_is_a_nan() -> None:
     ("batches", "accumulate", "expected"),
     [(55, 1, 3), (55, 4, 4), (100, 1, 5), (100, 3, 6), (10, 1, 1), (10, 4, 4)],
 )
-def test_scheduled_evaluations_come_at_optimizer_steps(batches: int, accumulate: int, expected: int) -> None:
+def test_scheduled_evaluations_happen_at_optimizer_steps(batches: int, accumulate: int, expected: int) -> None:
     settings = TrainingSettings(accumulate=accumulate, auc_threshold=0.8)
     assert settings.batches_between_tests(batches, evaluations_per_epoch=20) == expected

@@ -1,4 +1,4 @@
-"""Wrong calls end with status 2 and one line that names the flag, its value and what is allowed."""
+"""Usage errors exit with status 2 and one line that names the flag, its value and what is allowed."""
 
 from __future__ import annotations
 
@@ -94,33 +94,33 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("flags", "named"), WRONG)
-def test_wrong_call_is_refused_in_one_line_that_names_the_flag(flags: str, named: str) -> None:
+def test_usage_error_is_one_line_that_names_the_flag(flags: str, named: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(flags.split())
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_status_is_two_and_only_the_line_is_printed(tmp_path: Path) -> None:
+def test_usage_error_exits_with_status_2_and_prints_only_one_line(tmp_path: Path) -> None:
     run = run_program("--mini-batch-size=0", cwd=tmp_path)
     assert (run.status, run.stdout) == (2, "")
     assert len(run.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("text", ["true", "True", "1", "yes", "YES", None])
-def test_boolean_flags_take_words_or_no_value(text: str | None) -> None:
+def test_boolean_flags_accept_words_or_no_value(text: str | None) -> None:
     flag = "--round-targets" if text is None else f"--round-targets={text}"
     assert parse([flag]).data.generated.round_targets is True
     assert parse(["--round-targets=no"]).data.generated.round_targets is False
 
 
-def test_a_missing_gpu_is_refused(tmp_path: Path) -> None:
+def test_missing_gpu_is_a_usage_error(tmp_path: Path) -> None:
     run = start_program("--use-gpu", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
     assert run.status == 2
     assert "--use-gpu" in run.stderr
 
 
-def test_more_than_one_process_is_refused(tmp_path: Path) -> None:
+def test_more_than_one_process_is_rejected(tmp_path: Path) -> None:
     run = run_program(cwd=tmp_path, WORLD_SIZE="2")
     assert run.status == 2
     assert "WORLD_SIZE=2" in run.stderr
@@ -139,7 +139,7 @@ def test_missing_file_is_named(which: str, terabyte: Path, tmp_path: Path) -> No
     assert len(run.stderr.splitlines()) == 1
 
 
-def test_an_index_limit_that_differs_from_the_prepared_one_is_refused(terabyte: Path, tmp_path: Path) -> None:
+def test_index_limit_that_differs_from_the_prepared_data_is_rejected(terabyte: Path, tmp_path: Path) -> None:
     run = run_program(
         *("--data-generation=dataset", "--data-set=terabyte", "--arch-mlp-bot=13-2", "--max-ind-range=100"),
         f"--processed-data-file={terabyte}",
@@ -150,7 +150,7 @@ def test_an_index_limit_that_differs_from_the_prepared_one_is_refused(terabyte: 
     assert "40000000" in run.stderr
 
 
-def test_tables_larger_than_memory_are_refused(tmp_path: Path) -> None:
+def test_tables_larger_than_memory_are_rejected(tmp_path: Path) -> None:
     run = run_program("--arch-embedding-size=900000000000-3-2", cwd=tmp_path)
     assert run.status == 1
     assert "GB" in run.stderr

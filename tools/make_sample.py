@@ -1,8 +1,8 @@
-"""Make a sample in the Criteo format, with a planted signal."""
+"""Generate a synthetic sample in the Criteo format, with a planted signal."""
 
 import sys
 
-from environment import run
+from launch import run
 
 if __name__ == "__main__":
     sys.exit(run("sample"))

@@ -2,7 +2,7 @@
 
 import sys
 
-from environment import run
+from launch import run
 
 if __name__ == "__main__":
     sys.exit(run("plot"))

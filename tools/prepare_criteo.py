@@ -1,8 +1,8 @@
-"""Prepare Criteo data: turn raw text into the binary files that training reads."""
+"""Prepare Criteo data: convert raw text to the binary files used for training."""
 
 import sys
 
-from environment import run
+from launch import run
 
 if __name__ == "__main__":
     sys.exit(run("prepare"))

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Make the Python environment of this project and print the path of its interpreter.
+# Create the virtual environment of this project and print the path of its interpreter.
 #
 #   python=$(tools/setup.sh [requirements file ...])
 #
 # Installs requirements.txt, the files named and this project itself (editable, with its programs dlrm-train,
-# dlrm-prepare, ...) into .venv at the root of the repository. Does nothing if they are installed already. pip's own
+# dlrm-prepare, ...) into .venv at the root of the repository. Does nothing if they are already installed. pip's own
 # environment variables (PIP_INDEX_URL, PIP_FIND_LINKS, PIP_NO_INDEX, ...) are obeyed.
 #
-# DLRM_PYTHON=/path/to/python uses another environment as it is: it must have the packages of requirements.txt,
-# this project need not be installed in it.
+# DLRM_PYTHON=/path/to/python uses another environment without changing it. It must have the packages of
+# requirements.txt; this project need not be installed in it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,22 +17,22 @@ fail() {
     exit "${2:-1}"
 }
 
-usage() { # prints the comment at the head of this file
+usage() { # prints the comment at the top of this file
     sed -n '2,/^set /{s/^# \{0,1\}//p}' tools/setup.sh
 }
 
-is_supported() { # says whether Python $1 has wheels of the pinned packages and can make an environment
+is_supported() { # succeeds if Python $1 has wheels of the pinned packages and can create environments
     "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null
 }
 
-missing_package() { # prints the first package of requirements.txt that Python $1 lacks, or nothing
+missing_package() { # prints the first package of requirements.txt that is missing in Python $1, or nothing
     "$1" -c '
 from importlib.util import find_spec
 names = ("torch", "numpy", "sklearn", "mlperf_logging", "tqdm", "numba")
 print(next((name for name in names if find_spec(name) is None), ""))'
 }
 
-find_base() { # prints the Python to make the environment with, or nothing
+find_base() { # prints the Python with which to create the environment, or nothing
     local candidate
     for candidate in python3 python3.11 python3.12 python3.13 python3.14 python; do
         if command -v "$candidate" >/dev/null && is_supported "$candidate"; then
@@ -42,12 +42,12 @@ find_base() { # prints the Python to make the environment with, or nothing
     done
 }
 
-install() { # makes .venv with the requirements files named
+install() { # creates .venv and installs the given requirements files
     local base
     if ! "$python" -c '' 2>/dev/null; then
         base=$(find_base)
         [[ -n $base ]] || fail "found no Python 3.11 to 3.14 with venv and ensurepip (on Debian: python3-venv)"
-        "$base" -m venv --clear .venv || fail "$base could not make .venv"
+        "$base" -m venv --clear .venv || fail "$base could not create .venv"
     fi
     "$python" -m pip install --disable-pip-version-check --quiet "${@/#/--requirement=}" ||
         fail "pip could not install ${*}"
@@ -62,7 +62,7 @@ for file in "$@"; do
         usage
         exit 0
         ;;
-    -*) fail "$file: no such flag; allowed are --help and names of requirements files" 2 ;;
+    -*) fail "$file: unknown flag; allowed are --help and names of requirements files" 2 ;;
     esac
     [[ -f $file ]] || fail "$file: no such requirements file"
 done
@@ -76,9 +76,9 @@ if [[ -n ${DLRM_PYTHON:-} ]]; then
 fi
 
 python=.venv/bin/python
-# A stamp says that a set of requirements is installed. Every set contains requirements.txt, so an installed set
-# leaves two stamps; those of sets that it may have changed are removed. The path is in it because an environment
-# that was moved does not work.
+# Stamp files record which requirements are installed. All sets include requirements.txt, so two stamps are written.
+# Other stamps are removed, because pip may have changed those packages. The checksum includes the path: a moved
+# environment does not work.
 stamp() {
     echo ".venv/installed-$({ pwd && cat pyproject.toml mlperf/version.py requirements.txt "$@"; } | cksum | tr ' ' -)"
 }
@@ -87,7 +87,7 @@ is_installed() {
     [[ -f $wanted ]] && "$python" -c '' 2>/dev/null
 }
 if ! is_installed; then
-    # Two installations into one environment would damage it. pip inherits the lock, and keeps it if only this shell
+    # Two installations into one environment would damage it. pip inherits the lock and keeps it if only this shell
     # is killed.
     exec {lock}<tools/setup.sh
     if ! flock --nonblock "$lock"; then
@@ -96,9 +96,9 @@ if ! is_installed; then
     fi
 fi
 if ! is_installed; then
-    # pip's progress goes to stderr: stdout is the answer.
+    # pip's progress goes to stderr; stdout has only the path.
     {
-        echo "setup.sh: installing into .venv, once"
+        echo "setup.sh: installing into .venv (first run)"
         rm -f .venv/installed-*
         install requirements.txt "$@"
         touch "$(stamp)" "$wanted"

@@ -1,8 +1,8 @@
-"""Profile a trace into a distribution of stack distances, or generate a trace from one."""
+"""Compute the stack-distance distribution of a trace, or generate a trace from a distribution."""
 
 import sys
 
-from environment import run
+from launch import run
 
 if __name__ == "__main__":
     sys.exit(run("stack_distances"))

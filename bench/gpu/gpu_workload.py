@@ -24,7 +24,7 @@ from mlperf.models.initialization import initialize
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.settings.model import Architecture
-from training_yardsticks import timed
+from training_baselines import timed
 
 PRECISIONS = ("bf16", "tf32", "fp32")
 FULL_SIZE_BYTES = 105e9  # the benchmark's tables, 96 GB, and what a step needs besides

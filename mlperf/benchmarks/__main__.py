@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mlperf.benchmarks import EDITIONS, WORKLOADS
+from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, WORKLOADS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what the flags ask for; 0. A wrong call ends with status 2, as in argparse."""
+    """Print the requested values and return 0. Usage errors exit with status 2."""
     parser = argparse.ArgumentParser(
         prog="python -m mlperf.benchmarks",
         description="Print what a benchmark fixes, one value a line, for shell scripts.",
@@ -18,14 +18,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("name", choices=WORKLOADS, help="the benchmark or workload")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--flags", action="store_true", help="flags of the trainer")
-    what.add_argument("--data-flags", action="store_true", help="those of them that the preparation takes too")
-    what.add_argument("--editions", action="store_true", help="editions of MLPerf Training that contain it")
-    asked = parser.parse_args(arguments)
-    workload = WORKLOADS[asked.name]
-    if asked.flags:
+    what.add_argument("--data-flags", action="store_true", help="the subset that the preparation also accepts")
+    what.add_argument(
+        "--editions", action="store_true", help="MLPerf Training editions that include the benchmark"
+    )
+    what.add_argument("--default-edition", action="store_true", help="the edition that runs use by default")
+    args = parser.parse_args(arguments)
+    workload = WORKLOADS[args.name]
+    if args.flags:
         lines = workload.flags
-    elif asked.data_flags:
+    elif args.data_flags:
         lines = workload.data.flags
+    elif args.default_edition:
+        lines = (DEFAULT_EDITION.name,) if DEFAULT_EDITION.benchmark is workload else ()
     else:
         lines = tuple(name for name, edition in EDITIONS.items() if edition.benchmark is workload)
     for line in lines:

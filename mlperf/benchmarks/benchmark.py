@@ -1,7 +1,7 @@
-"""What a benchmark fixes: the model, the data set, the target, the schedule and the contents of its log.
+"""Classes for the facts that a benchmark fixes: model, data set, target, schedule and contents of the log.
 
-The classes hold facts and no behaviour beyond looking them up. One file beside this one fills them in for each
-benchmark. Nothing in this package imports PyTorch.
+They have no behaviour beyond looking the facts up. Each benchmark has its own file beside this one. Nothing in
+this package imports PyTorch.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ class Network:
     """The layer widths of a DLRM and its training loss.
 
     bottom_mlp: widths from the dense features to the embedding dimension.
-    top_mlp: widths without the first, which follows from the interaction.
+    top_mlp: widths without the input width, which follows from the interaction.
     interaction, loss: values of `--arch-interaction-op` and `--loss-function`.
     """
 
-    embedding_dimension: int
     bottom_mlp: tuple[int, ...]
     top_mlp: tuple[int, ...]
     interaction: str = "dot"
     loss: str = "bce"
+
+    @property
+    def embedding_dimension(self) -> int:
+        """The dimension of an embedding vector, which is the output width of the bottom MLP."""
+        return self.bottom_mlp[-1]
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -44,31 +48,29 @@ class DataSet:
     """A data set as a benchmark uses it.
 
     name: value of `--data-set`.
-    index_limit: ids are taken modulo this number before they are numbered; None: no limit.
-    table_rows: rows of each embedding table after that; empty where they are not published.
-    ids_per_table: ids of one sample in each table; empty: one everywhere.
-    train_samples, eval_samples, held_out_samples: published sizes of the training split, of the split that decides
-    about the target, and of the rest of the last day; 0 where they are not published.
+    index_limit: ids are taken modulo this number before they are numbered; if None, there is no limit.
+    table_rows: rows of each embedding table after that; empty if they are not published.
+    train_samples, eval_samples, held_out_samples: published sizes of the training split, the evaluation split and
+    the unused rest of the last day; 0 if they are not published.
     """
 
     name: str
     index_limit: int | None = None
     table_rows: tuple[int, ...] = ()
-    ids_per_table: tuple[int, ...] = ()
     train_samples: int = 0
     eval_samples: int = 0
     held_out_samples: int = 0
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """The flags that name and limit the data set, for the trainer and for the preparation."""
+        """The flags of the trainer and of the preparation that select the data set and limit its ids."""
         limit = () if self.index_limit is None else (f"--max-ind-range={self.index_limit}",)
         return (f"--data-set={self.name}", *limit)
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A network and the data it is trained on, under the name by which `python -m mlperf.benchmarks` knows it."""
+    """A network and its data set. `name` is the argument of `python -m mlperf.benchmarks`."""
 
     name: str
     network: Network
@@ -95,9 +97,9 @@ class Benchmark(Workload):
 
     optimizer: value of `--optimizer`.
     auc_target: the AUC on the evaluation split that ends a run.
-    evaluations_per_epoch: how often the rules ask for an evaluation.
-    runs: logs in a result; a reference convergence point takes twice as many.
-    hyperparameters: what the log says of the optimizer, in the order in which it is written.
+    evaluations_per_epoch: number of evaluations per epoch that the rules require.
+    runs: number of runs in a result; a reference convergence point needs twice as many.
+    hyperparameters: optimizer entries of the log, in order.
     """
 
     optimizer: str
@@ -115,11 +117,11 @@ class Benchmark(Workload):
 
 @dataclass(frozen=True)
 class Edition:
-    """One edition of MLPerf Training and the benchmark of this project that it contains.
+    """One edition of MLPerf Training and the recommendation benchmark that it includes.
 
     required_keys: log keys that the closed division requires.
-    checks_package: whether its package checker looks at seeds, system descriptions and convergence.
-    open_target: the lowest AUC in the open division; 0 where the submitter chooses the target.
+    checks_package: whether its package checker checks seeds, system descriptions and convergence.
+    open_target: lowest AUC allowed in the open division; 0 if the submitter chooses the target.
     """
 
     name: str
@@ -140,7 +142,7 @@ class Edition:
 
     @property
     def evaluations_per_epoch(self) -> int:
-        """How often the rules ask for an evaluation."""
+        """The number of evaluations per epoch that the rules require."""
         return self.benchmark.evaluations_per_epoch
 
     def target(self, division: object) -> float:

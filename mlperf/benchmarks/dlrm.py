@@ -10,7 +10,7 @@ from mlperf.benchmarks.benchmark import Benchmark, DataSet, Edition, LoggedHyper
 
 DLRM = Benchmark(
     name="dlrm",
-    network=Network(embedding_dimension=128, bottom_mlp=(13, 512, 256, 128), top_mlp=(1024, 1024, 512, 256, 1)),
+    network=Network(bottom_mlp=(13, 512, 256, 128), top_mlp=(1024, 1024, 512, 256, 1)),
     data=DataSet(
         name="terabyte",
         index_limit=40_000_000,

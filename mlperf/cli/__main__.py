@@ -7,24 +7,28 @@ from collections.abc import Sequence
 from functools import partial
 
 from mlperf.cli.program import run_program
-from mlperf.settings.parser import Parser
+from mlperf.settings.argument_parser import Parser
 
-# Installed program, the same in a checkout, purpose.
+# (installed program, script in a checkout, purpose)
 PROGRAMS = (
     ("dlrm-train", "dlrm_s_pytorch.py", "train or evaluate a model"),
-    ("dlrm-prepare", "tools/prepare_criteo.py", "turn raw Criteo text into the files training reads"),
+    ("dlrm-prepare", "tools/prepare_criteo.py", "convert raw Criteo text to binary training files"),
     ("dlrm-verify", "tools/verify_data.py", "verify prepared data"),
-    ("dlrm-sample", "tools/make_sample.py", "make a synthetic sample in the Criteo format"),
+    ("dlrm-sample", "tools/make_sample.py", "generate a synthetic sample in the Criteo format"),
     ("dlrm-check", "tools/check_submission.py", "check logs and submission packages"),
     ("dlrm-submit", "tools/make_submission.py", "make a submission package (needs a checkout)"),
     ("dlrm-plot", "tools/plot_run.py", "plot loss and metric of runs"),
-    ("dlrm-visualize", "tools/visualize.py", "draw a trained model and its data"),
-    ("dlrm-stack-distances", "tools/stack_distances.py", "profile or generate traces of references"),
+    ("dlrm-visualize", "tools/visualize.py", "plot a trained model and its data"),
+    (
+        "dlrm-stack-distances",
+        "tools/stack_distances.py",
+        "compute stack distances or generate traces",
+    ),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the programs and return 0, or 2 for a wrong call."""
+    """Print the programs and return 0; 2 on a usage error."""
     name = "python -m mlperf.cli"
     return run_program(name, partial(_list_programs, name, arguments))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlperf.benchmarks import EDITIONS, Edition
 from mlperf.cli.program import program_name, run_program
-from mlperf.settings.parser import Parser
+from mlperf.settings.argument_parser import Parser
 from mlperf.submission.check import check_log, check_result
 from mlperf.submission.rcp import check_rcp_file
 from mlperf.submission.report import Report, render
@@ -19,7 +19,7 @@ from mlperf.util.errors import RunError, UsageError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a report per result and edition; return 0 if all pass, 1 if one fails, 2 for a wrong call."""
+    """Print a report per result and edition; return 0 if all pass, 1 if one fails, 2 on a usage error."""
     name = program_name("check_submission.py")
     return run_program(name, partial(_check, name, arguments))
 
@@ -28,32 +28,34 @@ def make_parser(name: str) -> Parser:
     """Return the parser of this program."""
     parser = Parser(name, __doc__)
     parser.add_argument(
-        "path", type=Path, help="a log, a folder with result_0.txt ..., or one with results/ and systems/"
+        "path",
+        type=Path,
+        help="a log, a folder with result_0.txt ..., or a package",
     )
     parser.add_argument(
         "--edition",
         choices=[*EDITIONS, "all"],
         action="append",
         default=argparse.SUPPRESS,
-        help="one or more (default: recognized by the keys in the logs)",
+        help="edition to check for; may be repeated (default: recognized by the keys in the logs)",
     )
     parser.add_argument(
-        "--rcps", type=Path, help="JSON file of convergence points to compare with instead of the edition's"
+        "--rcps", type=Path, help="JSON file of reference convergence points that replaces those of the edition"
     )
     parser.add_argument(
         "--rcp-bypass",
         action="store_true",
-        help="let a failed convergence check pass, like the switch of the package checker",
+        help="ignore a failed convergence check, like --rcp_bypass of the package checker",
     )
     return parser
 
 
 def _check(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
-    asked = getattr(args, "edition", [])
+    requested = getattr(args, "edition", [])
     if args.rcps is not None and not args.rcps.is_file():
         raise UsageError(f"--rcps={args.rcps}: no such file")
-    editions: list[Edition | None] = [EDITIONS[name] for name in (EDITIONS if "all" in asked else asked)]
+    editions: list[Edition | None] = [EDITIONS[name] for name in (EDITIONS if "all" in requested else requested)]
     if args.rcps is not None:
         check_rcp_file(args.rcps)
     passed = True
@@ -77,7 +79,7 @@ def _checks(args: argparse.Namespace, editions: list[Edition | None]) -> Iterato
 
 
 def _report(check: Callable[[], Report], name: str) -> bool:
-    """Print a report and return whether it passed. A log that cannot be read does not end the other checks."""
+    """Print a report and return whether it passed. An unreadable log does not prevent the other checks."""
     try:
         report = check()
     except RunError as error:

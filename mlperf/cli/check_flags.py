@@ -1,6 +1,7 @@
-"""Parse the trainer's flags and do nothing else: python -m mlperf.cli.check_flags [flags of the trainer].
+"""Check the trainer's flags without running it: python -m mlperf.cli.check_flags [flags of the trainer].
 
-run_and_time.sh calls this, so that a wrong flag is reported before data is prepared. It needs no package.
+run_and_time.sh calls this, so that an invalid flag is reported before data is prepared. It runs without
+third-party packages.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from mlperf.cli.train import parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 0 if the trainer accepts the flags; otherwise print its message and return its status."""
+    """Return 0 if the trainer accepts the flags; otherwise print its error and return its status."""
 
     def work() -> int:
         parse(sys.argv[1:] if arguments is None else arguments)

@@ -1,8 +1,8 @@
-"""Draw the curves of one or several runs: loss, and accuracy or AUC, with the target.
+"""Plot the curves of one or several runs: loss, and accuracy or AUC, with the target.
 
-    python tools/plot_run.py results/*.log --output=run.png
+    %(prog)s results/*.log --output=run.png
 
-Takes what the program prints, and compliance logs of this project or of anyone's MLPerf submission.
+Reads console output of the trainer, and compliance logs of this project or of any MLPerf submission.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from mlperf.benchmarks import DEFAULT_EDITION
 from mlperf.cli.program import program_name, run_program
+from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import between
-from mlperf.settings.parser import Parser
 from mlperf.util.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit status: 0 done, 1 failed, 2 wrong call."""
+    """Run the program and return its exit status: 0 success, 1 failure, 2 usage error."""
     name = program_name("plot_run.py")
     return run_program(name, partial(_plot, name, arguments))
 
@@ -34,17 +34,21 @@ def make_parser(name: str) -> Parser:
     parser = Parser(name, __doc__)
     add = parser.add_argument
     add("logs", type=Path, nargs="+", help="console or compliance logs")
-    add("--output", type=Path, default=Path("run.png"), help="the picture: .png, .svg or .pdf")
-    add("--labels", help="names of the runs in the legend, separated by commas; default: the files' names")
-    add("--metric", choices=("auto", "auc", "accuracy"), default="auto", help="auto: AUC where a log has it")
+    add("--output", type=Path, default=Path("run.png"), help="output file: .png, .svg or .pdf")
+    add("--labels", help="labels of the runs, separated by commas (default: the names of the logs)")
+    add("--metric", choices=("auto", "auc", "accuracy"), default="auto", help="auto: AUC if a log contains it")
     add(
         "--x",
         choices=("auto", "iterations", "epochs"),
         default="auto",
-        help="auto: iterations where all have them",
+        help="auto: iterations if all logs contain them",
     )
-    add("--target", type=between(0, 1), help=f"a line; default: {DEFAULT_EDITION.auc_target} with AUC; 0: none")
-    add("--title", default="", help="title of the picture")
+    add(
+        "--target",
+        type=between(0, 1),
+        help=f"draw a horizontal line at this value (default: {DEFAULT_EDITION.auc_target} for AUC; 0: no line)",
+    )
+    add("--title", default="", help="title of the figure")
     return parser
 
 
@@ -56,7 +60,7 @@ def _plot(name: str, arguments: Sequence[str] | None) -> int:
 
     from mlperf.plots.curves import Curves
     from mlperf.plots.packages import require_packages
-    from mlperf.plots.run_picture import draw_runs
+    from mlperf.plots.run_figure import draw_runs
 
     require_packages("--output", "matplotlib")
     runs = dict(zip(_distinct(labels), (Curves.of_log(log) for log in args.logs), strict=True))
@@ -71,16 +75,16 @@ def _plot(name: str, arguments: Sequence[str] | None) -> int:
     return 0
 
 
-def _axis(runs: dict[str, Curves], asked: str) -> str:
+def _axis(runs: dict[str, Curves], requested: str) -> str:
     points = [point for run in runs.values() for point in (*run.loss, *run.accuracy, *run.auc)]
     counted = all(point.iterations is not None for point in points)
-    if asked == "iterations" and not counted:
-        raise UsageError("--x=iterations: a compliance log says epochs only; allowed is --x=epochs")
-    return asked if asked != "auto" else "iterations" if counted else "epochs"
+    if requested == "iterations" and not counted:
+        raise UsageError("--x=iterations: compliance logs contain only epochs; use --x=epochs")
+    return requested if requested != "auto" else "iterations" if counted else "epochs"
 
 
 def _distinct(labels: Sequence[str]) -> list[str]:
-    """Number the labels that occur more than once: the same file name in several folders."""
+    """Number labels that occur more than once, such as equal file names in several folders."""
     return [
         label if labels.count(label) == 1 else f"{label} ({labels[: number + 1].count(label)})"
         for number, label in enumerate(labels)

@@ -1,17 +1,20 @@
-"""Prepare Criteo data: turn raw text into the binary files that training reads."""
+"""Prepare Criteo data: convert raw text to the binary files used for training."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from functools import partial
 
 from mlperf.cli.program import program_name, run_program
-from mlperf.settings.parse import parse_preparation
+from mlperf.settings.from_flags import parse_preparation
+
+_log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit status: 0 done, 1 failed, 2 wrong call."""
+    """Run the program and return its exit status: 0 success, 1 failure, 2 usage error."""
     name = program_name("prepare_criteo.py")
     return run_program(name, partial(_prepare, name, arguments))
 
@@ -21,18 +24,15 @@ def _prepare(name: str, arguments: Sequence[str] | None) -> int:
 
     from mlperf.data.criteo.prepare.pipeline import prepare
 
-    made = prepare(settings)
-    if made.max_ind_range is None:
-        print(
-            f"{made.train}: rows that another program prepared, used as they are; nothing prepared",
-            file=sys.stderr,
-        )
-    print(f"{made.train}: {made.train_rows:,} rows")
-    print(f"{made.test}: {made.test_rows:,} rows")
-    print(f"{made.val}: {made.val_rows:,} rows")
-    if made.bad_rows:
-        print(f"{made.bad_rows:,} bad rows left out; the manifest counts them per file and reason")
-    print("rows per table: " + "-".join(str(count) for count in made.counts))
+    prepared = prepare(settings)
+    if prepared.max_ind_range is None:
+        _log.info("%s: prepared by another tool; used without preparing it again", prepared.train)
+    print(f"{prepared.train}: {prepared.train_rows:,} rows")
+    print(f"{prepared.test}: {prepared.test_rows:,} rows")
+    print(f"{prepared.val}: {prepared.val_rows:,} rows")
+    if prepared.bad_rows:
+        print(f"{prepared.bad_rows:,} bad rows left out; the manifest counts them per file and reason")
+    print("rows per table: " + "-".join(str(count) for count in prepared.counts))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What every program does around its work: messages go to stderr; errors and signals become an exit status."""
+"""Entry-point wrapper of all programs: logging to stderr, errors and signals, exit status."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from types import FrameType
 
 from mlperf.util.errors import RunError, UsageError
 
-MIN_PYTHON = (3, 11)  # as in pyproject.toml: the sources also run where nothing is installed
+MIN_PYTHON = (3, 11)  # same as requires-python in pyproject.toml, which does not apply to an uninstalled checkout
 EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 
-# Imported as these names; requirements.txt installs them.
+# Import names of the packages in requirements.txt.
 _CORE_PACKAGES = ("torch", "numpy", "numba", "sklearn", "mlperf_logging", "tqdm")
 
 
@@ -26,7 +26,7 @@ class Terminated(BaseException):
 
 
 class _StderrHandler(logging.Handler):
-    """Writes bare messages to whatever `sys.stderr` is at the time."""
+    """Writes messages without a prefix to the current `sys.stderr`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one message."""
@@ -35,7 +35,7 @@ class _StderrHandler(logging.Handler):
 
 @contextmanager
 def messages_on_stderr() -> Iterator[None]:
-    """Write this project's log messages to stderr, once each, whatever a library does with the root logger."""
+    """Write this project's log messages to stderr exactly once, regardless of the root logger's handlers."""
     logger = logging.getLogger("mlperf")
     level, propagate, handler = logger.level, logger.propagate, _StderrHandler()
     logger.addHandler(handler)
@@ -50,22 +50,22 @@ def messages_on_stderr() -> Iterator[None]:
 
 
 def program_name(tool: str) -> str:
-    """Return the name that messages begin with: of the installed script `dlrm-...` if that runs, else `tool`."""
+    """Return the program name for messages: the installed script (dlrm-...) if it was used, otherwise `tool`."""
     typed = Path(sys.argv[0]).name
     return typed if typed.startswith("dlrm-") else tool
 
 
 def run_program(name: str, work: Callable[[], int]) -> int:
-    """Return what `work` returns, or the exit status of the error or signal that ended it; one line names that."""
+    """Return the result of `work`, or the exit status of an error or signal after printing it as one line."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        # Only the first signal counts: closing a log or removing a file must not be interrupted in its turn.
+        # Ignore further signals: closing a log or removing a file must not be interrupted.
         for number in handled:
             signal.signal(number, signal.SIG_IGN)
         raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
 
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: no file's name can end a program
+        sys.stdout.reconfigure(errors="backslashreplace")  # like stderr; avoids UnicodeEncodeError
     signals = (signal.SIGINT, signal.SIGTERM)
     handled = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
     for number in handled:

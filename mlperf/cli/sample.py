@@ -1,4 +1,4 @@
-"""Make a sample in the Criteo format, with a planted signal: day_0 ... day_23 and sample.json."""
+"""Generate a synthetic sample in the Criteo format, with a planted signal: day_0 ... day_23 and sample.json."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from mlperf.benchmarks import MIN_SAMPLE_ROWS, SAMPLE
 from mlperf.cli.program import program_name, run_program
+from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
-from mlperf.settings.parser import Parser
-from mlperf.util.errors import UsageError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit status: 0 done, 1 failed, 2 wrong call."""
+    """Run the program and return its exit status: 0 success, 1 failure, 2 usage error."""
     name = program_name("make_sample.py")
     return run_program(name, partial(_make, name, arguments))
 
@@ -23,19 +23,22 @@ def make_parser(name: str) -> Parser:
     """Return the parser of this program."""
     parser = Parser(name, __doc__)
     add = parser.add_argument
-    add("--folder", type=Path, default=Path("input"), help="where day_0 ... day_23 go")
-    add("--rows", type=at_least(1), default=240_000, help="rows of all days together, 230 bytes each")
-    add("--seed", type=at_least(0), default=1, help="seed of everything in the sample")
+    add("--folder", type=Path, default=Path("input"), help="output folder for day_0 ... day_23")
+    add(
+        "--rows",
+        type=at_least(MIN_SAMPLE_ROWS),
+        default=SAMPLE.rows,
+        help=f"rows of all days together, at least {MIN_SAMPLE_ROWS}; about 230 bytes each",
+    )
+    add("--seed", type=at_least(0), default=SAMPLE.seed, help="random seed of the sample")
     return parser
 
 
 def _make(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
 
-    from mlperf.data.criteo.sample.generate import MIN_ROWS, SampleSettings, make_sample
+    from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 
-    if args.rows < MIN_ROWS:
-        raise UsageError(f"--rows={args.rows}: allowed is a whole number of at least {MIN_ROWS}")
     sample = make_sample(SampleSettings(args.folder, args.rows, args.seed))
     print(
         f"sample in {args.folder}: {sample.rows:,} rows, seed {sample.seed}, {sample.click_rate:.1%} clicks; "

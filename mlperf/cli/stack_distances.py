@@ -1,11 +1,11 @@
-"""Profile a trace of references into a distribution of stack distances, or generate a trace from one.
+"""Compute the stack-distance distribution of a reference trace, or generate a trace from a distribution.
 
-    python tools/stack_distances.py profile input/trace.log input/dist_emb_0.log
-    python tools/stack_distances.py generate input/dist_emb_0.log trace.log --length=1000
+    %(prog)s profile input/trace.log dist_emb_0.log
+    %(prog)s generate input/dist_emb_0.log trace.log --length=1000
 
-A text trace is whole numbers separated by commas, spaces or lines; a binary one (--binary) is little-endian
-unsigned 64-bit integers. A distribution is three lines: the distinct accesses, the distances, their cumulative
-probabilities.
+A text trace has whole numbers separated by commas, spaces or newlines; a binary trace (--binary) has
+little-endian unsigned 64-bit integers. A distribution has three lines: the distinct accesses, the distances, and
+their cumulative probabilities.
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlperf.cli.program import program_name, run_program
+from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
-from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError
 from mlperf.util.files import write_atomically
 
 if TYPE_CHECKING:
     from mlperf.data.synthetic.stack_distances import IntArray
 
-# References generated at a time.
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20  # references generated at a time
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit status: 0 done, 1 failed, 2 wrong call."""
+    """Run the program and return its exit status: 0 success, 1 failure, 2 usage error."""
     name = program_name("stack_distances.py")
     return run_program(name, partial(_convert, name, arguments))
 
@@ -38,15 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser(name: str) -> Parser:
     """Return the parser of this program."""
     parser = Parser(name, __doc__)
-    parser.add_argument("what", choices=("profile", "generate"), help="from a trace, or to a trace")
-    parser.add_argument("source", type=Path, help="the trace, or the distribution")
-    parser.add_argument("result", type=Path, help="the distribution, or the trace")
-    parser.add_argument("--binary", action="store_true", help="the trace is binary")
     parser.add_argument(
-        "--padding", action="store_true", help="more new references, as --data-trace-enable-padding"
+        "what",
+        choices=("profile", "generate"),
+        help="conversion: trace to distribution, or distribution to trace",
     )
-    parser.add_argument("--length", type=at_least(1), default=1000, help="generate: references")
-    parser.add_argument("--seed", type=at_least(0), default=123, help="generate: seed")
+    parser.add_argument("source", type=Path, help="input file")
+    parser.add_argument("result", type=Path, help="output file")
+    parser.add_argument("--binary", action="store_true", help="the trace is binary")
+    parser.add_argument("--padding", action="store_true", help="like --data-trace-enable-padding")
+    parser.add_argument("--length", type=at_least(1), default=1000, help="with generate: number of references")
+    parser.add_argument("--seed", type=at_least(0), default=123, help="with generate: random seed")
     return parser
 
 
@@ -85,7 +86,7 @@ def _read_trace(path: Path, binary: bool) -> IntArray:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise RunError(f"{path}: no trace can be read: {error.strerror}") from None
+        raise RunError(f"{path}: cannot read the trace: {error.strerror}") from None
     if binary:
         if len(data) % 8:
             raise RunError(f"{path}: {len(data)} bytes, not a whole number of 64-bit integers")

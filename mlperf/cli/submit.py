@@ -1,7 +1,7 @@
-"""Make a submission package: run the benchmark five times, or take five logs, describe the system, copy the code.
+"""Create a submission package: run the benchmark or take logs, describe the system, copy the code.
 
-The data and the configuration are those of run_and_time.sh, given by DATADIR and CONFIG in the environment. Flags
-after -- go to the trainer. Repeating the command continues an interrupted set of runs.
+The environment variables DATADIR and CONFIG of run_and_time.sh select the data and the configuration. Flags
+after -- are passed to the trainer. Repeating the command resumes an interrupted set of runs.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES
+from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES, SampleSize
 from mlperf.cli.program import program_name, run_program
-from mlperf.compliance.log import Log, as_text, read_log
+from mlperf.compliance.log_reader import Log, as_text, read_log
+from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
-from mlperf.settings.parser import Parser
 from mlperf.submission.check import check_result
 from mlperf.submission.package import NAME, Package, write_package
 from mlperf.submission.rcp import make_rcp
 from mlperf.submission.report import render
 from mlperf.submission.results import find_results
-from mlperf.submission.run_inputs import RunInputs, Sample
+from mlperf.submission.run_inputs import RunInputs
 from mlperf.submission.run_set import ROOT, RunSettings, make_runs
 from mlperf.submission.system_description import (
     FIELDS,
@@ -38,11 +38,11 @@ from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import write_atomically
 
 SAMPLE_REASON = (
-    "the runs are on the made-up sample of tools/make_sample.py, for which there is no reference convergence; "
-    "this package shows the way and is not a result"
+    "the runs use the synthetic sample of tools/make_sample.py, which has no reference convergence; "
+    "this package is an example, not a result"
 )
 
-# Flags of the trainer that this program sets itself, and the flag that determines each.
+# Trainer flags that this program sets, and the option that controls each.
 _RESERVED_FLAGS = {
     "--mlperf-submitter": "--submitter",
     "--mlperf-platform": "--system",
@@ -51,9 +51,8 @@ _RESERVED_FLAGS = {
     "--mlperf-status": "--status",
     "--numpy-rand-seed": "--seed",
     "--mlperf-log-file": "--output",
-    "--mlperf-logging": "nothing, it is always on",
 }
-# The same for variables of run_and_time.sh and fields of the system description.
+# The same for environment variables of run_and_time.sh and for fields of the system description.
 _RESERVED_VARIABLES = {"EDITION": "edition", "SEED": "seed"}
 _RESERVED_FIELDS = {
     "submitter": "--submitter",
@@ -65,7 +64,7 @@ _LOG_FOLDERS = ("runs", "reference")  # in --output, beside the package
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the package and check it; return 0 if it passes, 1 if it fails, 2 for a wrong call."""
+    """Create and check the package; return 0 if it passes, 1 if it fails, 2 on a usage error."""
     name = program_name("make_submission.py")
     return run_program(name, partial(_submit, name, arguments))
 
@@ -75,24 +74,54 @@ def make_parser(name: str) -> Parser:
     parser = Parser(name, __doc__)
     add = parser.add_argument
     add("--submitter", type=_name, required=True, help="name of the organization")
-    add("--system", type=_name, required=True, help="name of the system, its description and its results")
-    add("--output", type=Path, default=Path("submission"), help="folder for the package and the logs of the runs")
+    add("--system", type=_name, required=True, help="name of the system")
+    add(
+        "--output",
+        type=Path,
+        default=Path("submission"),
+        help="folder for the package and the logs of the runs",
+    )
     add("--edition", choices=tuple(EDITIONS), default=DEFAULT_EDITION.name, help="edition of MLPerf Training")
     add("--division", choices=("closed", "open"), default="closed", help="division of the submission")
     add("--status", choices=STATUSES, default="onprem", help="availability of the system")
-    add("--system-file", type=Path, help="JSON file with fields of the system description; override detected ones")
-    add("--set", metavar="FIELD=VALUE", action="append", default=[], help="one such field; may be repeated")
-    add("--logs", type=Path, nargs="+", help="use these logs instead of running; the machine is not inspected")
-    add("--seed", type=at_least(0), help="seed of the first run, the next ones count up (default: drawn)")
-    add("--rcp-bypass", metavar="REASON", help="let the convergence check fail, for this reason")
-    add("--reference", action="store_true", help="do twice the runs and write convergence points, no package")
-    add("trainer_flags", nargs="*", help="after --: flags of dlrm_s_pytorch.py, added to each run")
+    add(
+        "--system-file",
+        type=Path,
+        help="JSON file with system description fields",
+    )
+    add(
+        "--set",
+        metavar="FIELD=VALUE",
+        action="append",
+        default=[],
+        help="one such field; may be repeated",
+    )
+    add(
+        "--logs",
+        type=Path,
+        nargs="+",
+        help="use these logs instead of running the benchmark; the machine is not inspected",
+    )
+    add(
+        "--seed",
+        type=at_least(0),
+        help="seed of the first run, incremented for each later run (default: random)",
+    )
+    add("--rcp-bypass", metavar="REASON", help="bypass the convergence check, giving this reason")
+    add(
+        "--reference",
+        action="store_true",
+        help="do twice as many runs and write reference convergence points instead of a package",
+    )
+    add("trainer_flags", nargs="*", help="after --: flags of dlrm_s_pytorch.py for each run")
     return parser
 
 
 def _name(text: str) -> str:
     if not NAME.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not letters, digits and _.+-, beginning with none of .+-")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} may contain only letters, digits and _.+-, and must not start with .+-"
+        )
     return text
 
 
@@ -100,7 +129,9 @@ def _submit(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
     _check_contradictions(args)
     if not (ROOT / "run_and_time.sh").is_file():
-        raise RunError("needs a checkout, whose code goes into the package: run tools/make_submission.py there")
+        raise RunError(
+            "requires a checkout, because the package contains its code: run tools/make_submission.py there"
+        )
     try:
         return _make(args)
     except OSError as error:
@@ -110,19 +141,23 @@ def _submit(name: str, arguments: Sequence[str] | None) -> int:
 def _check_contradictions(args: argparse.Namespace) -> None:
     """Raise UsageError for arguments that would be ignored."""
     if args.submitter in _LOG_FOLDERS:
-        raise UsageError(f"--submitter={args.submitter}: in --output that folder is for the runs' logs")
+        raise UsageError(
+            f"--submitter={args.submitter}: this name is reserved for the folder with the logs of the runs"
+        )
     for text in args.trainer_flags:
         name = text.partition("=")[0]
+        if name == "--mlperf-logging":
+            raise UsageError(f"{text} after --: this program always sets it")
         if name in _RESERVED_FLAGS:
-            raise UsageError(f"{text} after --: this is given by {_RESERVED_FLAGS[name]}")
+            raise UsageError(f"{text} after --: use {_RESERVED_FLAGS[name]} instead")
     for variable, flag in _RESERVED_VARIABLES.items():
         value = os.environ.get(variable, "")
         if value and value != str(getattr(args, flag)):
-            raise UsageError(f"{variable}={value} in the environment: here it is given by --{flag}")
+            raise UsageError(f"{variable}={value} in the environment: use --{flag} instead")
     if args.logs is not None and args.seed is not None:
-        raise UsageError("--seed: the runs of --logs have theirs")
+        raise UsageError("--seed: not allowed with --logs, whose runs already have seeds")
     if args.reference and args.rcp_bypass is not None:
-        raise UsageError("--rcp-bypass: with --reference nothing is compared")
+        raise UsageError("--rcp-bypass: not allowed with --reference, which compares nothing")
 
 
 def _make(args: argparse.Namespace) -> int:
@@ -134,7 +169,7 @@ def _make(args: argparse.Namespace) -> int:
     configuration = inputs.configuration_file
     if args.logs is not None:
         if len(args.logs) != count:
-            raise UsageError(f"--logs: {len(args.logs)} are given, {count} are needed")
+            raise UsageError(f"--logs: {len(args.logs)} logs were given, {count} are required")
         paths = tuple(args.logs)
     else:
         runs = make_runs(_logs_folder(args), settings, count, first_seed=args.seed)
@@ -185,7 +220,7 @@ def _run_settings(args: argparse.Namespace, inputs: RunInputs) -> RunSettings:
 
 
 def _description(args: argparse.Namespace, inputs: RunInputs) -> Description:
-    """Return the complete system description. UsageError names all missing fields at once."""
+    """Return the complete system description. UsageError naming all missing fields at once."""
     description: Description = {"hw_notes": "", "sw_notes": ""}
     if args.logs is None:
         use_gpu = "--use-gpu" in args.trainer_flags or "--use-gpu" in inputs.configuration_text
@@ -195,20 +230,20 @@ def _description(args: argparse.Namespace, inputs: RunInputs) -> Description:
     for text in args.set:
         name, equals, value = text.partition("=")
         if name in _RESERVED_FIELDS:
-            raise UsageError(f"--set={text}: that field is given by {_RESERVED_FIELDS[name]}")
+            raise UsageError(f"--set={text}: use {_RESERVED_FIELDS[name]} instead")
         if name not in FIELDS or not equals:
-            raise UsageError(f"--set={text}: allowed is FIELD=VALUE, with FIELD one of {', '.join(FIELDS)}")
+            raise UsageError(f"--set={text}: must be FIELD=VALUE, where FIELD is one of {', '.join(FIELDS)}")
         description[name] = value
     description |= {"submitter": args.submitter, "division": args.division}
     description |= {"status": args.status, "system_name": args.system}
     missing = missing_fields(description)
     if missing:
         raise UsageError(
-            f"the system description lacks {', '.join(missing)}; give them by --set FIELD=VALUE or --system-file"
+            f"the system description is missing {', '.join(missing)}; use --set FIELD=VALUE or --system-file"
         )
     for name, value in description.items():
         if (kind := required_kind(name, value)) is not None:
-            raise UsageError(f"the system description: {name} is {as_text(value)}, not {kind}")
+            raise UsageError(f"the system description: {name} is {as_text(value)}, must be {kind}")
     return {name: description[name] for name in FIELDS}
 
 
@@ -217,15 +252,15 @@ def _logs_folder(args: argparse.Namespace) -> Path:
     return folder
 
 
-def _data_text(sample: Sample | None) -> str:
-    """Return the section of the package's README that says what the data is."""
+def _data_text(sample: SampleSize | None) -> str:
+    """Return the section about the data for the README of the package."""
     if sample is None:
         return (
-            "`$DATA` holds day_0 ... day_23 of the Criteo Terabyte click logs, or what tools/prepare_criteo.py "
-            "made of them."
+            "`$DATA` holds day_0 ... day_23 of the Criteo Terabyte click logs, or the files "
+            "that tools/prepare_criteo.py prepared from them."
         )
     return (
-        "Synthetic, with a planted signal; the runs show the way and are not a result:\n\n"
+        "Synthetic, with a planted signal; the runs are an example, not a result:\n\n"
         "```\nDATA=$PWD/input\n"
         f"$(tools/setup.sh) tools/make_sample.py --folder=$DATA --rows={sample.rows} --seed={sample.seed}\n```"
     )

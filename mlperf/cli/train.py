@@ -1,4 +1,4 @@
-"""The trainer: `dlrm_s_pytorch.py`."""
+"""The trainer, `dlrm_s_pytorch.py`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from mlperf.cli.program import program_name, run_program
-from mlperf.settings.parse import parse
+from mlperf.settings.from_flags import parse
 
 __all__ = ["main", "parse"]
 
@@ -14,12 +14,13 @@ EXIT_TARGET_MISSED = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit status: 0 done, 1 failed, 2 wrong call, 3 target not reached."""
+    """Run the program and return its exit status: 0 success, 1 failure, 2 usage error, 3 target missed."""
     program = program_name("dlrm_s_pytorch.py")
 
     def work() -> int:
         settings = parse(arguments, program)
-        from mlperf.runner.benchmark import run_benchmark  # imports torch, which --help and wrong calls do without
+        # Imported late: --help and usage errors need no torch.
+        from mlperf.runner.benchmark import run_benchmark
         from mlperf.training.events import Outcome
 
         return 0 if run_benchmark(settings).outcome is Outcome.SUCCESS else EXIT_TARGET_MISSED

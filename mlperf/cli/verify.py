@@ -1,7 +1,8 @@
-"""Verify prepared data: rows, label rate, index ranges, checksums, manifest against files."""
+"""Verify prepared data: number of rows, label rate, index ranges, checksums and manifest."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from mlperf.cli.program import program_name, run_program
 from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import file_name
-from mlperf.settings.parser import Parser
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
 
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
     from mlperf.data.criteo.prepared.manifest import Manifest
     from mlperf.data.criteo.prepared.verify import SplitFacts
 
+_log = logging.getLogger(__name__)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit status: 0 nothing is wrong, 1 something is, 2 wrong call."""
+    """Run the program and return its exit status: 0 valid, 1 problems found, 2 usage error."""
     name = program_name("verify_data.py")
     return run_program(name, partial(_verify, name, arguments))
 
@@ -30,9 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser(name: str) -> Parser:
     """Return the parser of this program."""
     parser = Parser(name, __doc__)
-    parser.add_argument("prefix", type=file_name, help="X, for X_train.bin, X_test.bin, X_val.bin, X.json")
+    parser.add_argument("prefix", type=file_name, help="prefix X of X_train.bin, X_test.bin, X_val.bin and X.json")
     parser.add_argument(
-        "--raw-data-file", type=file_name, help="prefix of <prefix>_fea_count.npz, without a manifest"
+        "--raw-data-file",
+        type=file_name,
+        help="without a manifest: prefix of the <prefix>_fea_count.npz with the table sizes",
     )
     return parser
 
@@ -45,7 +50,7 @@ def _verify(name: str, arguments: Sequence[str] | None) -> int:
 
 
 def verify(paths: DatasetPaths, raw_data_file: Path | None) -> int:
-    """Print what the files of a data set hold and every problem; return 1 if there is a problem, else 0."""
+    """Print a summary of the files of a data set and log all problems; return 1 if there are problems, else 0."""
     import numpy as np
 
     from mlperf.data.criteo.prepared.dataset import find_prepared
@@ -54,44 +59,44 @@ def verify(paths: DatasetPaths, raw_data_file: Path | None) -> int:
 
     prepared = find_prepared(paths, raw_data_file)
     manifest = Manifest.read(paths.manifest)
-    scanned, found = _scan_splits(paths, prepared, manifest)
+    scanned, problems = _scan_splits(paths, prepared, manifest)
     if not scanned:
         raise RunError(f"{paths.prefix}: no rows at all")
     used = np.max([facts.column_max[CRITEO.id_columns] + 1 for facts in scanned], axis=0)
     print("rows per table: " + "-".join(str(count) for count in prepared.counts))
     print("largest index + 1: " + "-".join(str(count) for count in used))
-    found += _compare_with_manifest(paths, manifest, [int(rows) for rows in used])
-    found += _compare_with_published(paths, prepared)
-    for line in found:
-        print(line, file=sys.stderr)
-    print(f"{paths.prefix}: {'FAILED' if found else 'SUCCESS'}")
-    return 1 if found else 0
+    problems += _compare_with_manifest(paths, manifest, [int(rows) for rows in used])
+    problems += _compare_with_published(paths, prepared)
+    for problem in problems:
+        _log.error("%s", problem)
+    print(f"{paths.prefix}: {'FAILED' if problems else 'SUCCESS'}")
+    return 1 if problems else 0
 
 
 def _scan_splits(
     paths: DatasetPaths, prepared: PreparedData, manifest: Manifest | None
 ) -> tuple[list[SplitFacts], list[str]]:
-    """Read each split and print a line about it. Return the facts of those with rows, and the problems."""
+    """Read each split and print a line about it. Return the facts of the splits with rows, and the problems."""
     from mlperf.data.criteo.days import SPLITS
     from mlperf.data.criteo.prepared.verify import file_problems, scan
 
     scanned: list[SplitFacts] = []
-    found: list[str] = []
+    problems: list[str] = []
     for split in SPLITS:
         path = paths.split(split)
         if not path.is_file():
-            found.append(f"{path}: no such file")
+            problems.append(f"{path}: no such file")
             continue
         facts = scan(path)
         scanned += [facts] if facts.rows else []
         rate = facts.clicks / max(1, facts.rows)
         print(f"{path}: {facts.rows:,} rows, {rate:.4%} of label 1, CRC-32 {facts.crc32:08x}")
-        found += [f"{path}: {text}" for text in file_problems(facts, prepared.counts, manifest, split)]
-    return scanned, found
+        problems += [f"{path}: {text}" for text in file_problems(facts, prepared.counts, manifest, split)]
+    return scanned, problems
 
 
 def _compare_with_manifest(paths: DatasetPaths, manifest: Manifest | None, rows_used: list[int]) -> list[str]:
-    """Print what the manifest says and return the problems with it."""
+    """Print a summary of the manifest and return its problems."""
     from mlperf.data.criteo.prepared.verify import manifest_problems
 
     if manifest is None:
@@ -103,7 +108,7 @@ def _compare_with_manifest(paths: DatasetPaths, manifest: Manifest | None, rows_
 
 
 def _compare_with_published(paths: DatasetPaths, prepared: PreparedData) -> list[str]:
-    """Print the published figures of the whole Terabyte data and return those that are not met."""
+    """Print the comparison with the published figures of the full Terabyte data; return the differences."""
     from mlperf.data.criteo.prepared.verify import compare_with_published, is_full_data
 
     if not is_full_data(prepared):

@@ -1,1 +1,1 @@
-"""Reading MLPerf logs and calling the official checkers on them."""
+"""Reading MLPerf logs and running the official checkers."""

@@ -1,4 +1,4 @@
-"""Turns messages of the official checkers into findings: what is wrong, in which file and on which line."""
+"""Conversion of messages of the official checkers to findings, each with file and line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.benchmarks import Benchmark
-from mlperf.compliance.log import Event, Log, as_text, is_number
+from mlperf.compliance.log_reader import Event, Log, as_text, is_number
 from mlperf.compliance.official import CRASHED, CheckerOutput
 
 _FAILED_TEST = re.compile(r"failed test: (.*?)(?:\ncurrent |\Z)", re.DOTALL)
@@ -18,25 +18,25 @@ _NUMBERED_LOG = re.compile(r"(?:result file|seeds from) .*?result_(\d+)\.txt", r
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong and where. `line` is None if the fault is in a folder or if the file is missing."""
+    """A problem and its location. `line` is None if the problem is in a folder or the file is missing."""
 
     path: Path
     line: int | None
     text: str
 
     @property
-    def place(self) -> str:
-        """File and line, as compilers print them."""
+    def location(self) -> str:
+        """File and line, in the format of compilers."""
         return str(self.path) if self.line is None else f"{self.path}:{self.line}"
 
 
 def compliance_findings(log: Log, errors: Sequence[tuple[str | None, str]]) -> list[Finding]:
-    """Locate messages of the compliance checker, each with its log key or None, in the log."""
+    """Locate messages of the compliance checker in the log. errors: (log key or None, message) pairs."""
     return [Finding(log.path, _line(log, key, text), _shorten(text)) for key, text in errors]
 
 
 def _line(log: Log, key: str | None, text: str) -> int:
-    """Return the line that a message is about. For a missing event that is the last line."""
+    """Return the line number a message refers to; the last line if an event is missing."""
     if (match := _MARKED_LINE.search(text)) and int(match[1]) < len(log.marked):
         return log.marked[int(match[1])]  # the checker counts the lines with an event, from 0
     if ("parsing errors" in text or CRASHED in text) and (invalid := _first_invalid_line(log)) is not None:
@@ -47,7 +47,7 @@ def _line(log: Log, key: str | None, text: str) -> int:
         key = "weights_initialization"
     elif "_common.yaml" in text:  # the checker has no rules for the division
         key = "submission_division"
-    elif ".yaml" in text:  # nor for the benchmark
+    elif ".yaml" in text:  # the checker has no rules for the benchmark
         key = "submission_benchmark"
     events = log.all(key) if key is not None else []
     return events[-1].line if events else log.lines
@@ -58,7 +58,7 @@ def _first_invalid_line(log: Log) -> int | None:
 
 
 def _shorten(text: str) -> str:
-    """Return the part of a message that says what failed. The checker adds the whole line and its own state."""
+    """Return the part of a message that describes the failure, without the log line and the checker's state."""
     head = text.partition("\n")[0]
     if "CHECK code" in head:
         head += " " + text.partition("\n")[2].partition("\ntriggered")[0]
@@ -68,12 +68,12 @@ def _shorten(text: str) -> str:
 
 
 def seed_findings(folder: Path, logs: Sequence[Log], output: CheckerOutput) -> list[Finding]:
-    """Locate messages of the seed checker. It was given copies of the logs: result_K.txt is a copy of logs[K]."""
+    """Locate messages of the seed checker, which read copies of the logs: result_K.txt is a copy of logs[K]."""
     findings = []
     for line in "\n".join(text for _, text in output.errors).splitlines():
         match = _NUMBERED_LOG.search(line)
         if match is None:
-            continue  # a damaged line, which is among the findings of the compliance check
+            continue  # a malformed line, which the compliance check reports
         log, text = logs[int(match[1])], line[match.end() :]
         if text.startswith(":"):
             text = f"the seed cannot be read{text}".removesuffix(":")
@@ -94,8 +94,8 @@ def convergence_findings(
 ) -> list[Finding]:
     """Locate messages of the convergence checker.
 
-    If it compared the runs with a reference, the finding is at the evaluation of the run that converged first.
-    Otherwise it is at the log that could not be used, with the reason.
+    If the runs were compared with a reference, the finding refers to the evaluation of the run that converged
+    first. Otherwise it refers to the log that could not be used, with the reason.
     """
     findings = []
     for _, text in output.errors:
@@ -109,8 +109,10 @@ def convergence_findings(
             findings.append(_first_to_converge(folder, logs, compared))
         elif "convergence" in text:
             findings += [Finding(log.path, line, text) for log in logs for line in _unsuccessful(log)[:1]]
-        elif obstacles := [(log, *found[0]) for log in logs if (found := _obstacles(log, logs[0], benchmark))]:
-            log, line, reason = obstacles[0]
+        elif unusable := [
+            (log, *entries[0]) for log in logs if (entries := _unusable_entries(log, logs[0], benchmark))
+        ]:
+            log, line, reason = unusable[0]
             findings.append(Finding(log.path, line, f"{text}: {reason}"))
         elif logs:
             findings.append(Finding(logs[0].path, _line(logs[0], "global_batch_size", text), text))
@@ -129,28 +131,28 @@ def _first_to_converge(folder: Path, logs: Sequence[Log], text: str) -> Finding:
 
 
 def _unsuccessful(log: Log) -> list[int]:
-    """Return the lines of run_stop with another status than success; without run_stop, the last line."""
+    """Return the lines of run_stop events without status success; the last line if there is no run_stop."""
     stops = log.all("run_stop")
     return [stop.line for stop in stops if stop.metadata.get("status") != "success"] if stops else [log.lines]
 
 
-def _obstacles(log: Log, first: Log, benchmark: Benchmark) -> list[tuple[int, str]]:
-    """Return line and reason of what the convergence checker cannot use in a log. `first` is the first log."""
+def _unusable_entries(log: Log, first: Log, benchmark: Benchmark) -> list[tuple[int, str]]:
+    """Return (line, reason) for each entry the convergence checker cannot use. first: the first log."""
     size = _last_event(first, "global_batch_size")
-    wanted = None if size is None else size.value
-    found = [(line, "no MLPerf event") for line in log.damaged] + log.invalid_values
-    found += _check_last(log, "submission_benchmark", lambda value: value == benchmark.name, benchmark.name)
-    found += _check_last(log, "global_batch_size", is_number, "a number")
-    allowed = f"{as_text(wanted)} as in {first.path.name}"
-    found += _check_last(log, "global_batch_size", lambda value: value == wanted, allowed)
+    expected = None if size is None else size.value
+    problems = [(line, "no MLPerf event") for line in log.damaged] + log.invalid_values
+    problems += _check_last(log, "submission_benchmark", lambda value: value == benchmark.name, benchmark.name)
+    problems += _check_last(log, "global_batch_size", is_number, "a number")
+    allowed = f"{as_text(expected)} as in {first.path.name}"
+    problems += _check_last(log, "global_batch_size", lambda value: value == expected, allowed)
     evaluations, stops = log.all("eval_accuracy"), log.all("run_stop")
-    found += [(e.line, "eval_accuracy has no epoch_num") for e in evaluations if "epoch_num" not in e.metadata]
-    found += [(e.line, "run_stop has no status") for e in stops if "status" not in e.metadata]
-    return found if evaluations or log.status != "success" else [*found, (log.lines, "no eval_accuracy")]
+    problems += [(e.line, "eval_accuracy has no epoch_num") for e in evaluations if "epoch_num" not in e.metadata]
+    problems += [(e.line, "run_stop has no status") for e in stops if "status" not in e.metadata]
+    return problems if evaluations or log.status != "success" else [*problems, (log.lines, "no eval_accuracy")]
 
 
 def _check_last(log: Log, key: str, is_valid: Callable[[object], bool], allowed: str) -> list[tuple[int, str]]:
-    """Return line and reason if the last event with `key`, which is the one that counts, is missing or invalid."""
+    """Return (line, reason) if the last event with `key` is missing or invalid. Only the last one is used."""
     event = _last_event(log, key)
     if event is None:
         return [(log.lines, f"no {key}")]

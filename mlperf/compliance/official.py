@@ -1,6 +1,6 @@
-"""Calls the official checkers of mlperf-logging one by one and collects their output; it decides nothing itself.
+"""Calls the official checkers of mlperf-logging and collects their output, without judging it.
 
-Some checkers write files beside what they check: give them a copy. They are imported when they are called, because
+Some checkers write files into the folder that they check, so pass them a copy. They are imported late, because
 they import pandas and scipy.
 """
 
@@ -18,8 +18,8 @@ from typing import Any
 
 from mlperf.benchmarks import Edition
 
-CRASHED = "the official checker stops with"  # begins the error that stands for an exception in a checker
-# A failed convergence check is ignored by the package checker's bypass only if its message begins like this.
+CRASHED = "the official checker stops with"  # prefix of the error reported when a checker raises
+# The bypass of the package checker ignores only failed convergence checks whose message starts like this.
 BYPASSABLE = ("RCP found", "RCP Interpolation", "Missing RCP")
 _USAGE = "training"
 
@@ -28,8 +28,8 @@ _USAGE = "training"
 class CheckerOutput:
     """Verdict and messages of one checker.
 
-    errors, warnings: messages, each with the log key it is about, or None.
-    records: everything the checker logged. printed: everything it printed.
+    errors, warnings: (log key or None, message) pairs.
+    records: all log records of the checker. printed: all output of the checker.
     """
 
     passed: bool = False
@@ -61,10 +61,10 @@ def version() -> str:
 
 @contextlib.contextmanager
 def supplied_run_count(edition: Edition) -> Iterator[str | None]:
-    """Give the convergence checker the number of runs of a benchmark while the `with` block runs, if it has none.
+    """Within the block, supply the number of runs if the convergence checker does not know the benchmark.
 
-    Yields a note about that, or None. Without the number the convergence checker, and the package checker from
-    edition 1.0.0 on, raise a KeyError.
+    Yields a note about it, or None if it is not necessary. Without the number, the convergence checker raises a
+    KeyError, as does the package checker from edition 1.0.0 on.
     """
     from mlperf_logging.rcp_checker import rcp_checker
 
@@ -85,7 +85,7 @@ def supplied_run_count(edition: Edition) -> Iterator[str | None]:
 
 @contextlib.contextmanager
 def _collecting(output: CheckerOutput) -> Iterator[None]:
-    """Collect the records of the root logger and what is printed; an exception becomes an error."""
+    """Collect log records and printed output; an exception becomes an error."""
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -98,7 +98,7 @@ def _collecting(output: CheckerOutput) -> Iterator[None]:
         with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             warnings.simplefilter("ignore")
             yield
-    except Exception as error:  # a damaged package can make a checker raise anything
+    except Exception as error:  # an invalid package can make a checker raise any exception
         output.passed = False
         output.errors.append((None, f"{CRASHED} {type(error).__name__}: {error}"))
     finally:
@@ -112,7 +112,7 @@ def check_compliance(log: Path, edition: Edition) -> CheckerOutput:
 
     output = CheckerOutput()
     checker = mlp_compliance.make_checker(_USAGE, edition.name, quiet=False, werror=False)
-    mlp_compliance.enqueued_configs.clear()  # a global that an earlier check leaves filled if it raised
+    mlp_compliance.enqueued_configs.clear()  # global state; stale if an earlier check raised
     with _collecting(output):
         output.passed = mlp_compliance.main(str(log), f"{_USAGE}_{edition.name}/common.yaml", checker)[0]
     output.errors += [*checker.overwritable.items(), *((None, text) for text in checker.not_overwritable)]
@@ -121,7 +121,7 @@ def check_compliance(log: Path, edition: Edition) -> CheckerOutput:
 
 
 def check_seeds(logs: list[Path], edition: Edition) -> CheckerOutput:
-    """Check that every run logs a seed and that no two seeds are equal."""
+    """Check that each run logs a seed and that all seeds differ."""
     from mlperf_logging.package_checker.seed_checker import SeedChecker
 
     output = CheckerOutput()
@@ -145,7 +145,7 @@ def check_system(description: Path, edition: Edition) -> CheckerOutput:
 
 
 def check_package(folder: Path, edition: Edition, *, bypass_convergence: bool) -> CheckerOutput:
-    """Check a package: `folder` holds results/ and systems/."""
+    """Check a package, a folder with results/ and systems/."""
     from mlperf_logging.package_checker import package_checker
 
     output = CheckerOutput()
@@ -165,7 +165,7 @@ def check_package(folder: Path, edition: Edition, *, bypass_convergence: bool) -
 
 
 def check_convergence(folder: Path, edition: Edition, rcp_file: Path | None) -> CheckerOutput:
-    """Compare the runs in `folder` with the reference convergence points of a file, or else of the edition."""
+    """Compare the runs in `folder` with the reference points in `rcp_file` or, if None, of the edition."""
     from mlperf_logging.rcp_checker import rcp_checker
 
     output = CheckerOutput()
@@ -181,7 +181,7 @@ def check_convergence(folder: Path, edition: Edition, rcp_file: Path | None) -> 
 
 
 def summarize(folder: Path, edition: Edition) -> tuple[CheckerOutput, float | None]:
-    """Return the output of the result summarizer for a package and the score in minutes, None without one."""
+    """Return the output of the result summarizer for a package, and the score in minutes or None."""
     from mlperf_logging.result_summarizer import result_summarizer
 
     output, score = CheckerOutput(), None

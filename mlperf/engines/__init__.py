@@ -1,1 +1,1 @@
-"""Engines, which train and evaluate a model."""
+"""Engines: how a model is scored and trained on a device."""

@@ -12,7 +12,7 @@ def unsupported_setting(settings: Settings) -> str | None:
     training = settings.training
     if settings.data.generation != "dataset":
         return f"--data-generation={settings.data.generation} can have several ids per table and sample"
-    if settings.quantization.asked:
+    if settings.quantization.requested:
         return "quantized weights need PyTorch's own operators"
     if settings.inference_only:
         return None

@@ -1,1 +1,1 @@
-"""Evaluation and its metrics."""
+"""Evaluation of a model on the test split: predictions and metrics."""

@@ -1,1 +1,1 @@
-"""The DLRM and its parts."""
+"""The DLRM model, its initialization and its loss."""

@@ -1,1 +1,1 @@
-"""Optimizers."""
+"""Optimizers that update only the rows a batch used."""

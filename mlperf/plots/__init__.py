@@ -1,0 +1,1 @@
+"""Figures of runs, of models and of their data."""

@@ -1,6 +1,6 @@
-"""A picture of a model: its inputs, MLPs, embedding tables and interaction with their sizes.
+"""Diagram of a model: its inputs, MLPs, embedding tables and interaction with their sizes.
 
-This module says what is connected to what; Graphviz (part of the wheels of pygraphviz) does the layout and draws.
+This module builds the graph; Graphviz (bundled with pygraphviz) lays it out and renders it.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ sys.stdout.buffer.write(pygraphviz.AGraph(sys.stdin.read()).draw(format="png", p
 
 
 def require_graphviz(flag: str) -> None:
-    """Raise UsageError if a package that draws the graph is missing."""
+    """Raise UsageError if a package needed to draw the graph is missing."""
     require_packages(flag, "pygraphviz", "matplotlib")
 
 
 def plot_compute_graph(model: DLRM_Net, path: Path) -> None:
     """Draw `model` into the PNG file `path`. RunError if that fails."""
-    picture = _render(make_graph(model).string())
+    image = _render(make_graph(model).string())
     try:
-        path.write_bytes(picture)
+        path.write_bytes(image)
     except OSError as error:
-        raise RunError(f"--plot-compute-graph: {path} cannot be written: {error.strerror}") from None
+        raise RunError(f"--plot-compute-graph: cannot write {path}: {error.strerror}") from None
 
 
 def make_graph(model: DLRM_Net) -> AGraph:
@@ -86,7 +86,7 @@ def make_graph(model: DLRM_Net) -> AGraph:
 
 
 def _layers(mlp: nn.Sequential) -> list[str]:
-    """Return one line for each linear layer: its sizes and activation."""
+    """Return one line per linear layer, with its sizes and activation."""
     lines: list[str] = []
     for module in mlp:
         if isinstance(module, nn.Linear):
@@ -97,12 +97,12 @@ def _layers(mlp: nn.Sequential) -> list[str]:
 
 
 def _table(number: int, table: nn.Module) -> str:
-    """Return the number of a table and the shapes of its weights; a compressed table has several."""
+    """Return the number of a table and the shapes of its weights (several if it is compressed)."""
     return "\n".join([f"table {number}", *(str(list(weight.shape)) for weight in table.parameters())])
 
 
 def _grid(cells: list[str], columns: int, color: str) -> str:
-    """Return a Graphviz label: a table of cells, `columns` in a line."""
+    """Return a Graphviz label: a grid of cells with `columns` columns."""
     drawn = [f'<td bgcolor="{color}">{escape(cell).replace(chr(10), "<br/>")}</td>' for cell in cells]
     lines = ["".join(drawn[start : start + columns]) for start in range(0, len(drawn), columns)]
     rows = "".join(f"<tr>{line}</tr>" for line in lines)
@@ -112,9 +112,8 @@ def _grid(cells: list[str], columns: int, color: str) -> str:
 def _render(dot: str) -> bytes:
     """Return the PNG of a graph in the DOT language.
 
-    Graphviz runs in a process of its own, because the library that finds its fonts (Fontconfig) reads the
-    environment only once and prints warnings about system files of newer versions. The font comes with
-    matplotlib: a machine without a desktop may have none.
+    Graphviz runs in a separate process, because Fontconfig reads the environment only once per process and may
+    print warnings. The font is taken from matplotlib, because a machine without a desktop may have none.
     """
     import matplotlib as mpl
 
@@ -124,14 +123,14 @@ def _render(dot: str) -> bytes:
         settings.write_text(
             f"<fontconfig><dir>{escape(str(fonts))}</dir><cachedir>{folder}</cachedir></fontconfig>"
         )
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-c", _DRAW],
             input=dot.encode(),
             capture_output=True,
             env={**os.environ, "FONTCONFIG_FILE": str(settings)},
             check=False,
         )
-    if done.returncode != 0 or not done.stdout:
-        reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    if completed.returncode != 0 or not completed.stdout:
+        reason = completed.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise RunError(f"--plot-compute-graph: Graphviz cannot draw the model: {reason}")
-    return done.stdout
+    return completed.stdout

@@ -1,7 +1,7 @@
-"""Reads the curves of a run from a log: console output, or a compliance log.
+"""Curves of a run, read from a log: console output, or a compliance log.
 
-Console output may also come from the original implementation, whose lines differ slightly. A compliance log, of
-any submitter, has lines with `:::MLLOG` and JSON; its `eval_accuracy` is the AUC.
+Console output may also come from the original implementation, whose lines differ slightly. A compliance log of any
+submitter has lines with `:::MLLOG` and JSON; its `eval_accuracy` is the AUC.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _ACCURACY = re.compile(r"(?:^|[ ,])accuracy (?P<accuracy>[\d.]+) ?%")
 
 @dataclass(frozen=True)
 class Point:
-    """A value and when it was measured.
+    """A value and the time at which it was measured.
 
-    iterations: batches trained since the start of the run, None if the log does not say. epochs: the same in
-    epochs.
+    iterations: batches trained since the start of the run; None if the log does not contain them. epochs: the same
+    in epochs.
     """
 
     iterations: float | None
@@ -39,7 +39,7 @@ class Point:
 class Curves:
     """The curves of one run. Accuracies and AUC are in [0, 1].
 
-    loss, train_accuracy: printed during training. accuracy, auc: of the test split.
+    loss, train_accuracy: training metrics. accuracy, auc: metrics on the test split.
     """
 
     loss: list[Point] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Curves:
 
     @classmethod
     def of_log(cls, path: Path) -> Curves:
-        """Return the curves in a log of either kind. RunError if the log cannot be read or has none."""
+        """Return the curves in a log of either kind. RunError if it cannot be read or contains none."""
         try:
             lines = path.read_text(errors="replace").splitlines()
         except OSError as error:
@@ -73,7 +73,7 @@ class Curves:
                 continue
             if match := _TESTING.search(line):
                 tested = _position(match)
-            # The metrics are on the next line; some versions print them on the same line.
+            # The metrics are on the next line or, in some versions, on the same line.
             if tested is not None and (accuracy := _ACCURACY.search(line)):
                 self.accuracy.append(Point(*tested, float(accuracy["accuracy"]) / 100))
                 if auc := _AUC.search(line):
@@ -87,7 +87,7 @@ class Curves:
                 events.append(json.loads(line[line.index("{") :]))
             except ValueError:
                 continue  # the line is truncated or mixed with other output
-        # Some submitters count epochs from 1, others from 0; the number of the first epoch tells.
+        # Some submitters count epochs from 1, others from 0: infer it from the first epoch number.
         numbers = [_epoch_num(event) for event in events if event.get("key") in ("epoch_start", "block_start")]
         known = [number for number in numbers if number is not None]
         base = 1.0 if known and known[0] >= 1 else 0.0
@@ -105,7 +105,7 @@ def _position(match: re.Match[str]) -> tuple[float, float]:
 
 
 def _epoch_num(event: dict[str, object]) -> float | None:
-    """Return the epoch that the metadata of an event names, None if there is none."""
+    """Return the epoch number in the metadata of an event, None if there is none."""
     metadata = event.get("metadata")
     if not isinstance(metadata, dict):
         return None

@@ -1,7 +1,7 @@
-"""The MLPerf training log, in a file of its own.
+"""Writer of the MLPerf training log.
 
-Each edition requires the keys of the ones before it and some more, and none forbids a key of another. The log for
-the last edition therefore satisfies all of them.
+Each edition requires the keys of earlier editions and some more, and none forbids keys of another. The log for the
+latest edition therefore satisfies all of them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from mlperf.util.errors import RunError
 
 
 class ComplianceLog(Listener):
-    """Writes the log. The constructor opens the file, replacing an old one, and logs init_start.
+    """Writes the log. The constructor opens the file, replacing an existing one, and logs init_start.
 
-    A run with a threshold succeeds if it reaches that; without one, if it reaches the edition's target.
+    The status of run_stop is success if the run reached its threshold or, without one, the edition's target.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -35,7 +35,7 @@ class ComplianceLog(Listener):
             self._handler = logging.FileHandler(path, mode="w", encoding="utf-8")
         except OSError as error:
             raise RunError(f"--mlperf-log-file={path}: cannot be written: {error.strerror}") from None
-        # Not in the registry of the logging module, so that nothing else writes to this file.
+        # Created directly, not by logging.getLogger, so that no other code can write to this file.
         logger = logging.Logger("mlperf.compliance_log", logging.INFO)
         logger.addHandler(self._handler)
         root = str(Path(__file__).resolve().parents[2])
@@ -50,7 +50,7 @@ class ComplianceLog(Listener):
         self._log_hyperparameters()
 
     def init_stop(self) -> None:
-        """Log the tensors that were initialized, and init_stop; the clock is not running yet."""
+        """Log the initialized tensors and init_stop, before the clock starts."""
         architecture = self._settings.model.architecture
         layers = {"bottom": len(architecture.mlp_bot) - 1, "top": len(architecture.mlp_top)}
         names = [f"{mlp}_mlp_dense{layer}" for mlp, count in layers.items() for layer in range(1, count + 1)]
@@ -59,7 +59,7 @@ class ComplianceLog(Listener):
         self._end(constants.INIT_STOP)
 
     def run_start(self) -> None:
-        """Log run_start: the clock starts, and the data has not been opened."""
+        """Log run_start: the clock starts before the data is opened."""
         self._run_started = True
         self._start(constants.RUN_START)
 
@@ -69,7 +69,7 @@ class ComplianceLog(Listener):
         self._point(constants.EVAL_SAMPLES, 0 if test is None else test.samples)
 
     def epoch_start(self, position: Position) -> None:
-        """Log the start of an epoch, which is one block of the log."""
+        """Log the start of an epoch, which is one block in the log."""
         self._start(constants.BLOCK_START, first_epoch_num=_epoch_num(position), epoch_count=1)
         self._start(constants.EPOCH_START, epoch_num=_epoch_num(position))
         self._open_epoch = True
@@ -94,7 +94,7 @@ class ComplianceLog(Listener):
         self._open_epoch = False
 
     def run_stop(self, position: Position | None, outcome: Outcome) -> None:
-        """Log the end of whatever is open and the outcome of the run, and close the file."""
+        """Log the end of an open evaluation or epoch and the outcome of the run, and close the file."""
         if position is not None:
             if self._open_evaluation:
                 self._end(constants.EVAL_STOP, epoch_num=_epoch_num(position))
@@ -128,7 +128,7 @@ class ComplianceLog(Listener):
         self._log.event(key=key, value=value, metadata=metadata)
 
     def _required_point(self, key: str, value: object = None, **metadata: Any) -> None:
-        """Log a key only where the edition requires it."""
+        """Log a key only if the edition requires it."""
         if key in self._edition.required_keys:
             self._log.event(key=key, value=value, metadata=metadata)
 
@@ -140,5 +140,5 @@ class ComplianceLog(Listener):
 
 
 def _epoch_num(position: Position) -> float:
-    """Return the epochs done, counted from 1: 1.5 means half of the first one."""
+    """Return epoch_num: 1 plus the completed epochs, so 1.5 is halfway through the first epoch."""
     return 1 + position.epochs_done

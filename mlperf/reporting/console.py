@@ -1,4 +1,4 @@
-"""Progress and test results on stdout, in the lines that other tools parse."""
+"""Progress and test results on stdout, in the line formats that other tools parse."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Console(Listener):
         )
 
     def evaluation_start(self, position: Position) -> None:
-        """Print where in the run the evaluation happens."""
+        """Print the position of the evaluation in the run."""
         print(
             f"Testing at - {position.iteration}/{position.batches_per_epoch} of epoch {position.epoch},",
             flush=True,
@@ -47,7 +47,7 @@ class Console(Listener):
 
 
 def print_metrics(metrics: Metrics, best: Metrics, *, all_metrics: bool) -> None:
-    """Print the metrics of one evaluation: shares with 4 digits, accuracies in percent."""
+    """Print the metrics of one evaluation: accuracies in percent, other metrics with 4 digits."""
     accuracy, best_accuracy = 100 * metrics.accuracy, 100 * best.accuracy
     if not all_metrics:
         print(f" accuracy {accuracy:.3f} %, best {best_accuracy:.3f} %", flush=True)

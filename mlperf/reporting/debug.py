@@ -1,4 +1,4 @@
-"""The output of --debug-mode: sizes, data and parameters, in the form that existing comparisons read."""
+"""Output of --debug-mode: sizes, data and parameters, in the format of the original implementation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlperf.training.events import Listener, Outcome, Position
 class DebugReport(Listener):
     """Prints sizes, data and parameters before the first step, and the parameters after the last one.
 
-    precision: digits of the numbers. max_batches: batches to print, None: all.
+    precision: digits of printed numbers. max_batches: number of batches to print; if None, all.
     """
 
     def __init__(self, model: DLRM_Net, *, precision: int, max_batches: int | None) -> None:

@@ -1,4 +1,4 @@
-"""A profile of the first steps of a run, by PyTorch's profiler."""
+"""Profile of the first steps of a run with PyTorch's profiler."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _log = logging.getLogger(__name__)
 
 TABLE_FILE = Path("dlrm_s_pytorch.prof")
 TRACE_FILE = Path("dlrm_s_pytorch.json")
-# A trace takes about 100 KB per step, and a viewer more than that.
+# A trace takes about 100 KB per step, and much more in a viewer.
 _MAX_STEPS = 100
 _ROWS = 30
 
 
 class Profile(Listener):
-    """Profiles the first 100 steps: a table on stderr and in a file, and a Chrome trace in another."""
+    """Profiles the first 100 steps. Writes a table to stderr and a file, and a Chrome trace."""
 
     def __init__(self, device: torch.device) -> None:
         self._sort_by = "self_cpu_time_total" if device.type == "cpu" else "self_device_time_total"
@@ -39,7 +39,7 @@ class Profile(Listener):
             self._running = True
 
     def step_stop(self, position: Position) -> None:
-        """Count a step, and write the files after the last one to be profiled."""
+        """Count the step; write the files after the last profiled step."""
         self._steps += 1
         if self._steps == _MAX_STEPS:
             self._write()
@@ -60,5 +60,5 @@ class Profile(Listener):
             TABLE_FILE.write_text(table)
             finished.export_chrome_trace(str(TRACE_FILE))
         except (OSError, RuntimeError) as error:
-            raise RunError(f"--enable-profiling: {TRACE_FILE} cannot be written: {error}") from None
+            raise RunError(f"--enable-profiling: cannot write {TRACE_FILE}: {error}") from None
         _log.info("profile of %d steps: table in %s, Chrome trace in %s", self._steps, TABLE_FILE, TRACE_FILE)

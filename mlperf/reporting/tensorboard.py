@@ -1,4 +1,4 @@
-"""TensorBoard curves of training loss, training accuracy and test metrics over the iterations of all epochs."""
+"""TensorBoard curves of training loss, training accuracy and test metrics over all iterations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlperf.util.errors import UsageError
 
 
 class TensorBoard(Listener):
-    """Writes event files into a folder, which TensorBoard shows as one run. UsageError if it cannot."""
+    """Writes TensorBoard event files into a folder. UsageError if that is not possible."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -34,7 +34,7 @@ class TensorBoard(Listener):
         self._writer.add_scalar("Train/ms per iteration", ms_per_iteration, iteration)
 
     def evaluation_stop(self, position: Position, metrics: Metrics, best: Metrics, improved: bool) -> None:
-        """Add a point to the curve of each metric that was computed, that is not NaN."""
+        """Log all metrics that are not NaN."""
         names = {"accuracy": "Acc", "auc": "AUC", "f1": "F1"}
         for name, value in asdict(metrics).items():
             if not math.isnan(value):
@@ -42,7 +42,7 @@ class TensorBoard(Listener):
         self._writer.flush()
 
     def run_stop(self, position: Position | None, outcome: Outcome) -> None:
-        """Write what is pending and close the files."""
+        """Write pending events and close the files."""
         self._writer.close()
 
 

@@ -1,1 +1,1 @@
-"""What a run is: from settings to data, model, engine and listeners; training, evaluation, and the Python API."""
+"""Assemble and execute a run from its settings; the Python API."""

@@ -1,4 +1,4 @@
-"""The Python API: a run from keywords instead of a command line."""
+"""Python API: a run from keywords instead of a command line."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Any
 
 from mlperf.runner.benchmark import run_benchmark
 from mlperf.runner.result import Result
-from mlperf.settings.parse import check, settings_from
+from mlperf.settings.from_flags import checked, settings_from
 from mlperf.settings.settings import Settings
 
 
 def run(settings: Settings | None = None, /, **flags: Any) -> Result:
     """Train or evaluate DLRM and return the metrics.
 
-    Flags are keywords with the names of the command line, dashes replaced by underscores; values are Python's or
-    texts as they are typed. They are checked as on the command line, and the same lines are printed. Instead of
-    flags, a `mlperf.settings.settings.Settings` can be given.
+    Flags are keywords named as on the command line, with underscores instead of dashes. Values are Python objects,
+    or strings as on the command line. The checks and the printed lines are the same. Instead of flags, a
+    `mlperf.settings.settings.Settings` can be passed.
 
     >>> import mlperf
     >>> result = mlperf.run(mini_batch_size=2, data_size=6, arch_mlp_bot=(4, 3, 2))
@@ -26,16 +26,18 @@ def run(settings: Settings | None = None, /, **flags: Any) -> Result:
     >>> result.outcome.value, round(result.training_loss, 6), result.samples
     ('success', 0.27546, 6)
 
-    A run on a data set that evaluates has metrics, `result.metrics.auc` for instance.
+    A run that evaluates on a data set has metrics, for instance `result.metrics.auc`.
 
     Raises:
-        mlperf.util.errors.UsageError: a flag is unknown, out of its range or contradicts another.
+        mlperf.util.errors.UsageError: a flag is unknown, out of range or contradicts another.
         mlperf.util.errors.RunError: the run failed; DivergedError, its subclass, if the loss is not finite.
     """
     if settings is None:
         settings = settings_from(flags)
     elif flags:
         raise TypeError("run() takes a Settings object or flags, not both")
+    elif not isinstance(settings, Settings):
+        raise TypeError(f"run() takes a Settings object or flags as keywords, not a {type(settings).__name__}")
     else:
-        check(settings)
+        settings = checked(settings)
     return run_benchmark(settings)

@@ -1,4 +1,4 @@
-"""What a run is: check what it needs, open or generate its data, then train or evaluate."""
+"""Run training or evaluation from settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlperf.util.errors import RunError, UsageError
 
 
 def run_benchmark(settings: Settings) -> Result:
-    """Train or evaluate as `settings` ask. RunError or UsageError if that cannot be done."""
+    """Train or evaluate according to `settings`. RunError or UsageError if that is not possible."""
     device = _device(settings)
     _check_load_model(settings)
     if settings.report.save_onnx:
@@ -32,7 +32,7 @@ def run_benchmark(settings: Settings) -> Result:
 
 
 def load_for_inference(settings: Settings) -> tuple[DLRM_Net, Splits]:
-    """Return the model with its weights, and its data, for tools that look at them. Errors as `run_benchmark`."""
+    """Return the model with its weights, and its data, for inspection. Errors as in `run_benchmark`."""
     _check_load_model(settings)
     prepared = prepared_data(settings.data)
     model = load_model(settings, _device(settings), prepared)
@@ -48,5 +48,5 @@ def _device(settings: Settings) -> torch.device:
     if not settings.use_gpu:
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise UsageError("--use-gpu: no GPU is visible to PyTorch; leave the flag out to run on the CPU")
+        raise UsageError("--use-gpu: no GPU is visible to PyTorch; omit the flag to run on the CPU")
     return torch.device("cuda")

@@ -1,4 +1,4 @@
-"""The data of a run: a prepared data set, made from the raw text where it is missing, or generated batches."""
+"""Data of a run: a prepared data set (prepared from raw text if missing) or generated batches."""
 
 from __future__ import annotations
 
@@ -24,66 +24,67 @@ from mlperf.util.errors import RunError, UsageError
 
 _log = logging.getLogger(__name__)
 
-# What the prepared data is called if only the raw data is named.
+# Names of the prepared data if only the raw data is given.
 _DEFAULT_NAMES = {"kaggle": "kaggleAdDisplayChallenge_processed", "terabyte": "terabyte_processed"}
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The batches to train on and those to evaluate on; random and synthetic data have no test split."""
+    """Training and test batches. Generated data has no test split."""
 
     train: BatchSource
     test: BatchSource | None
 
 
 def prepared_data(data: DataSettings) -> PreparedData:
-    """Return the prepared data, making it from the raw data where it is missing."""
-    place = data.processed_data_file
-    if place is None:
+    """Return the prepared data, preparing it from the raw data if it is missing."""
+    path = data.processed_data_file
+    if path is None:
         assert data.raw_data_file is not None
-        place = data.raw_data_file.parent / _DEFAULT_NAMES[data.data_set]
-    found = open_prepared(place, raw_data_file=data.raw_data_file)
-    if found is not None:
-        _check_preparation(found, data)
+        path = data.raw_data_file.parent / _DEFAULT_NAMES[data.data_set]
+    prepared = open_prepared(path, raw_data_file=data.raw_data_file)
+    if prepared is not None:
+        _check_preparation(prepared, data)
         if data.raw_data_file is not None:
-            _warn_of_changed_input(found, data.raw_data_file)
-        return found
+            _warn_of_changed_input(prepared, data.raw_data_file)
+        return prepared
     if data.raw_data_file is None:
-        raise RunError(f"{place}: no prepared data there, and no --raw-data-file to make it from")
-    from mlperf.data.criteo.prepare.pipeline import prepare  # slow to import: it compiles what only it needs
+        raise RunError(f"{path}: no prepared data found, and no --raw-data-file to prepare it from")
+    # Imported late: importing compiles its numba functions.
+    from mlperf.data.criteo.prepare.pipeline import prepare
 
-    return prepare(PreparationSettings.of(data, place))
+    return prepare(PreparationSettings.of(data, path))
 
 
-def _check_preparation(found: PreparedData, data: DataSettings) -> None:
+def _check_preparation(prepared: PreparedData, data: DataSettings) -> None:
     """Raise UsageError if the data was prepared with another limit or sampling.
 
-    Both act before ids are numbered, so that prepared data cannot be changed to them.
+    Both apply before ids are numbered, so prepared data cannot be converted.
     """
-    for flag, asked, default, has in (
-        ("--max-ind-range", data.max_ind_range, -1, found.max_ind_range),
-        ("--data-sub-sample-rate", data.sub_sample_rate, 0.0, found.sub_sample_rate),
+    for flag, requested, default, actual in (
+        ("--max-ind-range", data.max_ind_range, -1, prepared.max_ind_range),
+        ("--data-sub-sample-rate", data.sub_sample_rate, 0.0, prepared.sub_sample_rate),
     ):
-        if asked != default and has not in (None, asked):
+        if requested != default and actual not in (None, requested):
             raise UsageError(
-                f"{flag}={asked}: {found.train} was prepared with {has}; allowed is that, or leaving the flag "
-                "out; to prepare anew, name another --processed-data-file"
+                f"{flag}={requested}: {prepared.train} was prepared with {actual}; pass that value or omit the "
+                "flag, or choose another --processed-data-file to prepare the data again"
             )
 
 
-def _warn_of_changed_input(found: PreparedData, raw_data_file: Path) -> None:
-    """Warn, and do no more: an input that was copied or touched still holds the same text."""
-    changed = found.changed_input(raw_data_file)
+def _warn_of_changed_input(prepared: PreparedData, raw_data_file: Path) -> None:
+    """Only warn: the file may have been copied or touched without changing its contents."""
+    changed = prepared.changed_input(raw_data_file)
     if changed is not None:
         _log.warning(
-            "%s: not as it was when %s was prepared from it; the prepared data is used all the same, and "
-            "tools/prepare_criteo.py prepares it again",
-            *(changed, found.train),
+            "%s: has changed since %s was prepared; using the prepared data; run tools/prepare_criteo.py to "
+            "prepare it again",
+            *(changed, prepared.train),
         )
 
 
 def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, ...]:
-    """Return the rows of each table: those of the data set, or for generated data those of the flags."""
+    """Return the rows of each table: from the data set or, for generated data, from the flags."""
     max_ind_range = settings.data.max_ind_range
     if prepared is None:
         return settings.model.architecture.rows_per_table
@@ -110,7 +111,7 @@ def open_split(settings: Settings, prepared: PreparedData, split: str) -> Binary
 
 
 def generated_batches(settings: Settings, stream: np.random.RandomState) -> BatchSource:
-    """Return random or synthetic batches. Random ones draw from `stream` and leave it behind the last target."""
+    """Return random or synthetic batches. Random batches advance `stream` past the last target."""
     data, architecture = settings.data, settings.model.architecture
     dense_features, rows = architecture.mlp_bot[0], architecture.rows_per_table
     if data.generation == "random":
@@ -120,8 +121,8 @@ def generated_batches(settings: Settings, stream: np.random.RandomState) -> Batc
 
 
 def _stack_distances(trace_file: Path, rows_per_table: Sequence[int]) -> list[StackDistances]:
-    """Return the distribution of each table; warn if it names more ids than the table has rows."""
-    found = []
+    """Return the distribution of each table; warn if it has more ids than the table has rows."""
+    distributions = []
     for table, rows in enumerate(rows_per_table):
         file = _trace_file(trace_file, table)
         distances = StackDistances.read(file)
@@ -131,15 +132,15 @@ def _stack_distances(trace_file: Path, rows_per_table: Sequence[int]) -> list[St
                 "%s: accesses up to %d are taken modulo the %d rows of table %d, which changes the distances",
                 *(file, largest, rows, table),
             )
-        found.append(distances)
-    return found
+        distributions.append(distances)
+    return distributions
 
 
 def _trace_file(pattern: Path, table: int) -> Path:
-    """Return the file of a table: a "j" that stands alone in the name is replaced by the table's number."""
+    """Return the file of a table: a standalone "j" in the file name is replaced by the table number."""
     return pattern.with_name(re.sub(r"(?<![A-Za-z0-9])j(?![A-Za-z0-9])", str(table), pattern.name))
 
 
 def open_splits(settings: Settings, prepared: PreparedData) -> Splits:
-    """Open both splits of a data set; in a timed run the clock is running."""
+    """Open both splits of a data set. This is part of the timed run."""
     return Splits(open_split(settings, prepared, "train"), open_split(settings, prepared, "test"))

@@ -1,4 +1,4 @@
-"""A run that only evaluates: the model as it is, quantized, or exported."""
+"""Evaluation without training: of the loaded or the quantized model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def evaluate_only(settings: Settings, device: torch.device, prepared: PreparedDa
     test = open_split(settings, prepared, "test")
     all_metrics = settings.compliance.enabled
     print("Testing for inference only", flush=True)
-    if settings.quantization.asked:
+    if settings.quantization.requested:
         metrics = _quantize_and_evaluate(settings, model, test)
     else:
         metrics = evaluate(make_scorer(model, settings), test, all_metrics=all_metrics)
@@ -44,7 +44,7 @@ def evaluate_only(settings: Settings, device: torch.device, prepared: PreparedDa
 
 
 def load_model(settings: Settings, device: torch.device, prepared: PreparedData) -> DLRM_Net:
-    """Return the model with the weights of --load-model or, without it, initial weights."""
+    """Return the model with the weights of --load-model or, without it, with initial weights."""
     model = build_model(settings, architecture_of(settings, prepared), device)
     if settings.load_model is None:
         _log.warning("--inference-only without --load-model: the model has its initial weights")
@@ -53,7 +53,7 @@ def load_model(settings: Settings, device: torch.device, prepared: PreparedData)
 
 
 def _quantize_and_evaluate(settings: Settings, model: DLRM_Net, test: BatchSource) -> Metrics:
-    """Return the metrics of the quantized model; log the memory that it saves and the AUC that it costs."""
+    """Return the metrics of the quantized model; log the memory saved and the change of the AUC."""
     bits = settings.quantization
     scorer = make_scorer(model, settings)
     before = evaluate(scorer, test, all_metrics=True)

@@ -1,4 +1,4 @@
-"""The files in which a run leaves its model for others: the compute graph and the ONNX export."""
+"""Optional output files of a run: compute graph and ONNX model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The listeners of a training run: console, TensorBoard, profile and compliance log, as the flags ask."""
+"""Listeners of a training run, selected by the flags: console, TensorBoard, profile and compliance log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEBUG_BATCHES = 3
 
 
 def make_listeners(settings: Settings, device: torch.device) -> list[Listener]:
-    """Return the listeners that exist from the start of the run; the compliance log starts with them."""
+    """Return the listeners that exist from the start of the run. Creating them starts the compliance log."""
     report = settings.report
     listeners: list[Listener] = [
         Console(

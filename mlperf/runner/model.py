@@ -1,4 +1,4 @@
-"""From settings to a model: its architecture, memory and weights."""
+"""Creation of the model of a run: architecture, memory check and weights."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ _log = logging.getLogger(__name__)
 
 
 def architecture_of(settings: Settings, prepared: PreparedData | None) -> Architecture:
-    """Return the architecture that the flags ask for, with the number of rows per table that the data has."""
+    """Return the architecture given by the flags, with the table sizes of the data set."""
     return replace(settings.model.architecture, rows_per_table=table_rows(settings, prepared))
 
 
 def build_model(settings: Settings, architecture: Architecture, device: torch.device) -> DLRM_Net:
-    """Return a model whose weights are still undefined. RunError if it does not fit into the memory."""
-    plain = 4 * sum(architecture.rows_per_table) * architecture.dimension
-    needed = plain
+    """Return a model with uninitialized weights. RunError if it does not fit into memory."""
+    uncompressed = 4 * sum(architecture.rows_per_table) * architecture.dimension
+    needed = uncompressed
     if architecture.compression is not None:
         needed = DLRM_Net(architecture, torch.device("meta")).table_bytes()
         _log.info(
             f"embedding tables: {needed // 4:,} parameters, {needed / 1e6:,.3f} MB; without compression "
-            f"{plain // 4:,} parameters, {plain / 1e6:,.3f} MB: {100 * (1 - needed / plain):.1f} % saved"
+            f"{uncompressed // 4:,} parameters, {uncompressed / 1e6:,.3f} MB: "
+            f"{100 * (1 - needed / uncompressed):.1f} % saved"
         )
     if not settings.inference_only:
         needed *= 1 + load(OPTIMIZERS[settings.training.optimizer]).state_per_value
@@ -58,7 +59,7 @@ def fill_weights(settings: Settings, model: DLRM_Net, stream: np.random.RandomSt
 
 
 def initialize_model(settings: Settings, model: DLRM_Net, stream: np.random.RandomState) -> None:
-    """Initialize the weights, from `stream` or as --embedding-init asks."""
+    """Initialize the weights from `stream`; --embedding-init may select another generator for the tables."""
     initialize(
         model,
         stream,

@@ -1,4 +1,4 @@
-"""What a run returns."""
+"""Result of a run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from mlperf.training.events import Outcome
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a run that came to its end.
+    """Result of a completed run.
 
-    outcome: Outcome.SUCCESS, or Outcome.TARGET_MISSED if a threshold was given and not reached.
-    metrics: of the last evaluation, None if there was none. Metrics that were not asked for are NaN.
-    best_metrics: the best accuracy and the best AUC, with the other metrics of the last evaluation; None likewise.
-    training_loss: the mean over the samples of the last progress report; None if nothing was trained.
-    epochs: passes over the training data, 1.25 being a quarter of the second one; of a continued run, all of them.
+    outcome: Outcome.SUCCESS, or Outcome.TARGET_MISSED if a threshold was set and not reached.
+    metrics: metrics of the last evaluation, None if there was none. Metrics that were not computed are NaN.
+    best_metrics: best accuracy and AUC, with the other metrics of the last evaluation; None if there was none.
+    training_loss: mean loss over the samples of the last progress report; None if nothing was trained.
+    epochs: total passes over the training data, including those before a checkpoint; 1.25 is a quarter into the
+    second.
     samples: training samples in these epochs.
     """
 

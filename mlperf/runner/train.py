@@ -1,4 +1,4 @@
-"""A training run, in the order of the rules: build and initialize, start the clock, open the data, train."""
+"""Training run, in the order required by the rules: initialize, start the clock, open the data, train."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _log = logging.getLogger(__name__)
 
 
 def train(settings: Settings, device: torch.device, prepared: PreparedData | None) -> Result:
-    """Train on a prepared data set, None: on generated batches. The listeners are told how the run ends."""
+    """Train on `prepared`, or on generated data if it is None. Listeners are notified of the outcome."""
     listeners = make_listeners(settings, device)
     loop: TrainingLoop | None = None
     outcome = Outcome.FAILED
     try:
         stream = np.random.RandomState(settings.seed)
-        # Random data is drawn before the weights, from the one stream they share: published output relies on it.
+        # Random data and weights share one stream, data first, as in published runs.
         generated = generated_batches(settings, stream) if prepared is None else None
         model = build_model(settings, architecture_of(settings, prepared), device)
         loaded = fill_weights(settings, model, stream)
@@ -148,7 +148,7 @@ def _make_loop(
 def _initial_state(
     settings: Settings, optimizer: Optimizer, batches_per_epoch: int, loaded: dict[str, Any] | None
 ) -> TrainingState:
-    """Return the state of a new run or, with the contents of a checkpoint, of the run that it continues."""
+    """Return the state of a new run or, given the contents of a checkpoint, of the resumed run."""
     if loaded is None:
         return TrainingState()
     assert settings.load_model is not None

@@ -1,1 +1,1 @@
-"""The settings of a run and of a preparation, each with the flag that fills it. Nothing here imports PyTorch."""
+"""Settings of a run and of a preparation, each declared with its flag. Nothing here imports PyTorch."""

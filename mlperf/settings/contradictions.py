@@ -1,4 +1,4 @@
-"""What no single flag's range excludes: flags that contradict each other, or the machine's environment."""
+"""Validation across flags: contradictions that the range of a single flag cannot exclude."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from mlperf.settings.flags import changed_flags
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
 
-DENSE_FEATURES = DLRM.network.bottom_mlp[0]  # of a row of Criteo's logs
-_LARGEST_SEED = 2**32 - 1  # of NumPy's legacy generator
+DENSE_FEATURES = DLRM.network.bottom_mlp[0]  # a benchmark on Criteo's logs takes all of them
 
 
 def check_settings(settings: Settings, given: Collection[str]) -> None:
-    """Raise UsageError if the flags of a run contradict each other. given: the keys of those that were given."""
+    """Raise UsageError if the flags of a run contradict each other. given: keys of the flags given."""
     _check_environment()
     _check_precision(settings)
     _check_model(settings)
@@ -28,23 +27,23 @@ def check_settings(settings: Settings, given: Collection[str]) -> None:
 
 
 def check_preparation(settings: PreparationSettings, given: Collection[str]) -> None:
-    """Raise UsageError if the flags of a preparation contradict each other. given: the keys of those given."""
+    """Raise UsageError if the flags of a preparation contradict each other. given: keys of the flags given."""
     if "max_bad_rows" in given and settings.bad_rows != "skip":
-        raise UsageError(f"--max-bad-rows={settings.max_bad_rows:g}: needs --bad-rows=skip")
+        raise UsageError(f"--max-bad-rows={settings.max_bad_rows:g} requires --bad-rows=skip")
 
 
 def _check_environment() -> None:
     world_size = os.environ.get("WORLD_SIZE", "1")
     if world_size not in ("", "1"):
-        raise UsageError(f"WORLD_SIZE={world_size}: one process only, there is no distributed engine yet")
+        raise UsageError(f"WORLD_SIZE={world_size}: distributed training is not supported, unset it")
 
 
 def _check_precision(settings: Settings) -> None:
     precision = settings.precision
     if precision == "tf32" and not settings.use_gpu:
-        raise UsageError("--precision=tf32: only with --use-gpu, CPUs do not have it; allowed: fp32, bf16")
-    if precision != "fp32" and settings.quantization.asked:
-        raise UsageError(f"--precision={precision}: not together with quantization, which is compared with fp32")
+        raise UsageError("--precision=tf32 requires --use-gpu; use fp32 or bf16 on a CPU")
+    if precision != "fp32" and settings.quantization.requested:
+        raise UsageError(f"--precision={precision} cannot be combined with quantization, whose baseline is fp32")
 
 
 def _check_model(settings: Settings) -> None:
@@ -58,21 +57,21 @@ def _check_model(settings: Settings) -> None:
             )
         raise UsageError(f"--arch-mlp-bot ends in {bottom[-1]}: it must end in --arch-sparse-feature-size={size}")
     if len(bottom) < 2:
-        raise UsageError(f"--arch-mlp-bot={bottom[0]}: at least two widths, as in 4-3-2")
+        raise UsageError(f"--arch-mlp-bot={bottom[0]}: needs at least two widths, e.g. 4-3-2")
     if architecture.mlp_top[-1] != 1:
-        raise UsageError(f"--arch-mlp-top ends in {architecture.mlp_top[-1]}: it must end in 1, a probability")
+        raise UsageError(f"--arch-mlp-top ends in {architecture.mlp_top[-1]}: it must end in 1 (one output)")
     if architecture.interaction_itself and architecture.interaction_op != "dot":
-        raise UsageError("--arch-interaction-itself: only with --arch-interaction-op=dot")
+        raise UsageError("--arch-interaction-itself requires --arch-interaction-op=dot")
     if model.loss_weights != (1.0, 1.0) and model.loss != "wbce":
-        raise UsageError("--loss-weights: only with --loss-function=wbce")
+        raise UsageError("--loss-weights requires --loss-function=wbce")
 
 
 def _check_training(settings: Settings) -> None:
     training, schedule = settings.training, settings.training.schedule
     if schedule.decay_steps > 0 and schedule.decay_start_step < schedule.warmup_steps:
         raise UsageError(
-            f"--lr-decay-start-step={schedule.decay_start_step}: at least --lr-num-warmup-steps="
-            f"{schedule.warmup_steps}, the decay cannot begin before the warm-up ends"
+            f"--lr-decay-start-step={schedule.decay_start_step}: must be at least --lr-num-warmup-steps="
+            f"{schedule.warmup_steps}, because the decay starts after the warm-up"
         )
     if settings.data.generation == "dataset":
         return
@@ -85,7 +84,7 @@ def _check_training(settings: Settings) -> None:
         ("--save-model", settings.save_model is not None),
     ):
         if is_set:
-            raise UsageError(f"{name}: needs --data-generation=dataset, random data has no test split")
+            raise UsageError(f"{name} requires --data-generation=dataset: generated data has no test split")
 
 
 def _check_saving(settings: Settings) -> None:
@@ -93,11 +92,11 @@ def _check_saving(settings: Settings) -> None:
     if path is None:
         return
     if not path.parent.is_dir():
-        raise UsageError(f"--save-model={path}: there is no folder {path.parent}")
+        raise UsageError(f"--save-model={path}: folder {path.parent} does not exist")
     if path.is_dir():
-        raise UsageError(f"--save-model={path}: is a folder; allowed is the name of a file")
+        raise UsageError(f"--save-model={path} is a folder; must be a file name")
     if not training.evaluates and not settings.inference_only:
-        raise UsageError("--save-model: needs --test-freq, the model is saved when its test metric improves")
+        raise UsageError("--save-model requires --test-freq: the model is saved when its test metric improves")
     if training.test_freq > 0 and training.test_freq % training.accumulate:
         raise UsageError(
             f"--test-freq={training.test_freq}: with --save-model it must be a multiple of "
@@ -107,22 +106,20 @@ def _check_saving(settings: Settings) -> None:
 
 def _check_data(settings: Settings) -> None:
     data = settings.data
-    if data.seed > _LARGEST_SEED:
-        raise UsageError(f"--numpy-rand-seed={data.seed}: allowed is 0 to {_LARGEST_SEED}")
     if data.generation != "dataset":
         for name, path in (
             ("--raw-data-file", data.raw_data_file),
             ("--processed-data-file", data.processed_data_file),
         ):
             if path is not None:
-                raise UsageError(f"{name}={path}: needs --data-generation=dataset")
+                raise UsageError(f"{name}={path} requires --data-generation=dataset")
         return
     if data.raw_data_file is None and data.processed_data_file is None:
-        raise UsageError("--data-generation=dataset: needs --raw-data-file or --processed-data-file")
+        raise UsageError("--data-generation=dataset requires --raw-data-file or --processed-data-file")
     dense_features = settings.model.architecture.mlp_bot[0]
     if dense_features != DENSE_FEATURES:
         raise UsageError(
-            f"--arch-mlp-bot begins with {dense_features}: Criteo data has {DENSE_FEATURES} dense features"
+            f"--arch-mlp-bot starts with {dense_features}, but Criteo data has {DENSE_FEATURES} dense features"
         )
 
 
@@ -130,30 +127,30 @@ def _check_generated_data(settings: Settings, given: Collection[str]) -> None:
     generation, generated, ids = settings.data.generation, settings.data.generated, settings.data.generated.ids
     if generation != "synthetic":
         if "data_trace_file" in given:
-            raise UsageError(f"--data-trace-file={generated.trace_file}: only with --data-generation=synthetic")
+            raise UsageError(f"--data-trace-file={generated.trace_file} requires --data-generation=synthetic")
         if generated.trace_padding:
-            raise UsageError("--data-trace-enable-padding: only with --data-generation=synthetic")
+            raise UsageError("--data-trace-enable-padding requires --data-generation=synthetic")
     if ids.kind != "gaussian":
         for flag, value in changed_flags(ids):
-            raise UsageError(f"{flag.name}={value:g}: only with --rand-data-dist=gaussian")
+            raise UsageError(f"{flag.name}={value:g} requires --rand-data-dist=gaussian")
         return
     if generation != "random":
-        raise UsageError("--rand-data-dist=gaussian: only with --data-generation=random")
+        raise UsageError("--rand-data-dist=gaussian requires --data-generation=random")
     if ids.minimum > ids.maximum:
-        raise UsageError(f"--rand-data-min={ids.minimum:g}: allowed is at most --rand-data-max={ids.maximum:g}")
+        raise UsageError(f"--rand-data-min={ids.minimum:g}: must be at most --rand-data-max={ids.maximum:g}")
 
 
 def _check_inference(settings: Settings) -> None:
     quantization, report = settings.quantization, settings.report
     for flag, _ in changed_flags(quantization):
         if not settings.inference_only:
-            raise UsageError(f"{flag.name}: only with --inference-only, the quantized model cannot be trained")
+            raise UsageError(f"{flag.name} requires --inference-only: a quantized model cannot be trained")
         if report.save_onnx:
-            raise UsageError(f"--save-onnx: not together with {flag.name}, the exported model is not quantized")
+            raise UsageError(f"--save-onnx cannot be combined with {flag.name}: the export is not quantized")
     for name, is_set in (
         ("--debug-mode", report.debug),
         ("--enable-profiling", report.profile),
         ("--tensor-board-filename", report.tensor_board_folder is not None),
     ):
         if is_set and settings.inference_only:
-            raise UsageError(f"{name}: not together with --inference-only, it shows the training")
+            raise UsageError(f"{name} cannot be used with --inference-only, because it reports on the training")

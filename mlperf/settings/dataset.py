@@ -1,4 +1,4 @@
-"""A Criteo data set and how its text is prepared: settings of the trainer and of `prepare_criteo.py`."""
+"""Settings of a Criteo data set and its preparation, shared by the trainer and `prepare_criteo.py`."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ from pathlib import Path
 from typing import Any
 
 from mlperf.settings.flags import flag
-from mlperf.settings.kinds import at_least, between, choice, file_name, switch
+from mlperf.settings.kinds import at_least, between, choice, file_name, switch, whole_between
 
+MAX_SEED = 2**32 - 1  # of NumPy's legacy generator
 _GROUP = "Criteo data set"
 
 
 def _raw_data_file(*, required: bool) -> Any:
-    help = "train.txt, or the prefix of day_0 ... day_23; each may be gzipped"
+    help = "raw data: train.txt, or the prefix of day_0 ... day_23 (plain or .gz)"
     return flag("--raw-data-file", file_name, None, help, group=_GROUP, required=required)
 
 
 def _processed_data_file(*, required: bool) -> Any:
     help = (
-        "X, for the prepared data in X_train.bin, X_test.bin, X_val.bin and X.json; made from the raw data where "
-        "it is missing"
+        "prefix X of the prepared files X_train.bin, X_test.bin, X_val.bin and X.json; created from the raw data "
+        "if missing"
     )
     return flag("--processed-data-file", file_name, None, help, group=_GROUP, required=required)
 
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """A Criteo data set and what decides the bytes of its prepared files.
+    """A Criteo data set and the settings that determine the contents of its prepared files.
 
-    seed: of the whole run; here, of the shuffle and of the dropped rows.
+    seed: seed of the run; preparation uses it for shuffling and for dropping rows.
     """
 
     data_set: str = flag(
-        "--data-set", choice("kaggle", "terabyte"), "kaggle", "which Criteo data set", group=_GROUP
+        "--data-set", choice("kaggle", "terabyte"), "kaggle", "Criteo data set to use", group=_GROUP
     )
     raw_data_file: Path | None = _raw_data_file(required=False)
     processed_data_file: Path | None = _processed_data_file(required=False)
@@ -48,34 +49,34 @@ class DatasetSettings:
         "--data-randomize",
         choice("total", "day", "none"),
         "total",
-        "how preparation shuffles the training rows: over all days, within each day, or not at all",
+        "shuffling of the training rows in preparation: over all days, within each day, or none",
         group=_GROUP,
     )
     sub_sample_rate: float = flag(
         "--data-sub-sample-rate",
         between(0, 1, below=True),
         0.0,
-        "share of the rows with label 0 that preparation drops, in [0, 1)",
+        "fraction in [0, 1) of the rows with label 0 that preparation drops",
         group=_GROUP,
     )
-    seed: int = flag("--numpy-rand-seed", at_least(0), 123, "seed of everything that is drawn at random")
+    seed: int = flag("--numpy-rand-seed", whole_between(0, MAX_SEED), 123, "random seed")
     bin_loader: bool = flag(
         "--mlperf-bin-loader",
         switch,
         False,
-        "Kaggle: prepare without X.npz; the data is always read from the binary file",
+        "Kaggle: do not write X.npz in preparation; training always reads the binary file",
         group=_GROUP,
     )
 
     @property
     def write_npz(self) -> bool:
-        """Whether preparation also leaves the rows in X.npz, as other programs keep Kaggle's."""
+        """Whether preparation also writes X.npz, the Kaggle format of the original implementation."""
         return self.data_set == "kaggle" and not self.bin_loader
 
 
 @dataclass(frozen=True)
 class PreparationSettings(DatasetSettings):
-    """What to prepare from what. checkpoint_seconds: between states from which an interrupted one continues."""
+    """Inputs and outputs of a preparation. checkpoint_seconds: interval between states saved for resuming."""
 
     raw_data_file: Path = _raw_data_file(required=True)
     processed_data_file: Path = _processed_data_file(required=True)
@@ -89,9 +90,9 @@ class PreparationSettings(DatasetSettings):
         "--max-bad-rows",
         between(0, 1),
         0.001,
-        "with --bad-rows=skip: the share of rows that may be bad",
+        "with --bad-rows=skip: maximum fraction of bad rows",
     )
-    force: bool = flag("--force", switch, False, "begin even if the disk looks too small")
+    force: bool = flag("--force", switch, False, "start even if there seems to be too little disk space")
     checkpoint_seconds: float = 120.0
 
     @classmethod
@@ -101,7 +102,7 @@ class PreparationSettings(DatasetSettings):
         return cls(**{**shared, "processed_data_file": processed_data_file})
 
     def flags(self) -> dict[str, str | int | float]:
-        """Return the entry of the manifest: what, besides the inputs, decides the bytes of the result."""
+        """Return the entry of the manifest: the settings that determine the output, besides the inputs."""
         return {
             "data_set": self.data_set,
             "max_ind_range": self.max_ind_range,

@@ -1,12 +1,12 @@
-"""How a flag is declared: once, as the metadata of the settings field that it fills.
+"""Declaration of flags: once, as metadata of the settings field that the flag fills.
 
     @dataclass(frozen=True)
     class Settings:
         batch_size: int = flag("--mini-batch-size", at_least(1), 1, "samples per batch")
 
 The parser, the help, the range check, the reference in `mlperf/docs/flags.md`, the keyword of `mlperf.run` and the
-settings object all come from this line. A settings class may contain others: `part` for one that is always there,
-`variants` for one of several that a switch or a choice selects.
+settings object are all derived from this line. A settings class may contain others: `part` declares a nested
+settings class, `variants` optional ones of which a switch selects one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _KEY = "mlperf.settings"  # of the entry in a field's metadata
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag. name: as typed, "--mini-batch-size". group: its heading in the help, None: the class's."""
+    """One flag. name: as typed, "--mini-batch-size". group: heading in the help; if None, that of the class."""
 
     name: str
     kind: Kind
@@ -51,9 +51,11 @@ class Flag:
         """Return the command-line arguments that set the flag to `value`, which may be its text."""
         if self.kind.is_switch:
             return [self.name] if self._parsed(str(value)) else []
+        if value is True and self.kind.const is not None:
+            return [self.name]
         try:
             typed = value if isinstance(value, str) else self.kind.show(value)
-        except TypeError:  # not of this kind: parsing it says what is allowed
+        except TypeError:  # of another type: the parser reports what is allowed
             typed = str(value)
         return [f"{self.name}={typed}"]
 
@@ -66,7 +68,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class _Part:
-    """A nested settings class. group: the heading of its flags, None: the enclosing one's."""
+    """A nested settings class. group: heading of its flags; if None, that of the enclosing class."""
 
     cls: type
     group: str | None
@@ -74,7 +76,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Variants:
-    """Nested settings classes of which at most one is chosen, each by a switch of its own."""
+    """Nested settings classes of which at most one is selected, each by its own switch."""
 
     switches: tuple[tuple[Flag, type], ...]
     conflict: str
@@ -94,10 +96,10 @@ def part(cls: type, *, group: str | None = None) -> Any:
 
 
 def variants(switches: Mapping[str, tuple[type, str]], *, conflict: str, group: str | None = None) -> Any:
-    """Declare a field that holds the settings of the switch that is given, or None.
+    """Declare a field with the settings of the selected switch, or None.
 
-    switches: for each name, the settings class, whose flags are only allowed with that switch, and the help.
-    conflict: why two of the switches contradict each other.
+    switches: for each name, the settings class, whose flags require that switch, and the help text.
+    conflict: reason why two of the switches cannot be combined.
     """
     declared = tuple((Flag(name, switch, False, help, group), cls) for name, (cls, help) in switches.items())
     return field(default=None, metadata={_KEY: _Variants(declared, conflict, group)})
@@ -117,9 +119,9 @@ def declared_flags(cls: type, group: str = "options") -> Iterator[tuple[str, Fla
 
 
 def build(cls: type[T], given: Mapping[str, Any]) -> T:
-    """Return the settings for the values that were given, by the flags' keys; defaults fill the rest.
+    """Return the settings for the given values, by flag key; the rest have their defaults.
 
-    UsageError if two variants are chosen, or a value is given for one that is not.
+    UsageError if two variants are selected, or a flag of an unselected variant is given.
     """
     values: dict[str, Any] = {}
     for name, declared in _declarations(cls).items():
@@ -160,8 +162,8 @@ def _chosen(declared: _Variants, given: Mapping[str, Any]) -> object | None:
             chosen.append((chosen_by, variant))
             continue
         for unused, _ in changed_flags(build(variant, given)):
-            raise UsageError(f"{unused.name}: only with {chosen_by.name}")
+            raise UsageError(f"{unused.name} requires {chosen_by.name}")
     if len(chosen) > 1:
         first, second = (chosen_by.name for chosen_by, _ in chosen[:2])
-        raise UsageError(f"{second}: not together with {first}, {declared.conflict}")
+        raise UsageError(f"{second} cannot be combined with {first}: {declared.conflict}")
     return build(chosen[0][1], given) if chosen else None

@@ -1,7 +1,7 @@
-"""The kinds of values that flags take: how each is parsed, checked and shown.
+"""Types of flag values: parsing, range check and display.
 
-A kind is a callable for argparse's `type`. It raises ArgumentTypeError, with the value and what is allowed, for a
-value out of its range.
+A `Kind` is a callable for argparse's `type`. It raises ArgumentTypeError, naming the value and what is allowed,
+for a value out of its range.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _LARGEST_INTEGER = 2**63 - 1
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of value.
+    """Type of a flag's value.
 
-    parse: from the text on the command line to the value. show: the inverse, as a user types it. metavar: what
-    stands for the value in the help. alone: the value of a flag given without one, None if a value must follow.
-    is_switch: the flag takes no value; given, it is True.
+    parse: converts the text on the command line to the value. show: the inverse of `parse`. metavar: placeholder
+    of the value in the help. const: value of the flag when it is given without one (argparse's `const`); None if a
+    value is required. is_switch: the flag takes no value and is True when given.
     """
 
     parse: Callable[[str], Any]
     metavar: str
     show: Callable[[Any], str] = str
-    alone: Any = None
+    const: Any = None
     is_switch: bool = False
 
     def __call__(self, text: str) -> Any:
@@ -44,13 +44,21 @@ def _wrong(text: str, allowed: str) -> argparse.ArgumentTypeError:
 def at_least(minimum: int, *, or_value: int | None = None) -> Kind:
     """Return the kind of whole numbers >= `minimum`, and `or_value`."""
     allowed = f"a whole number of at least {minimum}" + ("" if or_value is None else f", or {or_value}")
+    return _whole_numbers(minimum, _LARGEST_INTEGER, or_value, allowed)
 
+
+def whole_between(minimum: int, maximum: int) -> Kind:
+    """Return the kind of whole numbers from `minimum` to `maximum`."""
+    return _whole_numbers(minimum, maximum, None, f"a whole number from {minimum} to {maximum}")
+
+
+def _whole_numbers(minimum: int, maximum: int, or_value: int | None, allowed: str) -> Kind:
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             raise _wrong(text, allowed) from None
-        if (value < minimum and value != or_value) or value > _LARGEST_INTEGER:
+        if value != or_value and not minimum <= value <= maximum:
             raise argparse.ArgumentTypeError(f"{text} is not {allowed}")
         return value
 
@@ -65,6 +73,14 @@ def _parse_integer(text: str) -> int:
 
 
 integer = Kind(_parse_integer, "N")
+
+
+def _is_integer(text: str, value: int) -> bool:
+    """Return whether `text` is a notation of `value`, such as "8", "+8" or "08"."""
+    try:
+        return int(text) == value
+    except ValueError:
+        return False
 
 
 def between(minimum: float = -math.inf, maximum: float = math.inf, *, below: bool = False) -> Kind:
@@ -139,19 +155,19 @@ def _show_boolean(value: bool) -> str:
     return "true" if value else "false"
 
 
-boolean = Kind(_parse_boolean, "BOOL", _show_boolean, alone=True)
+boolean = Kind(_parse_boolean, "BOOL", _show_boolean, const=True)
 switch = Kind(_parse_boolean, "", _show_boolean, is_switch=True)
 
 
 def choice(*values: str | int, refused: Mapping[str, str] | None = None) -> Kind:
-    """Return the kind of one of `values`. `refused`: other names, which are not offered, and why not."""
+    """Return the kind that accepts one of `values`. refused: other values, with the reasons for rejection."""
     allowed = ", ".join(map(str, values))
 
     def parse(text: str) -> str | int:
         if refused is not None and text in refused:
             raise argparse.ArgumentTypeError(f"{text!r} {refused[text]}; allowed: {allowed}")
         for value in values:
-            if text == str(value):
+            if text == str(value) or (isinstance(value, int) and _is_integer(text, value)):
                 return value
         raise argparse.ArgumentTypeError(f"{text!r} is unknown; allowed: {allowed}")
 
@@ -161,7 +177,7 @@ def choice(*values: str | int, refused: Mapping[str, str] | None = None) -> Kind
 def _parse_file_name(text: str) -> Path:
     path = Path(text)
     if path.name in ("", ".."):
-        raise argparse.ArgumentTypeError(f"{text!r} names a folder; allowed is the name or the prefix of files")
+        raise argparse.ArgumentTypeError(f"{text!r} names a folder; must be a file name or a prefix of file names")
     return path
 
 
@@ -171,5 +187,5 @@ text = Kind(str, "NAME")
 
 
 def path_or(default: Path) -> Kind:
-    """Return the kind of paths whose flag, given without a value, means `default`."""
-    return Kind(Path, "PATH", alone=default)
+    """Return the kind of paths; the flag without a value means `default`."""
+    return Kind(Path, "PATH", const=default)

@@ -1,4 +1,4 @@
-"""The model: its architecture, how its weights are initialized, and its training loss."""
+"""Settings of the model: architecture, weight initialization and training loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlperf.settings.kinds import at_least, between, choice, integers, switch, t
 class QuotientRemainder:
     """Quotient-remainder tables (arXiv 1909.02107), for tables of more than `threshold` rows.
 
-    An id's vector combines (`operation`) a row for the quotient by `collisions` with a row for the remainder.
+    The vector of an id combines (`operation`) the rows of its quotient and remainder by `collisions`.
     """
 
     threshold: int = flag("--qr-threshold", at_least(0), 200, "compress tables of more than N rows")
@@ -21,21 +21,24 @@ class QuotientRemainder:
         "--qr-operation",
         choice("mult", "add", "concat"),
         "mult",
-        "how the vectors of quotient and remainder are combined; concat doubles the feature size",
+        "combination of the quotient and remainder vectors; concat doubles the feature size",
     )
-    collisions: int = flag("--qr-collisions", at_least(1), 4, "number of ids that share a row of quotients")
+    collisions: int = flag("--qr-collisions", at_least(1), 4, "number of ids that share a quotient row")
 
 
 @dataclass(frozen=True)
 class MixedDimension:
     """Mixed-dimension tables (arXiv 1909.11810), for tables of more than `threshold` rows.
 
-    The dimension of a table falls with its number of rows to the power of -`temperature`.
+    The dimension of a table is proportional to its number of rows to the power of -`temperature`.
     """
 
     threshold: int = flag("--md-threshold", at_least(0), 200, "compress tables of more than N rows")
     temperature: float = flag(
-        "--md-temperature", between(0, 1), 0.3, "exponent of the popularity in [0, 1]; 0: all dimensions equal"
+        "--md-temperature",
+        between(0, 1),
+        0.3,
+        "temperature alpha in [0, 1] of the power rule; 0: equal dimensions",
     )
     round_dimensions: bool = flag("--md-round-dims", switch, False, "round dimensions to powers of 2")
 
@@ -47,33 +50,40 @@ Compression = QuotientRemainder | MixedDimension
 class Architecture:
     """Sizes and kinds of a model.
 
-    rows_per_table: of each embedding table; a data set brings its own. dimension: of an embedding vector. mlp_bot:
-    widths from the dense features to `feature_size`. mlp_top: widths after the interaction, down to 1.
-    loss_threshold: t > 0 clamps the predictions to [t, 1 - t]. compression: of the tables, None: stored whole.
+    rows_per_table: number of rows of each embedding table; replaced by those of the data set, if there is one.
+    dimension: embedding dimension. mlp_bot: layer widths from the dense features to `feature_size`. mlp_top: layer
+    widths after the interaction, down to 1. loss_threshold: t > 0 clamps the predictions to [t, 1 - t].
+    compression: compression of large tables; if None, tables are stored uncompressed.
     """
 
     rows_per_table: tuple[int, ...] = flag(
-        "--arch-embedding-size", integers, (4, 3, 2), "rows per table for random data; a data set brings its own"
+        "--arch-embedding-size",
+        integers,
+        (4, 3, 2),
+        "rows per table for generated data; a data set defines its own",
     )
     dimension: int = flag("--arch-sparse-feature-size", at_least(1), 2, "embedding dimension")
     mlp_bot: tuple[int, ...] = flag(
-        "--arch-mlp-bot", integers, (4, 3, 2), "bottom MLP widths, the first being the number of dense features"
+        "--arch-mlp-bot",
+        integers,
+        (4, 3, 2),
+        "bottom MLP layer widths, starting with the number of dense features",
     )
     mlp_top: tuple[int, ...] = flag(
-        "--arch-mlp-top", integers, (4, 2, 1), "top MLP widths without the first, which the interaction decides"
+        "--arch-mlp-top", integers, (4, 2, 1), "top MLP layer widths, without the input width"
     )
     interaction_op: str = flag("--arch-interaction-op", choice(*INTERACTIONS), "dot", "feature interaction")
     interaction_itself: bool = flag(
-        "--arch-interaction-itself", switch, False, "dot: include each feature's product with itself"
+        "--arch-interaction-itself", switch, False, "dot: include the product of each feature with itself"
     )
     activation: str = flag(
-        "--activation-function", choice("relu", "sigmoid", "tanh"), "relu", "activation of hidden layers"
+        "--activation-function", choice("relu", "sigmoid", "tanh"), "relu", "activation of the hidden layers"
     )
     weighted_pooling: str | None = flag(
         "--weighted-pooling",
         choice("fixed", "learned"),
         None,
-        "a weight per row in pooling, fixed or learned; without the flag, none",
+        "weighted sum pooling with fixed or learned weights (default: unweighted)",
     )
     loss_threshold: float = flag(
         "--loss-threshold", between(0, 0.5, below=True), 0.0, "t: clamp predictions to [t, 1-t]"
@@ -83,13 +93,13 @@ class Architecture:
             "--qr-flag": (QuotientRemainder, "quotient-remainder tables (arXiv 1909.02107)"),
             "--md-flag": (MixedDimension, "mixed-dimension tables (arXiv 1909.11810)"),
         },
-        conflict="a table is compressed in one way",
+        conflict="only one kind of compression is possible",
         group="compressed embedding tables",
     )
 
     @property
     def feature_size(self) -> int:
-        """D, the width of a feature: twice the dimension if quotient and remainder are concatenated."""
+        """Width D of a feature: twice the dimension if quotient and remainder are concatenated."""
         concatenates = isinstance(self.compression, QuotientRemainder) and self.compression.operation == "concat"
         return 2 * self.dimension if concatenates else self.dimension
 
@@ -109,9 +119,9 @@ class ModelSettings:
         "--embedding-init",
         choice("numpy", "device"),
         "numpy",
-        "generator of the tables; numpy: the legacy stream, the same everywhere; device: on the tables' device",
+        "generator for initial table weights; numpy: same values on every machine; device: faster, on the device",
     )
     loss: str = flag("--loss-function", choice("mse", "bce", "wbce"), "mse", "training loss")
     loss_weights: tuple[float, float] = flag(
-        "--loss-weights", two_weights, (1.0, 1.0), "wbce: weight of label 0 and of label 1"
+        "--loss-weights", two_weights, (1.0, 1.0), "wbce: weights of labels 0 and 1"
     )

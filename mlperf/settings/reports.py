@@ -1,4 +1,4 @@
-"""What a run prints, logs, saves and draws."""
+"""Settings of printed output, logs, plots and exported files."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from mlperf.settings.kinds import at_least, boolean, choice, path, path_or, swit
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What is printed, saved and drawn."""
+    """Printed output, profiles, plots and exported files."""
 
     print_frequency: int = flag("--print-freq", at_least(1), 1, "print a progress line every N batches")
-    print_time: bool = flag("--print-time", switch, False, "progress lines with ms per iteration")
-    print_wall_time: bool = flag("--print-wall-time", switch, False, "progress lines with the time of day")
+    print_time: bool = flag("--print-time", switch, False, "print ms per iteration in progress lines")
+    print_wall_time: bool = flag("--print-wall-time", switch, False, "print the time of day in progress lines")
     debug: bool = flag(
         "--debug-mode",
         switch,
         False,
-        "also print architecture, data (of a data set 3 batches) and parameters, before and after",
+        "print the architecture, the data (3 batches of a data set) and the parameters before and after training",
     )
-    print_precision: int = flag("--print-precision", at_least(0), 5, "digits of numbers in debug mode")
+    print_precision: int = flag("--print-precision", at_least(0), 5, "digits of printed numbers in debug mode")
     profile: bool = flag(
         "--enable-profiling",
         switch,
@@ -40,7 +40,7 @@ class ReportSettings:
         "--tensor-board-filename",
         path_or(Path("run_kaggle_pt")),
         None,
-        "write TensorBoard curves of loss and metrics into this folder, without a value run_kaggle_pt",
+        "TensorBoard log folder (run_kaggle_pt if no value is given)",
     )
     save_onnx: bool = flag(
         "--save-onnx", switch, False, "export the model to dlrm_s_pytorch.onnx; needs onnx and onnxscript"
@@ -49,39 +49,42 @@ class ReportSettings:
 
 @dataclass(frozen=True)
 class QuantizationSettings:
-    """Bits of the weights for inference; 32: not quantized."""
+    """Bits per weight for inference; 32: not quantized."""
 
     mlp_bits: int = flag(
-        "--quantize-mlp-with-bit", choice(8, 16, 32), 32, "with --inference-only, on a CPU: bits of MLP weights"
+        "--quantize-mlp-with-bit",
+        choice(8, 16, 32),
+        32,
+        "bits of the MLP weights (with --inference-only on a CPU)",
     )
     embedding_bits: int = flag(
-        "--quantize-emb-with-bit", choice(4, 8, 32), 32, "with --inference-only: bits of embedding weights"
+        "--quantize-emb-with-bit", choice(4, 8, 32), 32, "bits of the embedding weights (with --inference-only)"
     )
 
     @property
-    def asked(self) -> bool:
-        """Whether anything is to be quantized."""
+    def requested(self) -> bool:
+        """Whether any weights are quantized."""
         return self.mlp_bits != 32 or self.embedding_bits != 32
 
 
 @dataclass(frozen=True)
 class ComplianceSettings:
-    """The MLPerf log, and what it says about the submission."""
+    """The MLPerf log and its entries about the submission."""
 
     enabled: bool = flag(
         "--mlperf-logging", switch, False, "write the compliance log, and compute all six test metrics"
     )
-    log_file: Path = flag("--mlperf-log-file", path, Path("mlperf_dlrm.log"), "the compliance log")
+    log_file: Path = flag("--mlperf-log-file", path, Path("mlperf_dlrm.log"), "path of the compliance log")
     edition: str = flag(
         "--mlperf-edition",
         choice(*EDITIONS),
         DEFAULT_EDITION.name,
-        "edition of MLPerf Training: keys of the log, target, schedule of evaluations",
+        "MLPerf Training edition; determines the log keys, the target and the evaluation schedule",
     )
-    division: str = flag("--mlperf-division", choice(*DIVISIONS), "closed", "logged as given")
+    division: str = flag("--mlperf-division", choice(*DIVISIONS), "closed", "division in the log")
     submitter: str = flag("--mlperf-submitter", text, "reference", "organization in the log")
     status: str = flag("--mlperf-status", choice(*STATUSES), "onprem", "availability of the system in the log")
     platform: str = flag("--mlperf-platform", text, "unknown", "system name in the log")
     cache_cleared: bool = flag(
-        "--mlperf-cache-cleared", boolean, False, "logged: whether the page cache was dropped before the run"
+        "--mlperf-cache-cleared", boolean, False, "log that the page cache was dropped before the run"
     )

@@ -1,4 +1,4 @@
-"""What a run is asked to do: frozen settings, made once from the flags and passed down."""
+"""Settings of a run: created once from the flags, frozen, and passed down."""
 
 from __future__ import annotations
 
@@ -12,50 +12,52 @@ from mlperf.settings.model import ModelSettings
 from mlperf.settings.reports import ComplianceSettings, QuantizationSettings, ReportSettings
 from mlperf.settings.training import TrainingSettings
 
-# Of matrix products; weights, updates and the loss are always float32.
+# Precision of matrix products; weights, updates and the loss are always float32.
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 @dataclass(frozen=True)
 class AcceptedFlags:
-    """Flags of existing scripts and launchers that have nothing left to do here; nothing reads them."""
+    """Flags accepted for compatibility with existing scripts and launchers; they have no effect."""
 
-    memory_map: bool = flag("--memory-map", switch, False, "preparation always works out of core")
-    multiprocessing: bool = flag("--dataset-multiprocessing", switch, False, "preparation always uses all cores")
-    sync_dense_params: bool = flag("--sync-dense-params", boolean, True, "there is one process")
-    local_rank: int = flag("--local_rank", integer, -1, "there is one process; more are refused")
-    dist_backend: str = flag("--dist-backend", text, "", "there is one process; more are refused")
+    memory_map: bool = flag("--memory-map", switch, False, "ignored: preparation always works out of core")
+    multiprocessing: bool = flag(
+        "--dataset-multiprocessing", switch, False, "ignored: preparation always uses all cores"
+    )
+    sync_dense_params: bool = flag("--sync-dense-params", boolean, True, "ignored: training uses one process")
+    local_rank: int = flag("--local_rank", integer, -1, "ignored: training uses one process")
+    dist_backend: str = flag("--dist-backend", text, "", "ignored: training uses one process")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A whole run."""
+    """All settings of a run."""
 
     model: ModelSettings = part(ModelSettings, group="model")
     data: DataSettings = part(DataSettings, group="data")
     training: TrainingSettings = part(TrainingSettings, group="training")
     use_gpu: bool = flag(
-        "--use-gpu", switch, False, "run on the GPU; an error where none is visible", group="training"
+        "--use-gpu", switch, False, "run on the GPU; fails if no GPU is visible", group="training"
     )
     precision: str = flag(
         "--precision",
         choice(*PRECISIONS),
         "fp32",
-        "of matrix products and activations, tf32 on a GPU only; tables, updates and the loss are always float32",
+        "precision of matrix products and activations (tf32: GPU only); all else is always float32",
         group="training",
     )
     load_model: Path | None = flag(
-        "--load-model", path, None, "checkpoint to continue, or to evaluate", group="checkpoints and inference"
+        "--load-model", path, None, "checkpoint to resume or evaluate", group="checkpoints and inference"
     )
     save_model: Path | None = flag(
         "--save-model",
         path,
         None,
-        "checkpoint, written whenever the test metric improves (AUC with --mlperf-logging, else accuracy)",
+        "checkpoint to write whenever the test metric (AUC with --mlperf-logging, else accuracy) improves",
         group="checkpoints and inference",
     )
     inference_only: bool = flag(
-        "--inference-only", switch, False, "evaluate on the test split and stop", group="checkpoints and inference"
+        "--inference-only", switch, False, "evaluate on the test split and exit", group="checkpoints and inference"
     )
     quantization: QuantizationSettings = part(QuantizationSettings, group="checkpoints and inference")
     report: ReportSettings = part(ReportSettings, group="reports")
@@ -69,17 +71,17 @@ class Settings:
 
     @property
     def mlp_init(self) -> str:
-        """Initial MLP weights: "normal" or "uniform"."""
+        """Distribution of initial MLP weights: "normal" or "uniform"."""
         if self.model.mlp_init != "auto":
             return self.model.mlp_init
         return "normal" if self.data.generation == "dataset" else "uniform"
 
     @property
     def readers(self) -> int:
-        """Threads that read training batches."""
+        """Number of threads that read training batches."""
         return self.data.readers(use_gpu=self.use_gpu)
 
     @property
     def test_readers(self) -> int:
-        """Threads that read test batches."""
+        """Number of threads that read test batches."""
         return self.data.test_readers(use_gpu=self.use_gpu)

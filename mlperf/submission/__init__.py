@@ -1,1 +1,1 @@
-"""Results and submission packages: making them, and checking anyone's."""
+"""Creating and checking results and submission packages."""

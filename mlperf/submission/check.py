@@ -1,4 +1,4 @@
-"""Checks a log, the logs of a result or a package: all official checkers, and what they let pass."""
+"""Check a log, the logs of a result or a package, with all official checkers and some additional checks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, Edition
 from mlperf.compliance import official
 from mlperf.compliance.findings import Finding, compliance_findings, convergence_findings, seed_findings
-from mlperf.compliance.log import Log, as_text, describe_evaluation, read_log
+from mlperf.compliance.log_reader import Log, as_text, describe_evaluation, read_log
 from mlperf.compliance.official import CheckerOutput
 from mlperf.submission.description_findings import description_findings
 from mlperf.submission.report import Check, Report, Verdict
 from mlperf.submission.results import Result, copy_into_package
 
-# Messages in which a checker of whole packages repeats another checker, and the row that has the file and line.
+# Messages of the package checkers that repeat another check, with the name of that check.
 _REPEATED = {
     "Compliance check failed in": "compliance",
     "files do not comply": "compliance",
@@ -30,10 +30,11 @@ _DESCRIPTION = "system description"
 
 
 def recognize_edition(logs: Sequence[Log]) -> tuple[Edition, str]:
-    """Return the edition that the logs were written for, and how that is known.
+    """Return the edition of the logs and how it was recognized.
 
-    Logs of this project name it. Otherwise the keys tell: weights_initialization came with 1.1.0, which logs each
-    tensor once (in logs of 1.0 from several nodes it is repeated), gradient_accumulation_steps with 1.0.0.
+    Logs of this project name it. Otherwise it is inferred from the keys: weights_initialization was introduced by
+    1.1.0, which logs each tensor once (logs of 1.0 from several nodes repeat it), gradient_accumulation_steps by
+    1.0.0.
     """
     if not logs:
         return DEFAULT_EDITION, "there is no log to tell"
@@ -51,7 +52,7 @@ def recognize_edition(logs: Sequence[Log]) -> tuple[Edition, str]:
 
 
 def check_log(path: Path, edition: Edition | None = None) -> Report:
-    """Check one log: the official rules, and whether the run succeeded. RunError if it cannot be read."""
+    """Check one log against the official rules, and that the run succeeded. RunError if it cannot be read."""
     log = read_log(path)
     report = _new_report(str(path), [log], edition)
     report.checks += _check_logs([log], report.edition)
@@ -67,9 +68,9 @@ def check_result(
 ) -> Report:
     """Check the logs of one result, and its package if they are in one. RunError if a log cannot be read.
 
-    rcp_file: reference convergence points to compare with instead of the edition's. The package checker knows only
-    those of the edition and is told to ignore them.
-    bypass: tell the package checker to ignore convergence.
+    rcp_file: reference convergence points that replace those of the edition. The package checker supports only
+    those of the edition, so its convergence check is bypassed.
+    bypass: bypass the convergence check of the package checker.
     """
     logs = [read_log(path) for path in result.logs]
     report = _new_report(str(result.folder), logs, edition)
@@ -99,7 +100,7 @@ def _new_report(title: str, logs: Sequence[Log], edition: Edition | None) -> Rep
 
 
 def _notes_on_short_runs(logs: Sequence[Log], edition: Edition) -> Iterator[str]:
-    """Yield how the rules count runs that did not converge, and where the summarizer does not follow the rules."""
+    """Yield notes on how the rules count runs that did not converge, and where the summarizer deviates from it."""
     short = [list(_shortfalls(log, edition)) for log in logs]
     count = sum(map(bool, short))
     if count:
@@ -124,7 +125,7 @@ def _check_logs(logs: Sequence[Log], edition: Edition) -> Iterator[Check]:
 
 
 def _check_target(log: Log, edition: Edition) -> Check:
-    """Check that the run was not aborted and reached the target. The package checker does not always notice."""
+    """Check that the run was not aborted and reached the target, which the package checker does not always do."""
     findings = []
     for event in log.all("submission_benchmark"):
         if event.value != edition.benchmark.name:
@@ -139,7 +140,7 @@ def _check_target(log: Log, edition: Edition) -> Check:
 
 
 def _shortfalls(log: Log, edition: Edition) -> Iterator[Finding]:
-    """Yield the reasons for which the rules count a run as not converged."""
+    """Yield the reasons why the rules count a run as not converged."""
     best, stops = log.best, log.all("run_stop")
     if log.status != "success":
         line = next((event.line for event in stops if event.metadata.get("status") != "success"), log.lines)
@@ -153,7 +154,7 @@ def _shortfalls(log: Log, edition: Edition) -> Iterator[Finding]:
 
 @dataclass(frozen=True)
 class _ResultChecks:
-    """The checks of a whole result. The checkers read copies."""
+    """The checks of a whole result. The checkers read copies of its files."""
 
     result: Result
     logs: Sequence[Log]
@@ -197,7 +198,7 @@ class _ResultChecks:
         return check if rcp_file is None else replace(check, remark=f"{check.remark} points of {rcp_file}".strip())
 
     def summary(self) -> tuple[Check, float | None]:
-        """Return the row of the result summarizer, and its score in minutes or None."""
+        """Return the row of the result summarizer, and the score in minutes or None."""
         output, score = official.summarize(self.package_copy, self.edition)
         remark = ""
         if score is not None:
@@ -211,7 +212,7 @@ class _ResultChecks:
         return float(json.loads(file.read_text())["scaling_factor"]) if file.is_file() else 1.0
 
     def _not_required(self, name: str, subject: str) -> Check | None:
-        """Return the row for a check that edition or division do not require, or None if they do."""
+        """Return a SKIPPED row if the edition or the division does not require a check, otherwise None."""
         if not self.edition.checks_package:
             return Check(name, subject, Verdict.SKIPPED, f"edition {self.edition.name} does not ask for it")
         if self.result.division(self.logs) != "closed":
@@ -219,7 +220,7 @@ class _ResultChecks:
         return None
 
     def _whole_package(self, name: str, output: CheckerOutput, remark: str) -> Check:
-        """Return the row of a checker of whole packages, without the messages that another row has with a line."""
+        """Return the row for a package checker, without messages already located by another row."""
         rows = {row for start, row in _REPEATED.items() for _, text in output.errors if start in text}
         findings = [
             Finding(self.result.folder, None, self._with_original_names(text))
@@ -231,7 +232,7 @@ class _ResultChecks:
         return replace(check, remark="; ".join(filter(None, remarks)))
 
     def _with_original_names(self, text: str) -> str:
-        """Replace the names of the copies by the names of the files that were copied."""
+        """Replace the names of the copies by those of the original files."""
         result = self.result
         for number, log in enumerate(self.logs):
             text = text.replace(str(self.logs_copy / f"result_{number}.txt"), str(log.path))
@@ -240,7 +241,7 @@ class _ResultChecks:
 
 
 def _judge(name: str, subject: str, passed: bool, findings: Sequence[Finding], switch: str | None = None) -> Check:
-    """Return the row of a check. switch: what tells the package checker to ignore a failure, or None."""
+    """Return the row of a check. switch: the option that bypasses the check, or None."""
     if passed:
         return Check(name, subject, Verdict.PASS)
     if switch is not None:
@@ -249,7 +250,7 @@ def _judge(name: str, subject: str, passed: bool, findings: Sequence[Finding], s
 
 
 def _located(checks: Sequence[Check]) -> list[Check]:
-    """Move findings about a crashed checker of whole packages to the first fault that it reads.
+    """Attach findings about a crashed package checker to the first problem that it would have read.
 
     It reads the system description before the logs.
     """

@@ -1,4 +1,4 @@
-"""Locates what the official checkers say about a system description in its JSON file."""
+"""Locate the messages of the official checkers about a system description in its JSON file."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 from mlperf.compliance.findings import Finding
-from mlperf.compliance.log import as_text
+from mlperf.compliance.log_reader import as_text
 from mlperf.compliance.official import CRASHED, CheckerOutput
 from mlperf.submission.system_description import required_kind
 
 
 def description_findings(path: Path, output: CheckerOutput) -> list[Finding]:
-    """Return the messages of the system description checker, and the fields that crash it, with their lines."""
+    """Return the messages of the system description checker and the fields that crash it, with line numbers."""
     lines = max(1, len(path.read_text(encoding="utf-8", errors="replace").splitlines()))
     faults = _faults(path)
     reasons = [reason for _, reason in output.errors if CRASHED not in reason or not faults]
@@ -20,7 +20,7 @@ def description_findings(path: Path, output: CheckerOutput) -> list[Finding]:
 
 
 def _faults(path: Path) -> list[Finding]:
-    """Return what makes the official checkers and the summarizer raise, with its line."""
+    """Return the fields that make the official tools raise, with line numbers."""
     data = path.read_bytes()
     try:
         content = json.loads(data.decode("utf-8"))

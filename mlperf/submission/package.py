@@ -1,4 +1,4 @@
-"""Writes a submission package: results, system description, code, and the steps that reproduce the results."""
+"""Write a submission package: results, system description, code, and the steps that reproduce the results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.benchmarks import Edition
-from mlperf.compliance.log import Log, describe_evaluation
+from mlperf.compliance.log_reader import Log, describe_evaluation
 from mlperf.submission.results import PARAMETERS, reason_file
 from mlperf.submission.run_set import ROOT
 from mlperf.submission.system_description import Description
@@ -22,7 +22,7 @@ _CODE = (
     *("requirements.txt", "requirements-test.txt"),
 )
 IMPLEMENTATION = "pytorch"
-# Submissions are git repositories, whose checker allows no spaces and no leading dot.
+# Submissions are git repositories, and their checker rejects names with spaces or a leading dot.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
@@ -30,9 +30,9 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 class Package:
     """The contents of a package.
 
-    configuration: the file in mlperf/systems/ or elsewhere that the runs used, None if unknown.
-    data: text for the README on where the data comes from.
-    bypass_reason: why the convergence check is switched off; None if it is not.
+    configuration: configuration file of the runs; None if it is unknown.
+    data: text for the README about the origin of the data.
+    bypass_reason: reason for bypassing the convergence check; None if it is not bypassed.
     """
 
     folder: Path
@@ -55,7 +55,7 @@ class Package:
 def write_package(package: Package, logs: Sequence[Log]) -> Path:
     """Write the package under a temporary name, then replace an older one; return its folder.
 
-    RunError if it cannot be written. Of an older package everything that is not written anew is kept.
+    RunError if it cannot be written. Other systems and benchmarks in an existing package are kept.
     """
     target = package.folder / package.submitter
     scratch = package.folder / f".{package.submitter}.tmp"
@@ -85,13 +85,13 @@ def _write_results(package: Package, scratch: Path) -> None:
     for number, log in enumerate(package.logs):
         shutil.copyfile(log, folder / f"result_{number}.txt")
     if package.bypass_reason is not None:
-        # Without a newline, because the checker compares it with whole lines.
+        # Without a newline, because the checker compares it with whole lines including their newlines.
         (system / PARAMETERS).write_text("rcp-bypass", encoding="utf-8")
         reason_file(system / PARAMETERS).write_text(package.bypass_reason + "\n", encoding="utf-8")
 
 
 def _copy_the_rest(package: Package, old: Path, new: Path) -> None:
-    """Copy from an older package everything but this system's results and the code, which are written anew."""
+    """Copy an older package without the results and the code that the new package replaces."""
     switches = Path("results") / package.system / PARAMETERS
     implementation = Path("benchmarks") / package.benchmark / "implementations" / IMPLEMENTATION
     renewed = {
@@ -155,10 +155,11 @@ def _readme(package: Package, logs: Sequence[Log]) -> str:
         package.data,
         "## Runs",
         f"```\n{command}\n```",
-        "The command sets up a Python environment on first use, prepares the data unless that is done, drops the "
-        "page cache if it may, trains to the target and checks the log. Every run has a seed of its own:",
+        "The command sets up a Python environment on first use, prepares the data if necessary, drops the page "
+        "cache if permitted, trains to the target and checks the log. Each run has its own seed:",
         "\n".join(["| log | SEED | ended |", "|---|---|---|", *rows]),
-        f"A run that misses the target is kept. One of the {package.edition.runs} may; it counts as the slowest.",
+        f"Runs that miss the target are kept. The rules allow one of {package.edition.runs} and count it as the "
+        "slowest.",
         "## Check",
         "```\n$(tools/setup.sh) tools/check_submission.py ../../../..\n```",
     ]

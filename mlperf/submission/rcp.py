@@ -1,4 +1,4 @@
-"""Reference convergence points (RCPs) in the official checker's format: made from runs, or read from a file."""
+"""Reference convergence points (RCPs) in the format of the official checker: created from runs, or read."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlperf.benchmarks import BENCHMARKS, Benchmark
-from mlperf.compliance.log import Log, as_text, is_number
+from mlperf.compliance.log_reader import Log, as_text, is_number
 from mlperf.util.errors import RunError, UsageError
 
-_MIN_RUNS = 3  # the checker drops the first and the last run to converge
+_MIN_RUNS = 3  # the checker ignores the fastest and the slowest run
 
 
 def make_rcp(logs: Sequence[Log], benchmark: Benchmark, submitter: str, platform: str) -> dict[str, object]:
-    """Return one reference convergence point, made from twice the runs of a result.
+    """Return one reference convergence point from twice as many runs as a result has.
 
-    RunError if a run did not converge, if two have the same seed, or if their batch sizes differ.
+    RunError if a run did not converge, if two runs have the same seed, or if their batch sizes differ.
     """
     size = logs[0].value("global_batch_size")
     if not is_number(size):
-        raise RunError(f"{logs[0].path}: global_batch_size is {as_text(size)}, not a number")
+        raise RunError(f"{logs[0].path}: global_batch_size is {as_text(size)}, must be a number")
     seeds: dict[str, Path] = {}
     for log in logs:
         if log.value("global_batch_size") != size:
-            raise RunError(f"{log.path}: global_batch_size is not that of {logs[0].path}")
+            raise RunError(f"{log.path}: global_batch_size differs from that of {logs[0].path}")
         first = seeds.setdefault(str(log.value("seed")), log.path)
         if first is not log.path:
-            raise RunError(f"{log.path}: its seed is that of {first}; every run must have its own")
+            raise RunError(f"{log.path}: has the same seed as {first}; the seeds of all runs must differ")
     names = [entry.key for entry in benchmark.hyperparameters if entry.setting is not None]
     point = {
         "Benchmark": benchmark.name,
@@ -42,20 +42,20 @@ def make_rcp(logs: Sequence[Log], benchmark: Benchmark, submitter: str, platform
 
 
 def _epochs_to_converge(log: Log, target: float) -> float:
-    """Return the epoch of the last evaluation, to 3 digits. RunError if the run did not reach the target."""
+    """Return the epoch of the last evaluation, rounded to 3 digits. RunError if the run missed the target."""
     if log.status != "success":
-        raise RunError(f"{log.path}: the run ended {log.status}; every run of a reference must converge")
+        raise RunError(f"{log.path}: run_stop has status {log.status}; all reference runs must converge")
     if log.best is None or log.best.value < target:
-        raise RunError(f"{log.path}: no AUC of {target}; every run of a reference must converge")
+        raise RunError(f"{log.path}: did not reach AUC {target}; all reference runs must converge")
     last = log.all("eval_accuracy")[-1]
     epoch = last.metadata.get("epoch_num")
     if not is_number(epoch):
-        raise RunError(f"{log.path}:{last.line}: epoch_num is {as_text(epoch)}, not a number")
+        raise RunError(f"{log.path}:{last.line}: epoch_num is {as_text(epoch)}, must be a number")
     return round(epoch, 3)
 
 
 def check_rcp_file(file: Path) -> None:
-    """Raise UsageError if a file does not hold convergence points that the official checker can read."""
+    """Raise UsageError if the official checker cannot read the convergence points in a file."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -63,14 +63,14 @@ def check_rcp_file(file: Path) -> None:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--rcps={file}: not JSON: {error}") from None
     if not isinstance(content, dict) or not content:
-        raise UsageError(f"--rcps={file}: not one JSON object of convergence points")
+        raise UsageError(f"--rcps={file}: not one JSON object with convergence points")
     for name, point in content.items():
         if (fault := _fault(point)) is not None:
             raise UsageError(f"--rcps={file}: {name}: {fault}")
 
 
 def _fault(point: object) -> str | None:
-    """Return what is wrong with one convergence point, or None."""
+    """Return the problem with one convergence point, or None."""
     if not isinstance(point, dict):
         return "not a JSON object"
     if point.get("Benchmark") not in list(BENCHMARKS):

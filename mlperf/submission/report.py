@@ -11,7 +11,7 @@ from mlperf.compliance.findings import Finding
 
 
 class Verdict(Enum):
-    """The result of a check. BYPASSED: it failed, but a switch of the package checker ignores that."""
+    """Result of a check. BYPASSED: failed, but ignored because of an option of the package checker."""
 
     PASS = "PASS"
     FAIL = "FAIL"
@@ -21,7 +21,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Check:
-    """One row of the table. `warnings` are printed like findings, and do not fail the check."""
+    """One row of the table. `warnings` are printed but do not fail the check."""
 
     name: str
     subject: str
@@ -35,7 +35,7 @@ class Check:
 class Report:
     """All checks of one result for one edition.
 
-    recognized: how the edition is known. score: in minutes, None without one.
+    recognized: how the edition was determined. score: in minutes; None if there is none.
     """
 
     title: str
@@ -47,12 +47,12 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether no check failed."""
+        """Whether all checks passed, were bypassed or were skipped."""
         return all(check.verdict is not Verdict.FAIL for check in self.checks)
 
 
 def render(report: Report) -> str:
-    """Return the report as text: the table, then one line for each finding, warning and note, then the verdict."""
+    """Return the report as text: the table, one line per finding, warning and note, and the verdict."""
     edition = report.edition.name
     rows = [("check", "of", "verdict", "")]
     rows += [(check.name, check.subject, check.verdict.value, check.remark) for check in report.checks]
@@ -62,13 +62,13 @@ def render(report: Report) -> str:
         cells = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)]
         lines.append("  ".join([*cells, row[3]]).rstrip())
     for check in report.checks:
-        lines += [f"{finding.place}: {check.name}: {finding.text}" for finding in check.findings]
-        lines += [f"{warning.place}: {check.name}, not counted: {warning.text}" for warning in check.warnings]
+        lines += [f"{finding.location}: {check.name}: {finding.text}" for finding in check.findings]
+        lines += [f"{warning.location}: {check.name}, not counted: {warning.text}" for warning in check.warnings]
     lines += [f"note: {note}" for note in report.notes]
     lines.append(f"{report.title}: edition {edition}: {'SUCCESS' if report.passed else 'FAILED'}")
     return "\n".join(map(_printable, lines))
 
 
 def _printable(line: str) -> str:
-    """Escape characters from a log or a file name that a terminal cannot show."""
+    """Escape unprintable characters, which may come from a log or a file name."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

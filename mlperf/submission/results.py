@@ -1,4 +1,4 @@
-"""Finds the logs of results, alone or in packages, and copies a result into the official layout."""
+"""Find the logs of results, alone or in packages, and copy a result into the official layout."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlperf.benchmarks import BENCHMARKS, Benchmark
-from mlperf.compliance.log import Log
+from mlperf.compliance.log_reader import Log
 from mlperf.submission.system_description import empty_description
 from mlperf.util.errors import RunError
 
-PARAMETERS = "package_checker_params"  # switches of the package checker, one per line
+PARAMETERS = "package_checker_params"  # options of the package checker, one per line
 _LAYOUT = f"results/<system>/{'|'.join(BENCHMARKS)}"
 
 
@@ -36,14 +36,14 @@ class Result:
 
     @property
     def parameters(self) -> tuple[Path, ...]:
-        """The existing files with switches of the package checker: of the system and of the benchmark."""
+        """The existing files with options of the package checker, for the system and for the benchmark."""
         files = (self.folder.parent / PARAMETERS, self.folder / PARAMETERS) if self.in_package else ()
         return tuple(file for file in files if file.is_file())
 
     def switch(self, name: str) -> str | None:
-        """Return which file sets a switch of the package checker, with the reason given beside it, or None.
+        """Return the file that sets an option of the package checker, and the stated reason; None if not set.
 
-        The package checker compares lines with their newlines, so that only a last line without one counts.
+        The package checker compares lines including the newline, so only an unterminated last line matches.
         """
         for file in self.parameters:
             if file.read_text(encoding="utf-8", errors="replace").split("\n")[-1] == name:
@@ -53,18 +53,18 @@ class Result:
         return None
 
     def division(self, logs: Sequence[Log]) -> str:
-        """Return the division in the system description, or else in the logs."""
+        """Return the division in the system description or, without one, in the logs."""
         if self.in_package and self.description.is_file():
             try:
                 content = json.loads(self.description.read_text(encoding="utf-8"))
                 return str(content["division"])
             except (ValueError, KeyError, TypeError, RecursionError):
-                pass  # the check of the description reports it
+                pass  # reported by the check of the description
         return next((str(value) for log in logs if (value := log.value("submission_division"))), "closed")
 
 
 def reason_file(parameters: Path) -> Path:
-    """Return the file with the reason for a switch of the package checker."""
+    """Return the file with the reason for an option of the package checker."""
     return parameters.with_name(f"{PARAMETERS}_reason.txt")
 
 
@@ -88,7 +88,7 @@ def find_results(path: Path) -> list[Result]:
 
 
 def _package_around(path: Path) -> Path | None:
-    """Return the package in which a folder is results/<system>/<benchmark>, or None."""
+    """Return the package that has this folder as results/<system>/<benchmark>, or None."""
     results = path.parent.parent
     inside = path.name in BENCHMARKS and results.name == "results" and (results.parent / "systems").is_dir()
     return results.parent if inside else None
@@ -103,7 +103,7 @@ def _benchmark_folders(path: Path) -> list[Path]:
 
 
 def _logs(folder: Path) -> tuple[Path, ...]:
-    """Return the logs in a folder: result_*.txt, or else *.log as run_and_time.sh writes them."""
+    """Return the logs in a folder: result_*.txt or, without any, *.log as written by run_and_time.sh."""
     return tuple(sorted(folder.glob("result_*.txt")) or sorted(folder.glob("*.log")))
 
 
@@ -125,7 +125,7 @@ def _note_on_code(package: Path, benchmark: str) -> tuple[str, ...]:
 
 
 def _note_on_others(package: Path) -> tuple[str, ...]:
-    """Return a note about what the official package checker reads and this check does not."""
+    """Return a note listing results and descriptions in the package that are not checked here."""
     folders = [folder for system in _folders(package / "results") for folder in _folders(system)]
     checked = {folder.parent.name for folder in folders if folder.name in BENCHMARKS}
     others = [folder for folder in folders if folder.name not in BENCHMARKS]
@@ -135,8 +135,11 @@ def _note_on_others(package: Path) -> tuple[str, ...]:
 
 
 def _at(folder: Path) -> list[Result]:
-    """Return the result whose logs are in a folder: that of the package around it, or one without a package."""
-    for path in (Path(os.path.abspath(folder)), folder.resolve()):  # a link may be in a package, or lead into one
+    """Return the result in a folder, as part of the enclosing package if there is one."""
+    for path in (
+        Path(os.path.abspath(folder)),
+        folder.resolve(),
+    ):  # the path may be a symlink inside a package or into one
         around = _package_around(path)
         if around is not None:
             return [result for result in _in_package(around) if result.folder == path]
@@ -148,7 +151,7 @@ def copy_into_package(
 ) -> tuple[Path, Path]:
     """Copy a result into a package under `scratch`; return the package and the folder of the logs in it.
 
-    The package has this result only, with log K as result_K.txt. A result without a package gets an empty system
+    The copy contains only this result, with log K as result_K.txt. A result without a package gets an empty system
     description.
     """
     package = scratch / "package"

@@ -1,4 +1,4 @@
-"""The data and the configuration that run_and_time.sh takes from the environment."""
+"""Data and configuration that run_and_time.sh reads from the environment."""
 
 from __future__ import annotations
 
@@ -8,28 +8,21 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlperf.benchmarks import SampleSize
 from mlperf.submission.run_set import ROOT
 from mlperf.util.errors import RunError, UsageError
 
 
 @dataclass(frozen=True)
-class Sample:
-    """The synthetic sample that `tools/make_sample.py` makes with these flags."""
-
-    rows: int
-    seed: int
-
-
-@dataclass(frozen=True)
 class RunInputs:
-    """data: DATADIR; configuration: CONFIG; "" if the variable is not set."""
+    """data: value of DATADIR; configuration: value of CONFIG; "" if the variable is not set."""
 
     data: str
     configuration: str
 
     @classmethod
     def of_environment(cls) -> RunInputs:
-        """Read the variables."""
+        """Read the environment variables."""
         return cls(os.environ.get("DATADIR", ""), os.environ.get("CONFIG", ""))
 
     @property
@@ -38,16 +31,16 @@ class RunInputs:
         return Path(self.data) if self.data else ROOT / "input"
 
     @property
-    def sample(self) -> Sample | None:
-        """The sample in the data folder, None if its data is no sample. RunError if sample.json is damaged."""
+    def sample(self) -> SampleSize | None:
+        """The sample in the data folder, None if it holds other data. RunError if sample.json is invalid."""
         file = self.data_folder / "sample.json"
         if not file.is_file():
             return None
         try:
             fields = dict(json.loads(file.read_text(encoding="utf-8")))
-            return Sample(fields["rows"], fields["seed"])
+            return SampleSize(fields["rows"], fields["seed"])
         except (ValueError, TypeError, KeyError, RecursionError):
-            raise RunError(f"{file}: damaged, does not say rows and seed of the sample") from None
+            raise RunError(f"{file}: invalid: rows or seed is missing") from None
 
     @property
     def configuration_file(self) -> Path | None:

@@ -1,4 +1,4 @@
-"""Runs the benchmark several times, each with its own seed. An interrupted set of runs can be continued."""
+"""Run the benchmark several times, each with its own seed. An interrupted set of runs can be resumed."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mlperf.compliance.log import Log, read_log
+from mlperf.compliance.log_reader import Log, read_log
+from mlperf.settings.dataset import MAX_SEED
 from mlperf.training.outcome import Outcome
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import write_atomically
 from mlperf.util.locking import exclusive
 
 ROOT = Path(__file__).resolve().parents[2]
-_SEEDS = 2**32
 _CONFIGURATION = re.compile(r"^seed \d+, configuration (.*), page cache dropped: ")
-# These runs count, whether or not they reached the target. A run that was interrupted or failed is repeated.
+# Outcomes of runs that count. Interrupted and failed runs are repeated.
 _FINISHED = {Outcome.SUCCESS.value, Outcome.TARGET_MISSED.value, Outcome.DIVERGED.value}
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What all runs of a set have in common.
+    """Settings shared by all runs of a set.
 
     data, configuration: DATADIR and CONFIG for run_and_time.sh, "" if not set.
     configuration_hash: SHA-256 of the configuration file, which may change under the same name.
@@ -42,7 +42,7 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class RunSet:
-    """The finished runs: one log for each seed, and the configuration file they used."""
+    """The finished runs: one log per seed, and their configuration file."""
 
     logs: tuple[Path, ...]
     seeds: tuple[int, ...]
@@ -53,11 +53,11 @@ def make_runs(folder: Path, settings: RunSettings, count: int, *, first_seed: in
     """Run the benchmark until there are `count` finished runs, with logs in `folder`/run_0, run_1, ...
 
     Seeds are drawn from the system's entropy, or count up from `first_seed`. UsageError if the folder has runs
-    with other settings. RunError if a run fails, after which the same call continues, or if another process is
-    making runs in the folder.
+    with other settings. RunError if a run fails, or if another process is making runs in the folder. Calling the
+    function again resumes the set.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder / "set.lock", "another call is making runs in this folder"):
+    with exclusive(folder / "set.lock", "another process is making runs in this folder"):
         return _make_runs(folder, settings, count, first_seed)
 
 
@@ -74,17 +74,19 @@ def _make_runs(folder: Path, settings: RunSettings, count: int, first_seed: int 
         else:
             print(f"run {number + 1} of {count}, seed {seed}: done before, {log.path}", flush=True)
         if log is None:
-            raise RunError(f"{run_folder}: run {number + 1} of {count} did not finish; the same call continues")
+            raise RunError(
+                f"{run_folder}: run {number + 1} of {count} did not finish; repeat the command to continue"
+            )
         logs.append(log.path)
     return RunSet(tuple(logs), tuple(seeds), _configuration(folder / "run_0"))
 
 
 def _plan(folder: Path, settings: RunSettings, count: int, first_seed: int | None) -> list[int]:
-    """Return the seeds, which set.json keeps. UsageError if there are runs with other settings."""
+    """Return the seeds and store them in set.json. UsageError if there are runs with other settings."""
     file = folder / "set.json"
     wanted: dict[str, Any] = json.loads(json.dumps({**asdict(settings), "runs": count, "code": _fingerprint()}))
-    if first_seed is not None and first_seed + count > _SEEDS:
-        raise UsageError(f"--seed={first_seed}: the last of {count} seeds is over {_SEEDS - 1}")
+    if first_seed is not None and first_seed + count - 1 > MAX_SEED:
+        raise UsageError(f"--seed={first_seed}: the last of {count} seeds exceeds {MAX_SEED}")
     if file.is_file():
         kept, seeds = _kept_plan(file, count)
         difference = _difference(file, kept, wanted, seeds, first_seed)
@@ -92,9 +94,10 @@ def _plan(folder: Path, settings: RunSettings, count: int, first_seed: int | Non
             return seeds
         if any(finished_log(run_folder) for run_folder in folder.glob("run_*")):
             raise UsageError(f"{difference}; remove {folder} or name another --output")
-        # No run is finished, so that nothing is lost by starting again.
+        # No run is finished, so nothing is lost by starting over.
     draw = random.SystemRandom()
-    seeds = [first_seed + n for n in range(count)] if first_seed is not None else draw.sample(range(_SEEDS), count)
+    drawn = draw.sample(range(MAX_SEED + 1), count)
+    seeds = drawn if first_seed is None else [first_seed + n for n in range(count)]
     write_atomically(file, json.dumps({**wanted, "seeds": seeds}, indent=1) + "\n")
     return seeds
 
@@ -102,7 +105,7 @@ def _plan(folder: Path, settings: RunSettings, count: int, first_seed: int | Non
 def _difference(
     file: Path, kept: dict[str, Any], wanted: dict[str, Any], seeds: list[int], first_seed: int | None
 ) -> str | None:
-    """Return how the settings of an earlier call differ from the current ones, or None."""
+    """Return how the stored settings differ from the current ones, or None."""
     for name, value in wanted.items():
         if kept.get(name) != value:
             return f"{file}: its runs were made with {name} {kept.get(name)!r}, now it is {value!r}"
@@ -112,19 +115,19 @@ def _difference(
 
 
 def _kept_plan(file: Path, count: int) -> tuple[dict[str, Any], list[int]]:
-    """Return the settings and the seeds of an earlier call. UsageError if they cannot be read."""
+    """Read settings and seeds from set.json. UsageError if they cannot be read."""
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
         seeds = [int(seed) for seed in kept.pop("seeds")]
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise UsageError(f"{file}: damaged; remove {file.parent} or name another --output") from None
     if kept.get("runs") == count != len(seeds):
-        raise UsageError(f"{file}: {len(seeds)} seeds, {count} are needed; remove {file.parent}")
+        raise UsageError(f"{file}: has {len(seeds)} seeds instead of {count}; remove {file.parent}")
     return kept, seeds
 
 
 def _fingerprint() -> str:
-    """Return a hash of the sources: all runs of a result must be made by the same version."""
+    """Return a hash of the sources, because all runs of a result must use the same version."""
     digest = hashlib.sha256()
     files = [ROOT / "dlrm_s_pytorch.py", ROOT / "run_and_time.sh"]
     for file in sorted([*files, *(ROOT / "mlperf").rglob("*.py"), *(ROOT / "mlperf").rglob("*.sh")]):
@@ -143,7 +146,7 @@ def finished_log(folder: Path) -> Log | None:
 
 
 def _run(folder: Path, settings: RunSettings, seed: int) -> None:
-    """Run the benchmark once. Its output is printed and kept in the folder."""
+    """Run the benchmark once. Its output is printed and saved in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     variables = {"EDITION": settings.edition, "SEED": str(seed), "LOGDIR": str(folder.resolve())}
     if settings.data:
@@ -165,15 +168,15 @@ def _run(folder: Path, settings: RunSettings, seed: int) -> None:
                 kept.write(line)
         process.wait()
     except BaseException:
-        process.terminate()  # it closes its log first
+        process.terminate()  # the trainer closes its log before it exits
         process.wait()
         raise
     if process.returncode == UsageError.exit_status:
-        raise UsageError("run_and_time.sh was called wrongly, see above")
+        raise UsageError("run_and_time.sh rejected its arguments (see above)")
 
 
 def _configuration(folder: Path) -> Path:
-    """Return the configuration file that a run printed. RunError if it printed none."""
+    """Return the configuration file named in the output of a run. RunError if there is none."""
     file = folder / "run_and_time.txt"
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     names = [match[1] for line in lines if (match := _CONFIGURATION.match(line))]

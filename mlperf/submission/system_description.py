@@ -1,6 +1,6 @@
-"""The system description that MLPerf requires, filled in with what can be read from the machine.
+"""System description required by MLPerf, filled in with the properties that can be detected.
 
-What cannot be read, such as the cooling, must be given by the submitter; nothing is guessed. The fields are those
+Other properties, such as the cooling, must be provided by the submitter; nothing is guessed. The fields are those
 of the system description checker.
 """
 
@@ -32,7 +32,7 @@ FIELDS = (
     *("cooling", "hw_notes", "framework", "other_software_stack", "operating_system", "sw_notes"),
 )
 _MAY_BE_EMPTY = ("hw_notes", "sw_notes")
-# The system description checker and the summarizer join these to rows of a table.
+# Fields that the checker and the summarizer concatenate into table rows: they must be strings.
 _TEXT_FIELDS = (
     *("submitter", "system_name", "host_processor_model_name", "host_processor_core_count"),
     *("accelerator_model_name", "accelerators_per_node", "framework"),
@@ -44,7 +44,7 @@ Description = dict[str, str | dict[str, str]]
 
 
 def empty_description(system: str, division: str) -> Description:
-    """Return a description that the checkers can read and that describes nothing."""
+    """Return a description without content that the checkers accept."""
     known = {"division": division, "system_name": system, "number_of_nodes": "1", "submitter": "unnamed"}
     counts = {"host_processors_per_node": "1", "accelerators_per_node": "0"}
     return {name: known.get(name, counts.get(name, "")) for name in FIELDS}
@@ -60,7 +60,7 @@ def missing_fields(description: Mapping[str, object]) -> list[str]:
 
 
 def required_kind(name: str, value: object) -> str | None:
-    """Return what the official checkers require a field to be, or None if it is that or they do not read it."""
+    """Return the required kind of a field if its value makes an official tool fail, otherwise None."""
     # The summarizer skips empty notes, whatever their type.
     if name in (*_TEXT_FIELDS, *(_MAY_BE_EMPTY if value else ())) and not isinstance(value, str):
         return "a string"
@@ -75,7 +75,7 @@ def required_kind(name: str, value: object) -> str | None:
 
 
 def read_description(path: Path) -> Description:
-    """Return the fields of a JSON file. UsageError if it is not one object of known fields and strings."""
+    """Return the fields of a JSON file. UsageError if it is not an object with known fields and strings."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -86,14 +86,14 @@ def read_description(path: Path) -> Description:
         raise UsageError(f"--system-file={path}: not one JSON object")
     for name, value in content.items():
         if name not in FIELDS:
-            raise UsageError(f"--system-file={path}: {name!r} is not one of {', '.join(FIELDS)}")
+            raise UsageError(f"--system-file={path}: unknown field {name!r}; allowed are {', '.join(FIELDS)}")
         if not isinstance(value, str) and not (name == "other_software_stack" and isinstance(value, dict)):
-            raise UsageError(f"--system-file={path}: {name} is not a string")
+            raise UsageError(f"--system-file={path}: {name} must be a string")
     return content
 
 
 def describe_machine(storage: Path, *, use_gpu: bool) -> Description:
-    """Return the fields that can be read from this machine, as one node. `storage` is the folder with the data."""
+    """Return the fields that can be detected on this machine, as one node. storage: folder with the data."""
     found: Description = {"number_of_nodes": "1", "host_networking_topology": "none, one node"}
     found |= {"hw_notes": "", "sw_notes": ""}
     found |= describe_processors(_output("lscpu"))
@@ -104,18 +104,18 @@ def describe_machine(storage: Path, *, use_gpu: bool) -> Description:
 
 
 def _output(*command: str) -> str:
-    """Return what a program prints, or nothing if it is missing or fails."""
+    """Return the output of a program; "" if it is missing or fails."""
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             command, capture_output=True, text=True, check=True, timeout=60, env={**os.environ, "LC_ALL": "C"}
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout
+    return completed.stdout
 
 
 def describe_processors(lscpu: str) -> Description:
-    """Return the fields about processors from the output of lscpu; unknown ones are missing or empty."""
+    """Return the processor fields from the output of lscpu; unknown ones are missing or empty."""
     pairs = [line.partition(":") for line in lscpu.splitlines()]
     facts = {name.strip(): value.strip() for name, _, value in pairs if value.strip() != "-"}  # "-" means unknown
     model = facts.get("Model name", "")
@@ -149,11 +149,11 @@ def _memory() -> Description:
     return found
 
 
-def _storage(place: Path) -> Description:
-    while not place.exists():
-        place = place.parent
-    found: Description = {"host_storage_capacity": f"{shutil.disk_usage(place).total / 1e9:.0f} GB"}
-    source = _output("findmnt", "--noheadings", "--output=SOURCE", f"--target={place}").strip()
+def _storage(path: Path) -> Description:
+    while not path.exists():
+        path = path.parent
+    found: Description = {"host_storage_capacity": f"{shutil.disk_usage(path).total / 1e9:.0f} GB"}
+    source = _output("findmnt", "--noheadings", "--output=SOURCE", f"--target={path}").strip()
     facts = _output("lsblk", "--noheadings", "--nodeps", "--output=TRAN,ROTA", source).split() if source else []
     if "nvme" in source:
         found["host_storage_type"] = "NVMe SSD"

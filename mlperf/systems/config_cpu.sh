@@ -1,5 +1,5 @@
-# Any machine without a GPU; the Terabyte data at dimension 128 needs 96 GB of memory for the tables alone.
-# Hyperparameters of the public reference implementation of the benchmark on a CPU.
+# Any machine without a GPU that holds the tables of the benchmark (mlperf/docs/training.md).
+# Hyperparameters of the reference implementation of the benchmark on a CPU.
 BATCH_SIZE=2048
 TEST_BATCH_SIZE=16384
 LEARNING_RATE=1.0

@@ -1,4 +1,4 @@
-# One GPU that holds the Terabyte tables (96 GB in float32 at dimension 128 and 40,000,000 ids a column).
+# One GPU that holds the tables of the benchmark (mlperf/docs/training.md).
 # Hyperparameters of the MLPerf reference convergence point at global batch size 71680.
 BATCH_SIZE=71680
 TEST_BATCH_SIZE=131072

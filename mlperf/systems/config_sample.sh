@@ -1,5 +1,5 @@
-# The made-up sample of tools/make_sample.py, on any machine: small batches, so that 240,000 rows are enough steps, and
-# a rate at which the AUC rises evenly, so that rounding alone does not move the evaluation that meets the target.
+# Synthetic sample (tools/make_sample.py), on any machine. Small batches give enough steps. The learning rate is low
+# enough that the number of evaluations to the target does not depend on rounding.
 BATCH_SIZE=256
 TEST_BATCH_SIZE=4096
 LEARNING_RATE=0.15

@@ -1,8 +1,8 @@
-"""The contents of a checkpoint: the published format, and what an exact continuation needs in addition.
+"""Contents of checkpoints: the format of the original implementation, plus the entries needed to resume exactly.
 
-The public DLRM program writes and reads `state_dict`, `opt_state_dict`, `epoch`, `iter`, `nepochs`, `nbatches`,
-`nbatches_test`, `train_loss`, `total_loss`, `test_acc` and `test_auc`. A checkpoint is written right after an
-evaluation, when no gradients and no sums of the loss are pending.
+The original implementation (facebookresearch/dlrm) writes and reads `state_dict`, `opt_state_dict`, `epoch`,
+`iter`, `nepochs`, `nbatches`, `nbatches_test`, `train_loss`, `total_loss`, `test_acc` and `test_auc`. A checkpoint
+is written right after an evaluation, when no gradients and no sums of the loss are pending.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mlperf.training.checkpoint_file import check_state_dict, read_checkpoint, w
 from mlperf.training.state import TrainingState
 from mlperf.util.errors import RunError
 
-# Our own entries are in one dict, which other programs ignore.
+# Our own entries are in one dict, which the original implementation ignores.
 _OWN = "continuation"
 
 
@@ -35,7 +35,7 @@ def save(
     test_batches: int,
     seed: int,
 ) -> None:
-    """Write a checkpoint to `path`, completely or not at all. RunError if that fails."""
+    """Write a checkpoint to `path` atomically. RunError if that fails."""
     contents = {
         "epoch": state.epoch,
         "nepochs": epochs,
@@ -44,7 +44,7 @@ def save(
         "state_dict": dict(model.state_dict()),
         "iter": state.iteration,
         "train_loss": state.last_loss,
-        "total_loss": 0.0,  # of the current interval between progress lines; the public program requires the key
+        "total_loss": 0.0,  # loss since the last progress line; the original implementation requires the key
         "test_acc": metrics.accuracy,
         "test_auc": metrics.auc,
         "opt_state_dict": optimizer.state_dict(),
@@ -61,7 +61,7 @@ def save(
 
 def load_weights(path: Path, model: DLRM_Net) -> dict[str, Any]:
     """Fill `model` from the checkpoint and return its other entries. RunError if it belongs to another model."""
-    # The memory of the tables is allocated, but the system provides it only when they are filled.
+    # The tables are allocated, but the system provides their memory only when they are filled.
     on_cpu = model.tables.device.type == "cpu"
     contents = read_checkpoint(path, model_bytes=model.table_bytes() if on_cpu else 0)
     found = contents.pop("state_dict")
@@ -80,37 +80,36 @@ def load_training(
     batch_size: int,
     seed: int | None,
 ) -> TrainingState:
-    """Restore the optimizer and return the state with which training continues.
+    """Restore the optimizer and return the state with which training resumes.
 
-    seed: of the order of the batches, None if they come in file order. A checkpoint of another program has no
-    `continuation`; its steps follow from the number of batches, and its best metrics are those with which it was
-    saved. RunError if the data is divided into different batches, because the position would then mean something
-    else.
+    seed: seed of the batch order; None if batches are in file order. Checkpoints of the original implementation
+    have no `continuation`. For them, the step count is computed from the number of batches, and the best metrics
+    are the saved ones. RunError if the number of batches differs, because the saved position would be wrong.
     """
     own = contents.get(_OWN, {})
     try:
         epoch, iteration, batches = (int(contents[key]) for key in ("epoch", "iter", "nbatches"))
     except (KeyError, TypeError, ValueError):
         raise RunError(
-            f"{path}: has no epoch, iter and nbatches to continue from; --inference-only works"
+            f"{path}: cannot resume: epoch, iter or nbatches is missing (use --inference-only to evaluate)"
         ) from None
     if batches != batches_per_epoch:
         raise RunError(
-            f"{path}: was saved with {batches} batches per epoch, this run has {batches_per_epoch}; continue with "
+            f"{path}: was saved with {batches} batches per epoch, this run has {batches_per_epoch}; resume with "
             "the same --mini-batch-size, --num-batches and data"
         )
     if seed is not None and own.get("seed", seed) != seed:
         raise RunError(
-            f"{path}: was saved with --numpy-rand-seed={own['seed']}, this run has {seed}, which would visit the "
-            "batches in another order; continue with the same seed"
+            f"{path}: was saved with --numpy-rand-seed={own['seed']}, this run has {seed}, which changes the "
+            "order of the batches; resume with the same seed"
         )
     optimizer.load_state_dict(contents.get("opt_state_dict", {}), str(path))
-    done = epoch * batches + iteration
+    trained = epoch * batches + iteration
     state = TrainingState(
         epoch=epoch,
         iteration=iteration,
         step=own.get("step", epoch * math.ceil(batches / accumulate) + iteration // accumulate),
-        samples=own.get("samples", done * batch_size),
+        samples=own.get("samples", trained * batch_size),
         last_loss=float(contents.get("train_loss", math.nan)),
     )
     state.best = replace(

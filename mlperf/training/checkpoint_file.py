@@ -1,4 +1,4 @@
-"""Checkpoint files: written atomically, and read as data that may come from anywhere."""
+"""Checkpoint files: written atomically, and read without trusting their contents."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mlperf.util.errors import RunError
 from mlperf.util.files import atomic_file
 from mlperf.util.memory import require_memory
 
-# Older programs stored metrics as NumPy scalars. Nothing else is allowed besides tensors and containers. NumPy 1
-# and 2 pickle scalars under different module names.
+# The original implementation stored metrics as NumPy scalars. Besides them, only tensors and containers are
+# allowed. NumPy 1 and 2 pickle scalars under different module names.
 _SCALAR = np.float64(0).__reduce__()[0]
 _ALLOWED: list[Any] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),
@@ -39,12 +39,15 @@ def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path, model_bytes: int = 0) -> dict[str, Any]:
-    """Return the contents of a checkpoint, tensors on the CPU, without running any code that the file asks for.
+    """Return the contents of a checkpoint, with tensors on the CPU, without executing code from the file.
 
-    A zip archive is memory-mapped: its tensors need no memory until they are copied into a model. A file in
-    PyTorch's older format is read into memory and must fit there together with the model, whose `model_bytes`
-    are not used yet. RunError, in one line, if the file is missing, truncated, not a checkpoint, asks for code,
-    or needs more memory than there is.
+    A zip archive is memory-mapped, so its tensors need no memory until they are copied into a model. A file in
+    PyTorch's legacy format is read into memory and must fit there together with the model.
+
+    model_bytes: memory of the model that is allocated but not yet resident.
+
+    RunError, in one line, if the file is missing, truncated, not a checkpoint, refers to code, or needs more
+    memory than is available.
     """
     try:
         size = path.stat().st_size
@@ -55,10 +58,12 @@ def read_checkpoint(path: Path, model_bytes: int = 0) -> dict[str, Any]:
         raise RunError(f"{path}: the checkpoint cannot be read: {error.strerror}") from None
     require_memory(model_bytes if is_zip else size + model_bytes, str(path))
     if is_zip and _is_torchscript(path):
-        raise RunError(f"{path}: refused: a TorchScript program, not a checkpoint; loading it could run code")
+        raise RunError(
+            f"{path}: refused: a TorchScript program, not a checkpoint, which could execute code when loaded"
+        )
     try:
         with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the format is old
+            warnings.simplefilter("ignore")  # legacy format
             contents = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise RunError(_refusal(path, is_zip, str(error))) from None
@@ -80,16 +85,16 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _refusal(path: Path, is_zip: bool, message: str) -> str:
-    """Return the error for a file that torch.load refuses with `message`."""
+    """Return the error message for a file that torch.load rejects with `message`."""
     match = re.search(r"(?:GLOBAL|global|class) `?([\w.]+)", message)
     named = match[1] if match and "." in match[1] else None if is_zip else _first_callable(path)
     if named is not None:
-        return f"{path}: refused: it asks for {named}, and loading that could run code"
+        return f"{path}: refused: it references {named}, which could execute code when loaded"
     return f"{path}: truncated or not a PyTorch checkpoint"
 
 
 def _first_callable(path: Path) -> str | None:
-    """Return the first function or class that a plain pickle asks for, None if there is none."""
+    """Return the first function or class that a plain pickle references, None if there is none."""
     strings: list[str] = []
     try:
         with path.open("rb") as file:
@@ -108,7 +113,7 @@ def _first_callable(path: Path) -> str | None:
 def check_state_dict(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Size], path: Path) -> None:
     """Compare the tensors of a checkpoint with those of the model.
 
-    RunError, which says what differs and the likely cause, unless names and shapes are the same.
+    RunError, naming the difference and its likely cause, unless names and shapes are equal.
     """
     for name, shape in expected.items():
         value = found.get(name)
@@ -116,17 +121,17 @@ def check_state_dict(found: Mapping[str, torch.Tensor], expected: Mapping[str, t
             raise RunError(f"{path}: {_difference(name, tuple(value.shape), tuple(shape))}")
     missing = [name for name in expected if not isinstance(found.get(name), torch.Tensor)]
     surplus = [name for name in found if name not in expected]
-    for words, names in (("lacks", missing), ("has, in contrast to this model,", surplus)):
+    for text, names in (("lacks {}", missing), ("contains {}, which this model does not have", surplus)):
         if names:
             listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             raise RunError(
-                f"{path}: {words} {listed}: saved with other model flags (--arch-mlp-bot, --arch-mlp-top, "
+                f"{path}: {text.format(listed)}: saved with other model flags (--arch-mlp-bot, --arch-mlp-top, "
                 "--weighted-pooling, --qr-flag, --md-flag and their thresholds) or other data"
             )
 
 
 def _difference(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> str:
-    """Return how the shapes of tensor `name` differ and which flags decide them."""
+    """Return how the shapes of tensor `name` differ and which flags determine them."""
     if name.startswith("emb_l.") and len(found) == len(expected) == 2:
         table = name.split(".")[1]
         if name.endswith(("weight_q", "weight_r")) and found[0] != expected[0]:

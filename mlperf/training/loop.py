@@ -1,4 +1,4 @@
-"""The training loop: steps, progress, evaluations, early stop. It knows no log format and prints nothing."""
+"""Training loop: steps, progress, evaluations and early stopping. Listeners do all logging and printing."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mlperf.settings.training import TrainingSettings
 from mlperf.training.events import Listener, Outcome, Position
 from mlperf.training.schedule import learning_rate
 from mlperf.training.state import TrainingState
-from mlperf.training.target import target_reached
+from mlperf.training.stopping import target_reached
 from mlperf.util.errors import DivergedError
 
 
 class _Window:
-    """What was trained since the last progress report. Its sums are the step's."""
+    """Samples and time since the last progress report. `sums` are shared with the step."""
 
     def __init__(self, sums: LossSums) -> None:
         self.sums = sums
@@ -36,11 +36,13 @@ class _Window:
 
 
 class TrainingLoop:
-    """Trains with `step`, evaluates with `evaluate`, saves with `save` at each improvement.
+    """Trains with `step`, evaluates with `evaluate`, and calls `save` after each improvement.
 
     test_frequency, print_frequency: in batches; a test frequency of 0 means no evaluation during training.
-    save_on_auc: an improvement is a higher AUC, otherwise a higher accuracy. Where `settings.accumulate` does not
-    divide the batches of an epoch, the gradients left over at its end make a step of their own.
+    save_on_auc: whether an improvement is a higher AUC or, if False, a higher accuracy.
+
+    If `settings.accumulate` does not divide the batches of an epoch, the remaining gradients are applied in an
+    extra step.
     """
 
     def __init__(
@@ -70,9 +72,9 @@ class TrainingLoop:
         self._window = _Window(step.sums)
 
     def run(self, data: BatchSource) -> Outcome:
-        """Train until a threshold is met or all epochs are done. DivergedError if the loss is not finite."""
+        """Train until a threshold is reached or all epochs are done. DivergedError if the loss is not finite."""
         self.batches_per_epoch = data.batches_per_epoch
-        if self.state.iteration >= self.batches_per_epoch:  # saved at the very end of an epoch
+        if self.state.iteration >= self.batches_per_epoch:  # the checkpoint was saved at the end of an epoch
             self._next_epoch()
         while self.state.epoch < self.settings.epochs:
             self._notify(lambda listener: listener.epoch_start(self.position))
@@ -87,7 +89,7 @@ class TrainingLoop:
 
     @property
     def position(self) -> Position:
-        """Where the run is."""
+        """The current position."""
         return Position(self.state.epoch, self.state.iteration, self.batches_per_epoch)
 
     def _next_epoch(self) -> None:

@@ -1,4 +1,4 @@
-"""How a training run ended. Kept apart from the events so that reading logs needs no PyTorch."""
+"""Outcome of a training run. Apart from the events, so that reading logs needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Outcome(Enum):
-    """How a run ended. A run without a threshold that reaches its end is a success."""
+    """Outcome of a run. A completed run without a threshold is a success."""
 
     SUCCESS = "success"
     TARGET_MISSED = "target missed"

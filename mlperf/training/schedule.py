@@ -1,4 +1,4 @@
-"""The learning rate: linear warm-up, then polynomial decay of power 2."""
+"""Learning rate schedule: linear warm-up, then polynomial decay of power 2."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ MIN_RATE = 1e-7
 def learning_rate(schedule: ScheduleSettings, step: int) -> float:
     """Return the learning rate of optimizer step `step`, which counts from 1.
 
-    It depends on the step alone, so that a continued run needs no state. Between warm-up and decay it stays at the
-    rate of the last warm-up step, slightly below the base rate, as in runs with published results.
+    It depends only on the step, so resuming a run needs no state. Between warm-up and decay it stays at the rate
+    of the last warm-up step, slightly below the base rate, as in the original implementation.
     """
     base = schedule.learning_rate
     if step < schedule.warmup_steps:

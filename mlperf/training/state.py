@@ -1,4 +1,4 @@
-"""Where a run is and what it has reached: what a continued run needs besides weights and optimizer state."""
+"""Training progress: everything needed to resume besides weights and optimizer state."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ def _no_metrics() -> Metrics:
 class TrainingState:
     """The state of the training loop.
 
-    epoch: index of the current epoch, from 0. iteration: batches of this epoch done. step: optimizer steps done.
-    samples: training samples seen since the start of the run, in all epochs. last_loss: the mean training loss of
-    the last progress report. best: the best accuracy and the best AUC so far, and the other metrics of the last
-    evaluation.
+    epoch: index of the current epoch, from 0.
+    iteration: completed batches of this epoch.
+    step: completed optimizer steps.
+    samples: training samples since the start of the run, over all epochs.
+    last_loss: mean training loss of the last progress report.
+    best: best accuracy and best AUC so far, with the other metrics of the last evaluation.
     """
 
     epoch: int = 0

@@ -1,1 +1,1 @@
-"""Helpers without knowledge of the benchmark."""
+"""Files, errors, memory, threads and progress: helpers without knowledge of the benchmark."""

@@ -1,1 +1,1 @@
-"""The Criteo click logs."""
+"""Criteo click logs: preparing, reading, verifying and imitating them."""

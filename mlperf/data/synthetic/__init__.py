@@ -1,1 +1,1 @@
-"""Generated batches: random data and synthetic traces."""
+"""Random and synthetic batches, which need no data set."""

@@ -1,1 +1,1 @@
-"""The general engine, with autograd."""
+"""General engine: PyTorch modules and autograd."""

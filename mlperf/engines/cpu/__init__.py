@@ -1,1 +1,1 @@
-"""The CPU engine, with compiled loops."""
+"""CPU engine: matrix products of PyTorch and oneDNN, with fused loops in between."""

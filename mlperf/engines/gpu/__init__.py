@@ -1,1 +1,1 @@
-"""The GPU engine, with Triton kernels."""
+"""GPU engine: matrix products of cuBLAS, with Triton kernels in between."""

@@ -1,1 +1,1 @@
-"""Layers of the DLRM."""
+"""Layers of DLRM: MLPs, embedding tables and feature interactions."""

@@ -1,1 +1,1 @@
-"""Preparation of raw Criteo text."""
+"""Preparation of Criteo data: from raw text to binary files."""

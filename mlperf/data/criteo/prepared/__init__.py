@@ -1,1 +1,1 @@
-"""Prepared data sets: files, manifest, verification."""
+"""Prepared Criteo data: its files, its manifest, and their verification."""

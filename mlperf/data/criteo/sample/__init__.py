@@ -1,1 +1,1 @@
-"""The synthetic sample in the Criteo format."""
+"""Synthetic sample in the layout of the Criteo Terabyte data."""

@@ -21,7 +21,6 @@ from mlperf.util.files import move_into_place, sync, write_atomically
 
 NAME = "sample.json"
 FORMAT_VERSION = 1
-MIN_ROWS = 1000  # with fewer, the test split may have no clicks
 
 # The last day, whose first half is the test split, has more rows than the others, for an accurate AUC.
 _LAST_DAY_FRACTION = 1 / 6

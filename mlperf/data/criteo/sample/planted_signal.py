@@ -105,7 +105,7 @@ class PlantedSignal:
         return Rows(values, empty, clicks, logit, dense)
 
     def _draw_features(self, rows: int, stream: np.random.Generator) -> tuple[IntArray, IntArray, BoolArray]:
-        """Return dense features [N, dense features], popularity ranks of the ids [N, T], and the mask of empty fields."""
+        """Return dense features [N, dense features], ranks of the ids [N, T], and the mask of empty fields."""
         logs = stream.normal(_INTEGER_MEAN, _INTEGER_DEVIATION, (rows, CRITEO.dense_features))
         integers = np.exp(logs).astype(np.int64) - _INTEGER_SHIFT
         # The inverse of the cumulative distribution of the popularity.

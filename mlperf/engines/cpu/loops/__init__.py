@@ -1,1 +1,1 @@
-"""Compiled loops of the CPU engine."""
+"""Loops of the CPU engine, compiled by numba."""

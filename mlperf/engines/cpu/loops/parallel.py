@@ -100,6 +100,7 @@ class PreparedLoop(Generic[A]):
     def __init__(self, function: int, args: A) -> None:
         run = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
         self.args = args
+        # byref, unlike addressof, keeps the arguments alive: `run` alone may be kept.
         self.run = partial(
-            run(_address("GOMP_parallel")), function, ctypes.addressof(args), torch.get_num_threads(), 0
+            run(_address("GOMP_parallel")), function, ctypes.byref(args), torch.get_num_threads(), 0
         )

@@ -1,1 +1,1 @@
-"""Embedding tables."""
+"""Embedding tables: plain, compressed and quantized."""

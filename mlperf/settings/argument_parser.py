@@ -1,4 +1,4 @@
-"""The argument parser of every program: flags from settings classes, errors in one line, help in 80 columns."""
+"""Argument parser of all programs: flags from settings classes, errors in one line, help in 80 columns."""
 
 from __future__ import annotations
 
@@ -15,14 +15,23 @@ _WIDTH = 80
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Fits the help into 80 columns and ends each flag's text with its default, or with "required"."""
+    """Formats the help in 80 columns and appends the default, or "required", to the text of each flag.
+
+    The description keeps its paragraphs. Indented paragraphs, which are examples, keep their lines.
+    """
 
     def __init__(self, prog: str) -> None:
         width = min(shutil.get_terminal_size().columns, _WIDTH)
         super().__init__(prog, max_help_position=30, width=width)
 
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Return the description, paragraph by paragraph (overrides argparse's hook, as its own formatters do)."""
+        fill = super()._fill_text
+        paragraphs = text.strip().split("\n\n")
+        return "\n\n".join(part if part.startswith(" ") else fill(part, width, indent) for part in paragraphs)
+
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        """Return the text of one flag (overrides argparse's hook, as its own formatters do)."""
+        """Return the help text of one flag (overrides argparse's hook, like argparse's own formatters)."""
         if action.help is None or "(default" in action.help or "(required" in action.help:
             return action.help
         if action.option_strings and action.required:
@@ -34,10 +43,10 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong call in one line, by UsageError. Flags are written out, never abbreviated.
+    """Argument parser that raises UsageError with one line and allows no abbreviated flags.
 
-    usage: instead of argparse's, which lists every flag. `add_settings` adds the flags of a settings class, which
-    `mlperf.settings.flags.build` makes from the parsed values.
+    usage: replaces argparse's usage line, which lists all flags. `add_settings` adds the flags of a settings
+    class; `mlperf.settings.flags.build` creates the settings from the parsed values.
     """
 
     def __init__(self, prog: str, description: str | None, *, usage: str | None = None) -> None:
@@ -63,7 +72,7 @@ class Parser(argparse.ArgumentParser):
             groups[title].add_argument(flag.name, **_argparse_keywords(flag))
 
     def rows(self) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-        """Yield the heading of each group of arguments, "" for those of no group, with form and help of each."""
+        """Yield the heading of each group ("" without a group), with form and help of its arguments."""
         formatter = self._get_formatter()
         without_heading = (self._positionals, self._optionals)
         for groups in (without_heading, *((group,) for group in self._action_groups)):
@@ -80,7 +89,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _form(action: argparse.Action) -> str:
-    """Return a flag or a positional argument with the value it takes."""
+    """Return a flag or positional argument with its metavar."""
     name = ", ".join(action.option_strings)
     if action.nargs == 0:
         return name
@@ -93,7 +102,7 @@ def _form(action: argparse.Action) -> str:
 def _argparse_keywords(flag: Flag) -> dict[str, Any]:
     shown = flag.shown_default
     ending = " (required)" if flag.required else "" if shown is None else f" (default: {shown})"
-    # Only what is given reaches the settings class: the defaults are those of its fields.
+    # The settings class provides the defaults, so only given flags are stored.
     keywords: dict[str, Any] = {
         "default": argparse.SUPPRESS,
         "help": (flag.help + ending).replace("%", "%%"),
@@ -102,6 +111,6 @@ def _argparse_keywords(flag: Flag) -> dict[str, Any]:
     if flag.kind.is_switch:
         return {**keywords, "action": "store_true"}
     keywords |= {"type": flag.kind, "metavar": flag.kind.metavar}
-    if flag.kind.alone is not None:
-        keywords |= {"nargs": "?", "const": flag.kind.alone}
+    if flag.kind.const is not None:
+        keywords |= {"nargs": "?", "const": flag.kind.const}
     return keywords

@@ -1,6 +1,6 @@
-"""Write the reference of all flags, mlperf/docs/flags.md, from their declarations: python -m mlperf.cli.reference.
+"""Write the flag reference, mlperf/docs/flags.md, from the declarations: python -m mlperf.cli.flag_reference.
 
-With --check nothing is written: the status is 1 if the file is not what would be written.
+With --check, only report whether the file is out of date (status 1).
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 
 from mlperf.cli import check, plot, sample, stack_distances, submit, verify, visualize
 from mlperf.cli.program import run_program
-from mlperf.settings.parse import make_preparation_parser, make_trainer_parser
-from mlperf.settings.parser import Parser
+from mlperf.settings.argument_parser import Parser
+from mlperf.settings.from_flags import make_preparation_parser, make_trainer_parser
 from mlperf.util.errors import RunError
 from mlperf.util.files import write_atomically
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "flags.md"
 
-# Each program as it is called in a checkout, and what makes its parser.
+# Programs by their path in a checkout, with the function that creates the parser.
 PROGRAMS: dict[str, Callable[[str], Parser]] = {
     "dlrm_s_pytorch.py": make_trainer_parser,
     "tools/prepare_criteo.py": make_preparation_parser,
@@ -34,20 +34,21 @@ PROGRAMS: dict[str, Callable[[str], Parser]] = {
 }
 _HEADING = """# Flags
 
-`python -m mlperf.cli.reference` writes this page from the declarations in `mlperf/settings/` and `mlperf/cli/`.
+`python -m mlperf.cli.flag_reference` writes this page from the declarations in `mlperf/settings/` and
+`mlperf/cli/`.
 
 Lists of numbers are separated by dashes. BOOL is true or false, 1 or 0, yes or no; the flag alone means true. A
 value out of range, or two flags that contradict each other, ends the program with status 2 and one line that names
 the flag, the value and what is allowed. Every program has `--help` and `--version`.
 
-`--data-generation=internal` names a loader of the first authors that was never published, and is refused.
+`--data-generation=internal` refers to a data loader that the original authors never published; it is rejected.
 """
 _DEFAULT = re.compile(r"(?P<meaning>.*?) ?\((?:default: (?P<default>.*)|(?P<required>required))\)", re.DOTALL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write or check the reference; return 0, 1 if it is stale, 2 for a wrong call."""
-    name = "python -m mlperf.cli.reference"
+    """Write or check the reference; return 0, 1 if it is out of date, or 2 on a usage error."""
+    name = "python -m mlperf.cli.flag_reference"
     return run_program(name, partial(_write_or_check, name, arguments))
 
 
@@ -75,13 +76,13 @@ def _row(row: tuple[str, str]) -> str:
 
 def _write_or_check(name: str, arguments: Sequence[str] | None) -> int:
     parser = Parser(name, __doc__)
-    parser.add_argument("--check", action="store_true", help="only compare; status 1 if the file is stale")
+    parser.add_argument("--check", action="store_true", help="only check; status 1 if the file is out of date")
     text = reference()
     if not parser.parse_args(arguments).check:
         REFERENCE.parent.mkdir(exist_ok=True)
         write_atomically(REFERENCE, text)
     elif not REFERENCE.is_file() or REFERENCE.read_text() != text:
-        raise RunError(f"{REFERENCE}: is stale; {name} writes it anew")
+        raise RunError(f"{REFERENCE} is out of date; run {name}")
     return 0
 
 

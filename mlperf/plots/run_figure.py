@@ -1,4 +1,4 @@
-"""The picture of one or several runs: loss, and accuracy or AUC, with the target."""
+"""Figure of one or several runs: loss, and accuracy or AUC, with the target."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mlperf.util.errors import RunError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_WIDTH = 12.0  # inches: a page's full width
+_WIDTH = 12.0  # inches, the full width of a page
 
 
 def draw_runs(runs: dict[str, Curves], metric: str, axis: str, target: float, title: str, output: Path) -> None:
     """Draw the training loss, if a log has it, and the metric side by side into `output`.
 
-    runs: curves by label. metric: "auc" or "accuracy". axis: "iterations" or "epochs". target: drawn as a line, 0:
-    none. RunError if no log has either, or the file cannot be written.
+    runs: curves by label. metric: "auc" or "accuracy". axis: "iterations" or "epochs". target: drawn as a
+    horizontal line, unless it is 0. RunError if no log has either curve, or the file cannot be written.
     """
     from matplotlib.figure import Figure
 
@@ -28,7 +28,7 @@ def draw_runs(runs: dict[str, Curves], metric: str, axis: str, target: float, ti
     has_metric = any(_tested(run, metric) or _trained(run, metric) for run in runs.values())
     panels = has_loss + has_metric
     if not has_metric and not has_loss:
-        raise RunError(f"--metric={metric}: none of the logs has it")
+        raise RunError(f"--metric={metric}: none of the logs contains it")
     figure = Figure(figsize=(_WIDTH, 4.6), layout="constrained")
     axes: list[Axes] = list(figure.subplots(1, panels, squeeze=False)[0])
     for number, (label, run) in enumerate(runs.items()):
@@ -55,11 +55,11 @@ def draw_runs(runs: dict[str, Curves], metric: str, axis: str, target: float, ti
     try:
         figure.savefig(output, dpi=150)
     except (OSError, ValueError) as error:
-        raise RunError(f"--output={output}: the picture cannot be written: {error}") from None
+        raise RunError(f"--output={output}: cannot write the figure: {error}") from None
 
 
 def _draw_loss(panel: Axes, label: str, run: Curves, axis: str, color: str) -> None:
-    """Draw the printed losses, faintly where there are many, and their running mean."""
+    """Draw the printed losses; if there are many, faintly and with their running mean."""
     x, y = _values(_even(run.loss), axis)
     width = len(y) // 10
     if width < 2:
@@ -71,7 +71,7 @@ def _draw_loss(panel: Axes, label: str, run: Curves, axis: str, color: str) -> N
 
 
 def _leave_out_start(panel: Axes, curves: list[tuple[list[float], list[float]]], target: float = 0.0) -> None:
-    """Scale the vertical axis to what comes after the first tenth, whose steep part would flatten all else."""
+    """Set the y limits from the values after the first 10 %, so that the steep start does not dominate."""
     points = [point for curve in curves for point in zip(*curve, strict=True)]
     start = max((x for x, _ in points), default=0.0) / 10
     later = [y for x, y in points if x > start]
@@ -103,7 +103,7 @@ def _finish_metric(panel: Axes, metric: str, target: float) -> None:
 
 
 def _even(points: list[Point]) -> list[Point]:
-    """Leave out points that follow another closely: at the end of an epoch a line is a mean over few samples."""
+    """Drop points close to their predecessor: the last line of an epoch averages over few samples."""
     if not points:
         return []
     gaps = [after.epochs - before.epochs for before, after in pairwise(points)]

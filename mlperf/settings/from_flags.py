@@ -1,14 +1,14 @@
-"""From flags, as typed or as Python keywords, to checked settings."""
+"""Conversion of flags, from a command line or Python keywords, to validated settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlperf.settings.argument_parser import Parser
 from mlperf.settings.contradictions import check_preparation, check_settings
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import build, changed_flags, declared_flags
-from mlperf.settings.parser import Parser
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
 
@@ -28,9 +28,9 @@ def make_preparation_parser(prog: str = "prepare_criteo.py", description: str | 
 
 
 def parse(arguments: Sequence[str] | None, prog: str = "dlrm_s_pytorch.py") -> Settings:
-    """Return the settings that the trainer's flags ask for; None: those of the command line.
+    """Return the settings for the trainer's flags; if `arguments` is None, for those of the command line.
 
-    UsageError if a flag is wrong or two contradict each other.
+    UsageError if a flag is invalid or two flags contradict each other.
     """
     given = vars(make_trainer_parser(prog).parse_args(arguments))
     settings = build(Settings, given)
@@ -39,7 +39,7 @@ def parse(arguments: Sequence[str] | None, prog: str = "dlrm_s_pytorch.py") -> S
 
 
 def parse_preparation(arguments: Sequence[str] | None, prog: str, description: str | None) -> PreparationSettings:
-    """Return the settings that the flags of `prepare_criteo.py` ask for. UsageError as `parse`."""
+    """Return the settings for the flags of `prepare_criteo.py`. UsageError as in `parse`."""
     given = vars(make_preparation_parser(prog, description).parse_args(arguments))
     settings = build(PreparationSettings, given)
     check_preparation(settings, given)
@@ -49,18 +49,18 @@ def parse_preparation(arguments: Sequence[str] | None, prog: str, description: s
 def settings_from(flags: Mapping[str, Any]) -> Settings:
     """Return the settings for flags given as keywords: `mini_batch_size=2` for `--mini-batch-size=2`.
 
-    Values are Python's or texts as on the command line; None leaves a flag out. UsageError as `parse`.
+    Values are Python objects, or strings as on the command line; None omits a flag. UsageError as in `parse`.
     """
     declared = {flag.key: flag for _, flag in declared_flags(Settings)}
     arguments: list[str] = []
     for key, value in flags.items():
         if key not in declared:
-            raise UsageError(f"{key}: there is no such flag")
+            raise UsageError(f"{key}: unknown flag")
         if value is not None:
             arguments += declared[key].arguments(value)
     return parse(arguments)
 
 
-def check(settings: Settings) -> None:
-    """Check settings that were made in Python as if their values were given by flags. UsageError as `parse`."""
-    parse([argument for flag, value in changed_flags(settings) for argument in flag.arguments(value)])
+def checked(settings: Settings) -> Settings:
+    """Validate and convert settings created in Python like those from flags. UsageError as in `parse`."""
+    return parse([argument for flag, value in changed_flags(settings) for argument in flag.arguments(value)])

@@ -1,4 +1,4 @@
-"""Reads MLPerf logs, this project's and others', and keeps the line number of each event."""
+"""Reader of MLPerf logs, of any submitter, that keeps the line number of each event."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_SHOWN = 60  # characters of a value in a message
 
 @dataclass(frozen=True)
 class Event:
-    """One event of a log. `line` counts from 1; `time_ms` is in milliseconds since the epoch of Unix."""
+    """One event of a log. `line` counts from 1; `time_ms` is Unix time in milliseconds."""
 
     line: int
     key: str
@@ -30,8 +30,8 @@ class Event:
 class Log:
     """The events of one log file.
 
-    damaged: numbers of the lines with the token whose event cannot be read.
-    marked: numbers of all lines with the token, in order. The official checker counts only these, from 0.
+    damaged: line numbers of malformed events.
+    marked: line numbers of all events, malformed or not, in order. The official checker counts only these, from 0.
     lines: number of lines in the file, at least 1.
     """
 
@@ -57,22 +57,22 @@ class Log:
 
     @property
     def status(self) -> str | None:
-        """The status of run_stop, or None without one. Each node may log one; any that is not "success" wins."""
+        """The status of run_stop, None without one; of several (one per node), the first other than "success"."""
         statuses = [str(event.metadata.get("status")) for event in self.all("run_stop")]
         return next((status for status in statuses if status != "success"), statuses[0] if statuses else None)
 
     @property
     def best(self) -> Event | None:
-        """The evaluation with the highest AUC; values that are not an AUC are ignored."""
-        evaluations = [event for event in self.all("eval_accuracy") if is_share(event.value)]
+        """The evaluation with the highest AUC; invalid values are ignored."""
+        evaluations = [event for event in self.all("eval_accuracy") if is_fraction(event.value)]
         return max(evaluations, key=lambda event: event.value, default=None)
 
     @property
     def invalid_values(self) -> list[tuple[int, str]]:
-        """Line and description of each value that is not valid. The official checker lets some of them pass."""
+        """(line, description) of each invalid value. The official checker accepts some of them."""
         found = []
         for event in self.all("eval_accuracy"):
-            if not is_share(event.value):
+            if not is_fraction(event.value):
                 found.append((event.line, f"eval_accuracy is {as_text(event.value)}, not a number from 0 to 1"))
             if "epoch_num" in event.metadata and not is_number(event.metadata["epoch_num"]):
                 found.append((event.line, f"epoch_num is {as_text(event.metadata['epoch_num'])}, not a number"))
@@ -83,32 +83,34 @@ class Log:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Return whether a value read from JSON is a finite number. Python reads NaN and Infinity from JSON too."""
+    """Return whether a JSON value is a finite number. Python's parser also accepts NaN and Infinity."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def is_share(value: object) -> TypeGuard[int | float]:
-    """Return whether a value read from JSON is a number from 0 to 1, as an AUC is."""
+def is_fraction(value: object) -> TypeGuard[int | float]:
+    """Return whether a JSON value is a number in [0, 1], like an AUC."""
     return is_number(value) and 0 <= value <= 1
 
 
 def as_text(value: object) -> str:
-    """Return a value read from JSON as short text for a message."""
-    too_long = isinstance(value, int) and abs(value) > sys.float_info.max  # Python refuses to print so many digits
+    """Return a JSON value as short text for a message."""
+    too_long = (
+        isinstance(value, int) and abs(value) > sys.float_info.max
+    )  # Python limits the digits of printed integers
     text = "a number out of range" if too_long else repr(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
 
 def describe_evaluation(event: Event) -> str:
-    """Return AUC and epoch of an evaluation, the epoch to 3 digits as the convergence checker rounds it."""
+    """Return AUC and epoch of an evaluation, the epoch rounded to 3 digits as in the convergence checker."""
     epoch = event.metadata.get("epoch_num")
-    return f"AUC {event.value:.5f} at epoch {f'{epoch:.3f}' if is_number(epoch) else 'unknown'}"
+    return f"AUC {event.value:.5f} at epoch_num {f'{epoch:.3f}' if is_number(epoch) else 'unknown'}"
 
 
 def read_log(path: Path) -> Log:
     """Read a log. Text before the token on a line, such as a launcher's prefix, is ignored.
 
-    RunError if there is no such file, if it is a folder or a pipe, or if it cannot be read.
+    RunError if the file is missing, is a folder or a pipe, or cannot be read.
     """
     events: list[Event] = []
     damaged: list[int] = []
@@ -117,8 +119,8 @@ def read_log(path: Path) -> Log:
     try:
         if path.exists() and not path.is_file():
             raise RunError(f"{path}: not a file")
-        # The official parser reads any byte as a character and ends a line at a carriage return too. Line numbers
-        # follow editors, which do not: progress bars print carriage returns within a line.
+        # Latin-1, like the official parser, decodes any byte. Unlike the official parser, carriage returns do not
+        # end a line: progress bars print them, and editors do not count them.
         with path.open(encoding="latin-1", newline="") as lines:
             for line in lines:
                 last = number

@@ -1,4 +1,4 @@
-"""Pictures of a trained model and its data: tables, norms, categories, and the last hidden layer."""
+"""Figures of a trained model and its data: tables, norms, categories, and the last hidden layer."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 Points = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]
 
-# An id that occurs less often has a row that training hardly moved, and a click rate that says little.
+# Rows of rarer ids are hardly trained, and their click rates are noise.
 FREQUENT = 20
 # A median over fewer rows is noise.
 MIN_ROWS_PER_MEDIAN = 50
 
 _MAX_NORMS_DRAWN = 20_000
-_WIDTH = 12.0  # inches, of all pictures: they are shown at the full width of a page
+_WIDTH = 12.0  # inches, the full width of a page
 
 
 @dataclass(frozen=True)
 class TableCounts:
-    """How often each row of a table occurs in the training samples, and in how many of them was clicked."""
+    """Occurrences of each row of a table in the training samples, and the number of those with a click."""
 
     occurrences: Counts  # [rows]
     clicks: Counts  # [rows]
 
     @property
     def frequent(self) -> int:
-        """Return the number of ids that occur at least `FREQUENT` times."""
+        """The number of ids that occur at least `FREQUENT` times."""
         return int((self.occurrences >= FREQUENT).sum())
 
     def most_frequent(self, max_rows: int) -> Counts:
-        """Return the ids that occur most often, at most `max_rows`; rare ones only if there are few others."""
+        """Return up to `max_rows` of the most frequent ids; rare ids only if there are few others."""
         rows: Counts = np.argsort(-self.occurrences, kind="stable")[:max_rows]
         return rows[: max(self.frequent, 10)]
 
@@ -70,7 +70,7 @@ def choose_tables(counts: Sequence[TableCounts], max_tables: int) -> list[int]:
 
 
 def table_rows(model: DLRM_Net, table: int, rows: Counts) -> Points:
-    """Return the vectors [len(rows), D] that ids `rows` of a table have, compressed or not."""
+    """Return the vectors [len(rows), D] of ids `rows` of a table, compressed or not."""
     import torch
 
     with torch.no_grad():
@@ -97,7 +97,7 @@ def last_hidden_layer(model: DLRM_Net, test: BatchSource, max_samples: int) -> t
 
 def to_plane(vectors: Points, method: str) -> Points:
     """Return the vectors in two dimensions. method: "umap" or "tsne"."""
-    if len(vectors) < 5 or vectors.shape[1] <= 2:  # too few for neighbourhoods: the first two dimensions
+    if len(vectors) < 5 or vectors.shape[1] <= 2:  # too few points for UMAP or t-SNE: use the first two dimensions
         return np.pad(vectors, ((0, 0), (0, 2)))[:, :2]
     plane: Points
     if method == "tsne":
@@ -118,7 +118,7 @@ def to_plane(vectors: Points, method: str) -> Points:
 def draw_tables(
     model: DLRM_Net, counts: Sequence[TableCounts], tables: Sequence[int], max_rows: int, method: str
 ) -> Figure:
-    """Draw the rows of frequent ids in two dimensions, coloured by the click rate of the id."""
+    """Draw the rows of frequent ids in two dimensions, coloured by click rate."""
     from matplotlib.colors import CenteredNorm
 
     figure, axes = _figure(len(tables), 4.4)
@@ -127,7 +127,7 @@ def draw_tables(
     for axis, table in zip(axes, tables, strict=True):
         rows = counts[table].most_frequent(max_rows)
         occurrences = counts[table].occurrences[rows]
-        # FREQUENT / 4 samples with the mean rate are added: few samples alone give extreme rates.
+        # Add FREQUENT / 4 samples with the mean rate, because few samples give extreme rates.
         rates = (counts[table].clicks[rows] + mean * FREQUENT / 4) / (occurrences + FREQUENT / 4)
         points = to_plane(table_rows(model, table, rows), method)
         dots = axis.scatter(points[:, 0], points[:, 1], c=rates, s=11, lw=0, cmap="coolwarm", norm=colors)
@@ -169,14 +169,14 @@ def _medians(x: Counts, y: Points) -> Points:
         if chosen.sum() >= MIN_ROWS_PER_MEDIAN:
             groups.append(chosen)
             open_bins = []
-    if open_bins:  # too few rows for a bin of their own: they belong to the last
+    if open_bins:  # merge a remainder that is too small into the last bin
         rest = np.isin(bins, open_bins)
         groups[-1:] = [groups[-1] | rest] if groups else [rest]
     return np.array([(np.median(x[group]), np.median(y[group])) for group in groups], np.float32)
 
 
 def draw_categories(counts: Sequence[TableCounts]) -> Figure:
-    """Draw how often the ids of each table occur, the most frequent first; the colour is the size of the table."""
+    """Draw the sorted frequencies of the ids of each table, coloured by the size of the table."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
@@ -197,10 +197,10 @@ def draw_categories(counts: Sequence[TableCounts]) -> Figure:
 
 
 def draw_hidden(vectors: Points, labels: Points, method: str) -> Figure:
-    """Draw samples as the last hidden layer has them, coloured by label."""
+    """Draw the activations of samples in the last hidden layer, coloured by label."""
     figure, (axis,) = _figure(1, 5.2)
     points = to_plane(vectors, method)
-    order = np.random.default_rng(0).permutation(len(points))  # neither label lies on top of the other
+    order = np.random.default_rng(0).permutation(len(points))  # so that neither label covers the other
     clicked = labels[order] > 0
     points = points[order]
     axis.scatter(points[:, 0], points[:, 1], c=np.where(clicked, "C1", "C0"), s=11, lw=0, alpha=0.7)

@@ -1,10 +1,10 @@
-"""Make every picture of the documentation, and print the figures that its text quotes.
+"""Draw every plot of the documentation, and print the numbers quoted in its text.
 
-    python bench/make_pictures.py                       # into mlperf/docs/pictures/
-    python bench/make_pictures.py --output-dir=DIR --work-dir=DIR
+    python bench/make_figures.py                       # into mlperf/docs/images/
+    python bench/make_figures.py --output-dir=DIR --work-dir=DIR
 
-Everything is made by the programs of this project on the sample (about 5 minutes on 2 cores). Needs the packages
-of the extras `plot` and `graph`.
+Uses the programs of this project on the synthetic sample; takes about 5 minutes on 2 cores. Requires the
+packages of the extras `plot` and `graph`.
 """
 
 from __future__ import annotations
@@ -17,42 +17,40 @@ import subprocess
 import sys
 from pathlib import Path
 
+import checkout  # noqa: F401
+from mlperf.benchmarks import KAGGLE
+
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = (1, 2, 3, 4, 5)
 
 DATA = ("--data-generation=dataset", "--data-set=terabyte", "--loss-function=bce")
 SMALL_MODEL = ("--arch-sparse-feature-size=16", "--arch-mlp-bot=13-64-16", "--arch-mlp-top=64-32-1")
-KAGGLE_MODEL = (
-    "--arch-sparse-feature-size=16",
-    "--arch-mlp-bot=13-512-256-64-16",
-    "--arch-mlp-top=512-256-1",
-)
 REPORTS = ("--test-freq=20", "--print-freq=20", "--test-mini-batch-size=4096", "--mlperf-logging")
 TABLE_KINDS = {"full tables": "", "quotient-remainder": "--qr-flag", "mixed dimension": "--md-flag"}
 
 
 def main() -> None:
-    """Make the sample, train on it, draw."""
+    """Generate the sample, train on it, and draw the plots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output-dir", type=Path, default=ROOT / "mlperf" / "docs" / "pictures")
+    parser.add_argument("--output-dir", type=Path, default=ROOT / "mlperf" / "docs" / "images")
     parser.add_argument(
-        "--work-dir", type=Path, default=ROOT / "results" / "pictures", help="data, logs and models"
+        "--work-dir", type=Path, default=ROOT / "results" / "figures", help="folder for data, logs and models"
     )
     flags = parser.parse_args()
-    pictures, work = flags.output_dir.resolve(), flags.work_dir.resolve()
-    pictures.mkdir(parents=True, exist_ok=True)
+    images, work = flags.output_dir.resolve(), flags.work_dir.resolve()
+    images.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
 
     print(_tool("make_sample", "--folder=data", cwd=work).strip())
-    _draw_seeds(pictures, work)
+    _draw_seeds(images, work)
     data = (*DATA, "--processed-data-file=data/terabyte_processed")
-    _draw_table_kinds(data, pictures, work)
-    _draw_graph(data, pictures, work)
-    _draw_model(data, pictures, work)
+    _draw_table_kinds(data, images, work)
+    _draw_graph(data, images, work)
+    _draw_model(data, images, work)
 
 
-def _draw_seeds(pictures: Path, work: Path) -> None:
-    """Run the benchmark once per seed, to its target: seeds.png."""
+def _draw_seeds(images: Path, work: Path) -> None:
+    """Run the benchmark to its target, once per seed: seeds.png."""
     logs = []
     for seed in SEEDS:
         folder = work / f"seed_{seed}"
@@ -66,11 +64,11 @@ def _draw_seeds(pictures: Path, work: Path) -> None:
         print(run.splitlines()[-1])
         logs.append(str(console))
     labels = ",".join(f"seed {seed}" for seed in SEEDS)
-    _tool("plot_run", *logs, f"--labels={labels}", "--x=epochs", f"--output={pictures / 'seeds.png'}", cwd=work)
+    _tool("plot_run", *logs, f"--labels={labels}", "--x=epochs", f"--output={images / 'seeds.png'}", cwd=work)
 
 
-def _draw_table_kinds(data: tuple[str, ...], pictures: Path, work: Path) -> None:
-    """Train full, quotient-remainder and mixed-dimension tables alike: table_kinds.png."""
+def _draw_table_kinds(data: tuple[str, ...], images: Path, work: Path) -> None:
+    """Train with full, quotient-remainder and mixed-dimension tables: table_kinds.png."""
     training = ("--mini-batch-size=512", "--learning-rate=1", "--lr-num-warmup-steps=100", "--nepochs=2")
     logs = []
     for name, flag in TABLE_KINDS.items():
@@ -81,17 +79,17 @@ def _draw_table_kinds(data: tuple[str, ...], pictures: Path, work: Path) -> None
         logs.append(str(log))
         print(f"{name}: best test AUC {_last(r'best auc ([0-9.]+)', run)}", _find(r"embedding tables: .*", run))
     labels = ",".join(TABLE_KINDS)
-    _tool("plot_run", *logs, f"--labels={labels}", f"--output={pictures / 'table_kinds.png'}", cwd=work)
+    _tool("plot_run", *logs, f"--labels={labels}", f"--output={images / 'table_kinds.png'}", cwd=work)
 
 
-def _draw_graph(data: tuple[str, ...], pictures: Path, work: Path) -> None:
-    """Draw the model of the Kaggle runs, with the tables of the sample: graph.png."""
-    _train(*data, *KAGGLE_MODEL, "--num-batches=1", "--plot-compute-graph", cwd=work)
-    (work / "dlrm_s_pytorch_graph.png").replace(pictures / "graph.png")
+def _draw_graph(data: tuple[str, ...], images: Path, work: Path) -> None:
+    """Draw the Kaggle model with the tables of the sample: graph.png."""
+    _train(*data, *KAGGLE.network.flags, "--num-batches=1", "--plot-compute-graph", cwd=work)
+    (work / "dlrm_s_pytorch_graph.png").replace(images / "graph.png")
 
 
-def _draw_model(data: tuple[str, ...], pictures: Path, work: Path) -> None:
-    """Train a model whose rows show structure, quantize it, and draw it: tables, norms, categories, hidden."""
+def _draw_model(data: tuple[str, ...], images: Path, work: Path) -> None:
+    """Train a model with row-wise Adagrad, quantize and plot it: tables, norms, categories, hidden (.png)."""
     model = (*data, *SMALL_MODEL)
     run = _train(
         *(*model, "--mini-batch-size=512", "--optimizer=rwsadagrad", "--learning-rate=0.02"),
@@ -108,7 +106,7 @@ def _draw_model(data: tuple[str, ...], pictures: Path, work: Path) -> None:
         )
         for pattern in (r"MLPs: .*", r"embedding tables: .*", r"AUC: .*"):
             print(_find(pattern, quantized))
-    _tool("visualize", *load, f"--output-dir={pictures}", cwd=work)
+    _tool("visualize", *load, f"--output-dir={images}", cwd=work)
 
 
 def _train(*flags: str, cwd: Path) -> str:
@@ -120,13 +118,13 @@ def _tool(name: str, *flags: str, cwd: Path) -> str:
 
 
 def _run(*command: str, cwd: Path, **variables: str) -> str:
-    """Return what a program prints on stdout and stderr; end with its last line if it fails."""
+    """Return the output of a program (stdout and stderr). If it fails, exit with the last line of it."""
     environment = {**os.environ, "DLRM_PYTHON": sys.executable, **variables}
     done = subprocess.run(
         command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     if done.returncode != 0:
-        sys.exit(f"make_pictures.py: error: {' '.join(command)}: {done.stdout.strip().rpartition(chr(10))[2]}")
+        sys.exit(f"make_figures.py: error: {' '.join(command)}: {done.stdout.strip().rpartition(chr(10))[2]}")
     return done.stdout
 
 

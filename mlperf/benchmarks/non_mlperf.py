@@ -1,4 +1,4 @@
-"""The smaller DLRMs on Criteo data that the original implementation published. MLPerf has no benchmark of them."""
+"""Smaller DLRM workloads of the original implementation. They are not MLPerf benchmarks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mlperf.benchmarks.benchmark import DataSet, Network, Workload
 
 KAGGLE = Workload(
     name="kaggle",
-    network=Network(embedding_dimension=16, bottom_mlp=(13, 512, 256, 64, 16), top_mlp=(512, 256, 1)),
+    network=Network(bottom_mlp=(13, 512, 256, 64, 16), top_mlp=(512, 256, 1)),
     data=DataSet(
         name="kaggle",
         table_rows=(
@@ -16,9 +16,9 @@ KAGGLE = Workload(
     ),
 )
 
-# Published with tables of at most 10,000,000 rows; the rows themselves depend on how the data was subsampled.
+# Published with at most 10,000,000 rows per table; the exact table sizes depend on the subsampling.
 TERABYTE_10M = Workload(
     name="terabyte_10m",
-    network=Network(embedding_dimension=64, bottom_mlp=(13, 512, 256, 64), top_mlp=(512, 512, 256, 1)),
+    network=Network(bottom_mlp=(13, 512, 256, 64), top_mlp=(512, 512, 256, 1)),
     data=DataSet(name="terabyte", index_limit=10_000_000),
 )
