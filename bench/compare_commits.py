@@ -5,8 +5,7 @@ lines (without times), compliance log (without times and source lines), checkpoi
 prepared data (byte for byte). The exit status is 1 if anything differs; --expected names intended differences.
 Differences in stderr are shown but do not count.
 
-With --time, the training step and the preparation are timed alternately; the medians and their ratio are
-printed.
+With --time, the training step and the preparation are timed alternately; the medians and ratio are printed.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python bench/make_figures.py                       # into mlperf/docs/images/
     python bench/make_figures.py --output-dir=DIR --work-dir=DIR
 
-Uses the programs of this project on the synthetic sample; takes about 5 minutes on 2 cores. Requires the
-packages of the extras `plot` and `graph`.
+Uses the programs of this project on the synthetic sample; takes about 5 minutes on 2 cores. Requires the packages
+of the extras `plot` and `graph`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Time the test metrics and scikit-learn's AUC on the same scores: python bench/measure_auc.py [--scores N]."""
+"""Time the test metrics and the AUC of scikit-learn on the same scores: python bench/measure_auc.py [--scores N]."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlperf.evaluation.metrics import binary_metrics
 
 
 def main() -> None:
-    """Print the median seconds of both, their ratio and the difference of the AUCs."""
+    """Print the median times in seconds, their ratio and the difference of the AUCs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scores", type=int, default=10_000_000)
     parser.add_argument("--repeats", type=int, default=3)
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def timed(auc: Callable[[], float], repeats: int) -> tuple[float, float]:
-    """Return the median seconds of a call of `auc` and its result."""
+    """Return the median time of a call of `auc` in seconds, and its result."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()

@@ -1,7 +1,7 @@
 """Count the evaluations to the target per precision: python bench/measure_precisions.py [--use-gpu] [--seeds=5].
 
-Runs `run_and_time.sh` for each seed and precision, on the sample unless DATADIR names other data, and prints after
-how many evaluations and epochs each run reached its target.
+Runs `run_and_time.sh` for each seed and precision, on the sample unless DATADIR names other data. Prints the number
+of evaluations and epochs until each run reached its target.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ TESTED = re.compile(r"^Testing at - (\d+)/(\d+) of epoch (\d+),$", re.MULTILINE)
 def main() -> None:
     """Print the table. Exit with status 1 if a run fails or misses its target."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--use-gpu", action="store_true", help="run on the GPU, and also in tf32")
-    parser.add_argument("--seeds", type=int, default=5, help="seeds 1, 2, ... (default: 5)")
+    parser.add_argument("--use-gpu", action="store_true", help="run on the GPU, including tf32")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds: 1, 2, ... (default: 5)")
     flags = parser.parse_args()
     precisions = ("fp32", "tf32", "bf16") if flags.use_gpu else ("fp32", "bf16")
     print(f"{'seed':>6}" + "".join(f"{precision:>24}" for precision in precisions))
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def run(seed: int, precision: str, *, use_gpu: bool) -> str:
-    """Return the number of evaluations and epochs that a run took to its target."""
+    """Return the number of evaluations and epochs that a run needed to reach its target."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             ["./run_and_time.sh", f"--precision={precision}", *(["--use-gpu"] if use_gpu else [])],

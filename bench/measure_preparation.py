@@ -1,7 +1,7 @@
-"""Time the preparation of synthetic text and a plain pipeline in polars: python bench/measure_preparation.py.
+"""Time the preparation of synthetic text, and a pipeline in polars: python bench/measure_preparation.py.
 
-Each measurement is a process of its own, timed from the end of its imports to the fsync of its output, with
-compiled code in its cache and the text in the page cache. Medians are printed. The comparison needs polars.
+Each measurement runs in a separate process and is timed from the end of the imports to the fsync of the output,
+with compiled code cached and the text in the page cache. Prints medians. The comparison requires polars.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ print(time.perf_counter() - start, peak, "-".join(map(str, made.counts)))
 
 @dataclass(frozen=True)
 class Measured:
-    """One measurement: seconds, peak resident memory in MB, peak bytes on disk, and the rows per table."""
+    """One measurement: seconds, peak resident memory in MB, peak bytes on disk, and rows per table."""
 
     seconds: float
     memory: float
@@ -66,7 +66,7 @@ def main() -> None:
         "--rows",
         type=int,
         default=8_000_000,
-        help="of all days, 260 bytes each; polars takes 1 KB of memory for each",
+        help="total number of rows, 260 bytes of text each; polars needs 1 KB of memory per row",
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="working folder (default: the temporary folder of the system)")
@@ -95,9 +95,9 @@ def main() -> None:
 
 
 def compare_with_polars(folder: Path, text: int, rows: int, cores: Sequence[int], repeats: int) -> None:
-    """Measure this project and polars in turns on the same text, and print both."""
+    """Measure this project and polars alternately on the same text, and print both."""
     if importlib.util.find_spec("polars") is None:
-        print("polars: not measured, it is not installed; only this comparison needs it: pip install polars")
+        print("polars: not measured, because it is not installed (pip install polars)")
         show(
             f"{rows / 1e6:g} million rows, this project",
             text,
@@ -138,7 +138,7 @@ def median(measured: Sequence[Measured]) -> Measured:
 
 
 def measure(command: Sequence[str], folder: Path, cores: Sequence[int]) -> Measured:
-    """Remove what was prepared, run a program and watch the disk meanwhile."""
+    """Remove prepared files, run a program, and monitor the disk usage meanwhile."""
     for path in [*folder.glob("prepared*"), *folder.glob("p_*")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     os.sync()
@@ -179,7 +179,7 @@ def used(folder: Path) -> int:
 
 
 def zip_days(folder: Path) -> None:
-    """Replace the days by gzipped files."""
+    """Replace the days with gzip files."""
     for day in range(24):
         path = folder / f"day_{day}"
         with path.open("rb") as text, gzip.open(f"{path}.gz", "wb", compresslevel=6) as zipped:
@@ -188,12 +188,12 @@ def zip_days(folder: Path) -> None:
 
 
 def write_distinct(folder: Path, rows: int) -> int:
-    """Replace the sample by rows with random ids below the limit in the large tables, below 10,000 in others."""
+    """Replace the sample with rows of random ids: below the limit in large tables, below 10,000 in others."""
     digits = np.frombuffer(b"0123456789abcdef", np.uint8)
     stream = np.random.default_rng(1)
-    share, total = -(-rows // 24), 0
+    rows_per_day, total = -(-rows // 24), 0
     for day in range(24):
-        count = min(share, rows - day * share)
+        count = min(rows_per_day, rows - day * rows_per_day)
         # A label, integers of 2 digits and ids of 8, each with a separator.
         first_id = 2 + 3 * CRITEO.dense_features
         line = np.full((count, first_id + 9 * CRITEO.tables), ord("\t"), np.uint8)

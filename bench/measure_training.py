@@ -1,11 +1,14 @@
-"""Time the training step beside its floor and a textbook's program: python bench/measure_training.py [--use-gpu].
+"""Time the training step, a lower bound and plain PyTorch programs: python bench/measure_training.py [--use-gpu].
 
-For each shape and precision, in one run and with the same threads: the floor (bare matrix products, and the bytes
-of the tables at copying speed), a plain program (one sparse nn.EmbeddingBag per table, nn.Sequential,
-torch.optim.SGD), the same with its dense part under torch.compile where there is a C++ compiler, and this
-project's step with one batch kept in memory and with batches from a binary file. They take turns, a few steps
-each; medians, on the CPU of the steps, on a GPU of the turns' means. What does not fit the memory is said and left
-out.
+For each shape and precision, in one process and with the same number of threads, the contenders take turns:
+
+- floor: a lower bound, the matrix products alone plus the time to move the embedding rows at copy bandwidth
+- plain: one sparse nn.EmbeddingBag per table, nn.Sequential, torch.optim.SGD
+- plain, torch.compile: the same with its dense part compiled, if there is a C++ compiler
+- this project, with one batch kept in memory and with batches read from a binary file
+
+Prints medians: on a CPU of the steps, on a GPU of the means of the rounds. Shapes that do not fit in memory are
+reported and skipped.
 """
 
 from __future__ import annotations
@@ -44,21 +47,21 @@ from mlperf.runner.model import build_model, initialize_model
 from mlperf.util.errors import RunError
 from training_baselines import Floor, PlainStep, Step, captured, timed
 
-# Least sizes of the file. It is read over and over, and in a short one the start of the readers would count.
+# Minimum sizes of the file, which is read repeatedly: in a short one the start-up of the readers would dominate.
 MIN_BATCHES = 64
 MIN_SAMPLES = 1 << 20
-EVALUATED_TOGETHER = 65536  # on a GPU
+GPU_EVALUATION_BATCH = 65536
 ROUNDS = 30
-RATE = 1e-4  # a batch that comes again and again must not make the weights diverge
+RATE = 1e-4  # low, because training on the same batch repeatedly must not diverge
 
 
 @dataclass(frozen=True)
 class Shape:
     """A model and a batch size.
 
-    limit: the most rows that a table of the workload keeps, None: all.
-    min_batches: of the file, which is read over and over.
-    plain: whether a plain program is timed too, which needs the memory of the tables once more.
+    limit: maximum number of rows per table; None for the sizes of the workload.
+    min_batches: minimum number of batches in the file.
+    plain: whether plain PyTorch is timed too, which needs memory for a second copy of the tables.
     """
 
     name: str
@@ -88,10 +91,12 @@ FULL = replace(LARGE, name="MLPerf, full tables", limit=None, plain=False)
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--use-gpu", action="store_true", help="the GPU's shapes, on the first GPU")
-    parser.add_argument("--evaluate", type=int, default=0, metavar="N", help="time an evaluation of N samples too")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns that each takes (default: 30)")
-    parser.add_argument("--shapes", default="", help="only those whose name contains this")
+    parser.add_argument("--use-gpu", action="store_true", help="measure on the first GPU, with larger shapes")
+    parser.add_argument(
+        "--evaluate", type=int, default=0, metavar="N", help="also time an evaluation of N samples"
+    )
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="number of rounds (default: 30)")
+    parser.add_argument("--shapes", default="", help="only the shapes whose name contains this text")
     flags = parser.parse_args()
     if flags.use_gpu and not torch.cuda.is_available():
         sys.exit("measure_training.py: error: --use-gpu: no GPU is visible to PyTorch")
@@ -107,7 +112,7 @@ def main() -> None:
 
 
 def machine(device: torch.device) -> str:
-    """Return what the figures were measured on."""
+    """Return the name of the processor or GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name()
     names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
@@ -122,13 +127,13 @@ def _lines(path: str) -> Sequence[str]:
 def measure_if_it_fits(
     shape: Shape, precision: str, device: torch.device, rounds: int, evaluated: int, *, compiled: bool = True
 ) -> None:
-    """Print the rows of one shape and precision, or why there are none, and give all memory back."""
+    """Print the rows of one shape and precision, or the reason why there are none, and free all memory."""
     try:
         measure(shape, precision, device, rounds, evaluated, compiled=compiled)
     except (RunError, torch.OutOfMemoryError) as error:
         reason = str(error).partition("\n")[0]
         print(f"{shape.name}, batch {shape.batch_size}, {precision}: not measured: {reason}", flush=True)
-    torch.compiler.reset()  # or the next batch size is compiled for any size
+    torch.compiler.reset()  # otherwise the next batch size is compiled with dynamic shapes
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -186,7 +191,7 @@ def measure(
         print(f"  {'initialization of the tables':<42}{1e3 * initialized:>10,.0f} ms")
         if evaluated:
             if device.type == "cuda":
-                source = replace(source, batch_size=EVALUATED_TOGETHER)
+                source = replace(source, batch_size=GPU_EVALUATION_BATCH)
             start = time.perf_counter()
             evaluate(make_scorer(model, settings), Repeated(source, evaluated), all_metrics=True)
             print(
@@ -207,7 +212,7 @@ def synthetic_rows(
 ) -> np.ndarray:
     """Return rows of the Criteo binary file, int32 [samples, 40].
 
-    Ids are log-uniform in each table, so that a few of them are frequent as in real data, or uniform.
+    Ids are log-uniform in each table, so that a few are frequent, as in real data; or uniform.
     """
     rows = np.empty((samples, CRITEO.columns), CRITEO.dtype)
     rows[:, 0] = stream.random(samples) < 0.25
@@ -219,7 +224,7 @@ def synthetic_rows(
 
 
 class Repeated:
-    """`samples` samples of a file that has fewer: it is read over and over, always to the end."""
+    """A source of `samples` samples that reads a shorter file repeatedly, always to its end."""
 
     def __init__(self, source: BinaryFile, samples: int) -> None:
         self._source = source
@@ -232,23 +237,23 @@ class Repeated:
         return islice(endless, first, self.batches_per_epoch)
 
     def raw_batches(self, epoch: int, first: int = 0) -> Iterator[RawBatch]:
-        """Yield batches as the file has them."""
+        """Yield undecoded batches."""
         endless = chain.from_iterable(map(self._source.raw_batches, repeat(0)))
         return islice(endless, first, self.batches_per_epoch)
 
 
 def take_turns(steps: dict[str, Step], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Return the seconds of a step, several times for every contender. Short steps take turns of many.
+    """Return the step times in seconds for each contender. Short steps are repeated in each round.
 
-    On a GPU one figure a turn, the mean of its steps: the host runs ahead of it and reads ahead of itself, so that
-    what takes it too long shows in a few steps only, and not in the first of them, which do not count.
+    On a GPU, each round gives one value, the mean of its steps: the host runs ahead and prefetches, so slow reads
+    show up only in a few later steps. The first steps of a round are not counted.
     """
     on_gpu = device.type == "cuda"
     count = {}
     for name, step in steps.items():
         timed(step, 3, device)
-        most = 100 if on_gpu else 10
-        count[name] = max(1, min(most, int(0.1 / statistics.median(timed(step, 5, device)))))
+        max_steps = 100 if on_gpu else 10
+        count[name] = max(1, min(max_steps, int(0.1 / statistics.median(timed(step, 5, device)))))
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
@@ -256,7 +261,7 @@ def take_turns(steps: dict[str, Step], rounds: int, device: torch.device) -> dic
                 leading = count[name] // 2 + 1
                 seconds[name].append(statistics.fmean(timed(step, leading + count[name], device)[leading:]))
             else:
-                timed(step, 1, device)  # the caches were another's
+                timed(step, 1, device)  # warm up: another contender used the caches
                 seconds[name] += timed(step, count[name], device)
     return seconds
 

@@ -1,6 +1,8 @@
-"""A plain preparation of Criteo text with polars, all in memory, to compare with.
+"""Prepare Criteo text with polars, in memory, as a baseline for `measure_preparation.py`.
 
-python bench/polars_pipeline.py FOLDER TARGET LIMIT. Reads FOLDER/day_0 ... day_23, parses the ids, takes them
+    python bench/polars_pipeline.py FOLDER TARGET LIMIT
+
+Reads FOLDER/day_0 ... day_23, parses the ids, takes them
 modulo LIMIT, numbers them, permutes the training rows and writes TARGET_train.bin and TARGET_rest.bin.
 """
 
@@ -17,7 +19,7 @@ import numpy as np
 try:
     import polars as pl
 except ImportError:
-    sys.exit("polars_pipeline.py: error: needs polars, which only this comparison uses: pip install polars")
+    sys.exit("polars_pipeline.py: error: requires polars: pip install polars")
 
 DAYS = 24
 
@@ -54,7 +56,7 @@ def main() -> None:
 
 
 def write(table: pl.DataFrame, path: str) -> None:
-    """Write the rows and flush them to the disk."""
+    """Write the rows and flush them to disk."""
     with open(path, "wb") as file:
         table.cast(pl.Int32).to_numpy(order="c").tofile(file)
         file.flush()

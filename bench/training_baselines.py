@@ -1,4 +1,4 @@
-"""What `measure_training.py` compares the training step with: a floor and a textbook program."""
+"""Baselines of `measure_training.py`: a lower bound of the training step, and plain PyTorch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Step = Callable[[], object]
 
 
 class Floor:
-    """The matrix products of a step alone, forward and backward, and the time to move the rows of the tables.
+    """Lower bound of a step: its matrix products, forward and backward, and the time to move the embedding rows.
 
-    The products use the library that the step uses for these sizes, without biases, activations or updates.
-    `seconds_of_tables`: each row is read, then read and written for the update, at the bandwidth of copying.
+    The products use the same library as the step for these sizes, without biases, activations or updates.
+    `seconds_of_tables`: time to read each row, and to read and write it for the update, at copy bandwidth.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Floor:
 
 
 def captured(step: Step, device: torch.device) -> Step:
-    """Return `step`; on a GPU as one CUDA graph, so that the floor excludes the host's time to launch kernels."""
+    """Return `step`, on a GPU as one CUDA graph, so that the bound does not include the launch overhead."""
     if device.type != "cuda":
         return step
     step()
@@ -76,7 +76,7 @@ def captured(step: Step, device: torch.device) -> Step:
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Return the bytes per second that copying a tensor reads and writes together."""
+    """Return the bandwidth of copying a tensor: bytes read and written per second."""
     source = torch.ones(1 << (26 if device.type == "cpu" else 28), device=device)
     target = torch.empty_like(source)
     seconds = timed(lambda: target.copy_(source), 10, device)
@@ -84,7 +84,7 @@ def copy_bandwidth(device: torch.device) -> float:
 
 
 def timed(step: Callable[[], object], count: int, device: torch.device) -> list[float]:
-    """Return the seconds of each of `count` calls, on a GPU by its own clock."""
+    """Return the duration of each of `count` calls in seconds, on a GPU measured with CUDA events."""
     seconds = []
     if device.type == "cuda":
         events = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]
@@ -102,9 +102,9 @@ def timed(step: Callable[[], object], count: int, device: torch.device) -> list[
 
 
 class PlainStep:
-    """A step of the textbook model with PyTorch's own optimizer, loss and autocast.
+    """A training step with plain PyTorch: modules, optimizer, loss and autocast.
 
-    compiled: its dense part by torch.compile.
+    compiled: use torch.compile for everything except the embedding tables.
     """
 
     def __init__(
