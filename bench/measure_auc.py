@@ -1,4 +1,4 @@
-"""Time the test metrics and the AUC of scikit-learn on the same scores: python bench/measure_auc.py [--scores N]."""
+"""Time the test metrics and scikit-learn's AUC on the same scores: python bench/measure_auc.py [--scores N]."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Count the evaluations to the target per precision: python bench/measure_precisions.py [--use-gpu] [--seeds=5].
 
-Runs `run_and_time.sh` for each seed and precision, on the sample unless DATADIR names other data. Prints the number
-of evaluations and epochs until each run reached its target.
+Runs `run_and_time.sh` for each seed and precision, on the sample unless DATADIR names other data. Prints the
+number of evaluations and epochs until each run reached its target.
 """
 
 from __future__ import annotations
