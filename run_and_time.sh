@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the benchmark: set up, find or generate data, prepare it, train to the target, time the run, check the log.
+# The benchmark: set up, find or generate data, prepare it, train to the target, time it, check the log.
 #
 #   [DATADIR=folder] [LOGDIR=folder] [SEED=n] [CONFIG=system or file] [EDITION=n.n.n] \
 #       ./run_and_time.sh [flags of the trainer]

@@ -22,7 +22,8 @@ logs=${LOGDIR:-$root/results}
 mkdir -p "$logs"
 
 run_logged() {
-    local log=$logs/$1_$(date +%Y%m%d_%H%M%S).log
+    local log
+    log=$logs/$1_$(date +%Y%m%d_%H%M%S).log
     shift
     echo "$*" | tee "$log"
     local status=0
@@ -35,6 +36,7 @@ run_logged() {
 find_workload() {
     local flags
     flags=$(cd "$root" && "$python" -m mlperf.benchmarks "$1" --flags)
+    # shellcheck disable=SC2034 # the scripts that source this file use it
     mapfile -t workload_flags <<<"$flags"
 }
 

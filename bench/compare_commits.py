@@ -10,6 +10,8 @@ With --time, the training step and the preparation are timed alternately; the me
 
 from __future__ import annotations
 
+import checkout  # noqa: F401
+
 import argparse
 import difflib
 import fnmatch
@@ -29,7 +31,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import checkout  # noqa: F401
 from compared_files import facts_of_file
 from mlperf.benchmarks import DLRM, KAGGLE
 

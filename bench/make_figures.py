@@ -9,6 +9,8 @@ of the extras `plot` and `graph`.
 
 from __future__ import annotations
 
+import checkout  # noqa: F401
+
 import argparse
 import os
 import re
@@ -17,7 +19,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import checkout  # noqa: F401
 from mlperf.benchmarks import KAGGLE
 
 ROOT = Path(__file__).resolve().parent.parent

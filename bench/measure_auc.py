@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import checkout  # noqa: F401
+
 import argparse
 import statistics
 import time
@@ -11,7 +13,6 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-import checkout  # noqa: F401
 from mlperf.evaluation.metrics import binary_metrics
 
 

@@ -6,6 +6,8 @@ with compiled code cached and the text in the page cache. Prints medians. The co
 
 from __future__ import annotations
 
+import checkout  # noqa: F401
+
 import argparse
 import gzip
 import importlib.util
@@ -21,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 
-import checkout  # noqa: F401
 from mlperf.benchmarks import DLRM
 from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 from mlperf.data.schema import CRITEO

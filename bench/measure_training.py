@@ -13,6 +13,8 @@ reported and skipped.
 
 from __future__ import annotations
 
+import checkout  # noqa: F401
+
 import argparse
 import gc
 import math
@@ -31,7 +33,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import checkout  # noqa: F401
 from mlperf import benchmarks
 from mlperf.benchmarks import Workload
 from mlperf.cli.train import parse

@@ -120,7 +120,7 @@ def test_line_longer_than_a_block_is_a_bad_row_and_the_next_is_good(tmp_path: Pa
     assert lines == 3
     raw_text.write_days(tmp_path, DAYS, seed=1)
     (tmp_path / "day_0").write_bytes((tmp_path / "x").read_bytes())
-    with pytest.raises(RunError, match=r"day_0: row 2, column 1: .*no end of the line within 2 MB"):
+    with pytest.raises(RunError, match=r"day_0: row 2, column 1: .*line longer than 2 MB"):
         prepare(preparation(tmp_path / "day", tmp_path / "y"))
 
 

@@ -135,7 +135,7 @@ def test_submission_outside_a_checkout_is_reported_in_one_line(
     monkeypatch.setattr("mlperf.cli.submit.ROOT", tmp_path)
     assert main_of("dlrm-submit")(["--submitter=Ours", "--system=box"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "needs a checkout" in line
+    assert "requires a checkout" in line
 
 
 @pytest.mark.slow
@@ -263,7 +263,7 @@ def test_failed_setup_is_reported_and_repeated(checkout: Path) -> None:
 
 @pytest.mark.parametrize(
     ("argument", "status", "text"),
-    [("--help", 0, "Make the Python environment"), ("--hlep", 2, "--hlep"), ("no.txt", 1, "no.txt: no such")],
+    [("--help", 0, "Create the virtual environment"), ("--hlep", 2, "--hlep"), ("no.txt", 1, "no.txt: no such")],
 )
 def test_setup_rejects_wrong_arguments_before_installing(
     argument: str, status: int, text: str, checkout: Path

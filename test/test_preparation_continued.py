@@ -175,7 +175,7 @@ def test_file_replaced_while_the_others_are_being_moved_is_detected(
     stop_at_move(lambda: prepare(shuffled(raw, tmp_path / "x")), monkeypatch, 1)
     train = tmp_path / "x_train.bin"
     train.write_bytes(bytes(train.stat().st_size))
-    with pytest.raises(RunError, match=r"x_train\.bin: replaced while it was being prepared"):
+    with pytest.raises(RunError, match=r"x_train\.bin: was replaced during the preparation"):
         prepare(shuffled(raw, tmp_path / "x"))
     prepare(shuffled(raw, tmp_path / "x"))
     prepare(shuffled(raw, tmp_path / "y"))
@@ -286,7 +286,7 @@ def test_archive_of_another_tool_is_not_overwritten(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", mine=1)
     before = (tmp_path / "x.npz").read_bytes()
     with pytest.raises(
-        RunError, match=r"x\.npz: not written by this program and is not overwritten; .*--mlperf-bin-loader"
+        RunError, match=r"x\.npz: was not written by this program and is not overwritten; .*--mlperf-bin-loader"
     ):
         prepare(kaggle(tmp_path / "x", max_ind_range=6))
     assert (tmp_path / "x.npz").read_bytes() == before

@@ -1,7 +1,7 @@
 """Compute the stack-distance distribution of a reference trace, or generate a trace from a distribution.
 
     %(prog)s profile input/trace.log dist_emb_0.log
-    %(prog)s generate input/dist_emb_0.log trace.log --length=1000
+    %(prog)s generate dist_emb_0.log trace.log --length=1000
 
 A text trace has whole numbers separated by commas, spaces or newlines; a binary trace (--binary) has
 little-endian unsigned 64-bit integers. A distribution has three lines: the distinct accesses, the distances, and

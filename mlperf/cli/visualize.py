@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_parser(name: str) -> Parser:
     """Return the parser of this program, without the trainer flags that it also accepts."""
-    usage = f"{name} [options] --load-model PATH [flags of dlrm_s_pytorch.py]"
+    usage = f"{name} [options] --load-model PATH [trainer flags]"
     parser = Parser(name, __doc__, usage=usage)
     add = parser.add_argument
     add("--output-dir", type=Path, default=Path("visualization"), help="output folder for the figures")

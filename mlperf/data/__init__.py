@@ -1,1 +1,1 @@
-"""Data of a run: batches, the binary row format, Criteo data sets and generated data."""
+"""Data: sources of batches, the binary file format, and its preparation."""

@@ -1,1 +1,1 @@
-"""Engines: how a model is scored and trained on a device."""
+"""Engines, which train and evaluate a model."""

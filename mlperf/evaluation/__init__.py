@@ -1,1 +1,1 @@
-"""Evaluation of a model on the test split: predictions and metrics."""
+"""Evaluation and its metrics."""

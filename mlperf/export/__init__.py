@@ -1,1 +1,1 @@
-"""Export to ONNX and quantization for inference."""
+"""Export to ONNX, and quantization of the MLPs."""

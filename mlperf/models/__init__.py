@@ -1,1 +1,1 @@
-"""The DLRM model, its initialization and its loss."""
+"""The DLRM and its parts."""

@@ -1,1 +1,1 @@
-"""Optimizers that update only the rows a batch used."""
+"""Optimizers."""

@@ -1,1 +1,1 @@
-"""Files, errors, memory, threads and progress: helpers without knowledge of the benchmark."""
+"""Helpers without knowledge of the benchmark."""

@@ -1,1 +1,1 @@
-"""Criteo click logs: preparing, reading, verifying and imitating them."""
+"""The Criteo click logs."""

@@ -1,1 +1,1 @@
-"""Random and synthetic batches, which need no data set."""
+"""Generated batches: random data and synthetic traces."""

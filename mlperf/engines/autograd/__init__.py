@@ -1,1 +1,1 @@
-"""General engine: PyTorch modules and autograd."""
+"""The general engine, with autograd."""

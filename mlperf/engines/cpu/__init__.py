@@ -1,1 +1,1 @@
-"""CPU engine: matrix products of PyTorch and oneDNN, with fused loops in between."""
+"""The CPU engine, with compiled loops."""

@@ -1,1 +1,1 @@
-"""GPU engine: matrix products of cuBLAS, with Triton kernels in between."""
+"""The GPU engine, with Triton kernels."""

@@ -1,1 +1,1 @@
-"""Layers of DLRM: MLPs, embedding tables and feature interactions."""
+"""Layers of the DLRM."""

@@ -1,1 +1,1 @@
-"""Preparation of Criteo data: from raw text to binary files."""
+"""Preparation of raw Criteo text."""

@@ -53,7 +53,7 @@ _MESSAGES = {
 class ParsedBlock:
     """What a block contains.
 
-    rows: the good rows, int32 [N, columns]. lines: number of lines. faults: what is wrong with the other lines.
+    rows: the good rows, int32 [N, columns]. lines: number of lines. faults: the other lines, with the reason.
     """
 
     rows: Rows
@@ -129,7 +129,7 @@ def _eight_digits(word: np.uint64) -> tuple[bool, np.uint64]:
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def _integer(text: Bytes, position: np.uint64, is_label: bool) -> tuple[int, np.uint64, np.uint64]:
-    """Parse an integer; return OK or what is wrong, the position of its end, and its value (0 if negative)."""
+    """Parse an integer; return OK or the fault, the position of its end, and its value (0 if negative)."""
     value, digits = np.uint64(0), 0
     negative = text[position] == _MINUS
     if negative:
@@ -172,7 +172,7 @@ def _identifier(text: Bytes, position: np.uint64) -> tuple[int, np.uint64, np.ui
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def _separator(text: Bytes, position: np.uint64, column: int) -> tuple[int, np.uint64]:
-    """Skip the tab after a field or the line end after the last; return OK or what is wrong, and the position."""
+    """Skip the tab after a field or the line end after the last; return OK or the fault, and the position."""
     one = np.uint64(1)
     last = column == _COLUMNS - 1
     byte = text[position]

@@ -39,10 +39,10 @@ _log = logging.getLogger(__name__)
 
 
 def prepare(settings: PreparationSettings) -> PreparedData:
-    """Prepare the data, or return what was prepared before with the same flags from the same inputs.
+    """Prepare the data, or return data prepared earlier with the same flags from the same inputs.
 
     An interrupted preparation continues where possible. Raises RunError, with file, row and column, if the text is
-    invalid; then no file is left that looks finished.
+    invalid; then no prepared data is left.
     """
     paths = DatasetPaths.from_name(settings.processed_data_file)
     with system_failures(paths.prefix, "the data cannot be prepared"):

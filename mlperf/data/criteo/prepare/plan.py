@@ -48,7 +48,7 @@ def find_inputs(settings: PreparationSettings) -> list[Path]:
 
 @dataclass(frozen=True)
 class Plan:
-    """The input files and what is known about them before they are read.
+    """The input files, with sizes estimated before they are read.
 
     text_bytes: size of each input file, unzipped.
     row_bytes: size of the rows of each day in the binary file, estimated from the first lines of each input file.

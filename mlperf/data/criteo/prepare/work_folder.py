@@ -40,7 +40,7 @@ class WorkFolder:
         self._state = self.path / "state.json"
 
     def part(self, split: str) -> Path:
-        """Return the file that becomes a split; "test" first holds the whole last day."""
+        """Return the file that becomes a split; "test" contains the whole last day at first."""
         return self.path / f"{split}.bin"
 
     def part_or_moved(self, split: str) -> Path:

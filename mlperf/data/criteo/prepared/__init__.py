@@ -1,1 +1,1 @@
-"""Prepared Criteo data: its files, its manifest, and their verification."""
+"""Prepared data sets: files, manifest, verification."""

@@ -131,7 +131,7 @@ def _counts_file(paths: DatasetPaths, raw_data_file: Path | None) -> Path:
     found = sorted(paths.prefix.parent.glob("*_fea_count.npz"))
     if len(found) != 1:
         raise RunError(
-            f"{paths.split('train')}: has no manifest {paths.manifest.name}, and its folder holds {len(found)} "
+            f"{paths.split('train')}: has no manifest {paths.manifest.name}, and its folder contains {len(found)} "
             "files *_fea_count.npz with the rows per table; exactly one is needed, or --raw-data-file=<prefix>"
         )
     return found[0]

@@ -107,7 +107,7 @@ def _scan_rows(rows: Rows, column_min: IntArray, column_max: IntArray) -> tuple[
 
 
 def file_problems(facts: SplitFacts, counts: tuple[int, ...], manifest: Manifest | None, split: str) -> list[str]:
-    """Return what is wrong with a binary file, one line each. counts: rows of each table."""
+    """Return the problems of a binary file, one line each. counts: rows of each table."""
     problems = []
     if facts.size % CRITEO.row_bytes:
         problems.append(f"{facts.size} bytes, which is not a multiple of {CRITEO.row_bytes}")
@@ -129,7 +129,7 @@ def file_problems(facts: SplitFacts, counts: tuple[int, ...], manifest: Manifest
 
 
 def manifest_problems(paths: DatasetPaths, manifest: Manifest, rows_used: Sequence[int]) -> list[str]:
-    """Return what is wrong with the manifest itself, one line each.
+    """Return the problems of the manifest, one line each.
 
     rows_used: largest index + 1 of each table, over all files.
     """

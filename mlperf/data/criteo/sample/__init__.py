@@ -1,1 +1,1 @@
-"""Synthetic sample in the layout of the Criteo Terabyte data."""
+"""The synthetic sample in the Criteo format."""

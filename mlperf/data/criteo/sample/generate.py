@@ -91,7 +91,7 @@ def make_sample(settings: SampleSettings) -> Sample:
         folder.mkdir(parents=True, exist_ok=True)
         return _make(settings, days)
     except OSError as error:
-        raise RunError(f"{error.filename or folder}: the sample cannot be made: {error.strerror}") from None
+        raise RunError(f"{error.filename or folder}: cannot write the sample: {error.strerror}") from None
 
 
 def _read(folder: Path) -> Sample | None:

@@ -39,10 +39,10 @@ _FIRST_ID = np.concatenate(([0], np.cumsum(_IDS)[:-1]))  # [T], first id of each
 _POPULARITY_EXPONENT = 1.1  # the r-th most popular id is drawn about r**-1.1 times as often as the first
 _EMPTY_IDS = np.resize([0.0, 0.03, 0.1], CRITEO.tables)  # [T], probabilities
 # Tables with few ids have larger effects: a model sees their ids often enough to learn them.
-_EFFECT_SHARES = _IDS**-0.25 / np.linalg.norm(_IDS**-0.25)
+_EFFECT_SCALES = _IDS**-0.25 / np.linalg.norm(_IDS**-0.25)
 _PAIRS = ((2, 7), (6, 17), (8, 24), (13, 15))
 _PAIR_DIMENSION = 4
-_PAIR_SHARE = 0.2  # standard deviation of the sum of all products; that of all effects is 1
+_PAIR_SCALE = 0.2  # standard deviation of the sum of all products; that of all effects is 1
 
 # Dense features are log-normal, rounded down, like counts; two columns contain negative values, like real data.
 _INTEGER_MEAN = np.linspace(0.5, 6.0, CRITEO.dense_features)
@@ -78,11 +78,11 @@ class PlantedSignal:
         popularity = [_popularity(int(ids)) for ids in _IDS]
         self._effects = np.concatenate(
             [
-                share * _standardized(stream.normal(size=len(weights)), weights)
-                for share, weights in zip(_EFFECT_SHARES, popularity, strict=True)
+                scale * _standardized(stream.normal(size=len(weights)), weights)
+                for scale, weights in zip(_EFFECT_SCALES, popularity, strict=True)
             ]
         )
-        self._empty_effects = _EFFECT_SHARES * stream.normal(size=CRITEO.tables)
+        self._empty_effects = _EFFECT_SCALES * stream.normal(size=CRITEO.tables)
         self._vectors = np.concatenate(
             [_standardized(stream.normal(size=(len(weights), _PAIR_DIMENSION)), weights) for weights in popularity]
         )
@@ -105,7 +105,7 @@ class PlantedSignal:
         return Rows(values, empty, clicks, logit, dense)
 
     def _draw_features(self, rows: int, stream: np.random.Generator) -> tuple[IntArray, IntArray, BoolArray]:
-        """Return integers [N, dense features], popularity ranks of the ids [N, T], and which fields are empty."""
+        """Return dense features [N, columns], popularity ranks of ids [N, T], and the mask of empty fields."""
         logs = stream.normal(_INTEGER_MEAN, _INTEGER_DEVIATION, (rows, CRITEO.dense_features))
         integers = np.exp(logs).astype(np.int64) - _INTEGER_SHIFT
         # The inverse of the cumulative distribution of the popularity.
@@ -117,7 +117,7 @@ class PlantedSignal:
         return integers, ranks, missing
 
     def _parts(self, integers: IntArray, ranks: IntArray, missing: BoolArray) -> tuple[FloatArray, FloatArray]:
-        """Return the contributions of the integers and of the ids to the logit, [N] each."""
+        """Return the contributions of the dense features and of the ids to the logit, [N] each."""
         known = np.where(missing[:, : CRITEO.dense_features], 0, integers).clip(min=0)
         dense = np.tanh((np.log1p(known) - _INTEGER_MEAN) / _INTEGER_DEVIATION) @ self._dense_weights
         ids = ranks + _FIRST_ID
@@ -126,7 +126,7 @@ class PlantedSignal:
         for left, right in _PAIRS:
             products = (self._vectors[ids[:, left]] * self._vectors[ids[:, right]]).sum(1)
             products[no_id[:, left] | no_id[:, right]] = 0
-            sparse += _PAIR_SHARE / np.sqrt(len(_PAIRS) * _PAIR_DIMENSION) * products
+            sparse += _PAIR_SCALE / np.sqrt(len(_PAIRS) * _PAIR_DIMENSION) * products
         return self._dense_scale * dense, self._id_scale * sparse
 
     def _calibrate(self, stream: np.random.Generator) -> None:

@@ -1,1 +1,1 @@
-"""Loops of the CPU engine, compiled by numba."""
+"""Compiled loops of the CPU engine."""

@@ -1,1 +1,1 @@
-"""Triton kernels of the GPU engine, each with the wrapper that launches it."""
+"""Triton kernels of the GPU engine and their wrappers."""

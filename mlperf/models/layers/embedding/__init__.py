@@ -1,1 +1,1 @@
-"""Embedding tables: plain, compressed and quantized."""
+"""Embedding tables."""

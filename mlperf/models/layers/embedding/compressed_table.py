@@ -20,7 +20,7 @@ from mlperf.models.layers.embedding.uncompressed_table import EmbeddingBag
 from mlperf.settings.model import Compression, MixedDimension, QuotientRemainder
 
 
-def mixed_dimensions(rows_per_table: Sequence[int], dimension: int, how: MixedDimension) -> list[int]:
+def mixed_dimensions(rows_per_table: Sequence[int], dimension: int, options: MixedDimension) -> list[int]:
     """Return the dimension of each table by the paper's power rule, for uniform popularity within a table.
 
     A table of n rows gets dimension * (m / n) ** temperature, where m is the smallest number of rows of a table,
@@ -29,11 +29,11 @@ def mixed_dimensions(rows_per_table: Sequence[int], dimension: int, how: MixedDi
     min_rows = min(rows_per_table)
     dimensions = []
     for rows in rows_per_table:
-        exact = dimension * (min_rows / rows) ** how.temperature
+        exact = dimension * (min_rows / rows) ** options.temperature
         rounded = max(1, round(exact))
-        if how.round_dimensions:
+        if options.round_dimensions:
             rounded = min(dimension, 2 ** round(math.log2(rounded)))
-        dimensions.append(dimension if rows <= how.threshold else rounded)
+        dimensions.append(dimension if rows <= options.threshold else rounded)
     return dimensions
 
 
@@ -43,14 +43,14 @@ class QREmbeddingBag(EmbeddingTable):
     W is half of D if they are concatenated, and D otherwise.
     """
 
-    def __init__(self, rows: int, width: int, how: QuotientRemainder, device: torch.device) -> None:
+    def __init__(self, rows: int, width: int, options: QuotientRemainder, device: torch.device) -> None:
         super().__init__()
         self.rows = rows
-        self.collisions = how.collisions
-        self.operation = how.operation
-        quotients = math.ceil(rows / how.collisions)
+        self.collisions = options.collisions
+        self.operation = options.operation
+        quotients = math.ceil(rows / options.collisions)
         self.weight_q = nn.Parameter(torch.empty(quotients, width, device=device))
-        self.weight_r = nn.Parameter(torch.empty(how.collisions, width, device=device))
+        self.weight_r = nn.Parameter(torch.empty(options.collisions, width, device=device))
 
     def parts(self, ids: torch.Tensor) -> list[tuple[nn.Parameter, torch.Tensor]]:
         """Return the quotients and the remainders with their rows."""
@@ -107,10 +107,12 @@ class PrEmbeddingBag(EmbeddingTable):
             yield weight.data, -bound, bound
 
 
-def make_table(rows: int, dimension: int, width: int, how: Compression, device: torch.device) -> EmbeddingTable:
+def make_table(
+    rows: int, dimension: int, width: int, options: Compression, device: torch.device
+) -> EmbeddingTable:
     """Return one table. dimension: D. width: width of the stored rows of a mixed-dimension table."""
-    if rows <= how.threshold:
+    if rows <= options.threshold:
         return EmbeddingBag(torch.empty(rows, dimension, device=device))
-    if isinstance(how, MixedDimension):
+    if isinstance(options, MixedDimension):
         return PrEmbeddingBag(rows, width, dimension, device)
-    return QREmbeddingBag(rows, dimension // 2 if how.operation == "concat" else dimension, how, device)
+    return QREmbeddingBag(rows, dimension // 2 if options.operation == "concat" else dimension, options, device)

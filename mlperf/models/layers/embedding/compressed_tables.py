@@ -56,13 +56,13 @@ class CompressedTables(EmbeddingTables):
     """
 
     def __init__(
-        self, rows_per_table: Sequence[int], dimension: int, how: Compression, device: torch.device
+        self, rows_per_table: Sequence[int], dimension: int, options: Compression, device: torch.device
     ) -> None:
         widths = [dimension] * len(rows_per_table)
-        if isinstance(how, MixedDimension):
-            widths = mixed_dimensions(rows_per_table, dimension, how)
+        if isinstance(options, MixedDimension):
+            widths = mixed_dimensions(rows_per_table, dimension, options)
         tables = [
-            make_table(rows, dimension, width, how, device)
+            make_table(rows, dimension, width, options, device)
             for rows, width in zip(rows_per_table, widths, strict=True)
         ]
         super().__init__(tables, dimension, device)
