@@ -77,6 +77,12 @@ def test_event_that_cannot_be_read_is_kept_as_a_damaged_line(text: str, tmp_path
     assert [found.line for found in log.events] == [1, 3]
 
 
+def test_bytes_that_are_no_utf_8_do_not_stop_the_reading(tmp_path: Path) -> None:
+    path = tmp_path / "run.log"
+    path.write_bytes(b"caf\xe9 \xff\n" + event("seed", 1).encode() + b"\n")
+    assert [(found.line, found.value) for found in read_log(path).events] == [(2, 1)]
+
+
 def test_event_without_metadata_has_none(tmp_path: Path) -> None:
     line = ':::MLLOG {"key": "seed", "value": 1, "metadata": null, "time_ms": 1}'
     assert log_of(tmp_path, line).events[0].metadata == {}
