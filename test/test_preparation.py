@@ -196,7 +196,7 @@ def test_missing_or_empty_day_is_named(breaking, tmp_path: Path) -> None:  # typ
     [
         (("--raw-data-file=.",), "--raw-data-file: '.' names a folder"),
         (("--processed-data-file=/",), "--processed-data-file: '/' names a folder"),
-        (("--max-bad-rows=0.1",), "--max-bad-rows=0.1: needs --bad-rows=skip"),
+        (("--max-bad-rows=0.1",), "--max-bad-rows=0.1 requires --bad-rows=skip"),
         (("--bad-rows=skip", "--max-bad-rows=2"), "--max-bad-rows: 2 is not a number in [0, 1]"),
     ],
 )
