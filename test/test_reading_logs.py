@@ -182,6 +182,6 @@ def test_values_in_messages_are_short() -> None:
 def test_evaluation_is_described_by_its_auc_and_its_epoch(tmp_path: Path) -> None:
     log = log_of(tmp_path, event("eval_accuracy", 0.8025, epoch_num=0.75049), event("eval_accuracy", 0.5))
     assert [describe_evaluation(found) for found in log.events] == [
-        "AUC 0.80250 at epoch_num 0.750",
-        "AUC 0.50000 at epoch_num unknown",
+        "AUC 0.80250 at epoch 0.750",
+        "AUC 0.50000 at epoch unknown",
     ]

@@ -104,7 +104,7 @@ def as_text(value: object) -> str:
 def describe_evaluation(event: Event) -> str:
     """Return AUC and epoch of an evaluation, the epoch rounded to 3 digits as in the convergence checker."""
     epoch = event.metadata.get("epoch_num")
-    return f"AUC {event.value:.5f} at epoch_num {f'{epoch:.3f}' if is_number(epoch) else 'unknown'}"
+    return f"AUC {event.value:.5f} at epoch {f'{epoch:.3f}' if is_number(epoch) else 'unknown'}"
 
 
 def read_log(path: Path) -> Log:
