@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Protocol, TypeVar
 
 from mlperf.data.batch import Batch
@@ -53,9 +53,11 @@ def read_ahead(
             for _ in range(2 * threads):
                 submit_next()
             while pending:
-                group = pending.popleft().result()
+                group = pending[0].result()
+                pending.popleft()
                 submit_next()
                 yield from group
         finally:
-            for future in pending:
-                future.cancel()
+            # Wait for running reads before their threads are joined: in Python 3.11 a thread whose join a signal
+            # interrupts counts as finished, and ending the interpreter while it runs PyTorch aborts the process.
+            wait([future for future in pending if not future.cancel()])
