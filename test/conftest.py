@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ from program import GOLDEN
 
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.settings.dataset import PreparationSettings
+
+# A shell starts background jobs with SIGINT ignored, and the programs that the tests interrupt would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Where there is no GPU Triton's interpreter runs its kernels: asked for before they are defined.
 if not torch.cuda.is_available():
