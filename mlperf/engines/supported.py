@@ -17,9 +17,9 @@ def unsupported_setting(settings: Settings) -> str | None:
     if settings.inference_only:
         return None
     if training.optimizer != "sgd":  # the others need the sum of a row's gradients
-        return f"--optimizer={training.optimizer} is not supported by the cpu and gpu engines"
+        return _unsupported("--optimizer", training.optimizer)
     if training.accumulate > 1:
-        return f"--mlperf-grad-accum-iter={training.accumulate} is not supported by the cpu and gpu engines"
+        return _unsupported("--mlperf-grad-accum-iter", training.accumulate)
     return None
 
 
@@ -29,9 +29,13 @@ def unsupported_model(model: DLRM_Net) -> str | None:
     if not isinstance(model.tables, FlatTables):
         return "the embedding tables are compressed"
     if architecture.weighted_pooling is not None:
-        return f"--weighted-pooling={architecture.weighted_pooling} is not supported by the cpu and gpu engines"
+        return _unsupported("--weighted-pooling", architecture.weighted_pooling)
     if architecture.interaction_op != "dot":
-        return f"--arch-interaction-op={architecture.interaction_op} is not supported by the cpu and gpu engines"
+        return _unsupported("--arch-interaction-op", architecture.interaction_op)
     if architecture.activation != "relu":
-        return f"--activation-function={architecture.activation} is not supported by the cpu and gpu engines"
+        return _unsupported("--activation-function", architecture.activation)
     return None
+
+
+def _unsupported(flag: str, value: object) -> str:
+    return f"{flag}={value} is not supported by the cpu and gpu engines"
