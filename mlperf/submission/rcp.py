@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from mlperf.benchmarks import BENCHMARKS, Benchmark
 from mlperf.compliance.log_reader import Log, as_text, is_number
+from mlperf.submission.json_file import read_json
 from mlperf.util.errors import RunError, UsageError
 
 _MIN_RUNS = 3  # the checker ignores the fastest and the slowest run
@@ -56,12 +56,7 @@ def _epochs_to_converge(log: Log, target: float) -> float:
 
 def check_rcp_file(file: Path) -> None:
     """Raise UsageError if the official checker cannot read the convergence points in a file."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--rcps={file}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"--rcps={file}: not JSON: {error}") from None
+    content = read_json(file, "--rcps")
     if not isinstance(content, dict) or not content:
         raise UsageError(f"--rcps={file}: not one JSON object with convergence points")
     for name, point in content.items():

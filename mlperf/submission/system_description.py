@@ -7,7 +7,6 @@ of the system description checker.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -16,6 +15,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from mlperf.submission.json_file import read_json
 from mlperf.util.errors import RunError, UsageError
 
 _NO_ACCELERATOR = (
@@ -76,12 +76,7 @@ def required_kind(name: str, value: object) -> str | None:
 
 def read_description(path: Path) -> Description:
     """Return the fields of a JSON file. UsageError if it is not an object with known fields and strings."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--system-file={path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"--system-file={path}: not JSON: {error}") from None
+    content = read_json(path, "--system-file")
     if not isinstance(content, dict):
         raise UsageError(f"--system-file={path}: not one JSON object")
     for name, value in content.items():
