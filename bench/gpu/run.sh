@@ -83,7 +83,9 @@ script() { # runs a stage that is a script of this folder: name, limit, lines, s
 tests() { # runs a stage that is a selection of tests: name, limit, arguments of pytest
     local name=$1 limit=$2
     shift 2
-    stage "$name" "$limit" 40 "$python" -m pytest -q -rs --maxfail=5 "$@"
+    # Several processes share the cores, each with PyTorch's and Numba's threads.
+    stage "$name" "$limit" 40 env OMP_NUM_THREADS=2 NUMBA_NUM_THREADS=2 \
+        "$python" -m pytest -q -rs --maxfail=5 --durations=5 "$@"
 }
 
 for name in "${stages[@]}"; do
@@ -113,7 +115,7 @@ for name in "${stages[@]}"; do
                 stage run 150 25 env SEED=1 LOGDIR="$out/run" ./run_and_time.sh --use-gpu --precision=bf16
             fi
             ;;
-        general) tests general 90 -n 8 test/test_gpu_autograd.py ;;
+        general) tests general 180 -n 8 test/test_gpu_autograd.py ;;
         sanitize)
             if [[ ${#reduced[@]} -gt 0 ]]; then
                 script sanitize 100 10 run_for_sanitizer.py
