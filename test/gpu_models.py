@@ -47,8 +47,8 @@ def both_steps(
 ) -> tuple[AutogradStep, GpuStep]:
     """Return an autograd step in float32 on the CPU and a GPU step, with equal weights.
 
-    last_layer_scale: factor of the last layer's parameters. A small one keeps the probabilities near 0.5: where they
-    are clipped, the gradients are 0, and where a step changes them much, so do rounding errors.
+    last_layer_scale: factor of the last layer's parameters. A small one keeps the probabilities near 0.5: where
+    they are clipped, the gradients are 0, and where a step changes them much, so do rounding errors.
     """
     model = make_model(architecture)
     for parameter in model.top_l[-2].parameters():
