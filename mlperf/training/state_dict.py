@@ -76,7 +76,7 @@ def _difference(name: str, found: tuple[int, ...], expected: tuple[int, ...]) ->
         if found[0] != expected[0] and not name.endswith("proj.weight"):
             return (
                 f"table {table} has {found[0]} rows in the checkpoint and {expected[0]} in the data: usually "
-                "another --max-ind-range or --data-sub-sample-rate, or other data"
+                "another --max-ind-range, --data-sub-sample-rate or --arch-embedding-size, or other data"
             )
         return (
             f"table {table} has dimension {found[1]} in the checkpoint and {expected[1]} in this model: "
