@@ -56,7 +56,7 @@ def test_compliant_results_of_others_pass_and_are_not_modified(edition: str, tmp
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     run = check(folder, f"--edition={edition}", cwd=tmp_path)
     assert run.status == 0, run.stdout + run.stderr
-    assert "2.20 minutes, the mean without the fastest and the slowest run" in run.stdout
+    assert "2.200 minutes, the mean without the fastest and the slowest run" in run.stdout
     assert "5 was supplied from outside" in run.stdout
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
     assert "dlrm" not in rcp_checker.submission_runs["training"]
