@@ -64,7 +64,7 @@ def check_log(path: Path, edition: Edition | None = None) -> Report:
         raise RunError(f"{path}: not an MLPerf log: {content}")
     report = _new_report(str(path), [log], edition)
     report.checks += _check_logs([log], report.edition)
-    remark = f"{', '.join(_OF_RESULTS)}: take the {report.edition.runs} logs of a result"
+    remark = f"{', '.join(_OF_RESULTS)} take the {report.edition.runs} logs of a result"
     report.checks.append(Check("others", "1 log", Verdict.SKIPPED, remark))
     return report
 
@@ -250,7 +250,10 @@ class _ResultChecks:
         if not self.edition.checks_package:
             return Check(name, subject, Verdict.SKIPPED, f"edition {self.edition.name} does not ask for it")
         if self.result.division(self.logs) != "closed":
-            return Check(name, subject, Verdict.SKIPPED, "asked for in the closed division only")
+            remark = "asked for in the closed division only"
+            if any(log.value("submission_division") == "closed" for log in self.logs):
+                remark += ", which the logs name; the description does not"
+            return Check(name, subject, Verdict.SKIPPED, remark)
         return None
 
     def _whole_package(self, name: str, output: CheckerOutput, remark: str) -> Check:

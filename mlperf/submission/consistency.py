@@ -36,15 +36,20 @@ def check_consistency(result: Result, logs: Sequence[Log]) -> Check:
     findings = [*_different_values(logs), *_different_processes(logs), *same_runs(logs), *contradictions]
     warnings = [*differences, *_different_speeds(logs)]
     verdict = Verdict.FAIL if findings else Verdict.PASS
-    remark = "not an official check: its round may have accepted the result" if findings else ""
+    remark = "not an official check; its round may have accepted the result" if findings else ""
     return Check("consistency", f"{len(logs)} logs", verdict, remark, tuple(findings), tuple(warnings))
 
 
 def _different_values(logs: Sequence[Log]) -> Iterator[Finding]:
     events = [(log, event) for log in logs for event in log.events if event.value not in (None, "")]
     for key in dict.fromkeys(event.key for _, event in events if _FIXED_KEYS.fullmatch(event.key)):
-        entries = [(log, event.line, as_text(event.value)) for log, event in events if event.key == key]
+        entries = [(log, event.line, _as_text(event.value)) for log, event in events if event.key == key]
         yield from _deviations(key, entries)
+
+
+def _as_text(value: object) -> str:
+    """Return a value as text that is the same for the integer 24 and for 24.0."""
+    return as_text(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _different_processes(logs: Sequence[Log]) -> Iterator[Finding]:
