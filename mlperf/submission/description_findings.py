@@ -11,12 +11,12 @@ from mlperf.compliance.official import CRASHED, CheckerOutput
 from mlperf.submission.system_description import required_kind
 
 
-def description_findings(path: Path, output: CheckerOutput) -> list[Finding]:
-    """Return the messages of the system description checker and the fields that crash it, with line numbers."""
+def description_findings(path: Path, output: CheckerOutput) -> tuple[list[Finding], list[Finding]]:
+    """Return the messages of the system description checker, and the fields that crash it, with line numbers."""
     lines = max(1, len(path.read_text(encoding="utf-8", errors="replace").splitlines()))
     faults = _faults(path)
     reasons = [reason for _, reason in output.errors if CRASHED not in reason or not faults]
-    return [*(Finding(path, lines, reason) for reason in reasons), *faults]
+    return [Finding(path, lines, reason) for reason in reasons], faults
 
 
 def _faults(path: Path) -> list[Finding]:
