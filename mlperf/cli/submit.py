@@ -19,6 +19,7 @@ from mlperf.cli.program import program_name, run_program
 from mlperf.compliance.log_reader import Log, as_text, read_log
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
+from mlperf.settings.timed_run import check_timed_run
 from mlperf.submission.check import check_result
 from mlperf.submission.package import NAME, Package, write_package
 from mlperf.submission.rcp import make_rcp
@@ -36,21 +37,24 @@ from mlperf.submission.system_description import (
 )
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import write_atomically
+from mlperf.util.one_process import require_one_process
 
 SAMPLE_REASON = (
     "the runs use the synthetic sample of tools/make_sample.py, which has no reference convergence; "
     "this package is an example, not a result"
 )
 
-# Trainer flags that this program sets, and the option that controls each.
-_RESERVED_FLAGS = {
-    "--mlperf-submitter": "--submitter",
-    "--mlperf-platform": "--system",
-    "--mlperf-edition": "--edition",
-    "--mlperf-division": "--division",
-    "--mlperf-status": "--status",
-    "--numpy-rand-seed": "--seed",
-    "--mlperf-log-file": "--output",
+# Trainer flags that are not allowed after --, by key, with the reasons.
+_NOT_AFTER_DASHES = {
+    "mlperf_logging": "this program always sets it",
+    "mlperf_submitter": "use --submitter instead",
+    "mlperf_platform": "use --system instead",
+    "mlperf_edition": "use --edition instead",
+    "mlperf_division": "use --division instead",
+    "mlperf_status": "use --status instead",
+    "numpy_rand_seed": "use --seed instead",
+    "mlperf_log_file": "use --output instead",
+    "num_batches": "the runs of a result train on whole epochs",
 }
 # The same for environment variables of run_and_time.sh and for fields of the system description.
 _RESERVED_VARIABLES = {"EDITION": "edition", "SEED": "seed"}
@@ -127,6 +131,7 @@ def _name(text: str) -> str:
 
 def _submit(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
+    require_one_process()
     _check_contradictions(args)
     if not (ROOT / "run_and_time.sh").is_file():
         raise RunError(
@@ -144,12 +149,7 @@ def _check_contradictions(args: argparse.Namespace) -> None:
         raise UsageError(
             f"--submitter={args.submitter}: this name is reserved for the folder with the logs of the runs"
         )
-    for text in args.trainer_flags:
-        name = text.partition("=")[0]
-        if name == "--mlperf-logging":
-            raise UsageError(f"{text} after --: this program always sets it")
-        if name in _RESERVED_FLAGS:
-            raise UsageError(f"{text} after --: use {_RESERVED_FLAGS[name]} instead")
+    check_timed_run(args.trainer_flags, _NOT_AFTER_DASHES, where=" after --")
     for variable, flag in _RESERVED_VARIABLES.items():
         value = os.environ.get(variable, "")
         if value and value != str(getattr(args, flag)):
