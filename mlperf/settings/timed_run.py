@@ -30,9 +30,7 @@ _REFUSED = {
 }
 
 
-def check_timed_run(
-    arguments: Sequence[str], others: Mapping[str, str] | None = None, *, where: str = ""
-) -> None:
+def check_timed_run(arguments: Sequence[str], others: Mapping[str, str] | None = None, *, where: str = "") -> None:
     """Raise UsageError if the flags include one that run_and_time.sh sets itself or cannot make a result with.
 
     arguments: flags given by the user. others: further flags to refuse, by key, with the reasons; a reason given

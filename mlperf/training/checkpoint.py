@@ -70,6 +70,18 @@ def load_weights(path: Path, model: DLRM_Net) -> dict[str, Any]:
     return contents
 
 
+def saved_position(contents: dict[str, Any]) -> str:
+    """Return where a run with these entries of a checkpoint starts: "epoch 0, iteration 300", or "weights".
+
+    "weights" if the entries have no position, or that of an untrained model.
+    """
+    try:
+        epoch, iteration = int(contents["epoch"]), int(contents["iter"])
+    except (KeyError, TypeError, ValueError):
+        return "weights"
+    return f"epoch {epoch}, iteration {iteration}" if epoch or iteration else "weights"
+
+
 def load_training(
     path: Path,
     contents: dict[str, Any],
