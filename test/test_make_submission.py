@@ -68,6 +68,16 @@ def test_missing_fields_are_listed_together_before_anything_runs(tmp_path: Path)
         (("--submitter=a", "--system=x", "--set=division=open"), "use --division instead"),
         (("--submitter=a", "--system=x", "--", "--numpy-rand-seed=1"), "--numpy-rand-seed=1 after --"),
         (("--submitter=a", "--system=x", "--", "--mlperf-edition", "1.0.0"), "use --edition instead"),
+        (("--submitter=a", "--system=x", "--", "--load-model", "m.pt"), "--load-model=m.pt after --: a run that"),
+        (
+            ("--submitter=a", "--system=x", "--", "--inference-only"),
+            "--inference-only after --: a timed run trains",
+        ),
+        (
+            ("--submitter=a", "--system=x", "--", "--num-batches=9"),
+            "--num-batches=9 after --: the runs of a result",
+        ),
+        (("--submitter=a", "--system=x", "--", "--load=m.pt"), "--load=m.pt"),
         (("--submitter=a", "--system=x", "--seed=1", "--logs", "a"), "--seed: not allowed with --logs"),
         (
             ("--submitter=a", "--system=x", "--reference", "--rcp-bypass=b"),
