@@ -50,6 +50,26 @@ def test_new_file_is_neither_an_older_one_nor_one_that_is_being_written(tmp_path
     assert path.read_text() == "content"
 
 
+def test_script_in_bench_keeps_an_earlier_log_of_the_same_second(tmp_path: Path) -> None:
+    (tmp_path / "date").write_text("#!/bin/sh\necho 20300102_030405\n")
+    (tmp_path / "date").chmod(0o755)
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "x_20300102_030405.log").write_text("of an earlier run")
+    line = "Finished training it 1/1 of epoch 0, 1.50 ms/it, loss 0.5, accuracy 50.000%"
+    done = subprocess.run(
+        ["bash", "-c", f'source "{ROOT}/bench/common.sh" && run_logged x echo "{line}"', "x.sh"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "DLRM_PYTHON": sys.executable, "LOGDIR": str(logs)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "x_20300102_030405_2.log: min 1.50 ms/it" in done.stdout
+    assert (logs / "x_20300102_030405.log").read_text() == "of an earlier run"
+    assert line in (logs / "x_20300102_030405_2.log").read_text()
+
+
 def test_earlier_profile_is_kept(tmp_path: Path) -> None:
     flags = ("--data-size=4", "--mini-batch-size=2", "--enable-profiling")
     first = run_program(*flags, cwd=tmp_path)
