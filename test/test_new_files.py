@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from easy_data import write_easy_data
@@ -97,8 +98,19 @@ def test_second_run_that_saves_to_the_same_checkpoint_is_refused(easy: Path, tmp
     first, second = (run_program(*flags, cwd=tmp_path) for _ in range(2))
     assert (first.status, second.status) == (0, 0)
     assert "--save-model=model.pt" not in first.stderr
-    assert "--save-model=model.pt: the older file is replaced" in second.stderr
+    assert "--save-model=model.pt: the first checkpoint of this run replaces an older one" in second.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "data.npz"])
+def test_file_that_is_no_checkpoint_is_not_replaced_by_one(name: str, easy: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", counts=np.arange(3))
+    (tmp_path / "notes.txt").write_text("notes")
+    kept = (tmp_path / name).read_bytes()
+    run = run_program(*SMALL, f"--processed-data-file={easy}", f"--save-model={name}", cwd=tmp_path)
+    assert run.status == 2
+    assert f"--save-model={name}: exists and is not a checkpoint" in run.stderr
+    assert (tmp_path / name).read_bytes() == kept
 
 
 def test_resuming_says_from_where(easy: Path, tmp_path: Path) -> None:

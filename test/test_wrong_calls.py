@@ -86,6 +86,7 @@ WRONG = [
     (f"{DATASET} --data-randomize=week", "--data-randomize"),
     (f"{DATASET} --data-set=avazu", "--data-set"),
     (f"{DATASET} --save-model=x.pt", "--save-model"),
+    (f"{DATASET} --save-model=x --test-freq=5 --mlperf-logging --mlperf-log-file=./x", "--save-model=x: the comp"),
     (f"{DATASET} --save-model=x.pt --test-freq=5 --mlperf-grad-accum-iter=2", "--test-freq"),
     ("--no-such-flag=1", "--no-such-flag"),
     ("--mini-batch=2", "--mini-batch"),

@@ -88,6 +88,8 @@ def _check_saving(settings: Settings) -> None:
         return
     if not path.parent.is_dir():
         raise UsageError(f"--save-model={path}: folder {path.parent} does not exist")
+    if settings.compliance.enabled and path.absolute() == settings.compliance.log_file.absolute():
+        raise UsageError(f"--save-model={path}: the compliance log has the same name; name two files")
     if path.is_dir():
         raise UsageError(f"--save-model={path} is a folder; must be a file name")
     if not training.evaluates and not settings.inference_only:

@@ -79,7 +79,7 @@ class ComplianceSettings:
         "--mlperf-log-file",
         path,
         Path("mlperf_dlrm.log"),
-        "path of the compliance log; an older file is kept: the default name gets a number, another name is refused",
+        "path of the compliance log; older files are kept: the default name gets a number, others are refused",
     )
     edition: str = flag(
         "--mlperf-edition",
