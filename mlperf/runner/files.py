@@ -39,7 +39,7 @@ def checkpoint_reserved(settings: Settings) -> Iterator[None]:
                     raise UsageError(f"--save-model={path}: exists and is not a checkpoint; name another file")
                 _log.warning("--save-model=%s: the first checkpoint of this run replaces an older one", path)
             lock = path.with_name(f".{path.name}.lock")
-            stack.enter_context(exclusive(lock, f"--save-model={path}: another run saves to this file"))
+            stack.enter_context(exclusive(lock, f"another run saves to this file (--save-model={path})"))
         yield
 
 
