@@ -17,6 +17,7 @@ from pathlib import Path
 from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES, SampleSize
 from mlperf.cli.program import print_output, program_name, run_program
 from mlperf.compliance.log_reader import Log, as_text, read_log
+from mlperf.compliance.warm_start import warm_start
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
 from mlperf.settings.timed_run import check_timed_run
@@ -175,6 +176,7 @@ def _make(args: argparse.Namespace) -> int:
         runs = make_runs(_logs_folder(args), settings, count, first_seed=args.seed)
         paths, configuration = runs.logs, runs.configuration
     logs = [read_log(path) for path in paths]
+    _refuse_warm_starts(logs)
     if description is None:
         return _write_reference(args, logs)
     sample = inputs.sample if args.logs is None or inputs.data else None
@@ -191,6 +193,14 @@ def _make(args: argparse.Namespace) -> int:
         bypass_reason=args.rcp_bypass or (SAMPLE_REASON if sample is not None else None),
     )
     return _write_and_check(package, logs)
+
+
+def _refuse_warm_starts(logs: Sequence[Log]) -> None:
+    """Raise RunError if a run started from weights or within an epoch: it is not a result."""
+    for log in logs:
+        if (found := warm_start(log)) is not None:
+            line, problem = found
+            raise RunError(f"{log.path}:{line}: {problem}")
 
 
 def _write_and_check(package: Package, logs: list[Log]) -> int:

@@ -14,6 +14,7 @@ from mlperf_logging.mllog import constants
 from mlperf_logging.mllog.mllog import MLLogger
 
 from mlperf.benchmarks import EDITIONS
+from mlperf.compliance.warm_start import MARK
 from mlperf.data.source import BatchSource
 from mlperf.evaluation.metrics import Metrics
 from mlperf.settings.reports import ComplianceSettings
@@ -91,7 +92,7 @@ class ComplianceLog(Listener):
         result.
         """
         self._run_started = True
-        self._start(constants.RUN_START, **({} if started_from is None else {"started_from": started_from}))
+        self._start(constants.RUN_START, **({} if started_from is None else {MARK: started_from}))
 
     def data_opened(self, train: BatchSource, test: BatchSource | None) -> None:
         """Log the number of samples in each split."""
