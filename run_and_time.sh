@@ -227,5 +227,8 @@ if [[ -e $log || $status -eq 0 ]]; then # no log exists if the trainer was stopp
     "$python" -m mlperf.cli.check "$log" --edition="$edition" || check=$?
     [[ $status -ne 0 ]] || status=$check
 fi
+case $status in
+130 | 143) echo "run_and_time.sh: interrupted; a timed run cannot be continued, the same command starts a new one" >&2 ;;
+esac
 echo "RESULT,RECOMMENDATION,$seed,$seconds,$(id -un),$start_text"
 exit "$status"

@@ -157,13 +157,20 @@ def test_interrupted_run_with_a_checkpoint_says_what_continues_it(
     assert (0, 1) <= (int(match[3]), int(match[2])) <= (saved["epoch"], saved["iter"])
 
 
-def test_interrupted_preparation_says_that_the_same_command_continues(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
+def test_interrupted_preparation_says_that_the_same_command_continues_and_then_from_where(
+    raw: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    small_pieces: None,
 ) -> None:
     settings = shuffled(raw, tmp_path / "data", checkpoint_seconds=0.0)
     with killed_after_saves(monkeypatch, "text"), pytest.raises(Killed) as caught:
         prepare(settings)
     assert caught.value.__notes__ == ["the same command continues the preparation"]
+    with caplog.at_level("INFO", logger="mlperf"):
+        prepare(settings)
+    assert re.fullmatch(r"continuing the preparation in \S+ from day_\d+, line [\d,]+", caplog.messages[0])
 
 
 def test_program_prints_how_to_continue_after_an_interruption(capsys: pytest.CaptureFixture[str]) -> None:

@@ -295,8 +295,9 @@ def test_signal_is_forwarded_and_the_log_is_closed(
             assert process.poll() is None
         time.sleep(0.1)
         process.send_signal(number)
-        stdout, _ = process.communicate(timeout=120)
+        stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == status
+    assert "the same command starts a new one" in stderr
     assert stdout.splitlines()[-1].startswith("RESULT,RECOMMENDATION,")
     (log,) = tmp_path.glob("*.log")
     assert [e["metadata"]["status"] for e in read_events(log) if e["key"] == "run_stop"] == ["aborted"]

@@ -121,7 +121,8 @@ class _Preparation:
         if state is None:
             state = self._start()
         else:
-            _log.info(f"continuing the preparation in {self._work.path}")
+            where = state.position(self._plan.inputs)
+            _log.info(f"continuing the preparation in {self._work.path} from {where}")
         try:
             if state.phase == "text":
                 self._read_text(state)
