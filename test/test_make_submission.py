@@ -115,6 +115,28 @@ def test_missing_configuration_is_rejected(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (
+            "TRAINER_FLAGS=(--use-gpu --load-model=m.pt)",
+            "--load-model=m.pt in TRAINER_FLAGS of CONFIG=mine.sh: a run",
+        ),
+        ('TRAINER_FLAGS=("--load-model" "my model.pt")', "--load-model=my model.pt in TRAINER_FLAGS"),
+        ("TRAINER_FLAGS=(--num-batches=10)", "--num-batches=10 in TRAINER_FLAGS"),
+        ("echo some text\nTRAINER_FLAGS=(--inference-only)", "--inference-only in TRAINER_FLAGS"),
+        ("TRAINER_FLAGS=(", "CONFIG=mine.sh: cannot be read by bash"),
+    ],
+)
+def test_configuration_that_makes_no_result_is_refused(lines: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.sh").write_text(f"BATCH_SIZE=128\n{lines}\n")
+    run = make("--submitter=a", "--system=x", *SYSTEM, cwd=tmp_path, CONFIG="mine.sh")
+    assert run.status == 2
+    assert words in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.sh"]
+
+
 def test_output_that_is_a_file_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     run = make("--submitter=a", "--system=x", "--output=out", *SYSTEM, cwd=tmp_path)

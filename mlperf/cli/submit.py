@@ -45,8 +45,10 @@ SAMPLE_REASON = (
     "this package is an example, not a result"
 )
 
-# Trainer flags that are not allowed after --, by key, with the reasons.
+# Trainer flags that are not allowed, by key, with the reasons: anywhere, and after --.
+_NOT_IN_A_RESULT = {"num_batches": "the runs of a result train on whole epochs"}
 _NOT_AFTER_DASHES = {
+    **_NOT_IN_A_RESULT,
     "mlperf_logging": "this program always sets it",
     "mlperf_submitter": "use --submitter instead",
     "mlperf_platform": "use --system instead",
@@ -55,7 +57,6 @@ _NOT_AFTER_DASHES = {
     "mlperf_status": "use --status instead",
     "numpy_rand_seed": "use --seed instead",
     "mlperf_log_file": "use --output instead",
-    "num_batches": "the runs of a result train on whole epochs",
 }
 # The same for environment variables of run_and_time.sh and for fields of the system description.
 _RESERVED_VARIABLES = {"EDITION": "edition", "SEED": "seed"}
@@ -164,6 +165,9 @@ def _check_contradictions(args: argparse.Namespace) -> None:
 def _make(args: argparse.Namespace) -> int:
     edition = EDITIONS[args.edition]
     inputs = RunInputs.of_environment()
+    check_timed_run(
+        inputs.trainer_flags, _NOT_IN_A_RESULT, where=f" in TRAINER_FLAGS of CONFIG={inputs.configuration}"
+    )
     settings = _run_settings(args, inputs)
     description = None if args.reference else _description(args, inputs)
     count = edition.runs * 2 if args.reference else edition.runs

@@ -99,7 +99,7 @@ def saved_position(contents: dict[str, Any]) -> str:
     """
     try:
         epoch, iteration = int(contents["epoch"]), int(contents["iter"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError):
         return "weights"
     return f"epoch {epoch}, iteration {iteration}" if epoch or iteration else "weights"
 
@@ -123,7 +123,7 @@ def load_training(
     own = contents.get(_OWN, {})
     try:
         epoch, iteration, batches = (int(contents[key]) for key in ("epoch", "iter", "nbatches"))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError):
         raise RunError(
             f"{path}: cannot resume: epoch, iter or nbatches is missing (use --inference-only to evaluate)"
         ) from None
