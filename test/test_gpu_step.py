@@ -174,6 +174,22 @@ def test_golden_run_is_reproduced(name: str, terabyte: Path) -> None:
     assert losses == pytest.approx(RUNS[name]["train_loss"][:batches], abs=2e-5)
 
 
+def test_profiled_step_names_its_parts_and_computes_the_same() -> None:
+    shape = (f"--arch-mlp-bot={'-'.join(map(str, TINY.mlp_bot))}", f"--arch-sparse-feature-size={TINY.dimension}")
+    model = on_device(make_model(TINY))
+    settings = settings_of(*DATA_SET, *shape, "--loss-function=bce", "--enable-profiling")
+    step = make_step(model, settings, make_optimizer("sgd", model))
+    assert isinstance(step, GpuStep)
+    general, _ = both_steps(TINY)
+    batch, raw = both_batches(12, TINY.rows_per_table, np.random.default_rng(0))
+    with torch.profiler.profile() as found:
+        step.train(raw, 0.1)
+        step.score(raw)
+    assert set(step.ranges.values()) <= {event.key for event in found.key_averages()}
+    general.train(batch, 0.1)
+    assert_equal_steps(general, step)
+
+
 DATA_SET = ("--data-generation=dataset", "--data-set=terabyte", f"--raw-data-file={GOLDEN}/terabyte/day")
 
 

@@ -107,12 +107,11 @@ def run_program(name: str, work: Callable[[], int]) -> int:
             file=sys.stderr,
         )
         return RunError.exit_status
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        return EXIT_SIGINT
-    except Terminated:
-        print(f"{name}: terminated", file=sys.stderr)
-        return EXIT_SIGTERM
+    except (KeyboardInterrupt, Terminated) as stopped:
+        is_terminated = isinstance(stopped, Terminated)
+        notes = getattr(stopped, "__notes__", [])  # how to continue, added where the signal arrived
+        print("; ".join([f"{name}: {'terminated' if is_terminated else 'interrupted'}", *notes]), file=sys.stderr)
+        return EXIT_SIGTERM if is_terminated else EXIT_SIGINT
 
 
 def _output_closed(error: BaseException | None) -> bool:
