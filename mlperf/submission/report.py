@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -63,6 +64,14 @@ class Report:
         """Return whether the checks of two reports have the same verdicts and findings."""
         mine, others = ([(c.name, c.subject, c.verdict, c.findings) for c in r.checks] for r in (self, other))
         return mine == others
+
+
+def four_digits(number: float) -> str:
+    """Return a number of at least 0 with four significant digits, such as 0.5876, 2.200, 116.6 or 12346."""
+    rounded = float(f"{number:.3e}")
+    if not 0 < rounded < math.inf:
+        return f"{number:.3f}"
+    return f"{number:.{max(0, 3 - math.floor(math.log10(rounded)))}f}"
 
 
 def render(report: Report) -> str:
