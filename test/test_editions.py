@@ -131,6 +131,18 @@ def test_whole_package_is_judged_by_one_edition(tmp_path: Path) -> None:
         assert verdicts(check(path, cwd=tmp_path).stdout) == [("2.1.0", "SUCCESS")]
 
 
+def test_runs_of_other_benchmarks_date_their_package(tmp_path: Path) -> None:
+    dlrm = foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged)
+    package = as_package(dlrm)
+    bert = package / "results" / "box" / "bert"
+    bert.mkdir()
+    write_log(bert / "result_0.txt", [("submission_benchmark", "bert", {}, 0)], "2.1.0")
+    (bert / "result_1.txt").write_text(":::MLLOG {")
+    assert verdicts(check(package, cwd=tmp_path).stdout) == [("2.1.0", "SUCCESS")]
+    write_log(bert / "result_0.txt", [("submission_benchmark", "bert", {}, 300_000_000_000)], "2.1.0")
+    assert verdicts(check(package, cwd=tmp_path).stdout) == [("2.0.0", "SUCCESS"), ("2.1.0", "SUCCESS")]
+
+
 def test_edition_that_the_runs_logged_needs_no_guess(tmp_path: Path) -> None:
     named = with_metadata("submission_benchmark", {"edition": "1.1.0"}, (0, 1, 2, 3, 4))
     foreign_results(tmp_path / "dlrm", "2.1.0", named)

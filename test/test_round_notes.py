@@ -131,6 +131,18 @@ def test_seed_bypass_of_the_organization_is_applied_and_its_reason_shown(tmp_pat
     assert "package_checker_params: older than the rule" in run.stdout
 
 
+@pytest.mark.parametrize(("ending", "status"), [("", 0), ("\n", 1)])
+def test_option_for_a_system_has_an_effect_where_the_official_checker_reads_it(
+    ending: str, status: int, tmp_path: Path
+) -> None:
+    package = as_package(foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", NO_SEEDS))
+    file = package / "results" / "box" / "package_checker_params"
+    file.write_text(f"seed-checker-bypass{ending}")
+    run = check(package, "--edition=2.0.0", cwd=tmp_path)
+    assert run.status == status
+    assert (f"{file}: seed-checker-bypass has no effect" in run.stdout) == bool(status)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

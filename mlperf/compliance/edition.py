@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import datetime
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, Edition
 from mlperf.compliance import official
-from mlperf.compliance.log_reader import Log
+from mlperf.compliance.log_reader import TOKEN, Log, parse_event
 
 # Clocks that were not set, and times in other units than milliseconds, lie outside of this range.
 _FIRST_MS = datetime.datetime(2018, 1, 1, tzinfo=datetime.UTC).timestamp() * 1000  # the year of the first round
@@ -28,12 +29,13 @@ class Recognition:
     reason: str
 
 
-def recognize(logs: Sequence[Log]) -> Recognition:
+def recognize(logs: Sequence[Log], other_days: Iterable[datetime.date] = ()) -> Recognition:
     """Return the candidates for the edition of all logs of a package, of a result, or of one log.
 
     Logs of this project name it. Otherwise a candidate has the keys of the logs and was published after their
     runs, and its rules find the least fault with the logs. Results may be submitted to a later round than the one
     they were made for, so several candidates often remain.
+    other_days: days of runs of other benchmarks in the same package.
     """
     if not any(log.events for log in logs):
         return Recognition((DEFAULT_EDITION,), "there is no log to tell")
@@ -42,6 +44,9 @@ def recognize(logs: Sequence[Log]) -> Recognition:
         reason = "as its run logged" if len(named) == 1 else f"in doubt: the runs logged {names}"
         return Recognition(tuple(named), reason)
     by_keys, day = _with_keys_of(logs), max(filter(None, map(day_of_run, logs)), default=None)
+    last = max(edition.published for edition in EDITIONS.values())
+    if day is not None and day <= last:
+        day = max([day, *(other for other in other_days if other <= last)])
     by_date = [edition for edition in EDITIONS.values() if day is not None and day <= edition.published]
     if not by_date:
         return _latest_first(_least_faults(by_keys, logs), day)
@@ -58,12 +63,27 @@ def day_of_run(log: Log) -> datetime.date | None:
 
     It is the median, because some programs log some of their events with times in seconds or since their start.
     """
-    times = [event.time_ms for event in log.events if _FIRST_MS < event.time_ms < _LAST_MS]
-    return (
-        None
-        if not times
-        else datetime.datetime.fromtimestamp(statistics.median(times) / 1000, datetime.UTC).date()
-    )
+    return _day([event.time_ms for event in log.events])
+
+
+def day_of_first_event(path: Path) -> datetime.date | None:
+    """Return the day in UTC of the first event with a plausible time; None if there is none. OSError as in `open`.
+
+    The rest of the log, which may be long, is not read.
+    """
+    with path.open(encoding="latin-1", newline="") as lines:
+        for line in lines:
+            event = parse_event(1, line.rpartition(TOKEN)[2]) if TOKEN in line else None
+            if event is not None and (day := _day([event.time_ms])) is not None:
+                return day
+    return None
+
+
+def _day(times_ms: Sequence[float]) -> datetime.date | None:
+    times = [time for time in times_ms if _FIRST_MS < time < _LAST_MS]
+    if not times:
+        return None
+    return datetime.datetime.fromtimestamp(statistics.median(times) / 1000, datetime.UTC).date()
 
 
 def _named(logs: Sequence[Log]) -> list[Edition]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 from mlperf.benchmarks import Edition
-from mlperf.compliance.edition import Recognition, recognize
+from mlperf.compliance.edition import Recognition, day_of_first_event, recognize
 from mlperf.compliance.log_reader import Log, read_log
 from mlperf.submission.report import Report
 from mlperf.submission.results import Result, find_results, results_around
@@ -28,7 +29,9 @@ def candidates_for_result(result: Result, logs: Sequence[Log]) -> Recognition:
     """Return the editions that a result may belong to. logs: its logs."""
     if not result.in_package:
         return recognize(logs)
-    return _recognize_package(tuple(_stamps(result.package)))
+    ours = [path for other in find_results(result.package) for path in other.logs]
+    others = set(result.package.glob("results/*/*/result_*.txt")) - set(ours)
+    return _recognize_package(_stamps(ours), _stamps(others))
 
 
 def judge_candidates(recognition: Recognition, judge: Callable[[Edition, str], Report]) -> Report:
@@ -42,21 +45,22 @@ def judge_candidates(recognition: Recognition, judge: Callable[[Edition, str], R
     return report
 
 
-def _stamps(package: Path) -> Iterator[Stamp]:
-    for result in find_results(package):
-        for path in result.logs:
-            if path.is_file():
-                status = path.stat()
-                yield path, status.st_mtime_ns, status.st_size
+def _stamps(paths: Iterable[Path]) -> tuple[Stamp, ...]:
+    files = [(path, path.stat()) for path in sorted(paths) if path.is_file()]
+    return tuple((path, status.st_mtime_ns, status.st_size) for path, status in files)
 
 
 @lru_cache(maxsize=8)
-def _recognize_package(files: tuple[Stamp, ...]) -> Recognition:
-    """Return the recognition for a package. It is the same for all its results, so it is computed once."""
-    logs = []
+def _recognize_package(files: tuple[Stamp, ...], others: tuple[Stamp, ...]) -> Recognition:
+    """Return the recognition for a package. It is the same for all its results, so it is computed once.
+
+    files, others: the logs of the benchmark, and of other benchmarks, of which only the day matters.
+    """
+    logs, days = [], []
     for path, _, _ in files:
-        try:
+        with suppress(RunError):  # reported where the log itself is checked
             logs.append(read_log(path))
-        except RunError:
-            continue  # reported where the log itself is checked
-    return recognize(logs)
+    for path, _, _ in others:
+        with suppress(OSError):
+            days.append(day_of_first_event(path))
+    return recognize(logs, filter(None, days))

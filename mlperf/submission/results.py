@@ -164,12 +164,15 @@ def _has_files(folder: Path) -> bool:
     return files or any(entry.is_file() for link in links for entry in link.rglob("*"))
 
 
-def _notes_on_options(package: Path) -> tuple[str, ...]:
-    """Return a note on each option that the organization sets for its package."""
-    return tuple(
-        f"{file}: the organization sets {option}{'' if option in (RCP_BYPASS, SEED_BYPASS) else ', not used here'}"
-        for option, file in _package_options(package).items()
-    )
+def _notes_on_options(package: Path) -> Iterator[str]:
+    """Yield a note on each option that the organization sets for its package, or that has no effect."""
+    for option, file in _package_options(package).items():
+        used = "" if option in (RCP_BYPASS, SEED_BYPASS) else ", not used here"
+        yield f"{file}: the organization sets {option}{used}"
+    for file in sorted([*package.glob(f"results/*/{PARAMETERS}"), *package.glob(f"results/*/*/{PARAMETERS}")]):
+        for line in _text(file).split("\n")[:-1]:
+            if line.strip() in (RCP_BYPASS, SEED_BYPASS):
+                yield f"{file}: {line.strip()} has no effect: the official checker ignores lines that end"
 
 
 def _note_on_others(package: Path) -> tuple[str, ...]:
