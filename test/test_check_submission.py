@@ -15,12 +15,10 @@ from foreign_logs import (
     aborted,
     as_package,
     changed,
-    foreign_entries,
     foreign_results,
     hasty,
     unchanged,
     without,
-    write_log,
 )
 from mlperf_logging.compliance_checker import mlp_compliance
 from mlperf_logging.rcp_checker import rcp_checker
@@ -115,25 +113,6 @@ def test_package_of_others_is_checked_like_its_results(change: Change, edition: 
     assert run.status == (0 if change is unchanged else 1), run.stdout
     # One run that does not comply is let pass by the package check, which is why it is not enough.
     assert "FOUND NO ERRORS" in official_package_check(package, edition, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("edition", "found"), [("1.0.0", "1.0.0"), ("1.1.0", "2.1.0"), ("2.0.0", "2.1.0"), ("0.7.0", "0.7.0")]
-)
-def test_edition_is_recognized_by_the_keys(edition: str, found: str, tmp_path: Path) -> None:
-    entries = foreign_entries(1, edition="1.0.0" if edition == "0.7.0" else edition)
-    if edition == "0.7.0":
-        entries = [entry for entry in entries if entry[0] not in ("gradient_accumulation_steps", "seed")]
-    write_log(tmp_path / "a.log", entries)
-    run = check("a.log", cwd=tmp_path)
-    assert run.status == 0, run.stdout
-    assert f"a.log: edition {found} (by its keys" in run.stdout
-
-
-def test_logs_of_several_nodes_of_1_0_are_recognized(tmp_path: Path) -> None:
-    entries = foreign_entries(1, edition="2.0.0")
-    write_log(tmp_path / "a.log", [entry for entry in entries for _ in range(2 if entry[0][:5] == "weigh" else 1)])
-    assert "edition 1.0.0 (by its keys)" in check("a.log", cwd=tmp_path).stdout
 
 
 def damage_json(package: Path) -> None:
@@ -251,13 +230,6 @@ def test_invalid_value_in_a_log_is_reported_at_its_line(
         matching = [text for text in run.stdout.splitlines() if text.startswith(f"{file}:") and words in text]
         assert matching, run.stdout
         assert int(matching[0].split(":")[1]) == line
-
-
-def test_invalid_edition_in_a_log_is_ignored(tmp_path: Path) -> None:
-    entries = foreign_entries(1, edition="2.0.0")
-    entries[0] = ("submission_benchmark", "dlrm", {"edition": ["2.0.0"]}, 0)
-    write_log(tmp_path / "a.log", entries)
-    assert "edition 2.1.0 (by its keys" in check("a.log", cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize(

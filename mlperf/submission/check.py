@@ -19,7 +19,7 @@ from mlperf.compliance.official import CheckerOutput
 from mlperf.compliance.warm_start import warm_start
 from mlperf.submission.candidates import candidates_for_log, candidates_for_result, judge_candidates
 from mlperf.submission.consistency import check_consistency
-from mlperf.submission.description_findings import description_findings
+from mlperf.submission.description_findings import description_findings, prevents_summary
 from mlperf.submission.report import Check, Report, Verdict, four_digits
 from mlperf.submission.results import RCP_BYPASS, SEED_BYPASS, Result, copy_into_package
 from mlperf.submission.round_notes import round_notes
@@ -213,11 +213,10 @@ class _ResultChecks:
         if not file.is_file():
             return Check(_DESCRIPTION, file.name, Verdict.FAIL, "", (Finding(file, None, "no such file"),))
         output = official.check_system(file, self.edition)
-        messages, faults = description_findings(file, output)
-        if messages and not faults and not self.edition.checks_package:
+        findings = description_findings(file, output)
+        if findings and not self.edition.checks_package and not any(map(prevents_summary, findings)):
             remark = f"edition {self.edition.name} does not ask for it"
-            return Check(_DESCRIPTION, file.name, Verdict.SKIPPED, remark, (), tuple(messages))
-        findings = [*messages, *faults]
+            return Check(_DESCRIPTION, file.name, Verdict.SKIPPED, remark, (), tuple(findings))
         return _judge(_DESCRIPTION, file.name, output.passed and not findings, findings)
 
     def package(self, *, bypass: bool) -> Check:
