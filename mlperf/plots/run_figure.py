@@ -88,7 +88,8 @@ def _draw_losses(panel: Axes, runs: list[tuple[Curves, Style]], axis: str) -> No
             panel.plot(x, y, **style.line(1.6))
             continue
         panel.plot(x, y, **style.line(0.8, alpha=0.3 if len(runs) <= _MANY_LOSSES else 0.12))
-        means = [fmean(y[max(0, at - width // 2) : at + width // 2 + 1]) for at in range(len(y))]
+        starts = (at - width // 2 for at in range(len(y)))
+        means = [fmean(y[max(0, start) : start + width]) for start in starts]
         panel.plot(x, means, **style.line(2))
     means_of = f"mean of {max(widths)} lines" if len(widths) == 1 else "running mean"
     panel.set_ylabel("training loss" if max(widths) < 2 else f"training loss, {means_of}")
