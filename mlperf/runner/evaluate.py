@@ -48,7 +48,7 @@ def load_model(settings: Settings, device: torch.device, prepared: PreparedData)
     model = build_model(settings, architecture_of(settings, prepared), device)
     if settings.load_model is None:
         _log.warning("--inference-only without --load-model: the model has its initial weights")
-    fill_weights(settings, model, np.random.RandomState(settings.seed))
+    fill_weights(settings, model, np.random.RandomState(settings.seed), prepared)
     return model
 
 

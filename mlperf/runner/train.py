@@ -28,6 +28,7 @@ from mlperf.runner.model import architecture_of, build_model, fill_weights
 from mlperf.runner.result import Result
 from mlperf.settings.settings import Settings
 from mlperf.training import checkpoint
+from mlperf.training.checkpoint_flags import recorded_flags
 from mlperf.training.events import Listener, Outcome
 from mlperf.training.loop import TrainingLoop
 from mlperf.training.state import TrainingState
@@ -46,7 +47,7 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
         # Random data and weights share one stream, data first, as in published runs.
         generated = generated_batches(settings, stream) if prepared is None else None
         model = build_model(settings, architecture_of(settings, prepared), device)
-        loaded = fill_weights(settings, model, stream)
+        loaded = fill_weights(settings, model, stream, prepared)
         optimizer = make_optimizer(settings.training.optimizer, model)
         step = make_step(model, settings, optimizer)
         warm_up(step, settings.data.batch_size)
@@ -61,7 +62,7 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
         splits = _open(settings, prepared, generated)
         for listener in listeners:
             listener.data_opened(splits.train, splits.test)
-        loop = _make_loop(settings, model, step, optimizer, splits, loaded, listeners)
+        loop = _make_loop(settings, prepared, model, step, optimizer, splits, loaded, listeners)
         outcome = loop.run(splits.train)
     except BaseException as error:
         if isinstance(error, DivergedError):
@@ -100,6 +101,7 @@ def _result(outcome: Outcome, loop: TrainingLoop) -> Result:
 
 def _make_loop(
     settings: Settings,
+    prepared: PreparedData | None,
     model: DLRM_Net,
     step: TrainingStep,
     optimizer: Optimizer,
@@ -128,6 +130,8 @@ def _make_loop(
             batches_per_epoch=batches,
             test_batches=test.batches_per_epoch,
             seed=settings.seed,
+            shuffled=settings.data.shuffle_batches,
+            flags=recorded_flags(settings, prepared),
         )
 
     path = settings.save_model
