@@ -27,9 +27,15 @@ python=$("$root/tools/setup.sh")
 logs=${LOGDIR:-$root/results}
 
 run_logged() {
-    local log status=0
+    local name log number=1 status=0
     mkdir -p "$logs"
-    log=$logs/$1_$(date +%Y%m%d_%H%M%S).log
+    name=$logs/$1_$(date +%Y%m%d_%H%M%S)
+    log=$name.log
+    until (set -o noclobber && : >"$log") 2>/dev/null; do # no other run has this log
+        [[ -e $log ]] || { echo "$log: cannot be created" >&2 && return 1; }
+        number=$((number + 1))
+        log=${name}_$number.log
+    done
     shift
     printf '%q ' "$@" | tee "$log"
     echo | tee -a "$log"

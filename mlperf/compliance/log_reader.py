@@ -130,7 +130,7 @@ def read_log(path: Path, *, timed: bool = True) -> Log:
                 if TOKEN not in line:
                     continue
                 marked.append(last)
-                event = _parse(last, line.rpartition(TOKEN)[2], timed=timed)
+                event = parse_event(last, line.rpartition(TOKEN)[2], timed=timed)
                 if event is None:
                     damaged.append(last)
                 else:
@@ -140,7 +140,8 @@ def read_log(path: Path, *, timed: bool = True) -> Log:
     return Log(path, tuple(events), tuple(damaged), tuple(marked), last)
 
 
-def _parse(number: int, text: str, *, timed: bool) -> Event | None:
+def parse_event(number: int, text: str, *, timed: bool = True) -> Event | None:
+    """Return the event in the JSON after the token of line `number`, or None if it is malformed."""
     try:
         content = json.loads(text)
         time_ms = float(content["time_ms"] if timed else content.get("time_ms", math.nan))
