@@ -289,6 +289,16 @@ def test_run_that_died_among_five_is_a_warning(
     assert ("result_2 (learned nothing)" in legend_of(saved[0])) == (change is diverged)
 
 
+def test_console_output_of_a_killed_run_is_a_warning(tmp_path: Path) -> None:
+    for number in range(5):
+        lines = training_lines(0, range(10, 401 if number != 2 else 301, 10))
+        (tmp_path / f"{number}.txt").write_text("\n".join(lines))
+    run = plot(*(f"{number}.txt" for number in range(5)), cwd=tmp_path)
+    assert run == Finished(
+        0, "run.png: 5 runs\n", "warning: 2.txt: the log ends within an epoch, at iteration 300 of 400\n"
+    )
+
+
 def test_empty_log_alone_is_an_error_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "result_0.txt").touch()
     assert plot("result_0.txt", cwd=tmp_path) == Finished(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from mlperf.benchmarks import BENCHMARKS
+from mlperf.benchmarks import BENCHMARKS, DLRM
 from mlperf.compliance.log_reader import Log, as_text, read_log
 from mlperf.plots.evaluations import read_evaluations
 from mlperf.util.errors import RunError
@@ -97,22 +97,25 @@ class Curves:
         log = read_log(path, timed=False)
         _check_benchmark(log)
         curves = cls(submitter=_text(log, "submission_org"), system=_text(log, "submission_platform"))
-        curves._read_console(_read_lines(path))
+        last = curves._read_console(_read_lines(path))
         if not (curves.auc or curves.accuracy):
             evaluations = read_evaluations(log)
             curves.auc = [Point(*point) for point in evaluations.points]
             curves.counted = evaluations.counted
         if not (curves.loss or curves.accuracy or curves.auc):
             raise NoCurvesError(path, _what_is_missing(log))
-        curves._add_warnings(log)
+        curves._add_warnings(log, last)
         return curves
 
-    def _read_console(self, lines: Iterator[str]) -> None:
+    def _read_console(self, lines: Iterator[str]) -> re.Match[str] | None:
+        """Read console output and return the last line of the training."""
+        last: re.Match[str] | None = None
         tested: tuple[float, float] | None = None
         announced = 0  # evaluations whose metrics have not been printed yet
         for line in lines:
             if match := _TRAINING.search(line):
                 at = _position(match)
+                last = match if last is None or at >= _position(last) else last
                 self.loss.append(Point(*at, float(match["loss"])))
                 if match["accuracy"]:
                     self.train_accuracy.append(Point(*at, float(match["accuracy"]) / 100))
@@ -128,8 +131,9 @@ class Curves:
                 announced -= 1
         self.loss, self.train_accuracy = _means(self.loss), _means(self.train_accuracy)
         self.accuracy, self.auc = _means(self.accuracy), _means(self.auc)
+        return last
 
-    def _add_warnings(self, log: Log) -> None:
+    def _add_warnings(self, log: Log, last: re.Match[str] | None) -> None:
         diverged = next((point for point in self.loss if not math.isfinite(point.value)), None)
         if diverged is not None:
             self.loss = self.loss[: self.loss.index(diverged)]
@@ -141,6 +145,13 @@ class Curves:
             self.warnings.append("the log ends before the run does: it has no run_stop")
         elif log.status not in (None, "success"):
             self.warnings.append(f"the run ended with the status {log.status}")
+        elif log.status is None and last is not None and self._ends_early(last):
+            self.warnings.append(f"the log ends within an epoch, at iteration {last['it']} of {last['n']}")
+
+    def _ends_early(self, last: re.Match[str]) -> bool:
+        """Return whether a run ends neither with an epoch nor with the target. last: its last training line."""
+        best = max((point.value for point in self.auc), default=0.0)
+        return int(last["it"]) < int(last["n"]) and best < DLRM.auc_target
 
 
 def _check_benchmark(log: Log) -> None:
