@@ -19,6 +19,7 @@ from mlperf.cli.program import program_name, run_program
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import between
 from mlperf.util.errors import UsageError
+from mlperf.util.one_process import require_one_process
 
 if TYPE_CHECKING:
     from mlperf.plots.read_runs import Run
@@ -66,6 +67,7 @@ def make_parser(name: str) -> Parser:
 
 def _plot(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
+    require_one_process()
 
     from mlperf.plots.packages import require_packages
     from mlperf.plots.read_runs import read_runs

@@ -21,6 +21,7 @@ from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
 from mlperf.util.errors import RunError
 from mlperf.util.files import write_atomically
+from mlperf.util.one_process import require_one_process
 
 if TYPE_CHECKING:
     from mlperf.data.synthetic.stack_distances import IntArray
@@ -53,6 +54,7 @@ def make_parser(name: str) -> Parser:
 
 def _convert(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
+    require_one_process()
 
     import numpy as np
 
