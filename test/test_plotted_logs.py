@@ -299,6 +299,21 @@ def test_console_output_of_a_killed_run_is_a_warning(tmp_path: Path) -> None:
     )
 
 
+def test_characters_that_the_font_lacks_are_mentioned_once(tmp_path: Path) -> None:
+    write_log(tmp_path / "log.txt", foreign_entries(1, edition="1.0.0"))
+    run = plot("log.txt", "--labels=日本", cwd=tmp_path)
+    assert (run.status, len(run.stderr.splitlines())) == (0, 1)
+    assert "font" in run.stderr
+
+
+def test_long_label_keeps_both_ends(tmp_path: Path, saved: list[Figure]) -> None:
+    name = f"result_{'x' * 200}_7"
+    write_log(tmp_path / f"{name}.txt", foreign_entries(1, edition="1.0.0"))
+    assert plot(f"{name}.txt", cwd=tmp_path).status == 0
+    (label, _) = legend_of(saved[0])
+    assert (label[:7], label[-2:], len(label)) == ("result_", "_7", 65)
+
+
 def test_empty_log_alone_is_an_error_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "result_0.txt").touch()
     assert plot("result_0.txt", cwd=tmp_path) == Finished(

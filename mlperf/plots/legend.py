@@ -19,6 +19,7 @@ _LINE_HEIGHT, _CHARACTER_WIDTH, _HANDLE_WIDTH = 0.205, 0.078, 0.7
 _MIN_PANEL_WIDTH = 4.4
 # A legend with more entries stands below the axes, in columns.
 _MAX_ENTRIES_BESIDE = 20
+_MAX_LABEL = 64  # characters
 # With more runs, each line is thinner.
 _MANY_RUNS = 10
 
@@ -99,8 +100,14 @@ def _entries(runs: Mapping[str, tuple[str, Curves]]) -> tuple[list[str], str | N
         remarks = [f"{count} runs"] if count > 1 and not same else []
         if failed[text] and failed.total() < len(runs):
             remarks.append("learned nothing" if count == 1 else f"{failed[text]} learned nothing")
-        entries.append(f"{text} ({', '.join(remarks)})" if remarks else text)
+        entries.append(f"{_shorten(text)} ({', '.join(remarks)})" if remarks else _shorten(text))
     return entries, f"{max(counts.values())} runs each" if same else None
+
+
+def _shorten(text: str) -> str:
+    """Return a label without its middle if it is too long: file names often differ at the end."""
+    half = _MAX_LABEL // 2
+    return text if len(text) <= _MAX_LABEL else f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
 
 
 def plain(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +23,8 @@ _MAX_MARKED = 60  # a longer curve has no markers
 _MANY_LOSSES = 10
 # A loss this many times the usual one does not determine the scale.
 _OUTLIER = 3.0
+
+_log = logging.getLogger(__name__)
 
 _Drawn = tuple[list[float], list[float]]  # x and y of a curve
 
@@ -70,9 +74,13 @@ def draw_runs(
     if title:
         figure.suptitle(plain(title))
     try:
-        figure.savefig(output, dpi=150)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            figure.savefig(output, dpi=150)
     except (OSError, ValueError) as error:
         raise RunError(f"--output={output}: cannot write the figure: {error}") from None
+    if any("missing from" in str(warning.message) for warning in caught):  # of the font
+        _log.warning("warning: the font has no sign for some characters of the labels, which are drawn as boxes")
 
 
 def _draw_losses(panel: Axes, runs: list[tuple[Curves, Style]], axis: str) -> None:
