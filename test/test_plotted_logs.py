@@ -98,6 +98,7 @@ NUMBERINGS: dict[str, Any] = {
     "evaluations from 0": lambda k: {"epoch_num": k - 1},
     "evaluations and steps": lambda k: {"epoch_num": k, "step": 50 * k},
     "evaluations and samples": lambda k: {"epoch_num": k, "samples_count": 5000 * k},
+    "evaluations, their starts have steps": lambda k: {"epoch_num": k},
     "iterations": lambda k: {"epoch_num": 150 + 50 * (k - 3)},
     "steps only": lambda k: {"global_step": 50 * k},
     "no number": lambda k: {},
@@ -113,6 +114,8 @@ def numbered_log(path: Path, numbering: str, *, planned_steps: int = 1000, evalu
         *(("sgd_opt_learning_rate_decay_steps", planned_steps // 2, {}, 0), ("run_start", None, {}, 0)),
         ("block_start", None, {"first_epoch_num": start}, 0),
     ]
+    if "starts" in numbering:
+        entries += [("eval_start", None, {"epoch_num": k, "current_step": 50 * k}, k) for k in range(1, 30)]
     entries += [
         ("eval_accuracy", 0.78 + k / 1000, NUMBERINGS[numbering](k), k) for k in range(first, evaluations + 1)
     ]

@@ -7,6 +7,7 @@ number of iterations or samples. Steps in the log, and those that its schedule p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -16,8 +17,10 @@ from mlperf.benchmarks import DLRM
 from mlperf.compliance.log_reader import Event, Log, is_fraction, is_number
 
 # Names in metadata under which submitters log the iterations, or samples, trained before an evaluation.
-_STEP_NAMES = ("step", "steps", "step_num", "global_step", "iteration", "iterations", "iteration_num", "iter")
-_SAMPLE_NAMES = ("samples_count", "sample_count", "samples", "num_samples")
+_STEP_NAME = re.compile(r"(global_|current_|train_|num_)?(step|iter|iteration|batch)(s|es|_num|_count)?")
+_SAMPLE_NAME = re.compile(r"(num_|train_|trained_)?samples?(_num|_count)?")
+# Other events of an evaluation, or of the block before it, which may contain them.
+_RELATED_EVENTS = ("eval_start", "eval_stop", "block_stop", "epoch_stop")
 # A run may take a little longer than its schedule plans, but not this many times as long.
 _TOLERANCE = 1.5
 # No run takes so many epochs: larger numbers are iterations or samples.
@@ -78,10 +81,11 @@ def read_evaluations(log: Log) -> Evaluations:
     numbers = sorted({number for event in events if (number := _epoch_num(event)) is not None})
     typed_as_integers = all(isinstance(event.metadata.get("epoch_num"), int) for event in events)
     unit = _unit(numbers, epoch, typed_as_integers=typed_as_integers)
+    steps = _steps_by_number(log, epoch)
     values: dict[_Position, list[float]] = {}
     counted = False
     for number, event in enumerate(events, start=1):
-        at = _logged_steps(event, epoch)
+        at = _logged_steps(event, epoch) or steps.get(_epoch_num(event))
         if at is None or unit is _Unit.POSITION:
             iterations = None if at is None else at[0]
             own = _epoch_num(event) if numbers else number
@@ -131,15 +135,19 @@ def _position(
 
 def _logged_steps(event: Event, epoch: _Epoch) -> _Position | None:
     """Return the position that steps or samples in the metadata give, None if there are none."""
-    for name in _STEP_NAMES:
-        step = event.metadata.get(name)
-        if is_number(step) and epoch.steps:
-            return float(step), step / epoch.steps
-    for name in _SAMPLE_NAMES:
-        samples = event.metadata.get(name)
-        if is_number(samples):
-            return None, samples / epoch.samples
+    for name, count in event.metadata.items():
+        if is_number(count) and epoch.steps and _STEP_NAME.fullmatch(name):
+            return float(count), count / epoch.steps
+        if is_number(count) and _SAMPLE_NAME.fullmatch(name):
+            return None, count / epoch.samples
     return None
+
+
+def _steps_by_number(log: Log, epoch: _Epoch) -> dict[float | None, _Position]:
+    """Return the positions that other events than the evaluations give, by `epoch_num`."""
+    related = [event for event in log.events if event.key in _RELATED_EVENTS and _epoch_num(event) is not None]
+    found = {_epoch_num(event): _logged_steps(event, epoch) for event in related}
+    return {number: at for number, at in found.items() if at is not None}
 
 
 def _epoch_num(event: Event) -> float | None:
