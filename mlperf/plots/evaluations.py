@@ -17,7 +17,9 @@ from mlperf.benchmarks import DLRM
 from mlperf.compliance.log_reader import Event, Log, is_fraction, is_number
 
 # Names in metadata under which submitters log the iterations, or samples, trained before an evaluation.
-_STEP_NAME = re.compile(r"(global_|current_|train_|num_)?(step|iter|iteration|batch)(s|es|_num|_count)?")
+_STEP_NAME = re.compile(
+    r"(global_|current_|train_|num_)?((step|iter|iteration)(s|_num|_count)?|batch(es|_num|_count))"
+)
 _SAMPLE_NAME = re.compile(r"(num_|train_|trained_)?samples?(_num|_count)?")
 # Other events of an evaluation, or of the block before it, which may contain them.
 _RELATED_EVENTS = ("eval_start", "eval_stop", "block_stop", "epoch_stop")
