@@ -60,8 +60,6 @@ def test_separate_runs_of_one_system_are_consistent(package: Path) -> None:
         ("submission_platform", "4xBox", "'1xBox'", 7),
         ("submission_org", "Other", "'Else'", 4),
         ("submission_status", "cloud", "'onprem'", 6),
-        ("global_batch_size", 65536, "55296", 9),
-        ("sgd_opt_base_learning_rate", 25.5, "24", 11),
         ("eval_samples", 1000, "89137319", 8),
     ],
 )
@@ -77,9 +75,24 @@ def test_log_that_differs_from_most_fails_at_its_line_in_any_division(
     ]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "usual", "line"),
+    [("global_batch_size", 65536, "55296", 9), ("sgd_opt_base_learning_rate", 25.5, "24", 11)],
+)
+def test_other_hyperparameters_are_named_at_their_line(
+    key: str, value: object, usual: str, line: int, tmp_path: Path
+) -> None:
+    folder = open_results(tmp_path / "dlrm", changed(key, value, (1, 3)))
+    row = consistency(folder)
+    assert row.verdict is Verdict.PASS
+    assert texts(row.warnings, folder) == [
+        f"result_{number}.txt:{line}: {key} is {value}, not {usual} as in result_0.txt" for number in (1, 3)
+    ]
+
+
 def test_number_may_be_logged_as_an_integer_or_not(tmp_path: Path) -> None:
     folder = open_results(tmp_path / "dlrm", changed("sgd_opt_base_learning_rate", 24, (2,)))
-    assert consistency(folder).verdict is Verdict.PASS
+    assert consistency(folder).warnings == ()
 
 
 def test_logs_of_more_processes_fail(tmp_path: Path) -> None:

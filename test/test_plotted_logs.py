@@ -154,9 +154,7 @@ def test_log_of_another_benchmark_is_refused_by_name(tmp_path: Path) -> None:
                 (tmp_path / f"{name}.txt").read_text().replace("time_ms", "time_s")
             )
         run = plot(f"{name}.txt", cwd=tmp_path)
-        assert run == Finished(
-            1, "", f"plot_run.py: error: {name}.txt: a log of the benchmark {name}, not of dlrm\n"
-        )
+        assert run == Finished(1, "", f"plot_run.py: error: {name}.txt: the log is of '{name}', not of dlrm\n")
 
 
 def package_of(folder: Path, *systems: str) -> Path:
@@ -187,7 +185,7 @@ def test_other_benchmarks_in_a_folder_are_left_out_with_a_warning(tmp_path: Path
     foreign_results(tmp_path / "logs" / "bert", "1.0.0", changed("submission_benchmark", "bert", tuple(range(5))))
     run = plot("logs", cwd=tmp_path)
     assert (run.status, len(run.stderr.splitlines())) == (1, 1)
-    assert run.stderr.endswith(" and 2 others: a log of the benchmark bert, not of dlrm\n")
+    assert run.stderr.endswith(" and 2 others: the log is of 'bert', not of dlrm\n")
     foreign_results(tmp_path / "logs" / "dlrm", "1.0.0", unchanged)
     run = plot("logs", cwd=tmp_path)
     assert (run.status, run.stdout, len(run.stderr.splitlines())) == (0, "run.png: 5 runs\n", 1)
@@ -275,7 +273,7 @@ def interrupted(number: int, entries: list[Entry]) -> list[Entry]:
 @pytest.mark.parametrize(
     ("change", "runs", "warning"),
     [
-        (died_early, 4, "left out: box/result_2.txt: no evaluation: the log has no eval_accuracy"),
+        (died_early, 4, "left out: box/result_2.txt: the log has no eval_accuracy"),
         (diverged, 5, "box/result_2.txt: the run learned nothing or diverged: its last AUC is 0.5002"),
         (aborted, 5, "box/result_3.txt: the run ended with the status aborted"),
         (interrupted, 5, "box/result_2.txt: the log ends before the run does: it has no run_stop"),
@@ -317,11 +315,19 @@ def test_long_label_keeps_both_ends(tmp_path: Path, saved: list[Figure]) -> None
     assert (label[:7], label[-2:], len(label)) == ("result_", "_7", 65)
 
 
-def test_empty_log_alone_is_an_error_that_says_so(tmp_path: Path) -> None:
-    (tmp_path / "result_0.txt").touch()
-    assert plot("result_0.txt", cwd=tmp_path) == Finished(
-        1, "", "plot_run.py: error: result_0.txt: the file is empty\n"
-    )
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "the file is empty"),
+        (b'{"scaling": 1.05}\n', "a JSON file"),
+        (b"\x1f\x8b\x08\x00", "gzip data"),
+        (b"training ...\n", "text without lines of the training or of tests, and without MLPerf events"),
+    ],
+)
+def test_file_that_is_not_a_log_is_named_as_what_it_is(content: bytes, named: str, tmp_path: Path) -> None:
+    (tmp_path / "result_0.txt").write_bytes(content)
+    run = plot("result_0.txt", cwd=tmp_path)
+    assert run == Finished(1, "", f"plot_run.py: error: result_0.txt: {named}\n")
 
 
 def test_run_without_the_metric_is_left_out_with_a_warning(tmp_path: Path) -> None:

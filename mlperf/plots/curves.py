@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from mlperf.benchmarks import BENCHMARKS, DLRM
-from mlperf.compliance.log_reader import Log, as_text, read_log
+from mlperf.benchmarks import DLRM
+from mlperf.compliance.log_kind import other_benchmark, other_content
+from mlperf.compliance.log_reader import Log, read_log
 from mlperf.plots.evaluations import read_evaluations
 from mlperf.util.errors import RunError
 
@@ -155,20 +156,19 @@ class Curves:
 
 
 def _check_benchmark(log: Log) -> None:
-    name = log.value("submission_benchmark")
-    if name is not None and str(name) not in BENCHMARKS:
-        shown = name if isinstance(name, str) else as_text(name)
-        raise OtherBenchmarkError(log.path, f"a log of the benchmark {shown}, not of {', '.join(BENCHMARKS)}")
+    other = other_benchmark(log, DLRM.name)
+    if other is not None:
+        raise OtherBenchmarkError(log.path, other[1])
 
 
 def _what_is_missing(log: Log) -> str:
-    if not log.path.stat().st_size:
-        return "the file is empty"
-    if log.all("eval_accuracy"):
-        return "none of its eval_accuracy values is an AUC"
-    if log.events:
-        return "no evaluation: the log has no eval_accuracy"
-    return "contains neither training or test lines of this benchmark nor eval_accuracy"
+    content = other_content(log)
+    if content is None:
+        has_values = bool(log.all("eval_accuracy"))
+        return "none of the eval_accuracy values is an AUC" if has_values else "the log has no eval_accuracy"
+    if content.startswith("text "):
+        return "text without lines of the training or of tests, and without MLPerf events"
+    return content
 
 
 def _read_lines(path: Path) -> Iterator[str]:
