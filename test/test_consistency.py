@@ -11,7 +11,9 @@ from program import check_submission as check
 
 from mlperf.benchmarks import EDITIONS
 from mlperf.compliance.findings import Finding
+from mlperf.compliance.log_reader import read_log
 from mlperf.submission.check import check_result
+from mlperf.submission.consistency import check_consistency
 from mlperf.submission.report import Check, Report, Verdict
 from mlperf.submission.results import find_results
 
@@ -25,8 +27,8 @@ def report_on(path: Path, edition: str = "2.0.0") -> Report:
 
 
 def consistency(path: Path) -> Check:
-    (row,) = [row for row in report_on(path).checks if row.name == "consistency"]
-    return row
+    (result,) = find_results(path)
+    return check_consistency(result, [read_log(log) for log in result.logs])
 
 
 def texts(findings: tuple[Finding, ...], folder: Path) -> list[str]:
@@ -51,6 +53,14 @@ def describe(package: Path, **fields: object) -> None:
 def test_separate_runs_of_one_system_are_consistent(package: Path) -> None:
     row = consistency(package)
     assert (row.verdict, row.findings, row.warnings) == (Verdict.PASS, (), ())
+
+
+def test_inconsistent_logs_fail_the_whole_check(tmp_path: Path) -> None:
+    report = report_on(
+        foreign_results(tmp_path / "dlrm", "2.0.0", changed("submission_platform", "4xBox", (1, 2)))
+    )
+    assert [check.name for check in report.checks if check.verdict is Verdict.FAIL] == ["consistency"]
+    assert not report.passed
 
 
 @pytest.mark.parametrize("only", [(1, 3), (0,)], ids=["middle", "first"])

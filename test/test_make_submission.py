@@ -290,7 +290,7 @@ def test_nothing_is_made_of_a_run_that_started_from_a_checkpoint(
     )
     run = make(*system, *flags, "--logs", *logs, cwd=tmp_path)
     assert run.status == 1
-    assert "1.log:21: the run started from epoch 0, iteration 300, not from scratch" in run.stderr
+    assert "1.log:21: the run did not start from scratch but from epoch 0, iteration 300" in run.stderr
     assert len(run.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
