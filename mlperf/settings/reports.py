@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlperf.benchmarks import DEFAULT_EDITION, DIVISIONS, EDITIONS, STATUSES
 from mlperf.settings.flags import flag
-from mlperf.settings.kinds import at_least, boolean, choice, path, path_or, switch, text
+from mlperf.settings.kinds import at_least, boolean, choice, file_name, path_or, switch, text
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class ComplianceSettings:
     enabled: bool = flag(
         "--mlperf-logging", switch, False, "write the compliance log, and compute all six test metrics"
     )
-    log_file: Path = flag("--mlperf-log-file", path, Path("mlperf_dlrm.log"), "path of the compliance log")
+    log_file: Path = flag("--mlperf-log-file", file_name, Path("mlperf_dlrm.log"), "path of the compliance log")
     edition: str = flag(
         "--mlperf-edition",
         choice(*EDITIONS),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,8 @@ class PreparedData:
 
     train, test, val: binary files. train_rows, test_rows, val_rows: their numbers of rows.
     counts: rows of each embedding table.
-    data_set, max_ind_range, sub_sample_rate: flags of the preparation; None if prepared by another tool.
+    data_set, max_ind_range, sub_sample_rate, randomize: flags of the preparation; None if prepared by another
+    tool.
     bad_rows: number of bad rows left out.
     inputs: raw text files; empty if prepared by another tool.
     """
@@ -37,20 +37,9 @@ class PreparedData:
     data_set: str | None = None
     max_ind_range: int | None = None
     sub_sample_rate: float | None = None
+    randomize: str | None = None
     bad_rows: int = 0
     inputs: tuple[FileFacts, ...] = ()
-
-    def changed_input(self, raw_data_file: Path) -> Path | None:
-        """Return an input file that has changed since the data was prepared, None if there is none.
-
-        Input files that no longer exist do not count.
-        """
-        for facts in self.inputs:
-            path = raw_data_file.with_name(facts.name)
-            # os.path.isfile: Path.is_file would raise an error for a folder that may not be read.
-            if facts.name.startswith(raw_data_file.name) and os.path.isfile(path) and FileFacts.of(path) != facts:
-                return path
-        return None
 
 
 def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
@@ -67,6 +56,7 @@ def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
         data_set=None if manifest.adopted else str(flags["data_set"]),
         max_ind_range=None if manifest.adopted else int(flags["max_ind_range"]),
         sub_sample_rate=None if manifest.adopted else float(flags["data_sub_sample_rate"]),
+        randomize=None if manifest.adopted else str(flags["data_randomize"]),
         bad_rows=sum(sum(reasons.values()) for reasons in manifest.bad_rows.values()),
         inputs=() if manifest.adopted else tuple(manifest.inputs),
     )
