@@ -15,12 +15,15 @@ from mlperf.models.dlrm import Architecture, top_widths
 from mlperf.models.reference import ReferenceDLRM
 
 Step = Callable[[], object]
+GPU_WIDTH_MULTIPLE = 16
 
 
 class Floor:
     """Lower bound of a step: its matrix products, forward and backward, and the time to move the embedding rows.
 
-    The products use the same library as the step for these sizes, without biases, activations or updates.
+    The products use the same library as the step for these sizes, without biases, activations or updates. On a
+    GPU, widths are rounded up to a multiple of 16, because odd widths select slow kernels, and the products of the
+    interaction are left out: a fused kernel computes them while it moves the embedding rows.
     `seconds_of_tables`: time to read each row, and to read and write it for the update, at copy bandwidth.
     """
 
@@ -33,12 +36,14 @@ class Floor:
         for first, widths in ((True, architecture.mlp_bot), (False, top_widths(architecture))):
             for number, (fan_in, fan_out) in enumerate(pairwise(widths)):
                 self._add_layer(batch_size, fan_in, fan_out, dtype, needs_input_grad=not (first and number == 0))
+        moved = 3 * 4 * batch_size * tables * dimension
+        self.seconds_of_tables = moved / copy_bandwidth(device)
+        if device.type == "cuda":
+            return
         features = torch.randn(batch_size, tables + 1, dimension, device=device).to(dtype)
         pairs = torch.bmm(features, features.transpose(1, 2))
         self._products.append(lambda: torch.bmm(features, features.transpose(1, 2)))
         self._products.append(lambda: torch.bmm(pairs, features))
-        moved = 3 * 4 * batch_size * tables * dimension
-        self.seconds_of_tables = moved / copy_bandwidth(device)
 
     def _add_layer(
         self, batch_size: int, fan_in: int, fan_out: int, dtype: torch.dtype, *, needs_input_grad: bool
@@ -46,6 +51,8 @@ class Floor:
         def random(*shape: int) -> torch.Tensor:
             return torch.randn(*shape, device=self._device).to(dtype)
 
+        if self._device.type == "cuda":
+            fan_in = -(-fan_in // GPU_WIDTH_MULTIPLE) * GPU_WIDTH_MULTIPLE
         inputs, weight, gradient = random(batch_size, fan_in), random(fan_out, fan_in), random(batch_size, fan_out)
         if self._device.type == "cpu":
             self._products.append(lambda: products.linear(inputs, weight))

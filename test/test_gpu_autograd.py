@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
-from program import run_program
+from program import golden_flags, run_program
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="compares a GPU with the CPU: no GPU found")
 
@@ -32,7 +33,6 @@ MODEL = (
         "--precision=bf16",
         "--enable-profiling",
         "--save-onnx",
-        "--save-model=model.pt",
     ],
 )
 def test_losses_on_a_gpu_equal_those_on_the_cpu(flag: str, tmp_path: Path) -> None:
@@ -41,3 +41,16 @@ def test_losses_on_a_gpu_equal_those_on_the_cpu(flag: str, tmp_path: Path) -> No
     assert (on_cpu.status, on_gpu.status) == (0, 0), on_cpu.stderr + on_gpu.stderr
     assert len(on_gpu.losses) == 5
     assert on_gpu.losses == pytest.approx(on_cpu.losses, rel=2e-2 if flag == "--precision=bf16" else 1e-3)
+
+
+def test_a_checkpoint_of_a_gpu_scores_alike_on_the_cpu(terabyte: Path, tmp_path: Path) -> None:
+    flags = golden_flags("sgd", terabyte)
+    trained = run_program(*flags, "--use-gpu", "--save-model=model.pt", cwd=tmp_path)
+    assert trained.status == 0, trained.stderr
+    scores = []
+    for device in ([], ["--use-gpu"]):
+        run = run_program(*flags, *device, "--load-model=model.pt", "--inference-only", cwd=tmp_path)
+        assert run.status == 0, run.stderr
+        scores.append([float(number) for number in re.findall(r"\d+\.\d+", run.metric_lines[-1])])
+    assert scores[0], "no metrics were printed"
+    assert scores[1] == pytest.approx(scores[0], rel=1e-3)

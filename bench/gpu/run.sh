@@ -4,7 +4,7 @@
 #   [OUT=folder] [WHEELS=folder] [DLRM_PYTHON=python] bench/gpu/run.sh [--reduced] first|second|STAGE ...
 #
 # first    the stages env smoke tests large: checks correctness, about 4 minutes.
-# second   the stages profile full measure run general sanitize: measures speed, about 6 minutes.
+# second   the stages profile tune full measure run general sanitize: measures speed, about 6 minutes.
 #
 # OUT          folder for the log of each stage, NAME.log (default: a new folder under /tmp).
 # WHEELS       a folder with wheels of packages that the environment lacks, on a machine without a network.
@@ -44,8 +44,8 @@ stages=()
 for name in "$@"; do
     case $name in
         first) stages+=(env smoke tests large) ;;
-        second) stages+=(profile full measure run general sanitize) ;;
-        env | smoke | tests | large | profile | full | measure | run | general | sanitize) stages+=("$name") ;;
+        second) stages+=(profile tune full measure run general sanitize) ;;
+        env | smoke | tests | large | profile | tune | full | measure | run | general | sanitize) stages+=("$name") ;;
         *) fail "$name: no such stage; bench/gpu/run.sh --help lists them" ;;
     esac
 done
@@ -83,7 +83,9 @@ script() { # runs a stage that is a script of this folder: name, limit, lines, s
 tests() { # runs a stage that is a selection of tests: name, limit, arguments of pytest
     local name=$1 limit=$2
     shift 2
-    stage "$name" "$limit" 40 "$python" -m pytest -q -rs --maxfail=5 "$@"
+    # Several processes share the cores, each with PyTorch's and Numba's threads.
+    stage "$name" "$limit" 40 env OMP_NUM_THREADS=2 NUMBA_NUM_THREADS=2 \
+        "$python" -m pytest -q -rs --maxfail=5 --durations=5 "$@"
 }
 
 for name in "${stages[@]}"; do
@@ -97,10 +99,8 @@ for name in "${stages[@]}"; do
             tests large 120 $model::test_large_batches_match_float64_and_repeat \
                 $model::test_asynchronous_steps_give_the_sums_of_synchronous_steps
             ;;
-        profile)
-            script profile 120 90 profile_step.py --output="$out/profile.json"
-            script tune 120 90 tune_kernels.py
-            ;;
+        profile) script profile 120 90 profile_step.py --output="$out/profile.json" ;;
+        tune) script tune 150 90 tune_kernels.py ;;
         full)
             tests full 120 $model::test_tables_of_the_full_size_match_float64
             script full_times 90 10 time_full_tables.py
@@ -113,7 +113,7 @@ for name in "${stages[@]}"; do
                 stage run 150 25 env SEED=1 LOGDIR="$out/run" ./run_and_time.sh --use-gpu --precision=bf16
             fi
             ;;
-        general) tests general 90 -n 8 test/test_gpu_autograd.py ;;
+        general) tests general 180 -n 8 test/test_gpu_autograd.py ;;
         sanitize)
             if [[ ${#reduced[@]} -gt 0 ]]; then
                 script sanitize 100 10 run_for_sanitizer.py

@@ -10,7 +10,15 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from gpu_workload import Workload, layer_widths, make_batch, make_step, median_microseconds, parse_workload
+from gpu_workload import (
+    PRECISIONS,
+    Workload,
+    layer_widths,
+    make_batch,
+    make_step,
+    median_microseconds,
+    parse_workload,
+)
 
 from mlperf.engines.gpu.kernels.embedding_update import update_rows
 from mlperf.engines.gpu.kernels.interaction import interact, interact_backward
@@ -22,12 +30,15 @@ RELU_SIZES = ((32, 128, 8, 4), (32, 128, 2, 4), (32, 256, 4, 8), (16, 256, 8, 4)
 
 
 def main() -> None:
-    """Print a line for each size, for the benchmark's batch in bfloat16."""
+    """Print a line for each size: the interaction in each precision, the rest in bfloat16."""
     workload, _ = parse_workload(argparse.ArgumentParser(description=__doc__))
-    step = make_step(workload, "bf16")
-    tune_interaction(workload, step)
-    tune_relu(workload, width=max(workload.top_mlp))
-    time_products(workload, step)
+    for precision in PRECISIONS:
+        step = make_step(workload, precision)
+        print(f"{precision}:")
+        tune_interaction(workload, step)
+        if precision == "bf16":
+            tune_relu(workload, width=max(workload.top_mlp))
+            time_products(workload, step)
 
 
 def report(workload: Workload, name: str, function: Callable[[], object]) -> None:
@@ -47,7 +58,7 @@ def tune_interaction(workload: Workload, step: GpuStep) -> None:
         bottom=bottom,
         width=step.interacted_width,
         self_interaction=False,
-        allow_tf32=False,
+        allow_tf32=step.allow_tf32,
     )
     backward = partial(
         interact_backward,
@@ -56,18 +67,18 @@ def tune_interaction(workload: Workload, step: GpuStep) -> None:
         bottom=bottom,
         gradient=gradient,
         self_interaction=False,
-        allow_tf32=False,
+        allow_tf32=step.allow_tf32,
     )
     for warps in (1, 2, 4, 8):
         report(workload, f"interact, {warps} warps", partial(forward, warps=warps))
-    for warps in (2, 4, 8):
+    for warps in (1, 2, 4, 8):
         report(workload, f"interact_backward, {warps} warps", partial(backward, warps=warps))
     report(workload, "the sort in update_rows", lambda: rows.flatten().sort())
     _, d_embeddings = backward()
     rate = torch.zeros((), device=workload.device)
     update = partial(update_rows, tables=tables, embedding_rows=rows, d_embeddings=d_embeddings, rate=rate)
     for chunk in (16, 32, 64):
-        for warps in (4, 8):
+        for warps in (1, 2, 4, 8):
             name = f"update_rows with its sort, chunks of {chunk}, {warps} warps"
             report(workload, name, partial(update, chunk=chunk, warps=warps))
 

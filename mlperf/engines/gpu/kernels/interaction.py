@@ -6,6 +6,8 @@ bfloat16; tables are float32.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -17,17 +19,14 @@ from mlperf.engines.gpu.triton_support import product_type, tile_size
 MAX_FEATURES = triton.next_power_of_2(CRITEO.tables + 1)
 MAX_DIMENSION = 256  # a tile of 32 x 256 takes 32 registers of each thread of 8 warps; the products take more
 
-# 512 values per warp (16 per thread) avoid register spills.
-FEATURE_VALUES_PER_WARP = 512
+# Values of the tile per warp, by the kind of product: the fastest of 1, 2, 4 and 8 warps on an H200 for 26 tables
+# and dimension 128 (bench/gpu/tune_kernels.py).
+FORWARD_VALUES_PER_WARP = {"bf16": 4096, "tf32": 4096, "ieee": 1024}
+BACKWARD_VALUES_PER_WARP = {"bf16": 2048, "tf32": 4096, "ieee": 4096}
 MAX_WARPS = 8
 
 # Upper bound of the padding columns behind the pairs; rows are padded to a multiple of 8 (`padded_width`).
 _MAX_PADDING = tl.constexpr(8)
-
-
-def warps_for(features: int, dimension: int) -> int:
-    """Return the number of warps for a tile of `features` x `dimension` values."""
-    return min(MAX_WARPS, max(1, features * dimension // FEATURE_VALUES_PER_WARP))
 
 
 def interact(
@@ -49,11 +48,12 @@ def interact(
     width: D plus the number of pairs, rounded up to a multiple of 8.
     self_interaction: whether a feature is also paired with itself.
     allow_tf32: whether float32 products may be computed in TF32.
-    warps: warps per program instance; default depends on the tile size.
+    warps: warps per program instance; default depends on the tile size and on the precision.
     """
     out = torch.empty(len(bottom), width, dtype=bottom.dtype, device=bottom.device)
-    constants = _tile_constants(embedding_rows, bottom, width, self_interaction, allow_tf32, warps)
-    _interact_kernel[(len(bottom),)](tables, embedding_rows, bottom, out, **constants)
+    constants = _tile_constants(embedding_rows, bottom, width, self_interaction, allow_tf32)
+    warps = warps or _warps(constants, FORWARD_VALUES_PER_WARP)
+    _interact_kernel[(len(bottom),)](tables, embedding_rows, bottom, out, **constants, num_warps=warps)
     return out
 
 
@@ -75,9 +75,10 @@ def interact_backward(
     count = samples * embedding_rows.shape[1]
     d_bottom = torch.empty_like(bottom)
     d_embeddings = torch.empty(count, dimension, dtype=bottom.dtype, device=bottom.device)
-    constants = _tile_constants(embedding_rows, bottom, gradient.shape[1], self_interaction, allow_tf32, warps)
+    constants = _tile_constants(embedding_rows, bottom, gradient.shape[1], self_interaction, allow_tf32)
+    warps = warps or _warps(constants, BACKWARD_VALUES_PER_WARP)
     _interact_backward_kernel[(samples,)](
-        tables, embedding_rows, bottom, gradient, d_bottom, d_embeddings, **constants
+        tables, embedding_rows, bottom, gradient, d_bottom, d_embeddings, **constants, num_warps=warps
     )
     return d_bottom, d_embeddings
 
@@ -88,8 +89,7 @@ def _tile_constants(
     width: int,
     self_interaction: bool,
     allow_tf32: bool,
-    warps: int | None,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     table_count, dimension = embedding_rows.shape[1], bottom.shape[1]
     features, columns = tile_size(table_count + 1), tile_size(dimension)
     return {
@@ -101,8 +101,12 @@ def _tile_constants(
         "DP": columns,
         "DOT": product_type(bottom.dtype),
         "PRECISION": "tf32" if allow_tf32 else "ieee",
-        "num_warps": warps or warps_for(features, columns),
     }
+
+
+def _warps(constants: dict[str, Any], values_per_warp: dict[str, int]) -> int:
+    kind = "bf16" if constants["DOT"] == tl.bfloat16 else constants["PRECISION"]
+    return min(MAX_WARPS, max(1, constants["FP"] * constants["DP"] // values_per_warp[kind]))
 
 
 @triton.jit
