@@ -30,7 +30,7 @@ def one_class(label: int, tmp_path: Path) -> Path:
 
 
 def undefined(stderr: str) -> list[str]:
-    return [line for line in stderr.splitlines() if line.startswith("all test labels are")]
+    return [line for line in stderr.splitlines() if line.startswith("the test split has one class")]
 
 
 def test_training_names_the_class_once_and_saves_by_accuracy(label: int, one_class: Path, tmp_path: Path) -> None:
@@ -44,8 +44,8 @@ def test_training_names_the_class_once_and_saves_by_accuracy(label: int, one_cla
     assert all("auc nan, best auc nan" in line for line in run.metric_lines)
     (line,) = undefined(run.stderr)
     assert line == (
-        f"all test labels are {label}: AUC and average precision are undefined; --save-model saves when the "
-        "accuracy improves"
+        f"the test split has one class only, label {label}: AUC and average precision are undefined; --save-model "
+        "saves when the accuracy improves"
     )
     assert torch.load(tmp_path / "m.pt", weights_only=True)["test_acc"] >= 0
 
@@ -64,6 +64,6 @@ def test_evaluation_names_the_class(flags: tuple[str, ...], label: int, one_clas
     run = run_program(*FLAGS, f"--processed-data-file={one_class}", "--inference-only", *flags, cwd=tmp_path)
     assert run.status == 0, run.stderr
     (line,) = undefined(run.stderr)
-    assert line == f"all test labels are {label}: AUC and average precision are undefined"
+    assert line == f"the test split has one class only, label {label}: AUC and average precision are undefined"
     assert ("quantized" in run.stderr) == bool(flags)
     assert "change +nan" not in run.stderr

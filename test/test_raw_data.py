@@ -128,6 +128,17 @@ def test_flag_that_contradicts_the_preparation_is_refused(
     assert f"{flag}: {terabyte}_train.bin was prepared with {actual}; " in run.stderr
 
 
+def test_other_seed_with_a_flag_of_the_shuffle_is_named(tmp_path: Path) -> None:
+    raw, text = tmp_path / "train.txt", tmp_path / "x"
+    raw.write_bytes(raw_text.text(raw_text.random_rows(80, seed=3)))
+    prepare(preparation(raw, text, data_set="kaggle", bin_loader=True, randomize="total"))
+    other = f"{text}_train.bin: was prepared with --numpy-rand-seed=123; --numpy-rand-seed=5 is only that of the"
+    run = train(text, "--numpy-rand-seed=5", "--data-randomize=total")
+    assert run.status == 0
+    assert other in run.stderr
+    assert other not in train(text, "--numpy-rand-seed=5").stderr
+
+
 def test_preparation_flags_that_other_tools_data_cannot_follow_are_named(tmp_path: Path) -> None:
     for path in (GOLDEN / "terabyte").glob("*.bin"):
         shutil.copy(path, tmp_path)

@@ -97,6 +97,8 @@ def _scan_splits(
         scanned += [facts] if facts.rows else []
         rate = facts.clicks / max(1, facts.rows)
         print(f"{path}: {facts.rows:,} rows, {rate:.4%} of label 1, CRC-32 {facts.crc32:08x}")
+        if facts.rows and not facts.bad_labels and facts.clicks in (0, facts.rows):
+            _log.warning("%s: all labels are %d, for which the AUC is undefined", path, rate)
         problems += [f"{path}: {text}" for text in file_problems(facts, prepared.counts, manifest, split)]
     return scanned, problems
 

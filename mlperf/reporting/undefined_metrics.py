@@ -27,7 +27,9 @@ class UndefinedMetrics(Listener):
 
 def report_one_class(metrics: Metrics, settings: Settings) -> None:
     """Log the only label of the test split, which metrics it leaves undefined, and what depends on them."""
-    text = f"all test labels are {metrics.only_label}: AUC and average precision are undefined"
+    text = (
+        f"the test split has one class only, label {metrics.only_label}: AUC and average precision are undefined"
+    )
     if settings.training.auc_threshold > 0 and not settings.inference_only:
         text += f"; --mlperf-auc-threshold={settings.training.auc_threshold:g} cannot be reached"
     if settings.save_model is not None and settings.compliance.enabled:

@@ -64,8 +64,8 @@ def prepared_data(data: DataSettings, given: Collection[str] = ()) -> PreparedDa
 def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collection[str]) -> None:
     """Raise UsageError if the data was prepared with a flag that contradicts one that was given.
 
-    These flags apply while the data is prepared, so prepared data cannot be converted. The seed is not compared:
-    it is also that of the training.
+    These flags apply while the data is prepared, so prepared data cannot be converted. Another seed is no
+    contradiction: it is also that of the training.
     """
     not_applied = []
     for name, requested, default, actual in (
@@ -82,6 +82,11 @@ def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collec
             )
         if requested != default and actual is None and name in ("--data-sub-sample-rate", "--data-randomize"):
             not_applied.append(f"{name}={requested}")
+    if {"data_randomize", "data_sub_sample_rate"} & set(given) and prepared.seed not in (None, data.seed):
+        _log.warning(
+            "%s: was prepared with --numpy-rand-seed=%d; --numpy-rand-seed=%d is only that of the training",
+            *(prepared.train, prepared.seed, data.seed),
+        )
     if not_applied:
         _log.warning("%s: prepared by another tool, used as it is: no %s", prepared.train, " ".join(not_applied))
 

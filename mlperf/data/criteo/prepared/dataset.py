@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +22,8 @@ class PreparedData:
 
     train, test, val: binary files. train_rows, test_rows, val_rows: their numbers of rows.
     counts: rows of each embedding table.
-    data_set, max_ind_range, sub_sample_rate, randomize: flags of the preparation; None if prepared by another
-    tool.
+    data_set, max_ind_range, sub_sample_rate, randomize, seed: flags of the preparation; None if prepared by
+    another tool. The seed is None, too, if the preparation drew no random numbers.
     bad_rows: number of bad rows left out.
     inputs: raw text files; empty if prepared by another tool.
     """
@@ -38,6 +39,7 @@ class PreparedData:
     max_ind_range: int | None = None
     sub_sample_rate: float | None = None
     randomize: str | None = None
+    seed: int | None = None
     bad_rows: int = 0
     inputs: tuple[FileFacts, ...] = ()
 
@@ -57,9 +59,15 @@ def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
         max_ind_range=None if manifest.adopted else int(flags["max_ind_range"]),
         sub_sample_rate=None if manifest.adopted else float(flags["data_sub_sample_rate"]),
         randomize=None if manifest.adopted else str(flags["data_randomize"]),
+        seed=None if manifest.adopted else _seed(flags),
         bad_rows=sum(sum(reasons.values()) for reasons in manifest.bad_rows.values()),
         inputs=() if manifest.adopted else tuple(manifest.inputs),
     )
+
+
+def _seed(flags: dict[str, Any]) -> int | None:
+    is_random = flags["data_randomize"] != "none" or flags["data_sub_sample_rate"]
+    return int(flags["numpy_rand_seed"]) if is_random else None
 
 
 def find_prepared(paths: DatasetPaths, raw_data_file: Path | None) -> PreparedData:
