@@ -146,6 +146,10 @@ def test_preparation_flags_that_other_tools_data_cannot_follow_are_named(tmp_pat
     run = train(tmp_path / "terabyte_processed", "--data-sub-sample-rate=0.5", "--data-randomize=day")
     assert run.status == 0
     assert "another tool, used as it is: no --data-sub-sample-rate=0.5 --data-randomize=day" in run.stderr
+    run = train(tmp_path / "terabyte_processed", "--raw-data-file=text/day", "--data-set=terabyte")
+    assert (
+        f"text/day_fea_count.npz: no such file; the rows per table are those of {tmp_path}/day_fea" in run.stderr
+    )
 
 
 @pytest.mark.parametrize("data_set", ["kaggle", "terabyte"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import CRITEO
 from mlperf.util.errors import RunError
 from mlperf.util.failures import damage
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,11 +125,14 @@ def describe_foreign(paths: DatasetPaths, raw_data_file: Path | None) -> Prepare
 
 
 def _counts_file(paths: DatasetPaths, raw_data_file: Path | None) -> Path:
+    named = None
     if raw_data_file is not None:
         named = raw_data_file.with_name(raw_data_file.name.removesuffix(".txt") + "_fea_count.npz")
         if named.is_file():
             return named
     found = sorted(paths.prefix.parent.glob("*_fea_count.npz"))
+    if named is not None and len(found) == 1:
+        _log.warning("%s: no such file; the rows per table are those of %s", named, found[0])
     if len(found) != 1:
         raise RunError(
             f"{paths.split('train')}: has no manifest {paths.manifest.name}, and its folder contains {len(found)} "
