@@ -54,7 +54,7 @@ def _check(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
     requested = getattr(args, "edition", [])
     if args.rcps is not None and not args.rcps.is_file():
-        raise UsageError(f"--rcps={args.rcps}: {'a folder, not a file' if args.rcps.is_dir() else 'no such file'}")
+        raise UsageError(f"--rcps={args.rcps}: no such file")
     editions: list[Edition | None] = [EDITIONS[name] for name in (EDITIONS if "all" in requested else requested)]
     if args.rcps is not None:
         check_rcp_file(args.rcps)

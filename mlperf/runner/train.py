@@ -108,7 +108,7 @@ def _report_length(settings: Settings, loop: TrainingLoop, batches_per_epoch: in
 
 def _report_end(settings: Settings, outcome: Outcome, loop: TrainingLoop) -> None:
     """Say that nothing was saved, and which threshold was reached or how far the best metrics are from it."""
-    if settings.save_model is not None and loop.saves == 0 and loop.last_metrics is not None:
+    if settings.save_model is not None and loop.last_saved is None and loop.last_metrics is not None:
         _log.warning("--save-model=%s: not written, because the test metric did not improve", settings.save_model)
     if not settings.training.has_target:
         return

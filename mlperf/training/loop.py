@@ -69,7 +69,7 @@ class TrainingLoop:
         self.save_on_auc = save_on_auc
         self.batches_per_epoch = 0
         self.last_metrics: Metrics | None = None
-        self.saves = 0
+        self.last_saved: Position | None = None
         self._window = _Window(step.sums)
 
     def run(self, data: BatchSource) -> Outcome:
@@ -157,7 +157,7 @@ class TrainingLoop:
         self._window.started = time.perf_counter()
         if improved and self.save is not None:
             self.save(metrics)
-            self.saves += 1
+            self.last_saved = self.position
         return target_reached(self.settings, metrics)
 
     def _notify(self, event: Callable[[Listener], None]) -> None:
