@@ -38,10 +38,21 @@ def make_gpu_step(
 
 
 def both_steps(
-    architecture: Architecture, loss: Loss | None = None, precision: str = "fp32", max_ind_range: int = -1
+    architecture: Architecture,
+    loss: Loss | None = None,
+    precision: str = "fp32",
+    max_ind_range: int = -1,
+    *,
+    last_layer_scale: float = 1.0,
 ) -> tuple[AutogradStep, GpuStep]:
-    """Return an autograd step in float32 on the CPU and a GPU step, with equal weights."""
+    """Return an autograd step in float32 on the CPU and a GPU step, with equal weights.
+
+    last_layer_scale: factor of the last layer's parameters. A small one keeps the probabilities near 0.5: where
+    they are clipped, the gradients are 0, and where a step changes them much, so do rounding errors.
+    """
     model = make_model(architecture)
+    for parameter in model.top_l[-2].parameters():
+        parameter.data *= last_layer_scale
     general = AutogradStep(model, loss or Loss("bce"), SGD(model), "fp32")
     return general, make_gpu_step(on_device(model), loss, precision, max_ind_range)
 

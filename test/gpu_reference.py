@@ -16,7 +16,7 @@ from mlperf.models.layers.embedding.flat_tables import FlatTables
 
 # Largest relative error of an update. A wrong update is off by 100 %. In bfloat16, and to a lesser degree in TF32,
 # rounding moves activations across 0, where ReLU's gradient changes: PyTorch's autocast is off by 12 to 17 % too.
-# In float32 this happens to single activations: in a batch of 1027, PyTorch's products were off by 0.7 % on an H200.
+# In float32 this happens to single activations: in a batch of 1027, PyTorch's update was off by 0.7 % on an H200.
 UPDATE_TOLERANCE = {"fp32": 2e-2, "tf32": 0.1, "bf16": 0.25}
 SCORE_TOLERANCE = {"fp32": 1e-5, "tf32": 2e-3, "bf16": 3e-2}
 LOSS_TOLERANCE = {"fp32": 5e-4, "tf32": 1e-2, "bf16": 2.5e-2}

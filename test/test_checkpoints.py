@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from dlrm_models import make_model
-from program import GOLDEN, Finished, golden_flags, run_program
+from program import GOLDEN, golden_flags, run_program
+from small_runs import SHAPE, TRAIN, train
 
 from mlperf.evaluation.metrics import Metrics
 from mlperf.optim.optimizer import make_optimizer
@@ -23,19 +24,6 @@ from mlperf.util import memory
 from mlperf.util.errors import RunError
 
 GOLDEN_CHECKPOINT = GOLDEN / "terabyte" / "sgd.pt"
-
-# Small enough to run in a second, with every part of the state in play.
-SHAPE = (
-    *("--arch-sparse-feature-size=8", "--arch-mlp-bot=13-16-8", "--arch-mlp-top=16-1", "--loss-function=bce"),
-    *("--data-generation=dataset", "--data-set=terabyte", "--mlperf-bin-loader", "--numpy-rand-seed=7"),
-)
-TRAIN = ("--learning-rate=0.1", "--mini-batch-size=64", "--nepochs=2", "--mlperf-logging", "--test-freq=6")
-
-
-def train(prefix: Path, cwd: Path, *flags: str) -> Finished:
-    run = run_program(*SHAPE, *TRAIN, f"--processed-data-file={prefix}", *flags, cwd=cwd)
-    assert run.status == 0, run.stderr
-    return run
 
 
 @pytest.mark.parametrize(
@@ -117,8 +105,17 @@ def test_complete_training_state_is_saved(tmp_path: Path) -> None:
     best = Metrics(accuracy=0.8, recall=0.1, precision=0.2, f1=0.3, average_precision=0.4, auc=0.7)
     state = TrainingState(epoch=2, iteration=3, step=11, samples=1234, last_loss=0.5, best=best)
     path = tmp_path / "model.pt"
-    sizes = {"epochs": 4, "batches_per_epoch": 5, "test_batches": 6}
-    save(path, model=model, optimizer=optimizer, state=state, metrics=best, seed=9, **sizes)
+    save(
+        path,
+        model=model,
+        optimizer=optimizer,
+        state=state,
+        metrics=best,
+        epochs=4,
+        batches_per_epoch=5,
+        test_batches=6,
+        seed=9,
+    )
     contents = load_weights(path, make_model())
     again = load_training(
         path, contents, optimizer=optimizer, batches_per_epoch=5, accumulate=1, batch_size=10, seed=9

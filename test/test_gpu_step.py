@@ -5,6 +5,7 @@ Pinned memory, streams and the captured graph are not tested without a GPU.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def test_step_equals_autograd_on_random_shapes(seed: int) -> None:
     max_ind_range = int(stream.choice([-1, 4000]))
     architecture = replace(architecture, rows_per_table=rows)
     loss = Loss(str(stream.choice(["mse", "bce", "wbce"])), (0.5, 2.0))
-    general, fast = both_steps(architecture, loss, max_ind_range=max_ind_range)
+    general, fast = both_steps(architecture, loss, max_ind_range=max_ind_range, last_layer_scale=0.02)
+    before = copy.deepcopy(general.model.state_dict())
     fast.warm_up(12)  # on a GPU, batches of this size replay a graph and the others do not
     for size in (12, 7, 12, 33):
         valid = tuple(min(count, max_ind_range) if max_ind_range > 0 else count for count in rows)
@@ -61,6 +63,8 @@ def test_step_equals_autograd_on_random_shapes(seed: int) -> None:
         general.train(batch, 0.1)
         fast.train(raw, 0.1)
     fast.check()
+    changes = [float((value - before[name]).abs().max()) for name, value in general.model.state_dict().items()]
+    assert max(changes) > 0.01, "without updates there is nothing to compare"
     assert_equal_steps(general, fast)
 
 
@@ -168,6 +172,22 @@ def test_golden_run_is_reproduced(name: str, terabyte: Path) -> None:
         step.train(raw, settings.training.schedule.learning_rate)
         losses.append(float(step.sums.loss) / raw.size)
     assert losses == pytest.approx(RUNS[name]["train_loss"][:batches], abs=2e-5)
+
+
+def test_profiled_step_names_its_parts_and_computes_the_same() -> None:
+    shape = (f"--arch-mlp-bot={'-'.join(map(str, TINY.mlp_bot))}", f"--arch-sparse-feature-size={TINY.dimension}")
+    model = on_device(make_model(TINY))
+    settings = settings_of(*DATA_SET, *shape, "--loss-function=bce", "--enable-profiling")
+    step = make_step(model, settings, make_optimizer("sgd", model))
+    assert isinstance(step, GpuStep)
+    general, _ = both_steps(TINY)
+    batch, raw = both_batches(12, TINY.rows_per_table, np.random.default_rng(0))
+    with torch.profiler.profile() as found:
+        step.train(raw, 0.1)
+        step.score(raw)
+    assert set(step.ranges.values()) <= {event.key for event in found.key_averages()}
+    general.train(batch, 0.1)
+    assert_equal_steps(general, step)
 
 
 DATA_SET = ("--data-generation=dataset", "--data-set=terabyte", f"--raw-data-file={GOLDEN}/terabyte/day")

@@ -142,3 +142,24 @@ def test_state_of_another_optimizer_is_refused() -> None:
     saved = make_optimizer("sgd", make_model()).state_dict()
     with pytest.raises(RunError, match=r"saved\.pt: contains no state of Adagrad.*--optimizer"):
         make_optimizer("adagrad", make_model()).load_state_dict(saved, "saved.pt")
+
+
+@pytest.mark.parametrize(
+    ("saved", "loading", "tensors"),
+    [("adagrad", "sgd", "sum"), ("rwsadagrad", "sgd", "sum"), ("adagrad", "rwsadagrad", "sum")],
+)
+def test_state_that_an_optimizer_does_not_keep_is_refused(saved: str, loading: str, tensors: str) -> None:
+    state = make_optimizer(saved, make_model()).state_dict()
+    optimizer = make_optimizer(loading, make_model())
+    with pytest.raises(RunError, match=rf"saved\.pt: contains the state of another optimizer .*\({tensors}\)"):
+        optimizer.load_state_dict(state, "saved.pt")
+
+
+def test_momentum_is_refused_and_its_empty_entries_are_not() -> None:
+    model = make_model()
+    optimizer = make_optimizer("sgd", model)
+    numbers = range(len(list(model.parameters())))
+    optimizer.load_state_dict({"state": {number: {"momentum_buffer": None} for number in numbers}}, "saved.pt")
+    state = {number: {"momentum_buffer": weight} for number, weight in enumerate(model.parameters())}
+    with pytest.raises(RunError, match="another optimizer than SGD"):
+        optimizer.load_state_dict({"state": state}, "saved.pt")

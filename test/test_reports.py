@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,16 @@ import pytest
 import torch
 from dlrm_models import COMPRESSIONS, make_batch, make_model
 from program import GOLDEN, golden_flags, run_program
+from small_models import make_batch as make_small_batch
+from small_models import make_model as make_small_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mlperf.engines.choose import make_step
 from mlperf.export.onnx import save_onnx
+from mlperf.models.dlrm import Architecture
 from mlperf.models.reference import ReferenceDLRM
+from mlperf.optim.optimizer import make_optimizer
+from mlperf.settings.from_flags import parse
 
 
 @pytest.mark.parametrize(
@@ -87,6 +94,62 @@ def test_profiling_writes_a_table_and_a_trace(tmp_path: Path) -> None:
     assert "aten::index_select" in (tmp_path / "dlrm_s_pytorch.prof").read_text()
     trace = json.loads((tmp_path / "dlrm_s_pytorch.json").read_text())
     assert any(event["name"] == "aten::addmm" for event in trace["traceEvents"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (
+            "",
+            [
+                *("embedding lookup and interaction", "gradient of the interaction"),
+                *("update of the embedding tables", "bottom MLP", "top MLP", "loss and update of the last layer"),
+                *("gradient and update of the top MLP", "gradient and update of the bottom MLP"),
+            ],
+        ),
+        (
+            "--optimizer=adagrad",
+            [
+                *("embedding lookup", "MLPs and interaction", "loss and backward pass"),
+                "update of MLPs and embedding tables",
+            ],
+        ),
+    ],
+)
+def test_profile_names_the_parts_of_a_step_and_changes_no_result(
+    flags: str, names: list[str], terabyte: Path, tmp_path: Path
+) -> None:
+    given = [*golden_flags("sgd", terabyte), *flags.split(), "--nepochs=1", "--num-batches=10"]
+    profiled = run_program(*given, "--enable-profiling", cwd=tmp_path)
+    assert profiled.status == 0, profiled.stderr
+    trace = json.loads((tmp_path / "dlrm_s_pytorch.json").read_text())
+    shown = Counter(event["name"] for event in trace["traceEvents"] if event.get("cat") == "user_annotation")
+    table = (tmp_path / "dlrm_s_pytorch.prof").read_text()
+    steps = len(profiled.progress_lines)
+    for name in names:
+        assert f"  {name}  " in table, name
+        assert shown[name] >= steps > 0, name
+    assert run_program(*given, cwd=tmp_path).stdout == profiled.stdout
+
+
+def test_step_that_is_not_profiled_has_no_named_parts() -> None:
+    model = make_small_model(Architecture((3, 50), 4, (13, 8, 4), (8, 1)))
+    batch = make_small_batch(16, (3, 50), np.random.default_rng(0))
+    for flags, expected in (([], False), (["--enable-profiling"], True)):
+        settings = parse(
+            [
+                "--data-generation=dataset",
+                "--processed-data-file=x",
+                "--arch-mlp-bot=13-8-4",
+                "--arch-sparse-feature-size=4",
+                *flags,
+            ]
+        )
+        step = make_step(model, settings, make_optimizer("sgd", model))
+        with torch.profiler.profile() as found:
+            step.train(batch, 0.1)
+        names = {event.key for event in found.key_averages()}
+        assert ("update of the embedding tables" in names) is expected
 
 
 @pytest.mark.parametrize("flags", ["", "--qr-flag --qr-threshold=2", "--md-flag --md-threshold=2"])

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import torch
 
@@ -104,6 +104,17 @@ class LayerwiseStep(ABC, Generic[Inputs, Rate]):
     bottom: Sequence[Layer[Rate]]
     top: Sequence[Layer[Rate]]
     sums: LossSums
+    ranges: ClassVar[Mapping[str, str]] = {
+        "score": "evaluation of a batch",
+        "run_bottom": "bottom MLP",
+        "look_up_and_interact": "embedding lookup and interaction",
+        "run_top": "top MLP",
+        "update_last_layer": "loss and update of the last layer",
+        "update_top": "gradient and update of the top MLP",
+        "interaction_gradients": "gradient of the interaction",
+        "update_rows": "update of the embedding tables",
+        "update_bottom": "gradient and update of the bottom MLP",
+    }
 
     @abstractmethod
     def forward(self, inputs: Inputs) -> Activations:
@@ -114,19 +125,42 @@ class LayerwiseStep(ABC, Generic[Inputs, Rate]):
         """Add to the sums, update the last layer and return the gradient of its inputs."""
 
     @abstractmethod
+    def interaction_gradients(
+        self, activations: Activations, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the gradients of the bottom MLP's output and of the rows read.
+
+        gradient: gradient of the interaction.
+        """
+
+    @abstractmethod
+    def update_rows(self, activations: Activations, gradients: torch.Tensor, rate: Rate) -> None:
+        """Update the rows of the tables. gradients: those of the rows read, from `interaction_gradients`."""
+
     def update_tables(self, activations: Activations, gradient: torch.Tensor, rate: Rate) -> torch.Tensor:
         """Update the tables and return the gradient of the bottom MLP's output.
 
         gradient: gradient of the interaction.
         """
+        bottom_gradient, row_gradients = self.interaction_gradients(activations, gradient)
+        self.update_rows(activations, row_gradients, rate)
+        return bottom_gradient
+
+    def update_top(self, activations: Activations, gradient: torch.Tensor, rate: Rate) -> torch.Tensor:
+        """Update the top MLP but its last layer, and return the gradient of the interaction."""
+        return update_layers(self.top, activations.top, gradient, rate, needs_input_grad=True)
+
+    def update_bottom(self, activations: Activations, gradient: torch.Tensor, rate: Rate) -> None:
+        """Update the bottom MLP. gradient: gradient of its output."""
+        update_layers(self.bottom, activations.bottom, gradient, rate, needs_input_grad=False)
 
     def update(self, inputs: Inputs, rate: Rate) -> None:
         """Train on one batch: forward pass, then backward pass with the updates."""
         activations = self.forward(inputs)
         gradient = self.update_last_layer(activations, rate)
-        gradient = update_layers(self.top, activations.top, gradient, rate, needs_input_grad=True)
+        gradient = self.update_top(activations, gradient, rate)
         gradient = self.update_tables(activations, gradient, rate)
-        update_layers(self.bottom, activations.bottom, gradient, rate, needs_input_grad=False)
+        self.update_bottom(activations, gradient, rate)
 
 
 def require_rate(rate: float | None) -> float:

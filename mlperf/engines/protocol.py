@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 
@@ -43,9 +44,14 @@ class LossSums:
 
 
 class TrainingStep(Scorer, Protocol):
-    """Trains and predicts. sums: loss and correct predictions since `sums.clear()`."""
+    """Trains and predicts.
+
+    sums: loss and correct predictions since `sums.clear()`.
+    ranges: methods that a profile shows, and their names there.
+    """
 
     sums: LossSums
+    ranges: ClassVar[Mapping[str, str]]
 
     def warm_up(self, batch_size: int) -> None:
         """Run every kernel once on synthetic data, so that the timed part neither compiles nor allocates.

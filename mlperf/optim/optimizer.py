@@ -6,7 +6,7 @@ R rows, W values in a row, L rows read by a batch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +15,8 @@ from torch import nn
 from mlperf.models.layers.embedding.rows import Lookup, RowGradients, RowParameter
 from mlperf.registry import OPTIMIZERS, load
 from mlperf.util.errors import RunError
+
+_SAME_OPTIMIZER = "pass the --optimizer with which it was saved"
 
 
 class Trainable(Protocol):
@@ -113,6 +115,7 @@ class Optimizer(ABC):
     def load_state_dict(self, saved: dict[str, Any], source: str) -> None:
         """Restore a `state_dict`. RunError naming `source` if the state belongs to another optimizer."""
         state = saved.get("state", {})
+        self._check_names(state, source)
         try:
             for parameter, kept in self.row_state():
                 for name, value in kept.items():
@@ -123,10 +126,26 @@ class Optimizer(ABC):
                     value.copy_(found[name])
                 self.steps = int(found["step"])
         except (KeyError, RuntimeError) as error:
-            raise RunError(
-                f"{source}: contains no state of {type(self).__name__} for this model; pass the --optimizer with "
-                "which it was saved"
-            ) from error
+            raise self._no_state(source) from error
+
+    def _check_names(self, state: Mapping[int, Mapping[str, Any]], source: str) -> None:
+        """Raise RunError unless `state` has the tensors that this optimizer keeps for each parameter it trains."""
+        kept = dict([*self.dense_state(), *self.row_state()])
+        trained = [*self.dense_parameters, *(one for rows in self.row_parameters for one in rows.parameters)]
+        for parameter in trained:
+            saved = state.get(self._numbers[parameter], {})
+            found = {name for name, value in saved.items() if isinstance(value, torch.Tensor)} - {"step"}
+            expected = kept.get(parameter, {}).keys()
+            if found - expected:
+                raise RunError(
+                    f"{source}: contains the state of another optimizer than {type(self).__name__} "
+                    f"({', '.join(sorted(found))}); {_SAME_OPTIMIZER}"
+                )
+            if expected - found:
+                raise self._no_state(source)
+
+    def _no_state(self, source: str) -> RunError:
+        return RunError(f"{source}: contains no state of {type(self).__name__} for this model; {_SAME_OPTIMIZER}")
 
 
 def make_optimizer(name: str, model: Trainable) -> Optimizer:

@@ -17,7 +17,7 @@ TABLE_FILE = Path("dlrm_s_pytorch.prof")
 TRACE_FILE = Path("dlrm_s_pytorch.json")
 # A trace takes about 100 KB per step, and much more in a viewer.
 _MAX_STEPS = 100
-_ROWS = 30
+_ROWS = 50
 
 
 class Profile(Listener):

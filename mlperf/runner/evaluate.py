@@ -19,8 +19,8 @@ from mlperf.reporting.undefined_metrics import report_one_class
 from mlperf.runner.data import open_split
 from mlperf.runner.files import draw_compute_graph, export_onnx
 from mlperf.runner.model import architecture_of, build_model, fill_weights
+from mlperf.runner.remarks import report_unused_flags
 from mlperf.runner.result import Result
-from mlperf.runner.unused import report_unused_flags
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Outcome
 
@@ -53,7 +53,7 @@ def load_model(settings: Settings, device: torch.device, prepared: PreparedData)
     model = build_model(settings, architecture_of(settings, prepared), device)
     if settings.load_model is None:
         _log.warning("--inference-only without --load-model: the model has its initial weights")
-    fill_weights(settings, model, np.random.RandomState(settings.seed))
+    fill_weights(settings, model, np.random.RandomState(settings.seed), prepared)
     return model
 
 

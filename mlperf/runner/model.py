@@ -16,6 +16,7 @@ from mlperf.registry import OPTIMIZERS, load
 from mlperf.runner.data import table_rows
 from mlperf.settings.settings import Settings
 from mlperf.training import checkpoint
+from mlperf.training.checkpoint_flags import recorded_flags
 from mlperf.util.errors import RunError
 from mlperf.util.memory import require_memory
 
@@ -50,10 +51,16 @@ def build_model(settings: Settings, architecture: Architecture, device: torch.de
         raise RunError(f"{what}: need {needed / 1e9:.1f} GB on {device}: {reason}") from None
 
 
-def fill_weights(settings: Settings, model: DLRM_Net, stream: np.random.RandomState) -> dict[str, Any] | None:
-    """Load the weights and return the rest of the checkpoint, or initialize the weights and return None."""
+def fill_weights(
+    settings: Settings, model: DLRM_Net, stream: np.random.RandomState, prepared: PreparedData | None
+) -> dict[str, Any] | None:
+    """Load the weights and return the rest of the checkpoint, or initialize the weights and return None.
+
+    RunError if the checkpoint belongs to another model, or was saved with flags that contradict those of this run.
+    """
     if settings.load_model is not None:
-        return checkpoint.load_weights(settings.load_model, model)
+        flags = recorded_flags(settings, prepared)
+        return checkpoint.load_weights(settings.load_model, model, flags, trains=not settings.inference_only)
     initialize_model(settings, model, stream)
     return None
 

@@ -25,15 +25,14 @@ from mlperf.runner.data import Splits, generated_batches, open_splits
 from mlperf.runner.files import draw_compute_graph, export_onnx
 from mlperf.runner.listeners import make_debug_report, make_listeners
 from mlperf.runner.model import architecture_of, build_model, fill_weights
+from mlperf.runner.remarks import report_end, report_length, report_unused_flags
 from mlperf.runner.result import Result
-from mlperf.runner.unused import report_unused_flags
 from mlperf.settings.settings import Settings
 from mlperf.training import checkpoint
+from mlperf.training.checkpoint_flags import recorded_flags
 from mlperf.training.events import Listener, Outcome
 from mlperf.training.loop import TrainingLoop
-from mlperf.training.schedule import unreached_steps
 from mlperf.training.state import TrainingState
-from mlperf.training.stopping import describe_target
 from mlperf.util.errors import DivergedError
 
 _log = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
         # Random data and weights share one stream, data first, as in published runs.
         generated = generated_batches(settings, stream) if prepared is None else None
         model = build_model(settings, architecture_of(settings, prepared), device)
-        loaded = fill_weights(settings, model, stream)
+        loaded = fill_weights(settings, model, stream, prepared)
         optimizer = make_optimizer(settings.training.optimizer, model)
         step = make_step(model, settings, optimizer)
         report_unused_flags(settings)
@@ -65,8 +64,8 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
         splits = _open(settings, prepared, generated)
         for listener in listeners:
             listener.data_opened(splits.train, splits.test)
-        loop = _make_loop(settings, model, step, optimizer, splits, loaded, listeners)
-        _report_length(settings, loop, splits.train.batches_per_epoch)
+        loop = _make_loop(settings, prepared, model, step, optimizer, splits, loaded, listeners)
+        report_length(settings, loop.state, splits.train.batches_per_epoch)
         outcome = loop.run(splits.train)
     except BaseException as error:
         if isinstance(error, DivergedError):
@@ -77,7 +76,7 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
     finally:
         for listener in listeners:
             listener.run_stop(loop.position if loop is not None else None, outcome)
-    _report_end(settings, outcome, loop)
+    report_end(settings, outcome, loop)
     if settings.report.save_onnx:
         export_onnx(settings, model)
     return _result(outcome, loop)
@@ -88,36 +87,6 @@ def _open(settings: Settings, prepared: PreparedData | None, generated: BatchSou
         return open_splits(settings, prepared)
     assert generated is not None
     return Splits(generated, None)
-
-
-def _report_length(settings: Settings, loop: TrainingLoop, batches_per_epoch: int) -> None:
-    """Say if nothing is left to train, or if the run is shorter than the schedule of its learning rate."""
-    training, state = settings.training, loop.state
-    epochs = state.epoch + (state.iteration >= batches_per_epoch)
-    if epochs >= training.epochs:
-        _log.warning(
-            "--load-model=%s: trained for %d epochs already, so that --nepochs=%d leaves nothing to train; pass a "
-            "larger --nepochs to continue, or --inference-only to evaluate",
-            *(settings.load_model, epochs, training.epochs),
-        )
-    elif unreached := unreached_steps(
-        training.schedule, training.epochs * math.ceil(batches_per_epoch / training.accumulate)
-    ):
-        _log.warning(unreached)
-
-
-def _report_end(settings: Settings, outcome: Outcome, loop: TrainingLoop) -> None:
-    """Say that nothing was saved, and which threshold was reached or how far the best metrics are from it."""
-    if settings.save_model is not None and loop.last_saved is None and loop.last_metrics is not None:
-        _log.warning("--save-model=%s: not written, because the test metric did not improve", settings.save_model)
-    if not settings.training.has_target:
-        return
-    if outcome is Outcome.SUCCESS and loop.last_metrics is not None:
-        _log.info("the target was reached: %s", describe_target(settings.training, loop.last_metrics))
-    elif loop.last_metrics is None:
-        _log.warning("the target was not reached: nothing was evaluated")
-    else:
-        _log.warning("the target was not reached: best %s", describe_target(settings.training, loop.state.best))
 
 
 def _result(outcome: Outcome, loop: TrainingLoop) -> Result:
@@ -134,6 +103,7 @@ def _result(outcome: Outcome, loop: TrainingLoop) -> Result:
 
 def _make_loop(
     settings: Settings,
+    prepared: PreparedData | None,
     model: DLRM_Net,
     step: TrainingStep,
     optimizer: Optimizer,
@@ -162,6 +132,8 @@ def _make_loop(
             batches_per_epoch=batches,
             test_batches=test.batches_per_epoch,
             seed=settings.seed,
+            shuffled=settings.data.shuffle_batches,
+            flags=recorded_flags(settings, prepared),
         )
 
     path = settings.save_model

@@ -135,20 +135,24 @@ def build(cls: type[T], given: Mapping[str, Any]) -> T:
     return cls(**values)
 
 
-def changed_flags(settings: Any) -> Iterator[tuple[Flag, Any]]:
-    """Yield the flags whose values are not their defaults, with the values."""
+def flag_values(settings: Any) -> Iterator[tuple[Flag, Any]]:
+    """Yield the flags of `settings` with their values; those of unselected variants have none."""
     for name, declared in _declarations(type(settings)).items():
         value = getattr(settings, name)
         if isinstance(declared, Flag):
-            if value != declared.default:
-                yield declared, value
+            yield declared, value
         elif isinstance(declared, _Part):
-            yield from changed_flags(value)
-        elif value is not None:
+            yield from flag_values(value)
+        else:
             for chosen_by, variant in declared.switches:
-                if isinstance(value, variant):
-                    yield chosen_by, True
-            yield from changed_flags(value)
+                yield chosen_by, isinstance(value, variant)
+            if value is not None:
+                yield from flag_values(value)
+
+
+def changed_flags(settings: Any) -> Iterator[tuple[Flag, Any]]:
+    """Yield the flags whose values are not their defaults, with the values."""
+    return ((declared, value) for declared, value in flag_values(settings) if value != declared.default)
 
 
 def _declarations(cls: type) -> dict[str, Flag | _Part | _Variants]:

@@ -1,4 +1,4 @@
-"""Contents of checkpoints: the format of the original implementation, plus the entries needed to resume exactly.
+"""Contents of checkpoints: the format of the original implementation, plus what is needed to resume exactly.
 
 The original implementation (facebookresearch/dlrm) writes and reads `state_dict`, `opt_state_dict`, `epoch`,
 `iter`, `nepochs`, `nbatches`, `nbatches_test`, `train_loss`, `total_loss`, `test_acc` and `test_auc`. A checkpoint
@@ -15,12 +15,15 @@ from typing import Any
 from mlperf.evaluation.metrics import Metrics
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.optim.optimizer import Optimizer
-from mlperf.training.checkpoint_file import check_state_dict, read_checkpoint, write_checkpoint
+from mlperf.training.checkpoint_file import read_checkpoint, write_checkpoint
+from mlperf.training.checkpoint_flags import Flags, check_flags
 from mlperf.training.state import TrainingState
+from mlperf.training.state_dict import state_dict_mismatch, unwrapped
 from mlperf.util.errors import RunError
 
-# Our own entries are in one dict, which the original implementation ignores.
+# Our own entries, which the original implementation ignores: what resuming needs, and the flags of the run.
 _OWN = "continuation"
+_FLAGS = "model_flags"
 
 
 def save(
@@ -34,9 +37,15 @@ def save(
     batches_per_epoch: int,
     test_batches: int,
     seed: int,
+    shuffled: bool = True,
+    flags: Flags | None = None,
 ) -> None:
-    """Write a checkpoint to `path` atomically. RunError if that fails."""
-    contents = {
+    """Write a checkpoint to `path` atomically. RunError if that fails.
+
+    shuffled: whether the order of the batches depends on `seed`; otherwise it is that of the file.
+    flags: recorded, so that a run with contradicting flags cannot load the checkpoint.
+    """
+    contents: dict[str, Any] = {
         "epoch": state.epoch,
         "nepochs": epochs,
         "nbatches": batches_per_epoch,
@@ -50,22 +59,35 @@ def save(
         "opt_state_dict": optimizer.state_dict(),
         _OWN: {
             "seed": seed,
+            "shuffled": shuffled,
             "step": state.step,
             "samples": state.samples,
             "best_accuracy": state.best.accuracy,
             "best_auc": state.best.auc,
         },
     }
+    if flags is not None:
+        contents[_FLAGS] = dict(flags)
     write_checkpoint(path, contents)
 
 
-def load_weights(path: Path, model: DLRM_Net) -> dict[str, Any]:
-    """Fill `model` from the checkpoint and return its other entries. RunError if it belongs to another model."""
+def load_weights(
+    path: Path, model: DLRM_Net, flags: Flags | None = None, *, trains: bool = True
+) -> dict[str, Any]:
+    """Fill `model` from the checkpoint and return its other entries. RunError if it belongs to another model.
+
+    flags: those of this run, which must not contradict the recorded ones; checkpoints of the original
+    implementation have none. trains: whether the run continues the training; otherwise it only computes scores.
+    """
     # The tables are allocated, but the system provides their memory only when they are filled.
     on_cpu = model.tables.device.type == "cpu"
     contents = read_checkpoint(path, model_bytes=model.table_bytes() if on_cpu else 0)
-    found = contents.pop("state_dict")
-    check_state_dict(found, {name: value.shape for name, value in model.state_dict().items()}, path)
+    found = unwrapped(contents.pop("state_dict"), path)
+    mismatch = state_dict_mismatch(found, {name: value.shape for name, value in model.state_dict().items()})
+    if flags is not None and _FLAGS in contents:
+        check_flags(contents[_FLAGS], flags, path, weights=found, same_shapes=mismatch is None, trains=trains)
+    if mismatch is not None:
+        raise RunError(f"{path}: {mismatch}")
     model.load_state_dict(found)
     return contents
 
@@ -102,6 +124,12 @@ def load_training(
         raise RunError(
             f"{path}: was saved with --numpy-rand-seed={own['seed']}, this run has {seed}, which changes the "
             "order of the batches; resume with the same seed"
+        )
+    shuffled = seed is not None
+    if own.get("shuffled", shuffled) != shuffled:
+        raise RunError(
+            f"{path}: was saved {'without' if shuffled else 'with'} --mlperf-bin-shuffle and is resumed "
+            f"{'with' if shuffled else 'without'} it, which changes the order of the batches"
         )
     optimizer.load_state_dict(contents.get("opt_state_dict", {}), str(path))
     trained = epoch * batches + iteration

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 
 from mlperf.data.batch import Batch
@@ -9,12 +12,21 @@ from mlperf.engines.autograd.scorer import AutogradScorer
 from mlperf.engines.protocol import LossSums
 from mlperf.engines.warm_up import synthetic_batch
 from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.layers.embedding.rows import Lookup
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
 
 
 class AutogradStep(AutogradScorer):
     """Trains with PyTorch's backward pass and the optimizer's update."""
+
+    ranges: ClassVar[Mapping[str, str]] = {
+        "score": "evaluation of a batch",
+        "look_up": "embedding lookup",
+        "predict": "MLPs and interaction",
+        "backward": "loss and backward pass",
+        "update": "update of MLPs and embedding tables",
+    }
 
     def __init__(self, model: DLRM_Net, loss: Loss, optimizer: Optimizer, precision: str) -> None:
         super().__init__(model, precision)
@@ -25,23 +37,37 @@ class AutogradStep(AutogradScorer):
     def warm_up(self, batch_size: int) -> None:
         """Run forward and backward once; the weights stay unchanged."""
         batch = synthetic_batch(self.model, batch_size)
-        lookup = self.model.look_up(batch)
-        self.loss(self._predict(batch, lookup.pooled), batch.labels).backward()
+        lookup = self.look_up(batch)
+        self.backward(self.predict(batch, lookup.pooled), batch.labels)
         self.model.zero_grad(set_to_none=True)
 
     def train(self, batch: Batch, rate: float | None) -> None:
         """Accumulate the gradients of `batch`; if `rate` is given, apply them all with this learning rate."""
         batch = batch.to(self.device)
-        lookup = self.model.look_up(batch)
-        probability = self._predict(batch, lookup.pooled)
-        loss = self.loss(probability, batch.labels)
-        loss.backward()
+        lookup = self.look_up(batch)
+        probability = self.predict(batch, lookup.pooled)
+        loss = self.backward(probability, batch.labels)
         self.optimizer.add(lookup)
         self.sums.loss.add_(loss.detach().double(), alpha=batch.size)
         self.sums.correct.add_((probability.detach().round() == batch.labels).sum())
         if rate is not None:
-            self.optimizer.step(rate)
+            self.update(rate)
 
-    def _predict(self, batch: Batch, pooled: torch.Tensor) -> torch.Tensor:
+    def look_up(self, batch: Batch) -> Lookup:
+        """Return the pooled embeddings."""
+        return self.model.look_up(batch)
+
+    def predict(self, batch: Batch, pooled: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities [B, 1] for pooled embeddings [B, T, D]."""
         with self.autocast():
-            return self.model.predict(batch.dense, pooled)  # (B, 1)
+            return self.model.predict(batch.dense, pooled)
+
+    def backward(self, probability: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the loss and add its gradients to those of the weights."""
+        loss: torch.Tensor = self.loss(probability, labels)
+        loss.backward()
+        return loss
+
+    def update(self, rate: float) -> None:
+        """Apply the gradients."""
+        self.optimizer.step(rate)

@@ -73,14 +73,23 @@ class CpuScorer:
 
     def forward(self, batch: Batch) -> Activations:
         """Run the model up to its last layer."""
-        bottom = run_layers(self.bottom, batch.dense.to(self.dtype))
-        interacted = self.workspace.take("interacted", (batch.size, self.interaction_width), self.dtype)
+        bottom = self.run_bottom(batch.dense)
+        interacted = self.look_up_and_interact(batch.indices, bottom[-1])
+        return Activations(bottom, self.run_top(interacted), batch.labels, batch.indices)
+
+    def run_bottom(self, dense: torch.Tensor) -> list[torch.Tensor]:
+        """Return the input of the bottom MLP and the output of each layer for `dense`, float32 [B, K]."""
+        return run_layers(self.bottom, dense.to(self.dtype))
+
+    def look_up_and_interact(self, ids: torch.Tensor, bottom: torch.Tensor) -> torch.Tensor:
+        """Return the interaction of `bottom` [B, D] and the rows `ids` [T, B]."""
+        interacted = self.workspace.take("interacted", (len(bottom), self.interaction_width), self.dtype)
         args = self._interact.args
-        args.ids, args.bottom, args.interacted = (
-            batch.indices.data_ptr(),
-            bottom[-1].data_ptr(),
-            interacted.data_ptr(),
-        )
-        args.samples = batch.size
+        args.ids, args.bottom, args.interacted = ids.data_ptr(), bottom.data_ptr(), interacted.data_ptr()
+        args.samples = len(bottom)
         self._interact.run()
-        return Activations(bottom, run_layers(self.top, interacted), batch.labels, batch.indices)
+        return interacted
+
+    def run_top(self, interacted: torch.Tensor) -> list[torch.Tensor]:
+        """Return the interaction and the output of each layer of the top MLP but the last."""
+        return run_layers(self.top, interacted)

@@ -85,8 +85,10 @@ class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
         self.sums.both.add_(total[width + 1 :])
         return gradient
 
-    def update_tables(self, activations: Activations, gradient: torch.Tensor, rate: float) -> torch.Tensor:
-        """Update the tables and return the gradient of the bottom MLP's output [B, D]."""
+    def interaction_gradients(
+        self, activations: Activations, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the gradients of the bottom MLP's output [B, D] and of the rows read, float32 [B, T, D]."""
         bottom, samples = activations.bottom[-1], len(gradient)
         shape = (samples, len(self.tables.rows_per_table), self.tables.dimension)
         row_gradients = self.workspace.take("row gradients", shape, torch.float32)
@@ -96,8 +98,11 @@ class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
         args.bottom_gradient, args.row_gradients = bottom_gradient.data_ptr(), row_gradients.data_ptr()
         args.samples = samples
         self._interaction_backward.run()
-        update = self._table_update.args
-        update.ids, update.row_gradients = activations.ids.data_ptr(), row_gradients.data_ptr()
-        update.samples, update.rate = samples, rate
+        return bottom_gradient, row_gradients
+
+    def update_rows(self, activations: Activations, gradients: torch.Tensor, rate: float) -> None:
+        """Update the rows of the tables. gradients: float32 [B, T, D]."""
+        args = self._table_update.args
+        args.ids, args.row_gradients = activations.ids.data_ptr(), gradients.data_ptr()
+        args.samples, args.rate = len(gradients), rate
         self._table_update.run()
-        return bottom_gradient

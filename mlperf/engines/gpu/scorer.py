@@ -110,16 +110,28 @@ class GpuScorer:
             modulus=self.modulus,
             dtype=self.dtype,
         )
-        bottom = run_layers(self.bottom, dense)
-        interacted = interact(
+        bottom = self.run_bottom(dense)
+        interacted = self.look_up_and_interact(embedding_rows, bottom[-1])
+        return Activations(bottom, self.run_top(interacted), labels, embedding_rows)
+
+    def run_bottom(self, dense: torch.Tensor) -> list[torch.Tensor]:
+        """Return the input of the bottom MLP and the output of each layer for `dense` [B, K]."""
+        return run_layers(self.bottom, dense)
+
+    def look_up_and_interact(self, embedding_rows: torch.Tensor, bottom: torch.Tensor) -> torch.Tensor:
+        """Return the interaction of `bottom` [B, D] and the rows `embedding_rows`, as decoded."""
+        return interact(
             tables=self.tables.weight,
             embedding_rows=embedding_rows,
-            bottom=bottom[-1],
+            bottom=bottom,
             width=self.interacted_width,
             self_interaction=self.model.architecture.interaction_itself,
             allow_tf32=self.allow_tf32,
         )
-        return Activations(bottom, run_layers(self.top, interacted), labels, embedding_rows)
+
+    def run_top(self, interacted: torch.Tensor) -> list[torch.Tensor]:
+        """Return the interaction and the output of each layer of the top MLP but the last."""
+        return run_layers(self.top, interacted)
 
     def note_source(self, batch: RawBatch) -> None:
         """Record where the rows of `batch` come from, for error messages about invalid values."""

@@ -95,9 +95,11 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
             update_weights(weight=weight, copy=weight, gradient=d_weight, rate=rate, clear=True)
         return gradient
 
-    def update_tables(self, activations: Activations, gradient: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
-        """Update the tables and return the gradient of the bottom MLP's output [B, D]."""
-        d_bottom, d_embeddings = interact_backward(
+    def interaction_gradients(
+        self, activations: Activations, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the gradients of the bottom MLP's output [B, D] and of the rows read."""
+        return interact_backward(
             tables=self.tables.weight,
             embedding_rows=activations.ids,
             bottom=activations.bottom[-1],
@@ -105,7 +107,7 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
             self_interaction=self.model.architecture.interaction_itself,
             allow_tf32=self.allow_tf32,
         )
-        update_rows(
-            tables=self.tables.weight, embedding_rows=activations.ids, d_embeddings=d_embeddings, rate=rate
-        )
-        return d_bottom
+
+    def update_rows(self, activations: Activations, gradients: torch.Tensor, rate: torch.Tensor) -> None:
+        """Update the rows of the tables."""
+        update_rows(tables=self.tables.weight, embedding_rows=activations.ids, d_embeddings=gradients, rate=rate)

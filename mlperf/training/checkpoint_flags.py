@@ -1,0 +1,110 @@
+"""Flags recorded in a checkpoint, compared with those of the run that loads it.
+
+Most flags of the model show in the names and shapes of its weights. The others leave no trace there: weights
+trained with tanh can be loaded into a model with ReLU, which then gives nonsense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.settings.flags import Flag, declared_flags, flag_values
+from mlperf.settings.settings import Settings
+from mlperf.util.errors import RunError
+
+# Values by the names of the flags, as text; None for a flag without a value.
+Flags = Mapping[str, str | None]
+
+# Not recorded: the rows of the tables may come from the data, and the initial weights are gone.
+_NOT_RECORDED = frozenset({"--arch-embedding-size", "--mlp-init", "--embedding-init"})
+# Weights of the same names and shapes give the same scores, whatever these are.
+_SHOWN_BY_WEIGHTS = frozenset(
+    {
+        *("--arch-sparse-feature-size", "--arch-mlp-bot", "--arch-mlp-top", "--weighted-pooling"),
+        *("--qr-flag", "--qr-threshold", "--qr-collisions"),
+        *("--md-flag", "--md-threshold", "--md-temperature", "--md-round-dims"),
+    }
+)
+# Of the training settings, those that must stay the same when it is resumed.
+_OF_TRAINING = frozenset({"--optimizer", "--mlperf-grad-accum-iter"})
+# Used by training: pooling weights are learned or fixed, but their scores are the same.
+_USED_BY_TRAINING = _OF_TRAINING | {"--weighted-pooling", "--loss-function", "--loss-weights"}
+# Of the preparation of the data: both apply before ids are numbered.
+_PREPARATION = frozenset({"--max-ind-range", "--data-sub-sample-rate"})
+
+
+def recorded_flags(settings: Settings, prepared: PreparedData | None) -> dict[str, str | None]:
+    """Return the flags that a checkpoint records: of the model, of its training, and how its data was prepared.
+
+    The latter is not known if another tool prepared the data.
+    """
+    values = [(flag, value) for flag, value in flag_values(settings.model) if flag.name not in _NOT_RECORDED]
+    values += [(flag, value) for flag, value in flag_values(settings.training) if flag.name in _OF_TRAINING]
+    flags = {flag.name: _text(flag, value) for flag, value in values}
+    if prepared is not None and prepared.max_ind_range is not None:
+        flags["--max-ind-range"] = str(prepared.max_ind_range)
+        flags["--data-sub-sample-rate"] = str(prepared.sub_sample_rate)
+    return flags
+
+
+def _text(flag: Flag, value: object) -> str | None:
+    return None if value is None else flag.kind.show(value)
+
+
+def check_flags(
+    recorded: object, current: Flags, path: Path, *, weights: Iterable[str], same_shapes: bool, trains: bool
+) -> None:
+    """Compare the flags recorded in the checkpoint `path` with those of this run, which loads it.
+
+    weights: names of the weights. same_shapes: whether their names and shapes are those of the model; if not, the
+    flags that determine them are compared too. trains: whether this run resumes the training; if not, the flags
+    that only training uses are not compared.
+
+    RunError, naming the flags and both values, if they contradict each other.
+    """
+    saved = _checked(recorded, path)
+    compared = {name for name in current if name not in _SHOWN_BY_WEIGHTS | _USED_BY_TRAINING}
+    if not same_shapes:
+        compared |= _SHOWN_BY_WEIGHTS
+    elif not any(name.endswith(".weight_q") for name in weights):
+        compared.discard("--qr-operation")  # no table is compressed
+    if trains:
+        compared |= _USED_BY_TRAINING
+    differing = [name for name in saved if name in compared & current.keys() and saved[name] != current[name]]
+    prepared = [name for name in differing if name in _PREPARATION]
+    if prepared:
+        raise RunError(
+            f"{path}: was trained on data prepared {_shown(prepared, saved)}, this data was prepared "
+            f"{_shown(prepared, current)}, so its ids are numbered differently"
+        )
+    if differing:
+        raise RunError(
+            f"{path}: was saved {_shown(differing, saved)} but is loaded {_shown(differing, current)}; "
+            "pass the flags with which it was saved"
+        )
+
+
+def _checked(recorded: object, path: Path) -> Flags:
+    """Return the recorded flags. RunError if they are no flags, or if this version does not have one of them."""
+    if not isinstance(recorded, dict) or not all(
+        isinstance(name, str) and (value is None or isinstance(value, str)) for name, value in recorded.items()
+    ):
+        raise RunError(f"{path}: damaged: its recorded flags are not names with values")
+    known = {flag.name for _, flag in declared_flags(Settings)}
+    for name, value in recorded.items():
+        if name not in known and value not in (None, "false"):
+            raise RunError(f"{path}: was saved with {name}={value}, which this version does not have")
+    return recorded
+
+
+def _shown(names: Iterable[str], values: Flags) -> str:
+    """Return flags as typed: "with --optimizer=sgd and without --arch-interaction-itself"."""
+    return " and ".join(_phrase(name, values[name]) for name in names)
+
+
+def _phrase(name: str, value: str | None) -> str:
+    if value in (None, "false"):
+        return f"without {name}"
+    return f"with {name}" if value == "true" else f"with {name}={value}"

@@ -1,0 +1,88 @@
+"""The weights of a checkpoint: names of wrapped models, and comparison with the names and shapes of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlperf.util.errors import RunError
+
+# Modules that PyTorch puts around a model or a part of it: data-parallel training, torch.compile, FSDP and
+# activation checkpointing.
+_WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+
+
+def unwrapped(found: Mapping[Any, Any], path: Path) -> dict[str, Any]:
+    """Return `found` with the names of the model itself: `bot_l.0.weight` for `module.bot_l.0.weight`.
+
+    The whole model or some of its modules may be wrapped, also more than once. RunError, naming the file `path`,
+    if only a part of the names has the prefix of a wrapped model, or if two names are the same without wrappers.
+    """
+    plain: dict[str, Any] = {}
+    original: dict[str, str] = {}  # names as they are in the file
+    for name, value in ((str(name), value) for name, value in found.items()):
+        first = next(iter(original.values()), name)
+        if _prefix(name) != _prefix(first):
+            raise RunError(
+                f"{path}: the names of the weights are mixed: {first} and {name}; either all or none must begin "
+                f"with {max(_prefix(name), _prefix(first))}"
+            )
+        short = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+        if short in plain:
+            raise RunError(f"{path}: {original[short]} and {name} name the same weight")
+        plain[short], original[short] = value, name
+    return plain
+
+
+def _prefix(name: str) -> str:
+    """Return the part of `name` that comes from wrappers of the whole model: "module." or ""."""
+    return "".join(f"{part}." for part in takewhile(_WRAPPERS.__contains__, name.split(".")))
+
+
+def state_dict_mismatch(found: Mapping[str, Any], expected: Mapping[str, torch.Size]) -> str | None:
+    """Compare the tensors of a checkpoint with the names and shapes of the model's.
+
+    Return the first difference and its likely cause, None if all names and shapes are equal.
+    """
+    for name, shape in expected.items():
+        value = found.get(name)
+        if isinstance(value, torch.Tensor) and value.shape != shape:
+            return _difference(name, tuple(value.shape), tuple(shape))
+    missing = [name for name in expected if not isinstance(found.get(name), torch.Tensor)]
+    surplus = [name for name in found if name not in expected]
+    for text, names in (("lacks {}", missing), ("contains {}, which this model does not have", surplus)):
+        if names:
+            listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            return (
+                f"{text.format(listed)}: saved with other model flags (--arch-mlp-bot, --arch-mlp-top, "
+                "--weighted-pooling, --qr-flag, --md-flag and their thresholds) or other data"
+            )
+    return None
+
+
+def _difference(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """Return how the shapes of tensor `name` differ and which flags determine them."""
+    if name.startswith("emb_l.") and len(found) == len(expected) == 2:
+        table = name.split(".")[1]
+        if name.endswith(("weight_q", "weight_r")) and found[0] != expected[0]:
+            return (
+                f"{name} has {found[0]} rows in the checkpoint and {expected[0]} in this model: --qr-collisions, "
+                "or other data"
+            )
+        if found[0] != expected[0] and not name.endswith("proj.weight"):
+            return (
+                f"table {table} has {found[0]} rows in the checkpoint and {expected[0]} in the data: usually "
+                "another --max-ind-range, --data-sub-sample-rate or --arch-embedding-size, or other data"
+            )
+        return (
+            f"table {table} has dimension {found[1]} in the checkpoint and {expected[1]} in this model: "
+            "--arch-sparse-feature-size, or --md-temperature and --md-round-dims, or --qr-operation"
+        )
+    flag = {"bot_l": "--arch-mlp-bot", "top_l": "--arch-mlp-top or --arch-interaction-op"}.get(
+        name.split(".", maxsplit=1)[0], "--weighted-pooling or other data"
+    )
+    return f"{name} is {list(found)} in the checkpoint and {list(expected)} in this model: {flag}"
