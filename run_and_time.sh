@@ -12,6 +12,7 @@
 #          otherwise gpu_32768 with --use-gpu, or cpu.
 # EDITION  edition of MLPerf Training whose rules apply to the evaluations, the log and its check (default: the latest).
 #
+# A flag with which the run would not be a result, such as --load-model, is refused.
 # The last line is RESULT,RECOMMENDATION,seed,seconds,user,start time. The exit status is 0 only if the target was
 # reached and the official checker accepts the log. A usage error ends the script with status 2 before any work.
 set -euo pipefail
@@ -94,7 +95,7 @@ ask() { # reads the output lines of `$1 -m mlperf.benchmarks $benchmark $3` into
 }
 
 assemble_flags() { # sets edition, trainer_flags and data_flags; $1: Python, remaining arguments: flags of the caller
-    local python=$1 editions benchmark_flags
+    local python=$1 editions benchmark_flags own_flags
     shift
     [[ -n $edition ]] || ask "$python" edition --default-edition || return
     ask "$python" editions --editions || return
@@ -113,10 +114,11 @@ assemble_flags() { # sets edition, trainer_flags and data_flags; $1: Python, rem
         --lr-decay-start-step="$DECAY_START_STEP" --lr-num-decay-steps="$DECAY_STEPS"
         --print-time --numpy-rand-seed="$seed" --mlperf-logging --mlperf-edition="$edition"
         --mlperf-platform="$(basename "$config" .sh | sed 's/^config_//')"
-        ${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} "$@"
     )
+    own_flags=(${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} "$@")
     # The trainer's own parser, which needs neither data nor third-party packages.
-    "$python" -m mlperf.cli.check_flags "${trainer_flags[@]}"
+    "$python" -m mlperf.cli.check_flags "${trainer_flags[@]}" -- ${own_flags[@]+"${own_flags[@]}"} || return
+    trainer_flags+=(${own_flags[@]+"${own_flags[@]}"})
 }
 
 set_up() { # sets python; exits on usage errors, before installing anything if possible
@@ -136,6 +138,20 @@ make_data() { # generates the sample and prepares raw data, unless that is done
     [[ $make_sample == false ]] || "$python" -m mlperf.cli.sample --folder=input
     [[ -z $raw_data ]] || "$python" -m mlperf.cli.prepare "${data_flags[@]}" --raw-data-file="$raw_data" \
         --processed-data-file="$prepared_data"
+}
+
+name_log() { # sets log and console_log to files in $logdir that no other run has, and creates console_log
+    local name number=1
+    name=$logdir/dlrm_$(date '+%Y%m%d_%H%M%S')_seed_$seed
+    log=$name.log
+    console_log=$name.console.txt
+    # Creating a file is atomic, so that of two runs begun in the same second only one takes the name.
+    until [[ ! -e $log ]] && (set -o noclobber && : >"$console_log") 2>/dev/null; do
+        [[ -e $log || -e $console_log ]] || fail "LOGDIR=${LOGDIR:-$logdir}: $console_log cannot be created"
+        number=$((number + 1))
+        log=${name}_$number.log
+        console_log=${name}_$number.console.txt
+    done
 }
 
 drop_page_cache() { # sets cache_cleared
@@ -196,9 +212,9 @@ drop_page_cache
 mkdir -p "$logdir"
 start=$(date +%s)
 start_text=$(date '+%Y-%m-%d %I:%M:%S %p')
-log=$logdir/dlrm_$(date '+%Y%m%d_%H%M%S')_seed_$seed.log
+name_log
 echo "seed $seed, configuration $config, page cache dropped: $cache_cleared, compliance log $log"
-exec 3> >(exec tee -i "${log%.log}.console.txt")
+exec 3> >(exec tee -i "$console_log")
 console=$!
 train
 exec 3>&-
@@ -211,5 +227,8 @@ if [[ -e $log || $status -eq 0 ]]; then # no log exists if the trainer was stopp
     "$python" -m mlperf.cli.check "$log" --edition="$edition" || check=$?
     [[ $status -ne 0 ]] || status=$check
 fi
+case $status in
+130 | 143) echo "run_and_time.sh: interrupted; a timed run cannot be continued, the same command starts a new one" >&2 ;;
+esac
 echo "RESULT,RECOMMENDATION,$seed,$seconds,$(id -un),$start_text"
 exit "$status"

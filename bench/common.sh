@@ -22,8 +22,14 @@ logs=${LOGDIR:-$root/results}
 mkdir -p "$logs"
 
 run_logged() {
-    local log
-    log=$logs/$1_$(date +%Y%m%d_%H%M%S).log
+    local name log number=1
+    name=$logs/$1_$(date +%Y%m%d_%H%M%S)
+    log=$name.log
+    until (set -o noclobber && : >"$log") 2>/dev/null; do # no other run has this log
+        [[ -e $log ]] || { echo "$log: cannot be created" >&2 && return 1; }
+        number=$((number + 1))
+        log=${name}_$number.log
+    done
     shift
     echo "$*" | tee "$log"
     local status=0

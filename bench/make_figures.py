@@ -26,7 +26,9 @@ SEEDS = (1, 2, 3, 4, 5)
 
 DATA = ("--data-generation=dataset", "--data-set=terabyte", "--loss-function=bce")
 SMALL_MODEL = ("--arch-sparse-feature-size=16", "--arch-mlp-bot=13-64-16", "--arch-mlp-top=64-32-1")
-REPORTS = ("--test-freq=20", "--print-freq=20", "--test-mini-batch-size=4096", "--mlperf-logging")
+REPORTS = (
+    *("--test-freq=20", "--print-freq=20", "--print-time", "--test-mini-batch-size=4096", "--mlperf-logging"),
+)
 TABLE_KINDS = {"full tables": "", "quotient-remainder": "--qr-flag", "mixed dimension": "--md-flag"}
 
 

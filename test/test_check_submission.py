@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 import yaml
 from foreign_logs import (
     Change,
+    Entry,
     aborted,
     as_package,
     changed,
@@ -24,10 +27,11 @@ from foreign_logs import (
 )
 from mlperf_logging.compliance_checker import mlp_compliance
 from mlperf_logging.rcp_checker import rcp_checker
+from program import ROOT, official_package_check
 from program import check_submission as check
-from program import official_package_check
 
 from mlperf.benchmarks import EDITIONS, Edition
+from mlperf.submission.report import four_digits
 
 NEWER = ("1.0.0", "1.1.0", "2.0.0")
 
@@ -56,7 +60,7 @@ def test_compliant_results_of_others_pass_and_are_not_modified(edition: str, tmp
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     run = check(folder, f"--edition={edition}", cwd=tmp_path)
     assert run.status == 0, run.stdout + run.stderr
-    assert "2.20 minutes, the mean without the fastest and the slowest run" in run.stdout
+    assert "2.200 minutes, the mean without the fastest and the slowest run" in run.stdout
     assert "5 was supplied from outside" in run.stdout
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
     assert "dlrm" not in rcp_checker.submission_runs["training"]
@@ -346,6 +350,97 @@ def test_missing_code_gives_a_note(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("files", "places"),
+    [
+        (("dlrm/4-nodes-pytorch/train.py",), "benchmarks/dlrm/4-nodes-pytorch"),
+        (("dlrm/train.py", "dlrm/README"), "benchmarks/dlrm/README, benchmarks/dlrm/train.py"),
+        (("hugectr/a/b/c.cpp", "run.sh"), "benchmarks/hugectr, benchmarks/run.sh"),
+    ],
+)
+def test_code_elsewhere_among_the_benchmarks_is_named(files: tuple[str, ...], places: str, tmp_path: Path) -> None:
+    package = as_package(foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged))
+    for file in files:
+        (package / "benchmarks" / file).parent.mkdir(parents=True, exist_ok=True)
+        (package / "benchmarks" / file).touch()
+    (package / "benchmarks" / "empty").mkdir()
+    notes = check(package, "--edition=2.0.0", cwd=tmp_path).stdout
+    assert f"note: {package}: no code in benchmarks/dlrm/implementations, but in {places}\n" in notes
+    assert "without the code" not in notes
+
+
+def test_code_in_a_linked_folder_is_code(tmp_path: Path) -> None:
+    package = as_package(foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged))
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "train.py").touch()
+    (package / "benchmarks" / "dlrm" / "implementations").mkdir(parents=True)
+    (package / "benchmarks" / "dlrm" / "implementations" / "pytorch").symlink_to(tmp_path / "shared")
+    assert "implementations" not in check(package, "--edition=2.0.0", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("a.log", "--edition", "1.1.0", "2.1.0"),
+        ("--edition", "1.1.0", "2.1.0", "a.log"),
+        ("--edition=1.1.0,2.1.0", "a.log"),
+        ("--edition", "1.1.0,2.1.0", "a.log", "--edition=2.1.0"),
+        ("--edition", "1.1.0", "--edition", "2.1.0", "a.log"),
+    ],
+    ids=" ".join,
+)
+def test_several_editions_may_be_given_in_any_form(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    write_log(tmp_path / "a.log", foreign_entries(1, edition="2.0.0"))
+    run = check(*arguments, cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    verdicts = [line for line in run.stdout.splitlines() if line.endswith(": SUCCESS")]
+    assert verdicts == ["a.log: edition 1.1.0: SUCCESS", "a.log: edition 2.1.0: SUCCESS"]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0.58762, "0.5876"),
+        (116.56, "116.6"),
+        (2.2, "2.200"),
+        (0.99996, "1.000"),
+        (9.9999, "10.00"),
+        (12345.6, "12346"),
+        (0.01234567, "0.01235"),
+        (0, "0.000"),
+    ],
+)
+def test_minutes_have_four_significant_digits(number: float, text: str) -> None:
+    assert four_digits(number) == text
+
+
+def test_score_has_four_significant_digits(tmp_path: Path) -> None:
+    def timed(number: int, entries: list[Entry]) -> list[Entry]:
+        return foreign_entries(number, edition="2.0.0", minutes=0.5876 + number / 1e4 - 2e-4)
+
+    run = check(foreign_results(tmp_path / "dlrm", "2.0.0", timed), "--edition=2.0.0", cwd=tmp_path)
+    assert "0.5876 minutes, the mean without the fastest and the slowest run" in run.stdout
+    assert "at epoch 1.900, 0.5874 minutes" in run.stdout
+
+
+@pytest.mark.parametrize("of", ["log", "result"])
+def test_output_that_cannot_be_written_is_not_blamed_on_the_log(of: str, tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", unchanged)
+    path = folder / "result_0.txt" if of == "log" else folder
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, str(ROOT / "tools" / "check_submission.py"), str(path), "--edition=2.0.0"]
+    with os.fdopen(writing, "w") as closed, open("/dev/full", "w") as full:
+        runs = [
+            subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+            for stdout in (closed, full)
+        ]
+    assert [(run.returncode, run.stderr) for run in runs] == [
+        (141, "check_submission.py: the reader of the output has ended\n"),
+        (1, "check_submission.py: error: standard output: cannot be written: No space left on device\n"),
+    ]
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
         ("{", "not JSON"),
@@ -371,6 +466,7 @@ def test_invalid_convergence_points_are_reported_in_one_line(content: str, words
         (("no_such",), 1, "no_such: no such file or folder"),
         ((".",), 1, ".: holds neither result_0.txt"),
         ((".", "--edition=3.0.0"), 2, "--edition"),
+        (("--edition", "2.0.0", "9.9.0", "."), 2, "--edition: '9.9.0' is not one of 0.7.0, 1.0.0"),
         ((".", "--rcps=none.json"), 2, "--rcps=none.json: no such file"),
         ((), 2, "path"),
     ],

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from easy_data import write_easy_data
 from program import ROOT, run_program
 from program import read_events as events
 
 from mlperf.benchmarks import DLRM, EDITIONS, Edition
+from mlperf.compliance.official import check_compliance
 from mlperf.submission.check import check_log
 from mlperf.submission.run_set import finished_log
 
@@ -216,6 +218,70 @@ def test_interrupted_run_logs_aborted(number: signal.Signals, status: int, easy:
     assert message.endswith("interrupted" if number == signal.SIGINT else "terminated")
     assert_aborted(tmp_path / "mlperf_dlrm.log")
     assert finished_log(tmp_path) is None
+
+
+def test_log_states_where_a_run_from_a_checkpoint_started(easy: Path, tmp_path: Path) -> None:
+    flags = (*SMALL, f"--processed-data-file={easy}", "--num-batches=4", "--test-freq=2", "--learning-rate=0.2")
+
+    def started_from(*more: str) -> object:
+        log = tmp_path / f"{len(list(tmp_path.iterdir()))}.log"
+        run = run_program(*flags, f"--mlperf-log-file={log.name}", *more, cwd=tmp_path)
+        assert run.status == 0, run.stderr
+        (start,) = events(log, "run_start")
+        return start["metadata"].get("started_from")
+
+    assert started_from("--save-model=model.pt") is None
+    contents = torch.load(tmp_path / "model.pt", weights_only=True)
+    position = f"epoch 0, iteration {contents['iter']}"
+    assert started_from("--load-model=model.pt") == position
+    del contents["continuation"]
+    torch.save(contents, tmp_path / "foreign.pt")
+    assert started_from("--load-model=foreign.pt", "--nepochs=2") == position
+    torch.save({**contents, "epoch": 0, "iter": 0}, tmp_path / "untrained.pt")
+    assert started_from("--load-model=untrained.pt") == "weights"
+
+
+def test_official_checker_accepts_a_log_that_states_where_the_run_started(log: Path, tmp_path: Path) -> None:
+    marked = tmp_path / "marked.log"
+    lines = log.read_text().splitlines()
+    number = next(n for n, line in enumerate(lines) if '"run_start"' in line)
+    event = json.loads(lines[number].removeprefix(":::MLLOG "))
+    event["metadata"]["started_from"] = "epoch 0, iteration 300"
+    lines[number] = f":::MLLOG {json.dumps(event)}"
+    marked.write_text("\n".join(lines) + "\n")
+    for edition in EDITIONS.values():
+        output = check_compliance(marked, edition)
+        assert output.passed
+        assert not output.warnings
+
+
+def test_default_name_of_a_log_gets_a_number_if_there_is_one(easy: Path, tmp_path: Path) -> None:
+    flags = (*SMALL, f"--processed-data-file={easy}", "--num-batches=1")
+    first, second = (run_program(*flags, f"--numpy-rand-seed={seed}", cwd=tmp_path) for seed in (1, 2))
+    assert "mlperf_dlrm" not in first.stderr
+    assert "the compliance log of this run is mlperf_dlrm_2.log" in second.stderr
+    logs = [tmp_path / "mlperf_dlrm.log", tmp_path / "mlperf_dlrm_2.log"]
+    assert sorted(tmp_path.iterdir()) == logs
+    assert [event["value"] for log in logs for event in events(log, "seed")] == [1, 2]
+
+
+def test_log_with_a_name_of_its_own_is_not_overwritten(easy: Path, tmp_path: Path) -> None:
+    flags = (*SMALL, f"--processed-data-file={easy}", "--num-batches=1", "--mlperf-log-file=run.log")
+    (tmp_path / "run.log").touch()  # as mktemp does
+    assert run_program(*flags, cwd=tmp_path).status == 0
+    written = (tmp_path / "run.log").read_text()
+    assert written.count("run_stop") == 1
+    again = run_program(*flags, cwd=tmp_path)
+    assert again.status == 2
+    assert again.stdout == ""
+    assert "--mlperf-log-file=run.log: exists and is not overwritten" in again.stderr
+    assert len(again.stderr.splitlines()) == 1
+    assert (tmp_path / "run.log").read_text() == written
+
+
+def test_log_may_be_a_device(easy: Path, tmp_path: Path) -> None:
+    flags = (*SMALL, f"--processed-data-file={easy}", "--num-batches=1", "--mlperf-log-file=/dev/null")
+    assert run_program(*flags, cwd=tmp_path).status == 0
 
 
 def test_aborted_log_that_reached_the_target_does_not_pass(log: Path, tmp_path: Path) -> None:

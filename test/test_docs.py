@@ -132,6 +132,18 @@ def test_commands_of_the_front_page_use_the_published_networks() -> None:
     assert [found for found in widths if found] == networks
 
 
+def test_commands_that_train_show_the_time_per_iteration() -> None:
+    """Only the first example of the original implementation prints -1.00 ms/it, as published."""
+    text = "\n".join(block for page in PAGES for block in blocks(page))
+    variables = dict(re.findall(r'^(\w+)="([^"]*)"', text, re.MULTILINE))
+    silent = []
+    for words in (words for page in PAGES for words in commands(page) if words[0] == "dlrm-train"):
+        flags = " ".join(variables.get(word.removeprefix("$"), word) for word in words[1:])
+        if not re.search("--help|--inference-only|--print-time", flags):
+            silent.append(flags)
+    assert silent == ["--mini-batch-size=2 --data-size=6"]
+
+
 def test_published_counts_are_those_of_the_benchmark() -> None:
     text = (ROOT / "mlperf" / "docs" / "data.md").read_text()
     data = DLRM.data

@@ -12,11 +12,13 @@ from foreign_logs import (
     aborted,
     as_package,
     changed,
+    foreign_entries,
     foreign_results,
     hasty,
     unchanged,
     with_metadata,
     without,
+    write_log,
 )
 from mlperf_logging.compliance_checker import mlp_compliance
 from program import start_program
@@ -110,6 +112,62 @@ def test_log_that_the_convergence_checker_cannot_use_is_named_with_the_reason(
     (line,) = [line for line in found(judge(folder)) if ": convergence: " in line]
     assert line.startswith(f"{folder}/{location}: convergence: the official checker stops with ")
     assert line.endswith(f": {words}")
+
+
+@pytest.mark.parametrize("odd", [0, 2, 4])
+def test_different_batch_size_is_reported_at_the_log_that_has_it(odd: int, tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", changed("global_batch_size", 60000, (odd,)))
+    lines = [line for line in found(judge(folder)) if "seeds" not in line]
+    usual = "result_1.txt" if odd == 0 else "result_0.txt"
+    reason = f"global_batch_size is 60000, not 55296 as in {usual}"
+    place = f"{folder}/result_{odd}.txt:9"
+    assert f"{place}: convergence: the official checker stops with KeyError: None: {reason}" in lines
+    assert f"{place}: package: the official checker stops with KeyError: None" in lines
+    assert all(line.startswith(f"{place}: ") for line in lines)
+
+
+def test_crash_of_the_package_checker_is_not_blamed_on_a_missing_seed(tmp_path: Path) -> None:
+    no_seed, other_size = without("seed", (0, 1)), changed("global_batch_size", 60000, (3,))
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", lambda n, entries: other_size(n, no_seed(n, entries)))
+    (line,) = [line for line in found(judge(folder)) if ": package: " in line]
+    assert line.startswith(f"{folder}/result_3.txt:9: ")
+
+
+def test_check_that_cannot_be_executed_is_reported_at_the_line_that_triggers_it(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", unchanged)
+    file = folder / "result_1.txt"
+    lines = file.read_text().splitlines(keepends=True)
+    assert '"key": "eval_accuracy"' in lines[23]
+    lines[23] = lines[23].partition('"metadata": ')[0] + '"metadata": null}\n'
+    file.write_text("".join(lines))
+    (line,) = [line for line in found(judge(folder)) if "Failed executing CHECK code" in line]
+    assert line.startswith(f"{file}:24: compliance: ")
+
+
+def test_metric_that_never_reaches_the_range_is_reported_at_the_last_evaluation(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", changed("eval_accuracy", -1, (1,)))
+    lines = [line for line in found(judge(folder)) if "Failed checks for eval_accuracy" in line]
+    assert [line.partition(": ")[0] for line in lines] == [f"{folder}/result_1.txt:75"]
+
+
+def test_findings_do_not_depend_on_the_order_of_sets(tmp_path: Path) -> None:
+    entries = foreign_entries(1, edition="2.0.0")
+    entries = [entry for entry in entries if not entry[0].startswith(("epoch", "eval_st"))]
+    entries += [("global_batch_size", size, {}, 0) for size in ("a", "b", "c")]
+    write_log(tmp_path / "a.log", entries)
+    program = "tools/check_submission.py"
+    reports = {
+        start_program("a.log", "--edition=2.0.0", program=program, cwd=tmp_path, PYTHONHASHSEED=seed).stdout
+        for seed in ("0", "1", "2")
+    }
+    (report,) = reports
+    assert "with different values: [55296, a, b, c]" in report
+    assert [line.partition("occurrence of ")[2] for line in report.splitlines() if " or '" in line] == [
+        "'block_start' or 'epoch_start'",
+        "'block_start' or 'eval_start'",
+        "'block_stop' or 'epoch_stop'",
+        "'block_stop' or 'eval_stop'",
+    ]
 
 
 def test_division_without_rules_is_reported_at_its_line(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from foreign_logs import (
     foreign_results,
     hasty,
     unchanged,
+    with_metadata,
     write_log,
 )
 from program import ROOT, Finished, official_package_check, read_events, run_program
@@ -68,6 +69,16 @@ def test_missing_fields_are_listed_together_before_anything_runs(tmp_path: Path)
         (("--submitter=a", "--system=x", "--set=division=open"), "use --division instead"),
         (("--submitter=a", "--system=x", "--", "--numpy-rand-seed=1"), "--numpy-rand-seed=1 after --"),
         (("--submitter=a", "--system=x", "--", "--mlperf-edition", "1.0.0"), "use --edition instead"),
+        (("--submitter=a", "--system=x", "--", "--load-model", "m.pt"), "--load-model=m.pt after --: a run that"),
+        (
+            ("--submitter=a", "--system=x", "--", "--inference-only"),
+            "--inference-only after --: a timed run trains",
+        ),
+        (
+            ("--submitter=a", "--system=x", "--", "--num-batches=9"),
+            "--num-batches=9 after --: the runs of a result",
+        ),
+        (("--submitter=a", "--system=x", "--", "--load=m.pt"), "--load=m.pt"),
         (("--submitter=a", "--system=x", "--seed=1", "--logs", "a"), "--seed: not allowed with --logs"),
         (
             ("--submitter=a", "--system=x", "--reference", "--rcp-bypass=b"),
@@ -102,6 +113,28 @@ def test_missing_configuration_is_rejected(tmp_path: Path) -> None:
     assert run.status == 2
     assert "CONFIG=nosuch: neither a file nor config_nosuch.sh" in run.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (
+            "TRAINER_FLAGS=(--use-gpu --load-model=m.pt)",
+            "--load-model=m.pt in TRAINER_FLAGS of CONFIG=mine.sh: a run",
+        ),
+        ('TRAINER_FLAGS=("--load-model" "my model.pt")', "--load-model=my model.pt in TRAINER_FLAGS"),
+        ("TRAINER_FLAGS=(--num-batches=10)", "--num-batches=10 in TRAINER_FLAGS"),
+        ("echo some text\nTRAINER_FLAGS=(--inference-only)", "--inference-only in TRAINER_FLAGS"),
+        ("TRAINER_FLAGS=(", "CONFIG=mine.sh: cannot be read by bash"),
+    ],
+)
+def test_configuration_that_makes_no_result_is_refused(lines: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.sh").write_text(f"BATCH_SIZE=128\n{lines}\n")
+    run = make("--submitter=a", "--system=x", *SYSTEM, cwd=tmp_path, CONFIG="mine.sh")
+    assert run.status == 2
+    assert words in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.sh"]
 
 
 def test_output_that_is_a_file_is_reported_in_one_line(tmp_path: Path) -> None:
@@ -235,6 +268,29 @@ def test_reference_from_an_invalid_run_is_reported_in_one_line(
     assert len(run.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("flags", "count"), [((), 5), (("--reference",), 10)], ids=["package", "reference"])
+def test_nothing_is_made_of_a_run_that_started_from_a_checkpoint(
+    flags: tuple[str, ...], count: int, description: Path, tmp_path: Path
+) -> None:
+    for number in range(count):
+        entries = foreign_entries(number, edition="2.0.0")
+        mark = with_metadata("run_start", {"started_from": "epoch 0, iteration 300"}, (1,))
+        write_log(tmp_path / f"{number}.log", mark(number, entries))
+    logs = sorted(tmp_path.glob("*.log"))
+    system = (
+        "--submitter=Ours",
+        "--system=box",
+        "--edition=2.0.0",
+        f"--system-file={description}",
+        "--output=out",
+    )
+    run = make(*system, *flags, "--logs", *logs, cwd=tmp_path)
+    assert run.status == 1
+    assert "1.log:21: the run started from epoch 0, iteration 300, not from scratch" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def short_of_target(number: int, entries: list[Entry]) -> list[Entry]:
     return aborted(3, changed("eval_accuracy", 0.8, (1,))(number, entries)) if number == 1 else entries
 
@@ -248,7 +304,7 @@ def test_run_that_missed_the_target_is_kept_and_counts_as_the_slowest(descriptio
     assert len(list(package.glob("results/box/dlrm/result_?.txt"))) == 5
     assert "FOUND NO ERRORS" in official_package_check(package, "2.0.0", tmp_path)
     assert "1 of 5 runs is aborted or short of the target: the rules count it as the slowest" in run.stdout
-    assert "2.30 minutes" in run.stdout  # of 2.0, 2.2, 2.3, 2.4 and the run without a time
+    assert "2.300 minutes" in run.stdout  # of 2.0, 2.2, 2.3, 2.4 and the run without a time
 
 
 def test_bypass_is_reported_with_its_reason_everywhere(description: Path, tmp_path: Path) -> None:

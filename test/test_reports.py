@@ -84,6 +84,10 @@ def test_tensorboard_counts_the_iterations_of_all_epochs(tmp_path: Path) -> None
     events = EventAccumulator(str(tmp_path / "curves"))
     events.Reload()
     assert [point.step for point in events.Scalars("Train/Loss")] == [1, 2, 3, 4, 5, 6]
+    assert "earlier run" not in run.stderr
+    again = run_program("--data-size=6", "--tensor-board-filename=curves", cwd=tmp_path)
+    assert "curves: has the curves of an earlier run" in again.stderr
+    assert len(list((tmp_path / "curves").iterdir())) == 2
 
 
 def test_profiling_writes_a_table_and_a_trace(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from program import ROOT, Finished, read_events
 
 import mlperf
 from mlperf.benchmarks import DLRM, EDITIONS
+from mlperf.cli.check_flags import main as check_flags
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 from mlperf.settings.dataset import PreparationSettings
@@ -180,6 +181,77 @@ def test_wrong_flag_is_reported_in_one_line_before_any_work(flag: str, clone: Pa
     assert files(clone) == before
 
 
+TRAINING_FROM_A_CHECKPOINT = "BATCH_SIZE=128\nTEST_BATCH_SIZE=512\nLEARNING_RATE=1\nWARMUP_STEPS=0\n" + (
+    "DECAY_START_STEP=0\nDECAY_STEPS=0\nEPOCHS=1\nTRAINER_FLAGS=(--load-model=model.pt)\n"
+)
+
+
+def test_run_from_a_checkpoint_is_refused_also_by_a_configuration(
+    clone: Path, small: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.sh").write_text(TRAINING_FROM_A_CHECKPOINT)
+    logs = str(tmp_path / "logs")
+    for flags, config in ((("--load-model", "model.pt"), "sample"), ((), str(tmp_path / "mine.sh"))):
+        run = run_and_time(clone, *flags, CONFIG=config, DATADIR=str(small), LOGDIR=logs)
+        assert run.status == 2
+        assert "--load-model=model.pt: a run that starts from a checkpoint is not a result" in run.stderr
+        assert len(run.stderr.splitlines()) == 1
+        assert run.stdout == ""
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--inference-only", "a timed run trains"),
+        ("--numpy-rand-seed=7", "set by SEED"),
+        ("--mlperf-edition=1.0.0", "set by EDITION"),
+        ("--mlperf-log-file=x.log", "set by LOGDIR"),
+        ("--mlperf-cache-cleared", "drops the page cache itself"),
+        ("--data-generation=random", "selected by DATADIR"),
+        ("--data-set=kaggle", "selected by DATADIR"),
+        ("--raw-data-file=x", "selected by DATADIR"),
+        ("--processed-data-file=x", "selected by DATADIR"),
+        ("--max-ind-range=100", "MAX_IND_RANGE"),
+        ("--data-randomize=none", "prepared without it"),
+        ("--data-sub-sample-rate=0.5", "prepared without it"),
+        ("--load=model.pt", "unrecognized"),
+    ],
+)
+def test_flag_that_would_make_the_output_of_a_timed_run_untrue_is_refused(
+    flag: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check_flags(["--test-freq=5", "--", flag]) == 2
+    error = capsys.readouterr().err
+    assert flag in error
+    assert words in error
+    assert len(error.splitlines()) == 1
+
+
+def test_flags_of_experiments_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_flags(["--numpy-rand-seed=7", "--", *TINY, "--precision=bf16", "--num-batches=4"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_log_of_an_earlier_run_of_the_same_second_is_kept(clone: Path, small: Path, tmp_path: Path) -> None:
+    (tmp_path / "date").write_text('#!/bin/sh\nexec /bin/date -d @1700000000 "$@"\n')
+    (tmp_path / "date").chmod(0o755)
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    name = time.strftime("dlrm_%Y%m%d_%H%M%S_seed_3", time.localtime(1_700_000_000))
+    (logs / f"{name}.console.txt").write_text("of a run that has just begun")
+    (logs / f"{name}_2.log").write_text("of an earlier run")
+    variables = {"DATADIR": str(small), "LOGDIR": str(logs), "CONFIG": "sample", "SEED": "3"}
+    variables["PATH"] = f"{tmp_path}:/usr/bin:/bin"
+    run = run_and_time(clone, *TINY, "--nepochs=1", "--num-batches=1", cwd=tmp_path, **variables)
+    assert run.status == 3, run.stdout + run.stderr
+    assert (logs / f"{name}.console.txt").read_text() == "of a run that has just begun"
+    assert (logs / f"{name}_2.log").read_text() == "of an earlier run"
+    assert read_events(logs / f"{name}_3.log", "run_stop")
+    assert (logs / f"{name}_3.console.txt").read_text() in run.stdout
+    assert len(list(logs.iterdir())) == 4
+
+
 def test_help_needs_no_environment(clone: Path) -> None:
     run = run_and_time(clone, "--help", DLRM_PYTHON="/no/such/python")
     assert run.status == 0
@@ -223,8 +295,9 @@ def test_signal_is_forwarded_and_the_log_is_closed(
             assert process.poll() is None
         time.sleep(0.1)
         process.send_signal(number)
-        stdout, _ = process.communicate(timeout=120)
+        stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == status
+    assert "the same command starts a new one" in stderr
     assert stdout.splitlines()[-1].startswith("RESULT,RECOMMENDATION,")
     (log,) = tmp_path.glob("*.log")
     assert [e["metadata"]["status"] for e in read_events(log) if e["key"] == "run_stop"] == ["aborted"]

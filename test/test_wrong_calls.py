@@ -99,6 +99,7 @@ WRONG = [
     (f"{DATASET} --mlperf-cache-cleared", "--mlperf-cache-cleared=true requires --mlperf-logging"),
     (f"{DATASET} --mlperf-edition=2.0.0", "--mlperf-edition=2.0.0 requires --mlperf-logging"),
     ("--data-generation=synthetic --data-trace-file=x/", "--data-trace-file: 'x/' names a folder"),
+    (f"{DATASET} --save-model=x --test-freq=5 --mlperf-logging --mlperf-log-file=./x", "--save-model=x: the comp"),
     (f"{DATASET} --save-model=x.pt --test-freq=5 --mlperf-grad-accum-iter=2", "--test-freq"),
     ("--no-such-flag=1", "--no-such-flag"),
     ("--mini-batch=2", "--mini-batch"),
@@ -133,10 +134,67 @@ def test_missing_gpu_is_a_usage_error(tmp_path: Path) -> None:
     assert "--use-gpu" in run.stderr
 
 
-def test_more_than_one_process_is_rejected(tmp_path: Path) -> None:
-    run = run_program(cwd=tmp_path, WORLD_SIZE="2")
+LAUNCHED = [
+    ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2"),
+    ({"OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_RANK": "0"}, "OMPI_COMM_WORLD_SIZE=8"),
+    ({"PMI_SIZE": "2", "PMI_RANK": "0"}, "PMI_SIZE=2"),
+    ({"MV2_COMM_WORLD_SIZE": "4"}, "MV2_COMM_WORLD_SIZE=4"),
+    ({"JSM_NAMESPACE_SIZE": "6"}, "JSM_NAMESPACE_SIZE=6"),
+    ({"PMIX_RANK": "1"}, "PMIX_RANK=1"),  # states no total
+    ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, "SLURM_NTASKS=4"),
+    ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_STEP_ID": "0"}, "SLURM_NTASKS=4"),
+    ({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}, "SLURM_STEP_NUM_TASKS=2"),
+]
+
+
+@pytest.mark.parametrize(("variables", "named"), LAUNCHED, ids=str)
+def test_more_than_one_process_is_rejected_however_it_was_started(
+    variables: dict[str, str], named: str, tmp_path: Path
+) -> None:
+    run = run_program(cwd=tmp_path, **variables)
     assert run.status == 2
-    assert "WORLD_SIZE=2" in run.stderr
+    assert named in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("program", "flags"),
+    [
+        ("tools/prepare_criteo.py", ("--raw-data-file=x", "--processed-data-file=y")),
+        ("tools/make_sample.py", ()),
+        ("tools/make_submission.py", ("--submitter=a", "--system=b")),
+        ("tools/stack_distances.py", ("profile", "x", "y")),
+        ("tools/plot_run.py", ("x",)),
+        ("tools/visualize.py", ("--load-model=x", "--data-generation=dataset", "--processed-data-file=y")),
+    ],
+)
+def test_every_program_that_writes_files_rejects_several_processes(
+    program: str, flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    run = run_program(*flags, program=program, cwd=tmp_path, OMPI_COMM_WORLD_SIZE="2")
+    assert run.status == 2
+    assert "OMPI_COMM_WORLD_SIZE=2" in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"WORLD_SIZE": "1", "LOCAL_RANK": "0", "RANK": "0"},
+        {"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0", "PMIX_RANK": "0"},
+        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"},  # the shell of salloc
+        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"},  # a batch script
+        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "1", "SLURM_STEP_NUM_TASKS": "1"},
+        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_STEP_ID": "1"},
+    ],
+    ids=str,
+)
+def test_one_process_of_a_launcher_or_the_shell_of_a_job_is_accepted(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    parse([])
 
 
 @pytest.mark.parametrize("which", ["--raw-data-file", "--processed-data-file", "--load-model"])

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from mlperf.benchmarks import EDITIONS, Edition
-from mlperf.cli.program import program_name, run_program
+from mlperf.cli.program import print_output, program_name, run_program
 from mlperf.settings.argument_parser import Parser
 from mlperf.submission.check import check_log, check_result
 from mlperf.submission.rcp import check_rcp_file
 from mlperf.submission.report import Report, render
 from mlperf.submission.results import find_results
 from mlperf.util.errors import RunError, UsageError
+
+_ALL = "all"
+_EDITION = re.compile(r"\d+\.\d+\.\d+|all")  # known or not: an unknown one is named in the error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,10 +39,12 @@ def make_parser(name: str) -> Parser:
     )
     parser.add_argument(
         "--edition",
-        choices=[*EDITIONS, "all"],
-        action="append",
-        default=argparse.SUPPRESS,
-        help="edition to check for; may be repeated (default: recognized by the keys in the logs)",
+        type=_editions,
+        metavar="{" + ",".join([*EDITIONS, _ALL]) + "}",
+        action="extend",
+        default=[],
+        help="editions to check for, separated by commas or spaces; may be repeated (default: recognized by the "
+        "keys in the logs)",
     )
     parser.add_argument(
         "--rcps", type=Path, help="JSON file of reference convergence points that replaces those of the edition"
@@ -50,43 +57,70 @@ def make_parser(name: str) -> Parser:
     return parser
 
 
+def _editions(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in (*EDITIONS, _ALL):
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join([*EDITIONS, _ALL])}")
+    return names
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Join the editions that follow `--edition` with commas: the path may follow them."""
+    joined: list[str] = []
+    for argument in arguments:
+        follows = len(joined) > 1 and joined[-2] == "--edition" and _EDITION.fullmatch(argument) is not None
+        if follows:
+            joined[-1] += f",{argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
 def _check(name: str, arguments: Sequence[str] | None) -> int:
-    args = make_parser(name).parse_args(arguments)
-    requested = getattr(args, "edition", [])
+    args = make_parser(name).parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
+    requested = dict.fromkeys(args.edition)
     if args.rcps is not None and not args.rcps.is_file():
         raise UsageError(f"--rcps={args.rcps}: no such file")
-    editions: list[Edition | None] = [EDITIONS[name] for name in (EDITIONS if "all" in requested else requested)]
+    editions: list[Edition | None] = [EDITIONS[name] for name in (EDITIONS if _ALL in requested else requested)]
     if args.rcps is not None:
         check_rcp_file(args.rcps)
-    passed = True
-    try:
-        for check in _checks(args, editions or [None]):
-            passed = _report(check, name) and passed
-    except OSError as error:
-        raise RunError(f"{error.filename or args.path}: {error.strerror or error}") from None
+    passed, errors = True, set[str]()
+    with _errors_as_one_line(args.path):
+        checks = _checks(args, editions or [None])
+    for check in checks:
+        try:
+            with _errors_as_one_line(args.path):
+                report = check()
+        except RunError as error:  # an unreadable log does not prevent the other checks
+            passed = False
+            if str(error) not in errors:  # once, not for each edition
+                errors.add(str(error))
+                print(f"{name}: error: {error}", file=sys.stderr, flush=True)
+            continue
+        print_output(render(report))
+        passed = passed and report.passed
     return 0 if passed else 1
 
 
-def _checks(args: argparse.Namespace, editions: list[Edition | None]) -> Iterator[Callable[[], Report]]:
-    """Yield one call per check."""
+def _checks(args: argparse.Namespace, editions: list[Edition | None]) -> list[Callable[[], Report]]:
+    """Return one call per check."""
     if args.path.is_file():
-        for edition in editions:
-            yield partial(check_log, args.path, edition)
-        return
-    for result in find_results(args.path):
-        for edition in editions:
-            yield partial(check_result, result, edition, rcp_file=args.rcps, bypass=args.rcp_bypass)
+        return [partial(check_log, args.path, edition) for edition in editions]
+    return [
+        partial(check_result, result, edition, rcp_file=args.rcps, bypass=args.rcp_bypass)
+        for result in find_results(args.path)
+        for edition in editions
+    ]
 
 
-def _report(check: Callable[[], Report], name: str) -> bool:
-    """Print a report and return whether it passed. An unreadable log does not prevent the other checks."""
+@contextmanager
+def _errors_as_one_line(path: Path) -> Iterator[None]:
+    """Turn an OSError about a file into a RunError that names it; `path` is what is being checked."""
     try:
-        report = check()
-    except RunError as error:
-        print(f"{name}: error: {error}", file=sys.stderr, flush=True)
-        return False
-    print(render(report), flush=True)
-    return report.passed
+        yield
+    except OSError as error:
+        raise RunError(f"{error.filename or path}: {error.strerror or error}") from None
 
 
 if __name__ == "__main__":

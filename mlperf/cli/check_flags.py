@@ -1,7 +1,7 @@
-"""Check the trainer's flags without running it: python -m mlperf.cli.check_flags [flags of the trainer].
+"""Check the flags of a timed run: python -m mlperf.cli.check_flags [flags of the script] -- [flags of the user].
 
-run_and_time.sh calls this, so that an invalid flag is reported before data is prepared. It runs without
-third-party packages.
+run_and_time.sh calls this, so that an invalid flag, or one with which the run would not be a result, is reported
+before data is prepared. It runs without third-party packages.
 """
 
 from __future__ import annotations
@@ -11,13 +11,18 @@ from collections.abc import Sequence
 
 from mlperf.cli.program import run_program
 from mlperf.cli.train import parse
+from mlperf.settings.timed_run import check_timed_run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 0 if the trainer accepts the flags; otherwise print its error and return its status."""
+    """Return 0 if a timed run accepts the flags; otherwise print the error and return its status."""
 
     def work() -> int:
-        parse(sys.argv[1:] if arguments is None else arguments)
+        flags = list(sys.argv[1:] if arguments is None else arguments)
+        end = flags.index("--") if "--" in flags else len(flags)
+        of_script, of_user = flags[:end], flags[end + 1 :]
+        check_timed_run(of_user)
+        parse([*of_script, *of_user])
         return 0
 
     return run_program("dlrm_s_pytorch.py", work)

@@ -18,6 +18,7 @@ from mlperf.cli.program import program_name, run_program
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import between
 from mlperf.util.errors import UsageError
+from mlperf.util.one_process import require_one_process
 
 if TYPE_CHECKING:
     from mlperf.plots.curves import Curves
@@ -54,6 +55,7 @@ def make_parser(name: str) -> Parser:
 
 def _plot(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
+    require_one_process()
     labels = args.labels.split(",") if args.labels else [log.stem for log in args.logs]
     if len(labels) != len(args.logs):
         raise UsageError(f"--labels={args.labels}: {len(labels)} names for {len(args.logs)} logs")

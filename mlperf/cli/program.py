@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from mlperf.util.errors import RunError, UsageError
 MIN_PYTHON = (3, 11)  # same as requires-python in pyproject.toml, which does not apply to an uninstalled checkout
 EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
+EXIT_SIGPIPE = 141
 
 # Import names of the packages in requirements.txt.
 _CORE_PACKAGES = ("torch", "numpy", "numba", "sklearn", "mlperf_logging", "tqdm")
@@ -55,6 +58,16 @@ def program_name(tool: str) -> str:
     return typed if typed.startswith("dlrm-") else tool
 
 
+def print_output(text: str) -> None:
+    """Write text and a newline to stdout. RunError if that fails, BrokenPipeError if its reader has ended."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RunError(f"standard output: cannot be written: {error.strerror or error}") from None
+
+
 def run_program(name: str, work: Callable[[], int]) -> int:
     """Return the result of `work`, or the exit status of an error or signal after printing it as one line."""
 
@@ -74,8 +87,14 @@ def run_program(name: str, work: Callable[[], int]) -> int:
         if sys.version_info < MIN_PYTHON:
             raise RunError(f"needs Python {MIN_PYTHON[0]}.{MIN_PYTHON[1]} or newer; this is {sys.executable}")
         with messages_on_stderr():
-            return work()
-    except (UsageError, RunError) as error:
+            status = work()
+            sys.stdout.flush()
+            return status
+    except (UsageError, RunError, BrokenPipeError) as error:
+        if _output_closed(error):
+            return _end_output(name)
+        if isinstance(error, BrokenPipeError):
+            raise
         print(f"{name}: error: {error}", file=sys.stderr)
         return error.exit_status
     except ModuleNotFoundError as error:
@@ -88,9 +107,31 @@ def run_program(name: str, work: Callable[[], int]) -> int:
             file=sys.stderr,
         )
         return RunError.exit_status
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        return EXIT_SIGINT
-    except Terminated:
-        print(f"{name}: terminated", file=sys.stderr)
-        return EXIT_SIGTERM
+    except (KeyboardInterrupt, Terminated) as stopped:
+        is_terminated = isinstance(stopped, Terminated)
+        notes = getattr(stopped, "__notes__", [])  # how to continue, added where the signal arrived
+        print("; ".join([f"{name}: {'terminated' if is_terminated else 'interrupted'}", *notes]), file=sys.stderr)
+        return EXIT_SIGTERM if is_terminated else EXIT_SIGINT
+
+
+def _output_closed(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it replaced, means that the reader of stdout (`head`) has ended."""
+    while error is not None and not isinstance(error, BrokenPipeError):
+        error = error.__context__
+    if error is None:
+        return False
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        return any(events & select.POLLERR for _, events in poll.poll(0))
+    except (OSError, ValueError):
+        return False  # stdout is not a file, so the broken pipe is another one
+
+
+def _end_output(name: str) -> int:
+    """Discard what is left in stdout, so that the interpreter can flush it, and return the exit status."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+    print(f"{name}: the reader of the output has ended", file=sys.stderr)
+    return EXIT_SIGPIPE

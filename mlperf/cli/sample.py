@@ -11,6 +11,7 @@ from mlperf.benchmarks import MIN_SAMPLE_ROWS, SAMPLE
 from mlperf.cli.program import program_name, run_program
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
+from mlperf.util.one_process import require_one_process
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +37,7 @@ def make_parser(name: str) -> Parser:
 
 def _make(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
+    require_one_process()
 
     from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 

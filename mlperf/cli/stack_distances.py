@@ -21,6 +21,7 @@ from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import write_atomically
+from mlperf.util.one_process import require_one_process
 
 if TYPE_CHECKING:
     from mlperf.data.synthetic.stack_distances import IntArray
@@ -58,6 +59,7 @@ def make_parser(name: str) -> Parser:
 
 def _convert(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
+    require_one_process()
     for flag, value in (("--length", args.length), ("--seed", args.seed)):
         if args.what == "profile" and value is not None:
             raise UsageError(f"{flag}={value} requires generate: profile reads the whole trace")

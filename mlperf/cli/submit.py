@@ -15,10 +15,12 @@ from functools import partial
 from pathlib import Path
 
 from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES, SampleSize
-from mlperf.cli.program import program_name, run_program
+from mlperf.cli.program import print_output, program_name, run_program
 from mlperf.compliance.log_reader import Log, as_text, read_log
+from mlperf.compliance.warm_start import warm_start
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
+from mlperf.settings.timed_run import check_timed_run
 from mlperf.submission.check import check_result
 from mlperf.submission.package import NAME, Package, write_package
 from mlperf.submission.rcp import make_rcp
@@ -36,21 +38,25 @@ from mlperf.submission.system_description import (
 )
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import write_atomically
+from mlperf.util.one_process import require_one_process
 
 SAMPLE_REASON = (
     "the runs use the synthetic sample of tools/make_sample.py, which has no reference convergence; "
     "this package is an example, not a result"
 )
 
-# Trainer flags that this program sets, and the option that controls each.
-_RESERVED_FLAGS = {
-    "--mlperf-submitter": "--submitter",
-    "--mlperf-platform": "--system",
-    "--mlperf-edition": "--edition",
-    "--mlperf-division": "--division",
-    "--mlperf-status": "--status",
-    "--numpy-rand-seed": "--seed",
-    "--mlperf-log-file": "--output",
+# Trainer flags that are not allowed, by key, with the reasons: anywhere, and after --.
+_NOT_IN_A_RESULT = {"num_batches": "the runs of a result train on whole epochs"}
+_NOT_AFTER_DASHES = {
+    **_NOT_IN_A_RESULT,
+    "mlperf_logging": "this program always sets it",
+    "mlperf_submitter": "use --submitter instead",
+    "mlperf_platform": "use --system instead",
+    "mlperf_edition": "use --edition instead",
+    "mlperf_division": "use --division instead",
+    "mlperf_status": "use --status instead",
+    "numpy_rand_seed": "use --seed instead",
+    "mlperf_log_file": "use --output instead",
 }
 # The same for environment variables of run_and_time.sh and for fields of the system description.
 _RESERVED_VARIABLES = {"EDITION": "edition", "SEED": "seed"}
@@ -127,6 +133,7 @@ def _name(text: str) -> str:
 
 def _submit(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
+    require_one_process()
     _check_contradictions(args)
     if not (ROOT / "run_and_time.sh").is_file():
         raise RunError(
@@ -144,12 +151,7 @@ def _check_contradictions(args: argparse.Namespace) -> None:
         raise UsageError(
             f"--submitter={args.submitter}: this name is reserved for the folder with the logs of the runs"
         )
-    for text in args.trainer_flags:
-        name = text.partition("=")[0]
-        if name == "--mlperf-logging":
-            raise UsageError(f"{text} after --: this program always sets it")
-        if name in _RESERVED_FLAGS:
-            raise UsageError(f"{text} after --: use {_RESERVED_FLAGS[name]} instead")
+    check_timed_run(args.trainer_flags, _NOT_AFTER_DASHES, where=" after --")
     for variable, flag in _RESERVED_VARIABLES.items():
         value = os.environ.get(variable, "")
         if value and value != str(getattr(args, flag)):
@@ -163,6 +165,9 @@ def _check_contradictions(args: argparse.Namespace) -> None:
 def _make(args: argparse.Namespace) -> int:
     edition = EDITIONS[args.edition]
     inputs = RunInputs.of_environment()
+    check_timed_run(
+        inputs.trainer_flags, _NOT_IN_A_RESULT, where=f" in TRAINER_FLAGS of CONFIG={inputs.configuration}"
+    )
     settings = _run_settings(args, inputs)
     description = None if args.reference else _description(args, inputs)
     count = edition.runs * 2 if args.reference else edition.runs
@@ -175,6 +180,7 @@ def _make(args: argparse.Namespace) -> int:
         runs = make_runs(_logs_folder(args), settings, count, first_seed=args.seed)
         paths, configuration = runs.logs, runs.configuration
     logs = [read_log(path) for path in paths]
+    _refuse_warm_starts(logs)
     if description is None:
         return _write_reference(args, logs)
     sample = inputs.sample if args.logs is None or inputs.data else None
@@ -193,18 +199,26 @@ def _make(args: argparse.Namespace) -> int:
     return _write_and_check(package, logs)
 
 
+def _refuse_warm_starts(logs: Sequence[Log]) -> None:
+    """Raise RunError if a run started from weights or within an epoch: it is not a result."""
+    for log in logs:
+        if (found := warm_start(log)) is not None:
+            line, problem = found
+            raise RunError(f"{log.path}:{line}: {problem}")
+
+
 def _write_and_check(package: Package, logs: list[Log]) -> int:
     folder = write_package(package, logs)
     (result,) = (result for result in find_results(folder) if result.system == package.system)
     report = check_result(result, package.edition)
-    print(f"package in {folder}")
+    print_output(f"package in {folder}")
     if package.configuration is None:
-        print(
+        print_output(
             f"without config_{package.system}.sh: CONFIG does not say with which configuration the logs were made"
         )
     if package.bypass_reason is not None:
-        print(f"the convergence check is bypassed: {package.bypass_reason}")
-    print(render(report), flush=True)
+        print_output(f"the convergence check is bypassed: {package.bypass_reason}")
+    print_output(render(report))
     return 0 if report.passed else 1
 
 
@@ -271,7 +285,7 @@ def _write_reference(args: argparse.Namespace, logs: list[Log]) -> int:
     file = _logs_folder(args) / "rcps_dlrm.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(rcp, indent=2) + "\n")
-    print(f"convergence points of {len(logs)} runs in {file}")
+    print_output(f"convergence points of {len(logs)} runs in {file}")
     return 0
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlperf.benchmarks import Benchmark
-from mlperf.compliance.log_reader import Event, Log, as_text, is_number
+from mlperf.compliance.log_reader import TOKEN, Event, Log, as_text, is_number, parse_event
 from mlperf.compliance.official import CRASHED, CheckerOutput
 
 _FAILED_TEST = re.compile(r"failed test: (.*?)(?:\ncurrent |\Z)", re.DOTALL)
 _MARKED_LINE = re.compile(r"failed in line (\d+):")
+_TRIGGERING_LINE = re.compile(rf"triggered by line ?:\n{re.escape(TOKEN)}(.*)")
 _NUMBERED_LOG = re.compile(r"(?:result file|seeds from) .*?result_(\d+)\.txt", re.IGNORECASE)
 
 
@@ -41,9 +42,15 @@ def _line(log: Log, key: str | None, text: str) -> int:
         return log.marked[int(match[1])]  # the checker counts the lines with an event, from 0
     if ("parsing errors" in text or CRASHED in text) and (invalid := _first_invalid_line(log)) is not None:
         return invalid
-    if "Failed checks for eval_accuracy" in text and log.best is not None:
-        return log.best.line
-    if "initialized_tensors" in text:
+    if (match := _TRIGGERING_LINE.search(text)) is not None:
+        trigger = parse_event(0, match[1])
+        same = (event.line for event in log.events if trigger == replace(event, line=0))
+        return next(same, log.lines)
+    if "Failed checks for eval_accuracy" in text:
+        key = "eval_accuracy"
+        if log.best is not None:
+            return log.best.line
+    elif "initialized_tensors" in text:
         key = "weights_initialization"
     elif "_common.yaml" in text:  # the checker has no rules for the division
         key = "submission_division"
@@ -110,7 +117,7 @@ def convergence_findings(
         elif "convergence" in text:
             findings += [Finding(log.path, line, text) for log in logs for line in _unsuccessful(log)[:1]]
         elif unusable := [
-            (log, *entries[0]) for log in logs if (entries := _unusable_entries(log, logs[0], benchmark))
+            (log, *entries[0]) for log in logs if (entries := _unusable_entries(log, logs, benchmark))
         ]:
             log, line, reason = unusable[0]
             findings.append(Finding(log.path, line, f"{text}: {reason}"))
@@ -136,19 +143,26 @@ def _unsuccessful(log: Log) -> list[int]:
     return [stop.line for stop in stops if stop.metadata.get("status") != "success"] if stops else [log.lines]
 
 
-def _unusable_entries(log: Log, first: Log, benchmark: Benchmark) -> list[tuple[int, str]]:
-    """Return (line, reason) for each entry the convergence checker cannot use. first: the first log."""
-    size = _last_event(first, "global_batch_size")
-    expected = None if size is None else size.value
+def _unusable_entries(log: Log, logs: Sequence[Log], benchmark: Benchmark) -> list[tuple[int, str]]:
+    """Return (line, reason) for each entry the convergence checker cannot use. logs: all logs of the result."""
+    expected, example = _usual_batch_size(logs)
     problems = [(line, "no MLPerf event") for line in log.damaged] + log.invalid_values
     problems += _check_last(log, "submission_benchmark", lambda value: value == benchmark.name, benchmark.name)
     problems += _check_last(log, "global_batch_size", is_number, "a number")
-    allowed = f"{as_text(expected)} as in {first.path.name}"
+    allowed = f"{as_text(expected)} as in {example.path.name}"
     problems += _check_last(log, "global_batch_size", lambda value: value == expected, allowed)
     evaluations, stops = log.all("eval_accuracy"), log.all("run_stop")
     problems += [(e.line, "eval_accuracy has no epoch_num") for e in evaluations if "epoch_num" not in e.metadata]
     problems += [(e.line, "run_stop has no status") for e in stops if "status" not in e.metadata]
     return problems if evaluations or log.status != "success" else [*problems, (log.lines, "no eval_accuracy")]
+
+
+def _usual_batch_size(logs: Sequence[Log]) -> tuple[object, Log]:
+    """Return the batch size of most logs, or None, and the first log with it."""
+    events = [_last_event(log, "global_batch_size") for log in logs]
+    sizes = [None if event is None else event.value for event in events]
+    usual = max(sizes, key=lambda size: size is not None and sizes.count(size))
+    return usual, logs[sizes.index(usual)]
 
 
 def _check_last(log: Log, key: str, is_valid: Callable[[object], bool], allowed: str) -> list[tuple[int, str]]:

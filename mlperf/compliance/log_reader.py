@@ -128,7 +128,7 @@ def read_log(path: Path) -> Log:
                 if TOKEN not in line:
                     continue
                 marked.append(last)
-                event = _parse(last, line.rpartition(TOKEN)[2])
+                event = parse_event(last, line.rpartition(TOKEN)[2])
                 if event is None:
                     damaged.append(last)
                 else:
@@ -138,7 +138,8 @@ def read_log(path: Path) -> Log:
     return Log(path, tuple(events), tuple(damaged), tuple(marked), last)
 
 
-def _parse(number: int, text: str) -> Event | None:
+def parse_event(number: int, text: str) -> Event | None:
+    """Return the event in the JSON after the token of line `number`, or None if it is malformed."""
     try:
         content = json.loads(text)
         time_ms = float(content["time_ms"])

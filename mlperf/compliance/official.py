@@ -10,6 +10,7 @@ import contextlib
 import importlib.metadata
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ CRASHED = "the official checker stops with"  # prefix of the error reported when
 # The bypass of the package checker ignores only failed convergence checks whose message starts like this.
 BYPASSABLE = ("RCP found", "RCP Interpolation", "Missing RCP")
 _USAGE = "training"
+_ALTERNATIVES = re.compile(r"(Required AT_LEAST_ONE occurrence of )('\w+'(?: or '\w+')+)")
+_DIFFERENT_VALUES = re.compile(r"(.* with different values: )\[(.*)\]", re.DOTALL)
 
 
 @dataclass
@@ -115,9 +118,20 @@ def check_compliance(log: Path, edition: Edition) -> CheckerOutput:
     mlp_compliance.enqueued_configs.clear()  # global state; stale if an earlier check raised
     with _collecting(output):
         output.passed = mlp_compliance.main(str(log), f"{_USAGE}_{edition.name}/common.yaml", checker)[0]
-    output.errors += [*checker.overwritable.items(), *((None, text) for text in checker.not_overwritable)]
+    unkeyed = sorted({_in_order(text) for text in checker.not_overwritable})  # some are collected in sets
+    output.errors += [(key, _in_order(text)) for key, text in checker.overwritable.items()]
+    output.errors += [(None, text) for text in unkeyed]
     output.warnings += list(checker.warnings.items())
     return output
+
+
+def _in_order(text: str) -> str:
+    """Return a message of the compliance checker with the keys or values that it takes from a set in order."""
+    if (match := _ALTERNATIVES.fullmatch(text)) is not None:
+        return match[1] + " or ".join(sorted(match[2].split(" or ")))
+    if (match := _DIFFERENT_VALUES.fullmatch(text)) is not None:
+        return f"{match[1]}[{', '.join(sorted(match[2].split(', ')))}]"
+    return text
 
 
 def check_seeds(logs: list[Path], edition: Edition) -> CheckerOutput:
@@ -191,5 +205,13 @@ def summarize(folder: Path, edition: Edition) -> tuple[CheckerOutput, float | No
         score = scores[0] if scores else None
         output.passed = score is not None
     if score is None and not output.errors:
-        output.errors.append((None, output.printed.strip().partition("\n")[0] or "no score"))
+        output.errors.append((None, _first_reason(output.printed.strip().splitlines())))
     return output, score
+
+
+def _first_reason(printed: list[str]) -> str:
+    """Return the first printed line; of lines that differ in the file only, the first in alphabetical order."""
+    if not printed:
+        return "no score"
+    reason = printed[0].partition(" in ")[0]
+    return min(line for line in printed if line.partition(" in ")[0] == reason)

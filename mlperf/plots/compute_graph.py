@@ -19,6 +19,7 @@ from torch import nn
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.packages import require_packages
 from mlperf.util.errors import RunError
+from mlperf.util.files import write_atomically
 
 if TYPE_CHECKING:
     from pygraphviz import AGraph
@@ -43,7 +44,7 @@ def plot_compute_graph(model: DLRM_Net, path: Path) -> None:
     """Draw `model` into the PNG file `path`. RunError if that fails."""
     image = _render(make_graph(model).string())
     try:
-        path.write_bytes(image)
+        write_atomically(path, image)
     except OSError as error:
         raise RunError(f"--plot-compute-graph: cannot write {path}: {error.strerror}") from None
 

@@ -8,21 +8,52 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mlperf_logging.mllog import constants
 from mlperf_logging.mllog.mllog import MLLogger
 
 from mlperf.benchmarks import EDITIONS
+from mlperf.compliance.warm_start import MARK
 from mlperf.data.source import BatchSource
 from mlperf.evaluation.metrics import Metrics
+from mlperf.settings.reports import ComplianceSettings
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Listener, Outcome, Position
-from mlperf.util.errors import RunError
+from mlperf.util.errors import RunError, UsageError
+from mlperf.util.new_file import numbered, open_new
+
+_log = logging.getLogger(__name__)
+
+_DEFAULT_FILE = ComplianceSettings().log_file
+
+
+def is_default_log(settings: Settings) -> bool:
+    """Return whether the log has the default name, which gets a number if there is such a file."""
+    return settings.compliance.log_file == _DEFAULT_FILE
+
+
+def check_log_file(settings: Settings) -> None:
+    """Raise an error if the log cannot be written or would replace another one, before any other work.
+
+    UsageError if --mlperf-log-file names a file with content; for the default name another name is found.
+    """
+    path = settings.compliance.log_file
+    if not path.parent.is_dir():
+        raise RunError(f"--mlperf-log-file={path}: cannot be written: folder {path.parent} does not exist")
+    if not is_default_log(settings) and path.is_file() and path.stat().st_size > 0:
+        raise UsageError(_refusal(path))
+
+
+def _refusal(path: Path) -> str:
+    return f"--mlperf-log-file={path}: exists and is not overwritten; name another file, or remove this one"
 
 
 class ComplianceLog(Listener):
-    """Writes the log. The constructor opens the file, replacing an existing one, and logs init_start.
+    """Writes the log. The constructor opens the file and logs init_start.
+
+    An existing file is never overwritten: UsageError, or, for the default name, the next free one of
+    mlperf_dlrm_2.log, mlperf_dlrm_3.log, ...
 
     The status of run_stop is success if the run reached its threshold or, without one, the edition's target.
     """
@@ -30,14 +61,10 @@ class ComplianceLog(Listener):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._edition = EDITIONS[settings.compliance.edition]
-        path = settings.compliance.log_file
-        try:
-            self._handler = logging.FileHandler(path, mode="w", encoding="utf-8")
-        except OSError as error:
-            raise RunError(f"--mlperf-log-file={path}: cannot be written: {error.strerror}") from None
+        self._file = _open(settings.compliance.log_file)
         # Created directly, not by logging.getLogger, so that no other code can write to this file.
         logger = logging.Logger("mlperf.compliance_log", logging.INFO)
-        logger.addHandler(self._handler)
+        logger.addHandler(logging.StreamHandler(self._file))
         root = str(Path(__file__).resolve().parents[2])
         self._log = MLLogger(logger, default_stack_offset=2, root_dir=root)
         self._best_auc = 0.0
@@ -58,10 +85,14 @@ class ComplianceLog(Listener):
             self._required_point(constants.WEIGHTS_INITIALIZATION, tensor=tensor)
         self._end(constants.INIT_STOP)
 
-    def run_start(self) -> None:
-        """Log run_start: the clock starts before the data is opened."""
+    def run_start(self, started_from: str | None) -> None:
+        """Log run_start: the clock starts before the data is opened.
+
+        If the run does not start from initial weights, the metadata `started_from` states it: the log is not a
+        result.
+        """
         self._run_started = True
-        self._start(constants.RUN_START)
+        self._start(constants.RUN_START, **({} if started_from is None else {MARK: started_from}))
 
     def data_opened(self, train: BatchSource, test: BatchSource | None) -> None:
         """Log the number of samples in each split."""
@@ -104,7 +135,7 @@ class ComplianceLog(Listener):
         success = outcome is Outcome.SUCCESS and self._run_started and reached
         status = constants.SUCCESS if success else constants.ABORTED
         self._end(constants.RUN_STOP, status=status, outcome=outcome.value)
-        self._handler.close()
+        self._file.close()
 
     def _log_submission(self) -> None:
         settings = self._settings.compliance
@@ -137,6 +168,21 @@ class ComplianceLog(Listener):
 
     def _end(self, key: str, **metadata: Any) -> None:
         self._log.end(key=key, metadata=metadata)
+
+
+def _open(path: Path) -> TextIO:
+    names = numbered(path) if path == _DEFAULT_FILE else iter([path])
+    for name in names:
+        try:
+            file = open_new(name)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise RunError(f"--mlperf-log-file={name}: cannot be written: {error.strerror}") from None
+        if name != path:
+            _log.info("%s exists; the compliance log of this run is %s", path, name)
+        return file
+    raise UsageError(_refusal(path))
 
 
 def _epoch_num(position: Position) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from mlperf.training.events import Listener, Outcome, Position
 from mlperf.util.errors import RunError
+from mlperf.util.new_file import numbered, open_new
 
 _log = logging.getLogger(__name__)
 
@@ -21,7 +23,10 @@ _ROWS = 50
 
 
 class Profile(Listener):
-    """Profiles the first 100 steps. Writes a table to stderr and a file, and a Chrome trace."""
+    """Profiles the first 100 steps. Writes a table to stderr and a file, and a Chrome trace.
+
+    An earlier profile is kept: the files of the next are dlrm_s_pytorch_2.prof and dlrm_s_pytorch_2.json.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._sort_by = "self_cpu_time_total" if device.type == "cpu" else "self_device_time_total"
@@ -57,8 +62,20 @@ class Profile(Listener):
         table = finished.key_averages().table(sort_by=self._sort_by, row_limit=_ROWS)
         _log.info(table)
         try:
-            TABLE_FILE.write_text(table)
-            finished.export_chrome_trace(str(TRACE_FILE))
+            table_file, trace_file = _write_table(table)
+            finished.export_chrome_trace(str(trace_file))
         except (OSError, RuntimeError) as error:
             raise RunError(f"--enable-profiling: cannot write {TRACE_FILE}: {error}") from None
-        _log.info("profile of %d steps: table in %s, Chrome trace in %s", self._steps, TABLE_FILE, TRACE_FILE)
+        _log.info("profile of %d steps: table in %s, Chrome trace in %s", self._steps, table_file, trace_file)
+
+
+def _write_table(table: str) -> tuple[Path, Path]:
+    """Write the table; return its file and that for the trace, whose names no earlier profile has."""
+    names = zip(numbered(TABLE_FILE), numbered(TRACE_FILE), strict=True)
+    while True:
+        table_file, trace_file = next(names)
+        if trace_file.exists():
+            continue
+        with suppress(FileExistsError), open_new(table_file) as file:
+            file.write(table)
+            return table_file, trace_file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from mlperf.evaluation.metrics import Metrics
 from mlperf.training.events import Listener, Outcome, Position
 from mlperf.util.errors import UsageError
+
+_log = logging.getLogger(__name__)
 
 
 class TensorBoard(Listener):
@@ -21,6 +24,10 @@ class TensorBoard(Listener):
             raise UsageError(
                 f"--tensor-board-filename={folder}: needs tensorboard (pip install tensorboard): {error}"
             ) from None
+        if any(folder.glob("events.out.tfevents.*")):
+            _log.warning(
+                "%s: has the curves of an earlier run, which TensorBoard shows together with these", folder
+            )
         try:
             self._writer = SummaryWriter(str(folder))
         except OSError as error:

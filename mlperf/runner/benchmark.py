@@ -7,8 +7,10 @@ import torch
 from mlperf.export.onnx import require_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import require_graphviz
+from mlperf.reporting.compliance_log import check_log_file
 from mlperf.runner.data import Splits, open_splits, prepared_data
 from mlperf.runner.evaluate import evaluate_only, load_model
+from mlperf.runner.files import checkpoint_reserved
 from mlperf.runner.result import Result
 from mlperf.runner.train import train
 from mlperf.settings.settings import Settings
@@ -25,10 +27,12 @@ def run_benchmark(settings: Settings) -> Result:
         require_graphviz("--plot-compute-graph")
     if settings.data.generation != "dataset":
         return train(settings, device, None)
-    prepared = prepared_data(settings.data, settings.given)
     if settings.inference_only:
-        return evaluate_only(settings, device, prepared)
-    return train(settings, device, prepared)
+        return evaluate_only(settings, device, prepared_data(settings.data, settings.given))
+    if settings.compliance.enabled:
+        check_log_file(settings)
+    with checkpoint_reserved(settings):
+        return train(settings, device, prepared_data(settings.data, settings.given))
 
 
 def load_for_inference(settings: Settings) -> tuple[DLRM_Net, Splits]:

@@ -21,6 +21,7 @@ from mlperf.evaluation.evaluate import evaluate
 from mlperf.evaluation.metrics import Metrics
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.optim.optimizer import Optimizer, make_optimizer
+from mlperf.reporting.compliance_log import is_default_log
 from mlperf.runner.data import Splits, generated_batches, open_splits
 from mlperf.runner.files import draw_compute_graph, export_onnx
 from mlperf.runner.listeners import make_debug_report, make_listeners
@@ -30,7 +31,7 @@ from mlperf.runner.result import Result
 from mlperf.settings.settings import Settings
 from mlperf.training import checkpoint
 from mlperf.training.checkpoint_flags import recorded_flags
-from mlperf.training.events import Listener, Outcome
+from mlperf.training.events import Listener, Outcome, Position
 from mlperf.training.loop import TrainingLoop
 from mlperf.training.state import TrainingState
 from mlperf.util.errors import DivergedError
@@ -60,7 +61,7 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
         for listener in listeners:
             listener.init_stop()
         for listener in listeners:
-            listener.run_start()
+            listener.run_start(None if loaded is None else checkpoint.saved_position(loaded))
         splits = _open(settings, prepared, generated)
         for listener in listeners:
             listener.data_opened(splits.train, splits.test)
@@ -68,10 +69,9 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
         report_length(settings, loop.state, splits.train.batches_per_epoch)
         outcome = loop.run(splits.train)
     except BaseException as error:
-        if isinstance(error, DivergedError):
-            outcome = Outcome.DIVERGED
-        elif not isinstance(error, Exception):  # Ctrl-C or SIGTERM
-            outcome = Outcome.INTERRUPTED
+        outcome = _outcome_of(error)
+        if outcome is Outcome.INTERRUPTED and loop is not None and loop.last_saved is not None:
+            error.add_note(_continuation(settings, loop.last_saved))
         raise
     finally:
         for listener in listeners:
@@ -80,6 +80,22 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
     if settings.report.save_onnx:
         export_onnx(settings, model)
     return _result(outcome, loop)
+
+
+def _outcome_of(error: BaseException) -> Outcome:
+    if isinstance(error, DivergedError):
+        return Outcome.DIVERGED
+    return Outcome.FAILED if isinstance(error, Exception) else Outcome.INTERRUPTED  # Ctrl-C or SIGTERM
+
+
+def _continuation(settings: Settings, saved: Position) -> str:
+    """Return how an interrupted run continues from its last checkpoint."""
+    path = settings.save_model
+    changes = [] if settings.load_model == path else [f"--load-model={path}"]
+    if settings.compliance.enabled and not is_default_log(settings):
+        changes.append("another --mlperf-log-file")
+    how = f"the same command with {' and '.join(changes)}" if changes else "the same command"
+    return f"{how} continues after iteration {saved.iteration} of epoch {saved.epoch}"
 
 
 def _open(settings: Settings, prepared: PreparedData | None, generated: BatchSource | None) -> Splits:
@@ -158,7 +174,7 @@ def _initial_state(
     if loaded is None:
         return TrainingState()
     assert settings.load_model is not None
-    return checkpoint.load_training(
+    state = checkpoint.load_training(
         settings.load_model,
         loaded,
         optimizer=optimizer,
@@ -167,3 +183,8 @@ def _initial_state(
         batch_size=settings.data.batch_size,
         seed=settings.seed if settings.data.shuffle_batches else None,
     )
+    _log.info(
+        "%s: resuming after iteration %d of %d of epoch %d",
+        *(settings.load_model, state.iteration, batches_per_epoch, state.epoch),
+    )
+    return state

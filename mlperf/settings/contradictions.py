@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 
 from mlperf.benchmarks import DLRM
@@ -10,13 +9,14 @@ from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import changed_flags
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
+from mlperf.util.one_process import require_one_process
 
 DENSE_FEATURES = DLRM.network.bottom_mlp[0]  # a benchmark on Criteo's logs takes all of them
 
 
 def check_settings(settings: Settings) -> None:
     """Raise UsageError if the flags of a run contradict each other."""
-    _check_environment()
+    require_one_process()
     _check_precision(settings)
     _check_model(settings)
     _check_training(settings)
@@ -29,14 +29,9 @@ def check_settings(settings: Settings) -> None:
 
 def check_preparation(settings: PreparationSettings, given: Collection[str]) -> None:
     """Raise UsageError if the flags of a preparation contradict each other. given: keys of the flags given."""
+    require_one_process()
     if "max_bad_rows" in given and settings.bad_rows != "skip":
         raise UsageError(f"--max-bad-rows={settings.max_bad_rows:g} requires --bad-rows=skip")
-
-
-def _check_environment() -> None:
-    world_size = os.environ.get("WORLD_SIZE", "1")
-    if world_size not in ("", "1"):
-        raise UsageError(f"WORLD_SIZE={world_size}: distributed training is not supported, unset it")
 
 
 def _check_precision(settings: Settings) -> None:
@@ -102,6 +97,8 @@ def _check_saving(settings: Settings) -> None:
         return
     if not path.parent.is_dir():
         raise UsageError(f"--save-model={path}: folder {path.parent} does not exist")
+    if settings.compliance.enabled and path.absolute() == settings.compliance.log_file.absolute():
+        raise UsageError(f"--save-model={path}: the compliance log has the same name; name two files")
     if path.is_dir():
         raise UsageError(f"--save-model={path} is a folder; must be a file name")
     if settings.inference_only:

@@ -28,7 +28,8 @@ class ReportSettings:
         "--enable-profiling",
         switch,
         False,
-        "profile the first 100 steps: table in dlrm_s_pytorch.prof, Chrome trace in dlrm_s_pytorch.json",
+        "profile the first 100 steps: table in dlrm_s_pytorch.prof, Chrome trace in dlrm_s_pytorch.json; earlier "
+        "profiles are kept, and the next gets a number",
     )
     plot_compute_graph: bool = flag(
         "--plot-compute-graph",
@@ -74,7 +75,12 @@ class ComplianceSettings:
     enabled: bool = flag(
         "--mlperf-logging", switch, False, "write the compliance log, and compute all six test metrics"
     )
-    log_file: Path = flag("--mlperf-log-file", file_name, Path("mlperf_dlrm.log"), "path of the compliance log")
+    log_file: Path = flag(
+        "--mlperf-log-file",
+        file_name,
+        Path("mlperf_dlrm.log"),
+        "path of the compliance log; older files are kept: the default name gets a number, others are refused",
+    )
     edition: str = flag(
         "--mlperf-edition",
         choice(*EDITIONS),

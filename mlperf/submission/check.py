@@ -11,11 +11,16 @@ from pathlib import Path
 from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, Edition
 from mlperf.compliance import official
 from mlperf.compliance.findings import Finding, compliance_findings, convergence_findings, seed_findings
+from mlperf.compliance.log_kind import other_benchmark, other_content
 from mlperf.compliance.log_reader import Log, as_text, describe_evaluation, read_log
 from mlperf.compliance.official import CheckerOutput
+from mlperf.compliance.warm_start import warm_start
+from mlperf.submission.consistency import check_consistency
 from mlperf.submission.description_findings import description_findings
-from mlperf.submission.report import Check, Report, Verdict
+from mlperf.submission.report import Check, Report, Verdict, four_digits
 from mlperf.submission.results import Result, copy_into_package
+from mlperf.submission.same_run import similar_runs
+from mlperf.util.errors import RunError
 
 # Messages of the package checkers that repeat another check, with the name of that check.
 _REPEATED = {
@@ -27,6 +32,7 @@ _REPEATED = {
     "ystem description checker failed": "system description",
 }
 _DESCRIPTION = "system description"
+_OF_RESULTS = ("consistency", "seeds", _DESCRIPTION, "package", "convergence", "summarizer")
 
 
 def recognize_edition(logs: Sequence[Log]) -> tuple[Edition, str]:
@@ -52,14 +58,14 @@ def recognize_edition(logs: Sequence[Log]) -> tuple[Edition, str]:
 
 
 def check_log(path: Path, edition: Edition | None = None) -> Report:
-    """Check one log against the official rules, and that the run succeeded. RunError if it cannot be read."""
+    """Check one log against the official rules, and that the run succeeded. RunError if it is not a log."""
     log = read_log(path)
+    if (content := other_content(log)) is not None:
+        raise RunError(f"{path}: not an MLPerf log: {content}")
     report = _new_report(str(path), [log], edition)
     report.checks += _check_logs([log], report.edition)
-    report.checks += [
-        Check(name, "1 log", Verdict.SKIPPED, f"takes the {report.edition.runs} logs of a result")
-        for name in ("seeds", _DESCRIPTION, "package", "convergence", "summarizer")
-    ]
+    remark = f"{', '.join(_OF_RESULTS)} take the {report.edition.runs} logs of a result"
+    report.checks.append(Check("others", "1 log", Verdict.SKIPPED, remark))
     return report
 
 
@@ -81,6 +87,7 @@ def check_result(
         package_copy, logs_copy = copy_into_package(result, logs, edition.benchmark, Path(scratch))
         checks = _ResultChecks(result, logs, edition, package_copy, logs_copy)
         report.checks += [
+            check_consistency(result, logs),
             checks.seeds(),
             checks.description(),
             checks.package(bypass=bypass or rcp_file is not None),
@@ -89,6 +96,7 @@ def check_result(
         summary, report.score = checks.summary()
         report.checks = _located([*report.checks, summary])
     report.notes += _notes_on_short_runs(logs, edition)
+    report.notes += similar_runs(logs, seeds_compared=checks.seeds_compared)
     return report
 
 
@@ -113,7 +121,11 @@ def _notes_on_short_runs(logs: Sequence[Log], edition: Edition) -> Iterator[str]
 
 
 def _check_logs(logs: Sequence[Log], edition: Edition) -> Iterator[Check]:
+    other = {log.path: fault for log in logs if (fault := _other_content(log, edition)) is not None}
     for log in logs:
+        if log.path in other:
+            yield Check("compliance", log.path.name, Verdict.FAIL, "no keys to check, see target reached")
+            continue
         output = official.check_compliance(log.path, edition)
         findings = compliance_findings(log, output.errors)
         findings += [Finding(log.path, line, "no MLPerf event: not JSON with its fields") for line in log.damaged]
@@ -121,19 +133,36 @@ def _check_logs(logs: Sequence[Log], edition: Edition) -> Iterator[Check]:
         verdict = Verdict.PASS if output.passed and not findings else Verdict.FAIL
         yield Check("compliance", log.path.name, verdict, "", tuple(findings), tuple(warnings))
     for log in logs:
-        yield _check_target(log, edition)
+        if log.path in other:
+            yield Check("target reached", log.path.name, Verdict.FAIL, "", (other[log.path],))
+        else:
+            yield _check_target(log, edition)
+
+
+def _other_content(log: Log, edition: Edition) -> Finding | None:
+    """Return what a file is if it is no log of the benchmark, or None."""
+    if (content := other_content(log)) is not None:
+        return Finding(log.path, 1, f"not an MLPerf log: {content}")
+    if (found := other_benchmark(log, edition.benchmark.name)) is not None:
+        return Finding(log.path, found[0].line, found[1])
+    return None
 
 
 def _check_target(log: Log, edition: Edition) -> Check:
-    """Check that the run was not aborted and reached the target, which the package checker does not always do."""
+    """Check that the run started from scratch, was not aborted and reached the target.
+
+    The package checker does not always do that.
+    """
     findings = []
     for event in log.all("submission_benchmark"):
         if event.value != edition.benchmark.name:
             text = f"the log is of {as_text(event.value)}, not of {edition.benchmark.name}"
             findings.append(Finding(log.path, event.line, text))
+    if (start := warm_start(log)) is not None:
+        findings.append(Finding(log.path, *start))
     findings += [Finding(log.path, line, text) for line, text in log.invalid_values]
     findings += _shortfalls(log, edition)
-    time = "" if log.minutes is None else f", {log.minutes:.2f} minutes"
+    time = "" if log.minutes is None else f", {four_digits(log.minutes)} minutes"
     remark = "" if log.best is None else f"{describe_evaluation(log.best)}{time}"
     verdict = Verdict.FAIL if findings else Verdict.PASS
     return Check("target reached", log.path.name, verdict, remark, tuple(findings))
@@ -204,19 +233,27 @@ class _ResultChecks:
         if score is not None:
             factor = self._scaling_factor()
             scaled = f", times {factor:.4f} for converging faster than the reference mean" if factor != 1 else ""
-            remark = f"{score:.2f} minutes, the mean without the fastest and the slowest run{scaled}"
+            remark = f"{four_digits(score)} minutes, the mean without the fastest and the slowest run{scaled}"
         return self._whole_package("summarizer", output, remark), score
 
     def _scaling_factor(self) -> float:
         file = self.logs_copy / "scaling.json"  # written by the convergence checker
         return float(json.loads(file.read_text())["scaling_factor"]) if file.is_file() else 1.0
 
+    @property
+    def seeds_compared(self) -> bool:
+        """Whether the edition and the division require different seeds."""
+        return self._not_required("seeds", "") is None
+
     def _not_required(self, name: str, subject: str) -> Check | None:
         """Return a SKIPPED row if the edition or the division does not require a check, otherwise None."""
         if not self.edition.checks_package:
             return Check(name, subject, Verdict.SKIPPED, f"edition {self.edition.name} does not ask for it")
         if self.result.division(self.logs) != "closed":
-            return Check(name, subject, Verdict.SKIPPED, "asked for in the closed division only")
+            remark = "asked for in the closed division only"
+            if any(log.value("submission_division") == "closed" for log in self.logs):
+                remark += ", which the logs name; the description does not"
+            return Check(name, subject, Verdict.SKIPPED, remark)
         return None
 
     def _whole_package(self, name: str, output: CheckerOutput, remark: str) -> Check:
@@ -250,18 +287,19 @@ def _judge(name: str, subject: str, passed: bool, findings: Sequence[Finding], s
 
 
 def _located(checks: Sequence[Check]) -> list[Check]:
-    """Attach findings about a crashed package checker to the first problem that it would have read.
+    """Attach findings about a crashed package checker to the problem that made it crash.
 
-    It reads the system description before the logs.
+    That is the problem with which the check of the same part crashed or, if that one did not, the first problem in
+    what the package checker reads: the system description, then the logs.
     """
-    in_order = sorted(checks, key=lambda check: check.name != _DESCRIPTION)
-    located = [finding for check in in_order for finding in check.findings if finding.line is not None]
-    if not located:
-        return list(checks)
-    first = located[0]
+    order = {_DESCRIPTION: 0, "convergence": 1, "compliance": 2, "target reached": 3}
+    read = sorted((check for check in checks if check.name in order), key=lambda check: order[check.name])
+    problems = [finding for check in read for finding in check.findings if finding.line is not None]
 
     def move(finding: Finding) -> Finding:
-        crashed = finding.line is None and official.CRASHED in finding.text
-        return replace(finding, path=first.path, line=first.line) if crashed else finding
+        if finding.line is not None or official.CRASHED not in finding.text or not problems:
+            return finding
+        cause = next((problem for problem in problems if problem.text.startswith(finding.text)), problems[0])
+        return replace(finding, path=cause.path, line=cause.line)
 
     return [replace(check, findings=tuple(map(move, check.findings))) for check in checks]

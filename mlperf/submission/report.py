@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -49,6 +50,14 @@ class Report:
     def passed(self) -> bool:
         """Whether all checks passed, were bypassed or were skipped."""
         return all(check.verdict is not Verdict.FAIL for check in self.checks)
+
+
+def four_digits(number: float) -> str:
+    """Return a number of at least 0 with four significant digits, such as 0.5876, 2.200, 116.6 or 12346."""
+    rounded = float(f"{number:.3e}")
+    if not 0 < rounded < math.inf:
+        return f"{number:.3f}"
+    return f"{number:.{max(0, 3 - math.floor(math.log10(rounded)))}f}"
 
 
 def render(report: Report) -> str:

@@ -119,9 +119,29 @@ def _in_package(package: Path) -> Iterator[Result]:
 
 
 def _note_on_code(package: Path, benchmark: str) -> tuple[str, ...]:
-    code = f"benchmarks/{benchmark}/implementations"
-    has_code = any(file.is_file() for file in (package / code).rglob("*"))
-    return () if has_code else (f"{package}: without the code, {code}",)
+    code = package / "benchmarks" / benchmark / "implementations"
+    if _has_files(code):
+        return ()
+    expected = code.relative_to(package)
+    elsewhere = _code_elsewhere(package / "benchmarks", benchmark)
+    if not elsewhere:
+        return (f"{package}: without the code, {expected}",)
+    names = ", ".join(str(path.relative_to(package)) for path in elsewhere)
+    return (f"{package}: no code in {expected}, but in {names}",)
+
+
+def _code_elsewhere(benchmarks: Path, benchmark: str) -> list[Path]:
+    """Return the files and the folders with files in benchmarks/ and in benchmarks/<benchmark>."""
+    folder = benchmarks / benchmark
+    entries = [path for path in sorted(benchmarks.glob("*")) if path != folder] + sorted(folder.glob("*"))
+    return [path for path in entries if path.is_file() or _has_files(path)]
+
+
+def _has_files(folder: Path) -> bool:
+    """Return whether there is a file in a folder or below; symbolic links to folders count if those hold any."""
+    links = (path for path in folder.rglob("*") if path.is_symlink() and path.is_dir())
+    files = any(path.is_file() for path in folder.rglob("*"))
+    return files or any(entry.is_file() for link in links for entry in link.rglob("*"))
 
 
 def _note_on_others(package: Path) -> tuple[str, ...]:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.benchmarks import SampleSize
 from mlperf.submission.run_set import ROOT
 from mlperf.util.errors import RunError, UsageError
+
+# Prints the flags in a configuration file, each followed by a null byte. Other output of the file goes to stderr.
+_PRINT_FLAGS = (
+    'TRAINER_FLAGS=() && source "$1" >&2 && for flag in "${TRAINER_FLAGS[@]}"; do printf "%s\\0" "$flag"; done'
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,25 @@ class RunInputs:
         """The content of the configuration file, "" without one."""
         file = self.configuration_file
         return "" if file is None else file.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def trainer_flags(self) -> tuple[str, ...]:
+        """TRAINER_FLAGS of the configuration file, read by bash. UsageError if that fails."""
+        file = self.configuration_file
+        if file is None:
+            return ()
+        done = subprocess.run(
+            ["bash", "-c", _PRINT_FLAGS, "bash", str(file.resolve())],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if done.returncode != 0:
+            reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+            raise UsageError(f"CONFIG={self.configuration}: cannot be read by bash: {reason}")
+        return tuple(done.stdout.split("\0")[:-1])
 
     @property
     def configuration_hash(self) -> str:

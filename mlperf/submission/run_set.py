@@ -16,6 +16,7 @@ from mlperf.compliance.log_reader import Log, read_log
 from mlperf.settings.dataset import MAX_SEED
 from mlperf.training.outcome import Outcome
 from mlperf.util.errors import RunError, UsageError
+from mlperf.util.failures import continued_by
 from mlperf.util.files import write_atomically
 from mlperf.util.locking import exclusive
 
@@ -57,7 +58,10 @@ def make_runs(folder: Path, settings: RunSettings, count: int, *, first_seed: in
     function again resumes the set.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder / "set.lock", "another process is making runs in this folder"):
+    with (
+        exclusive(folder / "set.lock", "another process is making runs in this folder"),
+        continued_by("the same command repeats the interrupted run and makes the missing ones"),
+    ):
         return _make_runs(folder, settings, count, first_seed)
 
 

@@ -92,6 +92,18 @@ def load_weights(
     return contents
 
 
+def saved_position(contents: dict[str, Any]) -> str:
+    """Return where a run with these entries of a checkpoint starts: "epoch 0, iteration 300", or "weights".
+
+    "weights" if the entries have no position, or that of an untrained model.
+    """
+    try:
+        epoch, iteration = int(contents["epoch"]), int(contents["iter"])
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError):
+        return "weights"
+    return f"epoch {epoch}, iteration {iteration}" if epoch or iteration else "weights"
+
+
 def load_training(
     path: Path,
     contents: dict[str, Any],
@@ -111,7 +123,7 @@ def load_training(
     own = contents.get(_OWN, {})
     try:
         epoch, iteration, batches = (int(contents[key]) for key in ("epoch", "iter", "nbatches"))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError):
         raise RunError(
             f"{path}: cannot resume: epoch, iter or nbatches is missing (use --inference-only to evaluate)"
         ) from None

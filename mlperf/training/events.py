@@ -33,8 +33,12 @@ class Listener:
     def init_stop(self) -> None:
         """The model is initialized and warmed up. Called right before run_start."""
 
-    def run_start(self) -> None:
-        """The timed part starts. The data has not been opened yet."""
+    def run_start(self, started_from: str | None) -> None:
+        """The timed part starts. The data has not been opened yet.
+
+        started_from: None for a run that starts from initial weights; otherwise what a checkpoint provided,
+        "weights" or the position, such as "epoch 0, iteration 300".
+        """
 
     def data_opened(self, train: BatchSource, test: BatchSource | None) -> None:
         """The training and test data are open. Generated data has no test split."""

@@ -1,4 +1,7 @@
-"""Context managers that turn system errors and damaged files into one-line RunErrors."""
+"""Context managers for failures.
+
+They turn system errors and damaged files into one-line RunErrors, and say how to continue after an interruption.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,18 @@ def damage(path: Path, problem: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise RunError(f"{path}: {problem}: {_first_line(error)}") from None
+
+
+@contextmanager
+def continued_by(how: str) -> Iterator[None]:
+    """Add `how` to continue to the message that a program prints when Ctrl-C or SIGTERM ends the block."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as stopped:
+        stopped.add_note(how)
+        raise
 
 
 def _first_line(error: Exception) -> str:

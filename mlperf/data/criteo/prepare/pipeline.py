@@ -33,7 +33,7 @@ from mlperf.data.schema import CRITEO
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.crc32 import file_crc32
 from mlperf.util.errors import RunError
-from mlperf.util.failures import system_failures
+from mlperf.util.failures import continued_by, system_failures
 from mlperf.util.parallel import Portions, available_cores
 
 _log = logging.getLogger(__name__)
@@ -64,7 +64,8 @@ def prepare(settings: PreparationSettings) -> PreparedData:
                 if manifest is None:
                     _check_archive(settings, paths)
                     _log_replacement(settings, paths, facts)
-                    manifest = _Preparation(settings, paths, inputs, facts).run()
+                    with continued_by("the same command continues the preparation"):
+                        manifest = _Preparation(settings, paths, inputs, facts).run()
                 elif _lacks_archive(settings, paths):
                     add_archive(paths, manifest, WorkFolder(paths))
                 WorkFolder(paths).remove()
@@ -157,7 +158,8 @@ class _Preparation:
         if state is None:
             state = self._start()
         else:
-            _log.info(f"continuing the preparation in {self._work.path}")
+            where = state.position(self._plan.inputs)
+            _log.info(f"continuing the preparation in {self._work.path} from {where}")
         try:
             if state.phase == "text":
                 self._read_text(state)

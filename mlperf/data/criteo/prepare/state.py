@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+
+_PHASES = {
+    "text": "the end of the text",
+    "permute": "the shuffle",
+    "split": "the split of the last day",
+    "publish": "the move of the finished files",
+}
 
 
 @dataclass
@@ -41,6 +50,12 @@ class PreparationState:
     ids: list[list[int]] = field(default_factory=list)
     buckets: list[int | None] | None = None
     checksums: dict[str, int] = field(default_factory=dict)
+
+    def position(self, inputs: Sequence[Path]) -> str:
+        """Return where a preparation of these text files continues, for a message."""
+        if self.phase == "text" and self.file < len(inputs):
+            return f"{inputs[self.file].name}, line {self.line + 1:,}"
+        return _PHASES[self.phase]
 
     def bad_rows_by_reason(self) -> dict[str, int]:
         """Return the number of bad rows of all files for each reason."""

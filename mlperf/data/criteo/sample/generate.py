@@ -18,6 +18,7 @@ from mlperf.data.criteo.sample.planted_signal import PlantedSignal
 from mlperf.data.criteo.sample.render import render_rows
 from mlperf.util.errors import RunError
 from mlperf.util.files import move_into_place, sync, write_atomically
+from mlperf.util.locking import exclusive
 
 NAME = "sample.json"
 FORMAT_VERSION = 1
@@ -89,7 +90,8 @@ def make_sample(settings: SampleSettings) -> Sample:
                     "or choose another --folder"
                 )
         folder.mkdir(parents=True, exist_ok=True)
-        return _make(settings, days)
+        with exclusive(folder / ".sample.lock", "another process is generating a sample in this folder"):
+            return _make(settings, days)
     except OSError as error:
         raise RunError(f"{error.filename or folder}: cannot write the sample: {error.strerror}") from None
 

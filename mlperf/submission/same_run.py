@@ -1,0 +1,70 @@
+"""Find logs of a result that record the same run, whatever their names, seeds, prefixes and line ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+from mlperf.compliance.findings import Finding
+from mlperf.compliance.log_reader import Event, Log
+
+_TIMED = ("run_start", "eval_accuracy", "run_stop")
+
+
+def same_runs(logs: Sequence[Log]) -> Iterator[Finding]:
+    """Yield a finding for each log that records the run of an earlier log of the result.
+
+    Two logs record the same run if at least half of their events have the same times, or if all evaluations have
+    the same AUCs at the same intervals.
+    """
+    copies: set[int] = set()
+    for first, second in combinations(range(len(logs)), 2):
+        if copies & {first, second}:
+            continue
+        reason = _same_times(logs[first], logs[second]) or _same_course(logs[first], logs[second])
+        if reason is not None:
+            copies.add(second)
+            line = logs[second].all("run_start")[0].line if logs[second].all("run_start") else 1
+            text = f"the same run as in {logs[first].path.name}: {reason}; each log must be of a run of its own"
+            yield Finding(logs[second].path, line, text)
+
+
+def similar_runs(logs: Sequence[Log], *, seeds_compared: bool) -> Iterator[str]:
+    """Yield notes about other pairs of logs with the same AUCs, or the same seeds if no check compares seeds."""
+    for first, second in combinations(logs, 2):
+        if _same_times(first, second) is not None or _same_course(first, second) is not None:
+            continue  # a finding of same_runs
+        values, others = ([event.value for event in _evaluations(log)] for log in (first, second))
+        names = f"{first.path.name} and {second.path.name}"
+        if values == others and len(set(map(str, values))) > 1:
+            yield f"{names} have the same AUC at each of {len(values)} evaluations: are they different runs?"
+        elif not seeds_compared and (seeds := _seeds(first)) and seeds == _seeds(second):
+            yield f"{names} have the same seed, {', '.join(sorted(seeds))}; seeds are not compared here"
+
+
+def _same_times(first: Log, second: Log) -> str | None:
+    times, others = ({(e.key, e.time_ms) for e in log.events if e.key in _TIMED} for log in (first, second))
+    common, least = times & others, min(len(times), len(others))
+    if len({time for _, time in common}) < 2 or 2 * len(common) < least:
+        return None
+    return f"{len(common)} of {least} times of {', '.join(_TIMED[:-1])} and {_TIMED[-1]} are equal"
+
+
+def _same_course(first: Log, second: Log) -> str | None:
+    course, other = _course(first), _course(second)
+    if course != other or len({value for _, value in course}) < 2:
+        return None
+    return f"{len(course)} evaluations have the same AUC at the same time after the first"
+
+
+def _course(log: Log) -> list[tuple[float, str]]:
+    evaluations = _evaluations(log)
+    return [(event.time_ms - evaluations[0].time_ms, repr(event.value)) for event in evaluations]
+
+
+def _evaluations(log: Log) -> list[Event]:
+    return log.all("eval_accuracy")
+
+
+def _seeds(log: Log) -> set[str]:
+    return {str(event.value) for event in log.all("seed") if event.value is not None}
