@@ -1,3 +1,5 @@
 #!/usr/bin/env bash
 # Calls ../run_and_time.sh, for scripts that use this path. Variables and flags are the same.
-exec "$(dirname "${BASH_SOURCE[0]}")/../run_and_time.sh" "$@"
+folder=$(dirname "${BASH_SOURCE[0]}")
+source "$folder/options.sh"
+exec "$folder/../run_and_time.sh" ${options[@]+"${options[@]}"}

@@ -1,4 +1,4 @@
-"""Logs like those of other submitters for editions 1.0 to 2.0: keys in another order, some after run_stop."""
+"""Logs like those of other submitters for editions 0.7 to 2.1: keys in another order, some after run_stop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 TENSORS = ("embeddings", *(f"bottom_mlp_dense{n}" for n in (1, 2, 3)), *(f"top_mlp_dense{n}" for n in range(1, 6)))
-STARTED_MS = 1_650_000_000_000
+# The start of the runs, shortly before the results of the edition were submitted.
+STARTED_MS = {
+    "0.7.0": 1_592_650_000_000,  # 2020-06-20
+    "1.0.0": 1_621_080_000_000,  # 2021-05-15
+    "1.1.0": 1_634_300_000_000,  # 2021-10-15
+    "2.0.0": 1_650_000_000_000,  # 2022-04-15
+    "2.1.0": 1_665_400_000_000,  # 2022-10-10
+}
 Entry = tuple[str, Any, dict[str, Any], int]  # key, value, metadata, ms since the start
 Change = Callable[[int, list[Entry]], list[Entry]]
 
@@ -54,17 +61,22 @@ def foreign_entries(seed: int, *, edition: str, minutes: float = 2.0, last_epoch
         ("train_samples", 3775334400, {}, stop),
         ("tracked_stats", {"throughput": 37107136.15}, {"step": 0.9}, stop + 9000),
     ]
+    if edition == "0.7.0":
+        return [entry for entry in entries if entry[0] not in ("gradient_accumulation_steps", "seed")]
     if edition != "1.0.0":
         entries += [("weights_initialization", None, {"tensor": name}, stop) for name in TENSORS]
     return entries
 
 
-def write_log(path: Path, entries: list[Entry]) -> None:
-    """Write events like a launcher, with other output in between and a rank number before each token."""
+def write_log(path: Path, entries: list[Entry], edition: str = "2.0.0") -> None:
+    """Write events like a launcher, with other output in between and a rank number before each token.
+
+    edition: the edition of the round in which the run is said to have been made.
+    """
     lines = ["+ srun --ntasks=1 ./run_and_time.sh", "training \u2026"]
     for number, (key, value, metadata, time) in enumerate(entries):
         event = {
-            **{"namespace": "", "time_ms": STARTED_MS + time, "event_type": "POINT_IN_TIME", "key": key},
+            **{"namespace": "", "time_ms": STARTED_MS[edition] + time, "event_type": "POINT_IN_TIME", "key": key},
             **{"value": value, "metadata": {"file": "/workspace/train.py", "lineno": len(key), **metadata}},
         }
         lines.append(f"{'0: ' if number % 2 else ''}:::MLLOG {json.dumps(event)}")
@@ -76,7 +88,7 @@ def foreign_results(folder: Path, edition: str, change: Change) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(5):
         entries = foreign_entries(100 + number, edition=edition, minutes=2 + number / 10)
-        write_log(folder / f"result_{number}.txt", change(number, entries))
+        write_log(folder / f"result_{number}.txt", change(number, entries), edition)
     return folder
 
 
@@ -111,6 +123,22 @@ aborted = with_metadata("run_stop", {"status": "aborted"}, (3,))
 
 def hasty(number: int, entries: list[Entry]) -> list[Entry]:
     return foreign_entries(number, edition="2.0.0", minutes=2 + number / 10, last_epoch=1.6)
+
+
+def both(first: Change, second: Change) -> Change:
+    return lambda number, entries: second(number, first(number, entries))
+
+
+def repeated(key: str, times: int) -> Change:
+    """Return a change that logs each event of a key several times, as several nodes do."""
+    return lambda number, entries: [entry for entry in entries for _ in range(times if entry[0] == key else 1)]
+
+
+def moved_to_the_end(key: str) -> Change:
+    def change(number: int, entries: list[Entry]) -> list[Entry]:
+        return sorted(entries, key=lambda entry: entry[0] == key)
+
+    return change
 
 
 def as_package(results: Path) -> Path:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,24 +12,20 @@ import pytest
 import yaml
 from foreign_logs import (
     Change,
-    Entry,
     aborted,
     as_package,
     changed,
-    foreign_entries,
     foreign_results,
     hasty,
     unchanged,
     without,
-    write_log,
 )
 from mlperf_logging.compliance_checker import mlp_compliance
 from mlperf_logging.rcp_checker import rcp_checker
-from program import ROOT, official_package_check
 from program import check_submission as check
+from program import official_package_check
 
 from mlperf.benchmarks import EDITIONS, Edition
-from mlperf.submission.report import four_digits
 
 NEWER = ("1.0.0", "1.1.0", "2.0.0")
 
@@ -119,25 +113,6 @@ def test_package_of_others_is_checked_like_its_results(change: Change, edition: 
     assert run.status == (0 if change is unchanged else 1), run.stdout
     # One run that does not comply is let pass by the package check, which is why it is not enough.
     assert "FOUND NO ERRORS" in official_package_check(package, edition, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("edition", "found"), [("1.0.0", "1.0.0"), ("1.1.0", "2.1.0"), ("2.0.0", "2.1.0"), ("0.7.0", "0.7.0")]
-)
-def test_edition_is_recognized_by_the_keys(edition: str, found: str, tmp_path: Path) -> None:
-    entries = foreign_entries(1, edition="1.0.0" if edition == "0.7.0" else edition)
-    if edition == "0.7.0":
-        entries = [entry for entry in entries if entry[0] not in ("gradient_accumulation_steps", "seed")]
-    write_log(tmp_path / "a.log", entries)
-    run = check("a.log", cwd=tmp_path)
-    assert run.status == 0, run.stdout
-    assert f"a.log: edition {found} (by its keys" in run.stdout
-
-
-def test_logs_of_several_nodes_of_1_0_are_recognized(tmp_path: Path) -> None:
-    entries = foreign_entries(1, edition="2.0.0")
-    write_log(tmp_path / "a.log", [entry for entry in entries for _ in range(2 if entry[0][:5] == "weigh" else 1)])
-    assert "edition 1.0.0 (by its keys)" in check("a.log", cwd=tmp_path).stdout
 
 
 def damage_json(package: Path) -> None:
@@ -257,13 +232,6 @@ def test_invalid_value_in_a_log_is_reported_at_its_line(
         assert int(matching[0].split(":")[1]) == line
 
 
-def test_invalid_edition_in_a_log_is_ignored(tmp_path: Path) -> None:
-    entries = foreign_entries(1, edition="2.0.0")
-    entries[0] = ("submission_benchmark", "dlrm", {"edition": ["2.0.0"]}, 0)
-    write_log(tmp_path / "a.log", entries)
-    assert "edition 2.1.0 (by its keys" in check("a.log", cwd=tmp_path).stdout
-
-
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
@@ -378,69 +346,6 @@ def test_code_in_a_linked_folder_is_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        ("a.log", "--edition", "1.1.0", "2.1.0"),
-        ("--edition", "1.1.0", "2.1.0", "a.log"),
-        ("--edition=1.1.0,2.1.0", "a.log"),
-        ("--edition", "1.1.0,2.1.0", "a.log", "--edition=2.1.0"),
-        ("--edition", "1.1.0", "--edition", "2.1.0", "a.log"),
-    ],
-    ids=" ".join,
-)
-def test_several_editions_may_be_given_in_any_form(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    write_log(tmp_path / "a.log", foreign_entries(1, edition="2.0.0"))
-    run = check(*arguments, cwd=tmp_path)
-    assert run.status == 0, run.stderr
-    verdicts = [line for line in run.stdout.splitlines() if line.endswith(": SUCCESS")]
-    assert verdicts == ["a.log: edition 1.1.0: SUCCESS", "a.log: edition 2.1.0: SUCCESS"]
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (0.58762, "0.5876"),
-        (116.56, "116.6"),
-        (2.2, "2.200"),
-        (0.99996, "1.000"),
-        (9.9999, "10.00"),
-        (12345.6, "12346"),
-        (0.01234567, "0.01235"),
-        (0, "0.000"),
-    ],
-)
-def test_minutes_have_four_significant_digits(number: float, text: str) -> None:
-    assert four_digits(number) == text
-
-
-def test_score_has_four_significant_digits(tmp_path: Path) -> None:
-    def timed(number: int, entries: list[Entry]) -> list[Entry]:
-        return foreign_entries(number, edition="2.0.0", minutes=0.5876 + number / 1e4 - 2e-4)
-
-    run = check(foreign_results(tmp_path / "dlrm", "2.0.0", timed), "--edition=2.0.0", cwd=tmp_path)
-    assert "0.5876 minutes, the mean without the fastest and the slowest run" in run.stdout
-    assert "at epoch 1.900, 0.5874 minutes" in run.stdout
-
-
-@pytest.mark.parametrize("of", ["log", "result"])
-def test_output_that_cannot_be_written_is_not_blamed_on_the_log(of: str, tmp_path: Path) -> None:
-    folder = foreign_results(tmp_path / "dlrm", "2.0.0", unchanged)
-    path = folder / "result_0.txt" if of == "log" else folder
-    reading, writing = os.pipe()
-    os.close(reading)
-    command = [sys.executable, str(ROOT / "tools" / "check_submission.py"), str(path), "--edition=2.0.0"]
-    with os.fdopen(writing, "w") as closed, open("/dev/full", "w") as full:
-        runs = [
-            subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
-            for stdout in (closed, full)
-        ]
-    assert [(run.returncode, run.stderr) for run in runs] == [
-        (141, "check_submission.py: the reader of the output has ended\n"),
-        (1, "check_submission.py: error: standard output: cannot be written: No space left on device\n"),
-    ]
-
-
-@pytest.mark.parametrize(
     ("content", "words"),
     [
         ("{", "not JSON"),
@@ -457,25 +362,4 @@ def test_invalid_convergence_points_are_reported_in_one_line(content: str, words
     run = check(folder, "--rcps=points.json", cwd=tmp_path)
     assert run.status == 2
     assert f"--rcps=points.json: {words}" in run.stderr
-    assert len(run.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "words"),
-    [
-        (("no_such",), 1, "no_such: no such file or folder"),
-        ((".",), 1, ".: holds neither result_0.txt"),
-        ((".", "--edition=3.0.0"), 2, "--edition"),
-        (("--edition", "2.0.0", "9.9.0", "."), 2, "--edition: '9.9.0' is not one of 0.7.0, 1.0.0"),
-        ((".", "--rcps=none.json"), 2, "--rcps=none.json: no such file"),
-        ((), 2, "path"),
-    ],
-    ids=str,
-)
-def test_usage_error_of_the_check_is_reported_in_one_line(
-    arguments: tuple[str, ...], status: int, words: str, tmp_path: Path
-) -> None:
-    run = check(*arguments, cwd=tmp_path)
-    assert run.status == status
-    assert words in run.stderr
     assert len(run.stderr.splitlines()) == 1

@@ -11,7 +11,9 @@ from program import check_submission as check
 
 from mlperf.benchmarks import EDITIONS
 from mlperf.compliance.findings import Finding
+from mlperf.compliance.log_reader import read_log
 from mlperf.submission.check import check_result
+from mlperf.submission.consistency import check_consistency
 from mlperf.submission.report import Check, Report, Verdict
 from mlperf.submission.results import find_results
 
@@ -25,8 +27,8 @@ def report_on(path: Path, edition: str = "2.0.0") -> Report:
 
 
 def consistency(path: Path) -> Check:
-    (row,) = [row for row in report_on(path).checks if row.name == "consistency"]
-    return row
+    (result,) = find_results(path)
+    return check_consistency(result, [read_log(log) for log in result.logs])
 
 
 def texts(findings: tuple[Finding, ...], folder: Path) -> list[str]:
@@ -53,6 +55,14 @@ def test_separate_runs_of_one_system_are_consistent(package: Path) -> None:
     assert (row.verdict, row.findings, row.warnings) == (Verdict.PASS, (), ())
 
 
+def test_inconsistent_logs_fail_the_whole_check(tmp_path: Path) -> None:
+    report = report_on(
+        foreign_results(tmp_path / "dlrm", "2.0.0", changed("submission_platform", "4xBox", (1, 2)))
+    )
+    assert [check.name for check in report.checks if check.verdict is Verdict.FAIL] == ["consistency"]
+    assert not report.passed
+
+
 @pytest.mark.parametrize("only", [(1, 3), (0,)], ids=["middle", "first"])
 @pytest.mark.parametrize(
     ("key", "value", "usual", "line"),
@@ -60,8 +70,6 @@ def test_separate_runs_of_one_system_are_consistent(package: Path) -> None:
         ("submission_platform", "4xBox", "'1xBox'", 7),
         ("submission_org", "Other", "'Else'", 4),
         ("submission_status", "cloud", "'onprem'", 6),
-        ("global_batch_size", 65536, "55296", 9),
-        ("sgd_opt_base_learning_rate", 25.5, "24", 11),
         ("eval_samples", 1000, "89137319", 8),
     ],
 )
@@ -77,9 +85,24 @@ def test_log_that_differs_from_most_fails_at_its_line_in_any_division(
     ]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "usual", "line"),
+    [("global_batch_size", 65536, "55296", 9), ("sgd_opt_base_learning_rate", 25.5, "24", 11)],
+)
+def test_other_hyperparameters_are_named_at_their_line(
+    key: str, value: object, usual: str, line: int, tmp_path: Path
+) -> None:
+    folder = open_results(tmp_path / "dlrm", changed(key, value, (1, 3)))
+    row = consistency(folder)
+    assert row.verdict is Verdict.PASS
+    assert texts(row.warnings, folder) == [
+        f"result_{number}.txt:{line}: {key} is {value}, not {usual} as in result_0.txt" for number in (1, 3)
+    ]
+
+
 def test_number_may_be_logged_as_an_integer_or_not(tmp_path: Path) -> None:
     folder = open_results(tmp_path / "dlrm", changed("sgd_opt_base_learning_rate", 24, (2,)))
-    assert consistency(folder).verdict is Verdict.PASS
+    assert consistency(folder).warnings == ()
 
 
 def test_logs_of_more_processes_fail(tmp_path: Path) -> None:

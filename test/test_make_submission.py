@@ -16,12 +16,14 @@ from foreign_logs import (
     Entry,
     aborted,
     as_package,
+    both,
     changed,
     foreign_entries,
     foreign_results,
     hasty,
     unchanged,
     with_metadata,
+    without,
     write_log,
 )
 from program import ROOT, Finished, official_package_check, read_events, run_program
@@ -84,6 +86,8 @@ def test_missing_fields_are_listed_together_before_anything_runs(tmp_path: Path)
             ("--submitter=a", "--system=x", "--reference", "--rcp-bypass=b"),
             "--rcp-bypass: not allowed with --reference",
         ),
+        (("--submitter=a", "--system=x", "--seed-bypass=b"), "--seed-bypass: only allowed with --logs"),
+        (("--submitter=a", "--system=x", "--rcp-bypass="), "--rcp-bypass: must state a reason"),
         (("--submitter=a", "--system=x", "--seed=4294967292", *SYSTEM), "--seed=4294967292: the last of 5 seeds"),
         (
             ("--submitter=a", "--system=x", *SYSTEM, "--set=number_of_nodes=two"),
@@ -286,7 +290,7 @@ def test_nothing_is_made_of_a_run_that_started_from_a_checkpoint(
     )
     run = make(*system, *flags, "--logs", *logs, cwd=tmp_path)
     assert run.status == 1
-    assert "1.log:21: the run started from epoch 0, iteration 300, not from scratch" in run.stderr
+    assert "1.log:21: the run did not start from scratch but from epoch 0, iteration 300" in run.stderr
     assert len(run.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
@@ -321,6 +325,20 @@ def test_bypass_is_reported_with_its_reason_everywhere(description: Path, tmp_pa
     readme = package / "benchmarks" / "dlrm" / "implementations" / "pytorch" / "README.md"
     for text in (run.stdout, readme.read_text(), check(package, cwd=tmp_path).stdout):
         assert "a made-up reason" in text
+    assert "FOUND NO ERRORS" in official_package_check(package, "2.0.0", tmp_path)
+
+
+def test_seed_check_and_convergence_check_are_bypassed_together(description: Path, tmp_path: Path) -> None:
+    change = both(hasty, without("seed", (0, 1, 2, 3, 4)))
+    logs = sorted(foreign_results(tmp_path / "logs", "2.0.0", change).iterdir())
+    flags = ("--submitter=Ours", "--system=box", "--edition=2.0.0", f"--system-file={description}", "--output=out")
+    assert make(*flags, "--rcp-bypass=fast", "--logs", *logs, cwd=tmp_path).status == 1
+    run = make(*flags, "--rcp-bypass=fast", "--seed-bypass=an old run", "--logs", *logs, cwd=tmp_path)
+    assert run.status == 0, run.stdout
+    package = tmp_path / "out" / "Ours"
+    readme = package / "benchmarks" / "dlrm" / "implementations" / "pytorch" / "README.md"
+    for text in (run.stdout, readme.read_text(), check(package, "--edition=2.0.0", cwd=tmp_path).stdout):
+        assert "an old run" in text
     assert "FOUND NO ERRORS" in official_package_check(package, "2.0.0", tmp_path)
 
 

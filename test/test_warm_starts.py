@@ -9,8 +9,11 @@ import pytest
 from foreign_logs import Entry, foreign_entries, foreign_results, with_metadata, write_log
 from program import check_submission as check
 
+from mlperf.benchmarks.dlrm import DLRM
 from mlperf.compliance.log_reader import read_log
 from mlperf.compliance.warm_start import warm_start
+from mlperf.submission.rcp import make_rcp
+from mlperf.util.errors import RunError
 
 TWENTIETHS = [1 + number / 20 for number in range(1, 19)]
 STARTED: Entry = ("run_start", None, {}, 0)
@@ -80,7 +83,7 @@ def test_run_that_begins_later_is_found(
     starts: list[Entry], numbers: list[float], words: str, tmp_path: Path
 ) -> None:
     text = found(tmp_path, STARTED, *starts, *evaluations(numbers))
-    assert text == f"{words}: the run did not start from scratch"
+    assert text == f"the run did not start from scratch: {words}"
 
 
 @pytest.mark.parametrize(
@@ -88,11 +91,11 @@ def test_run_that_begins_later_is_found(
     [
         (
             with_metadata("run_start", {"started_from": "weights"}, (2,)),
-            ":21: target reached: the run started from weights, not from scratch: it is not a result",
+            ":21: target reached: the run did not start from scratch but from weights",
         ),
         (
             with_metadata("epoch_start", {"epoch_num": 1.6}, (2,)),
-            ":22: target reached: the first epoch_start is at epoch 1.6: the run did not start from scratch",
+            ":22: target reached: the run did not start from scratch: the first epoch_start is at epoch 1.6",
         ),
     ],
     ids=["mark", "epoch"],
@@ -103,10 +106,18 @@ def test_warm_start_fails_in_a_log_and_in_a_result(change: Any, words: str, tmp_
         run = check(path, "--edition=2.0.0", cwd=tmp_path)
         assert run.status == 1
         assert f"{folder}/result_2.txt{words}" in run.stdout
+        assert "valid in its round" not in run.stdout
     assert check(folder / "result_1.txt", "--edition=2.0.0", cwd=tmp_path).status == 0
+
+
+def test_warm_start_is_no_reference_run(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", with_metadata("epoch_start", {"epoch_num": 1.6}, (2,)))
+    logs = [read_log(file) for file in sorted(folder.iterdir())]
+    with pytest.raises(RunError, match=r"result_2\.txt:22: .* the first epoch_start is at epoch 1\.6"):
+        make_rcp(logs, DLRM, "Else", "box")
 
 
 def test_mark_of_any_kind_counts(tmp_path: Path) -> None:
     entries = foreign_entries(1, edition="2.0.0")
     marked = with_metadata("run_start", {"started_from": 300}, (0,))(0, entries)
-    assert found(tmp_path, *marked) == "the run started from 300, not from scratch: it is not a result"
+    assert found(tmp_path, *marked) == "the run did not start from scratch but from 300"

@@ -6,6 +6,7 @@ this package imports PyTorch.
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
 
 STATUSES = ("cloud", "onprem", "preview", "research")  # values of submission_status in every edition
@@ -119,16 +120,22 @@ class Benchmark(Workload):
 class Edition:
     """One edition of MLPerf Training and the recommendation benchmark that it includes.
 
+    published: the day on which the results of its round were published; later runs cannot belong to it.
     required_keys: log keys that the closed division requires.
     checks_package: whether its package checker checks seeds, system descriptions and convergence.
     open_target: lowest AUC allowed in the open division; 0 if the submitter chooses the target.
+    new_keys: log keys that its rules introduced.
+    early_keys: keys that a later edition introduced and that logs of this edition may already contain.
     """
 
     name: str
     benchmark: Benchmark
+    published: datetime.date
     required_keys: frozenset[str]
     checks_package: bool
     open_target: float = 0.0
+    new_keys: frozenset[str] = frozenset()
+    early_keys: frozenset[str] = frozenset()
 
     @property
     def auc_target(self) -> float:

@@ -6,6 +6,8 @@ the training rules (github.com/mlcommons/training_policies) and the figures of t
 
 from __future__ import annotations
 
+from datetime import date
+
 from mlperf.benchmarks.benchmark import Benchmark, DataSet, Edition, LoggedHyperparameter, Network
 
 DLRM = Benchmark(
@@ -45,13 +47,18 @@ _KEYS_0_7 = frozenset(
         *(hyperparameter.key for hyperparameter in DLRM.hyperparameters),
     }
 )
-_KEYS_1_0 = _KEYS_0_7 | {"gradient_accumulation_steps", "seed"}
-_KEYS_1_1 = _KEYS_1_0 | {"weights_initialization"}
+_NEW_1_0 = frozenset({"gradient_accumulation_steps"})
+_NEW_1_1 = frozenset({"weights_initialization"})
+_KEYS_1_0 = _KEYS_0_7 | _NEW_1_0 | {"seed"}
+_KEYS_1_1 = _KEYS_1_0 | _NEW_1_1
 
+# The dates are those of MLCommons' announcements of the results.
 EDITIONS = (
-    Edition("0.7.0", DLRM, _KEYS_0_7, checks_package=False, open_target=DLRM.auc_target),
-    Edition("1.0.0", DLRM, _KEYS_1_0, checks_package=True),
-    Edition("1.1.0", DLRM, _KEYS_1_1, checks_package=True),
-    Edition("2.0.0", DLRM, _KEYS_1_1, checks_package=True),
-    Edition("2.1.0", DLRM, _KEYS_1_1, checks_package=True),
+    Edition(*("0.7.0", DLRM, date(2020, 7, 29), _KEYS_0_7), checks_package=False, open_target=DLRM.auc_target),
+    Edition(
+        *("1.0.0", DLRM, date(2021, 6, 30), _KEYS_1_0), checks_package=True, new_keys=_NEW_1_0, early_keys=_NEW_1_1
+    ),
+    Edition("1.1.0", DLRM, date(2021, 12, 1), _KEYS_1_1, checks_package=True, new_keys=_NEW_1_1),
+    Edition("2.0.0", DLRM, date(2022, 6, 29), _KEYS_1_1, checks_package=True),
+    Edition("2.1.0", DLRM, date(2022, 11, 9), _KEYS_1_1, checks_package=True),
 )

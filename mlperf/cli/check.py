@@ -54,6 +54,11 @@ def make_parser(name: str) -> Parser:
         action="store_true",
         help="ignore a failed convergence check, like --rcp_bypass of the package checker",
     )
+    parser.add_argument(
+        "--seed-bypass",
+        metavar="REASON",
+        help="ignore a failed seed check, like --seed-checker-bypass of the package checker, for this reason",
+    )
     return parser
 
 
@@ -85,6 +90,12 @@ def _check(name: str, arguments: Sequence[str] | None) -> int:
     editions: list[Edition | None] = [EDITIONS[name] for name in (EDITIONS if _ALL in requested else requested)]
     if args.rcps is not None:
         check_rcp_file(args.rcps)
+    given = {"--rcps": args.rcps, "--rcp-bypass": args.rcp_bypass or None, "--seed-bypass": args.seed_bypass}
+    for flag, value in given.items():
+        if value is not None and args.path.is_file():
+            raise UsageError(f"{flag}: {args.path} is one log; it is for the logs of a result")
+    if args.seed_bypass is not None and not args.seed_bypass.strip():
+        raise UsageError("--seed-bypass: must state a reason")
     passed, errors = True, set[str]()
     with _errors_as_one_line(args.path):
         checks = _checks(args, editions or [None])
@@ -107,8 +118,9 @@ def _checks(args: argparse.Namespace, editions: list[Edition | None]) -> list[Ca
     """Return one call per check."""
     if args.path.is_file():
         return [partial(check_log, args.path, edition) for edition in editions]
+    options = {"rcp_file": args.rcps, "bypass": args.rcp_bypass, "seed_bypass": args.seed_bypass}
     return [
-        partial(check_result, result, edition, rcp_file=args.rcps, bypass=args.rcp_bypass)
+        partial(check_result, result, edition, **options)
         for result in find_results(args.path)
         for edition in editions
     ]

@@ -1,12 +1,13 @@
 """Plot the curves of one or several runs: loss, and accuracy or AUC, with the target.
 
-    %(prog)s results/*.log --output=run.png
+    %(prog)s results --output=run.png
 
 Reads console output of the trainer, and compliance logs of this project or of any MLPerf submission.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -21,7 +22,9 @@ from mlperf.util.errors import UsageError
 from mlperf.util.one_process import require_one_process
 
 if TYPE_CHECKING:
-    from mlperf.plots.curves import Curves
+    from mlperf.plots.read_runs import Run
+
+_log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,9 +37,18 @@ def make_parser(name: str) -> Parser:
     """Return the parser of this program."""
     parser = Parser(name, __doc__)
     add = parser.add_argument
-    add("logs", type=Path, nargs="+", help="console or compliance logs")
+    add(
+        "logs",
+        type=Path,
+        nargs="+",
+        help="console or compliance logs, or folders of them, such as results/ or a submission package",
+    )
     add("--output", type=Path, default=Path("run.png"), help="output file: .png, .svg or .pdf")
-    add("--labels", help="labels of the runs, separated by commas (default: the names of the logs)")
+    add(
+        "--labels",
+        help="labels of the arguments or of the runs, separated by commas; runs with the same label have the same "
+        "colour (default: the names of the logs or, of several systems, the names in the logs)",
+    )
     add("--metric", choices=("auto", "auc", "accuracy"), default="auto", help="auto: AUC if a log contains it")
     add(
         "--x",
@@ -56,41 +68,55 @@ def make_parser(name: str) -> Parser:
 def _plot(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
     require_one_process()
-    labels = args.labels.split(",") if args.labels else [log.stem for log in args.logs]
-    if len(labels) != len(args.logs):
-        raise UsageError(f"--labels={args.labels}: {len(labels)} names for {len(args.logs)} logs")
 
-    from mlperf.plots.curves import Curves
     from mlperf.plots.packages import require_packages
-    from mlperf.plots.run_figure import draw_runs
+    from mlperf.plots.read_runs import read_runs
+    from mlperf.plots.run_figure import draw_runs, has_curve
 
     require_packages("--output", "matplotlib")
-    runs = dict(zip(_distinct(labels), (Curves.of_log(log) for log in args.logs), strict=True))
+    runs, warnings = read_runs(args.logs)
+    labels = _labels(runs, args.labels, len(args.logs))
     metric = args.metric
     if metric == "auto":
-        metric = "auc" if any(run.auc for run in runs.values()) else "accuracy"
+        metric = "auc" if any(run.curves.auc for run in runs) else "accuracy"
     target = args.target
     if target is None:
         target = DEFAULT_EDITION.auc_target if metric == "auc" else 0.0
-    draw_runs(runs, metric, _axis(runs, args.x), target, args.title, args.output)
-    print(f"{args.output}: {len(runs)} run{'s' if len(runs) > 1 else ''}")
+    curves, legend = {}, {}
+    for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
+        if not has_curve(run.curves, metric):
+            warnings.append(f"warning: left out: {run.path}: contains neither loss nor {metric}")
+            continue
+        name = f"{number} {run.path}"  # unique, although the same log may be given twice
+        curves[name], legend[name] = run.curves, label
+    draw_runs(curves, metric, _axis(runs, args.x), target, args.title, args.output, legend=legend)
+    for warning in warnings:
+        _log.warning("%s", warning)
+    print(f"{args.output}: {len(curves)} run{'s' if len(curves) > 1 else ''}")
     return 0
 
 
-def _axis(runs: dict[str, Curves], requested: str) -> str:
-    points = [point for run in runs.values() for point in (*run.loss, *run.accuracy, *run.auc)]
-    counted = all(point.iterations is not None for point in points)
-    if requested == "iterations" and not counted:
-        raise UsageError("--x=iterations: compliance logs contain only epochs; use --x=epochs")
-    return requested if requested != "auto" else "iterations" if counted else "epochs"
+def _labels(runs: Sequence[Run], requested: str | None, arguments: int) -> list[str]:
+    """Return the label of each run. requested: value of --labels; arguments: number of logs and folders named."""
+    if requested is None:
+        from mlperf.plots.run_labels import legend_labels
+
+        return legend_labels([(run.path, run.curves) for run in runs])
+    labels = requested.split(",")
+    if len(labels) == arguments:
+        return [labels[run.argument] for run in runs]
+    if len(labels) == len(runs):
+        return labels
+    raise UsageError(f"--labels={requested}: {len(labels)} names for {len(runs)} logs")
 
 
-def _distinct(labels: Sequence[str]) -> list[str]:
-    """Number labels that occur more than once, such as equal file names in several folders."""
-    return [
-        label if labels.count(label) == 1 else f"{label} ({labels[: number + 1].count(label)})"
-        for number, label in enumerate(labels)
-    ]
+def _axis(runs: Sequence[Run], requested: str) -> str:
+    for run in runs:
+        if any(point.iterations is None for point in (*run.curves.loss, *run.curves.accuracy, *run.curves.auc)):
+            if requested == "iterations":
+                raise UsageError(f"--x=iterations: {run.path} contains only epochs; use --x=epochs")
+            return "epochs"
+    return "epochs" if requested == "epochs" else "iterations"
 
 
 if __name__ == "__main__":

@@ -114,6 +114,7 @@ def make_parser(name: str) -> Parser:
         help="seed of the first run, incremented for each later run (default: random)",
     )
     add("--rcp-bypass", metavar="REASON", help="bypass the convergence check, giving this reason")
+    add("--seed-bypass", metavar="REASON", help="with --logs: bypass the seed check, giving this reason")
     add(
         "--reference",
         action="store_true",
@@ -158,8 +159,13 @@ def _check_contradictions(args: argparse.Namespace) -> None:
             raise UsageError(f"{variable}={value} in the environment: use --{flag} instead")
     if args.logs is not None and args.seed is not None:
         raise UsageError("--seed: not allowed with --logs, whose runs already have seeds")
-    if args.reference and args.rcp_bypass is not None:
-        raise UsageError("--rcp-bypass: not allowed with --reference, which compares nothing")
+    for flag, reason in (("--rcp-bypass", args.rcp_bypass), ("--seed-bypass", args.seed_bypass)):
+        if reason is not None and args.reference:
+            raise UsageError(f"{flag}: not allowed with --reference, which compares nothing")
+        if reason is not None and not reason.strip():
+            raise UsageError(f"{flag}: must state a reason")
+    if args.seed_bypass is not None and args.logs is None:
+        raise UsageError("--seed-bypass: only allowed with --logs, because runs of this program have seeds")
 
 
 def _make(args: argparse.Namespace) -> int:
@@ -195,6 +201,7 @@ def _make(args: argparse.Namespace) -> int:
         trainer_flags=settings.trainer_flags,
         data=_data_text(sample),
         bypass_reason=args.rcp_bypass or (SAMPLE_REASON if sample is not None else None),
+        seed_bypass_reason=args.seed_bypass,
     )
     return _write_and_check(package, logs)
 
@@ -218,6 +225,8 @@ def _write_and_check(package: Package, logs: list[Log]) -> int:
         )
     if package.bypass_reason is not None:
         print_output(f"the convergence check is bypassed: {package.bypass_reason}")
+    if package.seed_bypass_reason is not None:
+        print_output(f"the seed check is bypassed: {package.seed_bypass_reason}")
     print_output(render(report))
     return 0 if report.passed else 1
 

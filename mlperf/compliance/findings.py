@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ class Finding:
 
 def compliance_findings(log: Log, errors: Sequence[tuple[str | None, str]]) -> list[Finding]:
     """Locate messages of the compliance checker in the log. errors: (log key or None, message) pairs."""
-    return [Finding(log.path, _line(log, key, text), _shorten(text)) for key, text in errors]
+    return [Finding(log.path, _line(log, key, text), _shorten(text) + _cause(log, text)) for key, text in errors]
 
 
 def _line(log: Log, key: str | None, text: str) -> int:
@@ -72,6 +73,19 @@ def _shorten(text: str) -> str:
     elif match := _FAILED_TEST.search(text):
         head = "failed test: " + match[1] if head.startswith("failed test") else f"{head} {match[1]}"
     return " ".join(_MARKED_LINE.sub("failed:", head).split())
+
+
+def _cause(log: Log, text: str) -> str:
+    """Return what in the log makes a test fail whose text does not say it; "" if nothing is known."""
+    divisions, stops = log.all("submission_division"), log.all("init_stop")
+    if "compile_time_mins" in text and divisions and stops and divisions[0].line > stops[0].line:
+        return f" (the limit depends on submission_division, which is logged later, in line {divisions[0].line})"
+    if "initialized_tensors" in text:
+        counts = Counter(as_text(event.metadata.get("tensor")) for event in log.all("weights_initialization"))
+        repeated = [count for count in counts.values() if count > 1]
+        if repeated:
+            return f" ({len(repeated)} tensors are logged up to {max(repeated)} times, as by several nodes)"
+    return ""
 
 
 def seed_findings(folder: Path, logs: Sequence[Log], output: CheckerOutput) -> list[Finding]:
@@ -171,6 +185,12 @@ def _check_last(log: Log, key: str, is_valid: Callable[[object], bool], allowed:
     if event is None:
         return [(log.lines, f"no {key}")]
     return [] if is_valid(event.value) else [(event.line, f"{key} is {as_text(event.value)}, not {allowed}")]
+
+
+def last_value(log: Log, key: str) -> object:
+    """Return the last value logged under a key, which is the one that the convergence checker uses, or None."""
+    event = _last_event(log, key)
+    return None if event is None else event.value
 
 
 def _last_event(log: Log, key: str) -> Event | None:

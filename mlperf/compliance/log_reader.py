@@ -17,7 +17,7 @@ _MAX_SHOWN = 60  # characters of a value in a message
 
 @dataclass(frozen=True)
 class Event:
-    """One event of a log. `line` counts from 1; `time_ms` is Unix time in milliseconds."""
+    """One event. `line` counts from 1; `time_ms` is Unix time in milliseconds, NaN if it may be missing and is."""
 
     line: int
     key: str
@@ -107,8 +107,10 @@ def describe_evaluation(event: Event) -> str:
     return f"AUC {event.value:.5f} at epoch {f'{epoch:.3f}' if is_number(epoch) else 'unknown'}"
 
 
-def read_log(path: Path) -> Log:
+def read_log(path: Path, *, timed: bool = True) -> Log:
     """Read a log. Text before the token on a line, such as a launcher's prefix, is ignored.
+
+    timed: whether an event without `time_ms` is malformed, as it is in a result.
 
     RunError if the file is missing, is a folder or a pipe, or cannot be read.
     """
@@ -128,7 +130,7 @@ def read_log(path: Path) -> Log:
                 if TOKEN not in line:
                     continue
                 marked.append(last)
-                event = parse_event(last, line.rpartition(TOKEN)[2])
+                event = parse_event(last, line.rpartition(TOKEN)[2], timed=timed)
                 if event is None:
                     damaged.append(last)
                 else:
@@ -138,11 +140,11 @@ def read_log(path: Path) -> Log:
     return Log(path, tuple(events), tuple(damaged), tuple(marked), last)
 
 
-def parse_event(number: int, text: str) -> Event | None:
+def parse_event(number: int, text: str, *, timed: bool = True) -> Event | None:
     """Return the event in the JSON after the token of line `number`, or None if it is malformed."""
     try:
         content = json.loads(text)
-        time_ms = float(content["time_ms"])
+        time_ms = float(content["time_ms"] if timed else content.get("time_ms", math.nan))
         return Event(number, str(content["key"]), content["value"], dict(content["metadata"] or {}), time_ms)
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None

@@ -8,6 +8,7 @@ from statistics import median
 from mlperf.compliance.log_reader import Event, Log, as_text, is_number
 
 MARK = "started_from"  # metadata of run_start in logs of this project; absent if the run started from scratch
+NOT_FROM_SCRATCH = "the run did not start from scratch"
 _COUNTED_FROM = (0, 1)  # submitters number the first epoch 0 or 1
 _USUAL_INTERVAL = 1 / 20  # epochs between two evaluations, by the rules
 _MIN_EVALUATIONS = 4  # that show a regular interval
@@ -22,7 +23,7 @@ def warm_start(log: Log) -> tuple[int, str] | None:
         if event.metadata.get(MARK) is not None:
             source = event.metadata[MARK]
             text = source if isinstance(source, str) else as_text(source)
-            return event.line, f"the run started from {text}, not from scratch: it is not a result"
+            return event.line, f"{NOT_FROM_SCRATCH} but from {text}"
     evaluations = [event for event in log.all("eval_accuracy") if is_number(event.metadata.get("epoch_num"))]
     starts = [
         (event, key, event.metadata[name])
@@ -32,8 +33,7 @@ def warm_start(log: Log) -> tuple[int, str] | None:
     ]
     for event, key, number in starts:
         if not _is_beginning(number, evaluations):
-            text = f"the first {key} is at epoch {number:.4g}: the run did not start from scratch"
-            return event.line, text
+            return event.line, f"{NOT_FROM_SCRATCH}: the first {key} is at epoch {number:.4g}"
     return _late_evaluation(evaluations)
 
 
@@ -63,7 +63,7 @@ def _late_evaluation(evaluations: list[Event]) -> tuple[int, str] | None:
     if numbers[0] <= beginning + 2.5 * interval:
         return None
     text = f"the first evaluation is at epoch {numbers[0]:.4g}, later ones follow every {interval:.2g} epochs"
-    return evaluations[0].line, f"{text}: the run did not start from scratch"
+    return evaluations[0].line, f"{NOT_FROM_SCRATCH}: {text}"
 
 
 def _epoch_numbers(evaluations: list[Event]) -> list[float]:

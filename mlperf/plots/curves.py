@@ -1,25 +1,54 @@
 """Curves of a run, read from a log: console output, or a compliance log.
 
-Console output may also come from the original implementation, whose lines differ slightly. A compliance log of any
-submitter has lines with `:::MLLOG` and JSON; its `eval_accuracy` is the AUC.
+Console output may also come from the original implementation, whose lines differ slightly, and from several
+processes that print the same lines. A compliance log of any submitter has lines with `:::MLLOG` and JSON; its
+`eval_accuracy` is the AUC.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
+from mlperf.benchmarks import DLRM
+from mlperf.compliance.log_kind import other_benchmark, other_content
+from mlperf.compliance.log_reader import Log, read_log
+from mlperf.plots.evaluations import read_evaluations
 from mlperf.util.errors import RunError
 
 _TRAINING = re.compile(
-    r"Finished training it (?P<it>\d+)/(?P<n>\d+) of epoch (?P<epoch>\d+).*?loss (?P<loss>[-\d.eE+]+)"
+    r"Finished training it (?P<it>\d+)/(?P<n>\d+) of epoch (?P<epoch>\d+).*?"
+    r"loss (?P<loss>[-+]?(?:nan|inf|[\d.]+(?:[eE][-+]?\d+)?))(?![\d.])"
     r"(?:.*?accuracy (?P<accuracy>[\d.]+) ?%)?"
 )
 _TESTING = re.compile(r"Testing at - (?P<it>\d+)/(?P<n>\d+) of epoch (?P<epoch>\d+)")
 _AUC = re.compile(r"(?:^|[ ,])auc (?P<auc>[\d.]+)")
 _ACCURACY = re.compile(r"(?:^|[ ,])accuracy (?P<accuracy>[\d.]+) ?%")
+# Processes that share a pipe may print onto one line.
+_LINE_START = re.compile(r"(?=Finished training it )")
+
+# Without training, or after divergence, the AUC of a model is 0.5 up to this much.
+_CHANCE, _CHANCE_WIDTH = 0.5, 0.005
+
+
+class UnusableLogError(RunError):
+    """A log has nothing to plot, for the reason `reason`."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
+
+
+class OtherBenchmarkError(UnusableLogError):
+    """The log is of another benchmark."""
+
+
+class NoCurvesError(UnusableLogError):
+    """The log contains no curves."""
 
 
 @dataclass(frozen=True)
@@ -39,77 +68,136 @@ class Point:
 class Curves:
     """The curves of one run. Accuracies and AUC are in [0, 1].
 
-    loss, train_accuracy: training metrics. accuracy, auc: metrics on the test split.
+    loss, train_accuracy: training metrics. accuracy, auc: metrics on the test split. Where several processes print
+    a line for the same iteration, the value is their mean.
+    submitter, system: named in the log, otherwise "".
+    warnings: how the run failed, one sentence each.
+    counted: whether the log numbers evaluations instead of epochs (see `Evaluations`).
     """
 
     loss: list[Point] = field(default_factory=list)
     train_accuracy: list[Point] = field(default_factory=list)
     accuracy: list[Point] = field(default_factory=list)
     auc: list[Point] = field(default_factory=list)
+    submitter: str = ""
+    system: str = ""
+    warnings: list[str] = field(default_factory=list)
+    counted: bool = False
+
+    @property
+    def learned_nothing(self) -> bool:
+        """Whether the last AUC is that of a model that has learned nothing, such as one that diverged."""
+        return bool(self.auc) and abs(self.auc[-1].value - _CHANCE) < _CHANCE_WIDTH
 
     @classmethod
     def of_log(cls, path: Path) -> Curves:
-        """Return the curves in a log of either kind. RunError if it cannot be read or contains none."""
-        try:
-            lines = path.read_text(errors="replace").splitlines()
-        except OSError as error:
-            raise RunError(f"{path}: cannot be read: {error.strerror}") from None
-        curves = cls()
-        curves._read_console(lines)
+        """Return the curves in a log of either kind.
+
+        RunError if it cannot be read; OtherBenchmarkError and NoCurvesError, both RunErrors, as their names say.
+        """
+        log = read_log(path, timed=False)
+        _check_benchmark(log)
+        curves = cls(submitter=_text(log, "submission_org"), system=_text(log, "submission_platform"))
+        last = curves._read_console(_read_lines(path))
         if not (curves.auc or curves.accuracy):
-            curves._read_compliance([line for line in lines if ":::MLL" in line])
+            evaluations = read_evaluations(log)
+            curves.auc = [Point(*point) for point in evaluations.points]
+            curves.counted = evaluations.counted
         if not (curves.loss or curves.accuracy or curves.auc):
-            raise RunError(f"{path}: contains neither training or test lines of this benchmark nor eval_accuracy")
+            raise NoCurvesError(path, _what_is_missing(log))
+        curves._add_warnings(log, last)
         return curves
 
-    def _read_console(self, lines: list[str]) -> None:
+    def _read_console(self, lines: Iterator[str]) -> re.Match[str] | None:
+        """Read console output and return the last line of the training."""
+        last: re.Match[str] | None = None
         tested: tuple[float, float] | None = None
+        announced = 0  # evaluations whose metrics have not been printed yet
         for line in lines:
             if match := _TRAINING.search(line):
                 at = _position(match)
+                last = match if last is None or at >= _position(last) else last
                 self.loss.append(Point(*at, float(match["loss"])))
                 if match["accuracy"]:
                     self.train_accuracy.append(Point(*at, float(match["accuracy"]) / 100))
                 continue
             if match := _TESTING.search(line):
+                announced = announced + 1 if tested == _position(match) else 1
                 tested = _position(match)
             # The metrics are on the next line or, in some versions, on the same line.
-            if tested is not None and (accuracy := _ACCURACY.search(line)):
+            if tested is not None and announced > 0 and (accuracy := _ACCURACY.search(line)):
                 self.accuracy.append(Point(*tested, float(accuracy["accuracy"]) / 100))
                 if auc := _AUC.search(line):
                     self.auc.append(Point(*tested, float(auc["auc"])))
-                tested = None
+                announced -= 1
+        self.loss, self.train_accuracy = _means(self.loss), _means(self.train_accuracy)
+        self.accuracy, self.auc = _means(self.accuracy), _means(self.auc)
+        return last
 
-    def _read_compliance(self, lines: list[str]) -> None:
-        events = []
-        for line in lines:
-            try:
-                events.append(json.loads(line[line.index("{") :]))
-            except ValueError:
-                continue  # the line is truncated or mixed with other output
-        # Some submitters count epochs from 1, others from 0: infer it from the first epoch number.
-        numbers = [_epoch_num(event) for event in events if event.get("key") in ("epoch_start", "block_start")]
-        known = [number for number in numbers if number is not None]
-        base = 1.0 if known and known[0] >= 1 else 0.0
-        for event in events:
-            epoch = _epoch_num(event)
-            value = event.get("value")
-            if event.get("key") == "eval_accuracy" and epoch is not None and isinstance(value, int | float):
-                self.auc.append(Point(None, epoch - base, float(value)))
+    def _add_warnings(self, log: Log, last: re.Match[str] | None) -> None:
+        diverged = next((point for point in self.loss if not math.isfinite(point.value)), None)
+        if diverged is not None:
+            self.loss = self.loss[: self.loss.index(diverged)]
+            at = "" if diverged.iterations is None else f" from iteration {diverged.iterations:g} on"
+            self.warnings.append(f"the loss is {diverged.value}{at}, which cannot be drawn")
+        if self.learned_nothing:
+            self.warnings.append(f"the run learned nothing or diverged: its last AUC is {self.auc[-1].value:.4f}")
+        elif log.all("run_start") and not log.all("run_stop"):
+            self.warnings.append("the log ends before the run does: it has no run_stop")
+        elif log.status not in (None, "success"):
+            self.warnings.append(f"the run ended with the status {log.status}")
+        elif log.status is None and last is not None and self._ends_early(last):
+            self.warnings.append(f"the log ends within an epoch, at iteration {last['it']} of {last['n']}")
+
+    def _ends_early(self, last: re.Match[str]) -> bool:
+        """Return whether a run ends neither with an epoch nor with the target. last: its last training line."""
+        best = max((point.value for point in self.auc), default=0.0)
+        return int(last["it"]) < int(last["n"]) and best < DLRM.auc_target
+
+
+def _check_benchmark(log: Log) -> None:
+    other = other_benchmark(log, DLRM.name)
+    if other is not None:
+        raise OtherBenchmarkError(log.path, other[1])
+
+
+def _what_is_missing(log: Log) -> str:
+    content = other_content(log)
+    if content is None:
+        has_values = bool(log.all("eval_accuracy"))
+        return "none of the eval_accuracy values is an AUC" if has_values else "the log has no eval_accuracy"
+    if content.startswith("text "):
+        return "text without lines of the training or of tests, and without MLPerf events"
+    return content
+
+
+def _read_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a log. A line onto which several processes printed is split."""
+    try:
+        with path.open(errors="replace") as text:
+            for line in text:
+                if "Finished training it " in line:
+                    yield from _LINE_START.split(line)
+                else:
+                    yield line
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _text(log: Log, key: str) -> str:
+    value = log.value(key)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _means(points: list[Point]) -> list[Point]:
+    """Return one point per position, in order: the mean of the values that several processes printed."""
+    values: dict[tuple[float | None, float], list[float]] = {}
+    for point in points:
+        values.setdefault((point.iterations, point.epochs), []).append(point.value)
+    return [Point(*at, fmean(found)) for at, found in sorted(values.items(), key=lambda item: item[0][1])]
 
 
 def _position(match: re.Match[str]) -> tuple[float, float]:
     """Return iterations and epochs since the start of the run."""
     iteration, batches, epoch = (int(match[name]) for name in ("it", "n", "epoch"))
     return epoch * batches + iteration, epoch + iteration / max(batches, 1)
-
-
-def _epoch_num(event: dict[str, object]) -> float | None:
-    """Return the epoch number in the metadata of an event, None if there is none."""
-    metadata = event.get("metadata")
-    if not isinstance(metadata, dict):
-        return None
-    for name in ("epoch_num", "first_epoch_num"):
-        if isinstance(metadata.get(name), int | float):
-            return float(metadata[name])
-    return None

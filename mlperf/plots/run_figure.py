@@ -2,75 +2,138 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from mlperf.plots.curves import Curves, Point
+from mlperf.plots.legend import Style, add_legend, make_styles, plain
 from mlperf.util.errors import RunError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_WIDTH = 12.0  # inches, the full width of a page
+_WIDTH, _HEIGHT = 12.0, 4.6  # inches; the width is that of a page
+_MAX_MARKED = 60  # a longer curve has no markers
+# With more losses, the printed ones are drawn more faintly.
+_MANY_LOSSES = 10
+# A loss this many times the usual one does not determine the scale.
+_OUTLIER = 3.0
+
+_log = logging.getLogger(__name__)
+
+_Drawn = tuple[list[float], list[float]]  # x and y of a curve
 
 
-def draw_runs(runs: dict[str, Curves], metric: str, axis: str, target: float, title: str, output: Path) -> None:
+def has_curve(run: Curves, metric: str) -> bool:
+    """Return whether the figure of this metric shows anything of a run."""
+    return bool(run.loss or _tested(run, metric) or _trained(run, metric))
+
+
+def draw_runs(
+    runs: Mapping[str, Curves],
+    metric: str,
+    axis: str,
+    target: float,
+    title: str,
+    output: Path,
+    *,
+    legend: Mapping[str, str] | None = None,
+) -> None:
     """Draw the training loss, if a log has it, and the metric side by side into `output`.
 
-    runs: curves by label. metric: "auc" or "accuracy". axis: "iterations" or "epochs". target: drawn as a
-    horizontal line, unless it is 0. RunError if no log has either curve, or the file cannot be written.
+    runs: curves by name. metric: "auc" or "accuracy". axis: "iterations" or "epochs". target: drawn as a
+    horizontal line, unless it is 0. legend: the text in the legend by name of the run, by default the name; runs
+    with the same text have the same colour. RunError if no log has either curve, or the file cannot be written.
     """
     from matplotlib.figure import Figure
 
     has_loss = any(run.loss for run in runs.values())
     has_metric = any(_tested(run, metric) or _trained(run, metric) for run in runs.values())
-    panels = has_loss + has_metric
     if not has_metric and not has_loss:
         raise RunError(f"--metric={metric}: none of the logs contains it")
-    figure = Figure(figsize=(_WIDTH, 4.6), layout="constrained")
-    axes: list[Axes] = list(figure.subplots(1, panels, squeeze=False)[0])
-    for number, (label, run) in enumerate(runs.items()):
-        color = f"C{number % 10}"
-        if run.loss:
-            _draw_loss(axes[0], label, run, axis, color)
-        if has_metric:
-            _draw_metric(axes[-1], label, run, metric, axis, color)
+    texts = {name: name if legend is None else legend[name] for name in runs}
+    styles = make_styles(list(dict.fromkeys(texts.values())), len(runs))
+    figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+    axes: list[Axes] = list(figure.subplots(1, has_loss + has_metric, squeeze=False)[0])
+    styled = [(run, styles[texts[name]]) for name, run in runs.items()]
     if has_loss:
-        axes[0].set_ylabel("training loss")
-        _leave_out_start(axes[0], [_values(_even(run.loss), axis) for run in runs.values()])
+        _draw_losses(axes[0], [(run, style) for run, style in styled if run.loss], axis)
     if has_metric:
-        tested = [_values(_tested(run, metric), axis) for run in runs.values()]
-        trained = [_values(_even(_trained(run, metric)), axis) for run in runs.values()]
-        _leave_out_start(axes[-1], [*tested, *trained], target)
-        _finish_metric(axes[-1], metric, target)
+        _draw_metrics(axes[-1], styled, metric, axis, target)
     for panel in axes:
         panel.set_xlabel(axis)
+        panel.set_xlim(left=0)
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(frameon=False)
+    add_legend(figure, axes, {name: (texts[name], run) for name, run in runs.items()}, styles=styles)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(plain(title))
     try:
-        figure.savefig(output, dpi=150)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            figure.savefig(output, dpi=150)
     except (OSError, ValueError) as error:
         raise RunError(f"--output={output}: cannot write the figure: {error}") from None
+    if any("missing from" in str(warning.message) for warning in caught):  # of the font
+        _log.warning("warning: the font has no sign for some characters of the labels, which are drawn as boxes")
 
 
-def _draw_loss(panel: Axes, label: str, run: Curves, axis: str, color: str) -> None:
+def _draw_losses(panel: Axes, runs: list[tuple[Curves, Style]], axis: str) -> None:
     """Draw the printed losses; if there are many, faintly and with their running mean."""
-    x, y = _values(_even(run.loss), axis)
-    width = len(y) // 10
-    if width < 2:
-        panel.plot(x, y, color=color, lw=1.6, label=label)
-        return
-    panel.plot(x, y, color=color, lw=0.8, alpha=0.3)
-    means = [fmean(y[max(0, at - width + 1) : at + 1]) for at in range(len(y))]
-    panel.plot(x, means, color=color, lw=2, label=f"{label}, mean of {width} lines")
+    widths = set()
+    drawn = []
+    for run, style in runs:
+        x, y = _values(_even(run.loss), axis)
+        drawn.append((x, y))
+        width = len(y) // 10
+        widths.add(width)
+        if width < 2:
+            panel.plot(x, y, **style.line(1.6))
+            continue
+        panel.plot(x, y, **style.line(0.8, alpha=0.3 if len(runs) <= _MANY_LOSSES else 0.12))
+        starts = (at - width // 2 for at in range(len(y)))
+        means = [fmean(y[max(0, start) : start + width]) for start in starts]
+        panel.plot(x, means, **style.line(2))
+    means_of = f"mean of {max(widths)} lines" if len(widths) == 1 else "running mean"
+    panel.set_ylabel("training loss" if max(widths) < 2 else f"training loss, {means_of}")
+    _leave_out_start(panel, _without_outliers(drawn))
 
 
-def _leave_out_start(panel: Axes, curves: list[tuple[list[float], list[float]]], target: float = 0.0) -> None:
+def _draw_metrics(panel: Axes, runs: list[tuple[Curves, Style]], metric: str, axis: str, target: float) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    drawn = []  # curves that determine the scale
+    failed = [metric == "auc" and run.learned_nothing for run, _ in runs]
+    for (run, style), has_failed in zip(runs, failed, strict=True):
+        if trained := _even(_trained(run, metric)):
+            drawn.append(_values(trained, axis))
+            panel.plot(*drawn[-1], **style.line(1, alpha=0.45))
+        if tested := _tested(run, metric):
+            x, y = _values(tested, axis)
+            marker = "o" if len(tested) <= _MAX_MARKED else ""
+            panel.plot(x, y, **style.line(1.8, marker=marker, ms=4 * style.scale))
+            if all(failed) or not has_failed:
+                drawn.append((x, y))
+    panel.set_ylabel({"auc": "AUC on the test split", "accuracy": "accuracy"}[metric])
+    if metric == "accuracy":
+        panel.yaxis.set_major_formatter(PercentFormatter(1.0))
+    if target > 0:
+        text = f"target {target:g}" if metric == "auc" else f"target {100 * target:g} %"
+        panel.axhline(target, color="0.3", lw=1, ls="--", label=text)
+    both = any(_trained(run, metric) and _tested(run, metric) for run, _ in runs)
+    if both:
+        panel.plot([], [], color="0.3", lw=1.8, marker="o", ms=4, label="test")
+    if any(_trained(run, metric) for run, _ in runs):
+        panel.plot([], [], color="0.3", lw=1, alpha=0.45, label="training")
+    _leave_out_start(panel, drawn, target)
+
+
+def _leave_out_start(panel: Axes, curves: list[_Drawn], target: float = 0.0) -> None:
     """Set the y limits from the values after the first 10 %, so that the steep start does not dominate."""
     points = [point for curve in curves for point in zip(*curve, strict=True)]
     start = max((x for x, _ in points), default=0.0) / 10
@@ -82,24 +145,10 @@ def _leave_out_start(panel: Axes, curves: list[tuple[list[float], list[float]]],
         panel.set_ylim(min(later) - margin, max(later) + margin)
 
 
-def _draw_metric(panel: Axes, label: str, run: Curves, metric: str, axis: str, color: str) -> None:
-    if trained := _trained(run, metric):
-        panel.plot(*_values(_even(trained), axis), color=color, lw=1, alpha=0.45, label=f"{label}, training")
-    if tested := _tested(run, metric):
-        marker = "o" if len(tested) <= 60 else ""
-        name = f"{label}, test" if trained else label
-        panel.plot(*_values(tested, axis), color=color, lw=1.8, marker=marker, ms=4, label=name)
-
-
-def _finish_metric(panel: Axes, metric: str, target: float) -> None:
-    from matplotlib.ticker import PercentFormatter
-
-    panel.set_ylabel({"auc": "AUC on the test split", "accuracy": "accuracy"}[metric])
-    if metric == "accuracy":
-        panel.yaxis.set_major_formatter(PercentFormatter(1.0))
-    if target > 0:
-        text = f"target {target:g}" if metric == "auc" else f"target {100 * target:g} %"
-        panel.axhline(target, color="0.3", lw=1, ls="--", label=text)
+def _without_outliers(curves: list[_Drawn]) -> list[_Drawn]:
+    """Drop the losses of runs that diverged: with them, the others could not be told apart."""
+    usual = median([median(y) for _, y in curves if y] or [0.0])
+    return [(x, y) for x, y in curves if y and median(y) <= _OUTLIER * usual] if usual > 0 else curves
 
 
 def _even(points: list[Point]) -> list[Point]:
@@ -120,6 +169,6 @@ def _trained(run: Curves, metric: str) -> list[Point]:
     return run.train_accuracy if metric == "accuracy" and any(p.value for p in run.train_accuracy) else []
 
 
-def _values(points: list[Point], axis: str) -> tuple[list[float], list[float]]:
+def _values(points: list[Point], axis: str) -> _Drawn:
     at = [point.epochs if axis == "epochs" or point.iterations is None else point.iterations for point in points]
     return at, [point.value for point in points]

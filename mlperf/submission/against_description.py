@@ -13,7 +13,8 @@ from mlperf.compliance.findings import Finding
 from mlperf.compliance.log_reader import Event, Log, as_text
 from mlperf.submission.results import Result
 
-_NODES = re.compile(r"(\d+)x(.+)")  # submission_platform is often "<nodes>x<name>"
+_NODES = re.compile(r"([0-9]{1,9})x(.+)")  # submission_platform is often "<nodes>x<name>"
+_COUNT = re.compile(r"[0-9]{1,9}")
 _AVAILABLE = ("available", "cloud", "onprem")  # the first says neither of the others
 
 
@@ -67,7 +68,7 @@ def _different_nodes(content: dict[str, Any], file: Path, logs: Sequence[Log]) -
     for log in logs:
         for event in _first(log, "submission_platform"):
             match = _NODES.fullmatch(str(event.value))
-            if match is not None and expected.isdecimal() and int(match[1]) != int(expected):
+            if match is not None and _COUNT.fullmatch(expected) and int(match[1]) != int(expected):
                 text = f"submission_platform is {as_text(event.value)}, number_of_nodes in {file} is {expected}"
                 yield Finding(log.path, event.line, text)
                 return

@@ -6,19 +6,23 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, Edition
+from mlperf.benchmarks import Edition
 from mlperf.compliance import official
+from mlperf.compliance.edition import Recognition
 from mlperf.compliance.findings import Finding, compliance_findings, convergence_findings, seed_findings
 from mlperf.compliance.log_kind import other_benchmark, other_content
 from mlperf.compliance.log_reader import Log, as_text, describe_evaluation, read_log
 from mlperf.compliance.official import CheckerOutput
 from mlperf.compliance.warm_start import warm_start
+from mlperf.submission.candidates import candidates_for_log, candidates_for_result, judge_candidates
 from mlperf.submission.consistency import check_consistency
-from mlperf.submission.description_findings import description_findings
+from mlperf.submission.description_findings import description_findings, prevents_summary
 from mlperf.submission.report import Check, Report, Verdict, four_digits
-from mlperf.submission.results import Result, copy_into_package
+from mlperf.submission.results import RCP_BYPASS, SEED_BYPASS, Result, copy_into_package
+from mlperf.submission.round_notes import round_notes
 from mlperf.submission.same_run import similar_runs
 from mlperf.util.errors import RunError
 
@@ -33,59 +37,66 @@ _REPEATED = {
 }
 _DESCRIPTION = "system description"
 _OF_RESULTS = ("consistency", "seeds", _DESCRIPTION, "package", "convergence", "summarizer")
-
-
-def recognize_edition(logs: Sequence[Log]) -> tuple[Edition, str]:
-    """Return the edition of the logs and how it was recognized.
-
-    Logs of this project name it. Otherwise it is inferred from the keys: weights_initialization was introduced by
-    1.1.0, which logs each tensor once (logs of 1.0 from several nodes repeat it), gradient_accumulation_steps by
-    1.0.0.
-    """
-    if not logs:
-        return DEFAULT_EDITION, "there is no log to tell"
-    for log in logs:
-        for event in log.all("submission_benchmark"):
-            name = event.metadata.get("edition")
-            if isinstance(name, str) and name in EDITIONS:
-                return EDITIONS[name], "as its run logged"
-    tensors = [[event.metadata.get("tensor") for event in log.all("weights_initialization")] for log in logs]
-    if any(tensors) and all(len(names) == len(set(map(str, names))) for names in tensors):
-        return DEFAULT_EDITION, "by its keys 1.1.0 or later, which ask for the same"
-    if any(tensors) or any(log.all("gradient_accumulation_steps") for log in logs):
-        return EDITIONS["1.0.0"], "by its keys"
-    return EDITIONS["0.7.0"], "by its keys"
+_GIVEN = "as given"
 
 
 def check_log(path: Path, edition: Edition | None = None) -> Report:
-    """Check one log against the official rules, and that the run succeeded. RunError if it is not a log."""
+    """Check one log against the official rules, and that the run succeeded. RunError if it is not a log.
+
+    edition: if None, the log is checked for each edition that it may belong to.
+    """
     log = read_log(path)
     if (content := other_content(log)) is not None:
         raise RunError(f"{path}: not an MLPerf log: {content}")
-    report = _new_report(str(path), [log], edition)
-    report.checks += _check_logs([log], report.edition)
-    remark = f"{', '.join(_OF_RESULTS)} take the {report.edition.runs} logs of a result"
+    recognition = candidates_for_log(log) if edition is None else Recognition((edition,), _GIVEN)
+    return judge_candidates(recognition, partial(_check_log, log))
+
+
+def _check_log(log: Log, edition: Edition, recognized: str) -> Report:
+    report = Report(str(log.path), edition, recognized)
+    report.checks += _check_logs([log], edition)
+    remark = f"{', '.join(_OF_RESULTS)} take the {edition.runs} logs of a result"
     report.checks.append(Check("others", "1 log", Verdict.SKIPPED, remark))
+    report.notes += round_notes(report.checks, [log], edition)
     return report
 
 
 def check_result(
-    result: Result, edition: Edition | None = None, *, rcp_file: Path | None = None, bypass: bool = False
+    result: Result,
+    edition: Edition | None = None,
+    *,
+    rcp_file: Path | None = None,
+    bypass: bool = False,
+    seed_bypass: str | None = None,
 ) -> Report:
     """Check the logs of one result, and its package if they are in one. RunError if a log cannot be read.
 
+    edition: if None, the result is checked for each edition that it may belong to.
     rcp_file: reference convergence points that replace those of the edition. The package checker supports only
     those of the edition, so its convergence check is bypassed.
     bypass: bypass the convergence check of the package checker.
+    seed_bypass: reason for bypassing the seed checker; None if it is not bypassed.
     """
     logs = [read_log(path) for path in result.logs]
-    report = _new_report(str(result.folder), logs, edition)
-    edition = report.edition
+    recognition = candidates_for_result(result, logs) if edition is None else Recognition((edition,), _GIVEN)
+    return judge_candidates(recognition, partial(_check_result, result, logs, rcp_file, bypass, seed_bypass))
+
+
+def _check_result(
+    result: Result,
+    logs: Sequence[Log],
+    rcp_file: Path | None,
+    bypass: bool,
+    seed_bypass: str | None,
+    edition: Edition,
+    recognized: str,
+) -> Report:
+    report = Report(str(result.folder), edition, recognized)
     report.checks += _check_logs(logs, edition)
     with tempfile.TemporaryDirectory() as scratch, official.supplied_run_count(edition) as note:
         report.notes += [note, *result.notes] if note is not None else result.notes
         package_copy, logs_copy = copy_into_package(result, logs, edition.benchmark, Path(scratch))
-        checks = _ResultChecks(result, logs, edition, package_copy, logs_copy)
+        checks = _ResultChecks(result, logs, edition, package_copy, logs_copy, seed_bypass)
         report.checks += [
             check_consistency(result, logs),
             checks.seeds(),
@@ -97,14 +108,8 @@ def check_result(
         report.checks = _located([*report.checks, summary])
     report.notes += _notes_on_short_runs(logs, edition)
     report.notes += similar_runs(logs, seeds_compared=checks.seeds_compared)
+    report.notes += round_notes(report.checks, logs, edition)
     return report
-
-
-def _new_report(title: str, logs: Sequence[Log], edition: Edition | None) -> Report:
-    recognized = "as given"
-    if edition is None:
-        edition, recognized = recognize_edition(logs)
-    return Report(title, edition, recognized)
 
 
 def _notes_on_short_runs(logs: Sequence[Log], edition: Edition) -> Iterator[str]:
@@ -190,6 +195,7 @@ class _ResultChecks:
     edition: Edition
     package_copy: Path
     logs_copy: Path
+    seed_bypass: str | None
 
     def seeds(self) -> Check:
         name, subject = "seeds", f"{len(self.logs)} logs"
@@ -197,7 +203,8 @@ class _ResultChecks:
             return skipped
         output = official.check_seeds(sorted(self.logs_copy.glob("result_*.txt")), self.edition)
         findings = [] if output.passed else seed_findings(self.result.folder, self.logs, output)
-        return _judge(name, subject, output.passed, findings, self.result.switch("seed-checker-bypass"))
+        given = None if self.seed_bypass is None else f"--seed-bypass: {self.seed_bypass}"
+        return _judge(name, subject, output.passed, findings, given or self.result.switch(SEED_BYPASS))
 
     def description(self) -> Check:
         file = self.result.description
@@ -207,10 +214,18 @@ class _ResultChecks:
             return Check(_DESCRIPTION, file.name, Verdict.FAIL, "", (Finding(file, None, "no such file"),))
         output = official.check_system(file, self.edition)
         findings = description_findings(file, output)
+        if findings and not self.edition.checks_package and not any(map(prevents_summary, findings)):
+            remark = f"edition {self.edition.name} does not ask for it"
+            return Check(_DESCRIPTION, file.name, Verdict.SKIPPED, remark, (), tuple(findings))
         return _judge(_DESCRIPTION, file.name, output.passed and not findings, findings)
 
     def package(self, *, bypass: bool) -> Check:
-        output = official.check_package(self.package_copy, self.edition, bypass_convergence=bypass)
+        output = official.check_package(
+            self.package_copy,
+            self.edition,
+            bypass_convergence=bypass or RCP_BYPASS in self.result.package_options,
+            bypass_seeds=self.seed_bypass is not None or SEED_BYPASS in self.result.package_options,
+        )
         remark = "" if self.result.in_package else "of a package made around the logs for this check"
         return self._whole_package("package", output, remark)
 
@@ -220,7 +235,7 @@ class _ResultChecks:
             return skipped
         output = official.check_convergence(self.logs_copy, self.edition, rcp_file)
         findings = convergence_findings(self.result.folder, self.logs, output, self.edition.benchmark)
-        switch = "--rcp-bypass" if bypass else self.result.switch("rcp-bypass")
+        switch = "--rcp-bypass" if bypass else self.result.switch(RCP_BYPASS)
         if not any(text.startswith(official.BYPASSABLE) for _, text in output.errors):
             switch = None
         check = _judge(name, subject, output.passed, findings, switch)

@@ -19,10 +19,13 @@ from mlperf.submission.report import Check, Verdict
 from mlperf.submission.results import Result
 from mlperf.submission.same_run import same_runs
 
-# Keys with the same value in each run of a result: the submission, its system and its hyperparameters.
-_FIXED_KEYS = re.compile(
-    r"submission_(org|division|status|platform)|global_batch_size|gradient_accumulation_steps|eval_samples"
-    r"|(opt|lr|sgd|adagrad|adam|lamb|lars)_.*|.*(nodes|accelerators|processes|ranks|world_size).*"
+# Keys with the same value in each run of a result: the submission and its system.
+_SYSTEM_KEYS = re.compile(
+    r"submission_(org|division|status|platform)|eval_samples|.*(nodes|accelerators|processes|ranks|world_size).*"
+)
+# The rounds of editions 0.7 to 2.1 accepted runs that differ in these.
+_HYPERPARAMETERS = re.compile(
+    r"global_batch_size|gradient_accumulation_steps|(opt|lr|sgd|adagrad|adam|lamb|lars)_.*"
 )
 _PROCESS_KEYS = ("cache_clear", "run_start", "epoch_start")  # logged by the first process or by each one
 _MAX_SPEED_RATIO = 1.5  # between runs of one system; in results of editions 0.7 to 2.1 it is at most 1.32
@@ -33,16 +36,17 @@ _Entry = tuple[Log, int, str]  # a log, a line and what the log says there
 def check_consistency(result: Result, logs: Sequence[Log]) -> Check:
     """Return the row about differences between the logs of a result, and between them and the description."""
     contradictions, differences = description_differences(result, logs)
-    findings = [*_different_values(logs), *_different_processes(logs), *same_runs(logs), *contradictions]
-    warnings = [*differences, *_different_speeds(logs)]
+    findings = [*_different_values(logs, _SYSTEM_KEYS), *_different_processes(logs), *same_runs(logs)]
+    findings += contradictions
+    warnings = [*_different_values(logs, _HYPERPARAMETERS), *differences, *_different_speeds(logs)]
     verdict = Verdict.FAIL if findings else Verdict.PASS
     remark = "not an official check; its round may have accepted the result" if findings else ""
     return Check("consistency", f"{len(logs)} logs", verdict, remark, tuple(findings), tuple(warnings))
 
 
-def _different_values(logs: Sequence[Log]) -> Iterator[Finding]:
+def _different_values(logs: Sequence[Log], keys: re.Pattern[str]) -> Iterator[Finding]:
     events = [(log, event) for log in logs for event in log.events if event.value not in (None, "")]
-    for key in dict.fromkeys(event.key for _, event in events if _FIXED_KEYS.fullmatch(event.key)):
+    for key in dict.fromkeys(event.key for _, event in events if keys.fullmatch(event.key)):
         entries = [(log, event.line, _as_text(event.value)) for log, event in events if event.key == key]
         yield from _deviations(key, entries)
 

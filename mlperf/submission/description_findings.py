@@ -8,7 +8,9 @@ from pathlib import Path
 from mlperf.compliance.findings import Finding
 from mlperf.compliance.log_reader import as_text
 from mlperf.compliance.official import CRASHED, CheckerOutput
-from mlperf.submission.system_description import required_kind
+from mlperf.submission.system_description import SUMMARY_FIELDS, required_kind
+
+_MISSING = "Missing field "  # start of a message of the system description checker
 
 
 def description_findings(path: Path, output: CheckerOutput) -> list[Finding]:
@@ -17,6 +19,12 @@ def description_findings(path: Path, output: CheckerOutput) -> list[Finding]:
     faults = _faults(path)
     reasons = [reason for _, reason in output.errors if CRASHED not in reason or not faults]
     return [*(Finding(path, lines, reason) for reason in reasons), *faults]
+
+
+def prevents_summary(finding: Finding) -> bool:
+    """Return whether a finding about a description makes the summarizer fail."""
+    field = finding.text.removeprefix(_MISSING)
+    return field == finding.text or field in SUMMARY_FIELDS
 
 
 def _faults(path: Path) -> list[Finding]:

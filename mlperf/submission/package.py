@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlperf.benchmarks import Edition
 from mlperf.compliance.log_reader import Log, describe_evaluation
-from mlperf.submission.results import PARAMETERS, reason_file
+from mlperf.submission.results import PARAMETERS, RCP_BYPASS, SEED_BYPASS, reason_file
 from mlperf.submission.run_set import ROOT
 from mlperf.submission.system_description import Description
 from mlperf.util.errors import RunError
@@ -33,6 +33,7 @@ class Package:
     configuration: configuration file of the runs; None if it is unknown.
     data: text for the README about the origin of the data.
     bypass_reason: reason for bypassing the convergence check; None if it is not bypassed.
+    seed_bypass_reason: reason for bypassing the seed check; None if it is not bypassed.
     """
 
     folder: Path
@@ -45,6 +46,7 @@ class Package:
     trainer_flags: tuple[str, ...]
     data: str
     bypass_reason: str | None
+    seed_bypass_reason: str | None = None
 
     @property
     def benchmark(self) -> str:
@@ -84,10 +86,17 @@ def _write_results(package: Package, scratch: Path) -> None:
     folder.mkdir(parents=True)
     for number, log in enumerate(package.logs):
         shutil.copyfile(log, folder / f"result_{number}.txt")
-    if package.bypass_reason is not None:
+    # The checker finds one option per file, so each has its own folder.
+    _write_option(system, RCP_BYPASS, package.bypass_reason)
+    _write_option(folder, SEED_BYPASS, package.seed_bypass_reason)
+
+
+def _write_option(folder: Path, option: str, reason: str | None) -> None:
+    """Set an option of the package checker for the results in a folder, if there is a reason for it."""
+    if reason is not None:
         # Without a newline, because the checker compares it with whole lines including their newlines.
-        (system / PARAMETERS).write_text("rcp-bypass", encoding="utf-8")
-        reason_file(system / PARAMETERS).write_text(package.bypass_reason + "\n", encoding="utf-8")
+        (folder / PARAMETERS).write_text(option, encoding="utf-8")
+        reason_file(folder / PARAMETERS).write_text(reason + "\n", encoding="utf-8")
 
 
 def _copy_the_rest(package: Package, old: Path, new: Path) -> None:
@@ -168,6 +177,9 @@ def _readme(package: Package, logs: Sequence[Log]) -> str:
             "## Convergence check bypassed",
             f"`results/{package.system}/{PARAMETERS}` bypasses it: {bypass}",
         ]
+    if package.seed_bypass_reason is not None:
+        file = f"results/{package.system}/{package.benchmark}/{PARAMETERS}"
+        parts += ["## Seed check bypassed", f"`{file}` bypasses it: {package.seed_bypass_reason}"]
     return "\n\n".join(parts) + "\n"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlperf.benchmarks import BENCHMARKS, Benchmark
 from mlperf.compliance.log_reader import Log, as_text, is_number
+from mlperf.compliance.warm_start import warm_start
 from mlperf.submission.json_file import read_json
 from mlperf.util.errors import RunError, UsageError
 
@@ -16,7 +17,8 @@ _MIN_RUNS = 3  # the checker ignores the fastest and the slowest run
 def make_rcp(logs: Sequence[Log], benchmark: Benchmark, submitter: str, platform: str) -> dict[str, object]:
     """Return one reference convergence point from twice as many runs as a result has.
 
-    RunError if a run did not converge, if two runs have the same seed, or if their batch sizes differ.
+    RunError if a run did not start from scratch or did not converge, if two runs have the same seed, or if their
+    batch sizes differ.
     """
     size = logs[0].value("global_batch_size")
     if not is_number(size):
@@ -43,6 +45,8 @@ def make_rcp(logs: Sequence[Log], benchmark: Benchmark, submitter: str, platform
 
 def _epochs_to_converge(log: Log, target: float) -> float:
     """Return the epoch of the last evaluation, rounded to 3 digits. RunError if the run missed the target."""
+    if (start := warm_start(log)) is not None:
+        raise RunError(f"{log.path}:{start[0]}: {start[1]}")
     if log.status != "success":
         raise RunError(f"{log.path}: run_stop has status {log.status}; all reference runs must converge")
     if log.best is None or log.best.value < target:

@@ -37,6 +37,7 @@ class Report:
     """All checks of one result for one edition.
 
     recognized: how the edition was determined. score: in minutes; None if there is none.
+    alternatives: reports for other editions that the result may belong to.
     """
 
     title: str
@@ -45,11 +46,24 @@ class Report:
     checks: list[Check] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     score: float | None = None
+    alternatives: list[Report] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
-        """Whether all checks passed, were bypassed or were skipped."""
-        return all(check.verdict is not Verdict.FAIL for check in self.checks)
+        """Whether all checks passed, were bypassed or were skipped, for each edition that is possible."""
+        checks = [check for report in (self, *self.alternatives) for check in report.checks]
+        return all(check.verdict is not Verdict.FAIL for check in checks)
+
+    @property
+    def verdict(self) -> str:
+        """The last line: the verdict for this edition alone."""
+        passed = all(check.verdict is not Verdict.FAIL for check in self.checks)
+        return f"{self.title}: edition {self.edition.name}: {'SUCCESS' if passed else 'FAILED'}"
+
+    def agrees(self, other: Report) -> bool:
+        """Return whether the checks of two reports have the same verdicts and findings."""
+        mine, others = ([(c.name, c.subject, c.verdict, c.findings) for c in r.checks] for r in (self, other))
+        return mine == others
 
 
 def four_digits(number: float) -> str:
@@ -61,7 +75,17 @@ def four_digits(number: float) -> str:
 
 
 def render(report: Report) -> str:
-    """Return the report as text: the table, one line per finding, warning and note, and the verdict."""
+    """Return the report as text: the table, one line per finding, warning and note, and the verdict.
+
+    Of an alternative that agrees with the report only the verdict is repeated.
+    """
+    lines = _lines(report)
+    for other in report.alternatives:
+        lines += [other.verdict] if report.agrees(other) else ["", *_lines(other)]
+    return "\n".join(map(_printable, lines))
+
+
+def _lines(report: Report) -> list[str]:
     edition = report.edition.name
     rows = [("check", "of", "verdict", "")]
     rows += [(check.name, check.subject, check.verdict.value, check.remark) for check in report.checks]
@@ -74,8 +98,7 @@ def render(report: Report) -> str:
         lines += [f"{finding.location}: {check.name}: {finding.text}" for finding in check.findings]
         lines += [f"{warning.location}: {check.name}, not counted: {warning.text}" for warning in check.warnings]
     lines += [f"note: {note}" for note in report.notes]
-    lines.append(f"{report.title}: edition {edition}: {'SUCCESS' if report.passed else 'FAILED'}")
-    return "\n".join(map(_printable, lines))
+    return [*lines, report.verdict]
 
 
 def _printable(line: str) -> str:

@@ -15,6 +15,7 @@ from mlperf.submission.system_description import empty_description
 from mlperf.util.errors import RunError
 
 PARAMETERS = "package_checker_params"  # options of the package checker, one per line
+RCP_BYPASS, SEED_BYPASS = "rcp-bypass", "seed-checker-bypass"  # two of them
 _LAYOUT = f"results/<system>/{'|'.join(BENCHMARKS)}"
 
 
@@ -40,17 +41,24 @@ class Result:
         files = (self.folder.parent / PARAMETERS, self.folder / PARAMETERS) if self.in_package else ()
         return tuple(file for file in files if file.is_file())
 
+    @property
+    def package_options(self) -> dict[str, Path]:
+        """The options of the package checker that the organization sets for its whole package, and their file."""
+        return _package_options(self.package) if self.in_package else {}
+
     def switch(self, name: str) -> str | None:
         """Return the file that sets an option of the package checker, and the stated reason; None if not set.
 
-        The package checker compares lines including the newline, so only an unterminated last line matches.
+        For a system or a benchmark, the package checker compares lines including the newline, so only an
+        unterminated last line matches.
         """
-        for file in self.parameters:
-            if file.read_text(encoding="utf-8", errors="replace").split("\n")[-1] == name:
-                reason = reason_file(file)
-                why = reason.read_text(encoding="utf-8", errors="replace").strip() if reason.is_file() else ""
-                return f"{name} in {file}: {why or 'no reason is given'}"
-        return None
+        files = [file for file in self.parameters if _text(file).split("\n")[-1] == name]
+        files += [file for option, file in self.package_options.items() if option == name]
+        if not files:
+            return None
+        reason = reason_file(files[0])
+        why = _text(reason).strip() if reason.is_file() else ""
+        return f"{name} in {files[0]}: {why or 'no reason is given'}"
 
     def division(self, logs: Sequence[Log]) -> str:
         """Return the division in the system description or, without one, in the logs."""
@@ -61,6 +69,20 @@ class Result:
             except (ValueError, KeyError, TypeError, RecursionError):
                 pass  # reported by the check of the description
         return next((str(value) for log in logs if (value := log.value("submission_division"))), "closed")
+
+
+def _package_options(package: Path) -> dict[str, Path]:
+    """Read the options of a whole package.
+
+    The official scripts pass each line of the file as a flag. Some editions spell the flags with _ instead of -.
+    """
+    file = package / PARAMETERS
+    lines = _text(file).splitlines() if file.is_file() else []
+    return {line.strip().lstrip("-").replace("_", "-"): file for line in lines if line.strip()}
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace")
 
 
 def reason_file(parameters: Path) -> Path:
@@ -108,14 +130,12 @@ def _logs(folder: Path) -> tuple[Path, ...]:
 
 
 def _in_package(package: Path) -> Iterator[Result]:
-    left_out = _note_on_others(package)
+    once = (*_notes_on_options(package), *_note_on_others(package))
     for system in _folders(package / "results"):
         for folder in filter(Path.is_dir, _benchmark_folders(system)):
             logs = tuple(sorted(folder.glob("result_*.txt")))
-            yield Result(
-                folder, logs, system.name, package, True, (*_note_on_code(package, folder.name), *left_out)
-            )
-            left_out = ()  # once per package
+            yield Result(folder, logs, system.name, package, True, (*_note_on_code(package, folder.name), *once))
+            once = ()  # per package
 
 
 def _note_on_code(package: Path, benchmark: str) -> tuple[str, ...]:
@@ -144,6 +164,14 @@ def _has_files(folder: Path) -> bool:
     return files or any(entry.is_file() for link in links for entry in link.rglob("*"))
 
 
+def _notes_on_options(package: Path) -> tuple[str, ...]:
+    """Return a note on each option that the organization sets for its package."""
+    return tuple(
+        f"{file}: the organization sets {option}{'' if option in (RCP_BYPASS, SEED_BYPASS) else ', not used here'}"
+        for option, file in _package_options(package).items()
+    )
+
+
 def _note_on_others(package: Path) -> tuple[str, ...]:
     """Return a note listing results and descriptions in the package that are not checked here."""
     folders = [folder for system in _folders(package / "results") for folder in _folders(system)]
@@ -154,8 +182,8 @@ def _note_on_others(package: Path) -> tuple[str, ...]:
     return (f"{package}: left out, of other benchmarks or systems: {names}",) if others else ()
 
 
-def _at(folder: Path) -> list[Result]:
-    """Return the result in a folder, as part of the enclosing package if there is one."""
+def results_around(folder: Path) -> list[Result]:
+    """Return the result in a folder that is part of a package, as a list; an empty list for any other folder."""
     for path in (
         Path(os.path.abspath(folder)),
         folder.resolve(),
@@ -163,7 +191,12 @@ def _at(folder: Path) -> list[Result]:
         around = _package_around(path)
         if around is not None:
             return [result for result in _in_package(around) if result.folder == path]
-    return [Result(folder, _logs(folder), "unnamed", folder, False)]
+    return []
+
+
+def _at(folder: Path) -> list[Result]:
+    """Return the result in a folder, as part of the enclosing package if there is one."""
+    return results_around(folder) or [Result(folder, _logs(folder), "unnamed", folder, False)]
 
 
 def copy_into_package(

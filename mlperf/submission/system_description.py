@@ -38,6 +38,8 @@ _TEXT_FIELDS = (
     *("accelerator_model_name", "accelerators_per_node", "framework"),
 )
 _COUNTS = ("number_of_nodes", "host_processors_per_node", "accelerators_per_node")
+# Fields without which the summarizer fails, in any edition.
+SUMMARY_FIELDS = frozenset((*_TEXT_FIELDS, *_COUNTS, *_MAY_BE_EMPTY, "division", "status"))
 _PACKAGES = ("numpy", "numba", "scikit-learn", "mlperf-logging")
 
 Description = dict[str, str | dict[str, str]]

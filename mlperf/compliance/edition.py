@@ -1,0 +1,118 @@
+"""Recognition of the edition that logs belong to, by what they name, their keys, their dates and the rules.
+
+A package belongs to one edition, so all its logs are judged together. What the evidence leaves open stays open:
+a recognition may have several candidates.
+"""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, Edition
+from mlperf.compliance import official
+from mlperf.compliance.log_reader import Log
+
+# Clocks that were not set, and times in other units than milliseconds, lie outside of this range.
+_FIRST_MS = datetime.datetime(2018, 1, 1, tzinfo=datetime.UTC).timestamp() * 1000  # the year of the first round
+_LAST_MS = datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC).timestamp() * 1000
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """The editions that logs may belong to, the likeliest first, and the reason."""
+
+    candidates: tuple[Edition, ...]
+    reason: str
+
+
+def recognize(logs: Sequence[Log]) -> Recognition:
+    """Return the candidates for the edition of all logs of a package, of a result, or of one log.
+
+    Logs of this project name it. Otherwise a candidate has the keys of the logs and was published after their
+    runs, and its rules find the least fault with the logs. Results may be submitted to a later round than the one
+    they were made for, so several candidates often remain.
+    """
+    if not any(log.events for log in logs):
+        return Recognition((DEFAULT_EDITION,), "there is no log to tell")
+    if named := _named(logs):
+        names = " and ".join(edition.name for edition in named)
+        reason = "as its run logged" if len(named) == 1 else f"in doubt: the runs logged {names}"
+        return Recognition(tuple(named), reason)
+    by_keys, day = _with_keys_of(logs), max(filter(None, map(day_of_run, logs)), default=None)
+    by_date = [edition for edition in EDITIONS.values() if day is not None and day <= edition.published]
+    if not by_date:
+        return _latest_first(_least_faults(by_keys, logs), day)
+    both = [edition for edition in by_keys if edition in by_date]
+    if both:
+        return _earliest_first(_least_faults(both, logs), day)
+    by_keys, by_date = _least_faults(by_keys, logs), _least_faults(by_date, logs)
+    reason = f"in doubt: by its keys, but its dates, {day}, are those of {by_date[0].name} or later"
+    return Recognition((by_keys[-1], *by_date), reason)
+
+
+def day_of_run(log: Log) -> datetime.date | None:
+    """Return the day of the run in UTC, or None if no time in the log is plausible.
+
+    It is the median, because some programs log some of their events with times in seconds or since their start.
+    """
+    times = [event.time_ms for event in log.events if _FIRST_MS < event.time_ms < _LAST_MS]
+    return (
+        None
+        if not times
+        else datetime.datetime.fromtimestamp(statistics.median(times) / 1000, datetime.UTC).date()
+    )
+
+
+def _named(logs: Sequence[Log]) -> list[Edition]:
+    """Return the editions that the logs name, in order of their first appearance."""
+    names = [event.metadata.get("edition") for log in logs for event in log.all("submission_benchmark")]
+    return [EDITIONS[name] for name in dict.fromkeys(map(str, names)) if name in EDITIONS]
+
+
+def _with_keys_of(logs: Sequence[Log]) -> list[Edition]:
+    """Return the editions whose keys the logs have; all editions if there is none.
+
+    The open division requires none of the keys that tell the editions apart.
+    """
+    keys = {event.key for log in logs for event in log.events}
+    closed = any(log.value("submission_division") != "open" for log in logs)
+    editions, required, found = list(EDITIONS.values()), set[str](), []
+    for number, edition in enumerate(editions):
+        required |= edition.new_keys
+        later = {key for other in editions[number + 1 :] for key in other.new_keys} - edition.early_keys
+        if not later & keys and (required <= keys or not closed):
+            found.append(edition)
+    return found or editions
+
+
+def _least_faults(editions: list[Edition], logs: Sequence[Log]) -> list[Edition]:
+    """Return the editions whose rules give the fewest messages about the logs."""
+    if len(editions) == 1:
+        return editions
+    counts = [
+        sum(len(official.check_compliance(log.path, edition).errors) for log in logs) for edition in editions
+    ]
+    return [edition for edition, count in zip(editions, counts, strict=True) if count == min(counts)]
+
+
+def _latest_first(candidates: list[Edition], day: datetime.date | None) -> Recognition:
+    if len(candidates) == 1:
+        return Recognition((candidates[0],), "by its keys")
+    dates = "has no dates" if day is None else f"was made on {day}, after all rounds"
+    reason = f"in doubt: by its keys, it {dates}; {_others(candidates[-2::-1])} are as likely"
+    return Recognition(tuple(candidates[::-1]), reason)
+
+
+def _earliest_first(candidates: list[Edition], day: datetime.date | None) -> Recognition:
+    if len(candidates) == 1:
+        return Recognition((candidates[0],), f"by its keys and dates, {day}")
+    again = f"{_others(candidates[1:])} if the runs were submitted again"
+    return Recognition(tuple(candidates), f"in doubt: by its keys and dates, {day}; {again}")
+
+
+def _others(editions: list[Edition]) -> str:
+    names = [edition.name for edition in editions]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

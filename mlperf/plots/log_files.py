@@ -1,0 +1,46 @@
+"""Logs in a folder: result folders and packages of submitters, and folders of this project's results."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mlperf.util.errors import RunError
+
+_SUFFIXES = (".txt", ".log", ".out")
+_CONSOLE = ".console.txt"  # console output that run_and_time.sh writes beside the compliance log
+
+
+def find_logs(folder: Path) -> list[Path]:
+    """Return the files in a folder and its subfolders that may be logs, in natural order: result_2, result_10.
+
+    Of submission packages, only their `results` are returned. If there are console output and compliance log of
+    the same run, only the console output is, because it also contains the loss. RunError if there is no file.
+    """
+    try:
+        files = [path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file()]
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be read: {error.strerror}") from None
+    visible = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    visible = [path for path in visible if "results" in path.relative_to(folder).parts] or visible
+    both = {path.with_name(path.name.removesuffix(_CONSOLE) + ".log") for path in visible if _is_console(path)}
+    found = sorted((path for path in visible if path not in both), key=_natural)
+    if not found:
+        raise RunError(
+            f"{folder}: the folder contains no logs ({', '.join('*' + suffix for suffix in _SUFFIXES)})"
+        )
+    return found
+
+
+def log_name(path: Path) -> str:
+    """Return the name of a log without its suffix."""
+    return path.name.removesuffix(_CONSOLE) if _is_console(path) else path.stem
+
+
+def _is_console(path: Path) -> bool:
+    return path.name.endswith(_CONSOLE)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Return a sort key in which digits count as numbers."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]

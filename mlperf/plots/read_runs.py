@@ -1,0 +1,64 @@
+"""Runs to plot, from the logs and folders that a user names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlperf.benchmarks import DLRM
+from mlperf.plots.curves import Curves, NoCurvesError, OtherBenchmarkError
+from mlperf.plots.log_files import find_logs
+from mlperf.util.errors import RunError
+
+_MAX_NAMED = 3  # files that a message names; the others are counted
+
+
+@dataclass(frozen=True)
+class Run:
+    """A log and its curves. argument: index of the argument that named the log or its folder."""
+
+    path: Path
+    argument: int
+    curves: Curves
+
+
+def read_runs(arguments: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """Return the runs of logs and folders, and warnings of runs that failed.
+
+    A log without curves, as a run that dies early leaves it, is left out with a warning. In a folder, so are logs
+    of other benchmarks. RunError if a log cannot be read, a named log is of another benchmark, or no run is left.
+    """
+    runs: list[Run] = []
+    left_out: dict[str, list[Path]] = {}  # by reason
+    for number, argument in enumerate(arguments):
+        for path in find_logs(argument) if argument.is_dir() else [argument]:
+            try:
+                runs.append(Run(path, number, Curves.of_log(path)))
+            except OtherBenchmarkError as error:
+                if path == argument:
+                    raise
+                left_out.setdefault(error.reason, []).append(path)
+            except NoCurvesError as error:
+                left_out.setdefault(error.reason, []).append(path)
+    if not runs:
+        raise RunError("; ".join(f"{_list(paths)}: {reason}" for reason, paths in left_out.items()))
+    warnings = [f"warning: left out: {_list(paths)}: {reason}" for reason, paths in left_out.items()]
+    failed: dict[str, list[Path]] = {}
+    for run in runs:
+        for text in run.curves.warnings:
+            failed.setdefault(text, []).append(run.path)
+    warnings += [f"warning: {_list(paths)}: {text}" for text, paths in failed.items()]
+    if counted := [run.path for run in runs if run.curves.counted]:
+        interval = f"1/{DLRM.evaluations_per_epoch} epoch"
+        warnings.append(
+            f"{_list(counted)}: epoch_num counts evaluations; drawn {interval} apart, as the rules require"
+        )
+    return runs, warnings
+
+
+def _list(paths: Sequence[Path]) -> str:
+    """Return the first paths and the number of the others."""
+    named = ", ".join(map(str, paths[:_MAX_NAMED]))
+    others = len(paths) - _MAX_NAMED
+    return named if others <= 0 else f"{named} and {others} other{'s' if others > 1 else ''}"
