@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 from pathlib import Path
@@ -109,6 +110,16 @@ def test_raw_data_that_was_compressed_since_is_accepted(text: Path) -> None:
     assert train(text, f"--raw-data-file={text.parent}/train.txt").status == 0
 
 
+@pytest.mark.parametrize("name", ["train.txt", "train.txt.gz"])
+def test_compressed_raw_data_may_be_named_with_its_ending(name: str, tmp_path: Path) -> None:
+    (tmp_path / "train.txt.gz").write_bytes(gzip.compress(raw_text.text(raw_text.random_rows(80, seed=3))))
+    prepare(preparation(tmp_path / name, tmp_path / "x", data_set="kaggle", bin_loader=True))
+    for raw in ("train.txt", "train.txt.gz"):
+        run = train(tmp_path / "x", f"--raw-data-file={raw}")
+        assert run.status == 0
+        assert "prepared" not in run.stderr
+
+
 @pytest.mark.parametrize(
     ("flag", "actual"),
     [
@@ -145,7 +156,10 @@ def test_preparation_flags_that_other_tools_data_cannot_follow_are_named(tmp_pat
     shutil.copy(GOLDEN / "terabyte" / "day_fea_count.npz", tmp_path)
     run = train(tmp_path / "terabyte_processed", "--data-sub-sample-rate=0.5", "--data-randomize=day")
     assert run.status == 0
-    assert "another tool, used as it is: no --data-sub-sample-rate=0.5 --data-randomize=day" in run.stderr
+    assert (
+        "by another tool; these flags have no effect: --data-sub-sample-rate=0.5 --data-randomize=day"
+        in run.stderr
+    )
     run = train(tmp_path / "terabyte_processed", "--raw-data-file=text/day", "--data-set=terabyte")
     assert (
         f"text/day_fea_count.npz: no such file; the rows per table are those of {tmp_path}/day_fea" in run.stderr

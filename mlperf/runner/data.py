@@ -88,7 +88,8 @@ def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collec
             *(prepared.train, prepared.seed, data.seed),
         )
     if not_applied:
-        _log.warning("%s: prepared by another tool, used as it is: no %s", prepared.train, " ".join(not_applied))
+        flags = " ".join(not_applied)
+        _log.warning("%s: prepared by another tool; these flags have no effect: %s", prepared.train, flags)
 
 
 def _check_raw_data(prepared: PreparedData, raw_data_file: Path, data_set: str) -> None:

@@ -93,8 +93,9 @@ def _finished_without_inputs(settings: PreparationSettings, paths: DatasetPaths)
     if manifest is None or manifest.flags != settings.flags() or not manifest.files_complete(paths):
         return None
     recorded = [facts.name.removesuffix(".gz") for facts in manifest.inputs]
+    requested = [path.name.removesuffix(".gz") for path in names]
     removed = not any(path.exists() or path.with_name(f"{path.name}.gz").exists() for path in names)
-    if not removed or recorded != [path.name for path in names] or _lacks_archive(settings, paths):
+    if not removed or recorded != requested or _lacks_archive(settings, paths):
         return None
     if problem := manifest.find_problem(paths):
         raise RunError(problem)

@@ -49,7 +49,7 @@ def compare_raw_data(prepared: PreparedData, raw_data_file: Path) -> Difference 
     if prepared.data_set is None or not prepared.inputs:
         return None
     paths = raw_files(raw_data_file, prepared.data_set)
-    if [path.name for path in paths] != [facts.name.removesuffix(".gz") for facts in prepared.inputs]:
+    if [_text_name(path.name) for path in paths] != [_text_name(facts.name) for facts in prepared.inputs]:
         return _other_names(prepared, raw_data_file, paths)
     unchanged: list[Path] = []
     changed: list[tuple[Path, int, int]] = []  # with the size found and the recorded one
@@ -94,6 +94,10 @@ def _other_names(prepared: PreparedData, raw_data_file: Path, paths: list[Path])
             f"{here}: {prepared.train} was prepared from {inputs}, of the same size and time", other_data=False
         )
     return Difference(f"{here} exists, but {prepared.train} was prepared from {inputs}", other_data=True)
+
+
+def _text_name(name: str) -> str:
+    return name.removesuffix(".gz")
 
 
 def _existing(path: Path) -> Path | None:
