@@ -215,6 +215,22 @@ def test_split_without_good_rows_is_refused_with_its_cause(bad: list[int], split
         prepare(skipping(tmp_path, "x", max_bad_rows=1))
 
 
+def test_day_without_a_good_row_is_refused_with_its_reasons(tmp_path: Path) -> None:
+    raw_text.write_days(tmp_path, DAYS, seed=4)
+    (tmp_path / "day_3").write_bytes(b"<html>\n<body>404 Not Found</body>\n")
+    with pytest.raises(RunError, match=r"day_3: no rows are left of this file by --bad-rows=skip: 2 not a label"):
+        prepare(skipping(tmp_path, "x", max_bad_rows=1))
+    assert not list(tmp_path.glob("x*"))
+
+
+def test_kaggle_file_without_good_rows_is_refused_with_their_number(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_bytes(b"not a click log\n" * 50)
+    with pytest.raises(
+        RunError, match=r"train\.txt: fewer than 7 rows besides 50 bad rows, which --bad-rows=skip"
+    ):
+        prepare(preparation(tmp_path / "train.txt", tmp_path / "x", data_set="kaggle", bad_rows="skip"))
+
+
 def test_kaggle_days_are_divided_by_good_rows(tmp_path: Path) -> None:
     rows = raw_text.random_rows(33, seed=3)
     (tmp_path / "train.txt").write_bytes(raw_text.text([rows[0][:20], *rows[:20], ["9"], *rows[20:]]))

@@ -107,6 +107,7 @@ def test_any_program_ends_with_one_line_when_the_reader_of_its_output_has_ended(
         ((".", "--edition=3.0.0"), 2, "--edition"),
         (("--edition", "2.0.0", "9.9.0", "."), 2, "--edition: '9.9.0' is not one of 0.7.0, 1.0.0"),
         ((".", "--rcps=none.json"), 2, "--rcps=none.json: no such file"),
+        ((".", "--rcps=."), 2, "--rcps=.: is a folder"),
         ((), 2, "path"),
     ],
     ids=str,

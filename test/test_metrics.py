@@ -67,6 +67,8 @@ def test_auc_of_one_class_is_undefined(label: float) -> None:
     found = binary_metrics(torch.tensor([0.2, 0.8]), torch.tensor([label, label]))
     assert math.isnan(found.auc)
     assert math.isnan(found.average_precision)
+    assert found.only_label == label
+    assert binary_metrics(torch.tensor([0.2, 0.8]), torch.tensor([0.0, 1.0])).only_label is None
 
 
 @pytest.mark.parametrize("score", [math.nan, -0.1, 1.5])

@@ -117,6 +117,13 @@ def test_model_and_data_are_visualized(checkpoint: str, method: str, terabyte: P
         assert (tmp_path / name).read_bytes().startswith(PNG)
 
 
+def test_visualization_refuses_to_save_a_model(terabyte: Path, tmp_path: Path) -> None:
+    flags = [*golden_flags("sgd", terabyte), "--load-model=m.pt", "--save-model=m.pt"]
+    run = run_program(*flags, cwd=tmp_path, program="tools/visualize.py")
+    assert (run.status, len(run.stderr.splitlines())) == (2, 1)
+    assert "--save-model: nothing is trained" in run.stderr
+
+
 def test_visualization_requires_a_checkpoint(terabyte: Path, tmp_path: Path) -> None:
     run = run_program(*golden_flags("sgd_inference", terabyte), cwd=tmp_path, program="tools/visualize.py")
     assert (run.status, len(run.stderr.splitlines())) == (2, 1)

@@ -255,6 +255,23 @@ def test_model_is_saved_only_when_its_metric_improves(save_on_auc: bool, expecte
     assert [number for number, (_, _, improved) in enumerate(listener.evaluations) if improved] == expected
 
 
+@pytest.mark.parametrize("save_on_auc", [False, True])
+def test_model_is_saved_by_accuracy_while_the_auc_is_undefined(save_on_auc: bool) -> None:
+    saved: list[Metrics] = []
+    found = [metrics(0.6), metrics(0.5), metrics(0.7)]
+    make_loop(found=found, test_frequency=2, saved=saved, save_on_auc=save_on_auc).run(data(6))
+    assert saved == [found[0], found[2]]
+
+
+def test_first_defined_auc_is_an_improvement_on_an_undefined_one() -> None:
+    saved: list[Metrics] = []
+    loop = make_loop(test_frequency=2, saved=saved, save_on_auc=True, found=[metrics(0.5, 0.6)])
+    loop.state.best = metrics(0.9, math.nan)  # resumed from a run that computed only the accuracy
+    loop.run(data(2))
+    assert saved == [metrics(0.5, 0.6)]
+    assert (loop.state.best.accuracy, loop.state.best.auc) == (0.9, 0.6)
+
+
 def test_evaluation_is_reported_with_its_metrics_and_the_best_so_far() -> None:
     listener = RecordingListener()
     found = [metrics(0.6, 0.6), metrics(0.7, 0.5), metrics(0.65, 0.8)]

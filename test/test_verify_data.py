@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from preparations import preparation, read_rows
+import raw_text
+from preparations import DAYS, preparation, read_rows
 from program import GOLDEN, Finished, run_program
 
 from mlperf.benchmarks import DLRM
@@ -135,3 +136,15 @@ def test_full_terabyte_data_is_compared_with_published_counts(copied: Path) -> N
         replace(full, counts=(1, *DLRM.data.table_rows[1:])),
     ):
         assert sum(not met for _, met in compare_with_published(wrong)) == 1
+
+
+def test_split_with_one_class_only_is_named(tmp_path: Path) -> None:
+    raw_text.write_days(tmp_path, DAYS, seed=5)
+    path = tmp_path / "day_23"
+    path.write_bytes(b"".join(b"1" + line[1:] for line in path.read_bytes().splitlines(keepends=True)))
+    prepare(preparation(tmp_path / "day", tmp_path / "x"))
+    run = verify(tmp_path / "x", cwd=tmp_path)
+    assert run.status == 0
+    assert [line for line in run.stderr.splitlines() if "labels" in line] == [
+        f"{tmp_path}/x_{split}.bin: all labels are 1, for which the AUC is undefined" for split in ("test", "val")
+    ]

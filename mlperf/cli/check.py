@@ -86,7 +86,7 @@ def _check(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     requested = dict.fromkeys(args.edition)
     if args.rcps is not None and not args.rcps.is_file():
-        raise UsageError(f"--rcps={args.rcps}: no such file")
+        raise UsageError(f"--rcps={args.rcps}: {'is a folder' if args.rcps.is_dir() else 'no such file'}")
     editions: list[Edition | None] = [EDITIONS[name] for name in (EDITIONS if _ALL in requested else requested)]
     if args.rcps is not None:
         check_rcp_file(args.rcps)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from mlperf.cli.program import program_name, run_program
+from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.from_flags import parse_preparation
 
 _log = logging.getLogger(__name__)
@@ -21,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _prepare(name: str, arguments: Sequence[str] | None) -> int:
     settings = parse_preparation(arguments, name, __doc__)
+    if settings.seed != PreparationSettings.seed and settings.randomize == "none" and not settings.sub_sample_rate:
+        _log.warning("with --data-randomize=none, --numpy-rand-seed=%d has no effect", settings.seed)
 
     from mlperf.data.criteo.prepare.pipeline import prepare
 

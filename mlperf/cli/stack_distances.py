@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from mlperf.cli.program import program_name, run_program
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
-from mlperf.util.errors import RunError
+from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import write_atomically
 from mlperf.util.one_process import require_one_process
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlperf.data.synthetic.stack_distances import IntArray
 
 _CHUNK = 1 << 20  # references generated at a time
+_LENGTH, _SEED = 1000, 123  # defaults of generate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,14 +48,22 @@ def make_parser(name: str) -> Parser:
     parser.add_argument("result", type=Path, help="output file")
     parser.add_argument("--binary", action="store_true", help="the trace is binary")
     parser.add_argument("--padding", action="store_true", help="like --data-trace-enable-padding")
-    parser.add_argument("--length", type=at_least(1), default=1000, help="with generate: number of references")
-    parser.add_argument("--seed", type=at_least(0), default=123, help="with generate: random seed")
+    length, seed = (
+        f"with generate: number of references (default: {_LENGTH})",
+        f"with generate: random seed (default: {_SEED})",
+    )
+    parser.add_argument("--length", type=at_least(1), help=length)
+    parser.add_argument("--seed", type=at_least(0), help=seed)
     return parser
 
 
 def _convert(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
     require_one_process()
+    for flag, value in (("--length", args.length), ("--seed", args.seed)):
+        if args.what == "profile" and value is not None:
+            raise UsageError(f"{flag}={value} requires generate: profile reads the whole trace")
+    length, seed = args.length or _LENGTH, _SEED if args.seed is None else args.seed
 
     import numpy as np
 
@@ -65,8 +74,8 @@ def _convert(name: str, arguments: Sequence[str] | None) -> int:
         _write(args.result, distribution.text())
         return 0
     given = StackDistances.read(args.source)
-    generator = TraceGenerator(given, np.random.default_rng(args.seed), padding=args.padding)
-    pieces = [generator.draw(min(_CHUNK, args.length - done)) for done in range(0, args.length, _CHUNK)]
+    generator = TraceGenerator(given, np.random.default_rng(seed), padding=args.padding)
+    pieces = [generator.draw(min(_CHUNK, length - done)) for done in range(0, length, _CHUNK)]
     trace = np.concatenate(pieces)
     if args.binary:
         _write(args.result, trace.astype("<u8").tobytes())

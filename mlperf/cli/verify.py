@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mlperf.cli.program import program_name, run_program
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.settings.argument_parser import Parser
-from mlperf.settings.kinds import file_name
+from mlperf.settings.kinds import file_prefix
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
 
@@ -33,18 +33,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser(name: str) -> Parser:
     """Return the parser of this program."""
     parser = Parser(name, __doc__)
-    parser.add_argument("prefix", type=file_name, help="prefix X of X_train.bin, X_test.bin, X_val.bin and X.json")
+    parser.add_argument(
+        "prefix", type=file_prefix, help="prefix X of X_train.bin, X_test.bin, X_val.bin and X.json"
+    )
     parser.add_argument(
         "--raw-data-file",
-        type=file_name,
-        help="without a manifest: prefix of the <prefix>_fea_count.npz with the table sizes",
+        type=file_prefix,
+        help="raw data to compare with the manifest; without a manifest: prefix of the <prefix>_fea_count.npz "
+        "with the table sizes",
     )
     return parser
 
 
 def _verify(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
-    paths = DatasetPaths.from_name(args.prefix)
+    paths = DatasetPaths.from_name(args.prefix, "prefix")
     with system_failures(paths.prefix, "cannot be verified"):
         return verify(paths, args.raw_data_file)
 
@@ -55,6 +58,7 @@ def verify(paths: DatasetPaths, raw_data_file: Path | None) -> int:
 
     from mlperf.data.criteo.prepared.dataset import find_prepared
     from mlperf.data.criteo.prepared.manifest import Manifest
+    from mlperf.data.criteo.prepared.origin import compare_raw_data
     from mlperf.data.schema import CRITEO
 
     prepared = find_prepared(paths, raw_data_file)
@@ -67,6 +71,8 @@ def verify(paths: DatasetPaths, raw_data_file: Path | None) -> int:
     print("largest index + 1: " + "-".join(str(count) for count in used))
     problems += _compare_with_manifest(paths, manifest, [int(rows) for rows in used])
     problems += _compare_with_published(paths, prepared)
+    difference = None if raw_data_file is None else compare_raw_data(prepared, raw_data_file)
+    problems += [] if difference is None else [difference.text]
     for problem in problems:
         _log.error("%s", problem)
     print(f"{paths.prefix}: {'FAILED' if problems else 'SUCCESS'}")
@@ -91,6 +97,8 @@ def _scan_splits(
         scanned += [facts] if facts.rows else []
         rate = facts.clicks / max(1, facts.rows)
         print(f"{path}: {facts.rows:,} rows, {rate:.4%} of label 1, CRC-32 {facts.crc32:08x}")
+        if facts.rows and not facts.bad_labels and facts.clicks in (0, facts.rows):
+            _log.warning("%s: all labels are %d, for which the AUC is undefined", path, rate)
         problems += [f"{path}: {text}" for text in file_problems(facts, prepared.counts, manifest, split)]
     return scanned, problems
 

@@ -62,6 +62,8 @@ def _parse(name: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespa
     args, others = make_parser(name).parse_known_args(arguments)
     if not any(other.startswith("--load-model") for other in others):
         raise UsageError("--load-model is required: the checkpoint to plot")
+    if any(other.startswith("--save-model") for other in others):
+        raise UsageError("--save-model: nothing is trained; omit this flag of the training")
     if "--data-generation=dataset" not in others and ("--data-generation", "dataset") not in pairwise(others):
         raise UsageError("--data-generation=dataset is required: the data set to plot")
     return args, others

@@ -10,7 +10,7 @@ import torch
 
 from mlperf.data.batch import Batch, RawBatch
 from mlperf.data.source import BatchSource
-from mlperf.evaluation.metrics import Metrics, accuracy_only, binary_metrics
+from mlperf.evaluation.metrics import Metrics, accuracy_only, binary_metrics, only_label
 
 
 class Scorer(Protocol):
@@ -54,4 +54,5 @@ def evaluate(scorer: Scorer, data: BatchSource, *, all_metrics: bool) -> Metrics
         f1=nan,
         average_precision=nan,
         auc=nan,
+        only_label=only_label(labels),
     )

@@ -21,7 +21,10 @@ _BUCKETS = 1 << _DIGIT_BITS
 
 @dataclass(frozen=True)
 class Metrics:
-    """Values in [0, 1]. AUC and average precision are NaN if a class is missing."""
+    """Values in [0, 1]; NaN if not computed. AUC and average precision are NaN, too, if a class is missing.
+
+    only_label: the label of all samples, 0 or 1, if a class is missing; otherwise None.
+    """
 
     accuracy: float
     recall: float
@@ -29,6 +32,18 @@ class Metrics:
     f1: float
     average_precision: float
     auc: float
+    only_label: int | None = None
+
+
+def only_label(labels: torch.Tensor) -> int | None:
+    """Return the label of all samples, None if both labels occur. labels: 0 and 1, float32 [N]."""
+    clicks = int(labels.sum(dtype=torch.float64))
+    return 0 if clicks == 0 else 1 if clicks == len(labels) else None
+
+
+def is_better(value: float, best: float) -> bool:
+    """Return whether a metric exceeds the best so far. A defined value exceeds NaN, and NaN exceeds nothing."""
+    return not math.isnan(value) and not value <= best
 
 
 def accuracy_only(scores: torch.Tensor, labels: torch.Tensor) -> float:
@@ -51,7 +66,8 @@ def binary_metrics(scores: torch.Tensor, labels: torch.Tensor) -> Metrics:
     recall = hits / clicks if clicks else 0.0
     precision = hits / predicted_clicks if predicted_clicks else 0.0
     f1 = 2 * hits / (clicks + predicted_clicks) if hits else 0.0
-    if clicks in (0, len(labels)):
+    label = only_label(labels)
+    if label is not None:
         auc = average_precision = math.nan
     elif scores.device.type == "cpu":
         auc, average_precision = _rank_on_cpu(scores, labels)
@@ -64,6 +80,7 @@ def binary_metrics(scores: torch.Tensor, labels: torch.Tensor) -> Metrics:
         f1=f1,
         average_precision=average_precision,
         auc=auc,
+        only_label=label,
     )
 
 

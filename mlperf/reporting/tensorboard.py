@@ -44,7 +44,7 @@ class TensorBoard(Listener):
         """Log all metrics that are not NaN."""
         names = {"accuracy": "Acc", "auc": "AUC", "f1": "F1"}
         for name, value in asdict(metrics).items():
-            if not math.isnan(value):
+            if isinstance(value, float) and not math.isnan(value):
                 self._writer.add_scalar(f"Test/{names.get(name, name)}", value, _iteration(position))
         self._writer.flush()
 

@@ -28,24 +28,31 @@ def run_benchmark(settings: Settings) -> Result:
     if settings.data.generation != "dataset":
         return train(settings, device, None)
     if settings.inference_only:
-        return evaluate_only(settings, device, prepared_data(settings.data))
+        return evaluate_only(settings, device, prepared_data(settings.data, settings.given))
     if settings.compliance.enabled:
         check_log_file(settings)
     with checkpoint_reserved(settings):
-        return train(settings, device, prepared_data(settings.data))
+        return train(settings, device, prepared_data(settings.data, settings.given))
 
 
 def load_for_inference(settings: Settings) -> tuple[DLRM_Net, Splits]:
     """Return the model with its weights, and its data, for inspection. Errors as in `run_benchmark`."""
     _check_load_model(settings)
-    prepared = prepared_data(settings.data)
+    prepared = prepared_data(settings.data, settings.given)
     model = load_model(settings, _device(settings), prepared)
     return model, open_splits(settings, prepared)
 
 
 def _check_load_model(settings: Settings) -> None:
-    if settings.load_model is not None and not settings.load_model.is_file():
-        raise RunError(f"--load-model={settings.load_model}: no such file")
+    path = settings.load_model
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(
+            f"--load-model={path} is a folder; must be a checkpoint in it, such as {path / 'model.pt'}"
+        )
+    if not path.is_file():
+        raise RunError(f"--load-model={path}: no such file")
 
 
 def _device(settings: Settings) -> torch.device:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 from mlperf.data.binary import BinaryFile
 from mlperf.data.criteo.prepare.open_prepared import open_prepared
 from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.data.criteo.prepared.origin import compare_raw_data, raw_files
 from mlperf.data.source import BatchSource
 from mlperf.data.synthetic.random_batches import RandomBatches
 from mlperf.data.synthetic.stack_distances import StackDistances
@@ -36,17 +37,21 @@ class Splits:
     test: BatchSource | None
 
 
-def prepared_data(data: DataSettings) -> PreparedData:
-    """Return the prepared data, preparing it from the raw data if it is missing."""
+def prepared_data(data: DataSettings, given: Collection[str] = ()) -> PreparedData:
+    """Return the prepared data, preparing it from the raw data if it is missing.
+
+    given: keys of the flags that were given, which may be those with default values. UsageError if flags of the
+    preparation or the raw data contradict the prepared data.
+    """
     path = data.processed_data_file
     if path is None:
         assert data.raw_data_file is not None
         path = data.raw_data_file.parent / _DEFAULT_NAMES[data.data_set]
     prepared = open_prepared(path, raw_data_file=data.raw_data_file)
     if prepared is not None:
-        _check_preparation(prepared, data)
+        _check_preparation(prepared, data, given)
         if data.raw_data_file is not None:
-            _warn_of_changed_input(prepared, data.raw_data_file)
+            _check_raw_data(prepared, data.raw_data_file, data.data_set)
         return prepared
     if data.raw_data_file is None:
         raise RunError(f"{path}: no prepared data found, and no --raw-data-file to prepare it from")
@@ -56,31 +61,49 @@ def prepared_data(data: DataSettings) -> PreparedData:
     return prepare(PreparationSettings.of(data, path))
 
 
-def _check_preparation(prepared: PreparedData, data: DataSettings) -> None:
-    """Raise UsageError if the data was prepared with another limit or sampling.
+def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collection[str]) -> None:
+    """Raise UsageError if the data was prepared with a flag that contradicts one that was given.
 
-    Both apply before ids are numbered, so prepared data cannot be converted.
+    These flags apply while the data is prepared, so prepared data cannot be converted. Another seed is no
+    contradiction: it is also that of the training.
     """
-    for flag, requested, default, actual in (
+    not_applied = []
+    for name, requested, default, actual in (
+        ("--data-set", data.data_set, "kaggle", prepared.data_set),
         ("--max-ind-range", data.max_ind_range, -1, prepared.max_ind_range),
         ("--data-sub-sample-rate", data.sub_sample_rate, 0.0, prepared.sub_sample_rate),
+        ("--data-randomize", data.randomize, "total", prepared.randomize),
     ):
-        if requested != default and actual not in (None, requested):
+        is_given = requested != default or name.removeprefix("--").replace("-", "_") in given
+        if is_given and actual not in (None, requested):
             raise UsageError(
-                f"{flag}={requested}: {prepared.train} was prepared with {actual}; pass that value or omit the "
+                f"{name}={requested}: {prepared.train} was prepared with {actual}; pass that value or omit the "
                 "flag, or choose another --processed-data-file to prepare the data again"
             )
-
-
-def _warn_of_changed_input(prepared: PreparedData, raw_data_file: Path) -> None:
-    """Only warn: the file may have been copied or touched without changing its contents."""
-    changed = prepared.changed_input(raw_data_file)
-    if changed is not None:
+        if requested != default and actual is None and name in ("--data-sub-sample-rate", "--data-randomize"):
+            not_applied.append(f"{name}={requested}")
+    if {"data_randomize", "data_sub_sample_rate"} & set(given) and prepared.seed not in (None, data.seed):
         _log.warning(
-            "%s: has changed since %s was prepared; using the prepared data; run tools/prepare_criteo.py to "
-            "prepare it again",
-            *(changed, prepared.train),
+            "%s: was prepared with --numpy-rand-seed=%d; --numpy-rand-seed=%d is only that of the training",
+            *(prepared.train, prepared.seed, data.seed),
         )
+    if not_applied:
+        flags = " ".join(not_applied)
+        _log.warning("%s: prepared by another tool; these flags have no effect: %s", prepared.train, flags)
+
+
+def _check_raw_data(prepared: PreparedData, raw_data_file: Path, data_set: str) -> None:
+    """Raise UsageError if the data was prepared from other raw data; warn if that may only have changed."""
+    raw_files(raw_data_file, prepared.data_set or data_set)
+    difference = compare_raw_data(prepared, raw_data_file)
+    if difference is None:
+        return
+    if difference.other_data:
+        raise UsageError(
+            f"--raw-data-file={raw_data_file}: {difference.text}; omit the flag to use the prepared data, or "
+            "choose another --processed-data-file"
+        )
+    _log.warning("%s; using the prepared data; run tools/prepare_criteo.py to prepare it again", difference.text)
 
 
 def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, ...]:
@@ -114,6 +137,12 @@ def generated_batches(settings: Settings, stream: np.random.RandomState) -> Batc
     """Return random or synthetic batches. Random batches advance `stream` past the last target."""
     data, architecture = settings.data, settings.model.architecture
     dense_features, rows = architecture.mlp_bot[0], architecture.rows_per_table
+    if data.generated.fixed_lookups:
+        _log.info(
+            "--num-indices-per-lookup-fixed: %d ids are drawn per table and sample; equal ids count once, so that "
+            "a sample can have fewer",
+            data.generated.lookups,
+        )
     if data.generation == "random":
         return RandomBatches(data, dense_features=dense_features, rows_per_table=rows, stream=stream)
     distances = _stack_distances(data.generated.trace_file, rows)

@@ -15,9 +15,11 @@ from mlperf.evaluation.metrics import Metrics
 from mlperf.export.quantize import mlp_bytes, quantize_mlps
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.reporting.console import print_metrics
+from mlperf.reporting.undefined_metrics import report_one_class
 from mlperf.runner.data import open_split
 from mlperf.runner.files import draw_compute_graph, export_onnx
 from mlperf.runner.model import architecture_of, build_model, fill_weights
+from mlperf.runner.remarks import report_unused_flags
 from mlperf.runner.result import Result
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Outcome
@@ -28,6 +30,7 @@ _log = logging.getLogger(__name__)
 def evaluate_only(settings: Settings, device: torch.device, prepared: PreparedData) -> Result:
     """Evaluate on the test split and print the metrics."""
     model = load_model(settings, device, prepared)
+    report_unused_flags(settings)
     if settings.report.plot_compute_graph:
         draw_compute_graph(model)
     test = open_split(settings, prepared, "test")
@@ -38,6 +41,8 @@ def evaluate_only(settings: Settings, device: torch.device, prepared: PreparedDa
     else:
         metrics = evaluate(make_scorer(model, settings), test, all_metrics=all_metrics)
     print_metrics(metrics, metrics, all_metrics=all_metrics)
+    if metrics.only_label is not None:
+        report_one_class(metrics, settings)
     if settings.report.save_onnx:
         export_onnx(settings, model)
     return Result(Outcome.SUCCESS, metrics=metrics, best_metrics=metrics)
@@ -53,7 +58,10 @@ def load_model(settings: Settings, device: torch.device, prepared: PreparedData)
 
 
 def _quantize_and_evaluate(settings: Settings, model: DLRM_Net, test: BatchSource) -> Metrics:
-    """Return the metrics of the quantized model; log the memory saved and the change of the AUC."""
+    """Return the metrics of the quantized model; log the memory saved and the change of the AUC.
+
+    Where the AUC is undefined, the change of the accuracy is logged.
+    """
     bits = settings.quantization
     scorer = make_scorer(model, settings)
     before = evaluate(scorer, test, all_metrics=True)
@@ -66,8 +74,10 @@ def _quantize_and_evaluate(settings: Settings, model: DLRM_Net, test: BatchSourc
         model.tables.quantize(bits.embedding_bits)
         _log_sizes("embedding tables", size, model.tables.nbytes(), bits.embedding_bits)
     after = evaluate(scorer, test, all_metrics=True)
-    change = after.auc - before.auc
-    _log.info(f"AUC: {before.auc:.6f} before, {after.auc:.6f} quantized, change {change:+.6f}")
+    name, old, new = "AUC", before.auc, after.auc
+    if after.only_label is not None:
+        name, old, new = "accuracy", before.accuracy, after.accuracy
+    _log.info(f"{name}: {old:.6f} before, {new:.6f} quantized, change {new - old:+.6f}")
     return after
 
 

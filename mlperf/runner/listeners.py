@@ -10,6 +10,7 @@ from mlperf.reporting.console import Console
 from mlperf.reporting.debug import DebugReport
 from mlperf.reporting.profile import Profile
 from mlperf.reporting.tensorboard import TensorBoard
+from mlperf.reporting.undefined_metrics import UndefinedMetrics
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Listener
 
@@ -25,7 +26,8 @@ def make_listeners(settings: Settings, device: torch.device) -> list[Listener]:
             print_time=report.print_time,
             print_wall_time=report.print_wall_time,
             all_metrics=settings.compliance.enabled,
-        )
+        ),
+        UndefinedMetrics(settings),
     ]
     if report.tensor_board_folder is not None:
         listeners.append(TensorBoard(report.tensor_board_folder))

@@ -26,6 +26,7 @@ from mlperf.runner.data import Splits, generated_batches, open_splits
 from mlperf.runner.files import draw_compute_graph, export_onnx
 from mlperf.runner.listeners import make_debug_report, make_listeners
 from mlperf.runner.model import architecture_of, build_model, fill_weights
+from mlperf.runner.remarks import report_end, report_length, report_unused_flags
 from mlperf.runner.result import Result
 from mlperf.settings.settings import Settings
 from mlperf.training import checkpoint
@@ -51,6 +52,7 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
         loaded = fill_weights(settings, model, stream, prepared)
         optimizer = make_optimizer(settings.training.optimizer, model)
         step = make_step(model, settings, optimizer)
+        report_unused_flags(settings)
         warm_up(step, settings.data.batch_size)
         if settings.report.plot_compute_graph:
             draw_compute_graph(model)
@@ -64,6 +66,7 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
         for listener in listeners:
             listener.data_opened(splits.train, splits.test)
         loop = _make_loop(settings, prepared, model, step, optimizer, splits, loaded, listeners)
+        report_length(settings, loop.state, splits.train.batches_per_epoch)
         outcome = loop.run(splits.train)
     except BaseException as error:
         outcome = _outcome_of(error)
@@ -73,8 +76,7 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
     finally:
         for listener in listeners:
             listener.run_stop(loop.position if loop is not None else None, outcome)
-    if outcome is Outcome.TARGET_MISSED:
-        _log.warning("the target was not reached")
+    report_end(settings, outcome, loop)
     if settings.report.save_onnx:
         export_onnx(settings, model)
     return _result(outcome, loop)

@@ -14,16 +14,17 @@ from mlperf.util.one_process import require_one_process
 DENSE_FEATURES = DLRM.network.bottom_mlp[0]  # a benchmark on Criteo's logs takes all of them
 
 
-def check_settings(settings: Settings, given: Collection[str]) -> None:
-    """Raise UsageError if the flags of a run contradict each other. given: keys of the flags given."""
+def check_settings(settings: Settings) -> None:
+    """Raise UsageError if the flags of a run contradict each other."""
     require_one_process()
     _check_precision(settings)
     _check_model(settings)
     _check_training(settings)
     _check_saving(settings)
     _check_data(settings)
-    _check_generated_data(settings, given)
+    _check_generated_data(settings)
     _check_inference(settings)
+    _check_log(settings)
 
 
 def check_preparation(settings: PreparationSettings, given: Collection[str]) -> None:
@@ -68,6 +69,14 @@ def _check_training(settings: Settings) -> None:
             f"--lr-decay-start-step={schedule.decay_start_step}: must be at least --lr-num-warmup-steps="
             f"{schedule.warmup_steps}, because the decay starts after the warm-up"
         )
+    for flag, value, is_set in (
+        ("--mlperf-acc-threshold", training.accuracy_threshold, training.accuracy_threshold > 0),
+        ("--mlperf-auc-threshold", training.auc_threshold, training.auc_threshold > 0),
+    ):
+        if is_set and training.test_freq == 0:
+            raise UsageError(
+                f"--test-freq=0: {flag}={value:g} needs evaluations; omit --test-freq or pass a number"
+            )
     if settings.data.generation == "dataset":
         return
     for name, is_set in (
@@ -92,8 +101,13 @@ def _check_saving(settings: Settings) -> None:
         raise UsageError(f"--save-model={path}: the compliance log has the same name; name two files")
     if path.is_dir():
         raise UsageError(f"--save-model={path} is a folder; must be a file name")
-    if not training.evaluates and not settings.inference_only:
-        raise UsageError("--save-model requires --test-freq: the model is saved when its test metric improves")
+    if settings.inference_only:
+        raise UsageError("--save-model cannot be used with --inference-only, because nothing is trained")
+    if not training.evaluates:
+        raise UsageError(
+            "--save-model requires --test-freq of at least 1 or a threshold: the model is saved when its test "
+            "metric improves"
+        )
     if training.test_freq > 0 and training.test_freq % training.accumulate:
         raise UsageError(
             f"--test-freq={training.test_freq}: with --save-model it must be a multiple of "
@@ -120,10 +134,10 @@ def _check_data(settings: Settings) -> None:
         )
 
 
-def _check_generated_data(settings: Settings, given: Collection[str]) -> None:
+def _check_generated_data(settings: Settings) -> None:
     generation, generated, ids = settings.data.generation, settings.data.generated, settings.data.generated.ids
     if generation != "synthetic":
-        if "data_trace_file" in given:
+        if "data_trace_file" in settings.given:
             raise UsageError(f"--data-trace-file={generated.trace_file} requires --data-generation=synthetic")
         if generated.trace_padding:
             raise UsageError("--data-trace-enable-padding requires --data-generation=synthetic")
@@ -151,3 +165,13 @@ def _check_inference(settings: Settings) -> None:
     ):
         if is_set and settings.inference_only:
             raise UsageError(f"{name} cannot be used with --inference-only, because it reports on the training")
+
+
+def _check_log(settings: Settings) -> None:
+    """Refuse the entries and the path of a log that is not written."""
+    if settings.compliance.enabled:
+        return
+    for flag, value in changed_flags(settings.compliance):
+        if flag.key == "mlperf_edition" and settings.training.has_target:  # determines when to evaluate
+            continue
+        raise UsageError(f"{flag.name}={flag.kind.show(value)} requires --mlperf-logging")

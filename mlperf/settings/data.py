@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlperf.settings.dataset import DatasetSettings
 from mlperf.settings.flags import flag, part
-from mlperf.settings.kinds import at_least, between, boolean, choice, path, positive, switch
+from mlperf.settings.kinds import at_least, between, boolean, choice, file_name, positive, switch
 
 _PRIVATE_LOADER = "refers to a data loader that the original authors never published"
 
@@ -46,21 +46,24 @@ class IdDistribution:
 class GeneratedDataSettings:
     """Settings of random and synthetic batches.
 
-    lookups: ids per table and sample: exactly this many with `fixed_lookups`, otherwise at most; duplicates are
-    then removed.
+    lookups: ids drawn per table and sample: exactly this many with `fixed_lookups`, otherwise at most. Duplicates
+    are removed in both cases.
     trace_file: stack-distance distributions; a standalone "j" in the file name is replaced by the table number.
     """
 
     data_size: int = flag("--data-size", at_least(1), 1, "samples per epoch, unless --num-batches is given")
     lookups: int = flag("--num-indices-per-lookup", at_least(1), 10, "maximum number of ids per table and sample")
     fixed_lookups: bool = flag(
-        "--num-indices-per-lookup-fixed", boolean, False, "use exactly --num-indices-per-lookup ids"
+        "--num-indices-per-lookup-fixed",
+        boolean,
+        False,
+        "draw exactly --num-indices-per-lookup ids; equal ones count once",
     )
     round_targets: bool = flag("--round-targets", boolean, False, "round targets to 0 or 1")
     ids: IdDistribution = part(IdDistribution)
     trace_file: Path = flag(
         "--data-trace-file",
-        path,
+        file_name,
         Path("input/dist_emb_j.log"),
         "synthetic: stack-distance distribution; j is replaced by the table number",
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlperf.settings.flags import flag
-from mlperf.settings.kinds import at_least, between, choice, file_name, switch, whole_between
+from mlperf.settings.kinds import at_least, between, choice, file_prefix, switch, whole_between
 
 MAX_SEED = 2**32 - 1  # of NumPy's legacy generator
 _GROUP = "Criteo data set"
@@ -15,7 +15,7 @@ _GROUP = "Criteo data set"
 
 def _raw_data_file(*, required: bool) -> Any:
     help = "raw data: train.txt, or the prefix of day_0 ... day_23 (plain or .gz)"
-    return flag("--raw-data-file", file_name, None, help, group=_GROUP, required=required)
+    return flag("--raw-data-file", file_prefix, None, help, group=_GROUP, required=required)
 
 
 def _processed_data_file(*, required: bool) -> Any:
@@ -23,7 +23,7 @@ def _processed_data_file(*, required: bool) -> Any:
         "prefix X of the prepared files X_train.bin, X_test.bin, X_val.bin and X.json; created from the raw data "
         "if missing"
     )
-    return flag("--processed-data-file", file_name, None, help, group=_GROUP, required=required)
+    return flag("--processed-data-file", file_prefix, None, help, group=_GROUP, required=required)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mlperf.settings.argument_parser import Parser
@@ -33,8 +34,8 @@ def parse(arguments: Sequence[str] | None, prog: str = "dlrm_s_pytorch.py") -> S
     UsageError if a flag is invalid or two flags contradict each other.
     """
     given = vars(make_trainer_parser(prog).parse_args(arguments))
-    settings = build(Settings, given)
-    check_settings(settings, given)
+    settings = replace(build(Settings, given), given=frozenset(given))
+    check_settings(settings)
     return settings
 
 

@@ -174,14 +174,24 @@ def choice(*values: str | int, refused: Mapping[str, str] | None = None) -> Kind
     return Kind(parse, "{" + ",".join(map(str, values)) + "}")
 
 
-def _parse_file_name(text: str) -> Path:
-    path = Path(text)
-    if path.name in ("", ".."):
-        raise argparse.ArgumentTypeError(f"{text!r} names a folder; must be a file name or a prefix of file names")
-    return path
+def _files(allowed: str) -> Kind:
+    """Return the kind of paths that do not name a folder. allowed: the noun for the error message."""
+
+    def parse(text: str) -> Path:
+        path = Path(text)
+        if text == "":
+            raise argparse.ArgumentTypeError(f"the name is empty; must be {allowed}")
+        if path.name in ("", "..") or text.endswith(("/", "/.")):  # Path drops a final slash
+            raise argparse.ArgumentTypeError(
+                f"{text!r} names a folder; must be {allowed}, such as {path / 'NAME'}"
+            )
+        return path
+
+    return Kind(parse, "FILE")
 
 
-file_name = Kind(_parse_file_name, "FILE")
+file_name = _files("a file name")
+file_prefix = _files("a file name or a prefix of file names")
 path = Kind(Path, "PATH")
 text = Kind(str, "NAME")
 

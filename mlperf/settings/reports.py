@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlperf.benchmarks import DEFAULT_EDITION, DIVISIONS, EDITIONS, STATUSES
 from mlperf.settings.flags import flag
-from mlperf.settings.kinds import at_least, boolean, choice, path, path_or, switch, text
+from mlperf.settings.kinds import at_least, boolean, choice, file_name, path_or, switch, text
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class ComplianceSettings:
     )
     log_file: Path = flag(
         "--mlperf-log-file",
-        path,
+        file_name,
         Path("mlperf_dlrm.log"),
         "path of the compliance log; older files are kept: the default name gets a number, others are refused",
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlperf.settings.data import DataSettings
 from mlperf.settings.flags import flag, part
-from mlperf.settings.kinds import boolean, choice, integer, path, switch, text
+from mlperf.settings.kinds import boolean, choice, file_name, integer, switch, text
 from mlperf.settings.model import ModelSettings
 from mlperf.settings.reports import ComplianceSettings, QuantizationSettings, ReportSettings
 from mlperf.settings.training import TrainingSettings
@@ -31,7 +31,10 @@ class AcceptedFlags:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a run."""
+    """All settings of a run.
+
+    given: keys of the flags that were given; distinguishes a flag given with its default value from one left out.
+    """
 
     model: ModelSettings = part(ModelSettings, group="model")
     data: DataSettings = part(DataSettings, group="data")
@@ -47,22 +50,27 @@ class Settings:
         group="training",
     )
     load_model: Path | None = flag(
-        "--load-model", path, None, "checkpoint to resume or evaluate", group="checkpoints and inference"
+        "--load-model", file_name, None, "checkpoint to resume or evaluate", group="checkpoints and inference"
     )
     save_model: Path | None = flag(
         "--save-model",
-        path,
+        file_name,
         None,
         "checkpoint to write whenever the test metric (AUC with --mlperf-logging, else accuracy) improves",
         group="checkpoints and inference",
     )
     inference_only: bool = flag(
-        "--inference-only", switch, False, "evaluate on the test split and exit", group="checkpoints and inference"
+        "--inference-only",
+        switch,
+        False,
+        "evaluate on the test split and exit; flags of the training have no effect, and no log is written",
+        group="checkpoints and inference",
     )
     quantization: QuantizationSettings = part(QuantizationSettings, group="checkpoints and inference")
     report: ReportSettings = part(ReportSettings, group="reports")
     compliance: ComplianceSettings = part(ComplianceSettings, group="MLPerf log")
     accepted: AcceptedFlags = part(AcceptedFlags, group="accepted without effect")
+    given: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property
     def seed(self) -> int:

@@ -27,7 +27,7 @@ class TrainingSettings:
     """Optimizer, schedule, length, evaluations and target.
 
     accumulate: number of batches whose gradients are summed before a step. test_freq: batches between evaluations;
-    if -1, see `batches_between_tests`. Thresholds are in [0, 1]; 0 disables them.
+    if 0, there are none, and if -1, see `batches_between_tests`. Thresholds are in [0, 1]; 0 disables them.
     """
 
     epochs: int = flag("--nepochs", at_least(1), 1, "passes over the training data")
@@ -38,10 +38,10 @@ class TrainingSettings:
     )
     test_freq: int = flag(
         "--test-freq",
-        at_least(1, or_value=-1),
+        at_least(0, or_value=-1),
         -1,
-        "evaluate every N batches and at the end of each epoch; -1: never, or with a threshold as often as the "
-        "edition requires",
+        "evaluate every N batches and at the end of each epoch; 0: never; -1: never, or with a threshold as often "
+        "as the edition requires",
     )
     accuracy_threshold: float = flag(
         "--mlperf-acc-threshold", between(0, 1), 0.0, "stop at this test accuracy, a fraction in [0, 1]; 0: off"

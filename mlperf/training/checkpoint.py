@@ -154,7 +154,7 @@ def load_training(
     )
     state.best = replace(
         state.best,
-        accuracy=float(own.get("best_accuracy", contents.get("test_acc", -math.inf))),
-        auc=float(own.get("best_auc", contents.get("test_auc", -math.inf))),
+        accuracy=float(own.get("best_accuracy", contents.get("test_acc", math.nan))),
+        auc=float(own.get("best_auc", contents.get("test_auc", math.nan))),
     )
     return state

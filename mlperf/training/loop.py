@@ -10,7 +10,7 @@ from dataclasses import replace
 from mlperf.data.batch import Batch, RawBatch
 from mlperf.data.source import BatchSource
 from mlperf.engines.protocol import LossSums, TrainingStep
-from mlperf.evaluation.metrics import Metrics
+from mlperf.evaluation.metrics import Metrics, is_better
 from mlperf.settings.training import TrainingSettings
 from mlperf.training.events import Listener, Outcome, Position
 from mlperf.training.schedule import learning_rate
@@ -39,7 +39,7 @@ class TrainingLoop:
     """Trains with `step`, evaluates with `evaluate`, and calls `save` after each improvement.
 
     test_frequency, print_frequency: in batches; a test frequency of 0 means no evaluation during training.
-    save_on_auc: whether an improvement is a higher AUC or, if False, a higher accuracy.
+    save_on_auc: whether an improvement is a higher AUC or, if False or if the AUC is undefined, a higher accuracy.
 
     If `settings.accumulate` does not divide the batches of an epoch, the remaining gradients are applied in an
     extra step.
@@ -145,13 +145,14 @@ class TrainingLoop:
         self._notify(lambda listener: listener.evaluation_start(self.position))
         metrics = self.last_metrics = self.evaluate()
         previous = state.best
+        by_auc = is_better(metrics.auc, previous.auc)
+        by_accuracy = is_better(metrics.accuracy, previous.accuracy)
         state.best = replace(
             metrics,
-            accuracy=max(metrics.accuracy, previous.accuracy),
-            auc=max(metrics.auc, previous.auc),
+            accuracy=metrics.accuracy if by_accuracy else previous.accuracy,
+            auc=metrics.auc if by_auc else previous.auc,
         )
-        by_auc, by_accuracy = metrics.auc > previous.auc, metrics.accuracy > previous.accuracy
-        improved = by_auc if self.save_on_auc else by_accuracy
+        improved = by_auc if self.save_on_auc and not math.isnan(metrics.auc) else by_accuracy
         self._notify(lambda listener: listener.evaluation_stop(self.position, metrics, state.best, improved))
         self._window.started = time.perf_counter()
         if improved and self.save is not None:

@@ -24,6 +24,15 @@ def learning_rate(schedule: ScheduleSettings, step: int) -> float:
     return max(base * (steps_left / schedule.decay_steps) ** 2, MIN_RATE)
 
 
+def unreached_steps(schedule: ScheduleSettings, steps: int) -> str | None:
+    """Return the part of the schedule that a run of `steps` optimizer steps does not reach, None if it has all."""
+    if schedule.warmup_steps > steps:
+        return f"--lr-num-warmup-steps={schedule.warmup_steps} is longer than the {steps} steps of this run"
+    if schedule.decay_steps > 0 and schedule.decay_start_step > steps:
+        return f"--lr-decay-start-step={schedule.decay_start_step} is after the {steps} steps of this run"
+    return None
+
+
 def _rate_after_warmup(schedule: ScheduleSettings) -> float:
     if schedule.warmup_steps > 1:
         return schedule.learning_rate * (schedule.warmup_steps - 1) / schedule.warmup_steps

@@ -10,7 +10,7 @@ from mlperf.evaluation.metrics import Metrics
 
 def _no_metrics() -> Metrics:
     nan = math.nan
-    return Metrics(accuracy=-math.inf, recall=nan, precision=nan, f1=nan, average_precision=nan, auc=-math.inf)
+    return Metrics(accuracy=nan, recall=nan, precision=nan, f1=nan, average_precision=nan, auc=nan)
 
 
 @dataclass
@@ -22,7 +22,7 @@ class TrainingState:
     step: completed optimizer steps.
     samples: training samples since the start of the run, over all epochs.
     last_loss: mean training loss of the last progress report.
-    best: best accuracy and best AUC so far, with the other metrics of the last evaluation.
+    best: best accuracy and best AUC so far, with the other metrics of the last evaluation; NaN if undefined.
     """
 
     epoch: int = 0

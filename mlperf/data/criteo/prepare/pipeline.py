@@ -27,6 +27,7 @@ from mlperf.data.criteo.prepare.state import PreparationState
 from mlperf.data.criteo.prepare.work_folder import WorkFolder, locked
 from mlperf.data.criteo.prepared.dataset import PreparedData, describe
 from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest
+from mlperf.data.criteo.prepared.origin import raw_files
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import CRITEO
 from mlperf.settings.dataset import PreparationSettings
@@ -42,14 +43,17 @@ def prepare(settings: PreparationSettings) -> PreparedData:
     """Prepare the data, or return data prepared earlier with the same flags from the same inputs.
 
     An interrupted preparation continues where possible. Raises RunError, with file, row and column, if the text is
-    invalid; then no prepared data is left.
+    invalid; then no prepared data is left. Raises UsageError if a name is that of a folder.
     """
     paths = DatasetPaths.from_name(settings.processed_data_file)
     with system_failures(paths.prefix, "the data cannot be prepared"):
+        raw_files(settings.raw_data_file, settings.data_set)
         paths.prefix.parent.mkdir(parents=True, exist_ok=True)
         foreign = open_other_program(paths, settings.raw_data_file)
         if foreign is not None:  # never overwrite it: preparing it may have taken days
             return foreign
+        if (manifest := _finished_without_inputs(settings, paths)) is not None:
+            return describe(paths, manifest)
         inputs = find_inputs(settings)
         facts = [FileFacts.of(path) for path in inputs]
         # Try without the lock: finished data may be in a read-only folder.
@@ -59,6 +63,7 @@ def prepare(settings: PreparationSettings) -> PreparedData:
                 manifest = _finished(settings, paths, facts)
                 if manifest is None:
                     _check_archive(settings, paths)
+                    _log_replacement(settings, paths, facts)
                     with continued_by("the same command continues the preparation"):
                         manifest = _Preparation(settings, paths, inputs, facts).run()
                 elif _lacks_archive(settings, paths):
@@ -79,6 +84,39 @@ def _finished(settings: PreparationSettings, paths: DatasetPaths, facts: list[Fi
     if problem is not None and not paths.work_folder.exists():
         raise RunError(problem)
     return manifest if problem is None else None
+
+
+def _finished_without_inputs(settings: PreparationSettings, paths: DatasetPaths) -> Manifest | None:
+    """Return the manifest of data prepared with these settings from raw text that was removed since, else None."""
+    names = raw_files(settings.raw_data_file, settings.data_set)
+    manifest = None if paths.work_folder.exists() else Manifest.read(paths.manifest)
+    if manifest is None or manifest.flags != settings.flags() or not manifest.files_complete(paths):
+        return None
+    recorded = [facts.name.removesuffix(".gz") for facts in manifest.inputs]
+    requested = [path.name.removesuffix(".gz") for path in names]
+    removed = not any(path.exists() or path.with_name(f"{path.name}.gz").exists() for path in names)
+    if not removed or recorded != requested or _lacks_archive(settings, paths):
+        return None
+    if problem := manifest.find_problem(paths):
+        raise RunError(problem)
+    _log.warning("%s: no such file any more; using the data prepared from it", settings.raw_data_file)
+    return manifest
+
+
+def _log_replacement(settings: PreparationSettings, paths: DatasetPaths, facts: list[FileFacts]) -> None:
+    """Say why data that is already prepared is replaced."""
+    manifest = Manifest.read(paths.manifest)
+    if manifest is None or not manifest.files_complete(paths):
+        return
+    flags, reasons = settings.flags(), []
+    if changed := [name for name in flags if manifest.flags.get(name) != flags[name]]:
+        reasons.append(", ".join(f"--{name.replace('_', '-')}={manifest.flags.get(name)}" for name in changed))
+    if manifest.inputs != facts:
+        known = {fact.name: fact for fact in manifest.inputs}
+        other = next((fact.name for fact in facts if known.get(fact.name) != fact), facts[0].name)
+        reasons.append(f"another {other}")
+    if reasons:
+        _log.warning("%s: was prepared with %s; preparing it again", paths.split("train"), " and ".join(reasons))
 
 
 def _lacks_archive(settings: PreparationSettings, paths: DatasetPaths) -> bool:
@@ -217,7 +255,7 @@ class _Preparation:
                 raise RunError(f"{path}: changed while it was read; start again when it is complete")
 
     def _check_splits(self, state: PreparationState) -> None:
-        """Raise RunError if all training or all test rows were dropped."""
+        """Raise RunError if all training rows, all test rows, or all rows of a file with bad rows were dropped."""
         settings = self._settings
         causes = [f"--data-sub-sample-rate={settings.sub_sample_rate}"] if settings.sub_sample_rate else []
         causes += ["--bad-rows=skip"] if state.bad else []
@@ -226,6 +264,11 @@ class _Preparation:
                 raise RunError(
                     f"{settings.raw_data_file}: no rows are left for the {split} split by {' and '.join(causes)}"
                 )
+        if self._plan.ends is None:
+            for path, rows in zip(self._plan.inputs, state.rows_per_day, strict=True):
+                if rows == 0 and path.name in state.bad:  # not a few bad rows, but another kind of file
+                    reasons = ", ".join(f"{count} {reason}" for reason, count in state.bad[path.name].items())
+                    raise RunError(f"{path}: no rows are left of this file by {' and '.join(causes)}: {reasons}")
 
     def _permute(self, state: PreparationState) -> None:
         work, settings = self._work, self._settings

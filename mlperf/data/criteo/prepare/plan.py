@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.criteo.days import KAGGLE_DAYS, TERABYTE_DAYS, divide
+from mlperf.data.criteo.days import KAGGLE_DAYS, divide
 from mlperf.data.criteo.prepare.gzip_text import open_text
 from mlperf.data.criteo.prepare.parse import BlockParser
 from mlperf.data.criteo.prepare.text_blocks import count_lines, text_blocks
+from mlperf.data.criteo.prepared.origin import raw_files
 from mlperf.data.schema import CRITEO
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
@@ -27,18 +28,22 @@ GZIP_SAMPLE_BYTES = 1 << 24
 
 
 def find_inputs(settings: PreparationSettings) -> list[Path]:
-    """Return the raw text files, each plain or gzipped. RunError if one is missing or empty."""
+    """Return the raw text files, each plain or gzipped.
+
+    RunError if one is missing or empty, UsageError if their name is that of a folder.
+    """
     raw = settings.raw_data_file
-    if settings.data_set == "kaggle":
-        names = [raw]
-    else:
-        names = [raw.with_name(f"{raw.name}_{day}") for day in range(TERABYTE_DAYS)]
+    names = raw_files(raw, settings.data_set)
     paths = []
     for name in names:
         gzipped = name.with_name(f"{name.name}.gz")
         path = gzipped if not name.is_file() and gzipped.is_file() else name
         if not path.is_file():
             which = f"{len(names)} days" if len(names) > 1 else "this file"
+            if len(names) > 1 and raw.is_file():
+                which += f", of which {raw} is not the prefix but a file"
+            elif len(names) == 1 and raw.with_name(f"{raw.name}_0").is_file():
+                which += f"; for {raw.name}_0 ... pass --data-set=terabyte"
             raise RunError(f"{path}: no such file, also not as .gz; --raw-data-file={raw} requires {which}")
         if path.stat().st_size == 0:
             raise RunError(f"{path}: empty file; expected rows of {CRITEO.columns} columns separated by tabs")
@@ -89,20 +94,28 @@ def make_plan(settings: PreparationSettings, inputs: Sequence[Path]) -> Plan:
     row_bytes = [int(size * ratio) for size, ratio in estimates]
     if settings.data_set == "terabyte":
         return Plan(tuple(inputs), text_bytes, tuple(row_bytes), None)
-    rows_per_day = divide(_count_good_rows(inputs[0], settings), KAGGLE_DAYS)
+    good_rows, bad_rows = _count_rows(inputs[0], settings)
+    rows_per_day = divide(good_rows, KAGGLE_DAYS)
     if min(rows_per_day) == 0:
+        left_out = f" besides {bad_rows} bad rows, which --bad-rows=skip leaves out" if bad_rows else ""
         raise RunError(
-            f"{inputs[0]}: fewer than {KAGGLE_DAYS} rows; each of the {KAGGLE_DAYS} days needs at least one"
+            f"{inputs[0]}: fewer than {KAGGLE_DAYS} rows{left_out}; each of the {KAGGLE_DAYS} days needs at least "
+            "one"
         )
     ends = tuple(int(end) for end in np.cumsum(rows_per_day))
     return Plan(tuple(inputs), text_bytes, (row_bytes[0] // KAGGLE_DAYS,) * KAGGLE_DAYS, ends)
 
 
-def _count_good_rows(path: Path, settings: PreparationSettings) -> int:
+def _count_rows(path: Path, settings: PreparationSettings) -> tuple[int, int]:
+    """Return the numbers of good and of bad rows; with --bad-rows=stop, all count as good."""
     if settings.bad_rows == "stop":
-        return count_lines(path)
+        return count_lines(path), 0
     parser = BlockParser(settings.max_ind_range)
-    return sum(len(parser.parse(block).rows) for block in text_blocks(path))
+    good = lines = 0
+    for block in text_blocks(path):
+        parsed = parser.parse(block)
+        good, lines = good + len(parsed.rows), lines + parsed.lines
+    return good, lines - good
 
 
 def _estimate_size(path: Path) -> tuple[int, float]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from mlperf.data.schema import CRITEO
 from mlperf.util.errors import RunError
 from mlperf.util.failures import damage
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class PreparedData:
@@ -22,7 +25,8 @@ class PreparedData:
 
     train, test, val: binary files. train_rows, test_rows, val_rows: their numbers of rows.
     counts: rows of each embedding table.
-    data_set, max_ind_range, sub_sample_rate: flags of the preparation; None if prepared by another tool.
+    data_set, max_ind_range, sub_sample_rate, randomize, seed: flags of the preparation; None if prepared by
+    another tool. The seed is None, too, if the preparation drew no random numbers.
     bad_rows: number of bad rows left out.
     inputs: raw text files; empty if prepared by another tool.
     """
@@ -37,20 +41,10 @@ class PreparedData:
     data_set: str | None = None
     max_ind_range: int | None = None
     sub_sample_rate: float | None = None
+    randomize: str | None = None
+    seed: int | None = None
     bad_rows: int = 0
     inputs: tuple[FileFacts, ...] = ()
-
-    def changed_input(self, raw_data_file: Path) -> Path | None:
-        """Return an input file that has changed since the data was prepared, None if there is none.
-
-        Input files that no longer exist do not count.
-        """
-        for facts in self.inputs:
-            path = raw_data_file.with_name(facts.name)
-            # os.path.isfile: Path.is_file would raise an error for a folder that may not be read.
-            if facts.name.startswith(raw_data_file.name) and os.path.isfile(path) and FileFacts.of(path) != facts:
-                return path
-        return None
 
 
 def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
@@ -67,9 +61,16 @@ def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
         data_set=None if manifest.adopted else str(flags["data_set"]),
         max_ind_range=None if manifest.adopted else int(flags["max_ind_range"]),
         sub_sample_rate=None if manifest.adopted else float(flags["data_sub_sample_rate"]),
+        randomize=None if manifest.adopted else str(flags["data_randomize"]),
+        seed=None if manifest.adopted else _seed(flags),
         bad_rows=sum(sum(reasons.values()) for reasons in manifest.bad_rows.values()),
         inputs=() if manifest.adopted else tuple(manifest.inputs),
     )
+
+
+def _seed(flags: dict[str, Any]) -> int | None:
+    is_random = flags["data_randomize"] != "none" or flags["data_sub_sample_rate"]
+    return int(flags["numpy_rand_seed"]) if is_random else None
 
 
 def find_prepared(paths: DatasetPaths, raw_data_file: Path | None) -> PreparedData:
@@ -124,11 +125,14 @@ def describe_foreign(paths: DatasetPaths, raw_data_file: Path | None) -> Prepare
 
 
 def _counts_file(paths: DatasetPaths, raw_data_file: Path | None) -> Path:
+    named = None
     if raw_data_file is not None:
         named = raw_data_file.with_name(raw_data_file.name.removesuffix(".txt") + "_fea_count.npz")
         if named.is_file():
             return named
     found = sorted(paths.prefix.parent.glob("*_fea_count.npz"))
+    if named is not None and len(found) == 1:
+        _log.warning("%s: no such file; the rows per table are those of %s", named, found[0])
     if len(found) != 1:
         raise RunError(
             f"{paths.split('train')}: has no manifest {paths.manifest.name}, and its folder contains {len(found)} "

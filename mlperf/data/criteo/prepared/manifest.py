@@ -113,8 +113,8 @@ class Manifest:
         _require_type(dict, flags)
         if "adopted" not in flags:
             flags = {**_FLAGS_OF_OLDER_MANIFESTS, **flags}
-            _require_type(str, flags["data_set"])
-            _require_type(int, flags["max_ind_range"])
+            _require_type(str, flags["data_set"], flags["data_randomize"])
+            _require_type(int, flags["max_ind_range"], flags["numpy_rand_seed"])
             _require_type((int, float), flags["data_sub_sample_rate"])
         _require_type(int, *content["rows_per_day"], *content["counts"])
         if len(content["counts"]) != CRITEO.tables:

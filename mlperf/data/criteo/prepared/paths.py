@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from mlperf.data.criteo.days import SPLITS
+from mlperf.util.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -16,11 +20,30 @@ class DatasetPaths:
     prefix: Path
 
     @classmethod
-    def from_name(cls, processed_data_file: Path) -> DatasetPaths:
-        """Return the paths of the data set that X, X.npz or X.bin names."""
-        if processed_data_file.suffix in (".npz", ".bin"):
-            processed_data_file = processed_data_file.with_suffix("")
-        return cls(processed_data_file)
+    def from_name(cls, processed_data_file: Path, flag: str = "--processed-data-file") -> DatasetPaths:
+        """Return the paths of the data set that X, X.npz or X.bin names.
+
+        UsageError, which names `flag`, if X is a folder: its files would be written beside it, not in it.
+        """
+        prefix = processed_data_file
+        if prefix.suffix in (".npz", ".bin"):
+            prefix = prefix.with_suffix("")
+        paths = cls(prefix)
+        if os.path.isdir(processed_data_file) and not paths._any_exists():
+            found = sorted(
+                path.name.removesuffix("_train.bin") for path in processed_data_file.glob("*_train.bin")
+            )
+            name = found[0] if found else "NAME"
+            raise UsageError(
+                f"{flag}={processed_data_file} is a folder; must be a prefix of file names: write "
+                f"{processed_data_file / name}"
+            )
+        return paths
+
+    def _any_exists(self) -> bool:
+        """Whether a file or the work folder of the data set exists: a folder may have the same name."""
+        endings = (".json", ".npz", ".preparation", *(f"_{split}.bin" for split in SPLITS))
+        return any(os.path.exists(self.with_ending(ending)) for ending in endings)
 
     @property
     def manifest(self) -> Path:

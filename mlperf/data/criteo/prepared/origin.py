@@ -1,0 +1,112 @@
+"""Compare raw text with the input files from which a data set was prepared."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlperf.data.criteo.days import TERABYTE_DAYS
+from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.data.criteo.prepared.manifest import FileFacts
+from mlperf.util.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How raw text differs from the input files of a data set.
+
+    text: one line that names the files. other_data: whether it is other data; if False, files may only have been
+    touched, copied, renamed or extended since.
+    """
+
+    text: str
+    other_data: bool
+
+
+def raw_files(raw_data_file: Path, data_set: str) -> list[Path]:
+    """Return the paths of the raw text; each file may exist with the ending .gz instead.
+
+    UsageError if `raw_data_file` is a folder.
+    """
+    if data_set == "kaggle":
+        if os.path.isdir(raw_data_file):
+            raise _folder(raw_data_file, "the text file", "train.txt")
+        return [raw_data_file]
+    days = [raw_data_file.with_name(f"{raw_data_file.name}_{day}") for day in range(TERABYTE_DAYS)]
+    if os.path.isdir(raw_data_file) and _existing(days[0]) is None:  # the prefix may also be the name of a folder
+        raise _folder(raw_data_file, "the prefix of day_0 ... day_23", "day")
+    return days
+
+
+def compare_raw_data(prepared: PreparedData, raw_data_file: Path) -> Difference | None:
+    """Compare the names, sizes and modification times of the raw text with those of the inputs; None if equal.
+
+    Files that no longer exist, and those that were compressed or decompressed since, are not compared. Nothing is
+    known of the inputs of data that another tool prepared.
+    """
+    if prepared.data_set is None or not prepared.inputs:
+        return None
+    paths = raw_files(raw_data_file, prepared.data_set)
+    if [_text_name(path.name) for path in paths] != [_text_name(facts.name) for facts in prepared.inputs]:
+        return _other_names(prepared, raw_data_file, paths)
+    unchanged: list[Path] = []
+    changed: list[tuple[Path, int, int]] = []  # with the size found and the recorded one
+    for path, facts in zip(paths, prepared.inputs, strict=True):
+        recorded = path.with_name(facts.name)
+        # os.path.isfile: Path.is_file would raise an error for a folder that may not be read.
+        if os.path.isfile(recorded):
+            found = FileFacts.of(recorded)
+            if found == facts:
+                unchanged.append(recorded)
+            else:
+                changed.append((recorded, found.size, facts.size))
+    if not changed:
+        return None
+    if not unchanged and all(size != recorded_size for _, size, recorded_size in changed):
+        path, size, recorded_size = changed[0]
+        return Difference(
+            f"{path} has {size} bytes, but {prepared.train} was prepared from one of {recorded_size} bytes",
+            other_data=True,
+        )
+    return Difference(f"{changed[0][0]}: has changed since {prepared.train} was prepared", other_data=False)
+
+
+def _other_names(prepared: PreparedData, raw_data_file: Path, paths: list[Path]) -> Difference:
+    first, last = prepared.inputs[0].name, prepared.inputs[-1].name
+    inputs = first if first == last else f"{first} ... {last}"
+    found = [_existing(path) for path in paths]
+    if len(prepared.inputs) > 1 and raw_data_file.name in [facts.name for facts in prepared.inputs]:
+        prefix = re.sub(r"_\d+(\.gz)?$", "", raw_data_file.name)
+        return Difference(
+            f"must be the prefix {raw_data_file.with_name(prefix)} of {inputs}, not one of them", other_data=True
+        )
+    day = raw_data_file.with_name(f"{raw_data_file.name}_0")  # also for data prepared from the Kaggle file
+    here = next((path for path in [*found, _existing(raw_data_file), _existing(day)] if path is not None), None)
+    if here is None:
+        return Difference(
+            f"{raw_data_file}: no such file; {prepared.train} was prepared from {inputs}", other_data=False
+        )
+    facts = [None if path is None else (path.stat().st_size, path.stat().st_mtime_ns) for path in found]
+    if facts == [(known.size, known.mtime_ns) for known in prepared.inputs]:
+        return Difference(
+            f"{here}: {prepared.train} was prepared from {inputs}, of the same size and time", other_data=False
+        )
+    return Difference(f"{here} exists, but {prepared.train} was prepared from {inputs}", other_data=True)
+
+
+def _text_name(name: str) -> str:
+    return name.removesuffix(".gz")
+
+
+def _existing(path: Path) -> Path | None:
+    """Return the file or its gzipped form; None if there is neither."""
+    gzipped = path.with_name(f"{path.name}.gz")
+    return path if os.path.isfile(path) else gzipped if os.path.isfile(gzipped) else None
+
+
+def _folder(raw_data_file: Path, expected: str, name: str) -> UsageError:
+    return UsageError(
+        f"--raw-data-file={raw_data_file} is a folder; must be {expected}: write {raw_data_file / name}"
+    )

@@ -1,0 +1,51 @@
+"""Remarks on stderr about a run: what of its flags has no effect, and how it ended."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from mlperf.settings.settings import Settings
+from mlperf.settings.unused import unused_flags
+from mlperf.training.events import Outcome
+from mlperf.training.loop import TrainingLoop
+from mlperf.training.schedule import unreached_steps
+from mlperf.training.state import TrainingState
+from mlperf.training.stopping import describe_target
+
+_log = logging.getLogger(__name__)
+
+
+def report_unused_flags(settings: Settings) -> None:
+    """Log the flags that have no effect. Called once the flags and the files of the run are known to be valid."""
+    for line in unused_flags(settings):
+        _log.warning(line)
+
+
+def report_length(settings: Settings, state: TrainingState, batches_per_epoch: int) -> None:
+    """Log if nothing is left to train, or if the run is shorter than the schedule of its learning rate."""
+    training = settings.training
+    epochs = state.epoch + (state.iteration >= batches_per_epoch)
+    steps = training.epochs * math.ceil(batches_per_epoch / training.accumulate)
+    if epochs >= training.epochs:
+        _log.warning(
+            "--load-model=%s: trained for %d epochs already, so that --nepochs=%d leaves nothing to train; pass a "
+            "larger --nepochs to continue, or --inference-only to evaluate",
+            *(settings.load_model, epochs, training.epochs),
+        )
+    elif unreached := unreached_steps(training.schedule, steps):
+        _log.warning(unreached)
+
+
+def report_end(settings: Settings, outcome: Outcome, loop: TrainingLoop) -> None:
+    """Log if nothing was saved, and which threshold was reached or how far the best metrics are from it."""
+    if settings.save_model is not None and loop.last_saved is None and loop.last_metrics is not None:
+        _log.warning("--save-model=%s: not written, because the test metric did not improve", settings.save_model)
+    if not settings.training.has_target:
+        return
+    if loop.last_metrics is None:
+        _log.warning("the target was not reached: nothing was evaluated")
+    elif outcome is Outcome.SUCCESS:
+        _log.info("the target was reached: %s", describe_target(settings.training, loop.last_metrics))
+    else:
+        _log.warning("the target was not reached: best %s", describe_target(settings.training, loop.state.best))
