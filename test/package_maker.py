@@ -1,0 +1,22 @@
+"""Runs tools/make_submission.py for the tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from program import Finished, run_program
+
+SYSTEM = (
+    *("--set", "host_processor_frequency=2 GHz", "--set", "host_storage_type=NVMe SSD"),
+    *("--set", "host_networking=none", "--set", "host_memory_configuration=2 x 8 GB", "--set", "cooling=air"),
+)
+
+
+def make(*arguments: str | Path, cwd: Path, **variables: str) -> Finished:
+    """Run tools/make_submission.py; it never ends in a traceback."""
+    unset = dict.fromkeys(("EDITION", "SEED", "CONFIG", "DATADIR"), "")
+    environment = {**unset, "DLRM_PYTHON": sys.executable, **variables}
+    run = run_program(*map(str, arguments), program="tools/make_submission.py", cwd=cwd, **environment)
+    assert "Traceback" not in run.stderr
+    return run
