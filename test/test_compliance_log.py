@@ -279,6 +279,19 @@ def test_log_with_a_name_of_its_own_is_not_overwritten(easy: Path, tmp_path: Pat
     assert (tmp_path / "run.log").read_text() == written
 
 
+def test_run_that_fails_before_its_first_step_leaves_no_log(easy: Path, tmp_path: Path) -> None:
+    flags = (*SMALL, f"--processed-data-file={easy}", "--num-batches=2", "--mlperf-log-file=run.log")
+    assert run_program(*flags[:-1], "--test-freq=2", "--save-model=model.pt", cwd=tmp_path).status == 0
+    for wrong in ("--arch-mlp-top=3-1", "--num-batches=1"):  # refused by the checkpoint's flags, by its position
+        run = run_program(*flags, "--load-model=model.pt", wrong, cwd=tmp_path)
+        assert run.status == 1
+        assert not (tmp_path / "run.log").exists()
+        run = run_program(*flags[:-1], "--load-model=model.pt", wrong, cwd=tmp_path)
+        assert "mlperf_dlrm" not in run.stderr
+    assert run_program(*flags, "--load-model=model.pt", "--nepochs=2", cwd=tmp_path).status == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlperf_dlrm.log", "model.pt", "run.log"]
+
+
 def test_log_may_be_a_device(easy: Path, tmp_path: Path) -> None:
     flags = (*SMALL, f"--processed-data-file={easy}", "--num-batches=1", "--mlperf-log-file=/dev/null")
     assert run_program(*flags, cwd=tmp_path).status == 0

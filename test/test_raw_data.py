@@ -103,6 +103,7 @@ def test_raw_data_that_is_gone_is_no_reason_to_refuse(days: Path) -> None:
     run = train(days, f"--raw-data-file={days.parent}/raw/another")
     assert run.status == 0
     assert f"{days.parent}/raw/another: no such file; {days}_train.bin was prepared from day_0 ..." in run.stderr
+    assert "to prepare it again" not in run.stderr
 
 
 def test_raw_data_that_was_compressed_since_is_accepted(text: Path) -> None:

@@ -90,6 +90,13 @@ def test_tensorboard_counts_the_iterations_of_all_epochs(tmp_path: Path) -> None
     assert len(list((tmp_path / "curves").iterdir())) == 2
 
 
+def test_file_is_no_folder_for_tensorboard(tmp_path: Path) -> None:
+    (tmp_path / "curves").touch()
+    run = run_program("--data-size=6", "--tensor-board-filename=curves", cwd=tmp_path)
+    assert run.status == 2
+    assert run.stderr == "dlrm_s_pytorch.py: error: --tensor-board-filename=curves is a file; must be a folder\n"
+
+
 def test_profiling_writes_a_table_and_a_trace(tmp_path: Path) -> None:
     run = run_program("--data-size=300", "--mini-batch-size=2", "--enable-profiling", cwd=tmp_path)
     assert run.status == 0, run.stderr

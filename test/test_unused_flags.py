@@ -61,7 +61,8 @@ def test_flag_without_effect_is_named_with_the_reason(flags: str, named: str) ->
     [
         "--mini-batch-size=2 --data-size=6 --debug-mode --print-precision=3",
         f"{DATASET} --round-targets --memory-map --test-freq=5 --test-mini-batch-size=9 --test-num-workers=3",
-        f"{DATASET} --inference-only --learning-rate=0.5 --loss-function=bce --num-workers=3 --mlperf-logging",
+        f"{DATASET} --inference-only --learning-rate=0.5 --loss-function=bce --num-workers=3 --mlperf-logging "
+        "--test-freq=9",
         "--lr-decay-start-step=9 --lr-num-decay-steps=3",
     ],
 )
@@ -81,7 +82,8 @@ def test_finished_run_that_is_loaded_again_says_that_nothing_is_left_to_train(tm
     assert run_program(*flags, "--save-model=m.pt", cwd=tmp_path).status == 0
     run = run_program(*flags, "--load-model=m.pt", "--mlperf-acc-threshold=0.99", cwd=tmp_path)
     assert run.losses == []
-    assert "--load-model=m.pt: trained for 1 epochs already, so that --nepochs=1 leaves nothing" in run.stderr
+    assert "--load-model=m.pt: trained for 1 epoch already, so that --nepochs=1 leaves nothing" in run.stderr
+    assert "resuming" not in run.stderr
     assert "the target was not reached: nothing was evaluated" in run.stderr
     assert run.status == 3
 

@@ -53,7 +53,8 @@ class ComplianceLog(Listener):
     """Writes the log. The constructor opens the file and logs init_start.
 
     An existing file is never overwritten: UsageError, or, for the default name, the next free one of
-    mlperf_dlrm_2.log, mlperf_dlrm_3.log, ...
+    mlperf_dlrm_2.log, mlperf_dlrm_3.log, ... A run that fails before its first step, such as one that is given the
+    checkpoint of another model, leaves no log: it would only take the name from the run that follows.
 
     The status of run_stop is success if the run reached its threshold or, without one, the edition's target.
     """
@@ -61,7 +62,7 @@ class ComplianceLog(Listener):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._edition = EDITIONS[settings.compliance.edition]
-        self._file = _open(settings.compliance.log_file)
+        self._path, self._file = _open(settings.compliance.log_file)
         # Created directly, not by logging.getLogger, so that no other code can write to this file.
         logger = logging.Logger("mlperf.compliance_log", logging.INFO)
         logger.addHandler(logging.StreamHandler(self._file))
@@ -69,6 +70,7 @@ class ComplianceLog(Listener):
         self._log = MLLogger(logger, default_stack_offset=2, root_dir=root)
         self._best_auc = 0.0
         self._run_started = False
+        self._trained = False
         self._open_epoch = False
         self._open_evaluation = False
         self._point(constants.CACHE_CLEAR, settings.compliance.cache_cleared)
@@ -101,6 +103,9 @@ class ComplianceLog(Listener):
 
     def epoch_start(self, position: Position) -> None:
         """Log the start of an epoch, which is one block in the log."""
+        if not self._trained:
+            self._trained = True
+            self._report_name()
         self._start(constants.BLOCK_START, first_epoch_num=_epoch_num(position), epoch_count=1)
         self._start(constants.EPOCH_START, epoch_num=_epoch_num(position))
         self._open_epoch = True
@@ -126,6 +131,11 @@ class ComplianceLog(Listener):
 
     def run_stop(self, position: Position | None, outcome: Outcome) -> None:
         """Log the end of an open evaluation or epoch and the outcome of the run, and close the file."""
+        if not self._trained:
+            if outcome is Outcome.FAILED:
+                self._discard()
+                return
+            self._report_name()
         if position is not None:
             if self._open_evaluation:
                 self._end(constants.EVAL_STOP, epoch_num=_epoch_num(position))
@@ -136,6 +146,16 @@ class ComplianceLog(Listener):
         status = constants.SUCCESS if success else constants.ABORTED
         self._end(constants.RUN_STOP, status=status, outcome=outcome.value)
         self._file.close()
+
+    def _report_name(self) -> None:
+        default = self._settings.compliance.log_file
+        if self._path != default:
+            _log.info("%s exists; the compliance log of this run is %s", default, self._path)
+
+    def _discard(self) -> None:
+        self._file.close()
+        if self._path.is_file():  # not a device or a pipe
+            self._path.unlink()
 
     def _log_submission(self) -> None:
         settings = self._settings.compliance
@@ -170,18 +190,16 @@ class ComplianceLog(Listener):
         self._log.end(key=key, metadata=metadata)
 
 
-def _open(path: Path) -> TextIO:
+def _open(path: Path) -> tuple[Path, TextIO]:
+    """Return the file of the log and its name."""
     names = numbered(path) if path == _DEFAULT_FILE else iter([path])
     for name in names:
         try:
-            file = open_new(name)
+            return name, open_new(name)
         except FileExistsError:
             continue
         except OSError as error:
             raise RunError(f"--mlperf-log-file={name}: cannot be written: {error.strerror}") from None
-        if name != path:
-            _log.info("%s exists; the compliance log of this run is %s", path, name)
-        return file
     raise UsageError(_refusal(path))
 
 

@@ -18,6 +18,8 @@ class TensorBoard(Listener):
     """Writes TensorBoard event files into a folder. UsageError if that is not possible."""
 
     def __init__(self, folder: Path) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"--tensor-board-filename={folder} is a file; must be a folder")
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:

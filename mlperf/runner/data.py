@@ -103,7 +103,8 @@ def _check_raw_data(prepared: PreparedData, raw_data_file: Path, data_set: str) 
             f"--raw-data-file={raw_data_file}: {difference.text}; omit the flag to use the prepared data, or "
             "choose another --processed-data-file"
         )
-    _log.warning("%s; using the prepared data; run tools/prepare_criteo.py to prepare it again", difference.text)
+    again = "" if difference.is_missing else "; run tools/prepare_criteo.py to prepare it again"
+    _log.warning("%s; using the prepared data%s", difference.text, again)
 
 
 def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, ...]:

@@ -23,17 +23,23 @@ def report_unused_flags(settings: Settings) -> None:
 
 
 def report_length(settings: Settings, state: TrainingState, batches_per_epoch: int) -> None:
-    """Log if nothing is left to train, or if the run is shorter than the schedule of its learning rate."""
+    """Log from where a run resumes, or that nothing is left to train; log a schedule longer than the run."""
     training = settings.training
     epochs = state.epoch + (state.iteration >= batches_per_epoch)
     steps = training.epochs * math.ceil(batches_per_epoch / training.accumulate)
     if epochs >= training.epochs:
         _log.warning(
-            "--load-model=%s: trained for %d epochs already, so that --nepochs=%d leaves nothing to train; pass a "
-            "larger --nepochs to continue, or --inference-only to evaluate",
-            *(settings.load_model, epochs, training.epochs),
+            "--load-model=%s: trained for %d epoch%s already, so that --nepochs=%d leaves nothing to train; pass "
+            "a larger --nepochs to continue, or --inference-only to evaluate",
+            *(settings.load_model, epochs, "" if epochs == 1 else "s", training.epochs),
         )
-    elif unreached := unreached_steps(training.schedule, steps):
+        return
+    if settings.load_model is not None:
+        _log.info(
+            "%s: resuming after iteration %d of %d of epoch %d",
+            *(settings.load_model, state.iteration, batches_per_epoch, state.epoch),
+        )
+    if unreached := unreached_steps(training.schedule, steps):
         _log.warning(unreached)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,8 +34,6 @@ from mlperf.training.events import Listener, Outcome, Position
 from mlperf.training.loop import TrainingLoop
 from mlperf.training.state import TrainingState
 from mlperf.util.errors import DivergedError
-
-_log = logging.getLogger(__name__)
 
 
 def train(settings: Settings, device: torch.device, prepared: PreparedData | None) -> Result:
@@ -174,7 +171,7 @@ def _initial_state(
     if loaded is None:
         return TrainingState()
     assert settings.load_model is not None
-    state = checkpoint.load_training(
+    return checkpoint.load_training(
         settings.load_model,
         loaded,
         optimizer=optimizer,
@@ -183,8 +180,3 @@ def _initial_state(
         batch_size=settings.data.batch_size,
         seed=settings.seed if settings.data.shuffle_batches else None,
     )
-    _log.info(
-        "%s: resuming after iteration %d of %d of epoch %d",
-        *(settings.load_model, state.iteration, batches_per_epoch, state.epoch),
-    )
-    return state

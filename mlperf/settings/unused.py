@@ -14,7 +14,7 @@ _DATASET = (
 _GENERATED = ("--arch-embedding-size", "--data-size", "--num-indices-per-lookup", "--num-indices-per-lookup-fixed")
 _EVALUATION = ("--test-mini-batch-size", "--test-num-workers")
 # Only what could be expected to apply. The flags of a training are otherwise welcome when its model is evaluated.
-_TRAINING = ("--num-batches", "--test-freq", "--mlperf-acc-threshold", "--mlperf-auc-threshold")
+_TRAINING = ("--num-batches", "--mlperf-acc-threshold", "--mlperf-auc-threshold")
 _LOG = (
     *("--mlperf-log-file", "--mlperf-edition", "--mlperf-division", "--mlperf-submitter", "--mlperf-status"),
     *("--mlperf-platform", "--mlperf-cache-cleared"),

@@ -18,11 +18,12 @@ class Difference:
     """How raw text differs from the input files of a data set.
 
     text: one line that names the files. other_data: whether it is other data; if False, files may only have been
-    touched, copied, renamed or extended since.
+    touched, copied, renamed or extended since. is_missing: whether there is no raw text.
     """
 
     text: str
     other_data: bool
+    is_missing: bool = False
 
 
 def raw_files(raw_data_file: Path, data_set: str) -> list[Path]:
@@ -86,7 +87,9 @@ def _other_names(prepared: PreparedData, raw_data_file: Path, paths: list[Path])
     here = next((path for path in [*found, _existing(raw_data_file), _existing(day)] if path is not None), None)
     if here is None:
         return Difference(
-            f"{raw_data_file}: no such file; {prepared.train} was prepared from {inputs}", other_data=False
+            f"{raw_data_file}: no such file; {prepared.train} was prepared from {inputs}",
+            other_data=False,
+            is_missing=True,
         )
     facts = [None if path is None else (path.stat().st_size, path.stat().st_mtime_ns) for path in found]
     if facts == [(known.size, known.mtime_ns) for known in prepared.inputs]:
