@@ -25,6 +25,10 @@ for option in ${options[@]+"${options[@]}"}; do
 done
 python=$("$root/tools/setup.sh")
 logs=${LOGDIR:-$root/results}
+if [[ -e $logs && ! -d $logs ]]; then
+    echo "${0##*/}: error: LOGDIR=$logs: not a folder" >&2
+    exit 2
+fi
 
 run_logged() {
     local name log number=1 status=0
@@ -47,13 +51,15 @@ run_logged() {
 }
 
 train_on_criteo() {
-    local workload=$1 data_set=${1%%_*} workload_flags data_flags sample answer
+    local workload=$1 data_set=${1%%_*} workload_flags data_flags sample evaluates answer
     shift
     answer=$(cd "$root" && "$python" -m mlperf.benchmarks "$workload" --flags)
     mapfile -t workload_flags <<<"$answer"
     answer=$("$python" "$root/bench/find_data.py" "$data_set" "${workload_flags[@]}" "$@" -- \
         ${options[@]+"${options[@]}"}) || return
-    eval "$answer" # data_flags=(...) sample=...
+    eval "$answer" # data_flags=(...) sample=... evaluates=...
+    # Without evaluations, the trainer would remark that this flag has no effect.
+    [[ $evaluates == false ]] || set -- "$@" --test-mini-batch-size=16384
     if [[ -n $sample ]]; then
         [[ -f $sample/sample.json ]] || "$python" "$root/tools/make_sample.py" --folder="$sample"
         mkdir -p "$sample/bench"

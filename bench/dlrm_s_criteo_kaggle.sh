@@ -9,4 +9,4 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 train_on_criteo kaggle --round-targets=true \
-    --learning-rate=0.1 --mini-batch-size=128 --print-freq=128 --print-time --test-mini-batch-size=16384
+    --learning-rate=0.1 --mini-batch-size=128 --print-freq=128 --print-time

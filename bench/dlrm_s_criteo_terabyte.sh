@@ -10,4 +10,4 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 train_on_criteo terabyte_10m --round-targets=true \
-    --learning-rate=0.1 --mini-batch-size=2048 --print-freq=32 --print-time --test-mini-batch-size=16384
+    --learning-rate=0.1 --mini-batch-size=2048 --print-freq=32 --print-time

@@ -3,8 +3,9 @@
     python bench/find_data.py {kaggle,terabyte,none} [flags of the script] -- [flags of the user]
 
 Searches the folder DATADIR, by default input/. Prints assignments for the shell: `data_flags`, the flags that
-select the data, and `sample`, the folder of the synthetic sample if it is chosen. The user's flags are obeyed:
-they may name the data or the data set, or request generated data. A wrong flag is reported as by the trainer.
+select the data, `sample`, the folder of the synthetic sample if it is chosen, and `evaluates`, whether the test
+split is used. The user's flags are obeyed: they may name the data or the data set, or request generated data.
+A wrong flag is reported as by the trainer.
 With "none", only the flags are checked.
 """
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mlperf.cli.program import run_program
+from mlperf.data.criteo.prepared.origin import raw_files
 from mlperf.settings.from_flags import make_trainer_parser, parse
 from mlperf.util.errors import UsageError
 
@@ -47,13 +49,15 @@ def choose_data(script: str, given: Mapping[str, Any], datadir: str, *, default:
 
     script: its data set. given: the user's flags, by key. datadir: folder that the user named, or "". default:
     the folder otherwise, in which a sample is generated if it has no data. UsageError if a named folder has no
-    data, or the sample does not have the format that the user requires.
+    data, the raw data is a folder, or the sample does not have the format that the user requires.
     """
     if given.get("data_generation", "dataset") != "dataset":
         return Choice()
     data_set = given.get("data_set", script)
     folder = Path(datadir) if datadir else default
     flags = [f"--data-set={data_set}", "--data-generation=dataset"]
+    if "raw_data_file" in given:
+        raw_files(given["raw_data_file"], data_set)
     raw = _raw_flags(folder, data_set)
     if "processed_data_file" in given:
         # Prepared data may have been made from other raw data. Missing data is made from what is found.
@@ -106,10 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         of_script, of_user = flags[:end], flags[end + 1 :]
         given = vars(make_trainer_parser().parse_args(of_user))
         choice = Choice() if script == "none" else choose_data(script, given, os.environ.get("DATADIR", ""))
-        parse([*of_script, *choice.flags, *of_user])
+        settings = parse([*of_script, *choice.flags, *of_user])
+        evaluates = settings.inference_only or settings.training.evaluates
         if choice.note:
             print(choice.note, file=sys.stderr)
-        print(f"data_flags=({shlex.join(choice.flags)}) sample={shlex.quote(str(choice.sample or ''))}")
+        print(f"data_flags=({shlex.join(choice.flags)}) sample={shlex.quote(str(choice.sample or ''))}", end=" ")
+        print(f"evaluates={str(evaluates).lower()}")
         return 0
 
     return run_program("dlrm_s_pytorch.py", work)

@@ -22,7 +22,8 @@ def main(path: Path) -> None:
     if not times:
         print(f"{path.name}: has no time per iteration: nothing was trained, or no line was printed")
         return
-    print(f"{path.name}: min {min(times):.2f} ms/it, median {median(times):.2f} ms/it, {len(times)} lines")
+    lines = "1 line" if len(times) == 1 else f"{len(times)} lines"
+    print(f"{path.name}: min {min(times):.2f} ms/it, median {median(times):.2f} ms/it, {lines}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from program import ROOT, Finished
 import mlperf
 from mlperf.settings.from_flags import parse
 from mlperf.settings.settings import Settings
+from mlperf.settings.unused import unused_flags
 
 CRITEO = ("dlrm_s_criteo_kaggle.sh", "dlrm_s_criteo_terabyte.sh")
 SCRIPTS = (*CRITEO, "dlrm_s_benchmark.sh")
@@ -172,6 +173,31 @@ def test_folder_without_data_is_refused_before_any_work(script: str, bench: Benc
     assert len(run.stderr.splitlines()) == 1
     assert not bench.generated_a_sample
     assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize("script", CRITEO)
+def test_folder_as_raw_data_is_refused_before_any_work(script: str, bench: Bench, tmp_path: Path) -> None:
+    run = bench.run(script, f"--raw-data-file={tmp_path}")
+    assert (run.status, run.stdout) == (2, "")
+    assert f"--raw-data-file={tmp_path} is a folder; must be" in run.stderr
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_folder_of_the_logs_may_not_be_a_file(script: str, bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    run = bench.run(script, LOGDIR=str(tmp_path / "file"))
+    assert run == Finished(2, "", f"{script}: error: LOGDIR={tmp_path / 'file'}: not a folder\n")
+
+
+@pytest.mark.parametrize("script", CRITEO)
+def test_batch_size_of_evaluations_is_passed_only_to_a_run_that_evaluates(script: str, bench: Bench) -> None:
+    for flags, evaluates in (([], False), (["--test-freq=0"], False), (["--test-freq=9"], True)):
+        assert bench.run(script, *flags).status == 0
+        assert ("--test-mini-batch-size=16384" in bench.arguments) is evaluates
+        assert not list(unused_flags(bench.settings)) or flags == ["--test-freq=0"]
+    assert bench.run(script, "--inference-only", "--test-mini-batch-size=9").status == 0
+    assert bench.settings.data.test_batch_size == 9
 
 
 def test_folder_with_a_sample_may_be_named(bench: Bench, tmp_path: Path) -> None:

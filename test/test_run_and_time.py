@@ -181,6 +181,14 @@ def test_wrong_flag_is_reported_in_one_line_before_any_work(flag: str, clone: Pa
     assert files(clone) == before
 
 
+def test_folder_of_the_logs_may_not_be_a_file(clone: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    run = run_and_time(clone, LOGDIR=str(tmp_path / "file"))
+    assert run.status == 2
+    assert run.stdout == ""
+    assert run.stderr == f"run_and_time.sh: error: LOGDIR={tmp_path / 'file'}: not a folder\n"
+
+
 TRAINING_FROM_A_CHECKPOINT = "BATCH_SIZE=128\nTEST_BATCH_SIZE=512\nLEARNING_RATE=1\nWARMUP_STEPS=0\n" + (
     "DECAY_START_STEP=0\nDECAY_STEPS=0\nEPOCHS=1\nTRAINER_FLAGS=(--load-model=model.pt)\n"
 )
