@@ -73,7 +73,8 @@ def _plot(name: str, arguments: Sequence[str] | None) -> int:
     from mlperf.plots.read_runs import read_runs
     from mlperf.plots.run_figure import draw_runs, has_curve
 
-    require_packages("--output", "matplotlib")
+    require_packages("plotting", "matplotlib")
+    output = _output_file(args.output)
     runs, warnings = read_runs(args.logs)
     labels = _labels(runs, args.labels, len(args.logs))
     metric = args.metric
@@ -89,10 +90,10 @@ def _plot(name: str, arguments: Sequence[str] | None) -> int:
             continue
         name = f"{number} {run.path}"  # unique, although the same log may be given twice
         curves[name], legend[name] = run.curves, label
-    draw_runs(curves, metric, _axis(runs, args.x), target, args.title, args.output, legend=legend)
+    draw_runs(curves, metric, _axis(runs, args.x), target, args.title, output, legend=legend)
     for warning in warnings:
         _log.warning("%s", warning)
-    print(f"{args.output}: {len(curves)} run{'s' if len(curves) > 1 else ''}")
+    print(f"{output}: {_count(len(curves), 'run')}")
     return 0
 
 
@@ -107,7 +108,20 @@ def _labels(runs: Sequence[Run], requested: str | None, arguments: int) -> list[
         return [labels[run.argument] for run in runs]
     if len(labels) == len(runs):
         return labels
-    raise UsageError(f"--labels={requested}: {len(labels)} names for {len(runs)} logs")
+    raise UsageError(f"--labels={requested}: {_count(len(labels), 'label')} for {_count(len(runs), 'run')}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _output_file(requested: Path) -> Path:
+    """Return the file to write; without a suffix, it gets .png. UsageError if that cannot be a file."""
+    if requested.is_dir():
+        raise UsageError(f"--output={requested} is a folder; must be a file name, such as {requested / 'run.png'}")
+    if not requested.parent.is_dir():
+        raise UsageError(f"--output={requested}: folder {requested.parent} does not exist")
+    return requested if requested.suffix else requested.with_name(f"{requested.name}.png")
 
 
 def _axis(runs: Sequence[Run], requested: str) -> str:

@@ -79,7 +79,7 @@ def _visualize(name: str, arguments: Sequence[str] | None) -> int:
 
     # Use large batches: they are only read.
     settings = parse([*others, "--inference-only", "--mini-batch-size=4096", "--test-mini-batch-size=1024"])
-    require_packages("--output-dir", "matplotlib")
+    require_packages("plotting", "matplotlib")
     if args.method == "umap":
         _require_umap()
     model, splits = load_for_inference(settings)

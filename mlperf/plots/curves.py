@@ -161,14 +161,18 @@ def _check_benchmark(log: Log) -> None:
         raise OtherBenchmarkError(log.path, other[1])
 
 
+# Beginnings of descriptions that are not merely the name of a format.
+_STATEMENTS = ("the file is ", "no MLPerf event ", "a log of ")
+
+
 def _what_is_missing(log: Log) -> str:
     content = other_content(log)
     if content is None:
         has_values = bool(log.all("eval_accuracy"))
         return "none of the eval_accuracy values is an AUC" if has_values else "the log has no eval_accuracy"
     if content.startswith("text "):
-        return "text without lines of the training or of tests, and without MLPerf events"
-    return content
+        return "not a log: text without lines of the training or of tests, and without MLPerf events"
+    return content if content.startswith(_STATEMENTS) else f"not a log: {content}"
 
 
 def _read_lines(path: Path) -> Iterator[str]:

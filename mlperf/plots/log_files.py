@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlperf.util.errors import RunError
 
 _SUFFIXES = (".txt", ".log", ".out")
+# Beginnings of the names of text files of a package and of a checkout that are no logs.
+_OTHER_TEXT = ("package_checker_params", "requirements")
 _CONSOLE = ".console.txt"  # console output that run_and_time.sh writes beside the compliance log
 
 
@@ -18,7 +21,7 @@ def find_logs(folder: Path) -> list[Path]:
     the same run, only the console output is, because it also contains the loss. RunError if there is no file.
     """
     try:
-        files = [path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file()]
+        files = [path for path in folder.rglob("*") if _may_be_log(path)]
     except OSError as error:
         raise RunError(f"{folder}: cannot be read: {error.strerror}") from None
     visible = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
@@ -32,9 +35,20 @@ def find_logs(folder: Path) -> list[Path]:
     return found
 
 
+def logs_beside_results(folder: Path, found: Sequence[Path]) -> list[Path]:
+    """Return files in a folder that may be logs but were not found, because there is a subfolder `results`."""
+    if any(path.parent == folder for path in found):
+        return []
+    return sorted((path for path in folder.iterdir() if _may_be_log(path) and path.name[0] != "."), key=_natural)
+
+
 def log_name(path: Path) -> str:
     """Return the name of a log without its suffix."""
     return path.name.removesuffix(_CONSOLE) if _is_console(path) else path.stem
+
+
+def _may_be_log(path: Path) -> bool:
+    return path.suffix in _SUFFIXES and path.is_file() and not path.name.startswith(_OTHER_TEXT)
 
 
 def _is_console(path: Path) -> bool:

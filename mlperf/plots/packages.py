@@ -7,8 +7,11 @@ from importlib.util import find_spec
 from mlperf.util.errors import UsageError
 
 
-def require_packages(flag: str, *packages: str) -> None:
-    """Raise UsageError if one of `packages` (names on PyPI that are also the names to import) is not installed."""
+def require_packages(what: str, *packages: str) -> None:
+    """Raise UsageError if one of `packages` (names on PyPI that are also the names to import) is not installed.
+
+    what: the flag or the activity that requires them.
+    """
     for package in packages:
         if find_spec(package) is None:
-            raise UsageError(f"{flag}: requires the package {package} (pip install {package})")
+            raise UsageError(f"{what} requires the package {package} (pip install {package})")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlperf.benchmarks import DLRM
 from mlperf.plots.curves import Curves, NoCurvesError, OtherBenchmarkError
-from mlperf.plots.log_files import find_logs
+from mlperf.plots.log_files import find_logs, logs_beside_results
 from mlperf.util.errors import RunError
 
 _MAX_NAMED = 3  # files that a message names; the others are counted
@@ -27,12 +27,16 @@ def read_runs(arguments: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """Return the runs of logs and folders, and warnings of runs that failed.
 
     A log without curves, as a run that dies early leaves it, is left out with a warning. In a folder, so are logs
-    of other benchmarks. RunError if a log cannot be read, a named log is of another benchmark, or no run is left.
+    of other benchmarks and those beside its subfolder `results`. RunError if a log cannot be read, a named log is
+    of another benchmark, or no run is left.
     """
     runs: list[Run] = []
     left_out: dict[str, list[Path]] = {}  # by reason
     for number, argument in enumerate(arguments):
-        for path in find_logs(argument) if argument.is_dir() else [argument]:
+        paths = find_logs(argument) if argument.is_dir() else [argument]
+        if argument.is_dir() and (beside := logs_beside_results(argument, paths)):
+            left_out["only the logs in results/ are plotted"] = beside
+        for path in paths:
             try:
                 runs.append(Run(path, number, Curves.of_log(path)))
             except OtherBenchmarkError as error:

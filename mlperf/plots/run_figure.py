@@ -77,7 +77,9 @@ def draw_runs(
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             figure.savefig(output, dpi=150)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise RunError(f"--output={output}: cannot write the figure: {error.strerror or error}") from None
+    except ValueError as error:
         raise RunError(f"--output={output}: cannot write the figure: {error}") from None
     if any("missing from" in str(warning.message) for warning in caught):  # of the font
         _log.warning("warning: the font has no sign for some characters of the labels, which are drawn as boxes")
