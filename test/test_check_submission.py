@@ -60,6 +60,20 @@ def test_compliant_results_of_others_pass_and_are_not_modified(edition: str, tmp
     assert "dlrm" not in rcp_checker.submission_runs["training"]
 
 
+@pytest.mark.parametrize(("logs", "said"), [(1, "more than 1 log"), (2, "more than 2 logs")])
+def test_too_few_logs_are_not_compared_with_the_reference(logs: int, said: str, tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", unchanged)
+    for number in range(logs, 5):
+        (folder / f"result_{number}.txt").unlink()
+    run = check(folder, "--edition=2.0.0", cwd=tmp_path)
+    assert run.status == 1
+    assert (
+        f"{folder}: convergence: not compared with the reference: the mean needs {said}" in run.stdout.splitlines()
+    )
+    assert not any(word in run.stdout for word in ("faster than the reference", "nan", "1 logs"))
+    assert "found " + str(logs) in run.stdout
+
+
 @pytest.mark.parametrize(
     ("change", "row", "location", "words"),
     [

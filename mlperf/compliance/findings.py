@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -110,18 +111,26 @@ def _seed_line(log: Log, text: str) -> int:
     return seeds[0].line if seeds else log.lines
 
 
+def number_of_logs(count: int) -> str:
+    """Return the number of logs as text: "1 log", "5 logs"."""
+    return "1 log" if count == 1 else f"{count} logs"
+
+
 def convergence_findings(
     folder: Path, logs: Sequence[Log], output: CheckerOutput, benchmark: Benchmark
 ) -> list[Finding]:
     """Locate messages of the convergence checker.
 
     If the runs were compared with a reference, the finding refers to the evaluation of the run that converged
-    first. Otherwise it refers to the log that could not be used, with the reason.
+    first, unless there are too few runs. Otherwise it refers to the log that could not be used, with the reason.
     """
     findings = []
     for _, text in output.errors:
         records, means = output.record_values("RCP Record"), output.record_values("Submission mean epochs")
-        if records and means:
+        if means and math.isnan(means[0]):  # the mean without the fastest and the slowest run
+            compared = f"not compared with the reference: the mean needs more than {number_of_logs(len(logs))}"
+            findings.append(Finding(folder, None, compared))
+        elif records and means:
             rcp = records[0]
             compared = (
                 f"converged faster than the reference: {means[0]:.4f} epochs in the mean, at batch size "

@@ -12,7 +12,13 @@ from pathlib import Path
 from mlperf.benchmarks import Edition
 from mlperf.compliance import official
 from mlperf.compliance.edition import Recognition
-from mlperf.compliance.findings import Finding, compliance_findings, convergence_findings, seed_findings
+from mlperf.compliance.findings import (
+    Finding,
+    compliance_findings,
+    convergence_findings,
+    number_of_logs,
+    seed_findings,
+)
 from mlperf.compliance.log_kind import other_benchmark, other_content
 from mlperf.compliance.log_reader import Log, as_text, describe_evaluation, read_log
 from mlperf.compliance.official import CheckerOutput
@@ -198,7 +204,7 @@ class _ResultChecks:
     seed_bypass: str | None
 
     def seeds(self) -> Check:
-        name, subject = "seeds", f"{len(self.logs)} logs"
+        name, subject = "seeds", number_of_logs(len(self.logs))
         if (skipped := self._not_required(name, subject)) is not None:
             return skipped
         output = official.check_seeds(sorted(self.logs_copy.glob("result_*.txt")), self.edition)
@@ -230,7 +236,7 @@ class _ResultChecks:
         return self._whole_package("package", output, remark)
 
     def convergence(self, rcp_file: Path | None, *, bypass: bool) -> Check:
-        name, subject = "convergence", f"{len(self.logs)} logs"
+        name, subject = "convergence", number_of_logs(len(self.logs))
         if (skipped := self._not_required(name, subject)) is not None:
             return skipped
         output = official.check_convergence(self.logs_copy, self.edition, rcp_file)

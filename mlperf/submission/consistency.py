@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
-from mlperf.compliance.findings import Finding
+from mlperf.compliance.findings import Finding, number_of_logs
 from mlperf.compliance.log_reader import Event, Log, as_text, is_number
 from mlperf.submission.against_description import description_differences
 from mlperf.submission.report import Check, Verdict
@@ -41,7 +41,7 @@ def check_consistency(result: Result, logs: Sequence[Log]) -> Check:
     warnings = [*_different_values(logs, _HYPERPARAMETERS), *differences, *_different_speeds(logs)]
     verdict = Verdict.FAIL if findings else Verdict.PASS
     remark = "not an official check; its round may have accepted the result" if findings else ""
-    return Check("consistency", f"{len(logs)} logs", verdict, remark, tuple(findings), tuple(warnings))
+    return Check("consistency", number_of_logs(len(logs)), verdict, remark, tuple(findings), tuple(warnings))
 
 
 def _different_values(logs: Sequence[Log], keys: re.Pattern[str]) -> Iterator[Finding]:
