@@ -88,7 +88,10 @@ def test_copied_or_renamed_raw_data_is_named(text: Path) -> None:
     shutil.copy(text.parent / "train.txt", copy)
     os.utime(copy, ns=(1, 1))
     shutil.copy2(text.parent / "train.txt", renamed)
-    for path, said in ((copy, "has changed since"), (renamed, "was prepared from train.txt, of the same size")):
+    for path, said in (
+        (copy, "has another modification time than when"),
+        (renamed, "was prepared from train.txt, of the same size"),
+    ):
         run = train(text, f"--raw-data-file={path}")
         assert run.status == 0
         (line,) = (line for line in run.stderr.splitlines() if line.startswith(f"{path}: "))
@@ -188,6 +191,20 @@ def test_folders_are_refused_with_what_to_write_instead(data_set: str, program: 
         assert "folder" in run.stderr
         assert run.stderr.endswith(f"{instead}\n")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "train.txt"]
+
+
+@pytest.mark.parametrize("ending", ["_train.bin", "_train", "_val.bin", ".json"])
+def test_one_of_the_prepared_files_is_answered_with_the_prefix(ending: str, days: Path) -> None:
+    before = sorted(days.parent.iterdir())
+    run = train(Path(f"{days}{ending}"), f"--raw-data-file={days.parent}/raw/day")
+    assert run.status == 2
+    assert run.stderr.endswith(
+        f"--processed-data-file={days}{ending} is one of the prepared files; must be a prefix of file names: "
+        f"write {days}\n"
+    )
+    assert sorted(days.parent.iterdir()) == before
+    run = run_program(f"{days}{ending}", cwd=days.parent, program="tools/verify_data.py")
+    assert (run.status, run.stderr.endswith(f"write {days}\n")) == (2, True)
 
 
 def test_folder_with_prepared_data_is_answered_with_its_prefix(days: Path) -> None:

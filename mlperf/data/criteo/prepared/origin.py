@@ -71,7 +71,12 @@ def compare_raw_data(prepared: PreparedData, raw_data_file: Path) -> Difference 
             f"{path} has {size} bytes, but {prepared.train} was prepared from one of {recorded_size} bytes",
             other_data=True,
         )
-    return Difference(f"{changed[0][0]}: has changed since {prepared.train} was prepared", other_data=False)
+    path, size, recorded_size = max(changed, key=lambda entry: entry[1] != entry[2])
+    if size == recorded_size:  # as after copying
+        text = f"{path}: has another modification time than when {prepared.train} was prepared, and the same size"
+    else:
+        text = f"{path}: has changed since {prepared.train} was prepared"
+    return Difference(text, other_data=False)
 
 
 def _other_names(prepared: PreparedData, raw_data_file: Path, paths: list[Path]) -> Difference:

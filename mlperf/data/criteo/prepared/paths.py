@@ -23,22 +23,34 @@ class DatasetPaths:
     def from_name(cls, processed_data_file: Path, flag: str = "--processed-data-file") -> DatasetPaths:
         """Return the paths of the data set that X, X.npz or X.bin names.
 
-        UsageError, which names `flag`, if X is a folder: its files would be written beside it, not in it.
+        UsageError, which names `flag`, if X is a folder: its files would be written beside it, not in it. The same
+        if X is a file of another data set: what belongs to that would be prepared again under a longer name.
         """
         prefix = processed_data_file
         if prefix.suffix in (".npz", ".bin"):
             prefix = prefix.with_suffix("")
         paths = cls(prefix)
-        if os.path.isdir(processed_data_file) and not paths._any_exists():
+        if paths._any_exists():
+            return paths
+        must = "must be a prefix of file names: write"
+        if os.path.isdir(processed_data_file):
             found = sorted(
-                path.name.removesuffix("_train.bin") for path in processed_data_file.glob("*_train.bin")
+                str(path).removesuffix("_train.bin") for path in processed_data_file.glob("*_train.bin")
             )
-            name = found[0] if found else "NAME"
-            raise UsageError(
-                f"{flag}={processed_data_file} is a folder; must be a prefix of file names: write "
-                f"{processed_data_file / name}"
-            )
+            names = " or ".join(found) or processed_data_file / "NAME"
+            raise UsageError(f"{flag}={processed_data_file} is a folder; {must} {names}")
+        if (whole := paths._whole()) is not None:
+            raise UsageError(f"{flag}={processed_data_file} is one of the prepared files; {must} {whole}")
         return paths
+
+    def _whole(self) -> Path | None:
+        """Return the prefix of the data set of which X or X.bin is a file, or None."""
+        for ending in (".json", *(f"_{split}.bin" for split in SPLITS)):
+            file = self.prefix if ending == ".json" else self.with_ending(".bin")
+            whole = DatasetPaths(file.with_name(file.name.removesuffix(ending)))
+            if file.name.endswith(ending) and os.path.isfile(file) and os.path.isfile(whole.split("train")):
+                return whole.prefix
+        return None
 
     def _any_exists(self) -> bool:
         """Whether a file or the work folder of the data set exists: a folder may have the same name."""
