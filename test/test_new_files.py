@@ -15,7 +15,7 @@ import pytest
 import torch
 from easy_data import write_easy_data
 from interruption import Killed, killed_after_saves, shuffled
-from program import ROOT, run_program
+from program import ROOT, run_program, same_signal_handlers
 
 from mlperf.cli.program import run_program as run_entry_point
 from mlperf.data.criteo.prepare.pipeline import prepare
@@ -178,10 +178,6 @@ def test_program_prints_how_to_continue_after_an_interruption(capsys: pytest.Cap
         with continued_by("the same command continues"):
             raise KeyboardInterrupt
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with same_signal_handlers():
         assert run_entry_point("x.py", work) == 130
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     assert capsys.readouterr().err == "x.py: interrupted; the same command continues\n"
