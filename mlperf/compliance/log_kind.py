@@ -37,12 +37,18 @@ def other_content(log: Log) -> str | None:
 
 def other_benchmark(log: Log, name: str) -> tuple[Event, str] | None:
     """Return the event that shows that a log is not of the benchmark `name`, with the description; else None."""
-    named = log.all("submission_benchmark")
-    if named and all(event.value != name for event in named):
-        return named[0], f"the log is of {as_text(named[0].value)}, not of {name}"
+    named, others = log.all("submission_benchmark"), other_names(log, name)
+    if named and len(others) == len(named):
+        return others[0]
     if not named and (event := next((e for e in log.events if e.key.startswith("loadgen_")), None)) is not None:
         return event, f"the log is of MLPerf Inference, not of {name}"
     return None
+
+
+def other_names(log: Log, name: str) -> list[tuple[Event, str]]:
+    """Return the events that name another benchmark than `name`, with a description of each."""
+    events = log.all("submission_benchmark")
+    return [(e, f"the log is of {as_text(e.value)}, not of {name}") for e in events if e.value != name]
 
 
 def _kind(log: Log, head: bytes) -> str:

@@ -13,8 +13,8 @@ from mlperf.benchmarks import Edition
 from mlperf.compliance import official
 from mlperf.compliance.edition import Recognition
 from mlperf.compliance.findings import Finding, compliance_findings, convergence_findings, seed_findings
-from mlperf.compliance.log_kind import other_benchmark, other_content
-from mlperf.compliance.log_reader import Log, as_text, describe_evaluation, read_log
+from mlperf.compliance.log_kind import other_benchmark, other_content, other_names
+from mlperf.compliance.log_reader import Log, describe_evaluation, read_log
 from mlperf.compliance.official import CheckerOutput
 from mlperf.compliance.warm_start import warm_start
 from mlperf.submission.candidates import candidates_for_log, candidates_for_result, judge_candidates
@@ -158,11 +158,7 @@ def _check_target(log: Log, edition: Edition) -> Check:
 
     The package checker does not always do that.
     """
-    findings = []
-    for event in log.all("submission_benchmark"):
-        if event.value != edition.benchmark.name:
-            text = f"the log is of {as_text(event.value)}, not of {edition.benchmark.name}"
-            findings.append(Finding(log.path, event.line, text))
+    findings = [Finding(log.path, event.line, text) for event, text in other_names(log, edition.benchmark.name)]
     if (start := warm_start(log)) is not None:
         findings.append(Finding(log.path, *start))
     findings += [Finding(log.path, line, text) for line, text in log.invalid_values]
