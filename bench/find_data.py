@@ -1,11 +1,10 @@
 """Choose the data of a Criteo script, and check the flags. common.sh calls this and evaluates the output.
 
-    python bench/find_data.py {kaggle,terabyte,none} [flags of the script] -- [flags of the user]
+    python bench/find_data.py {kaggle,terabyte} [flags of the script] -- [flags of the user]
 
 Searches the folder DATADIR, by default input/. Prints assignments for the shell: `data_flags`, the flags that
 select the data, and `sample`, the folder of the synthetic sample if it is chosen. The user's flags are obeyed:
 they may name the data or the data set, or request generated data. A wrong flag is reported as by the trainer.
-With "none", only the flags are checked.
 """
 
 from __future__ import annotations
@@ -105,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         end = flags.index("--")
         of_script, of_user = flags[:end], flags[end + 1 :]
         given = vars(make_trainer_parser().parse_args(of_user))
-        choice = Choice() if script == "none" else choose_data(script, given, os.environ.get("DATADIR", ""))
+        choice = choose_data(script, given, os.environ.get("DATADIR", ""))
         parse([*of_script, *choice.flags, *of_user])
         if choice.note:
             print(choice.note, file=sys.stderr)

@@ -341,6 +341,6 @@ def test_loss_of_a_run_that_diverged_does_not_determine_the_scale(tmp_path: Path
     def run(loss: float) -> Curves:
         return Curves(loss=[Point(step, step / 100, loss + 1 / step**2) for step in range(1, 101)])
 
-    losses = {str(loss): run(loss) for loss in (0.12, 0.13, 0.14, 9.0)}
+    losses = [(str(loss), run(loss)) for loss in (0.12, 0.13, 0.14, 9.0)]
     draw_runs(losses, "auc", "iterations", 0, "", tmp_path / "run.png")
     assert saved[0].axes[0].get_ylim()[1] < 1

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mlperf.benchmarks import BENCHMARKS, Benchmark
 from mlperf.compliance.log_reader import Log
@@ -60,14 +61,21 @@ class Result:
         why = _text(reason).strip() if reason.is_file() else ""
         return f"{name} in {files[0]}: {why or 'no reason is given'}"
 
+    def described(self) -> dict[str, Any]:
+        """Return the fields of the system description; {} if there is none, or it is no JSON object."""
+        if not self.in_package or not self.description.is_file():
+            return {}
+        try:
+            content = json.loads(self.description.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
     def division(self, logs: Sequence[Log]) -> str:
         """Return the division in the system description or, without one, in the logs."""
-        if self.in_package and self.description.is_file():
-            try:
-                content = json.loads(self.description.read_text(encoding="utf-8"))
-                return str(content["division"])
-            except (ValueError, KeyError, TypeError, RecursionError):
-                pass  # reported by the check of the description
+        described = self.described()
+        if "division" in described:
+            return str(described["division"])
         return next((str(value) for log in logs if (value := log.value("submission_division"))), "closed")
 
 
