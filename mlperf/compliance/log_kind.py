@@ -1,4 +1,4 @@
-"""What a file contains if it is not a log of the benchmark: nothing, binary data, JSON, text, or another log."""
+"""Recognition of files that are not logs of the benchmark: empty, binary, JSON, text, or another log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OLD_TOKEN = re.compile(rb":::MLP(?:erf)?v([\d.]+)")  # logs of editions 0.5 and
 
 
 def other_content(log: Log) -> str | None:
-    """Return what a file without a readable event is, or None if it contains events. OSError if it is gone."""
+    """Return the kind of a file without readable events, None if it has events. OSError if it cannot be read."""
     if log.events:
         return None
     with log.path.open("rb") as file:

@@ -21,7 +21,7 @@ _BUCKETS = 1 << _DIGIT_BITS
 
 @dataclass(frozen=True)
 class Metrics:
-    """Values in [0, 1]; NaN if not computed. AUC and average precision are NaN, too, if a class is missing.
+    """Values in [0, 1]; NaN if not computed. AUC and average precision are also NaN if a class is missing.
 
     only_label: the label of all samples, 0 or 1, if a class is missing; otherwise None.
     """

@@ -17,7 +17,7 @@ _FONT_SIZE = 9
 # Inches in the legend, at this font size.
 _LINE_HEIGHT, _CHARACTER_WIDTH, _HANDLE_WIDTH = 0.205, 0.078, 0.7
 _MIN_PANEL_WIDTH = 4.4
-# A legend with more entries stands below the axes, in columns.
+# A legend with more entries is placed below the axes, in columns.
 _MAX_ENTRIES_BESIDE = 20
 _MAX_LABEL = 64  # characters
 # With more runs, each line is thinner.
@@ -111,6 +111,6 @@ def _shorten(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return text that matplotlib prints as it is: no mathematics, and no underscore that hides it in a legend."""
+    """Escape text for matplotlib: $ would start mathematics, and a leading underscore hides a label."""
     text = text.replace("$", r"\$")
     return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text

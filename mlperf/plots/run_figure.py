@@ -72,7 +72,7 @@ def draw_runs(
     except (OSError, ValueError) as error:
         raise RunError(f"--output={output}: cannot write the figure: {error}") from None
     if any("missing from" in str(warning.message) for warning in caught):  # of the font
-        _log.warning("warning: the font has no sign for some characters of the labels, which are drawn as boxes")
+        _log.warning("warning: the font lacks some characters of the labels, which are drawn as boxes")
 
 
 def _draw_losses(panel: Axes, runs: list[tuple[Curves, Style]], axis: str) -> None:

@@ -24,7 +24,7 @@ _REPLACED = ", in place of an older file"
 def checkpoint_reserved(settings: Settings) -> Iterator[None]:
     """Keep other runs from saving to the same file while this one does (--save-model).
 
-    RunError if one does. UsageError if the file exists and is no checkpoint: it would be lost.
+    RunError if another run is saving to it. UsageError if the file is not a checkpoint, because it would be lost.
     """
     path = settings.save_model
     if path is None:

@@ -20,8 +20,8 @@ _AVAILABLE = ("available", "cloud", "onprem")  # the first says neither of the o
 def description_differences(result: Result, logs: Sequence[Log]) -> tuple[list[Finding], list[Finding]]:
     """Return contradictions, which fail, and other differences between the logs and the system description.
 
-    A log of the open division is checked by other rules, so it is no run of a closed result. The official checkers
-    judge logs of the closed division by the open division if the description says so.
+    A log of the open division follows other rules, so it cannot belong to a closed result. If the description says
+    open, the official checkers apply the rules of the open division to logs of the closed division too.
     """
     content = result.described()
     contradictions: list[Finding] = []

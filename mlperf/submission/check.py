@@ -145,7 +145,7 @@ def _check_logs(logs: Sequence[Log], edition: Edition) -> Iterator[Check]:
 
 
 def _other_content(log: Log, edition: Edition) -> Finding | None:
-    """Return what a file is if it is no log of the benchmark, or None."""
+    """Return what a file is if it is not a log of the benchmark, otherwise None."""
     if (content := other_content(log)) is not None:
         return Finding(log.path, 1, f"not an MLPerf log: {content}")
     if (found := other_benchmark(log, edition.benchmark.name)) is not None:
@@ -300,8 +300,8 @@ def _judge(name: str, subject: str, passed: bool, findings: Sequence[Finding], s
 def _located(checks: Sequence[Check]) -> list[Check]:
     """Attach findings about a crashed package checker to the problem that made it crash.
 
-    That is the problem with which the check of the same part crashed or, if that one did not, the first problem in
-    what the package checker reads: the system description, then the logs.
+    If another check crashed with the same message, that is the problem it reports. Otherwise it is the first
+    problem in the order in which the package checker reads the files: the system description, then the logs.
     """
     order = {_DESCRIPTION: 0, "convergence": 1, "compliance": 2, "target reached": 3}
     read = sorted((check for check in checks if check.name in order), key=lambda check: order[check.name])

@@ -143,7 +143,7 @@ def _in_package(package: Path) -> Iterator[Result]:
         for folder in filter(Path.is_dir, _benchmark_folders(system)):
             logs = tuple(sorted(folder.glob("result_*.txt")))
             yield Result(folder, logs, system.name, package, True, (*_note_on_code(package, folder.name), *once))
-            once = ()  # per package
+            once = ()  # only with the first result of the package
 
 
 def _note_on_code(package: Path, benchmark: str) -> tuple[str, ...]:
@@ -166,7 +166,7 @@ def _code_elsewhere(benchmarks: Path, benchmark: str) -> list[Path]:
 
 
 def _has_files(folder: Path) -> bool:
-    """Return whether there is a file in a folder or below; symbolic links to folders count if those hold any."""
+    """Return whether there is a file in a folder, its subfolders, or folders that symbolic links point to."""
     links = (path for path in folder.rglob("*") if path.is_symlink() and path.is_dir())
     files = any(path.is_file() for path in folder.rglob("*"))
     return files or any(entry.is_file() for link in links for entry in link.rglob("*"))
@@ -180,7 +180,8 @@ def _notes_on_options(package: Path) -> Iterator[str]:
     for file in sorted([*package.glob(f"results/*/{PARAMETERS}"), *package.glob(f"results/*/*/{PARAMETERS}")]):
         for line in _text(file).split("\n")[:-1]:
             if line.strip() in (RCP_BYPASS, SEED_BYPASS):
-                yield f"{file}: {line.strip()} has no effect: the official checker ignores lines that end"
+                reason = "the official checker ignores lines that end with a newline"
+                yield f"{file}: {line.strip()} has no effect: {reason}"
 
 
 def _note_on_others(package: Path) -> tuple[str, ...]:

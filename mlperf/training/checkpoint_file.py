@@ -85,7 +85,7 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def _zip_contains(path: Path, ending: str) -> bool:
-    """Return whether a zip archive contains a file whose name has this ending; False if it is no zip archive."""
+    """Return whether a zip archive contains a file whose name has this ending, False if not."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith(ending) for name in archive.namelist())

@@ -87,7 +87,7 @@ def _finished(settings: PreparationSettings, paths: DatasetPaths, facts: list[Fi
 
 
 def _finished_without_inputs(settings: PreparationSettings, paths: DatasetPaths) -> Manifest | None:
-    """Return the manifest of data prepared with these settings from raw text that was removed since, else None."""
+    """Return the manifest of data prepared with these settings if its raw text was removed, otherwise None."""
     names = raw_files(settings.raw_data_file, settings.data_set)
     manifest = None if paths.work_folder.exists() else Manifest.read(paths.manifest)
     if manifest is None or manifest.flags != settings.flags() or not manifest.files_complete(paths):
@@ -104,7 +104,7 @@ def _finished_without_inputs(settings: PreparationSettings, paths: DatasetPaths)
 
 
 def _log_replacement(settings: PreparationSettings, paths: DatasetPaths, facts: list[FileFacts]) -> None:
-    """Say why data that is already prepared is replaced."""
+    """Log why data that is already prepared is replaced."""
     manifest = Manifest.read(paths.manifest)
     if manifest is None or not manifest.files_complete(paths):
         return
