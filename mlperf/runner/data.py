@@ -20,15 +20,12 @@ from mlperf.data.synthetic.random_batches import RandomBatches
 from mlperf.data.synthetic.stack_distances import StackDistances
 from mlperf.data.synthetic.synthetic_batches import SyntheticBatches
 from mlperf.settings.data import DataSettings
-from mlperf.settings.dataset import PreparationSettings
+from mlperf.settings.dataset import PREPARED_NAMES, PreparationSettings
 from mlperf.settings.flags import flag_values
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError, UsageError
 
 _log = logging.getLogger(__name__)
-
-# Names of the prepared data if only the raw data is given.
-_DEFAULT_NAMES = {"kaggle": "kaggleAdDisplayChallenge_processed", "terabyte": "terabyte_processed"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ def prepared_data(data: DataSettings, given: Collection[str] = ()) -> PreparedDa
     path = data.processed_data_file
     if path is None:
         assert data.raw_data_file is not None
-        path = data.raw_data_file.parent / _DEFAULT_NAMES[data.data_set]
+        path = data.raw_data_file.parent / PREPARED_NAMES[data.data_set]
     prepared = open_prepared(path, raw_data_file=data.raw_data_file)
     if prepared is not None:
         _check_preparation(prepared, data, given)

@@ -192,7 +192,6 @@ def _files(allowed: str) -> Kind:
 
 file_name = _files("a file name")
 file_prefix = _files("a file name or a prefix of file names")
-path = Kind(Path, "PATH")
 text = Kind(str, "NAME")
 
 
