@@ -17,7 +17,7 @@ from mlperf.compliance.log_kind import other_benchmark, other_content, other_nam
 from mlperf.compliance.log_reader import Log, describe_evaluation, read_log
 from mlperf.compliance.official import CheckerOutput
 from mlperf.compliance.warm_start import warm_start
-from mlperf.submission.candidates import candidates_for_log, candidates_for_result, judge_candidates
+from mlperf.submission.candidates import EditionCandidates, judge_candidates
 from mlperf.submission.consistency import check_consistency
 from mlperf.submission.description_findings import description_findings, prevents_summary
 from mlperf.submission.report import Check, Report, Verdict, four_digits
@@ -48,7 +48,7 @@ def check_log(path: Path, edition: Edition | None = None) -> Report:
     log = read_log(path)
     if (content := other_content(log)) is not None:
         raise RunError(f"{path}: not an MLPerf log: {content}")
-    recognition = candidates_for_log(log) if edition is None else Recognition((edition,), _GIVEN)
+    recognition = EditionCandidates().of_log(log) if edition is None else Recognition((edition,), _GIVEN)
     return judge_candidates(recognition, partial(_check_log, log))
 
 
@@ -68,6 +68,7 @@ def check_result(
     rcp_file: Path | None = None,
     bypass: bool = False,
     seed_bypass: str | None = None,
+    candidates: EditionCandidates | None = None,
 ) -> Report:
     """Check the logs of one result, and its package if they are in one. RunError if a log cannot be read.
 
@@ -76,9 +77,13 @@ def check_result(
     those of the edition, so its convergence check is bypassed.
     bypass: bypass the convergence check of the package checker.
     seed_bypass: reason for bypassing the seed checker; None if it is not bypassed.
+    candidates: shared by the results of a package, so that its edition is recognized once.
     """
     logs = [read_log(path) for path in result.logs]
-    recognition = candidates_for_result(result, logs) if edition is None else Recognition((edition,), _GIVEN)
+    if edition is None:
+        recognition = (candidates or EditionCandidates()).of_result(result, logs)
+    else:
+        recognition = Recognition((edition,), _GIVEN)
     return judge_candidates(recognition, partial(_check_result, result, logs, rcp_file, bypass, seed_bypass))
 
 
