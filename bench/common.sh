@@ -34,11 +34,11 @@ run_logged() {
     local name log number=1 status=0
     mkdir -p "$logs"
     name=$logs/$1_$(date +%Y%m%d_%H%M%S)
-    log=$name.log
+    log=$name.console.txt # in a folder of results, *.log are compliance logs
     until (set -o noclobber && : >"$log") 2>/dev/null; do # no other run has this log
         [[ -e $log ]] || { echo "$log: cannot be created" >&2 && return 1; }
         number=$((number + 1))
-        log=${name}_$number.log
+        log=${name}_$number.console.txt
     done
     shift
     printf '%q ' "$@" | tee "$log"

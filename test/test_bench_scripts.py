@@ -19,6 +19,8 @@ import mlperf
 from mlperf.settings.from_flags import parse
 from mlperf.settings.settings import Settings
 from mlperf.settings.unused import unused_flags
+from mlperf.submission.results import find_results
+from mlperf.util.errors import RunError
 
 CRITEO = ("dlrm_s_criteo_kaggle.sh", "dlrm_s_criteo_terabyte.sh")
 SCRIPTS = (*CRITEO, "dlrm_s_benchmark.sh")
@@ -198,6 +200,14 @@ def test_batch_size_of_evaluations_is_passed_only_to_a_run_that_evaluates(script
         assert not list(unused_flags(bench.settings)) or flags == ["--test-freq=0"]
     assert bench.run(script, "--inference-only", "--test-mini-batch-size=9").status == 0
     assert bench.settings.data.test_batch_size == 9
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_console_output_is_not_taken_for_a_compliance_log(script: str, bench: Bench, tmp_path: Path) -> None:
+    assert bench.run(script).status == 0
+    assert len(list((tmp_path / "logs").iterdir())) == 1
+    with pytest.raises(RunError, match="holds neither"):
+        find_results(tmp_path / "logs")
 
 
 def test_folder_with_a_sample_may_be_named(bench: Bench, tmp_path: Path) -> None:

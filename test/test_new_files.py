@@ -56,7 +56,7 @@ def test_script_in_bench_keeps_an_earlier_log_of_the_same_second(tmp_path: Path)
     (tmp_path / "date").chmod(0o755)
     logs = tmp_path / "logs"
     logs.mkdir()
-    (logs / "x_20300102_030405.log").write_text("of an earlier run")
+    (logs / "x_20300102_030405.console.txt").write_text("of an earlier run")
     line = "Finished training it 1/1 of epoch 0, 1.50 ms/it, loss 0.5, accuracy 50.000%"
     done = subprocess.run(
         ["bash", "-c", f'source "{ROOT}/bench/common.sh" && run_logged x echo "{line}"', "x.sh"],
@@ -66,9 +66,9 @@ def test_script_in_bench_keeps_an_earlier_log_of_the_same_second(tmp_path: Path)
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "x_20300102_030405_2.log: min 1.50 ms/it" in done.stdout
-    assert (logs / "x_20300102_030405.log").read_text() == "of an earlier run"
-    assert line in (logs / "x_20300102_030405_2.log").read_text()
+    assert "x_20300102_030405_2.console.txt: min 1.50 ms/it" in done.stdout
+    assert (logs / "x_20300102_030405.console.txt").read_text() == "of an earlier run"
+    assert line in (logs / "x_20300102_030405_2.console.txt").read_text()
 
 
 def test_earlier_profile_is_kept(tmp_path: Path) -> None:
