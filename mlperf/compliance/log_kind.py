@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlperf.compliance.log_reader import TOKEN, Event, Log, as_text
 
+NO_LOG, OTHER_LOG = "not an MLPerf log", "the log is of "  # in messages about such files
 _HEAD = 65_536  # bytes that decide what a file without events is
 _MAX_JSON = 64 * 2**20  # bytes; larger files are not parsed
 _FORMATS = {
@@ -39,9 +40,9 @@ def other_benchmark(log: Log, name: str) -> tuple[Event, str] | None:
     """Return the event that shows that a log is not of the benchmark `name`, with the description; else None."""
     named = log.all("submission_benchmark")
     if named and all(event.value != name for event in named):
-        return named[0], f"the log is of {as_text(named[0].value)}, not of {name}"
+        return named[0], f"{OTHER_LOG}{as_text(named[0].value)}, not of {name}"
     if not named and (event := next((e for e in log.events if e.key.startswith("loadgen_")), None)) is not None:
-        return event, f"the log is of MLPerf Inference, not of {name}"
+        return event, f"{OTHER_LOG}MLPerf Inference, not of {name}"
     return None
 
 

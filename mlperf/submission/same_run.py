@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from mlperf.compliance.findings import Finding
 from mlperf.compliance.log_reader import Event, Log
 
 _TIMED = ("run_start", "eval_accuracy", "run_stop")
+_MIN_INTERVALS = 3  # that no two runs have in common to the millisecond
 
 
 def same_runs(logs: Sequence[Log]) -> Iterator[Finding]:
@@ -30,7 +31,10 @@ def same_runs(logs: Sequence[Log]) -> Iterator[Finding]:
 
 
 def similar_runs(logs: Sequence[Log], *, seeds_compared: bool) -> Iterator[str]:
-    """Yield notes about other pairs of logs with the same AUCs, or the same seeds if no check compares seeds."""
+    """Yield notes about other pairs of logs with the same AUCs, intervals between evaluations, or seeds.
+
+    seeds_compared: whether a check compares the seeds.
+    """
     for first, second in combinations(logs, 2):
         if _same_times(first, second) is not None or _same_course(first, second) is not None:
             continue  # a finding of same_runs
@@ -38,6 +42,8 @@ def similar_runs(logs: Sequence[Log], *, seeds_compared: bool) -> Iterator[str]:
         names = f"{first.path.name} and {second.path.name}"
         if values == others and len(set(map(str, values))) > 1:
             yield f"{names} have the same AUC at each of {len(values)} evaluations: are they different runs?"
+        elif len(times := _intervals(first)) >= _MIN_INTERVALS and times == _intervals(second):
+            yield f"{names} have the same times between {len(times) + 1} evaluations: are they different runs?"
         elif not seeds_compared and (seeds := _seeds(first)) and seeds == _seeds(second):
             yield f"{names} have the same seed, {', '.join(sorted(seeds))}; seeds are not compared here"
 
@@ -60,6 +66,10 @@ def _same_course(first: Log, second: Log) -> str | None:
 def _course(log: Log) -> list[tuple[float, str]]:
     evaluations = _evaluations(log)
     return [(event.time_ms - evaluations[0].time_ms, repr(event.value)) for event in evaluations]
+
+
+def _intervals(log: Log) -> list[float]:
+    return [later.time_ms - earlier.time_ms for earlier, later in pairwise(_evaluations(log))]
 
 
 def _evaluations(log: Log) -> list[Event]:
