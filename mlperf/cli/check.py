@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from mlperf.benchmarks import EDITIONS, Edition
-from mlperf.cli.program import print_output, program_name, run_program
+from mlperf.cli.program import program_name, run_program
 from mlperf.settings.argument_parser import Parser
 from mlperf.submission.check import check_log, check_result
 from mlperf.submission.rcp import check_rcp_file
@@ -109,7 +109,7 @@ def _check(name: str, arguments: Sequence[str] | None) -> int:
                 errors.add(str(error))
                 print(f"{name}: error: {error}", file=sys.stderr, flush=True)
             continue
-        print_output(render(report))
+        print(render(report), flush=True)
         passed = passed and report.passed
     return 0 if passed else 1
 

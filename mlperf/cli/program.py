@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any, TextIO, cast
 
 from mlperf.util.errors import RunError, UsageError
 
@@ -58,14 +59,48 @@ def program_name(tool: str) -> str:
     return typed if typed.startswith("dlrm-") else tool
 
 
-def print_output(text: str) -> None:
-    """Write text and a newline to stdout. RunError if that fails, BrokenPipeError if its reader has ended."""
+class _Output:
+    """Standard output whose errors are RunErrors, except for BrokenPipeError: its reader has ended."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text; return the number of characters."""
+        with self._errors_named():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        """Write what is in the buffer."""
+        with self._errors_named():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise RunError(f"standard output: cannot be written: {error.strerror or error}") from None
+
+
+@contextmanager
+def _checked_output() -> Iterator[None]:
+    """Within the block, errors of stdout are RunErrors. Without stdout (`>&-`), nothing changes."""
+    stream = sys.stdout
+    if stream is None:
+        yield
+        return
+    sys.stdout = cast(TextIO, _Output(stream))
     try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise RunError(f"standard output: cannot be written: {error.strerror or error}") from None
+        yield
+        sys.stdout.flush()
+    finally:
+        sys.stdout = stream
 
 
 def run_program(name: str, work: Callable[[], int]) -> int:
@@ -86,10 +121,8 @@ def run_program(name: str, work: Callable[[], int]) -> int:
     try:
         if sys.version_info < MIN_PYTHON:
             raise RunError(f"needs Python {MIN_PYTHON[0]}.{MIN_PYTHON[1]} or newer; this is {sys.executable}")
-        with messages_on_stderr():
-            status = work()
-            sys.stdout.flush()
-            return status
+        with messages_on_stderr(), _checked_output():
+            return work()
     except (UsageError, RunError, BrokenPipeError) as error:
         if _output_closed(error):
             return _end_output(name)
@@ -124,8 +157,8 @@ def _output_closed(error: BaseException | None) -> bool:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), select.POLLOUT)
         return any(events & select.POLLERR for _, events in poll.poll(0))
-    except (OSError, ValueError):
-        return False  # stdout is not a file, so the broken pipe is another one
+    except (OSError, ValueError, AttributeError):
+        return False  # stdout is not a file or is closed, so the broken pipe is another one
 
 
 def _end_output(name: str) -> int:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES, SampleSize
-from mlperf.cli.program import print_output, program_name, run_program
+from mlperf.cli.program import program_name, run_program
 from mlperf.compliance.log_reader import Log, as_text, read_log
 from mlperf.compliance.warm_start import warm_start
 from mlperf.settings.argument_parser import Parser
@@ -218,16 +218,16 @@ def _write_and_check(package: Package, logs: list[Log]) -> int:
     folder = write_package(package, logs)
     (result,) = (result for result in find_results(folder) if result.system == package.system)
     report = check_result(result, package.edition)
-    print_output(f"package in {folder}")
+    print(f"package in {folder}")
     if package.configuration is None:
-        print_output(
+        print(
             f"without config_{package.system}.sh: CONFIG does not say with which configuration the logs were made"
         )
     if package.bypass_reason is not None:
-        print_output(f"the convergence check is bypassed: {package.bypass_reason}")
+        print(f"the convergence check is bypassed: {package.bypass_reason}")
     if package.seed_bypass_reason is not None:
-        print_output(f"the seed check is bypassed: {package.seed_bypass_reason}")
-    print_output(render(report))
+        print(f"the seed check is bypassed: {package.seed_bypass_reason}")
+    print(render(report), flush=True)
     return 0 if report.passed else 1
 
 
@@ -294,7 +294,7 @@ def _write_reference(args: argparse.Namespace, logs: list[Log]) -> int:
     file = _logs_folder(args) / "rcps_dlrm.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(rcp, indent=2) + "\n")
-    print_output(f"convergence points of {len(logs)} runs in {file}")
+    print(f"convergence points of {len(logs)} runs in {file}")
     return 0
 
 
