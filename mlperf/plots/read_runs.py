@@ -52,7 +52,7 @@ def read_runs(arguments: Sequence[Path]) -> tuple[list[Run], list[str]]:
     if counted := [run.path for run in runs if run.curves.counted]:
         interval = f"1/{DLRM.evaluations_per_epoch} epoch"
         warnings.append(
-            f"{_list(counted)}: epoch_num counts evaluations; drawn {interval} apart, as the rules require"
+            f"{_list(counted)}: the evaluations are only counted; drawn {interval} apart, as the rules require"
         )
     return runs, warnings
 
