@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,21 @@ def test_copy_of_a_log_is_no_run_of_its_own(change: object, division: str, tmp_p
     assert len(copies) == 1
     assert copies[0].startswith("result_3.txt:")
     assert row.remark == "not an official check; its round may have accepted the result"
+
+
+def test_runs_of_one_system_are_no_result_of_another(package: Path) -> None:
+    folder, other = package / "results" / "box" / "dlrm", package / "results" / "tray" / "dlrm"
+    shutil.copytree(folder, other)
+    shutil.copy(package / "systems" / "box.json", package / "systems" / "tray.json")
+    (other / "result_2.txt").write_text(prefixed(reseeded((folder / "result_0.txt").read_text())), newline="")
+    run = check(package, "--edition=2.0.0", cwd=package)
+    assert run.status == 1
+    lines = [line for line in run.stdout.splitlines() if "each result must have runs of its own" in line]
+    assert (
+        f"{other}/result_1.txt:21: consistency: the same run as in {folder}/result_1.txt: 20 of 20 times"
+        in run.stdout
+    )
+    assert len(lines) == 9
 
 
 def test_same_seed_is_named_where_no_check_compares_seeds(tmp_path: Path) -> None:

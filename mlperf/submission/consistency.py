@@ -17,7 +17,7 @@ from mlperf.compliance.log_reader import Event, Log, as_text, is_number
 from mlperf.submission.against_description import description_differences
 from mlperf.submission.report import Check, Verdict
 from mlperf.submission.results import Result
-from mlperf.submission.same_run import same_runs
+from mlperf.submission.same_run import runs_of_other_results, same_runs
 
 # Keys with the same value in each run of a result: the submission and its system.
 _SYSTEM_KEYS = re.compile(
@@ -37,7 +37,7 @@ def check_consistency(result: Result, logs: Sequence[Log]) -> Check:
     """Return the row about differences between the logs of a result, and between them and the description."""
     contradictions, differences = description_differences(result, logs)
     findings = [*_different_values(logs, _SYSTEM_KEYS), *_different_processes(logs), *same_runs(logs)]
-    findings += contradictions
+    findings += [*runs_of_other_results(result, logs), *contradictions]
     warnings = [*_different_values(logs, _HYPERPARAMETERS), *_different_programs(logs), *differences]
     warnings += _different_speeds(logs)
     verdict = Verdict.FAIL if findings else Verdict.PASS

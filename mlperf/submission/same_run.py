@@ -1,12 +1,18 @@
-"""Find logs of a result that record the same run, whatever their names, seeds, prefixes and line ends."""
+"""Find logs that record the same run, whatever their names, seeds, prefixes and line ends."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import combinations, pairwise
+from pathlib import Path
 
 from mlperf.compliance.findings import Finding
-from mlperf.compliance.log_reader import Event, Log
+from mlperf.compliance.log_reader import Event, Log, read_log
+from mlperf.submission.results import Result, find_results
+from mlperf.util.errors import RunError
+
+Times = frozenset[tuple[str, float]]  # key and time of the events in _TIMED
 
 _TIMED = ("run_start", "eval_accuracy", "run_stop")
 _MIN_INTERVALS = 3  # that no two runs have in common to the millisecond
@@ -25,9 +31,23 @@ def same_runs(logs: Sequence[Log]) -> Iterator[Finding]:
         reason = _same_times(logs[first], logs[second]) or _same_course(logs[first], logs[second])
         if reason is not None:
             copies.add(second)
-            line = logs[second].all("run_start")[0].line if logs[second].all("run_start") else 1
             text = f"the same run as in {logs[first].path.name}: {reason}; each log must be of a run of its own"
-            yield Finding(logs[second].path, line, text)
+            yield Finding(logs[second].path, _start_line(logs[second]), text)
+
+
+def runs_of_other_results(result: Result, logs: Sequence[Log]) -> Iterator[Finding]:
+    """Yield a finding for each log that records a run of another result in the same package."""
+    if not result.in_package:
+        return
+    others = [other for other in find_results(result.package) if other.folder != result.folder]
+    paths = [path for other in others for path in other.logs if path.is_file()]
+    for log in logs:
+        times = _times(log)
+        for path in paths:
+            if (reason := _equal_times(times, _times_in(path, path.stat().st_mtime_ns))) is not None:
+                text = f"the same run as in {path}: {reason}; each result must have runs of its own"
+                yield Finding(log.path, _start_line(log), text)
+                break
 
 
 def similar_runs(logs: Sequence[Log], *, seeds_compared: bool) -> Iterator[str]:
@@ -48,12 +68,33 @@ def similar_runs(logs: Sequence[Log], *, seeds_compared: bool) -> Iterator[str]:
             yield f"{names} have the same seed, {', '.join(sorted(seeds))}; seeds are not compared here"
 
 
+def _start_line(log: Log) -> int:
+    starts = log.all("run_start")
+    return starts[0].line if starts else 1
+
+
 def _same_times(first: Log, second: Log) -> str | None:
-    times, others = ({(e.key, e.time_ms) for e in log.events if e.key in _TIMED} for log in (first, second))
+    return _equal_times(_times(first), _times(second))
+
+
+def _equal_times(times: Times, others: Times) -> str | None:
     common, least = times & others, min(len(times), len(others))
     if len({time for _, time in common}) < 2 or 2 * len(common) < least:
         return None
     return f"{len(common)} of {least} times of {', '.join(_TIMED[:-1])} and {_TIMED[-1]} are equal"
+
+
+def _times(log: Log) -> Times:
+    return frozenset((event.key, event.time_ms) for event in log.events if event.key in _TIMED)
+
+
+@lru_cache(maxsize=4096)
+def _times_in(path: Path, changed_ns: int) -> Times:
+    """Return the times in a log of another result, which is read once; none if it cannot be read."""
+    try:
+        return _times(read_log(path))
+    except RunError:
+        return frozenset()
 
 
 def _same_course(first: Log, second: Log) -> str | None:
