@@ -149,7 +149,7 @@ def test_log_whose_first_evaluations_are_missing_is_named(tmp_path: Path) -> Non
     row = consistency(folder)
     assert row.verdict is Verdict.PASS
     (line,) = texts(row.warnings, folder)
-    assert line == "result_2.txt:58: the epoch of the first evaluation is 1.90, not 1.05 as in result_0.txt"
+    assert line == "result_2.txt:58: the epoch of the first evaluation is 1.9, not 1.05 as in result_0.txt"
 
 
 def test_log_that_names_another_edition_is_named(tmp_path: Path) -> None:

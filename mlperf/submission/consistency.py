@@ -92,7 +92,7 @@ def _different_programs(logs: Sequence[Log]) -> Iterator[Finding]:
     yield from _deviations("the edition that the run logged", editions)
     evaluations = [(log, event) for log in logs for event in log.all("eval_accuracy")[:1]]
     epochs = [(log, event, event.metadata.get("epoch_num")) for log, event in evaluations]
-    starts = [(log, event.line, f"{epoch:.2f}") for log, event, epoch in epochs if is_number(epoch)]
+    starts = [(log, event.line, _as_text(round(epoch, 2))) for log, event, epoch in epochs if is_number(epoch)]
     yield from _deviations("the epoch of the first evaluation", starts)
 
 
