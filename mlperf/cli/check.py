@@ -13,6 +13,7 @@ from pathlib import Path
 from mlperf.benchmarks import EDITIONS, Edition
 from mlperf.cli.program import program_name, run_program
 from mlperf.settings.argument_parser import Parser
+from mlperf.submission.candidates import EditionCandidates
 from mlperf.submission.check import check_log, check_result
 from mlperf.submission.rcp import check_rcp_file
 from mlperf.submission.report import Report, render
@@ -118,12 +119,14 @@ def _checks(args: argparse.Namespace, editions: list[Edition | None]) -> list[Ca
     """Return one call per check."""
     if args.path.is_file():
         return [partial(check_log, args.path, edition) for edition in editions]
-    options = {"rcp_file": args.rcps, "bypass": args.rcp_bypass, "seed_bypass": args.seed_bypass}
-    return [
-        partial(check_result, result, edition, **options)
-        for result in find_results(args.path)
-        for edition in editions
-    ]
+    check = partial(
+        check_result,
+        rcp_file=args.rcps,
+        bypass=args.rcp_bypass,
+        seed_bypass=args.seed_bypass,
+        candidates=EditionCandidates(),
+    )
+    return [partial(check, result, edition) for result in find_results(args.path) for edition in editions]
 
 
 @contextmanager

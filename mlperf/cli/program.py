@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import logging
 import os
-import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 from mlperf.util.errors import RunError, UsageError
 
@@ -59,48 +58,63 @@ def program_name(tool: str) -> str:
     return typed if typed.startswith("dlrm-") else tool
 
 
+class OutputError(RunError):
+    """stdout cannot be written."""
+
+
+class OutputClosedError(OutputError):
+    """The reader of stdout, such as `head`, has ended."""
+
+    exit_status = EXIT_SIGPIPE
+
+
 class _Output:
-    """Standard output whose errors are RunErrors, except for BrokenPipeError: its reader has ended."""
+    """stdout whose failures are OutputErrors: as OSErrors, they would be blamed on the file being processed."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write text; return the number of characters."""
-        with self._errors_named():
+        with _output_failures(self._stream):
             return self._stream.write(text)
 
     def flush(self) -> None:
-        """Write what is in the buffer."""
-        with self._errors_named():
+        with _output_failures(self._stream):
             self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    @contextmanager
-    def _errors_named(self) -> Iterator[None]:
-        try:
-            yield
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise RunError(f"standard output: cannot be written: {error.strerror or error}") from None
-
 
 @contextmanager
 def _checked_output() -> Iterator[None]:
-    """Within the block, errors of stdout are RunErrors. Without stdout (`>&-`), nothing changes."""
-    stream = sys.stdout
-    if stream is None:
+    """Within the block, failures of stdout are OutputErrors. Without stdout (`>&-`), nothing is printed."""
+    if sys.stdout is None:
         yield
         return
-    sys.stdout = cast(TextIO, _Output(stream))
-    try:
+    with redirect_stdout(_Output(sys.stdout)):
         yield
         sys.stdout.flush()
-    finally:
-        sys.stdout = stream
+
+
+@contextmanager
+def _output_failures(stream: TextIO) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        _discard(stream)
+        raise OutputClosedError("the reader of the output has ended") from None
+    except OSError as error:
+        _discard(stream)
+        raise OutputError(f"standard output: cannot be written: {error.strerror or error}") from None
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what is left in the stream to the null device, so that the interpreter can flush it at its end."""
+    with suppress(OSError, ValueError):  # not a file
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def run_program(name: str, work: Callable[[], int]) -> int:
@@ -123,11 +137,10 @@ def run_program(name: str, work: Callable[[], int]) -> int:
             raise RunError(f"needs Python {MIN_PYTHON[0]}.{MIN_PYTHON[1]} or newer; this is {sys.executable}")
         with messages_on_stderr(), _checked_output():
             return work()
-    except (UsageError, RunError, BrokenPipeError) as error:
-        if _output_closed(error):
-            return _end_output(name)
-        if isinstance(error, BrokenPipeError):
-            raise
+    except OutputClosedError as closed:
+        print(f"{name}: {closed}", file=sys.stderr)
+        return closed.exit_status
+    except (UsageError, RunError) as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return error.exit_status
     except ModuleNotFoundError as error:
@@ -145,26 +158,3 @@ def run_program(name: str, work: Callable[[], int]) -> int:
         notes = getattr(stopped, "__notes__", [])  # how to continue, added where the signal arrived
         print("; ".join([f"{name}: {'terminated' if is_terminated else 'interrupted'}", *notes]), file=sys.stderr)
         return EXIT_SIGTERM if is_terminated else EXIT_SIGINT
-
-
-def _output_closed(error: BaseException | None) -> bool:
-    """Return whether an error, or one that it replaced, means that the reader of stdout (`head`) has ended."""
-    while error is not None and not isinstance(error, BrokenPipeError):
-        error = error.__context__
-    if error is None:
-        return False
-    try:
-        poll = select.poll()
-        poll.register(sys.stdout.fileno(), select.POLLOUT)
-        return any(events & select.POLLERR for _, events in poll.poll(0))
-    except (OSError, ValueError, AttributeError):
-        return False  # stdout is not a file or is closed, so the broken pipe is another one
-
-
-def _end_output(name: str) -> int:
-    """Discard what is left in stdout, so that the interpreter can flush it, and return the exit status."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
-    print(f"{name}: the reader of the output has ended", file=sys.stderr)
-    return EXIT_SIGPIPE

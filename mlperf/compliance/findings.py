@@ -77,7 +77,7 @@ def _shorten(text: str) -> str:
 
 
 def _cause(log: Log, text: str) -> str:
-    """Return what in the log makes a test fail whose text does not say it; "" if nothing is known.
+    """Return the cause in the log, in parentheses, if the message does not state it; "" if it is unknown.
 
     text: without the state of the checker, which contains the names of all variables.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -40,11 +39,11 @@ def runs_of_other_results(result: Result, logs: Sequence[Log]) -> Iterator[Findi
     if not result.in_package:
         return
     others = [other for other in find_results(result.package) if other.folder != result.folder]
-    paths = [path for other in others for path in other.logs if path.is_file()]
+    times_elsewhere = {path: _times_in(path) for other in others for path in other.logs}
     for log in logs:
         times = _times(log)
-        for path in paths:
-            if (reason := _equal_times(times, _times_in(path, path.stat().st_mtime_ns))) is not None:
+        for path, other_times in times_elsewhere.items():
+            if (reason := _equal_times(times, other_times)) is not None:
                 text = f"the same run as in {path}: {reason}; each result must have runs of its own"
                 yield Finding(log.path, _start_line(log), text)
                 break
@@ -88,9 +87,8 @@ def _times(log: Log) -> Times:
     return frozenset((event.key, event.time_ms) for event in log.events if event.key in _TIMED)
 
 
-@lru_cache(maxsize=4096)
-def _times_in(path: Path, changed_ns: int) -> Times:
-    """Return the times in a log of another result, which is read once; none if it cannot be read."""
+def _times_in(path: Path) -> Times:
+    """Return the times in a log of another result; none if it cannot be read."""
     try:
         return _times(read_log(path))
     except RunError:
