@@ -138,6 +138,29 @@ def test_output_that_cannot_be_written_is_not_blamed_on_the_file_in_work(
 
 
 @pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("dlrm_s_pytorch.py", ("--data-size=4", "--print-freq=1")),
+        ("tools/plot_run.py", ("a.log", "--output=run.png")),
+    ],
+)
+def test_any_program_names_a_full_disk_and_runs_without_stdout(
+    program: str, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    write_log(tmp_path / "a.log", foreign_entries(1, edition="2.0.0"))
+    with open("/dev/full", "w") as full:
+        run = run_into(full, tmp_path, program, *arguments)
+    assert run.returncode == 1
+    words = "error: standard output: cannot be written: No space left on device"
+    assert run.stderr.splitlines()[-1] == f"{Path(program).name}: {words}"
+    assert "Traceback" not in run.stderr
+    command = ["bash", "-c", 'exec "$@" >&-', "bash", sys.executable, str(ROOT / program), *arguments]
+    closed = subprocess.run(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
+    assert closed.returncode == 0, closed.stderr
+    assert "Traceback" not in closed.stderr
+
+
+@pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
         (("no_such",), 1, "no_such: no such file or folder"),

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from foreign_logs import Change, Entry, as_package, changed, foreign_entries, foreign_results, unchanged, write_log
+from foreign_logs import (
+    Change,
+    Entry,
+    as_package,
+    changed,
+    foreign_entries,
+    foreign_results,
+    unchanged,
+    with_metadata,
+    write_log,
+)
 from program import check_submission as check
 
 from mlperf.benchmarks import EDITIONS
@@ -129,6 +140,26 @@ def test_logs_of_a_faster_system_are_named(tmp_path: Path) -> None:
     )
 
 
+def test_log_whose_first_evaluations_are_missing_is_named(tmp_path: Path) -> None:
+    def one_evaluation(number: int, entries: list[Entry]) -> list[Entry]:
+        last = max(time for key, _, _, time in entries if key == "eval_accuracy")
+        return [entry for entry in entries if number != 2 or entry[0] != "eval_accuracy" or entry[3] == last]
+
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", one_evaluation)
+    row = consistency(folder)
+    assert row.verdict is Verdict.PASS
+    (line,) = texts(row.warnings, folder)
+    assert line == "result_2.txt:58: the epoch of the first evaluation is 1.9, not 1.05 as in result_0.txt"
+
+
+def test_log_that_names_another_edition_is_named(tmp_path: Path) -> None:
+    folder = foreign_results(
+        tmp_path / "dlrm", "2.0.0", with_metadata("submission_benchmark", {"edition": "0.7.0"}, (3,))
+    )
+    (line,) = texts(consistency(folder).warnings, folder)
+    assert line == "result_3.txt:3: the edition that the run logged is '0.7.0', not None as in result_0.txt"
+
+
 def copy(log: str) -> str:
     return log
 
@@ -169,6 +200,21 @@ def test_copy_of_a_log_is_no_run_of_its_own(change: object, division: str, tmp_p
     assert row.remark == "not an official check; its round may have accepted the result"
 
 
+def test_runs_of_one_system_are_no_result_of_another(package: Path) -> None:
+    folder, other = package / "results" / "box" / "dlrm", package / "results" / "tray" / "dlrm"
+    shutil.copytree(folder, other)
+    shutil.copy(package / "systems" / "box.json", package / "systems" / "tray.json")
+    (other / "result_2.txt").write_text(prefixed(reseeded((folder / "result_0.txt").read_text())), newline="")
+    run = check(package, "--edition=2.0.0", cwd=package)
+    assert run.status == 1
+    lines = [line for line in run.stdout.splitlines() if "each result must have runs of its own" in line]
+    assert (
+        f"{other}/result_1.txt:21: consistency: the same run as in {folder}/result_1.txt: 20 of 20 times"
+        in run.stdout
+    )
+    assert len(lines) == 9
+
+
 def test_same_seed_is_named_where_no_check_compares_seeds(tmp_path: Path) -> None:
     folder = open_results(tmp_path / "dlrm", changed("seed", 7, (1, 4)))
     report = report_on(folder)
@@ -186,6 +232,18 @@ def test_same_metrics_at_other_times_are_named(tmp_path: Path) -> None:
         "result_0.txt and result_3.txt have the same AUC at each of 18 evaluations: are they different runs?"
         in report.notes
     )
+
+
+def test_other_metrics_at_the_same_times_are_named(tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", unchanged)
+    copied = later(reseeded((folder / "result_0.txt").read_text()))
+    (folder / "result_3.txt").write_text(
+        copied.replace('"key": "eval_accuracy", "value": 0.79', '"key": "eval_accuracy", "value": 0.7888')
+    )
+    report = report_on(folder)
+    assert report.passed
+    words = "result_0.txt and result_3.txt have the same times between 18 evaluations: are they different runs?"
+    assert words in report.notes
 
 
 def test_closed_logs_of_a_result_described_as_open_do_not_skip_checks_silently(package: Path) -> None:

@@ -9,12 +9,14 @@ import pytest
 import yaml
 from foreign_logs import (
     Change,
+    Entry,
     aborted,
     as_package,
     changed,
     foreign_entries,
     foreign_results,
     hasty,
+    moved_to_the_end,
     unchanged,
     with_metadata,
     without,
@@ -85,6 +87,11 @@ def test_invalid_value_is_shown_and_a_huge_one_abbreviated(value: object, words:
     ("change", "location", "words"),
     [
         (without("eval_accuracy", (3,)), "result_3.txt:71", "no eval_accuracy"),
+        (
+            lambda number, entries: moved_to_the_end("eval_accuracy")(number, entries) if number == 2 else entries,
+            "result_2.txt:59",
+            "run_stop comes before all evaluations",
+        ),
         (with_metadata("eval_accuracy", {}, (1,)), "result_1.txt:24", "eval_accuracy has no epoch_num"),
         (with_metadata("run_stop", {}, (1,)), "result_1.txt:77", "run_stop has no status"),
         (
@@ -103,7 +110,7 @@ def test_invalid_value_is_shown_and_a_huge_one_abbreviated(value: object, words:
             "global_batch_size is 32768, not 55296 as in result_0.txt",
         ),
     ],
-    ids=["no AUC", "no epoch", "no status", "other size", "word", "second size"],
+    ids=["no AUC", "end first", "no epoch", "no status", "other size", "word", "second size"],
 )
 def test_log_that_the_convergence_checker_cannot_use_is_named_with_the_reason(
     change: Change, location: str, words: str, tmp_path: Path
@@ -142,6 +149,19 @@ def test_check_that_cannot_be_executed_is_reported_at_the_line_that_triggers_it(
     file.write_text("".join(lines))
     (line,) = [line for line in found(judge(folder)) if "Failed executing CHECK code" in line]
     assert line.startswith(f"{file}:24: compliance: ")
+
+
+def test_cause_is_given_for_the_condition_that_fails_only(tmp_path: Path) -> None:
+    """The messages of the compliance checker contain its state, and so the names in all conditions."""
+
+    def two_starts(number: int, entries: list[Entry]) -> list[Entry]:
+        return moved_to_the_end("submission_division")(number, [*entries, ("init_start", None, {}, 0)])
+
+    lines = found(judge(foreign_results(tmp_path / "dlrm", "2.0.0", two_starts)))
+    (stop,) = [line for line in lines if "result_0.txt" in line and "CHECK for 'init_stop'" in line]
+    (start,) = [line for line in lines if "result_0.txt" in line and "CHECK for 'init_start'" in line]
+    assert stop.endswith("(the limit depends on submission_division, which is logged later, in line 90)")
+    assert start.endswith("CHECK for 'init_start' failed: not s['run_started']")
 
 
 def test_metric_that_never_reaches_the_range_is_reported_at_the_last_evaluation(tmp_path: Path) -> None:

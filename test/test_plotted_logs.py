@@ -144,7 +144,8 @@ def test_assumed_interval_between_evaluations_is_mentioned(tmp_path: Path) -> No
     run = plot("result_0.txt", cwd=tmp_path)
     assert run.status == 0
     assert (
-        run.stderr == "result_0.txt: epoch_num counts evaluations; drawn 1/20 epoch apart, as the rules require\n"
+        run.stderr
+        == "result_0.txt: the evaluations are only counted; drawn 1/20 epoch apart, as the rules require\n"
     )
 
 
@@ -326,6 +327,25 @@ def test_run_that_died_among_five_is_a_warning(
     assert run == Finished(0, f"run.png: {runs} runs\n", f"warning: {warning}\n")
     assert saved[0].axes[0].get_ylim()[0] > 0.7
     assert ("result_2 (learned nothing)" in legend_of(saved[0])) == (change is diverged)
+
+
+def test_several_runs_in_one_log_are_a_warning(tmp_path: Path) -> None:
+    first = foreign_entries(1, edition="2.0.0")
+    for name, delay in (("nodes", 10), ("runs", 3_600_000)):
+        later = [(key, value, metadata, time + delay) for key, value, metadata, time in first]
+        write_log(tmp_path / f"{name}.log", [*first, *later])
+    assert Curves.of_log(tmp_path / "nodes.log").warnings == []
+    assert Curves.of_log(tmp_path / "runs.log").warnings == [
+        "the log contains several runs, which are drawn as one"
+    ]
+
+
+def test_values_that_are_not_drawn_are_a_warning(tmp_path: Path) -> None:
+    entries = foreign_entries(1, edition="2.0.0")
+    write_log(tmp_path / "a.log", [*entries, ("eval_accuracy", "0.8", {"epoch_num": 1.95}, 200_000)])
+    assert Curves.of_log(tmp_path / "a.log").warnings == [
+        "1 of 19 values of eval_accuracy are not an AUC and are not drawn"
+    ]
 
 
 def test_console_output_of_a_killed_run_is_a_warning(tmp_path: Path) -> None:

@@ -89,6 +89,48 @@ def test_failure_that_the_round_accepted_is_explained(
     assert all(note.startswith(start) for note, start in zip(found, expected, strict=True)), found
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x1f\x8b\x08",
+        b"{}",
+        b':::MLLOG {"key": "submission_benchmark", "value": "bert", "metadata": {}, "time_ms": 1650000000000}\n',
+    ],
+    ids=["empty", "gzip", "JSON", "other benchmark"],
+)
+def test_file_that_is_no_log_of_the_benchmark_was_valid_in_no_round(content: bytes, tmp_path: Path) -> None:
+    folder = foreign_results(tmp_path / "dlrm", "2.0.0", unchanged)
+    (folder / "result_2.txt").write_bytes(content)
+    run = check("dlrm", "--edition=2.0.0", cwd=tmp_path)
+    assert run.status == 1
+    assert not notes(run.stdout)
+
+
+def test_missing_batch_size_is_not_explained_as_another_one(tmp_path: Path) -> None:
+    foreign_results(tmp_path / "dlrm", "2.1.0", without("global_batch_size", (2,)))
+    run = check("dlrm", "--edition=2.1.0", cwd=tmp_path)
+    assert "no global_batch_size" in run.stdout
+    assert not [note for note in notes(run.stdout) if note.startswith("convergence")]
+
+
+def test_each_edition_in_doubt_has_the_note_about_its_round(tmp_path: Path) -> None:
+    foreign_results(tmp_path / "dlrm", "2.0.0", NO_SEEDS)
+    run = check("dlrm", cwd=tmp_path)
+    assert run.stdout.count("logs no seed") == 5
+    ends = [
+        line.partition(": a result")[0]
+        for line in run.stdout.splitlines()
+        if f"{VALID}" in line or "FAILED" in line
+    ]
+    assert ends == [
+        f"note: seeds: {VALID} 2.0.0",
+        "dlrm: edition 2.0.0: FAILED",
+        f"note: seeds: {VALID} 2.1.0",
+        "dlrm: edition 2.1.0: FAILED",
+    ]
+
+
 def drop_field(package: Path) -> None:
     file = package / "systems" / "box.json"
     content = json.loads(file.read_text())

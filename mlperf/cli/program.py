@@ -87,6 +87,17 @@ class _Output:
 
 
 @contextmanager
+def _checked_output() -> Iterator[None]:
+    """Within the block, failures of stdout are OutputErrors. Without stdout (`>&-`), nothing is printed."""
+    if sys.stdout is None:
+        yield
+        return
+    with redirect_stdout(_Output(sys.stdout)):
+        yield
+        sys.stdout.flush()
+
+
+@contextmanager
 def _output_failures(stream: TextIO) -> Iterator[None]:
     try:
         yield
@@ -124,10 +135,8 @@ def run_program(name: str, work: Callable[[], int]) -> int:
     try:
         if sys.version_info < MIN_PYTHON:
             raise RunError(f"needs Python {MIN_PYTHON[0]}.{MIN_PYTHON[1]} or newer; this is {sys.executable}")
-        with messages_on_stderr(), redirect_stdout(_Output(sys.stdout)):
-            status = work()
-            sys.stdout.flush()
-            return status
+        with messages_on_stderr(), _checked_output():
+            return work()
     except OutputClosedError as closed:
         print(f"{name}: {closed}", file=sys.stderr)
         return closed.exit_status

@@ -15,10 +15,7 @@ from pathlib import Path
 from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, Edition
 from mlperf.compliance import official
 from mlperf.compliance.log_reader import TOKEN, Log, parse_event
-
-# Clocks that were not set, and times in other units than milliseconds, lie outside of this range.
-_FIRST_MS = datetime.datetime(2018, 1, 1, tzinfo=datetime.UTC).timestamp() * 1000  # the year of the first round
-_LAST_MS = datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC).timestamp() * 1000
+from mlperf.compliance.run_times import is_plausible
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def day_of_first_event(path: Path) -> datetime.date | None:
 
 
 def _day(times_ms: Sequence[float]) -> datetime.date | None:
-    times = [time for time in times_ms if _FIRST_MS < time < _LAST_MS]
+    times = [time for time in times_ms if is_plausible(time)]
     if not times:
         return None
     return datetime.datetime.fromtimestamp(statistics.median(times) / 1000, datetime.UTC).date()

@@ -35,7 +35,8 @@ class Finding:
 
 def compliance_findings(log: Log, errors: Sequence[tuple[str | None, str]]) -> list[Finding]:
     """Locate messages of the compliance checker in the log. errors: (log key or None, message) pairs."""
-    return [Finding(log.path, _line(log, key, text), _shorten(text) + _cause(log, text)) for key, text in errors]
+    located = [(_line(log, key, text), _shorten(text)) for key, text in errors]
+    return [Finding(log.path, line, text + _cause(log, text)) for line, text in located]
 
 
 def _line(log: Log, key: str | None, text: str) -> int:
@@ -77,12 +78,16 @@ def _shorten(text: str) -> str:
 
 
 def _cause(log: Log, text: str) -> str:
-    """Return the cause in the log, in parentheses, if the message does not state it; "" if it is unknown."""
+    """Return the cause in the log, in parentheses, if the message does not state it; "" if it is unknown.
+
+    text: without the state of the checker, which contains the names of all variables.
+    """
     divisions, stops = log.all("submission_division"), log.all("init_stop")
     if "compile_time_mins" in text and divisions and stops and divisions[0].line > stops[0].line:
         return f" (the limit depends on submission_division, which is logged later, in line {divisions[0].line})"
     if "initialized_tensors" in text:
-        counts = Counter(as_text(event.metadata.get("tensor")) for event in log.all("weights_initialization"))
+        tensors = [event.metadata.get("tensor") for event in log.all("weights_initialization")]
+        counts = Counter(as_text(tensor) for tensor in tensors if tensor is not None)
         repeated = [count for count in counts.values() if count > 1]
         if repeated:
             return f" ({len(repeated)} tensors are logged up to {max(repeated)} times, as by several nodes)"
@@ -175,6 +180,8 @@ def _unusable_entries(log: Log, logs: Sequence[Log], benchmark: Benchmark) -> li
     allowed = f"{as_text(expected)} as in {example.path.name}"
     problems += _check_last(log, "global_batch_size", lambda value: value == expected, allowed)
     evaluations, stops = log.all("eval_accuracy"), log.all("run_stop")
+    if evaluations and stops and stops[0].line < evaluations[0].line:
+        problems.append((stops[0].line, "run_stop comes before all evaluations"))
     problems += [(e.line, "eval_accuracy has no epoch_num") for e in evaluations if "epoch_num" not in e.metadata]
     problems += [(e.line, "run_stop has no status") for e in stops if "status" not in e.metadata]
     return problems if evaluations or log.status != "success" else [*problems, (log.lines, "no eval_accuracy")]

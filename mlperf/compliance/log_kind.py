@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlperf.compliance.log_reader import TOKEN, Event, Log, as_text
 
+NO_LOG, OTHER_LOG = "not an MLPerf log", "the log is of "  # in messages about such files
 _HEAD = 65_536  # bytes that decide what a file without events is
 _MAX_JSON = 64 * 2**20  # bytes; larger files are not parsed
 _FORMATS = {
@@ -41,14 +42,14 @@ def other_benchmark(log: Log, name: str) -> tuple[Event, str] | None:
     if named and len(others) == len(named):
         return others[0]
     if not named and (event := next((e for e in log.events if e.key.startswith("loadgen_")), None)) is not None:
-        return event, f"the log is of MLPerf Inference, not of {name}"
+        return event, f"{OTHER_LOG}MLPerf Inference, not of {name}"
     return None
 
 
 def other_names(log: Log, name: str) -> list[tuple[Event, str]]:
     """Return the events that name another benchmark than `name`, with a description of each."""
     events = log.all("submission_benchmark")
-    return [(e, f"the log is of {as_text(e.value)}, not of {name}") for e in events if e.value != name]
+    return [(e, f"{OTHER_LOG}{as_text(e.value)}, not of {name}") for e in events if e.value != name]
 
 
 def _kind(log: Log, head: bytes) -> str:

@@ -16,7 +16,7 @@ from statistics import fmean
 
 from mlperf.benchmarks import BENCHMARKS, DEFAULT_EDITION, Benchmark
 from mlperf.compliance.log_kind import other_benchmark, other_content
-from mlperf.compliance.log_reader import Log, read_log
+from mlperf.compliance.log_reader import Log, is_fraction, read_log
 from mlperf.plots.evaluations import read_evaluations
 from mlperf.util.errors import RunError
 
@@ -31,6 +31,8 @@ _ACCURACY = re.compile(r"(?:^|[ ,])accuracy (?P<accuracy>[\d.]+) ?%")
 # Processes that share a pipe may print onto one line.
 _LINE_START = re.compile(r"(?=Finished training it )")
 
+# The nodes of a run start within this time.
+_SAME_START_MS = 60_000
 # Without training, or after divergence, the AUC of a model is 0.5 up to this much.
 _CHANCE, _CHANCE_WIDTH = 0.5, 0.005
 
@@ -153,6 +155,7 @@ class Curves:
             self.warnings.append(f"the run ended with the status {log.status}")
         elif log.status is None and last is not None and self._ends_early(last):
             self.warnings.append(f"the log ends within an epoch, at iteration {last['it']} of {last['n']}")
+        self.warnings += _on_events(log)
 
     def _ends_early(self, last: re.Match[str]) -> bool:
         """Return whether a run ends neither with an epoch nor with the target. last: its last training line."""
@@ -167,6 +170,17 @@ def _benchmark(log: Log) -> Benchmark:
     if other is not None:
         raise OtherBenchmarkError(log.path, other[1])
     return benchmark
+
+
+def _on_events(log: Log) -> Iterator[str]:
+    """Yield what the curve of a compliance log does not show."""
+    starts = [event.time_ms for event in log.all("run_start")]
+    if starts and max(starts) - min(starts) > _SAME_START_MS:
+        yield "the log contains several runs, which are drawn as one"
+    evaluations = log.all("eval_accuracy")
+    invalid = [event for event in evaluations if not is_fraction(event.value)]
+    if invalid:
+        yield f"{len(invalid)} of {len(evaluations)} values of eval_accuracy are not an AUC and are not drawn"
 
 
 # Beginnings of descriptions that are not merely the name of a format.

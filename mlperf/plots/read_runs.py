@@ -57,7 +57,7 @@ def read_runs(arguments: Sequence[Path]) -> tuple[list[Run], list[str]]:
         if run.curves.counted:
             counted.setdefault(run.curves.benchmark.evaluations_per_epoch, []).append(run.path)
     warnings += [
-        f"{_list(paths)}: epoch_num counts evaluations; drawn 1/{number} epoch apart, as the rules require"
+        f"{_list(paths)}: the evaluations are only counted; drawn 1/{number} epoch apart, as the rules require"
         for number, paths in counted.items()
     ]
     return runs, warnings

@@ -19,9 +19,10 @@ from mlperf.compliance.findings import (
     number_of_logs,
     seed_findings,
 )
-from mlperf.compliance.log_kind import other_benchmark, other_content, other_names
+from mlperf.compliance.log_kind import NO_LOG, other_benchmark, other_content, other_names
 from mlperf.compliance.log_reader import Log, describe_evaluation, read_log
 from mlperf.compliance.official import CheckerOutput
+from mlperf.compliance.run_times import implausible_time, outside_of_run
 from mlperf.compliance.warm_start import warm_start
 from mlperf.submission.candidates import EditionCandidates, judge_candidates
 from mlperf.submission.consistency import check_consistency
@@ -53,7 +54,7 @@ def check_log(path: Path, edition: Edition | None = None) -> Report:
     """
     log = read_log(path)
     if (content := other_content(log)) is not None:
-        raise RunError(f"{path}: not an MLPerf log: {content}")
+        raise RunError(f"{path}: {NO_LOG}: {content}")
     recognition = EditionCandidates().of_log(log) if edition is None else Recognition((edition,), _GIVEN)
     return judge_candidates(recognition, partial(_check_log, log))
 
@@ -158,7 +159,7 @@ def _check_logs(logs: Sequence[Log], edition: Edition) -> Iterator[Check]:
 def _other_content(log: Log, edition: Edition) -> Finding | None:
     """Return what a file is if it is not a log of the benchmark, otherwise None."""
     if (content := other_content(log)) is not None:
-        return Finding(log.path, 1, f"not an MLPerf log: {content}")
+        return Finding(log.path, 1, f"{NO_LOG}: {content}")
     if (found := other_benchmark(log, edition.benchmark.name)) is not None:
         return Finding(log.path, found[0].line, found[1])
     return None
@@ -172,12 +173,16 @@ def _check_target(log: Log, edition: Edition) -> Check:
     findings = [Finding(log.path, event.line, text) for event, text in other_names(log, edition.benchmark.name)]
     if (start := warm_start(log)) is not None:
         findings.append(Finding(log.path, *start))
+    if (outside := outside_of_run(log)) is not None:
+        findings.append(Finding(log.path, outside[0], f"eval_accuracy is {outside[1]}"))
     findings += [Finding(log.path, line, text) for line, text in log.invalid_values]
     findings += _shortfalls(log, edition)
     time = "" if log.minutes is None else f", {four_digits(log.minutes)} minutes"
     remark = "" if log.best is None else f"{describe_evaluation(log.best)}{time}"
     verdict = Verdict.FAIL if findings else Verdict.PASS
-    return Check("target reached", log.path.name, verdict, remark, tuple(findings))
+    other_clock = implausible_time(log)
+    warnings = () if other_clock is None else (Finding(log.path, *other_clock),)
+    return Check("target reached", log.path.name, verdict, remark, tuple(findings), warnings)
 
 
 def _shortfalls(log: Log, edition: Edition) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from mlperf.compliance.log_reader import Event, Log, as_text, is_number
 from mlperf.submission.against_description import description_differences
 from mlperf.submission.report import Check, Verdict
 from mlperf.submission.results import Result
-from mlperf.submission.same_run import same_runs
+from mlperf.submission.same_run import runs_of_other_results, same_runs
 
 # Keys with the same value in each run of a result: the submission and its system.
 _SYSTEM_KEYS = re.compile(
@@ -37,8 +37,9 @@ def check_consistency(result: Result, logs: Sequence[Log]) -> Check:
     """Return the row about differences between the logs of a result, and between them and the description."""
     contradictions, differences = description_differences(result, logs)
     findings = [*_different_values(logs, _SYSTEM_KEYS), *_different_processes(logs), *same_runs(logs)]
-    findings += contradictions
-    warnings = [*_different_values(logs, _HYPERPARAMETERS), *differences, *_different_speeds(logs)]
+    findings += [*runs_of_other_results(result, logs), *contradictions]
+    warnings = [*_different_values(logs, _HYPERPARAMETERS), *_different_programs(logs), *differences]
+    warnings += _different_speeds(logs)
     verdict = Verdict.FAIL if findings else Verdict.PASS
     remark = "not an official check; its round may have accepted the result" if findings else ""
     return Check("consistency", number_of_logs(len(logs)), verdict, remark, tuple(findings), tuple(warnings))
@@ -82,6 +83,17 @@ def _deviations(what: str, entries: Iterable[_Entry]) -> Iterator[Finding]:
     for (path, value), line in first_lines.items():
         if value != usual:
             yield Finding(path, line, f"{what} is {value}, not {usual} as in {example.name}")
+
+
+def _different_programs(logs: Sequence[Log]) -> Iterator[Finding]:
+    """Yield logs that name another edition than the others, or whose evaluations begin at another epoch."""
+    named = [(log, event) for log in logs for event in log.all("submission_benchmark")[:1]]
+    editions = [(log, event.line, as_text(event.metadata.get("edition"))) for log, event in named]
+    yield from _deviations("the edition that the run logged", editions)
+    evaluations = [(log, event) for log in logs for event in log.all("eval_accuracy")[:1]]
+    epochs = [(log, event, event.metadata.get("epoch_num")) for log, event in evaluations]
+    starts = [(log, event.line, _as_text(round(epoch, 2))) for log, event, epoch in epochs if is_number(epoch)]
+    yield from _deviations("the epoch of the first evaluation", starts)
 
 
 def _different_speeds(logs: Sequence[Log]) -> Iterator[Finding]:

@@ -80,11 +80,12 @@ def four_digits(number: float) -> str:
 def render(report: Report) -> str:
     """Return the report as text: the table, one line per finding, warning and note, and the verdict.
 
-    Of an alternative that agrees with the report only the verdict is repeated.
+    Of an alternative that agrees with the report only the verdict is repeated, and the notes about its own round.
     """
     lines = _lines(report)
     for other in report.alternatives:
-        lines += [other.verdict] if report.agrees(other) else ["", *_lines(other)]
+        own_notes = [f"note: {note}" for note in other.notes if note not in report.notes]
+        lines += [*own_notes, other.verdict] if report.agrees(other) else ["", *_lines(other)]
     return "\n".join(map(_printable, lines))
 
 

@@ -13,7 +13,9 @@ from collections.abc import Iterator, Sequence
 from mlperf.benchmarks import Edition
 from mlperf.compliance import official
 from mlperf.compliance.findings import Finding, last_value
-from mlperf.compliance.log_reader import Log
+from mlperf.compliance.log_kind import NO_LOG, OTHER_LOG
+from mlperf.compliance.log_reader import Log, is_number
+from mlperf.compliance.run_times import OUTSIDE
 from mlperf.compliance.warm_start import NOT_FROM_SCRATCH
 from mlperf.submission.description_findings import MISSING_FIELD
 from mlperf.submission.report import Check, Verdict
@@ -51,10 +53,15 @@ def _on_logs(checks: Sequence[Check], logs: Sequence[Log], edition: Edition) -> 
     if only_warned and any(map(_is_about_weights, [fault for found in faults.values() for fault in found])):
         faults = {log: [fault for fault in found if not _is_about_weights(fault)] for log, found in faults.items()}
         yield f"compliance: {_VALID} {edition.name}: its checker only warned of weights_initialization"
-    warm = any(fault.text.startswith(NOT_FROM_SCRATCH) for found in faults.values() for fault in found)
-    if sum(map(bool, faults.values())) == 1 and len(logs) == edition.runs and not warm:
+    refused = any(map(_is_no_result, [fault for found in faults.values() for fault in found]))
+    if sum(map(bool, faults.values())) == 1 and len(logs) == edition.runs and not refused:
         rule = f"the rules accept one of {edition.runs} runs that is aborted or does not comply"
         yield f"compliance, target reached: {_VALID} {edition.name}: {rule}"
+
+
+def _is_no_result(fault: Finding) -> bool:
+    """Return whether a file is not the log of a whole run of the benchmark, which no round accepts."""
+    return any(words in fault.text for words in (NOT_FROM_SCRATCH, OUTSIDE, NO_LOG, OTHER_LOG))
 
 
 def _is_about_weights(fault: Finding) -> bool:
@@ -69,9 +76,9 @@ def _only_reported(check: Check, edition: Edition) -> bool:
 
 
 def _on_convergence(check: Check, logs: Sequence[Log], edition: Edition) -> Iterator[str]:
-    sizes = {str(last_value(log, "global_batch_size")) for log in logs}
+    sizes = [last_value(log, "global_batch_size") for log in logs]
     texts = [finding.text for finding in check.findings]
-    if len(sizes) > 1 and edition.published < _EQUAL_SIZES_REQUIRED:
+    if all(map(is_number, sizes)) and len(set(sizes)) > 1 and edition.published < _EQUAL_SIZES_REQUIRED:
         day = _month(_EQUAL_SIZES_REQUIRED)
         yield f"convergence: {_VALID} {edition.name}: until {day}, the runs of a result could differ in batch size"
     elif any(start in text for start in official.BYPASSABLE for text in texts):
