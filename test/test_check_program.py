@@ -92,6 +92,15 @@ def test_full_disk_is_not_blamed_on_the_log(tmp_path: Path) -> None:
     )
 
 
+def test_any_program_names_a_full_disk_in_one_line(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        run = run_into(full, tmp_path, "dlrm_s_pytorch.py")
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[1:] == [  # after that of the engine
+        "dlrm_s_pytorch.py: error: the output cannot be written: No space left on device"
+    ]
+
+
 def test_any_program_ends_with_one_line_when_the_reader_of_its_output_has_ended(tmp_path: Path) -> None:
     run = run_without_reader(tmp_path, "dlrm_s_pytorch.py", "--data-size=4", "--print-freq=1")
     assert run.returncode == 141

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -19,6 +20,11 @@ MIN_PYTHON = (3, 11)  # same as requires-python in pyproject.toml, which does no
 EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 EXIT_SIGPIPE = 141
+
+# Errors of a disk that is full or failing. Those of stdout name no file.
+_CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
+_REPEAT_SECONDS = 0.001  # after which the destructor that dropped a signal has ended
 
 # Import names of the packages in requirements.txt.
 _CORE_PACKAGES = ("torch", "numpy", "numba", "sklearn", "mlperf_logging", "tqdm")
@@ -86,17 +92,20 @@ def run_program(name: str, work: Callable[[], int]) -> int:
     try:
         if sys.version_info < MIN_PYTHON:
             raise RunError(f"needs Python {MIN_PYTHON[0]}.{MIN_PYTHON[1]} or newer; this is {sys.executable}")
-        with messages_on_stderr():
+        with messages_on_stderr(), _dropped_signals_repeated():
             status = work()
             sys.stdout.flush()
             return status
-    except (UsageError, RunError, BrokenPipeError) as error:
+    except (UsageError, RunError, OSError) as error:
         if _output_closed(error):
             return _end_output(name)
-        if isinstance(error, BrokenPipeError):
+        if not isinstance(error, OSError):
+            print(f"{name}: error: {error}", file=sys.stderr)
+            return error.exit_status
+        if error.filename is not None or error.errno not in _CANNOT_WRITE:
             raise
-        print(f"{name}: error: {error}", file=sys.stderr)
-        return error.exit_status
+        print(f"{name}: error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return RunError.exit_status
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _CORE_PACKAGES:
@@ -112,6 +121,36 @@ def run_program(name: str, work: Callable[[], int]) -> int:
         notes = getattr(stopped, "__notes__", [])  # how to continue, added where the signal arrived
         print("; ".join([f"{name}: {'terminated' if is_terminated else 'interrupted'}", *notes]), file=sys.stderr)
         return EXIT_SIGTERM if is_terminated else EXIT_SIGINT
+
+
+@contextmanager
+def _dropped_signals_repeated() -> Iterator[None]:
+    """Raise the exception of a signal again if Python dropped it.
+
+    Python drops exceptions that are raised in destructors and in callbacks of weak references, which may run at
+    any time. The program would continue, and ignore further signals.
+    """
+    report = sys.unraisablehook
+    repeated: list[BaseException] = []
+
+    def raise_again(signum: int, frame: FrameType | None) -> None:
+        raise repeated[-1]
+
+    def repeat(dropped: sys.UnraisableHookArgs) -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt | Terminated):
+            report(dropped)
+            return
+        repeated.append(dropped.exc_value)
+        signal.signal(signal.SIGALRM, raise_again)
+        signal.setitimer(signal.ITIMER_REAL, _REPEAT_SECONDS)
+
+    sys.unraisablehook = repeat
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
+        if repeated:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _output_closed(error: BaseException | None) -> bool:
