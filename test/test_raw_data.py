@@ -93,6 +93,7 @@ def test_copied_or_renamed_raw_data_is_named(text: Path) -> None:
         assert run.status == 0
         (line,) = (line for line in run.stderr.splitlines() if line.startswith(f"{path}: "))
         assert said in line
+        assert ("run tools/prepare_criteo.py to prepare it again" in line) == (path == copy)
 
 
 def test_raw_data_that_is_gone_is_no_reason_to_refuse(days: Path) -> None:

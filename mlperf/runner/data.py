@@ -52,6 +52,7 @@ def prepared_data(data: DataSettings, given: Collection[str] = ()) -> PreparedDa
         _check_preparation(prepared, data, given)
         if data.raw_data_file is not None:
             _check_raw_data(prepared, data.raw_data_file, data.data_set)
+        _report_preparation(prepared, data, given)
         return prepared
     if data.raw_data_file is None:
         raise RunError(f"{path}: no prepared data found, and no --raw-data-file to prepare it from")
@@ -67,7 +68,6 @@ def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collec
     These flags apply while the data is prepared, so prepared data cannot be converted. Another seed is no
     contradiction: it is also that of the training.
     """
-    not_applied = []
     for name, requested, default, actual in (
         ("--data-set", data.data_set, "kaggle", prepared.data_set),
         ("--max-ind-range", data.max_ind_range, -1, prepared.max_ind_range),
@@ -80,13 +80,23 @@ def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collec
                 f"{name}={requested}: {prepared.train} was prepared with {actual}; pass that value or omit the "
                 "flag, or choose another --processed-data-file to prepare the data again"
             )
-        if requested != default and actual is None and name in ("--data-sub-sample-rate", "--data-randomize"):
-            not_applied.append(f"{name}={requested}")
+
+
+def _report_preparation(prepared: PreparedData, data: DataSettings, given: Collection[str]) -> None:
+    """Log flags of the preparation that have no effect, because the data is already prepared."""
     if {"data_randomize", "data_sub_sample_rate"} & set(given) and prepared.seed not in (None, data.seed):
         _log.warning(
             "%s: was prepared with --numpy-rand-seed=%d; --numpy-rand-seed=%d is only that of the training",
             *(prepared.train, prepared.seed, data.seed),
         )
+    not_applied = [
+        f"{name}={requested}"
+        for name, requested, default, actual in (
+            ("--data-sub-sample-rate", data.sub_sample_rate, 0.0, prepared.sub_sample_rate),
+            ("--data-randomize", data.randomize, "total", prepared.randomize),
+        )
+        if requested != default and actual is None
+    ]
     if not_applied:
         flags = " ".join(not_applied)
         _log.warning("%s: prepared by another tool; these flags have no effect: %s", prepared.train, flags)
@@ -103,7 +113,8 @@ def _check_raw_data(prepared: PreparedData, raw_data_file: Path, data_set: str) 
             f"--raw-data-file={raw_data_file}: {difference.text}; omit the flag to use the prepared data, or "
             "choose another --processed-data-file"
         )
-    _log.warning("%s; using the prepared data; run tools/prepare_criteo.py to prepare it again", difference.text)
+    advice = "; run tools/prepare_criteo.py to prepare it again" if difference.has_changed else ""
+    _log.warning("%s; using the prepared data%s", difference.text, advice)
 
 
 def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, ...]:
