@@ -16,7 +16,7 @@ flags=(
     --arch-embedding-size="$rows-$rows-$rows-$rows-$rows-$rows-$rows-$rows" --embedding-init=device
 )
 flags+=(${options[@]+"${options[@]}"})
-"$python" "$root/bench/find_data.py" none "${flags[@]}" -- >/dev/null # only checks the flags
+PYTHONPATH=$root "$python" -m mlperf.cli.check_flags "${flags[@]}"
 
 gpus=$("$python" -c 'import torch; print(torch.cuda.device_count())')
 only_gpus=false

@@ -1,11 +1,10 @@
 """Choose the data of a Criteo script, and check the flags. common.sh calls this and evaluates the output.
 
-    python bench/find_data.py {kaggle,terabyte,none} [flags of the script] -- [flags of the user]
+    python bench/find_data.py {kaggle,terabyte} [flags of the script] -- [flags of the user]
 
 Searches the folder DATADIR, by default input/. Prints assignments for the shell: `data_flags`, the flags that
 select the data, and `sample`, the folder of the synthetic sample if it is chosen. The user's flags are obeyed:
 they may name the data or the data set, or request generated data. A wrong flag is reported as by the trainer.
-With "none", only the flags are checked.
 """
 
 from __future__ import annotations
@@ -21,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from mlperf.cli.program import run_program
+from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.settings.dataset import PREPARED_NAMES
 from mlperf.settings.from_flags import make_trainer_parser, parse
 from mlperf.util.errors import UsageError
 
 _INPUT = Path(__file__).resolve().parent.parent / "input"
-_PREPARED = {"kaggle": "kaggleAdDisplayChallenge_processed", "terabyte": "terabyte_processed"}
 _RAW = {"kaggle": "train.txt", "terabyte": "day"}
 # Files that show that there is raw data. The last is the archive of a day by the original implementation.
 _RAW_FILES = {"kaggle": ("train.txt", "train.txt.gz"), "terabyte": ("day_0", "day_0.gz", "day_0_reordered.npz")}
@@ -60,14 +60,14 @@ def choose_data(script: str, given: Mapping[str, Any], datadir: str, *, default:
         is_complete = "raw_data_file" in given or _is_prepared(given["processed_data_file"])
         return Choice(flags if is_complete else [*flags, *raw])
     rate = given.get("data_sub_sample_rate", 0)
-    name = _PREPARED[data_set] + (f"_sub{rate:g}" if rate else "")
+    name = PREPARED_NAMES[data_set] + (f"_sub{rate:g}" if rate else "")
     if "raw_data_file" in given:
         return Choice([*flags, f"--processed-data-file={given['raw_data_file'].with_name(name)}"])
     if not raw and not _is_prepared(folder / name):
-        name = _PREPARED[data_set]  # prepared with other settings: the trainer decides whether it can be used
+        name = PREPARED_NAMES[data_set]  # prepared with other settings: the trainer decides whether it can be used
     if raw or _is_prepared(folder / name):
         return Choice([*flags, f"--processed-data-file={folder / name}", *raw])
-    missing = f"contains neither {_RAW_FILES[data_set][0]} nor {_PREPARED[data_set]}_train.bin"
+    missing = f"contains neither {_RAW_FILES[data_set][0]} nor {PREPARED_NAMES[data_set]}_train.bin"
     if datadir and not (folder / _SAMPLE_FILE).is_file():
         raise UsageError(f"DATADIR={datadir}: {missing}")
     if given.get("data_set", _SAMPLE_DATA_SET) != _SAMPLE_DATA_SET:
@@ -87,8 +87,8 @@ def _raw_flags(folder: Path, data_set: str) -> list[str]:
 
 
 def _is_prepared(path: Path) -> bool:
-    name = path.name.removesuffix(".npz").removesuffix(".bin")
-    return any(path.with_name(name + ending).is_file() for ending in ("_train.bin", ".npz"))
+    paths = DatasetPaths.from_name(path)
+    return paths.split("train").is_file() or paths.archive.is_file()
 
 
 def _suffix(given: Mapping[str, Any]) -> str:
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         end = flags.index("--")
         of_script, of_user = flags[:end], flags[end + 1 :]
         given = vars(make_trainer_parser().parse_args(of_user))
-        choice = Choice() if script == "none" else choose_data(script, given, os.environ.get("DATADIR", ""))
+        choice = choose_data(script, given, os.environ.get("DATADIR", ""))
         parse([*of_script, *choice.flags, *of_user])
         if choice.note:
             print(choice.note, file=sys.stderr)

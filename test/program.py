@@ -78,7 +78,7 @@ def run_program(*flags: str, cwd: Path, program: str = "dlrm_s_pytorch.py", **va
         mock.patch.object(sys, "argv", [program, *flags]),
         contextlib.redirect_stdout(stdout),
         contextlib.redirect_stderr(stderr),
-        _same_signal_handlers(),
+        same_signal_handlers(),
     ):
         try:
             status = main(flags)
@@ -88,7 +88,8 @@ def run_program(*flags: str, cwd: Path, program: str = "dlrm_s_pytorch.py", **va
 
 
 @contextlib.contextmanager
-def _same_signal_handlers() -> Iterator[None]:
+def same_signal_handlers() -> Iterator[None]:
+    """Restore the handlers of signals afterwards: the entry point of a program replaces them."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     handlers = [signal.getsignal(number) for number in numbers]
     try:

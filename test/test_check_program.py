@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
 import pytest
 from foreign_logs import Entry, foreign_entries, foreign_results, unchanged, write_log
-from program import ROOT
+from program import ROOT, same_signal_handlers
 from program import check_submission as check
 
+from mlperf.cli.program import run_program as run_entry_point
 from mlperf.submission.report import four_digits
+from mlperf.util.failures import system_failures
 
 
 @pytest.mark.parametrize(
@@ -61,11 +64,19 @@ def test_score_has_four_significant_digits(tmp_path: Path) -> None:
     assert "at epoch 1.900, 0.5874 minutes" in run.stdout
 
 
-def run_without_reader(cwd: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a program whose stdout is a pipe that nobody reads."""
+def to_full_disk() -> TextIO:
+    return open("/dev/full", "w")
+
+
+def to_no_reader() -> TextIO:
     reading, writing = os.pipe()
     os.close(reading)
-    with os.fdopen(writing, "w") as closed:
+    return os.fdopen(writing, "w")
+
+
+def run_without_reader(cwd: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program whose stdout is a pipe that nobody reads."""
+    with to_no_reader() as closed:
         return run_into(closed, cwd, program, *arguments)
 
 
@@ -84,7 +95,7 @@ def test_output_without_a_reader_is_not_blamed_on_the_log(path: str, tmp_path: P
 
 def test_full_disk_is_not_blamed_on_the_log(tmp_path: Path) -> None:
     write_log(tmp_path / "a.log", foreign_entries(1, edition="2.0.0"))
-    with open("/dev/full", "w") as full:
+    with to_full_disk() as full:
         run = run_into(full, tmp_path, "tools/check_submission.py", "a.log", "--edition=2.0.0")
     assert run.returncode == 1
     assert run.stderr == (
@@ -92,20 +103,38 @@ def test_full_disk_is_not_blamed_on_the_log(tmp_path: Path) -> None:
     )
 
 
-def test_any_program_names_a_full_disk_in_one_line(tmp_path: Path) -> None:
-    with open("/dev/full", "w") as full:
-        run = run_into(full, tmp_path, "dlrm_s_pytorch.py")
-    assert run.returncode == 1
-    assert run.stderr.splitlines()[1:] == [  # after that of the engine
-        "dlrm_s_pytorch.py: error: the output cannot be written: No space left on device"
-    ]
-
-
 def test_any_program_ends_with_one_line_when_the_reader_of_its_output_has_ended(tmp_path: Path) -> None:
     run = run_without_reader(tmp_path, "dlrm_s_pytorch.py", "--data-size=4", "--print-freq=1")
     assert run.returncode == 141
     assert run.stderr.splitlines()[-1] == "dlrm_s_pytorch.py: the reader of the output has ended"
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("flush", [True, False])
+@pytest.mark.parametrize(
+    ("output", "status", "message"),
+    [
+        (to_full_disk, 1, "x.py: error: standard output: cannot be written: No space left on device\n"),
+        (to_no_reader, 141, "x.py: the reader of the output has ended\n"),
+    ],
+)
+def test_output_that_cannot_be_written_is_not_blamed_on_the_file_in_work(
+    output: Callable[[], TextIO],
+    status: int,
+    message: str,
+    flush: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def work() -> int:
+        with system_failures(Path("data.bin"), "cannot be read"):
+            print("text", flush=flush)
+        return 0
+
+    with output() as stdout, same_signal_handlers():
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert run_entry_point("x.py", work) == status
+    assert capsys.readouterr().err == message
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,6 @@ def test_invalid_edition_in_a_log_is_ignored(tmp_path: Path) -> None:
     ],
     ids=["late division", "nodes"],
 )
-def test_test_that_does_not_explain_itself_is_explained(change: Change, words: str, tmp_path: Path) -> None:
+def test_official_message_without_a_cause_is_completed(change: Change, words: str, tmp_path: Path) -> None:
     write_log(tmp_path / "a.log", change(0, foreign_entries(1, edition="2.0.0")))
     assert words in check("a.log", "--edition=2.0.0", cwd=tmp_path).stdout

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import itertools
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from easy_data import write_easy_data
 from interruption import Killed, killed_after_saves, shuffled
-from program import ROOT, run_program
+from program import ROOT, run_program, same_signal_handlers
 
 from mlperf.cli.program import run_program as run_entry_point
 from mlperf.data.criteo.prepare.pipeline import prepare
+from mlperf.training import checkpoint
 from mlperf.util.failures import continued_by
 from mlperf.util.locking import exclusive
 from mlperf.util.new_file import numbered, open_new
@@ -134,7 +134,7 @@ def test_resuming_says_from_where(easy: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("load", [(), ("--load-model=model.pt",)])
 def test_interrupted_run_with_a_checkpoint_says_what_continues_it(
-    load: tuple[str, ...], easy: Path, tmp_path: Path
+    load: tuple[str, ...], easy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags = (*SMALL, f"--processed-data-file={easy}", "--save-model=model.pt")
     if load:
@@ -142,30 +142,21 @@ def test_interrupted_run_with_a_checkpoint_says_what_continues_it(
         contents = torch.load(tmp_path / "model.pt", weights_only=True)
         contents["continuation"] |= {"best_accuracy": 0.0, "best_auc": 0.0}  # so that this run saves soon
         torch.save(contents, tmp_path / "model.pt")
-    with subprocess.Popen(
-        [sys.executable, str(ROOT / "dlrm_s_pytorch.py"), *flags, *load, "--nepochs=100000"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        while not process.stdout.readline().startswith(" accuracy"):
-            assert process.poll() is None
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    save, positions = checkpoint.save, list[str]()
+
+    def interrupted_save(*args: Any, **kwargs: Any) -> None:
+        if positions:
+            raise KeyboardInterrupt
+        save(*args, **kwargs)
+        saved = torch.load(tmp_path / "model.pt", weights_only=True)
+        positions.append(f"iteration {saved['iter']} of epoch {saved['epoch']}")
+
+    monkeypatch.setattr(checkpoint, "save", interrupted_save)
+    run = run_program(*flags, *load, "--nepochs=100", cwd=tmp_path)
+    assert run.status == 130
     command = "the same command" if load else "the same command with --load-model=model.pt"
-    message = stderr.splitlines()[-1]
-    match = re.fullmatch(
-        r"dlrm_s_pytorch.py: interrupted; (.*) continues after iteration (\d+) of epoch (\d+)", message
-    )
-    assert match is not None, message
-    assert match[1] == command
-    saved = torch.load(tmp_path / "model.pt", weights_only=True)
-    # The signal may arrive after a file was renamed and before the save has returned.
-    assert (0, 1) <= (int(match[3]), int(match[2])) <= (saved["epoch"], saved["iter"])
+    message = f"dlrm_s_pytorch.py: interrupted; {command} continues after {positions[0]}"
+    assert run.stderr.splitlines()[-1] == message
 
 
 def test_interrupted_preparation_says_that_the_same_command_continues_and_then_from_where(
@@ -189,10 +180,6 @@ def test_program_prints_how_to_continue_after_an_interruption(capsys: pytest.Cap
         with continued_by("the same command continues"):
             raise KeyboardInterrupt
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with same_signal_handlers():
         assert run_entry_point("x.py", work) == 130
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     assert capsys.readouterr().err == "x.py: interrupted; the same command continues\n"

@@ -35,13 +35,11 @@ def test_file_that_is_no_log_is_named_in_one_line(kind: str, content: bytes, tmp
     assert run.stderr == f"check_submission.py: error: a.log: not an MLPerf log: {kind}\n"
 
 
-@pytest.mark.parametrize(("kind", "content"), FILES.items(), ids=FILES)
-def test_file_that_is_no_log_is_one_finding_among_the_logs_of_a_result(
-    kind: str, content: bytes, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("kind", ["the file is empty", "binary data", next(reversed(FILES))])
+def test_file_that_is_no_log_is_one_finding_among_the_logs_of_a_result(kind: str, tmp_path: Path) -> None:
     package = as_package(foreign_results(tmp_path / "Else" / "results" / "box" / "dlrm", "2.0.0", unchanged))
     file = package / "results" / "box" / "dlrm" / "result_2.txt"
-    file.write_bytes(content)
+    file.write_bytes(FILES[kind])
     run = check(package, "--edition=2.0.0", cwd=tmp_path)
     assert run.status == 1
     lines = [line for line in run.stdout.splitlines() if line.startswith(f"{file}:")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from program import Finished, run_program
 
+from mlperf.benchmarks import BENCHMARKS, DLRM
 from mlperf.plots.curves import Curves, Point
 from mlperf.plots.run_figure import draw_runs
+from mlperf.util.errors import RunError
 
 
 @pytest.fixture
@@ -155,6 +158,18 @@ def test_log_of_another_benchmark_is_refused_by_name(tmp_path: Path) -> None:
             )
         run = plot(f"{name}.txt", cwd=tmp_path)
         assert run == Finished(1, "", f"plot_run.py: error: {name}.txt: the log is of '{name}', not of dlrm\n")
+
+
+def test_log_of_any_supported_benchmark_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    second = replace(DLRM, name="second", evaluations_per_epoch=10)
+    log = numbered_log(tmp_path / "result_0.txt", "evaluations")
+    log.write_text(log.read_text().replace('"dlrm"', '"second"'))
+    with pytest.raises(RunError, match="the log is of 'second', not of dlrm"):
+        Curves.of_log(log)
+    monkeypatch.setitem(BENCHMARKS, "second", second)
+    curves = Curves.of_log(log)
+    assert curves.benchmark is second
+    assert [point.epochs for point in curves.auc] == pytest.approx([k / 10 for k in range(1, 19)])
 
 
 def package_of(folder: Path, *systems: str) -> Path:
@@ -341,6 +356,6 @@ def test_loss_of_a_run_that_diverged_does_not_determine_the_scale(tmp_path: Path
     def run(loss: float) -> Curves:
         return Curves(loss=[Point(step, step / 100, loss + 1 / step**2) for step in range(1, 101)])
 
-    losses = {str(loss): run(loss) for loss in (0.12, 0.13, 0.14, 9.0)}
+    losses = [(str(loss), run(loss)) for loss in (0.12, 0.13, 0.14, 9.0)]
     draw_runs(losses, "auc", "iterations", 0, "", tmp_path / "run.png")
     assert saved[0].axes[0].get_ylim()[1] < 1

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
+from program import same_signal_handlers
 
 from mlperf.cli.program import run_program
 
@@ -16,10 +17,8 @@ from mlperf.cli.program import run_program
 @pytest.fixture(autouse=True)
 def same_handlers() -> Iterator[None]:
     """Restore the handlers of this process."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    with same_signal_handlers():
+        yield
 
 
 class Ended:

@@ -81,7 +81,7 @@ def test_finished_run_that_is_loaded_again_says_that_nothing_is_left_to_train(tm
     assert run_program(*flags, "--save-model=m.pt", cwd=tmp_path).status == 0
     run = run_program(*flags, "--load-model=m.pt", "--mlperf-acc-threshold=0.99", cwd=tmp_path)
     assert run.losses == []
-    assert "--load-model=m.pt: trained for 1 epochs already, so that --nepochs=1 leaves nothing" in run.stderr
+    assert "--load-model=m.pt: already trained for 1 epoch, so --nepochs=1 leaves nothing" in run.stderr
     assert "the target was not reached: nothing was evaluated" in run.stderr
     assert run.status == 3
 

@@ -110,14 +110,14 @@ def test_warm_start_fails_in_a_log_and_in_a_result(change: Any, words: str, tmp_
     assert check(folder / "result_1.txt", "--edition=2.0.0", cwd=tmp_path).status == 0
 
 
-def test_warm_start_is_no_reference_run(tmp_path: Path) -> None:
+def test_warm_start_is_refused_as_a_reference_run(tmp_path: Path) -> None:
     folder = foreign_results(tmp_path / "dlrm", "2.0.0", with_metadata("epoch_start", {"epoch_num": 1.6}, (2,)))
     logs = [read_log(file) for file in sorted(folder.iterdir())]
     with pytest.raises(RunError, match=r"result_2\.txt:22: .* the first epoch_start is at epoch 1\.6"):
         make_rcp(logs, DLRM, "Else", "box")
 
 
-def test_mark_of_any_kind_counts(tmp_path: Path) -> None:
+def test_mark_that_is_not_text_counts(tmp_path: Path) -> None:
     entries = foreign_entries(1, edition="2.0.0")
     marked = with_metadata("run_start", {"started_from": 300}, (0,))(0, entries)
     assert found(tmp_path, *marked) == "the run did not start from scratch but from 300"

@@ -4,7 +4,7 @@
 #   [OUT=folder] [WHEELS=folder] [DLRM_PYTHON=python] bench/gpu/run.sh [--reduced] first|second|STAGE ...
 #
 # first    the stages env smoke tests large: checks correctness, about 4 minutes.
-# second   the stages profile tune full measure run general sanitize: measures speed, about 6 minutes.
+# second   the stages profile tune full measure run general sanitize: measures speed, about 5 minutes.
 #
 # OUT          folder for the log of each stage, NAME.log (default: a new folder under /tmp).
 # WHEELS       a folder with wheels of packages that the environment lacks, on a machine without a network.

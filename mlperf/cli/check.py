@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from mlperf.benchmarks import EDITIONS, Edition
-from mlperf.cli.program import print_output, program_name, run_program
+from mlperf.cli.program import program_name, run_program
 from mlperf.settings.argument_parser import Parser
+from mlperf.submission.candidates import EditionCandidates
 from mlperf.submission.check import check_log, check_result
 from mlperf.submission.rcp import check_rcp_file
 from mlperf.submission.report import Report, render
@@ -109,7 +110,7 @@ def _check(name: str, arguments: Sequence[str] | None) -> int:
                 errors.add(str(error))
                 print(f"{name}: error: {error}", file=sys.stderr, flush=True)
             continue
-        print_output(render(report))
+        print(render(report), flush=True)
         passed = passed and report.passed
     return 0 if passed else 1
 
@@ -118,12 +119,14 @@ def _checks(args: argparse.Namespace, editions: list[Edition | None]) -> list[Ca
     """Return one call per check."""
     if args.path.is_file():
         return [partial(check_log, args.path, edition) for edition in editions]
-    options = {"rcp_file": args.rcps, "bypass": args.rcp_bypass, "seed_bypass": args.seed_bypass}
-    return [
-        partial(check_result, result, edition, **options)
-        for result in find_results(args.path)
-        for edition in editions
-    ]
+    check = partial(
+        check_result,
+        rcp_file=args.rcps,
+        bypass=args.rcp_bypass,
+        seed_bypass=args.seed_bypass,
+        candidates=EditionCandidates(),
+    )
+    return [partial(check, result, edition) for result in find_results(args.path) for edition in editions]
 
 
 @contextmanager

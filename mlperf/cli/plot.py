@@ -82,17 +82,16 @@ def _plot(name: str, arguments: Sequence[str] | None) -> int:
     target = args.target
     if target is None:
         target = DEFAULT_EDITION.auc_target if metric == "auc" else 0.0
-    curves, legend = {}, {}
-    for number, (run, label) in enumerate(zip(runs, labels, strict=True)):
-        if not has_curve(run.curves, metric):
+    drawn = []
+    for run, label in zip(runs, labels, strict=True):
+        if has_curve(run.curves, metric):
+            drawn.append((label, run.curves))
+        else:
             warnings.append(f"warning: left out: {run.path}: contains neither loss nor {metric}")
-            continue
-        name = f"{number} {run.path}"  # unique, although the same log may be given twice
-        curves[name], legend[name] = run.curves, label
-    draw_runs(curves, metric, _axis(runs, args.x), target, args.title, args.output, legend=legend)
+    draw_runs(drawn, metric, _axis(runs, args.x), target, args.title, args.output)
     for warning in warnings:
         _log.warning("%s", warning)
-    print(f"{args.output}: {len(curves)} run{'s' if len(curves) > 1 else ''}")
+    print(f"{args.output}: {len(drawn)} run{'s' if len(drawn) > 1 else ''}")
     return 0
 
 

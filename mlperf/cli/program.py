@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import logging
 import os
-import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any, TextIO
 
 from mlperf.util.errors import RunError, UsageError
 
@@ -20,9 +19,6 @@ MIN_PYTHON = (3, 11)  # same as requires-python in pyproject.toml, which does no
 EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 EXIT_SIGPIPE = 141
-
-# Errors of a disk that is full or failing. Those of stdout name no file.
-_CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 _REPEAT_SECONDS = 0.001  # after which the destructor that dropped a signal has ended
 
@@ -64,14 +60,52 @@ def program_name(tool: str) -> str:
     return typed if typed.startswith("dlrm-") else tool
 
 
-def print_output(text: str) -> None:
-    """Write text and a newline to stdout. RunError if that fails, BrokenPipeError if its reader has ended."""
+class OutputError(RunError):
+    """stdout cannot be written."""
+
+
+class OutputClosedError(OutputError):
+    """The reader of stdout, such as `head`, has ended."""
+
+    exit_status = EXIT_SIGPIPE
+
+
+class _Output:
+    """stdout whose failures are OutputErrors: as OSErrors, they would be blamed on the file being processed."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with _output_failures(self._stream):
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _output_failures(self._stream):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _output_failures(stream: TextIO) -> Iterator[None]:
     try:
-        print(text, flush=True)
+        yield
     except BrokenPipeError:
-        raise
+        _discard(stream)
+        raise OutputClosedError("the reader of the output has ended") from None
     except OSError as error:
-        raise RunError(f"standard output: cannot be written: {error.strerror or error}") from None
+        _discard(stream)
+        raise OutputError(f"standard output: cannot be written: {error.strerror or error}") from None
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what is left in the stream to the null device, so that the interpreter can flush it at its end."""
+    with suppress(OSError, ValueError):  # not a file
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def run_program(name: str, work: Callable[[], int]) -> int:
@@ -92,20 +126,16 @@ def run_program(name: str, work: Callable[[], int]) -> int:
     try:
         if sys.version_info < MIN_PYTHON:
             raise RunError(f"needs Python {MIN_PYTHON[0]}.{MIN_PYTHON[1]} or newer; this is {sys.executable}")
-        with messages_on_stderr(), _dropped_signals_repeated():
+        with messages_on_stderr(), _dropped_signals_repeated(), redirect_stdout(_Output(sys.stdout)):
             status = work()
             sys.stdout.flush()
             return status
-    except (UsageError, RunError, OSError) as error:
-        if _output_closed(error):
-            return _end_output(name)
-        if not isinstance(error, OSError):
-            print(f"{name}: error: {error}", file=sys.stderr)
-            return error.exit_status
-        if error.filename is not None or error.errno not in _CANNOT_WRITE:
-            raise
-        print(f"{name}: error: the output cannot be written: {error.strerror}", file=sys.stderr)
-        return RunError.exit_status
+    except OutputClosedError as closed:
+        print(f"{name}: {closed}", file=sys.stderr)
+        return closed.exit_status
+    except (UsageError, RunError) as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return error.exit_status
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _CORE_PACKAGES:
@@ -151,26 +181,3 @@ def _dropped_signals_repeated() -> Iterator[None]:
         sys.unraisablehook = report
         if repeated:
             signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _output_closed(error: BaseException | None) -> bool:
-    """Return whether an error, or one that it replaced, means that the reader of stdout (`head`) has ended."""
-    while error is not None and not isinstance(error, BrokenPipeError):
-        error = error.__context__
-    if error is None:
-        return False
-    try:
-        poll = select.poll()
-        poll.register(sys.stdout.fileno(), select.POLLOUT)
-        return any(events & select.POLLERR for _, events in poll.poll(0))
-    except (OSError, ValueError):
-        return False  # stdout is not a file, so the broken pipe is another one
-
-
-def _end_output(name: str) -> int:
-    """Discard what is left in stdout, so that the interpreter can flush it, and return the exit status."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
-    print(f"{name}: the reader of the output has ended", file=sys.stderr)
-    return EXIT_SIGPIPE

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 
 from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES, SampleSize
-from mlperf.cli.program import print_output, program_name, run_program
+from mlperf.cli.program import program_name, run_program
 from mlperf.compliance.log_reader import Log, as_text, read_log
-from mlperf.compliance.warm_start import warm_start
+from mlperf.compliance.warm_start import require_from_scratch
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
 from mlperf.settings.timed_run import check_timed_run
@@ -186,9 +186,10 @@ def _make(args: argparse.Namespace) -> int:
         runs = make_runs(_logs_folder(args), settings, count, first_seed=args.seed)
         paths, configuration = runs.logs, runs.configuration
     logs = [read_log(path) for path in paths]
-    _refuse_warm_starts(logs)
     if description is None:
         return _write_reference(args, logs)
+    for log in logs:
+        require_from_scratch(log)
     sample = inputs.sample if args.logs is None or inputs.data else None
     package = Package(
         folder=args.output,
@@ -206,28 +207,20 @@ def _make(args: argparse.Namespace) -> int:
     return _write_and_check(package, logs)
 
 
-def _refuse_warm_starts(logs: Sequence[Log]) -> None:
-    """Raise RunError if a run started from weights or within an epoch: it is not a result."""
-    for log in logs:
-        if (found := warm_start(log)) is not None:
-            line, problem = found
-            raise RunError(f"{log.path}:{line}: {problem}")
-
-
 def _write_and_check(package: Package, logs: list[Log]) -> int:
     folder = write_package(package, logs)
     (result,) = (result for result in find_results(folder) if result.system == package.system)
     report = check_result(result, package.edition)
-    print_output(f"package in {folder}")
+    print(f"package in {folder}")
     if package.configuration is None:
-        print_output(
+        print(
             f"without config_{package.system}.sh: CONFIG does not say with which configuration the logs were made"
         )
     if package.bypass_reason is not None:
-        print_output(f"the convergence check is bypassed: {package.bypass_reason}")
+        print(f"the convergence check is bypassed: {package.bypass_reason}")
     if package.seed_bypass_reason is not None:
-        print_output(f"the seed check is bypassed: {package.seed_bypass_reason}")
-    print_output(render(report))
+        print(f"the seed check is bypassed: {package.seed_bypass_reason}")
+    print(render(report), flush=True)
     return 0 if report.passed else 1
 
 
@@ -294,7 +287,7 @@ def _write_reference(args: argparse.Namespace, logs: list[Log]) -> int:
     file = _logs_folder(args) / "rcps_dlrm.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(rcp, indent=2) + "\n")
-    print_output(f"convergence points of {len(logs)} runs in {file}")
+    print(f"convergence points of {len(logs)} runs in {file}")
     return 0
 
 

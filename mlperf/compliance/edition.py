@@ -1,7 +1,7 @@
 """Recognition of the edition that logs belong to, by what they name, their keys, their dates and the rules.
 
-A package belongs to one edition, so all its logs are judged together. What the evidence leaves open stays open:
-a recognition may have several candidates.
+A package belongs to one edition, so all its logs are judged together. If the evidence is inconclusive, there are
+several candidates.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ class Recognition:
 def recognize(logs: Sequence[Log], other_days: Iterable[datetime.date] = ()) -> Recognition:
     """Return the candidates for the edition of all logs of a package, of a result, or of one log.
 
-    Logs of this project name it. Otherwise a candidate has the keys of the logs and was published after their
-    runs, and its rules find the least fault with the logs. Results may be submitted to a later round than the one
-    they were made for, so several candidates often remain.
+    Logs of this project name it. Otherwise a candidate has the keys of the logs, its round was published after the
+    runs, and its rules report the fewest errors. Results may be submitted again in a later round, so several
+    candidates often remain.
+
     other_days: days of runs of other benchmarks in the same package.
     """
     if not any(log.events for log in logs):
@@ -109,7 +110,7 @@ def _with_keys_of(logs: Sequence[Log]) -> list[Edition]:
 
 
 def _least_faults(editions: list[Edition], logs: Sequence[Log]) -> list[Edition]:
-    """Return the editions whose rules give the fewest messages about the logs."""
+    """Return the editions whose checkers report the fewest errors."""
     if len(editions) == 1:
         return editions
     counts = [

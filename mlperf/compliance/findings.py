@@ -76,7 +76,7 @@ def _shorten(text: str) -> str:
 
 
 def _cause(log: Log, text: str) -> str:
-    """Return what in the log makes a test fail whose text does not say it; "" if nothing is known."""
+    """Return the cause in the log, in parentheses, if the message does not state it; "" if it is unknown."""
     divisions, stops = log.all("submission_division"), log.all("init_stop")
     if "compile_time_mins" in text and divisions and stops and divisions[0].line > stops[0].line:
         return f" (the limit depends on submission_division, which is logged later, in line {divisions[0].line})"

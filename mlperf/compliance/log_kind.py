@@ -1,4 +1,4 @@
-"""What a file contains if it is not a log of the benchmark: nothing, binary data, JSON, text, or another log."""
+"""Recognition of files that are not logs of the benchmark: empty, binary, JSON, text, or another log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OLD_TOKEN = re.compile(rb":::MLP(?:erf)?v([\d.]+)")  # logs of editions 0.5 and
 
 
 def other_content(log: Log) -> str | None:
-    """Return what a file without a readable event is, or None if it contains events. OSError if it is gone."""
+    """Return the kind of a file without readable events, None if it has events. OSError if it cannot be read."""
     if log.events:
         return None
     with log.path.open("rb") as file:
@@ -37,12 +37,18 @@ def other_content(log: Log) -> str | None:
 
 def other_benchmark(log: Log, name: str) -> tuple[Event, str] | None:
     """Return the event that shows that a log is not of the benchmark `name`, with the description; else None."""
-    named = log.all("submission_benchmark")
-    if named and all(event.value != name for event in named):
-        return named[0], f"the log is of {as_text(named[0].value)}, not of {name}"
+    named, others = log.all("submission_benchmark"), other_names(log, name)
+    if named and len(others) == len(named):
+        return others[0]
     if not named and (event := next((e for e in log.events if e.key.startswith("loadgen_")), None)) is not None:
         return event, f"the log is of MLPerf Inference, not of {name}"
     return None
+
+
+def other_names(log: Log, name: str) -> list[tuple[Event, str]]:
+    """Return the events that name another benchmark than `name`, with a description of each."""
+    events = log.all("submission_benchmark")
+    return [(e, f"the log is of {as_text(e.value)}, not of {name}") for e in events if e.value != name]
 
 
 def _kind(log: Log, head: bytes) -> str:

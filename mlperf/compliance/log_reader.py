@@ -17,7 +17,7 @@ _MAX_SHOWN = 60  # characters of a value in a message
 
 @dataclass(frozen=True)
 class Event:
-    """One event. `line` counts from 1; `time_ms` is Unix time in milliseconds, NaN if it may be missing and is."""
+    """One event. `line` counts from 1; `time_ms` is Unix time in milliseconds; NaN if missing."""
 
     line: int
     key: str
@@ -110,7 +110,7 @@ def describe_evaluation(event: Event) -> str:
 def read_log(path: Path, *, timed: bool = True) -> Log:
     """Read a log. Text before the token on a line, such as a launcher's prefix, is ignored.
 
-    timed: whether an event without `time_ms` is malformed, as it is in a result.
+    timed: whether events without `time_ms` are malformed, as in a result.
 
     RunError if the file is missing, is a folder or a pipe, or cannot be read.
     """

@@ -6,6 +6,7 @@ from itertools import pairwise
 from statistics import median
 
 from mlperf.compliance.log_reader import Event, Log, as_text, is_number
+from mlperf.util.errors import RunError
 
 MARK = "started_from"  # metadata of run_start in logs of this project; absent if the run started from scratch
 NOT_FROM_SCRATCH = "the run did not start from scratch"
@@ -35,6 +36,13 @@ def warm_start(log: Log) -> tuple[int, str] | None:
         if not _is_beginning(number, evaluations):
             return event.line, f"{NOT_FROM_SCRATCH}: the first {key} is at epoch {number:.4g}"
     return _late_evaluation(evaluations)
+
+
+def require_from_scratch(log: Log) -> None:
+    """Raise RunError, naming the line, if a run did not start from scratch: it is not a result."""
+    if (start := warm_start(log)) is not None:
+        line, text = start
+        raise RunError(f"{log.path}:{line}: {text}")
 
 
 def _is_beginning(number: float, evaluations: list[Event]) -> bool:

@@ -21,7 +21,7 @@ _BUCKETS = 1 << _DIGIT_BITS
 
 @dataclass(frozen=True)
 class Metrics:
-    """Values in [0, 1]; NaN if not computed. AUC and average precision are NaN, too, if a class is missing.
+    """Values in [0, 1]; NaN if not computed. AUC and average precision are also NaN if a class is missing.
 
     only_label: the label of all samples, 0 or 1, if a class is missing; otherwise None.
     """
@@ -37,8 +37,11 @@ class Metrics:
 
 def only_label(labels: torch.Tensor) -> int | None:
     """Return the label of all samples, None if both labels occur. labels: 0 and 1, float32 [N]."""
-    clicks = int(labels.sum(dtype=torch.float64))
-    return 0 if clicks == 0 else 1 if clicks == len(labels) else None
+    return _only_label(int(labels.sum(dtype=torch.float64)), len(labels))
+
+
+def _only_label(clicks: int, samples: int) -> int | None:
+    return 0 if clicks == 0 else 1 if clicks == samples else None
 
 
 def is_better(value: float, best: float) -> bool:
@@ -66,7 +69,7 @@ def binary_metrics(scores: torch.Tensor, labels: torch.Tensor) -> Metrics:
     recall = hits / clicks if clicks else 0.0
     precision = hits / predicted_clicks if predicted_clicks else 0.0
     f1 = 2 * hits / (clicks + predicted_clicks) if hits else 0.0
-    label = only_label(labels)
+    label = _only_label(clicks, len(labels))
     if label is not None:
         auc = average_precision = math.nan
     elif scores.device.type == "cpu":

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from mlperf.benchmarks import DLRM
+from mlperf.benchmarks import BENCHMARKS, DEFAULT_EDITION, Benchmark
 from mlperf.compliance.log_kind import other_benchmark, other_content
 from mlperf.compliance.log_reader import Log, read_log
 from mlperf.plots.evaluations import read_evaluations
@@ -72,6 +72,7 @@ class Curves:
     a line for the same iteration, the value is their mean.
     submitter, system: named in the log, otherwise "".
     warnings: how the run failed, one sentence each.
+    benchmark: named in the log, otherwise the default.
     counted: whether the log numbers evaluations instead of epochs (see `Evaluations`).
     """
 
@@ -82,6 +83,7 @@ class Curves:
     submitter: str = ""
     system: str = ""
     warnings: list[str] = field(default_factory=list)
+    benchmark: Benchmark = DEFAULT_EDITION.benchmark
     counted: bool = False
 
     @property
@@ -96,11 +98,14 @@ class Curves:
         RunError if it cannot be read; OtherBenchmarkError and NoCurvesError, both RunErrors, as their names say.
         """
         log = read_log(path, timed=False)
-        _check_benchmark(log)
-        curves = cls(submitter=_text(log, "submission_org"), system=_text(log, "submission_platform"))
+        curves = cls(
+            submitter=_text(log, "submission_org"),
+            system=_text(log, "submission_platform"),
+            benchmark=_benchmark(log),
+        )
         last = curves._read_console(_read_lines(path))
         if not (curves.auc or curves.accuracy):
-            evaluations = read_evaluations(log)
+            evaluations = read_evaluations(log, curves.benchmark)
             curves.auc = [Point(*point) for point in evaluations.points]
             curves.counted = evaluations.counted
         if not (curves.loss or curves.accuracy or curves.auc):
@@ -152,13 +157,16 @@ class Curves:
     def _ends_early(self, last: re.Match[str]) -> bool:
         """Return whether a run ends neither with an epoch nor with the target. last: its last training line."""
         best = max((point.value for point in self.auc), default=0.0)
-        return int(last["it"]) < int(last["n"]) and best < DLRM.auc_target
+        return int(last["it"]) < int(last["n"]) and best < self.benchmark.auc_target
 
 
-def _check_benchmark(log: Log) -> None:
-    other = other_benchmark(log, DLRM.name)
+def _benchmark(log: Log) -> Benchmark:
+    """Return the benchmark of a log, by default the latest. OtherBenchmarkError if it is not a supported one."""
+    benchmark = BENCHMARKS.get(_text(log, "submission_benchmark"), DEFAULT_EDITION.benchmark)
+    other = other_benchmark(log, benchmark.name)
     if other is not None:
         raise OtherBenchmarkError(log.path, other[1])
+    return benchmark
 
 
 def _what_is_missing(log: Log) -> str:

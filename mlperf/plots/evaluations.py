@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import pairwise
 
-from mlperf.benchmarks import DLRM
+from mlperf.benchmarks import Benchmark
 from mlperf.compliance.log_reader import Event, Log, is_fraction, is_number
 
 # Names in metadata under which submitters log the iterations, or samples, trained before an evaluation.
@@ -61,12 +61,14 @@ class _Epoch:
     samples: training samples in an epoch. steps: iterations in an epoch, 0 if unknown.
     planned: epochs after which the learning rate schedule ends, 0 if unknown.
     first: number of the first epoch or block, None if unknown.
+    evaluations: evaluations in an epoch that the rules require.
     """
 
     samples: float
     steps: float
     planned: float
     first: float | None
+    evaluations: int
 
     @property
     def limit(self) -> float:
@@ -74,12 +76,12 @@ class _Epoch:
         return _TOLERANCE * max(self.planned, 1.0)
 
 
-def read_evaluations(log: Log) -> Evaluations:
+def read_evaluations(log: Log, benchmark: Benchmark) -> Evaluations:
     """Return the evaluations of a log. Values that are not a fraction, as an AUC is, are left out."""
     events = [event for event in log.all("eval_accuracy") if is_fraction(event.value)]
     if not events:
         return Evaluations((), counted=False)
-    epoch = _epoch(log, before_line=events[0].line)
+    epoch = _epoch(log, benchmark, before_line=events[0].line)
     numbers = sorted({number for event in events if (number := _epoch_num(event)) is not None})
     typed_as_integers = all(isinstance(event.metadata.get("epoch_num"), int) for event in events)
     unit = _unit(numbers, epoch, typed_as_integers=typed_as_integers)
@@ -127,7 +129,7 @@ def _position(
     if unit is _Unit.SAMPLE:
         return None, number / epoch.samples
     if unit is _Unit.EVALUATION:
-        return None, (number - min(lowest, 1.0) + 1) / DLRM.evaluations_per_epoch
+        return None, (number - min(lowest, 1.0) + 1) / epoch.evaluations
     if unit is _Unit.EPOCH:
         first = epoch.first if epoch.first is not None else min(lowest, 1.0)
         return iterations, number - first + 1
@@ -161,21 +163,21 @@ def _epoch_num(event: Event) -> float | None:
     return None
 
 
-def _epoch(log: Log, before_line: int) -> _Epoch:
+def _epoch(log: Log, benchmark: Benchmark, before_line: int) -> _Epoch:
     """Return the sizes of an epoch.
 
     Before the first evaluation, `train_samples` is the size of the training split. At the end, some submitters log
     under the same key how many samples were trained on.
     """
     logged = (event.value for event in log.all("train_samples") if event.line < before_line)
-    samples = next((float(value) for value in logged if _is_positive(value)), float(DLRM.data.train_samples))
+    samples = next((float(value) for value in logged if _is_positive(value)), float(benchmark.data.train_samples))
     batch = log.value("global_batch_size")
     steps = samples / batch if _is_positive(batch) else 0.0
     planned = [log.value(key) for key in ("lr_decay_start_steps", "sgd_opt_learning_rate_decay_steps")]
     last_step = sum(value for value in planned if is_number(value))
     starts = (_epoch_num(event) for event in log.events if event.key in ("epoch_start", "block_start"))
     first = next((number for number in starts if number is not None), None)
-    return _Epoch(samples, steps, last_step / steps if steps else 0.0, first)
+    return _Epoch(samples, steps, last_step / steps if steps else 0.0, first, benchmark.evaluations_per_epoch)
 
 
 def _is_positive(value: object) -> bool:

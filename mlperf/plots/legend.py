@@ -17,7 +17,7 @@ _FONT_SIZE = 9
 # Inches in the legend, at this font size.
 _LINE_HEIGHT, _CHARACTER_WIDTH, _HANDLE_WIDTH = 0.205, 0.078, 0.7
 _MIN_PANEL_WIDTH = 4.4
-# A legend with more entries stands below the axes, in columns.
+# A legend with more entries is placed below the axes, in columns.
 _MAX_ENTRIES_BESIDE = 20
 _MAX_LABEL = 64  # characters
 # With more runs, each line is thinner.
@@ -37,11 +37,11 @@ class Style:
         return {"color": self.color, "ls": self.dashes, "lw": width * self.scale, **extra}
 
 
-def make_styles(texts: Sequence[str], runs: int) -> dict[str, Style]:
-    """Return a style for each entry of the legend. Over 20 colours are hard to tell apart: dashes differ too."""
+def make_styles(labels: Sequence[str], runs: int) -> dict[str, Style]:
+    """Return a style for each label. Over 20 colours are hard to tell apart: dashes differ too."""
     from matplotlib import colormaps
 
-    number = len(texts)
+    number = len(labels)
     dashes: tuple[str, ...] = ("-",)
     if number <= 10:
         colors: list[Any] = [f"C{index}" for index in range(number)]
@@ -51,16 +51,16 @@ def make_styles(texts: Sequence[str], runs: int) -> dict[str, Style]:
         colors = [colormaps["turbo"](0.03 + 0.94 * index / (number - 1)) for index in range(number)]
         dashes = ("-", "--", "-.", ":")
     scale = 1.0 if runs <= _MANY_RUNS else 0.7
-    return {text: Style(colors[index], dashes[index % len(dashes)], scale) for index, text in enumerate(texts)}
+    return {label: Style(colors[index], dashes[index % len(dashes)], scale) for index, label in enumerate(labels)}
 
 
 def add_legend(
-    figure: Figure, panels: Sequence[Axes], runs: Mapping[str, tuple[str, Curves]], *, styles: Mapping[str, Style]
+    figure: Figure, panels: Sequence[Axes], runs: Sequence[tuple[str, Curves]], styles: Mapping[str, Style]
 ) -> None:
     """Add one legend beside the axes, or below them if it is long, and make the figure larger by its size.
 
-    runs: text in the legend and curves by name of the run. styles: by text. Labelled lines of the last panel, such
-    as the target, follow.
+    runs: label and curves of each run. styles: by label. Labelled lines of the last panel, such as the target,
+    follow.
     """
     from matplotlib.lines import Line2D
 
@@ -90,17 +90,17 @@ def add_legend(
     )
 
 
-def _entries(runs: Mapping[str, tuple[str, Curves]]) -> tuple[list[str], str | None]:
+def _entries(runs: Sequence[tuple[str, Curves]]) -> tuple[list[str], str | None]:
     """Return the entries, with the number of runs of each and of those that learned nothing, and the heading."""
-    counts = Counter(text for text, _ in runs.values())
-    failed = Counter(text for text, run in runs.values() if run.learned_nothing)
+    counts = Counter(label for label, _ in runs)
+    failed = Counter(label for label, run in runs if run.learned_nothing)
     same = len(set(counts.values())) == 1 and len(counts) > 1 and max(counts.values()) > 1
     entries = []
-    for text, count in counts.items():
+    for label, count in counts.items():
         remarks = [f"{count} runs"] if count > 1 and not same else []
-        if failed[text] and failed.total() < len(runs):
-            remarks.append("learned nothing" if count == 1 else f"{failed[text]} learned nothing")
-        entries.append(f"{_shorten(text)} ({', '.join(remarks)})" if remarks else _shorten(text))
+        if failed[label] and failed.total() < len(runs):
+            remarks.append("learned nothing" if count == 1 else f"{failed[label]} learned nothing")
+        entries.append(f"{_shorten(label)} ({', '.join(remarks)})" if remarks else _shorten(label))
     return entries, f"{max(counts.values())} runs each" if same else None
 
 
@@ -111,6 +111,6 @@ def _shorten(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return text that matplotlib prints as it is: no mathematics, and no underscore that hides it in a legend."""
+    """Escape text for matplotlib: $ would start mathematics, and a leading underscore hides a label."""
     text = text.replace("$", r"\$")
     return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text

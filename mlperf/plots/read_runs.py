@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlperf.benchmarks import DLRM
 from mlperf.plots.curves import Curves, NoCurvesError, OtherBenchmarkError
 from mlperf.plots.log_files import find_logs
 from mlperf.util.errors import RunError
@@ -49,11 +48,14 @@ def read_runs(arguments: Sequence[Path]) -> tuple[list[Run], list[str]]:
         for text in run.curves.warnings:
             failed.setdefault(text, []).append(run.path)
     warnings += [f"warning: {_list(paths)}: {text}" for text, paths in failed.items()]
-    if counted := [run.path for run in runs if run.curves.counted]:
-        interval = f"1/{DLRM.evaluations_per_epoch} epoch"
-        warnings.append(
-            f"{_list(counted)}: epoch_num counts evaluations; drawn {interval} apart, as the rules require"
-        )
+    counted: dict[int, list[Path]] = {}
+    for run in runs:
+        if run.curves.counted:
+            counted.setdefault(run.curves.benchmark.evaluations_per_epoch, []).append(run.path)
+    warnings += [
+        f"{_list(paths)}: epoch_num counts evaluations; drawn 1/{number} epoch apart, as the rules require"
+        for number, paths in counted.items()
+    ]
     return runs, warnings
 
 

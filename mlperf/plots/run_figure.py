@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
@@ -35,32 +35,24 @@ def has_curve(run: Curves, metric: str) -> bool:
 
 
 def draw_runs(
-    runs: Mapping[str, Curves],
-    metric: str,
-    axis: str,
-    target: float,
-    title: str,
-    output: Path,
-    *,
-    legend: Mapping[str, str] | None = None,
+    runs: Sequence[tuple[str, Curves]], metric: str, axis: str, target: float, title: str, output: Path
 ) -> None:
     """Draw the training loss, if a log has it, and the metric side by side into `output`.
 
-    runs: curves by name. metric: "auc" or "accuracy". axis: "iterations" or "epochs". target: drawn as a
-    horizontal line, unless it is 0. legend: the text in the legend by name of the run, by default the name; runs
-    with the same text have the same colour. RunError if no log has either curve, or the file cannot be written.
+    runs: label and curves of each run; runs with the same label have the same colour. metric: "auc" or
+    "accuracy". axis: "iterations" or "epochs". target: drawn as a horizontal line, unless it is 0. RunError if no
+    log has either curve, or the file cannot be written.
     """
     from matplotlib.figure import Figure
 
-    has_loss = any(run.loss for run in runs.values())
-    has_metric = any(_tested(run, metric) or _trained(run, metric) for run in runs.values())
+    has_loss = any(run.loss for _, run in runs)
+    has_metric = any(_tested(run, metric) or _trained(run, metric) for _, run in runs)
     if not has_metric and not has_loss:
         raise RunError(f"--metric={metric}: none of the logs contains it")
-    texts = {name: name if legend is None else legend[name] for name in runs}
-    styles = make_styles(list(dict.fromkeys(texts.values())), len(runs))
+    styles = make_styles(list(dict.fromkeys(label for label, _ in runs)), len(runs))
     figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
     axes: list[Axes] = list(figure.subplots(1, has_loss + has_metric, squeeze=False)[0])
-    styled = [(run, styles[texts[name]]) for name, run in runs.items()]
+    styled = [(run, styles[label]) for label, run in runs]
     if has_loss:
         _draw_losses(axes[0], [(run, style) for run, style in styled if run.loss], axis)
     if has_metric:
@@ -70,7 +62,7 @@ def draw_runs(
         panel.set_xlim(left=0)
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
-    add_legend(figure, axes, {name: (texts[name], run) for name, run in runs.items()}, styles=styles)
+    add_legend(figure, axes, runs, styles)
     if title:
         figure.suptitle(plain(title))
     try:
@@ -80,7 +72,7 @@ def draw_runs(
     except (OSError, ValueError) as error:
         raise RunError(f"--output={output}: cannot write the figure: {error}") from None
     if any("missing from" in str(warning.message) for warning in caught):  # of the font
-        _log.warning("warning: the font has no sign for some characters of the labels, which are drawn as boxes")
+        _log.warning("warning: the font lacks some characters of the labels, which are drawn as boxes")
 
 
 def _draw_losses(panel: Axes, runs: list[tuple[Curves, Style]], axis: str) -> None:

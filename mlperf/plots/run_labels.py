@@ -1,4 +1,4 @@
-"""Legend of a figure of runs: the names of files, or the systems named in the logs if there are several."""
+"""Labels of runs: the names of their files, or of the systems named in the logs if there are several."""
 
 from __future__ import annotations
 

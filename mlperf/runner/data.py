@@ -13,20 +13,19 @@ import numpy as np
 from mlperf.data.binary import BinaryFile
 from mlperf.data.criteo.prepare.open_prepared import open_prepared
 from mlperf.data.criteo.prepared.dataset import PreparedData
-from mlperf.data.criteo.prepared.origin import compare_raw_data, raw_files
+from mlperf.data.criteo.prepared.origin import compare_raw_data
+from mlperf.data.criteo.prepared.raw_files import raw_files
 from mlperf.data.source import BatchSource
 from mlperf.data.synthetic.random_batches import RandomBatches
 from mlperf.data.synthetic.stack_distances import StackDistances
 from mlperf.data.synthetic.synthetic_batches import SyntheticBatches
 from mlperf.settings.data import DataSettings
-from mlperf.settings.dataset import PreparationSettings
+from mlperf.settings.dataset import PREPARED_NAMES, PreparationSettings
+from mlperf.settings.flags import changed_flags, flag_values
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError, UsageError
 
 _log = logging.getLogger(__name__)
-
-# Names of the prepared data if only the raw data is given.
-_DEFAULT_NAMES = {"kaggle": "kaggleAdDisplayChallenge_processed", "terabyte": "terabyte_processed"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def prepared_data(data: DataSettings, given: Collection[str] = ()) -> PreparedDa
     path = data.processed_data_file
     if path is None:
         assert data.raw_data_file is not None
-        path = data.raw_data_file.parent / _DEFAULT_NAMES[data.data_set]
+        path = data.raw_data_file.parent / PREPARED_NAMES[data.data_set]
     prepared = open_prepared(path, raw_data_file=data.raw_data_file)
     if prepared is not None:
         _check_preparation(prepared, data, given)
@@ -68,14 +67,16 @@ def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collec
     These flags apply while the data is prepared, so prepared data cannot be converted. Another seed is no
     contradiction: it is also that of the training.
     """
-    for name, requested, default, actual in (
-        ("--data-set", data.data_set, "kaggle", prepared.data_set),
-        ("--max-ind-range", data.max_ind_range, -1, prepared.max_ind_range),
-        ("--data-sub-sample-rate", data.sub_sample_rate, 0.0, prepared.sub_sample_rate),
-        ("--data-randomize", data.randomize, "total", prepared.randomize),
-    ):
-        is_given = requested != default or name.removeprefix("--").replace("-", "_") in given
-        if is_given and actual not in (None, requested):
+    recorded = {
+        "--data-set": prepared.data_set,
+        "--max-ind-range": prepared.max_ind_range,
+        "--data-sub-sample-rate": prepared.sub_sample_rate,
+        "--data-randomize": prepared.randomize,
+    }
+    declared = {flag.name: (flag, value) for flag, value in flag_values(data)}
+    for name, actual in recorded.items():
+        flag, requested = declared[name]
+        if (requested != flag.default or flag.key in given) and actual not in (None, requested):
             raise UsageError(
                 f"{name}={requested}: {prepared.train} was prepared with {actual}; pass that value or omit the "
                 "flag, or choose another --processed-data-file to prepare the data again"
@@ -89,13 +90,10 @@ def _report_preparation(prepared: PreparedData, data: DataSettings, given: Colle
             "%s: was prepared with --numpy-rand-seed=%d; --numpy-rand-seed=%d is only that of the training",
             *(prepared.train, prepared.seed, data.seed),
         )
+    recorded = {"--data-sub-sample-rate": prepared.sub_sample_rate, "--data-randomize": prepared.randomize}
+    changed = {flag.name: value for flag, value in changed_flags(data)}
     not_applied = [
-        f"{name}={requested}"
-        for name, requested, default, actual in (
-            ("--data-sub-sample-rate", data.sub_sample_rate, 0.0, prepared.sub_sample_rate),
-            ("--data-randomize", data.randomize, "total", prepared.randomize),
-        )
-        if requested != default and actual is None
+        f"{name}={changed[name]}" for name, actual in recorded.items() if actual is None and name in changed
     ]
     if not_applied:
         flags = " ".join(not_applied)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import pickle
-import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from mlperf.export.onnx import ONNX_FILE, save_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph
 from mlperf.settings.settings import Settings
+from mlperf.training.checkpoint_file import is_checkpoint
 from mlperf.util.errors import UsageError
 from mlperf.util.failures import system_failures
 from mlperf.util.locking import exclusive
@@ -26,7 +24,7 @@ _REPLACED = ", in place of an older file"
 def checkpoint_reserved(settings: Settings) -> Iterator[None]:
     """Keep other runs from saving to the same file while this one does (--save-model).
 
-    RunError if one does. UsageError if the file exists and is no checkpoint: it would be lost.
+    RunError if another run is saving to it. UsageError if the file is not a checkpoint, because it would be lost.
     """
     path = settings.save_model
     if path is None:
@@ -35,22 +33,11 @@ def checkpoint_reserved(settings: Settings) -> Iterator[None]:
     with ExitStack() as stack:
         with system_failures(path, "the checkpoint cannot be written"):
             has_content = path.is_file() and path.stat().st_size > 0
-            if has_content and path != settings.load_model and not _is_checkpoint(path):
+            if has_content and path != settings.load_model and not is_checkpoint(path):
                 raise UsageError(f"--save-model={path}: exists and is not a checkpoint; name another file")
             lock = path.with_name(f".{path.name}.lock")
             stack.enter_context(exclusive(lock, f"another run saves to this file (--save-model={path})"))
         yield
-
-
-def _is_checkpoint(path: Path) -> bool:
-    """Return whether a file looks like one of torch.save, in its zip format or the older pickle format."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/data.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:
-        pass
-    with path.open("rb") as file:
-        return file.read(1) == pickle.PROTO
 
 
 def draw_compute_graph(model: DLRM_Net) -> None:

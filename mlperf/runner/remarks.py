@@ -1,4 +1,4 @@
-"""Remarks on stderr about a run: what of its flags has no effect, and how it ended."""
+"""Remarks on stderr about a run: flags without effect, nothing to train, and how it ended."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def report_length(settings: Settings, state: TrainingState, batches_per_epoch: i
     steps = training.epochs * math.ceil(batches_per_epoch / training.accumulate)
     if epochs >= training.epochs:
         _log.warning(
-            "--load-model=%s: trained for %d epochs already, so that --nepochs=%d leaves nothing to train; pass a "
+            "--load-model=%s: already trained for %d epoch%s, so --nepochs=%d leaves nothing to train; pass a "
             "larger --nepochs to continue, or --inference-only to evaluate",
-            *(settings.load_model, epochs, training.epochs),
+            *(settings.load_model, epochs, "" if epochs == 1 else "s", training.epochs),
         )
     elif unreached := unreached_steps(training.schedule, steps):
         _log.warning(unreached)

@@ -10,6 +10,8 @@ from mlperf.settings.flags import flag
 from mlperf.settings.kinds import at_least, between, choice, file_prefix, switch, whole_between
 
 MAX_SEED = 2**32 - 1  # of NumPy's legacy generator
+# Names of the prepared data of each data set if only the raw data is given.
+PREPARED_NAMES = {"kaggle": "kaggleAdDisplayChallenge_processed", "terabyte": "terabyte_processed"}
 _GROUP = "Criteo data set"
 
 

@@ -175,7 +175,7 @@ def choice(*values: str | int, refused: Mapping[str, str] | None = None) -> Kind
 
 
 def _files(allowed: str) -> Kind:
-    """Return the kind of paths that do not name a folder. allowed: the noun for the error message."""
+    """Return the kind of paths that do not name a folder. allowed: what the error message asks for."""
 
     def parse(text: str) -> Path:
         path = Path(text)
@@ -192,7 +192,6 @@ def _files(allowed: str) -> Kind:
 
 file_name = _files("a file name")
 file_prefix = _files("a file name or a prefix of file names")
-path = Kind(Path, "PATH")
 text = Kind(str, "NAME")
 
 

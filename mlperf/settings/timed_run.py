@@ -1,4 +1,4 @@
-"""Flags of the trainer that a timed run refuses: it would not be a result, or its output would not be true."""
+"""Flags of the trainer that a timed run rejects, because it would not be a result or its output would be wrong."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""Flags that are valid but have no effect in a run, which says so."""
+"""Flags that are valid but have no effect in a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlperf.settings.flags import changed_flags
+from mlperf.settings.flags import changed_flags, declared_flags
+from mlperf.settings.reports import ComplianceSettings
 from mlperf.settings.settings import Settings
 
 _DATASET = (
@@ -15,10 +16,8 @@ _GENERATED = ("--arch-embedding-size", "--data-size", "--num-indices-per-lookup"
 _EVALUATION = ("--test-mini-batch-size", "--test-num-workers")
 # Only what could be expected to apply. The flags of a training are otherwise welcome when its model is evaluated.
 _TRAINING = ("--num-batches", "--test-freq", "--mlperf-acc-threshold", "--mlperf-auc-threshold")
-_LOG = (
-    *("--mlperf-log-file", "--mlperf-edition", "--mlperf-division", "--mlperf-submitter", "--mlperf-status"),
-    *("--mlperf-platform", "--mlperf-cache-cleared"),
-)
+# --mlperf-logging also selects the metrics, which an evaluation prints.
+_LOG = tuple(flag.name for _, flag in declared_flags(ComplianceSettings) if flag.name != "--mlperf-logging")
 _INITIALIZATION = ("--mlp-init", "--embedding-init")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -21,10 +20,10 @@ _AVAILABLE = ("available", "cloud", "onprem")  # the first says neither of the o
 def description_differences(result: Result, logs: Sequence[Log]) -> tuple[list[Finding], list[Finding]]:
     """Return contradictions, which fail, and other differences between the logs and the system description.
 
-    A log of the open division is checked by other rules, so it is no run of a closed result. The official checkers
-    judge logs of the closed division by the open division if the description says so.
+    A log of the open division follows other rules, so it cannot belong to a closed result. If the description says
+    open, the official checkers apply the rules of the open division to logs of the closed division too.
     """
-    content = _read(result.description) if result.in_package else {}
+    content = result.described()
     contradictions: list[Finding] = []
     differences: list[Finding] = []
     submitter = str(content.get("submitter", ""))
@@ -48,15 +47,6 @@ def description_differences(result: Result, logs: Sequence[Log]) -> tuple[list[F
         (contradictions if field == "division" and expected == "closed" else differences).append(finding)
     differences += _different_nodes(content, result.description, logs)
     return contradictions, differences
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Return the fields of a description; {} if it cannot be read, which its own check reports."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _first(log: Log, key: str) -> list[Event]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 
 from mlperf.benchmarks import Edition
@@ -14,24 +13,27 @@ from mlperf.submission.report import Report
 from mlperf.submission.results import Result, find_results, results_around
 from mlperf.util.errors import RunError
 
-Stamp = tuple[Path, int, int]  # a file, its time of change in ns and its size in bytes
 
+class EditionCandidates:
+    """The editions that results and logs may belong to. The recognition of a package serves all its results."""
 
-def candidates_for_log(log: Log) -> Recognition:
-    """Return the editions that a log may belong to, judged with all logs of its package if it is in one."""
-    for result in results_around(log.path.parent):
-        if log.path.name in {path.name for path in result.logs}:
-            return candidates_for_result(result, [log])
-    return recognize([log])
+    def __init__(self) -> None:
+        self._by_package: dict[Path, Recognition] = {}
 
+    def of_log(self, log: Log) -> Recognition:
+        """Return the editions that a log may belong to, judged with all logs of its package if it is in one."""
+        for result in results_around(log.path.parent):
+            if log.path.name in {path.name for path in result.logs}:
+                return self.of_result(result, [log])
+        return recognize([log])
 
-def candidates_for_result(result: Result, logs: Sequence[Log]) -> Recognition:
-    """Return the editions that a result may belong to. logs: its logs."""
-    if not result.in_package:
-        return recognize(logs)
-    ours = [path for other in find_results(result.package) for path in other.logs]
-    others = set(result.package.glob("results/*/*/result_*.txt")) - set(ours)
-    return _recognize_package(_stamps(ours), _stamps(others))
+    def of_result(self, result: Result, logs: Sequence[Log]) -> Recognition:
+        """Return the editions that a result may belong to. logs: its logs."""
+        if not result.in_package:
+            return recognize(logs)
+        if result.package not in self._by_package:
+            self._by_package[result.package] = _recognize_package(result.package)
+        return self._by_package[result.package]
 
 
 def judge_candidates(recognition: Recognition, judge: Callable[[Edition, str], Report]) -> Report:
@@ -45,22 +47,15 @@ def judge_candidates(recognition: Recognition, judge: Callable[[Edition, str], R
     return report
 
 
-def _stamps(paths: Iterable[Path]) -> tuple[Stamp, ...]:
-    files = [(path, path.stat()) for path in sorted(paths) if path.is_file()]
-    return tuple((path, status.st_mtime_ns, status.st_size) for path, status in files)
-
-
-@lru_cache(maxsize=8)
-def _recognize_package(files: tuple[Stamp, ...], others: tuple[Stamp, ...]) -> Recognition:
-    """Return the recognition for a package. It is the same for all its results, so it is computed once.
-
-    files, others: the logs of the benchmark, and of other benchmarks, of which only the day matters.
-    """
+def _recognize_package(package: Path) -> Recognition:
+    """Return the recognition for a package. Of other benchmarks, only the days of their runs matter."""
+    ours = {path for result in find_results(package) for path in result.logs}
+    others = set(package.glob("results/*/*/result_*.txt")) - ours
     logs, days = [], []
-    for path, _, _ in files:
+    for path in sorted(filter(Path.is_file, ours)):
         with suppress(RunError):  # reported where the log itself is checked
             logs.append(read_log(path))
-    for path, _, _ in others:
+    for path in sorted(filter(Path.is_file, others)):
         with suppress(OSError):
             days.append(day_of_first_event(path))
     return recognize(logs, filter(None, days))

@@ -13,11 +13,11 @@ from mlperf.benchmarks import Edition
 from mlperf.compliance import official
 from mlperf.compliance.edition import Recognition
 from mlperf.compliance.findings import Finding, compliance_findings, convergence_findings, seed_findings
-from mlperf.compliance.log_kind import other_benchmark, other_content
-from mlperf.compliance.log_reader import Log, as_text, describe_evaluation, read_log
+from mlperf.compliance.log_kind import other_benchmark, other_content, other_names
+from mlperf.compliance.log_reader import Log, describe_evaluation, read_log
 from mlperf.compliance.official import CheckerOutput
 from mlperf.compliance.warm_start import warm_start
-from mlperf.submission.candidates import candidates_for_log, candidates_for_result, judge_candidates
+from mlperf.submission.candidates import EditionCandidates, judge_candidates
 from mlperf.submission.consistency import check_consistency
 from mlperf.submission.description_findings import description_findings, prevents_summary
 from mlperf.submission.report import Check, Report, Verdict, four_digits
@@ -48,7 +48,7 @@ def check_log(path: Path, edition: Edition | None = None) -> Report:
     log = read_log(path)
     if (content := other_content(log)) is not None:
         raise RunError(f"{path}: not an MLPerf log: {content}")
-    recognition = candidates_for_log(log) if edition is None else Recognition((edition,), _GIVEN)
+    recognition = EditionCandidates().of_log(log) if edition is None else Recognition((edition,), _GIVEN)
     return judge_candidates(recognition, partial(_check_log, log))
 
 
@@ -68,6 +68,7 @@ def check_result(
     rcp_file: Path | None = None,
     bypass: bool = False,
     seed_bypass: str | None = None,
+    candidates: EditionCandidates | None = None,
 ) -> Report:
     """Check the logs of one result, and its package if they are in one. RunError if a log cannot be read.
 
@@ -76,9 +77,13 @@ def check_result(
     those of the edition, so its convergence check is bypassed.
     bypass: bypass the convergence check of the package checker.
     seed_bypass: reason for bypassing the seed checker; None if it is not bypassed.
+    candidates: shared by the results of a package, so that its edition is recognized once.
     """
     logs = [read_log(path) for path in result.logs]
-    recognition = candidates_for_result(result, logs) if edition is None else Recognition((edition,), _GIVEN)
+    if edition is None:
+        recognition = (candidates or EditionCandidates()).of_result(result, logs)
+    else:
+        recognition = Recognition((edition,), _GIVEN)
     return judge_candidates(recognition, partial(_check_result, result, logs, rcp_file, bypass, seed_bypass))
 
 
@@ -145,7 +150,7 @@ def _check_logs(logs: Sequence[Log], edition: Edition) -> Iterator[Check]:
 
 
 def _other_content(log: Log, edition: Edition) -> Finding | None:
-    """Return what a file is if it is no log of the benchmark, or None."""
+    """Return what a file is if it is not a log of the benchmark, otherwise None."""
     if (content := other_content(log)) is not None:
         return Finding(log.path, 1, f"not an MLPerf log: {content}")
     if (found := other_benchmark(log, edition.benchmark.name)) is not None:
@@ -158,11 +163,7 @@ def _check_target(log: Log, edition: Edition) -> Check:
 
     The package checker does not always do that.
     """
-    findings = []
-    for event in log.all("submission_benchmark"):
-        if event.value != edition.benchmark.name:
-            text = f"the log is of {as_text(event.value)}, not of {edition.benchmark.name}"
-            findings.append(Finding(log.path, event.line, text))
+    findings = [Finding(log.path, event.line, text) for event, text in other_names(log, edition.benchmark.name)]
     if (start := warm_start(log)) is not None:
         findings.append(Finding(log.path, *start))
     findings += [Finding(log.path, line, text) for line, text in log.invalid_values]
@@ -304,8 +305,8 @@ def _judge(name: str, subject: str, passed: bool, findings: Sequence[Finding], s
 def _located(checks: Sequence[Check]) -> list[Check]:
     """Attach findings about a crashed package checker to the problem that made it crash.
 
-    That is the problem with which the check of the same part crashed or, if that one did not, the first problem in
-    what the package checker reads: the system description, then the logs.
+    If another check crashed with the same message, that is the problem it reports. Otherwise it is the first
+    problem in the order in which the package checker reads the files: the system description, then the logs.
     """
     order = {_DESCRIPTION: 0, "convergence": 1, "compliance": 2, "target reached": 3}
     read = sorted((check for check in checks if check.name in order), key=lambda check: order[check.name])

@@ -10,7 +10,7 @@ from mlperf.compliance.log_reader import as_text
 from mlperf.compliance.official import CRASHED, CheckerOutput
 from mlperf.submission.system_description import SUMMARY_FIELDS, required_kind
 
-_MISSING = "Missing field "  # start of a message of the system description checker
+MISSING_FIELD = "Missing field "  # start of a message of the system description checker
 
 
 def description_findings(path: Path, output: CheckerOutput) -> list[Finding]:
@@ -23,7 +23,7 @@ def description_findings(path: Path, output: CheckerOutput) -> list[Finding]:
 
 def prevents_summary(finding: Finding) -> bool:
     """Return whether a finding about a description makes the summarizer fail."""
-    field = finding.text.removeprefix(_MISSING)
+    field = finding.text.removeprefix(MISSING_FIELD)
     return field == finding.text or field in SUMMARY_FIELDS
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlperf.benchmarks import BENCHMARKS, Benchmark
 from mlperf.compliance.log_reader import Log, as_text, is_number
-from mlperf.compliance.warm_start import warm_start
+from mlperf.compliance.warm_start import require_from_scratch
 from mlperf.submission.json_file import read_json
 from mlperf.util.errors import RunError, UsageError
 
@@ -44,9 +44,8 @@ def make_rcp(logs: Sequence[Log], benchmark: Benchmark, submitter: str, platform
 
 
 def _epochs_to_converge(log: Log, target: float) -> float:
-    """Return the epoch of the last evaluation, rounded to 3 digits. RunError if the run missed the target."""
-    if (start := warm_start(log)) is not None:
-        raise RunError(f"{log.path}:{start[0]}: {start[1]}")
+    """Return the epoch of the last evaluation, rounded to 3 digits. RunError unless the run is usable."""
+    require_from_scratch(log)
     if log.status != "success":
         raise RunError(f"{log.path}: run_stop has status {log.status}; all reference runs must converge")
     if log.best is None or log.best.value < target:

@@ -50,15 +50,18 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether all checks passed, were bypassed or were skipped, for each edition that is possible."""
-        checks = [check for report in (self, *self.alternatives) for check in report.checks]
-        return all(check.verdict is not Verdict.FAIL for check in checks)
+        """Whether the result passes for each edition that it may belong to."""
+        return all(report.passed_alone for report in (self, *self.alternatives))
+
+    @property
+    def passed_alone(self) -> bool:
+        """Whether all checks for this edition passed, were bypassed or were skipped."""
+        return all(check.verdict is not Verdict.FAIL for check in self.checks)
 
     @property
     def verdict(self) -> str:
         """The last line: the verdict for this edition alone."""
-        passed = all(check.verdict is not Verdict.FAIL for check in self.checks)
-        return f"{self.title}: edition {self.edition.name}: {'SUCCESS' if passed else 'FAILED'}"
+        return f"{self.title}: edition {self.edition.name}: {'SUCCESS' if self.passed_alone else 'FAILED'}"
 
     def agrees(self, other: Report) -> bool:
         """Return whether the checks of two reports have the same verdicts and findings."""

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mlperf.benchmarks import BENCHMARKS, Benchmark
 from mlperf.compliance.log_reader import Log
@@ -60,14 +61,21 @@ class Result:
         why = _text(reason).strip() if reason.is_file() else ""
         return f"{name} in {files[0]}: {why or 'no reason is given'}"
 
+    def described(self) -> dict[str, Any]:
+        """Return the fields of the system description; {} if there is none, or it is no JSON object."""
+        if not self.in_package or not self.description.is_file():
+            return {}
+        try:
+            content = json.loads(self.description.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
     def division(self, logs: Sequence[Log]) -> str:
         """Return the division in the system description or, without one, in the logs."""
-        if self.in_package and self.description.is_file():
-            try:
-                content = json.loads(self.description.read_text(encoding="utf-8"))
-                return str(content["division"])
-            except (ValueError, KeyError, TypeError, RecursionError):
-                pass  # reported by the check of the description
+        described = self.described()
+        if "division" in described:
+            return str(described["division"])
         return next((str(value) for log in logs if (value := log.value("submission_division"))), "closed")
 
 
@@ -135,7 +143,7 @@ def _in_package(package: Path) -> Iterator[Result]:
         for folder in filter(Path.is_dir, _benchmark_folders(system)):
             logs = tuple(sorted(folder.glob("result_*.txt")))
             yield Result(folder, logs, system.name, package, True, (*_note_on_code(package, folder.name), *once))
-            once = ()  # per package
+            once = ()  # only with the first result of the package
 
 
 def _note_on_code(package: Path, benchmark: str) -> tuple[str, ...]:
@@ -158,7 +166,7 @@ def _code_elsewhere(benchmarks: Path, benchmark: str) -> list[Path]:
 
 
 def _has_files(folder: Path) -> bool:
-    """Return whether there is a file in a folder or below; symbolic links to folders count if those hold any."""
+    """Return whether there is a file in a folder, its subfolders, or folders that symbolic links point to."""
     links = (path for path in folder.rglob("*") if path.is_symlink() and path.is_dir())
     files = any(path.is_file() for path in folder.rglob("*"))
     return files or any(entry.is_file() for link in links for entry in link.rglob("*"))
@@ -172,7 +180,8 @@ def _notes_on_options(package: Path) -> Iterator[str]:
     for file in sorted([*package.glob(f"results/*/{PARAMETERS}"), *package.glob(f"results/*/*/{PARAMETERS}")]):
         for line in _text(file).split("\n")[:-1]:
             if line.strip() in (RCP_BYPASS, SEED_BYPASS):
-                yield f"{file}: {line.strip()} has no effect: the official checker ignores lines that end"
+                reason = "the official checker ignores lines that end with a newline"
+                yield f"{file}: {line.strip()} has no effect: {reason}"
 
 
 def _note_on_others(package: Path) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from mlperf.compliance import official
 from mlperf.compliance.findings import Finding, last_value
 from mlperf.compliance.log_reader import Log
 from mlperf.compliance.warm_start import NOT_FROM_SCRATCH
+from mlperf.submission.description_findings import MISSING_FIELD
 from mlperf.submission.report import Check, Verdict
 
 _WEIGHTS_REQUIRED = datetime.date(2022, 3, 29)
@@ -63,7 +64,7 @@ def _is_about_weights(fault: Finding) -> bool:
 
 def _only_reported(check: Check, edition: Edition) -> bool:
     """Return whether the round accepted a description with these faults. Edition 1.0.0 did not."""
-    missing = all(finding.text.startswith("Missing field") for finding in check.findings)
+    missing = all(finding.text.startswith(MISSING_FIELD) for finding in check.findings)
     return missing and edition.name != "1.0.0" and edition.published < _DESCRIPTION_REQUIRED
 
 

@@ -57,7 +57,7 @@ def read_checkpoint(path: Path, model_bytes: int = 0) -> dict[str, Any]:
     except OSError as error:
         raise RunError(f"{path}: the checkpoint cannot be read: {error.strerror}") from None
     require_memory(model_bytes if is_zip else size + model_bytes, str(path))
-    if is_zip and _is_torchscript(path):
+    if is_zip and _zip_contains(path, "/constants.pkl"):
         raise RunError(
             f"{path}: refused: a TorchScript program, not a checkpoint, which could execute code when loaded"
         )
@@ -76,10 +76,19 @@ def read_checkpoint(path: Path, model_bytes: int = 0) -> dict[str, Any]:
     return contents
 
 
-def _is_torchscript(path: Path) -> bool:
+def is_checkpoint(path: Path) -> bool:
+    """Return whether a file looks like one of torch.save, in its zip format or the older pickle format."""
+    if _zip_contains(path, "/data.pkl"):
+        return True
+    with path.open("rb") as file:
+        return file.read(1) == pickle.PROTO
+
+
+def _zip_contains(path: Path, ending: str) -> bool:
+    """Return whether a zip archive contains a file whose name has this ending, False if not."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+            return any(name.endswith(ending) for name in archive.namelist())
     except (OSError, zipfile.BadZipFile):
         return False
 

@@ -19,7 +19,7 @@ Flags = Mapping[str, str | None]
 
 # Not recorded: the rows of the tables may come from the data, and the initial weights are gone.
 _NOT_RECORDED = frozenset({"--arch-embedding-size", "--mlp-init", "--embedding-init"})
-# Weights of the same names and shapes give the same scores, whatever these are.
+# They determine the names and shapes of the weights, and nothing else that affects the scores.
 _SHOWN_BY_WEIGHTS = frozenset(
     {
         *("--arch-sparse-feature-size", "--arch-mlp-bot", "--arch-mlp-top", "--weighted-pooling"),
@@ -27,18 +27,18 @@ _SHOWN_BY_WEIGHTS = frozenset(
         *("--md-flag", "--md-threshold", "--md-temperature", "--md-round-dims"),
     }
 )
-# Of the training settings, those that must stay the same when it is resumed.
+# The training settings that must not change when training is resumed.
 _OF_TRAINING = frozenset({"--optimizer", "--mlperf-grad-accum-iter"})
-# Used by training: pooling weights are learned or fixed, but their scores are the same.
+# Compared only if training is resumed. Learned and fixed pooling weights give the same scores.
 _USED_BY_TRAINING = _OF_TRAINING | {"--weighted-pooling", "--loss-function", "--loss-weights"}
-# Of the preparation of the data: both apply before ids are numbered.
+# Flags of the preparation that apply before ids are numbered.
 _PREPARATION = frozenset({"--max-ind-range", "--data-sub-sample-rate"})
 
 
 def recorded_flags(settings: Settings, prepared: PreparedData | None) -> dict[str, str | None]:
     """Return the flags that a checkpoint records: of the model, of its training, and how its data was prepared.
 
-    The latter is not known if another tool prepared the data.
+    The preparation is unknown if another tool prepared the data.
     """
     values = [(flag, value) for flag, value in flag_values(settings.model) if flag.name not in _NOT_RECORDED]
     values += [(flag, value) for flag, value in flag_values(settings.training) if flag.name in _OF_TRAINING]
@@ -87,7 +87,7 @@ def check_flags(
 
 
 def _checked(recorded: object, path: Path) -> Flags:
-    """Return the recorded flags. RunError if they are no flags, or if this version does not have one of them."""
+    """Return the recorded flags. RunError if they are not flags, or if this version lacks one of them."""
     if not isinstance(recorded, dict) or not all(
         isinstance(name, str) and (value is None or isinstance(value, str)) for name, value in recorded.items()
     ):

@@ -25,7 +25,7 @@ def learning_rate(schedule: ScheduleSettings, step: int) -> float:
 
 
 def unreached_steps(schedule: ScheduleSettings, steps: int) -> str | None:
-    """Return the part of the schedule that a run of `steps` optimizer steps does not reach, None if it has all."""
+    """Describe the part of the schedule after the last of `steps` optimizer steps; None if there is none."""
     if schedule.warmup_steps > steps:
         return f"--lr-num-warmup-steps={schedule.warmup_steps} is longer than the {steps} steps of this run"
     if schedule.decay_steps > 0 and schedule.decay_start_step > steps:

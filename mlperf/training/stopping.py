@@ -1,4 +1,4 @@
-"""Early stopping: whether the metrics of an evaluation reach a threshold, and how to say it."""
+"""Early stopping: whether the metrics of an evaluation reach a threshold, and its description."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ from mlperf.data.criteo.prepare.state import PreparationState
 from mlperf.data.criteo.prepare.work_folder import WorkFolder, locked
 from mlperf.data.criteo.prepared.dataset import PreparedData, describe
 from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest
-from mlperf.data.criteo.prepared.origin import raw_files
 from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.criteo.prepared.raw_files import gzipped, raw_files, text_name
 from mlperf.data.schema import CRITEO
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.crc32 import file_crc32
@@ -87,14 +87,14 @@ def _finished(settings: PreparationSettings, paths: DatasetPaths, facts: list[Fi
 
 
 def _finished_without_inputs(settings: PreparationSettings, paths: DatasetPaths) -> Manifest | None:
-    """Return the manifest of data prepared with these settings from raw text that was removed since, else None."""
+    """Return the manifest of data prepared with these settings if its raw text was removed, otherwise None."""
     names = raw_files(settings.raw_data_file, settings.data_set)
     manifest = None if paths.work_folder.exists() else Manifest.read(paths.manifest)
     if manifest is None or manifest.flags != settings.flags() or not manifest.files_complete(paths):
         return None
-    recorded = [facts.name.removesuffix(".gz") for facts in manifest.inputs]
-    requested = [path.name.removesuffix(".gz") for path in names]
-    removed = not any(path.exists() or path.with_name(f"{path.name}.gz").exists() for path in names)
+    recorded = [text_name(facts.name) for facts in manifest.inputs]
+    requested = [text_name(path.name) for path in names]
+    removed = not any(path.exists() or gzipped(path).exists() for path in names)
     if not removed or recorded != requested or _lacks_archive(settings, paths):
         return None
     if problem := manifest.find_problem(paths):
@@ -104,7 +104,7 @@ def _finished_without_inputs(settings: PreparationSettings, paths: DatasetPaths)
 
 
 def _log_replacement(settings: PreparationSettings, paths: DatasetPaths, facts: list[FileFacts]) -> None:
-    """Say why data that is already prepared is replaced."""
+    """Log why data that is already prepared is replaced."""
     manifest = Manifest.read(paths.manifest)
     if manifest is None or not manifest.files_complete(paths):
         return
@@ -181,12 +181,12 @@ class _Preparation:
                 f"{self._work.path}: damaged, or from a preparation with other settings or inputs; starting over"
             )
         inputs = self._plan.inputs
-        both = [path.name for path in inputs if path.with_name(f"{path.name}.gz").is_file()]
+        both = [path.name for path in inputs if gzipped(path).is_file()]
         if both:
             _log.warning(f"the file exists with and without .gz; reading the one without: {', '.join(both)}")
-        gzipped = [path.name for path in inputs if path.suffix == ".gz"]
-        if gzipped and (advice := gzip_text.advice()):
-            _log.info(f"{', '.join(gzipped)}: {advice}")
+        compressed = [path.name for path in inputs if path.suffix == ".gz"]
+        if compressed and (advice := gzip_text.advice()):
+            _log.info(f"{', '.join(compressed)}: {advice}")
         self._work.clear()
         return PreparationState(rows_per_day=[0] * self._plan.days)
 

@@ -7,10 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlperf.data.criteo.days import TERABYTE_DAYS
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.criteo.prepared.manifest import FileFacts
-from mlperf.util.errors import UsageError
+from mlperf.data.criteo.prepared.raw_files import existing_text, raw_files, text_name
 
 
 @dataclass(frozen=True)
@@ -27,21 +26,6 @@ class Difference:
     has_changed: bool = False
 
 
-def raw_files(raw_data_file: Path, data_set: str) -> list[Path]:
-    """Return the paths of the raw text; each file may exist with the ending .gz instead.
-
-    UsageError if `raw_data_file` is a folder.
-    """
-    if data_set == "kaggle":
-        if os.path.isdir(raw_data_file):
-            raise _folder(raw_data_file, "the text file", "train.txt")
-        return [raw_data_file]
-    days = [raw_data_file.with_name(f"{raw_data_file.name}_{day}") for day in range(TERABYTE_DAYS)]
-    if os.path.isdir(raw_data_file) and _existing(days[0]) is None:  # the prefix may also be the name of a folder
-        raise _folder(raw_data_file, "the prefix of day_0 ... day_23", "day")
-    return days
-
-
 def compare_raw_data(prepared: PreparedData, raw_data_file: Path) -> Difference | None:
     """Compare the names, sizes and modification times of the raw text with those of the inputs; None if equal.
 
@@ -51,7 +35,7 @@ def compare_raw_data(prepared: PreparedData, raw_data_file: Path) -> Difference 
     if prepared.data_set is None or not prepared.inputs:
         return None
     paths = raw_files(raw_data_file, prepared.data_set)
-    if [_text_name(path.name) for path in paths] != [_text_name(facts.name) for facts in prepared.inputs]:
+    if [text_name(path.name) for path in paths] != [text_name(facts.name) for facts in prepared.inputs]:
         return _other_names(prepared, raw_data_file, paths)
     unchanged: list[Path] = []
     changed: list[tuple[Path, int, int]] = []  # with the size found and the recorded one
@@ -79,14 +63,16 @@ def compare_raw_data(prepared: PreparedData, raw_data_file: Path) -> Difference 
 def _other_names(prepared: PreparedData, raw_data_file: Path, paths: list[Path]) -> Difference:
     first, last = prepared.inputs[0].name, prepared.inputs[-1].name
     inputs = first if first == last else f"{first} ... {last}"
-    found = [_existing(path) for path in paths]
+    found = [existing_text(path) for path in paths]
     if len(prepared.inputs) > 1 and raw_data_file.name in [facts.name for facts in prepared.inputs]:
         prefix = re.sub(r"_\d+(\.gz)?$", "", raw_data_file.name)
         return Difference(
             f"must be the prefix {raw_data_file.with_name(prefix)} of {inputs}, not one of them", other_data=True
         )
     day = raw_data_file.with_name(f"{raw_data_file.name}_0")  # also for data prepared from the Kaggle file
-    here = next((path for path in [*found, _existing(raw_data_file), _existing(day)] if path is not None), None)
+    here = next(
+        (path for path in [*found, existing_text(raw_data_file), existing_text(day)] if path is not None), None
+    )
     if here is None:
         return Difference(
             f"{raw_data_file}: no such file; {prepared.train} was prepared from {inputs}", other_data=False
@@ -97,19 +83,3 @@ def _other_names(prepared: PreparedData, raw_data_file: Path, paths: list[Path])
             f"{here}: {prepared.train} was prepared from {inputs}, of the same size and time", other_data=False
         )
     return Difference(f"{here} exists, but {prepared.train} was prepared from {inputs}", other_data=True)
-
-
-def _text_name(name: str) -> str:
-    return name.removesuffix(".gz")
-
-
-def _existing(path: Path) -> Path | None:
-    """Return the file or its gzipped form; None if there is neither."""
-    gzipped = path.with_name(f"{path.name}.gz")
-    return path if os.path.isfile(path) else gzipped if os.path.isfile(gzipped) else None
-
-
-def _folder(raw_data_file: Path, expected: str, name: str) -> UsageError:
-    return UsageError(
-        f"--raw-data-file={raw_data_file} is a folder; must be {expected}: write {raw_data_file / name}"
-    )

@@ -42,8 +42,8 @@ class DatasetPaths:
 
     def _any_exists(self) -> bool:
         """Whether a file or the work folder of the data set exists: a folder may have the same name."""
-        endings = (".json", ".npz", ".preparation", *(f"_{split}.bin" for split in SPLITS))
-        return any(os.path.exists(self.with_ending(ending)) for ending in endings)
+        splits = (self.split(name) for name in SPLITS)
+        return any(map(os.path.exists, (self.manifest, self.archive, self.work_folder, *splits)))
 
     @property
     def manifest(self) -> Path:
