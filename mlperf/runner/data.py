@@ -146,7 +146,7 @@ def generated_batches(settings: Settings, stream: np.random.RandomState) -> Batc
     """Return random or synthetic batches. Random batches advance `stream` past the last target."""
     data, architecture = settings.data, settings.model.architecture
     dense_features, rows = architecture.mlp_bot[0], architecture.rows_per_table
-    if data.generated.fixed_lookups:
+    if data.generated.fixed_lookups and data.generated.lookups > 1:
         _log.info(
             "--num-indices-per-lookup-fixed: %d ids are drawn per table and sample; equal ids count once, so that "
             "a sample can have fewer",
