@@ -25,6 +25,7 @@ for option in ${options[@]+"${options[@]}"}; do
 done
 python=$("$root/tools/setup.sh")
 logs=${LOGDIR:-$root/results}
+[[ ! -e $logs || -d $logs ]] || { echo "${0##*/}: error: LOGDIR=$logs: is not a folder" >&2 && exit 2; }
 
 run_logged() {
     local name log number=1 status=0

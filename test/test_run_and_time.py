@@ -151,6 +151,7 @@ def test_failed_run_exits_with_status_1_and_a_result_line(clone: Path, small: Pa
         {"SEED": "seven"},
         {"CONFIG": "no_such_system"},
         {"EDITION": "3.0.0"},
+        {"LOGDIR": "run_and_time.sh"},
     ],
     ids=str,
 )

@@ -17,11 +17,13 @@ class Difference:
     """How raw text differs from the input files of a data set.
 
     text: one line that names the files. other_data: whether it is other data; if False, files may only have been
-    touched, copied, renamed or extended since.
+    touched, copied, renamed or extended since. has_changed: whether files of the same names have other sizes or
+    times.
     """
 
     text: str
     other_data: bool
+    has_changed: bool = False
 
 
 def compare_raw_data(prepared: PreparedData, raw_data_file: Path) -> Difference | None:
@@ -54,7 +56,8 @@ def compare_raw_data(prepared: PreparedData, raw_data_file: Path) -> Difference 
             f"{path} has {size} bytes, but {prepared.train} was prepared from one of {recorded_size} bytes",
             other_data=True,
         )
-    return Difference(f"{changed[0][0]}: has changed since {prepared.train} was prepared", other_data=False)
+    text = f"{changed[0][0]}: has changed since {prepared.train} was prepared"
+    return Difference(text, other_data=False, has_changed=True)
 
 
 def _other_names(prepared: PreparedData, raw_data_file: Path, paths: list[Path]) -> Difference:
