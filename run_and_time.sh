@@ -201,7 +201,7 @@ seed=${SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
 [[ $seed =~ ^[0-9]+$ ]] || fail "SEED=$seed: must be a whole number of at least 0"
 logdir=$PWD/results
 [[ -z ${LOGDIR:-} ]] || logdir=$(from_caller "$LOGDIR")
-[[ ! -e $logdir || -d $logdir ]] || fail "LOGDIR=${LOGDIR:-$logdir}: not a folder"
+[[ ! -e $logdir || -d $logdir ]] || fail "LOGDIR=${LOGDIR:-$logdir}: is not a folder"
 edition=${EDITION:-} # if empty, assemble_flags asks for the default
 choose_data
 read_configuration "$@"

@@ -25,10 +25,7 @@ for option in ${options[@]+"${options[@]}"}; do
 done
 python=$("$root/tools/setup.sh")
 logs=${LOGDIR:-$root/results}
-if [[ -e $logs && ! -d $logs ]]; then
-    echo "${0##*/}: error: LOGDIR=$logs: not a folder" >&2
-    exit 2
-fi
+[[ ! -e $logs || -d $logs ]] || { echo "${0##*/}: error: LOGDIR=$logs: is not a folder" >&2 && exit 2; }
 
 run_logged() {
     local name log number=1 status=0

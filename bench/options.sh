@@ -34,13 +34,16 @@ split_argument() { # appends the options in argument $1 to `options`
 }
 
 options=()
+previous=
 for argument in "$@"; do
     trimmed=${argument#"${argument%%[![:space:]]*}"}
     case $trimmed in
+    "") # an empty variable of the caller, unless it is the value of the option before it
+        [[ $previous != --* || $previous == *[=[:space:]]* ]] || options+=("$argument")
+        ;;
     --*[[:space:]]*) split_argument "$trimmed" ;;
     --*) options+=("$trimmed") ;;
     *) options+=("$argument") ;;
     esac
+    previous=$argument
 done
-# The only argument may be an empty variable of the caller.
-[[ ${#options[@]} -ne 1 || ${options[0]} == *[![:space:]]* ]] || options=()

@@ -167,6 +167,21 @@ def test_sample_is_generated_only_without_other_data(script: str, bench: Bench) 
     assert bench.settings.data.processed_data_file != with_limit
 
 
+def test_empty_variables_of_the_caller_are_no_flags(bench: Bench) -> None:
+    for flags in (("",), ("", " "), ("", "--test-freq=3", "")):
+        run = bench.run(CRITEO[0], *flags)
+        assert run.status == 0, run.stderr
+        assert ("--test-freq=3" in bench.arguments) == ("--test-freq=3" in flags)
+
+
+def test_log_folder_that_is_a_file_is_refused_before_any_work(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    run = bench.run(CRITEO[0], LOGDIR=str(tmp_path / "file"))
+    assert (run.status, run.stdout) == (2, "")
+    assert run.stderr == f"{CRITEO[0]}: error: LOGDIR={tmp_path}/file: is not a folder\n"
+    assert not bench.generated_a_sample
+
+
 @pytest.mark.parametrize("script", CRITEO)
 def test_folder_without_data_is_refused_before_any_work(script: str, bench: Bench, tmp_path: Path) -> None:
     run = bench.run(script, DATADIR=str(tmp_path / "nothing"))
@@ -183,13 +198,6 @@ def test_folder_as_raw_data_is_refused_before_any_work(script: str, bench: Bench
     assert (run.status, run.stdout) == (2, "")
     assert f"--raw-data-file={tmp_path} is a folder; must be" in run.stderr
     assert not (tmp_path / "logs").exists()
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_folder_of_the_logs_may_not_be_a_file(script: str, bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    run = bench.run(script, LOGDIR=str(tmp_path / "file"))
-    assert run == Finished(2, "", f"{script}: error: LOGDIR={tmp_path / 'file'}: not a folder\n")
 
 
 @pytest.mark.parametrize("script", CRITEO)

@@ -124,6 +124,28 @@ def test_complete_training_state_is_saved(tmp_path: Path) -> None:
     assert (again.best.accuracy, again.best.auc) == (0.8, 0.7)
 
 
+@pytest.mark.parametrize(
+    "entries",
+    [
+        *({"iter": 99}, {"iter": -1}, {"epoch": -1}, {"continuation": None}, {"continuation": {"step": "x"}}),
+        *({"continuation": {"best_auc": None}}, {"train_loss": None}, {"opt_state_dict": [1]}),
+    ],
+    ids=str,
+)
+def test_damaged_entries_are_refused_by_one_line(entries: dict[str, Any]) -> None:
+    contents = {"epoch": 0, "iter": 3, "nbatches": 5, **entries}
+    optimizer = make_optimizer("sgd", make_model())
+    with pytest.raises(RunError, match=r"^x\.pt: cannot resume: damaged: [^\n]+$"):
+        load_training(
+            *(Path("x.pt"), contents),
+            optimizer=optimizer,
+            batches_per_epoch=5,
+            accumulate=1,
+            batch_size=10,
+            seed=None,
+        )
+
+
 def test_position_and_best_metrics_of_a_published_checkpoint_are_restored() -> None:
     contents = published()
     optimizer = make_optimizer("sgd", make_model())

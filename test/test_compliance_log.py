@@ -297,6 +297,15 @@ def test_log_may_be_a_device(easy: Path, tmp_path: Path) -> None:
     assert run_program(*flags, cwd=tmp_path).status == 0
 
 
+def test_log_on_a_full_disk_ends_the_run_with_one_line(easy: Path, tmp_path: Path) -> None:
+    flags = (*SMALL, f"--processed-data-file={easy}", "--num-batches=1", "--mlperf-log-file=/dev/full")
+    run = run_program(*flags, cwd=tmp_path)
+    assert (run.status, run.stdout) == (1, "")
+    assert run.stderr == (
+        "dlrm_s_pytorch.py: error: --mlperf-log-file=/dev/full: cannot be written: No space left on device\n"
+    )
+
+
 def test_aborted_log_that_reached_the_target_does_not_pass(log: Path, tmp_path: Path) -> None:
     doctored = tmp_path / "doctored.log"
     doctored.write_text(log.read_text().replace('"status": "success"', '"status": "aborted"'))

@@ -50,6 +50,15 @@ def test_failure_while_writing_leaves_the_older_file_and_nothing_else(tmp_path: 
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_pipe_or_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(FileExistsError, match="a device or pipe, which is not replaced by a file"):
+        write_atomically(path, "content")
+    assert path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_failure_at_the_end_leaves_the_older_file_and_nothing_else(
     call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -102,6 +102,17 @@ def test_second_run_that_saves_to_the_same_checkpoint_is_refused(easy: Path, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 
+def test_run_that_is_refused_does_not_announce_that_it_replaces_a_checkpoint(easy: Path, tmp_path: Path) -> None:
+    flags = (*SMALL, f"--processed-data-file={easy}", "--num-batches=4", "--save-model=model.pt")
+    assert run_program(*flags, cwd=tmp_path).status == 0
+    (tmp_path / "other.pt").write_text("no checkpoint")
+    for wrong in (f"--raw-data-file={ROOT}/test", "--load-model=other.pt"):
+        run = run_program(*flags, wrong, cwd=tmp_path)
+        assert run.status != 0
+        assert "replaces" not in run.stderr
+        assert len(run.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "data.npz"])
 def test_file_that_is_no_checkpoint_is_not_replaced_by_one(name: str, easy: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", counts=np.arange(3))

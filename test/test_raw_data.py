@@ -96,6 +96,7 @@ def test_copied_or_renamed_raw_data_is_named(text: Path) -> None:
         assert run.status == 0
         (line,) = (line for line in run.stderr.splitlines() if line.startswith(f"{path}: "))
         assert said in line
+        assert ("run tools/prepare_criteo.py to prepare it again" in line) == (path == copy)
 
 
 def test_raw_data_that_is_gone_is_no_reason_to_refuse(days: Path) -> None:
@@ -241,6 +242,11 @@ def test_preparation_says_why_it_replaces_prepared_data(days: Path) -> None:
     (days.parent / "raw" / "day_3").write_bytes(raw_text.text(raw_text.random_rows(6, seed=1)))
     run = run_program(*flags, "--max-ind-range=9", cwd=days.parent, program="tools/prepare_criteo.py")
     assert f"{days}_train.bin: was prepared with another day_3; preparing it again" in run.stderr
+    text = days.parent / "train.txt"
+    text.write_bytes(raw_text.text(raw_text.random_rows(80, seed=3)))
+    flags = (f"--raw-data-file={text}", f"--processed-data-file={days}", "--mlperf-bin-loader")
+    run = run_program(*flags, "--max-ind-range=9", cwd=days.parent, program="tools/prepare_criteo.py")
+    assert f"{days}_train.bin: was prepared with --data-set=terabyte and other raw data (day_0); pr" in run.stderr
 
 
 def test_preparation_whose_raw_data_is_gone_is_finished(days: Path) -> None:

@@ -151,6 +151,7 @@ def test_failed_run_exits_with_status_1_and_a_result_line(clone: Path, small: Pa
         {"SEED": "seven"},
         {"CONFIG": "no_such_system"},
         {"EDITION": "3.0.0"},
+        {"LOGDIR": "run_and_time.sh"},
     ],
     ids=str,
 )
@@ -186,7 +187,7 @@ def test_folder_of_the_logs_may_not_be_a_file(clone: Path, tmp_path: Path) -> No
     run = run_and_time(clone, LOGDIR=str(tmp_path / "file"))
     assert run.status == 2
     assert run.stdout == ""
-    assert run.stderr == f"run_and_time.sh: error: LOGDIR={tmp_path / 'file'}: not a folder\n"
+    assert run.stderr == f"run_and_time.sh: error: LOGDIR={tmp_path / 'file'}: is not a folder\n"
 
 
 TRAINING_FROM_A_CHECKPOINT = "BATCH_SIZE=128\nTEST_BATCH_SIZE=512\nLEARNING_RATE=1\nWARMUP_STEPS=0\n" + (

@@ -75,6 +75,8 @@ def test_run_names_flags_without_effect_once_on_stderr(tmp_path: Path) -> None:
     assert run.status == 0
     assert run.stderr.count("these flags have no effect: --print-precision=9") == 1
     assert "--num-indices-per-lookup-fixed: 10 ids are drawn per table and sample; equal ids count" in run.stderr
+    run = run_program("--num-indices-per-lookup=1", "--num-indices-per-lookup-fixed", cwd=tmp_path)
+    assert "equal ids" not in run.stderr
 
 
 def test_finished_run_that_is_loaded_again_says_that_nothing_is_left_to_train(tmp_path: Path) -> None:

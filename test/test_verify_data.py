@@ -138,6 +138,13 @@ def test_full_terabyte_data_is_compared_with_published_counts(copied: Path) -> N
         assert sum(not met for _, met in compare_with_published(wrong)) == 1
 
 
+def test_folder_of_raw_data_is_refused_before_the_files_are_read(copied: Path, tmp_path: Path) -> None:
+    run = verify(copied, f"--raw-data-file={tmp_path}", cwd=tmp_path)
+    assert (run.status, run.stdout) == (2, "")
+    assert len(run.stderr.splitlines()) == 1
+    assert f"--raw-data-file={tmp_path} is a folder" in run.stderr
+
+
 def test_split_with_one_class_only_is_named(tmp_path: Path) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=5)
     path = tmp_path / "day_23"

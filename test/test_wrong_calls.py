@@ -91,6 +91,7 @@ WRONG = [
     (f"{DATASET} --save-model=x.pt --test-freq=0", "--test-freq of at least 1"),
     (f"{DATASET} --save-model=x.pt --inference-only", "--save-model cannot be used with --inference-only"),
     (f"{DATASET} --save-model=x/ --test-freq=5", "--save-model: 'x/' names a folder"),
+    (f"{DATASET} --save-model=/dev/null --test-freq=5", "--save-model=/dev/null is a device or pipe; must be a"),
     (f"{DATASET} --load-model=", "--load-model: the name is empty"),
     (f"{DATASET} --processed-data-file=x/", "--processed-data-file: 'x/' names a folder"),
     (f"{DATASET} --raw-data-file=x/.", "such as x/NAME"),

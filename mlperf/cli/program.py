@@ -20,6 +20,8 @@ EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 EXIT_SIGPIPE = 141
 
+_REPEAT_SECONDS = 0.001  # after which the destructor that dropped a signal has ended
+
 # Import names of the packages in requirements.txt.
 _CORE_PACKAGES = ("torch", "numpy", "numba", "sklearn", "mlperf_logging", "tqdm")
 
@@ -135,7 +137,7 @@ def run_program(name: str, work: Callable[[], int]) -> int:
     try:
         if sys.version_info < MIN_PYTHON:
             raise RunError(f"needs Python {MIN_PYTHON[0]}.{MIN_PYTHON[1]} or newer; this is {sys.executable}")
-        with messages_on_stderr(), _checked_output():
+        with messages_on_stderr(), _dropped_signals_repeated(), _checked_output():
             return work()
     except OutputClosedError as closed:
         print(f"{name}: {closed}", file=sys.stderr)
@@ -158,3 +160,33 @@ def run_program(name: str, work: Callable[[], int]) -> int:
         notes = getattr(stopped, "__notes__", [])  # how to continue, added where the signal arrived
         print("; ".join([f"{name}: {'terminated' if is_terminated else 'interrupted'}", *notes]), file=sys.stderr)
         return EXIT_SIGTERM if is_terminated else EXIT_SIGINT
+
+
+@contextmanager
+def _dropped_signals_repeated() -> Iterator[None]:
+    """Raise the exception of a signal again if Python dropped it.
+
+    Python drops exceptions that are raised in destructors and in callbacks of weak references, which may run at
+    any time. The program would continue, and ignore further signals.
+    """
+    report = sys.unraisablehook
+    repeated: list[BaseException] = []
+
+    def raise_again(signum: int, frame: FrameType | None) -> None:
+        raise repeated[-1]
+
+    def repeat(dropped: sys.UnraisableHookArgs) -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt | Terminated):
+            report(dropped)
+            return
+        repeated.append(dropped.exc_value)
+        signal.signal(signal.SIGALRM, raise_again)
+        signal.setitimer(signal.ITIMER_REAL, _REPEAT_SECONDS)
+
+    sys.unraisablehook = repeat
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
+        if repeated:
+            signal.setitimer(signal.ITIMER_REAL, 0)

@@ -63,6 +63,7 @@ def verify(paths: DatasetPaths, raw_data_file: Path | None) -> int:
 
     prepared = find_prepared(paths, raw_data_file)
     manifest = Manifest.read(paths.manifest)
+    difference = None if raw_data_file is None else compare_raw_data(prepared, raw_data_file)
     scanned, problems = _scan_splits(paths, prepared, manifest)
     if not scanned:
         raise RunError(f"{paths.prefix}: no rows at all")
@@ -71,7 +72,6 @@ def verify(paths: DatasetPaths, raw_data_file: Path | None) -> int:
     print("largest index + 1: " + "-".join(str(count) for count in used))
     problems += _compare_with_manifest(paths, manifest, [int(rows) for rows in used])
     problems += _compare_with_published(paths, prepared)
-    difference = None if raw_data_file is None else compare_raw_data(prepared, raw_data_file)
     problems += [] if difference is None else [difference.text]
     for problem in problems:
         _log.error("%s", problem)

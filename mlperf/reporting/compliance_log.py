@@ -21,6 +21,7 @@ from mlperf.settings.reports import ComplianceSettings
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Listener, Outcome, Position
 from mlperf.util.errors import RunError, UsageError
+from mlperf.util.files import write_fully
 from mlperf.util.new_file import numbered, open_new
 
 _log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class ComplianceLog(Listener):
         self._path, self._file = _open(settings.compliance.log_file)
         # Created directly, not by logging.getLogger, so that no other code can write to this file.
         logger = logging.Logger("mlperf.compliance_log", logging.INFO)
-        logger.addHandler(logging.StreamHandler(self._file))
+        logger.addHandler(_LogHandler(self._file))
         root = str(Path(__file__).resolve().parents[2])
         self._log = MLLogger(logger, default_stack_offset=2, root_dir=root)
         self._best_auc = 0.0
@@ -144,8 +145,10 @@ class ComplianceLog(Listener):
         reached = self._settings.training.has_target or self._best_auc >= self._edition.auc_target
         success = outcome is Outcome.SUCCESS and self._run_started and reached
         status = constants.SUCCESS if success else constants.ABORTED
-        self._end(constants.RUN_STOP, status=status, outcome=outcome.value)
-        self._file.close()
+        try:
+            self._end(constants.RUN_STOP, status=status, outcome=outcome.value)
+        finally:
+            self._file.close()
 
     def _report_name(self) -> None:
         default = self._settings.compliance.log_file
@@ -188,6 +191,21 @@ class ComplianceLog(Listener):
 
     def _end(self, key: str, **metadata: Any) -> None:
         self._log.end(key=key, metadata=metadata)
+
+
+class _LogHandler(logging.Handler):
+    """Writes records to an open file at once, so that no part of the log is lost. RunError if that fails."""
+
+    def __init__(self, file: TextIO) -> None:
+        super().__init__()
+        self._file = file
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        try:
+            write_fully(self._file.fileno(), memoryview(f"{self.format(record)}\n".encode()))
+        except OSError as error:
+            raise RunError(f"--mlperf-log-file={self._file.name}: cannot be written: {error.strerror}") from None
 
 
 def _open(path: Path) -> tuple[Path, TextIO]:

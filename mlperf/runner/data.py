@@ -21,7 +21,7 @@ from mlperf.data.synthetic.stack_distances import StackDistances
 from mlperf.data.synthetic.synthetic_batches import SyntheticBatches
 from mlperf.settings.data import DataSettings
 from mlperf.settings.dataset import PREPARED_NAMES, PreparationSettings
-from mlperf.settings.flags import flag_values
+from mlperf.settings.flags import changed_flags, flag_values
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError, UsageError
 
@@ -51,6 +51,7 @@ def prepared_data(data: DataSettings, given: Collection[str] = ()) -> PreparedDa
         _check_preparation(prepared, data, given)
         if data.raw_data_file is not None:
             _check_raw_data(prepared, data.raw_data_file, data.data_set)
+        _report_preparation(prepared, data, given)
         return prepared
     if data.raw_data_file is None:
         raise RunError(f"{path}: no prepared data found, and no --raw-data-file to prepare it from")
@@ -66,7 +67,6 @@ def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collec
     These flags apply while the data is prepared, so prepared data cannot be converted. Another seed is no
     contradiction: it is also that of the training.
     """
-    not_applied = []
     recorded = {
         "--data-set": prepared.data_set,
         "--max-ind-range": prepared.max_ind_range,
@@ -76,19 +76,25 @@ def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collec
     declared = {flag.name: (flag, value) for flag, value in flag_values(data)}
     for name, actual in recorded.items():
         flag, requested = declared[name]
-        is_changed = requested != flag.default
-        if (is_changed or flag.key in given) and actual not in (None, requested):
+        if (requested != flag.default or flag.key in given) and actual not in (None, requested):
             raise UsageError(
                 f"{name}={requested}: {prepared.train} was prepared with {actual}; pass that value or omit the "
                 "flag, or choose another --processed-data-file to prepare the data again"
             )
-        if is_changed and actual is None and name in ("--data-sub-sample-rate", "--data-randomize"):
-            not_applied.append(f"{name}={requested}")
+
+
+def _report_preparation(prepared: PreparedData, data: DataSettings, given: Collection[str]) -> None:
+    """Log flags of the preparation that have no effect, because the data is already prepared."""
     if {"data_randomize", "data_sub_sample_rate"} & set(given) and prepared.seed not in (None, data.seed):
         _log.warning(
             "%s: was prepared with --numpy-rand-seed=%d; --numpy-rand-seed=%d is only that of the training",
             *(prepared.train, prepared.seed, data.seed),
         )
+    recorded = {"--data-sub-sample-rate": prepared.sub_sample_rate, "--data-randomize": prepared.randomize}
+    changed = {flag.name: value for flag, value in changed_flags(data)}
+    not_applied = [
+        f"{name}={changed[name]}" for name, actual in recorded.items() if actual is None and name in changed
+    ]
     if not_applied:
         flags = " ".join(not_applied)
         _log.warning("%s: prepared by another tool; these flags have no effect: %s", prepared.train, flags)
@@ -105,8 +111,8 @@ def _check_raw_data(prepared: PreparedData, raw_data_file: Path, data_set: str) 
             f"--raw-data-file={raw_data_file}: {difference.text}; omit the flag to use the prepared data, or "
             "choose another --processed-data-file"
         )
-    again = "" if difference.is_missing else "; run tools/prepare_criteo.py to prepare it again"
-    _log.warning("%s; using the prepared data%s", difference.text, again)
+    advice = "; run tools/prepare_criteo.py to prepare it again" if difference.has_changed else ""
+    _log.warning("%s; using the prepared data%s", difference.text, advice)
 
 
 def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, ...]:
@@ -140,7 +146,7 @@ def generated_batches(settings: Settings, stream: np.random.RandomState) -> Batc
     """Return random or synthetic batches. Random batches advance `stream` past the last target."""
     data, architecture = settings.data, settings.model.architecture
     dense_features, rows = architecture.mlp_bot[0], architecture.rows_per_table
-    if data.generated.fixed_lookups:
+    if data.generated.fixed_lookups and data.generated.lookups > 1:
         _log.info(
             "--num-indices-per-lookup-fixed: %d ids are drawn per table and sample; equal ids count once, so that "
             "a sample can have fewer",

@@ -32,10 +32,9 @@ def checkpoint_reserved(settings: Settings) -> Iterator[None]:
         return
     with ExitStack() as stack:
         with system_failures(path, "the checkpoint cannot be written"):
-            if path.is_file() and path.stat().st_size > 0 and path != settings.load_model:
-                if not is_checkpoint(path):
-                    raise UsageError(f"--save-model={path}: exists and is not a checkpoint; name another file")
-                _log.warning("--save-model=%s: the first checkpoint of this run replaces an older one", path)
+            has_content = path.is_file() and path.stat().st_size > 0
+            if has_content and path != settings.load_model and not is_checkpoint(path):
+                raise UsageError(f"--save-model={path}: exists and is not a checkpoint; name another file")
             lock = path.with_name(f".{path.name}.lock")
             stack.enter_context(exclusive(lock, f"another run saves to this file (--save-model={path})"))
         yield

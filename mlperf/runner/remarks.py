@@ -22,6 +22,13 @@ def report_unused_flags(settings: Settings) -> None:
         _log.warning(line)
 
 
+def report_replaced_checkpoint(settings: Settings) -> None:
+    """Log if the run will replace the checkpoint of another one."""
+    path = settings.save_model
+    if path is not None and path != settings.load_model and path.is_file() and path.stat().st_size > 0:
+        _log.warning("--save-model=%s: the first checkpoint of this run replaces an older one", path)
+
+
 def report_length(settings: Settings, state: TrainingState, batches_per_epoch: int) -> None:
     """Log from where a run resumes, or that nothing is left to train; log a schedule longer than the run."""
     training = settings.training

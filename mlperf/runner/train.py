@@ -25,7 +25,7 @@ from mlperf.runner.data import Splits, generated_batches, open_splits
 from mlperf.runner.files import draw_compute_graph, export_onnx
 from mlperf.runner.listeners import make_debug_report, make_listeners
 from mlperf.runner.model import architecture_of, build_model, fill_weights
-from mlperf.runner.remarks import report_end, report_length, report_unused_flags
+from mlperf.runner.remarks import report_end, report_length, report_replaced_checkpoint, report_unused_flags
 from mlperf.runner.result import Result
 from mlperf.settings.settings import Settings
 from mlperf.training import checkpoint
@@ -63,6 +63,7 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
         for listener in listeners:
             listener.data_opened(splits.train, splits.test)
         loop = _make_loop(settings, prepared, model, step, optimizer, splits, loaded, listeners)
+        report_replaced_checkpoint(settings)
         report_length(settings, loop.state, splits.train.batches_per_epoch)
         outcome = loop.run(splits.train)
     except BaseException as error:
@@ -89,7 +90,7 @@ def _continuation(settings: Settings, saved: Position) -> str:
     """Return how an interrupted run continues from its last checkpoint."""
     path = settings.save_model
     changes = [] if settings.load_model == path else [f"--load-model={path}"]
-    if settings.compliance.enabled and not is_default_log(settings):
+    if settings.compliance.enabled and not is_default_log(settings) and settings.compliance.log_file.is_file():
         changes.append("another --mlperf-log-file")
     how = f"the same command with {' and '.join(changes)}" if changes else "the same command"
     return f"{how} continues after iteration {saved.iteration} of epoch {saved.epoch}"

@@ -101,6 +101,8 @@ def _check_saving(settings: Settings) -> None:
         raise UsageError(f"--save-model={path}: the compliance log has the same name; name two files")
     if path.is_dir():
         raise UsageError(f"--save-model={path} is a folder; must be a file name")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"--save-model={path} is a device or pipe; must be a file name")
     if settings.inference_only:
         raise UsageError("--save-model cannot be used with --inference-only, because nothing is trained")
     if not training.evaluates:

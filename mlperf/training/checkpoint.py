@@ -20,6 +20,7 @@ from mlperf.training.checkpoint_flags import Flags, check_flags
 from mlperf.training.state import TrainingState
 from mlperf.training.state_dict import state_dict_mismatch, unwrapped
 from mlperf.util.errors import RunError
+from mlperf.util.failures import damage
 
 # Our own entries, which the original implementation ignores: what resuming needs, and the flags of the run.
 _OWN = "continuation"
@@ -118,9 +119,9 @@ def load_training(
 
     seed: seed of the batch order; None if batches are in file order. Checkpoints of the original implementation
     have no `continuation`. For them, the step count is computed from the number of batches, and the best metrics
-    are the saved ones. RunError if the number of batches differs, because the saved position would be wrong.
+    are the saved ones. RunError if the number of batches differs, because the saved position would be wrong, or if
+    entries are damaged.
     """
-    own = contents.get(_OWN, {})
     try:
         epoch, iteration, batches = (int(contents[key]) for key in ("epoch", "iter", "nbatches"))
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError):
@@ -132,6 +133,30 @@ def load_training(
             f"{path}: was saved with {batches} batches per epoch, this run has {batches_per_epoch}; resume with "
             "the same --mini-batch-size, --num-batches and data"
         )
+    if epoch < 0 or not 0 <= iteration <= batches:
+        raise RunError(f"{path}: cannot resume: damaged: iteration {iteration} of {batches} of epoch {epoch}")
+    with damage(path, "cannot resume: damaged"):
+        own = contents.get(_OWN, {})
+        _check_order(own, seed, path)
+        optimizer.load_state_dict(contents.get("opt_state_dict") or {}, str(path))
+        steps = epoch * math.ceil(batches / accumulate) + iteration // accumulate
+        state = TrainingState(
+            epoch=epoch,
+            iteration=iteration,
+            step=int(own.get("step", steps)),
+            samples=int(own.get("samples", (epoch * batches + iteration) * batch_size)),
+            last_loss=float(contents.get("train_loss", math.nan)),
+        )
+        state.best = replace(
+            state.best,
+            accuracy=float(own.get("best_accuracy", contents.get("test_acc", math.nan))),
+            auc=float(own.get("best_auc", contents.get("test_auc", math.nan))),
+        )
+    return state
+
+
+def _check_order(own: dict[str, Any], seed: int | None, path: Path) -> None:
+    """Raise RunError if the batches of the saved run have another order. seed: as in `load_training`."""
     if seed is not None and own.get("seed", seed) != seed:
         raise RunError(
             f"{path}: was saved with --numpy-rand-seed={own['seed']}, this run has {seed}, which changes the "
@@ -143,18 +168,3 @@ def load_training(
             f"{path}: was saved {'without' if shuffled else 'with'} --mlperf-bin-shuffle and is resumed "
             f"{'with' if shuffled else 'without'} it, which changes the order of the batches"
         )
-    optimizer.load_state_dict(contents.get("opt_state_dict", {}), str(path))
-    trained = epoch * batches + iteration
-    state = TrainingState(
-        epoch=epoch,
-        iteration=iteration,
-        step=own.get("step", epoch * math.ceil(batches / accumulate) + iteration // accumulate),
-        samples=own.get("samples", trained * batch_size),
-        last_loss=float(contents.get("train_loss", math.nan)),
-    )
-    state.best = replace(
-        state.best,
-        accuracy=float(own.get("best_accuracy", contents.get("test_acc", math.nan))),
-        auc=float(own.get("best_auc", contents.get("test_auc", math.nan))),
-    )
-    return state

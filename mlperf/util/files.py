@@ -7,6 +7,7 @@ one system call may transfer fewer. Buffers are C-contiguous, of any item type; 
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -48,7 +49,12 @@ def write_atomically(path: Path, content: str | bytes, temporary_folder: Path | 
 
 
 def move_into_place(source: Path, target: Path) -> None:
-    """Flush `source` to the disk and rename it to `target`, on the same file system, replacing any older file."""
+    """Flush `source` to the disk and rename it to `target`, on the same file system, replacing any older file.
+
+    FileExistsError if `target` is a device or a pipe, such as /dev/null, which must not be replaced.
+    """
+    if os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target):
+        raise FileExistsError(errno.EEXIST, "a device or pipe, which is not replaced by a file", str(target))
     sync(source)
     os.replace(source, target)
     sync(target.parent)

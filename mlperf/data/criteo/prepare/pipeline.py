@@ -113,8 +113,8 @@ def _log_replacement(settings: PreparationSettings, paths: DatasetPaths, facts: 
         reasons.append(", ".join(f"--{name.replace('_', '-')}={manifest.flags.get(name)}" for name in changed))
     if manifest.inputs != facts:
         known = {fact.name: fact for fact in manifest.inputs}
-        other = next((fact.name for fact in facts if known.get(fact.name) != fact), facts[0].name)
-        reasons.append(f"another {other}")
+        changed_files = [fact.name for fact in facts if known.get(fact.name, fact) != fact]
+        reasons.append(f"another {changed_files[0]}" if changed_files else f"other raw data ({next(iter(known))})")
     if reasons:
         _log.warning("%s: was prepared with %s; preparing it again", paths.split("train"), " and ".join(reasons))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def _counts_file(paths: DatasetPaths, raw_data_file: Path | None) -> Path:
         if named.is_file():
             return named
     found = sorted(paths.prefix.parent.glob("*_fea_count.npz"))
-    if named is not None and len(found) == 1:
+    if named is not None and len(found) == 1 and not os.path.isdir(raw_data_file or ""):  # a folder is refused
         _log.warning("%s: no such file; the rows per table are those of %s", named, found[0])
     if len(found) != 1:
         raise RunError(

@@ -17,12 +17,13 @@ class Difference:
     """How raw text differs from the input files of a data set.
 
     text: one line that names the files. other_data: whether it is other data; if False, files may only have been
-    touched, copied, renamed or extended since. is_missing: whether there is no raw text.
+    touched, copied, renamed or extended since. has_changed: whether files of the same names have other sizes or
+    times.
     """
 
     text: str
     other_data: bool
-    is_missing: bool = False
+    has_changed: bool = False
 
 
 def compare_raw_data(prepared: PreparedData, raw_data_file: Path) -> Difference | None:
@@ -60,7 +61,7 @@ def compare_raw_data(prepared: PreparedData, raw_data_file: Path) -> Difference 
         text = f"{path}: has another modification time than when {prepared.train} was prepared, and the same size"
     else:
         text = f"{path}: has changed since {prepared.train} was prepared"
-    return Difference(text, other_data=False)
+    return Difference(text, other_data=False, has_changed=True)
 
 
 def _other_names(prepared: PreparedData, raw_data_file: Path, paths: list[Path]) -> Difference:
@@ -80,7 +81,6 @@ def _other_names(prepared: PreparedData, raw_data_file: Path, paths: list[Path])
         return Difference(
             f"{raw_data_file}: no such file; {prepared.train} was prepared from {inputs}",
             other_data=False,
-            is_missing=True,
         )
     facts = [None if path is None else (path.stat().st_size, path.stat().st_mtime_ns) for path in found]
     if facts == [(known.size, known.mtime_ns) for known in prepared.inputs]:
