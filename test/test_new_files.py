@@ -93,7 +93,7 @@ def test_second_run_that_saves_to_the_same_checkpoint_is_refused(easy: Path, tmp
     with exclusive(tmp_path / ".model.pt.lock", "the lock of a run"):
         refused = run_program(*flags, cwd=tmp_path)
     assert refused.status == 1
-    assert "another run saves to this file (--save-model=model.pt)" in refused.stderr
+    assert "error: --save-model=model.pt: another run saves to this file\n" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
     first, second = (run_program(*flags, cwd=tmp_path) for _ in range(2))
     assert (first.status, second.status) == (0, 0)

@@ -36,7 +36,7 @@ def checkpoint_reserved(settings: Settings) -> Iterator[None]:
             if has_content and path != settings.load_model and not is_checkpoint(path):
                 raise UsageError(f"--save-model={path}: exists and is not a checkpoint; name another file")
             lock = path.with_name(f".{path.name}.lock")
-            stack.enter_context(exclusive(lock, f"another run saves to this file (--save-model={path})"))
+            stack.enter_context(exclusive(lock, "another run saves to this file", subject=f"--save-model={path}"))
         yield
 
 

@@ -12,10 +12,10 @@ from mlperf.util.errors import RunError
 
 
 @contextmanager
-def exclusive(path: Path, refusal: str) -> Iterator[None]:
+def exclusive(path: Path, refusal: str, *, subject: str | None = None) -> Iterator[None]:
     """Hold a lock through the file `path`, which exists only while the lock is held.
 
-    Raises RunError "path: refusal" if another process holds the lock.
+    Raises RunError "subject: refusal" if another process holds the lock. subject: if None, `path`.
     """
     with path.open("w") as file:
         try:
@@ -25,7 +25,7 @@ def exclusive(path: Path, refusal: str) -> Iterator[None]:
         except BlockingIOError:
             acquired = False
         if not acquired:
-            raise RunError(f"{path}: {refusal}")
+            raise RunError(f"{subject or path}: {refusal}")
         try:
             yield
         finally:
