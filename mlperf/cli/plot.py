@@ -20,6 +20,7 @@ from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import between
 from mlperf.util.errors import UsageError
 from mlperf.util.one_process import require_one_process
+from mlperf.util.plural import counted
 
 if TYPE_CHECKING:
     from mlperf.plots.read_runs import Run
@@ -92,7 +93,7 @@ def _plot(name: str, arguments: Sequence[str] | None) -> int:
     draw_runs(drawn, metric, _axis(runs, args.x), target, args.title, output)
     for warning in warnings:
         _log.warning("%s", warning)
-    print(f"{output}: {_count(len(drawn), 'run')}")
+    print(f"{output}: {counted(len(drawn), 'run')}")
     return 0
 
 
@@ -107,11 +108,7 @@ def _labels(runs: Sequence[Run], requested: str | None, arguments: int) -> list[
         return [labels[run.argument] for run in runs]
     if len(labels) == len(runs):
         return labels
-    raise UsageError(f"--labels={requested}: {_count(len(labels), 'label')} for {_count(len(runs), 'run')}")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    raise UsageError(f"--labels={requested}: {counted(len(labels), 'label')} for {counted(len(runs), 'run')}")
 
 
 def _output_file(requested: Path) -> Path:

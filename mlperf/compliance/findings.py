@@ -12,6 +12,7 @@ from pathlib import Path
 from mlperf.benchmarks import Benchmark
 from mlperf.compliance.log_reader import TOKEN, Event, Log, as_text, is_number, parse_event
 from mlperf.compliance.official import CRASHED, CheckerOutput
+from mlperf.util.plural import counted
 
 _FAILED_TEST = re.compile(r"failed test: (.*?)(?:\ncurrent |\Z)", re.DOTALL)
 _MARKED_LINE = re.compile(r"failed in line (\d+):")
@@ -116,11 +117,6 @@ def _seed_line(log: Log, text: str) -> int:
     return seeds[0].line if seeds else log.lines
 
 
-def number_of_logs(count: int) -> str:
-    """Return the number of logs as text: "1 log", "5 logs"."""
-    return "1 log" if count == 1 else f"{count} logs"
-
-
 def convergence_findings(
     folder: Path, logs: Sequence[Log], output: CheckerOutput, benchmark: Benchmark
 ) -> list[Finding]:
@@ -133,7 +129,7 @@ def convergence_findings(
     for _, text in output.errors:
         records, means = output.record_values("RCP Record"), output.record_values("Submission mean epochs")
         if means and math.isnan(means[0]):  # the mean without the fastest and the slowest run
-            compared = f"not compared with the reference: the mean needs more than {number_of_logs(len(logs))}"
+            compared = f"not compared with the reference: the mean needs more than {counted(len(logs), 'log')}"
             findings.append(Finding(folder, None, compared))
         elif records and means:
             rcp = records[0]

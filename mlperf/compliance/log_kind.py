@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from mlperf.compliance.log_reader import TOKEN, Event, Log, as_text
+from mlperf.util.plural import counted
 
 NO_LOG, OTHER_LOG = "not an MLPerf log", "the log is of "  # in messages about such files
 _HEAD = 65_536  # bytes that decide what a file without events is
@@ -61,7 +62,7 @@ def _kind(log: Log, head: bytes) -> str:
     if _is_binary(head):
         return "binary data"
     if log.damaged:
-        lines = f"{len(log.damaged)} line{'s' if len(log.damaged) > 1 else ''}"
+        lines = counted(len(log.damaged), "line")
         return (
             f"no MLPerf event can be read: {lines} with {TOKEN.strip()}, none with valid JSON and all its fields"
         )

@@ -20,6 +20,7 @@ from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.packages import require_packages
 from mlperf.util.errors import RunError
 from mlperf.util.files import write_atomically
+from mlperf.util.plural import counted
 
 if TYPE_CHECKING:
     from pygraphviz import AGraph
@@ -67,7 +68,7 @@ def make_graph(model: DLRM_Net) -> AGraph:
         graph.add_node(name, label=_grid(list(cells), columns, color), shape="plain", style="")
 
     add("dense", f"dense features\n[B, {sizes.mlp_bot[0]}]", _INPUT)
-    add("ids", f"ids of {tables} table{'s' if tables > 1 else ''}", _INPUT)
+    add("ids", f"ids of {counted(tables, 'table')}", _INPUT)
     add_grid("bottom MLP", reversed(_layers(model.bot_l)), 1, _DENSE)
     add_grid("tables", map(_table, range(tables), model.emb_l), _TABLES_PER_LINE, _TABLE)
     shapes = f"[B, {tables + 1}, {sizes.feature_size}] to [B, {model.top_widths[0]}]"

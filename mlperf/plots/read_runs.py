@@ -9,6 +9,7 @@ from pathlib import Path
 from mlperf.plots.curves import Curves, NoCurvesError, OtherBenchmarkError
 from mlperf.plots.log_files import find_logs, logs_beside_results
 from mlperf.util.errors import RunError
+from mlperf.util.plural import counted
 
 _MAX_NAMED = 3  # files that a message names; the others are counted
 
@@ -67,4 +68,4 @@ def _list(paths: Sequence[Path]) -> str:
     """Return the first paths and the number of the others."""
     named = ", ".join(map(str, paths[:_MAX_NAMED]))
     others = len(paths) - _MAX_NAMED
-    return named if others <= 0 else f"{named} and {others} other{'s' if others > 1 else ''}"
+    return named if others <= 0 else f"{named} and {counted(others, 'other')}"

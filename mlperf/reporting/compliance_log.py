@@ -21,7 +21,7 @@ from mlperf.settings.reports import ComplianceSettings
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Listener, Outcome, Position
 from mlperf.util.errors import RunError, UsageError
-from mlperf.util.files import write_fully
+from mlperf.util.files import has_content, write_fully
 from mlperf.util.new_file import numbered, open_new
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def check_log_file(settings: Settings) -> None:
     path = settings.compliance.log_file
     if not path.parent.is_dir():
         raise RunError(f"--mlperf-log-file={path}: cannot be written: folder {path.parent} does not exist")
-    if not is_default_log(settings) and path.is_file() and path.stat().st_size > 0:
+    if not is_default_log(settings) and has_content(path):
         raise UsageError(_refusal(path))
 
 

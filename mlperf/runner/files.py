@@ -13,6 +13,7 @@ from mlperf.settings.settings import Settings
 from mlperf.training.checkpoint_file import is_checkpoint
 from mlperf.util.errors import UsageError
 from mlperf.util.failures import system_failures
+from mlperf.util.files import has_content
 from mlperf.util.locking import exclusive
 
 _log = logging.getLogger(__name__)
@@ -32,8 +33,7 @@ def checkpoint_reserved(settings: Settings) -> Iterator[None]:
         return
     with ExitStack() as stack:
         with system_failures(path, "the checkpoint cannot be written"):
-            has_content = path.is_file() and path.stat().st_size > 0
-            if has_content and path != settings.load_model and not is_checkpoint(path):
+            if has_content(path) and path != settings.load_model and not is_checkpoint(path):
                 raise UsageError(f"--save-model={path}: exists and is not a checkpoint; name another file")
             lock = path.with_name(f".{path.name}.lock")
             stack.enter_context(exclusive(lock, "another run saves to this file", subject=f"--save-model={path}"))

@@ -12,6 +12,8 @@ from mlperf.training.loop import TrainingLoop
 from mlperf.training.schedule import unreached_steps
 from mlperf.training.state import TrainingState
 from mlperf.training.stopping import describe_target
+from mlperf.util.files import has_content
+from mlperf.util.plural import counted
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +27,7 @@ def report_unused_flags(settings: Settings) -> None:
 def report_replaced_checkpoint(settings: Settings) -> None:
     """Log if the run will replace the checkpoint of another one."""
     path = settings.save_model
-    if path is not None and path != settings.load_model and path.is_file() and path.stat().st_size > 0:
+    if path is not None and path != settings.load_model and has_content(path):
         _log.warning("--save-model=%s: the first checkpoint of this run replaces an older one", path)
 
 
@@ -36,9 +38,9 @@ def report_length(settings: Settings, state: TrainingState, batches_per_epoch: i
     steps = training.epochs * math.ceil(batches_per_epoch / training.accumulate)
     if epochs >= training.epochs:
         _log.warning(
-            "--load-model=%s: already trained for %d epoch%s, so --nepochs=%d leaves nothing to train; pass a "
+            "--load-model=%s: already trained for %s, so --nepochs=%d leaves nothing to train; pass a "
             "larger --nepochs to continue, or --inference-only to evaluate",
-            *(settings.load_model, epochs, "" if epochs == 1 else "s", training.epochs),
+            *(settings.load_model, counted(epochs, "epoch"), training.epochs),
         )
         return
     if settings.load_model is not None:

@@ -16,7 +16,6 @@ from mlperf.compliance.findings import (
     Finding,
     compliance_findings,
     convergence_findings,
-    number_of_logs,
     seed_findings,
 )
 from mlperf.compliance.log_kind import NO_LOG, other_benchmark, other_content, other_names
@@ -32,6 +31,7 @@ from mlperf.submission.results import RCP_BYPASS, SEED_BYPASS, Result, copy_into
 from mlperf.submission.round_notes import round_notes
 from mlperf.submission.same_run import similar_runs
 from mlperf.util.errors import RunError
+from mlperf.util.plural import counted
 
 # Messages of the package checkers that repeat another check, with the name of that check.
 _REPEATED = {
@@ -210,7 +210,7 @@ class _ResultChecks:
     seed_bypass: str | None
 
     def seeds(self) -> Check:
-        name, subject = "seeds", number_of_logs(len(self.logs))
+        name, subject = "seeds", counted(len(self.logs), "log")
         if (skipped := self._not_required(name, subject)) is not None:
             return skipped
         output = official.check_seeds(sorted(self.logs_copy.glob("result_*.txt")), self.edition)
@@ -242,7 +242,7 @@ class _ResultChecks:
         return self._whole_package("package", output, remark)
 
     def convergence(self, rcp_file: Path | None, *, bypass: bool) -> Check:
-        name, subject = "convergence", number_of_logs(len(self.logs))
+        name, subject = "convergence", counted(len(self.logs), "log")
         if (skipped := self._not_required(name, subject)) is not None:
             return skipped
         output = official.check_convergence(self.logs_copy, self.edition, rcp_file)

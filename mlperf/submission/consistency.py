@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
-from mlperf.compliance.findings import Finding, number_of_logs
+from mlperf.compliance.findings import Finding
 from mlperf.compliance.log_reader import Event, Log, as_text, is_number
 from mlperf.submission.against_description import description_differences
 from mlperf.submission.report import Check, Verdict
 from mlperf.submission.results import Result
 from mlperf.submission.same_run import runs_of_other_results, same_runs
+from mlperf.util.plural import counted
 
 # Keys with the same value in each run of a result: the submission and its system.
 _SYSTEM_KEYS = re.compile(
@@ -42,7 +43,7 @@ def check_consistency(result: Result, logs: Sequence[Log]) -> Check:
     warnings += _different_speeds(logs)
     verdict = Verdict.FAIL if findings else Verdict.PASS
     remark = "not an official check; its round may have accepted the result" if findings else ""
-    return Check("consistency", number_of_logs(len(logs)), verdict, remark, tuple(findings), tuple(warnings))
+    return Check("consistency", counted(len(logs), "log"), verdict, remark, tuple(findings), tuple(warnings))
 
 
 def _different_values(logs: Sequence[Log], keys: re.Pattern[str]) -> Iterator[Finding]:

@@ -60,6 +60,11 @@ def move_into_place(source: Path, target: Path) -> None:
     sync(target.parent)
 
 
+def has_content(path: Path) -> bool:
+    """Return whether `path` is a file that is not empty, so that replacing it would lose something."""
+    return path.is_file() and path.stat().st_size > 0
+
+
 def sync(path: Path) -> None:
     """Flush a file to the disk; for a folder, the renames in it."""
     descriptor = os.open(path, os.O_RDONLY)
