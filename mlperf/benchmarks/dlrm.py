@@ -54,9 +54,15 @@ _KEYS_1_1 = _KEYS_1_0 | _NEW_1_1
 
 # The dates are those of MLCommons' announcements of the results.
 EDITIONS = (
-    Edition(*("0.7.0", DLRM, date(2020, 7, 29), _KEYS_0_7), checks_package=False, open_target=DLRM.auc_target),
+    Edition("0.7.0", DLRM, date(2020, 7, 29), _KEYS_0_7, checks_package=False, open_target=DLRM.auc_target),
     Edition(
-        *("1.0.0", DLRM, date(2021, 6, 30), _KEYS_1_0), checks_package=True, new_keys=_NEW_1_0, early_keys=_NEW_1_1
+        "1.0.0",
+        DLRM,
+        date(2021, 6, 30),
+        _KEYS_1_0,
+        checks_package=True,
+        new_keys=_NEW_1_0,
+        early_keys=_NEW_1_1,
     ),
     Edition("1.1.0", DLRM, date(2021, 12, 1), _KEYS_1_1, checks_package=True, new_keys=_NEW_1_1),
     Edition("2.0.0", DLRM, date(2022, 6, 29), _KEYS_1_1, checks_package=True),

@@ -13,6 +13,7 @@ from pathlib import Path
 from mlperf.benchmarks import EDITIONS, Edition
 from mlperf.cli.program import program_name, run_program
 from mlperf.settings.argument_parser import Parser
+from mlperf.settings.kinds import reason
 from mlperf.submission.candidates import EditionCandidates
 from mlperf.submission.check import check_log, check_result
 from mlperf.submission.rcp import check_rcp_file
@@ -57,7 +58,8 @@ def make_parser(name: str) -> Parser:
     )
     parser.add_argument(
         "--seed-bypass",
-        metavar="REASON",
+        type=reason,
+        metavar=reason.metavar,
         help="ignore a failed seed check, like --seed-checker-bypass of the package checker, for this reason",
     )
     return parser
@@ -95,8 +97,6 @@ def _check(name: str, arguments: Sequence[str] | None) -> int:
     for flag, value in given.items():
         if value is not None and args.path.is_file():
             raise UsageError(f"{flag}: {args.path} is one log; it is for the logs of a result")
-    if args.seed_bypass is not None and not args.seed_bypass.strip():
-        raise UsageError("--seed-bypass: must state a reason")
     passed, errors = True, set[str]()
     with _errors_as_one_line(args.path):
         checks = _checks(args, editions or [None])

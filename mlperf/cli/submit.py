@@ -19,7 +19,7 @@ from mlperf.cli.program import program_name, run_program
 from mlperf.compliance.log_reader import Log, as_text, read_log
 from mlperf.compliance.warm_start import require_from_scratch
 from mlperf.settings.argument_parser import Parser
-from mlperf.settings.kinds import at_least
+from mlperf.settings.kinds import at_least, reason
 from mlperf.settings.timed_run import check_timed_run
 from mlperf.submission.check import check_result
 from mlperf.submission.package import NAME, Package, write_package
@@ -113,8 +113,11 @@ def make_parser(name: str) -> Parser:
         type=at_least(0),
         help="seed of the first run, incremented for each later run (default: random)",
     )
-    add("--rcp-bypass", metavar="REASON", help="bypass the convergence check, giving this reason")
-    add("--seed-bypass", metavar="REASON", help="with --logs: bypass the seed check, giving this reason")
+    for flag, help in (
+        ("--rcp-bypass", "bypass the convergence check, giving this reason"),
+        ("--seed-bypass", "with --logs: bypass the seed check, giving this reason"),
+    ):
+        add(flag, type=reason, metavar=reason.metavar, help=help)
     add(
         "--reference",
         action="store_true",
@@ -159,11 +162,9 @@ def _check_contradictions(args: argparse.Namespace) -> None:
             raise UsageError(f"{variable}={value} in the environment: use --{flag} instead")
     if args.logs is not None and args.seed is not None:
         raise UsageError("--seed: not allowed with --logs, whose runs already have seeds")
-    for flag, reason in (("--rcp-bypass", args.rcp_bypass), ("--seed-bypass", args.seed_bypass)):
-        if reason is not None and args.reference:
+    for flag, value in (("--rcp-bypass", args.rcp_bypass), ("--seed-bypass", args.seed_bypass)):
+        if value is not None and args.reference:
             raise UsageError(f"{flag}: not allowed with --reference, which compares nothing")
-        if reason is not None and not reason.strip():
-            raise UsageError(f"{flag}: must state a reason")
     if args.seed_bypass is not None and args.logs is None:
         raise UsageError("--seed-bypass: only allowed with --logs, because runs of this program have seeds")
 

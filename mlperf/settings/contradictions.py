@@ -69,11 +69,11 @@ def _check_training(settings: Settings) -> None:
             f"--lr-decay-start-step={schedule.decay_start_step}: must be at least --lr-num-warmup-steps="
             f"{schedule.warmup_steps}, because the decay starts after the warm-up"
         )
-    for flag, value, is_set in (
-        ("--mlperf-acc-threshold", training.accuracy_threshold, training.accuracy_threshold > 0),
-        ("--mlperf-auc-threshold", training.auc_threshold, training.auc_threshold > 0),
+    for flag, value in (
+        ("--mlperf-acc-threshold", training.accuracy_threshold),
+        ("--mlperf-auc-threshold", training.auc_threshold),
     ):
-        if is_set and training.test_freq == 0:
+        if value > 0 and training.test_freq == 0:
             raise UsageError(
                 f"--test-freq=0: {flag}={value:g} needs evaluations; omit --test-freq or pass a number"
             )

@@ -195,6 +195,15 @@ file_prefix = _files("a file name or a prefix of file names")
 text = Kind(str, "NAME")
 
 
+def _parse_reason(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must state a reason")
+    return text
+
+
+reason = Kind(_parse_reason, "REASON")
+
+
 def path_or(default: Path) -> Kind:
     """Return the kind of paths; the flag without a value means `default`."""
     return Kind(Path, "PATH", const=default)

@@ -16,7 +16,7 @@ from mlperf.data.criteo.days import KAGGLE_DAYS, divide
 from mlperf.data.criteo.prepare.gzip_text import open_text
 from mlperf.data.criteo.prepare.parse import BlockParser
 from mlperf.data.criteo.prepare.text_blocks import count_lines, text_blocks
-from mlperf.data.criteo.prepared.raw_files import gzipped, raw_files
+from mlperf.data.criteo.prepared.raw_files import existing_text, raw_files
 from mlperf.data.schema import CRITEO
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
@@ -36,7 +36,7 @@ def find_inputs(settings: PreparationSettings) -> list[Path]:
     names = raw_files(raw, settings.data_set)
     paths = []
     for name in names:
-        path = gzipped(name) if not name.is_file() and gzipped(name).is_file() else name
+        path = existing_text(name) or name
         if not path.is_file():
             which = f"{len(names)} days" if len(names) > 1 else "this file"
             if len(names) > 1 and raw.is_file():
