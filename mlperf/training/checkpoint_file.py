@@ -28,6 +28,7 @@ from mlperf.training.checkpoint_archive import (
     Archive,
     DamagedArchive,
     Record,
+    UnsupportedArchive,
     is_archive,
     read_archive,
     record_digest,
@@ -127,7 +128,12 @@ def is_checkpoint(path: Path) -> bool:
 
     OSError if it cannot be read.
     """
-    descriptor = _open(path)
+    try:
+        descriptor = _open(path)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            return False
+        raise
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return False
@@ -172,10 +178,10 @@ def _reading(path: Path) -> Iterator[None]:
     """Turn errors of reading `path` into RunErrors."""
     try:
         yield
-    except (DamagedArchive, DamagedPickle) as error:
-        raise RunError(f"{path}: truncated or not a PyTorch checkpoint: {error}") from None
-    except UnsafePickle as error:
+    except (UnsupportedArchive, UnsafePickle) as error:
         raise RunError(f"{path}: refused: {error}") from None
+    except (DamagedArchive, DamagedPickle) as error:
+        raise RunError(f"{path}: damaged, or not a PyTorch checkpoint: {error}") from None
     except OSError as error:
         raise RunError(f"{path}: the checkpoint cannot be read: {error.strerror or error}") from None
     except MemoryError:
@@ -208,8 +214,6 @@ def _beginning(descriptor: int, size: int = 16) -> bytes:
 
 def _unpickled(descriptor: int, archive: Archive, mapped: mmap.mmap) -> Any:
     """Return the contents of an archive, with tensors that are views of the mapped file."""
-    if "constants.pkl" in archive.records:
-        raise UnsafePickle("a TorchScript program, not a checkpoint, which could execute code when loaded")
     if archive.recorded_digest not in (None, archive.digest):
         raise DamagedArchive("its headers do not have their digest")
     order = archive.records.get("byteorder")
