@@ -34,8 +34,9 @@ from mlperf.training.checkpoint_archive import (
     record_digest,
 )
 from mlperf.training.checkpoint_legacy import is_legacy, read_legacy
-from mlperf.training.checkpoint_pickle import MAX_PICKLE_BYTES, DamagedPickle, UnsafePickle, read_pickle
+from mlperf.training.checkpoint_pickle import MAX_PICKLE_BYTES, read_pickle
 from mlperf.training.checkpoint_records import Records
+from mlperf.training.checkpoint_values import DamagedPickle, UnsafePickle
 from mlperf.util.errors import RunError
 from mlperf.util.files import atomic_file, read_fully_at
 from mlperf.util.memory import require_memory
