@@ -40,6 +40,25 @@ def run_main(record: int, program: str, flags: list[str]) -> int:
     return main_of(program)(flags)
 
 
+def run_preparation(record: int, raw: str, processed: str) -> int:
+    """Prepare text in small pieces, saving the state after each, so that it can be disturbed anywhere."""
+    from mlperf.cli.program import run_program
+    from mlperf.data.criteo.prepare import shuffle, text_blocks
+    from mlperf.data.criteo.prepare.pipeline import prepare
+    from mlperf.settings.dataset import PreparationSettings
+
+    text_blocks.BLOCK_BYTES = shuffle.SMALL_BUCKET_BYTES = 8000
+    settings = PreparationSettings(
+        *("terabyte", Path(raw), Path(processed)), randomize="total", seed=7, checkpoint_seconds=0.0
+    )
+
+    def work() -> int:
+        prepare(settings)
+        return 0
+
+    return run_program("prepare_criteo.py", work)
+
+
 def use_checkpoint(record: int, path: str, flags: list[str]) -> int:
     """Evaluate a checkpoint with the program; record what is loaded to resume from it, and code that was run."""
     events: list[str] = []
@@ -86,4 +105,8 @@ def _loaded(path: Path, flags: list[str]) -> dict[str, Any]:
     }
 
 
-ACTIONS: dict[str, Callable[..., int]] = {"program": run_main, "checkpoint": use_checkpoint}
+ACTIONS: dict[str, Callable[..., int]] = {
+    "program": run_main,
+    "prepare": run_preparation,
+    "checkpoint": use_checkpoint,
+}

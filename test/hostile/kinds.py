@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hostile import checkpoints
+from hostile import checkpoints, kills
 from hostile.pool import Case, Server, Verdict, run_cases, running_server
 
 
@@ -21,7 +21,8 @@ class Kind:
 
 
 KINDS = {
-    "checkpoints": Kind(checkpoints.cases, full=2100, reduced=105),
+    "checkpoints": Kind(checkpoints.cases, full=2100, reduced=84),
+    "kills": Kind(kills.cases, full=120, reduced=12),
 }
 
 

@@ -43,9 +43,12 @@ def main() -> None:
         if "wait" in request:
             answer = _wait(case, request["wait"])
         else:
+            # A signal is delivered once the process is set up.
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             case = os.fork()
             if case == 0:
                 _run(request)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
             with suppress(OSError):
                 os.setpgid(case, case)  # also in the child: a signal to the group must not come too early
             answer = {"pid": case}
@@ -89,6 +92,7 @@ def _run(request: dict[str, Any]) -> None:
     """Run a case and end this process."""
     with suppress(OSError):
         os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the program handles it
     output = Path(request["output"])
     _redirect("/dev/null", 0, os.O_RDONLY)
     _redirect(output / "stdout", 1, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -100,6 +104,7 @@ def _run(request: dict[str, Any]) -> None:
     os.chdir(request["folder"])
     record = os.open(output / "result", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     _limit(request["limits"])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
     status = _status_of(request["action"], request["arguments"], record)
     _end(status)
 
@@ -112,6 +117,7 @@ def _redirect(path: str | Path, number: int, flags: int) -> None:
 
 def _limit(limits: dict[str, Any]) -> None:
     """Set the limits of this process: address space, size of files, and the user."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if address := limits.get("address_bytes"):
         resource.setrlimit(resource.RLIMIT_AS, (address, address))
     if size := limits.get("file_bytes"):
