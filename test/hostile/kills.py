@@ -149,8 +149,8 @@ def _check_end(outcome: Outcome, signals: list[signal.Signals]) -> None:
         raise Failed("hangs" if outcome.timed_out else "leaves processes behind")
     if outcome.status not in allowed:
         raise Failed(f"status {outcome.status}: {outcome.error}")
-    if "Traceback" in outcome.stderr:
-        raise Failed(f"traceback: {outcome.error}")
+    if outcome.traceback:
+        raise Failed(f"traceback: {outcome.traceback}")
     ends = [line for line in outcome.stderr.splitlines() if line.startswith(("dlrm_s_pytorch.py:", "prepare_criteo"))]
     if len(ends) > 1:
         raise Failed(f"several lines: {ends}")

@@ -43,6 +43,15 @@ class Outcome:
         return self.stderr.rstrip("\n").rpartition("\n")[2]
 
 
+    @property
+    def traceback(self) -> str:
+        """The end of the first traceback on stderr, "" without any."""
+        _, _, rest = self.stderr.partition("Traceback (most recent call last):\n")
+        lines = rest.splitlines()
+        end = next((number for number, line in enumerate(lines) if not line.startswith(" ")), len(lines))
+        return " ".join(line.strip() for line in lines[max(0, end - 2) : end + 1])
+
+
 def fingerprint(value: object) -> str:
     """Return a digest of a value: types, order, shapes and every bit of its tensors and numbers."""
     digest = hashlib.sha256()
@@ -86,8 +95,8 @@ def program_failure(outcome: Outcome, statuses: tuple[int, ...] = (1, 2)) -> str
         return "leaves processes behind"
     if outcome.status < 0:
         return f"dies of signal {-outcome.status}"
-    if "Traceback (most recent call last)" in outcome.stderr:
-        return f"traceback: {outcome.error}"
+    if outcome.traceback:
+        return f"traceback: {outcome.traceback}"
     if found := _CONTROL.search(outcome.stdout + outcome.stderr):
         return f"prints the control character {found[0]!r}"
     errors, lines = len(_ERROR.findall(outcome.stderr)), outcome.stderr.splitlines()
