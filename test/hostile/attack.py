@@ -49,7 +49,7 @@ def main() -> int:
 def tell(verdict: Verdict) -> None:
     """Print a failure."""
     if verdict.failure is not None:
-        print(f"FAILED {verdict.case.kind}, {verdict.case.name}: {verdict.failure}", flush=True)
+        print(f"FAILED {verdict.case.kind}, {verdict.case.name}: {verdict.failure[:400]}", flush=True)
 
 
 if __name__ == "__main__":

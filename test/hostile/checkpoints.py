@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from functools import cache, partial
@@ -12,7 +11,7 @@ import torch
 
 from hostile.damage import EVERY_FORMAT, RECORDS_EXCHANGED, REPACKED, Damage, header_field
 from hostile.materials import MODELS, Checkpoint, golden_checkpoint, legacy, own_checkpoint, prepared_data
-from hostile.oracle import Outcome, fingerprint, memory_failure, program_failure
+from hostile.oracle import Outcome, fingerprint, memory_failure, message_failure, program_failure
 from hostile.pool import IDENTICAL, REFUSED, UNCHECKED, Case, Failed, Server
 
 _LOADED = ("weights", "optimizer", "state")
@@ -24,7 +23,7 @@ def cases(count: int, seed: int, folder: Path, server: Server) -> Iterator[Case]
     files = [own_checkpoint(name, folder, data, server) for name in MODELS]
     files.append(golden_checkpoint(data))
     files += [legacy(file, folder) for file in (files[0], files[-1])]
-    expected = {file.name: _undamaged(file, folder, server) for file in files}
+    expected = {file.name: undamaged(file, folder, server) for file in files}
     for number in range(count):
         draw = random.Random(f"{seed}/{number}")
         file = files[number % len(files)]
@@ -47,7 +46,7 @@ def _damages(file: Checkpoint) -> tuple[Damage, ...]:
     return (*found, *RECORDS_EXCHANGED) if file.has_digest else found
 
 
-def _undamaged(file: Checkpoint, folder: Path, server: Server) -> Outcome:
+def undamaged(file: Checkpoint, folder: Path, server: Server) -> Outcome:
     """Return what an undamaged file gives, after comparing it with PyTorch's own reader."""
     outcome = _use(file, file.path, folder, server)
     contents = torch.load(file.path, weights_only=False)
@@ -65,7 +64,11 @@ def _use(file: Checkpoint, path: Path, folder: Path, server: Server) -> Outcome:
 def _attack(
     file: Checkpoint, damage: Damage, draw: random.Random, expected: Outcome, server: Server, folder: Path
 ) -> str:
-    content = damage(file.content, file.other.read_bytes(), draw)
+    return attack_with(file, damage(file.content, file.other.read_bytes(), draw), expected, server, folder)
+
+
+def attack_with(file: Checkpoint, content: bytes, expected: Outcome, server: Server, folder: Path) -> str:
+    """Let the trainer read `content` in place of `file`; return the verdict. expected: what `file` gives."""
     path = folder / "model.pt"
     path.write_bytes(content)
     outcome = _use(file, path, folder, server)
@@ -77,8 +80,8 @@ def _attack(
     if [found.name for found in folder.iterdir()] != ["model.pt"] or path.read_bytes() != content:
         raise Failed("the program changed the folder")
     resumed = "error" not in outcome.result
-    if resumed and "\n" in json.dumps(outcome.result):
-        raise Failed(f"resuming: several lines: {outcome.result['error']!r}")
+    if failure := message_failure(outcome.result.get("error", "")):
+        raise Failed(f"resuming: {failure}")
     differing = [name for name in _LOADED if resumed and outcome.result[name] != expected.result[name]]
     if outcome.status == 0 and outcome.stdout != expected.stdout:
         differing.append("metrics")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hostile import checkpoints, kills
+from hostile import checkpoints, contents, kills, paths
 from hostile.pool import Case, Server, Verdict, run_cases, running_server
 
 
@@ -22,7 +22,9 @@ class Kind:
 
 KINDS = {
     "checkpoints": Kind(checkpoints.cases, full=2100, reduced=84),
+    "contents": Kind(contents.cases, full=560, reduced=50),
     "kills": Kind(kills.cases, full=120, reduced=12),
+    "paths": Kind(paths.cases, full=10_000, reduced=24),
 }
 
 

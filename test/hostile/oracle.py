@@ -18,6 +18,7 @@ import torch
 PEAK_BYTES = 1 << 30  # of a case, beyond what a case with an undamaged file needs
 
 _ERROR = re.compile(r"^[\w.]+: error: ", re.MULTILINE)
+_CHARACTERS = 2_000  # of a message, which may quote a path or a name
 _NOTES = 6  # lines on stderr that may precede an error, such as the choice of the engine
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -99,6 +100,8 @@ def program_failure(outcome: Outcome, statuses: tuple[int, ...] = (1, 2)) -> str
         return f"traceback: {outcome.traceback}"
     if found := _CONTROL.search(outcome.stdout + outcome.stderr):
         return f"prints the control character {found[0]!r}"
+    if len(outcome.error) > _CHARACTERS:
+        return f"a line of {len(outcome.error):,} characters"
     errors, lines = len(_ERROR.findall(outcome.stderr)), outcome.stderr.splitlines()
     if outcome.status == 0:
         return None if errors == 0 else f"status 0 with an error: {outcome.error}"
@@ -107,6 +110,13 @@ def program_failure(outcome: Outcome, statuses: tuple[int, ...] = (1, 2)) -> str
     if errors != 1 or not _ERROR.match(outcome.error) or len(lines) > 1 + _NOTES:
         return f"{errors} errors in {len(lines)} lines: {outcome.stderr[:200]!r}"
     return None
+
+
+def message_failure(message: str) -> str | None:
+    """Return what is wrong with a message of a program, None if nothing is."""
+    if _CONTROL.search(message) or "\n" in message:
+        return f"a message with control characters or several lines: {message[:200]!r}"
+    return f"a message of {len(message):,} characters" if len(message) > _CHARACTERS else None
 
 
 def memory_failure(outcome: Outcome, usual_bytes: int) -> str | None:
