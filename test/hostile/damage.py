@@ -79,7 +79,7 @@ def block_of_another(content: bytes, other: bytes, draw: random.Random) -> bytes
 
 def converted_as_text(content: bytes, other: bytes, draw: random.Random) -> bytes:
     """A transfer in text mode."""
-    changes = [(b"\n", b"\r\n"), (b"\r\n", b"\n"), (b"\x00", b""), (b"\x1a", b"")]
+    changes = [(b"\n", b"\r\n"), (b"\r\n", b"\n"), (b"\x00", b""), (b"\x1a", b""), (content[:1], b"")]
     old, new = draw.choice([change for change in changes if change[0] in content])
     return content.replace(old, new)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hostile import checkpoints, contents, kills, paths
+from hostile import checkpoints, contents, data_files, kills, logs, paths
 from hostile.pool import Case, Server, Verdict, run_cases, running_server
 
 
@@ -23,6 +23,8 @@ class Kind:
 KINDS = {
     "checkpoints": Kind(checkpoints.cases, full=2100, reduced=84),
     "contents": Kind(contents.cases, full=560, reduced=50),
+    "data": Kind(data_files.cases, full=600, reduced=45),
+    "logs": Kind(logs.cases, full=400, reduced=40),
     "kills": Kind(kills.cases, full=120, reduced=12),
     "paths": Kind(paths.cases, full=10_000, reduced=24),
 }

