@@ -130,7 +130,7 @@ def open_split(settings: Settings, prepared: PreparedData, split: str) -> Binary
     data = settings.data
     train = split == "train"
     return BinaryFile(
-        path=prepared.train if train else prepared.test,
+        path=prepared.split(split),
         rows=prepared.train_rows if train else prepared.test_rows,
         batch_size=data.batch_size if train else data.test_batch_size,
         rows_per_table=table_rows(settings, prepared),
@@ -139,6 +139,7 @@ def open_split(settings: Settings, prepared: PreparedData, split: str) -> Binary
         limit=data.num_batches if train else 0,
         readers=settings.readers if train else settings.test_readers,
         pin_memory=settings.use_gpu,
+        expected=prepared.statuses.get(split),
     )
 
 

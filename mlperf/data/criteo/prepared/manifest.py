@@ -74,6 +74,11 @@ class Manifest:
         """Return the number of rows of a split."""
         return self.files[split].size // CRITEO.row_bytes
 
+    @property
+    def checksums(self) -> dict[str, int]:
+        """CRC-32 of the binary file of each split."""
+        return {split: facts.crc32 for split, facts in self.files.items() if facts.crc32 is not None}
+
     def with_archive(self, archive: FileFacts) -> Manifest:
         """Return this manifest with an archive."""
         return replace(self, archive=archive)

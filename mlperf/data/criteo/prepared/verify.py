@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +16,8 @@ from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import CRITEO, Rows
+from mlperf.data.watched_file import WatchedFile
 from mlperf.util.crc32 import combine_crc32, file_crc32
-from mlperf.util.files import read_fully_at
 from mlperf.util.parallel import Stages, available_cores, run_in_order
 from mlperf.util.progress import Progress
 
@@ -56,18 +55,20 @@ class SplitFacts:
     crc32: int = 0
 
 
-def scan(path: Path) -> SplitFacts:
-    """Read a binary file with all cores. Bytes after the last whole row only enter the checksum."""
-    size = path.stat().st_size
+def scan(file: WatchedFile) -> SplitFacts:
+    """Read a binary file with all cores. Bytes after the last whole row only enter the checksum.
+
+    RunError if the file changes meanwhile.
+    """
+    path, size = file.path, file.size
     facts = SplitFacts(path, size, size // CRITEO.row_bytes)
     progress = Progress(f"verifying {path.name}", size)
-    descriptor = os.open(path, os.O_RDONLY)
 
     def make_worker(stages: Stages) -> Callable[[int, int], None]:
         buffer = np.empty((_CHUNK_ROWS, CRITEO.columns), np.int32)
 
         def scan_chunk(number: int, offset: int) -> None:
-            count = read_fully_at(descriptor, buffer.data, offset)
+            count = file.read_at(buffer.data, offset)
             checksum = zlib.crc32(buffer.data.cast("B")[:count])
             rows = buffer[: count // CRITEO.row_bytes]
             column_min, column_max = _largest_int32(), _smallest_int32()
@@ -86,7 +87,6 @@ def scan(path: Path) -> SplitFacts:
         offsets: Iterator[int] = iter(range(0, size, _CHUNK_ROWS * CRITEO.row_bytes))
         run_in_order(offsets, make_worker, threads=available_cores(), stages=1)
     finally:
-        os.close(descriptor)
         progress.close()
     return facts
 
