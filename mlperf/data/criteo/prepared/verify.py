@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +19,12 @@ from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import CRITEO, Rows
 from mlperf.data.watched_file import WatchedFile
-from mlperf.util.crc32 import combine_crc32, file_crc32
+from mlperf.util.crc32 import combine_crc32, file_crc32, parallel_crc32
+from mlperf.util.errors import RunError
 from mlperf.util.parallel import Stages, available_cores, run_in_order
 from mlperf.util.progress import Progress
+
+_log = logging.getLogger(__name__)
 
 IntArray = npt.NDArray[np.int64]
 
@@ -104,6 +109,34 @@ def _scan_rows(rows: Rows, column_min: IntArray, column_max: IntArray) -> tuple[
             column_min[column] = min(column_min[column], value)
             column_max[column] = max(column_max[column], value)
     return clicks, bad_labels
+
+
+def verify_checksums(prepared: PreparedData, splits: Sequence[str], *, drop_cache: bool = False) -> None:
+    """Compare all bytes of some splits with the checksums of the manifest. RunError at the first difference.
+
+    drop_cache: remove the files from the page cache again, so that a run begins without them there.
+    """
+    for split in splits:
+        file = WatchedFile(prepared.split(split), prepared.statuses.get(split))
+        progress = Progress(f"verifying {file.path.name}", file.size)
+
+        def report(offset: int, count: int, file: WatchedFile = file, progress: Progress = progress) -> None:
+            progress.add(count, count // CRITEO.row_bytes)
+            if drop_cache:
+                os.posix_fadvise(file.descriptor, offset, count, os.POSIX_FADV_DONTNEED)
+
+        try:
+            checksum = parallel_crc32(file.path, file.read_at, 0, file.size, report)
+        finally:
+            progress.close(finished=False)  # the line below says more
+        if drop_cache:
+            os.posix_fadvise(file.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # with what was read ahead
+        if checksum != prepared.checksums[split]:
+            raise RunError(
+                f"{file.path}: damaged: its checksum is {checksum:08x}, its manifest says "
+                f"{prepared.checksums[split]:08x}; prepare the data again"
+            )
+        _log.info("%s: matches the checksum in its manifest", file.path)
 
 
 def file_problems(facts: SplitFacts, counts: tuple[int, ...], manifest: Manifest | None, split: str) -> list[str]:
