@@ -66,6 +66,8 @@ class WatchedFile:
     expected: status of the file when it was checked.
     """
 
+    status: FileStatus
+
     def __init__(self, path: Path, expected: FileStatus | None = None) -> None:
         """Open the file. RunError if that is not possible, or if it has changed since it was checked."""
         self.path = path
@@ -75,14 +77,14 @@ class WatchedFile:
             raise RunError(f"{path}: cannot be read: {error.strerror}") from None
         self.descriptor = file.fileno()
         weakref.finalize(self, file.close)
-        self._status = FileStatus.of_stat(os.fstat(self.descriptor))
+        self.status = FileStatus.of_stat(os.fstat(self.descriptor))
         if expected is not None:
-            self._compare(expected, self._status, "before it was opened")
+            self._compare(expected, self.status, "before it was opened")
 
     @property
     def size(self) -> int:
         """Size in bytes."""
-        return self._status.size
+        return self.status.size
 
     def read_at(self, buffer: memoryview, offset: int) -> int:
         """Fill `buffer` from byte `offset`. Return the number of bytes read, fewer only at the end of the file.
@@ -99,10 +101,10 @@ class WatchedFile:
     def check(self) -> None:
         """Raise RunError if the file has changed since it was opened."""
         found = os.fstat(self.descriptor)
-        if found.st_ctime_ns != self._status.changed_ns or found.st_mtime_ns != self._status.modified_ns:
+        if found.st_ctime_ns != self.status.changed_ns or found.st_mtime_ns != self.status.modified_ns:
             status = FileStatus.of_stat(found)
-            self._compare(self._status, status, "while it was read")
-            self._status = status
+            self._compare(self.status, status, "while it was read")
+            self.status = status
 
     def _compare(self, before: FileStatus, now: FileStatus, when: str) -> None:
         difference = before.difference(now)

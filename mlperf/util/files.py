@@ -8,6 +8,7 @@ one system call may transfer fewer. Buffers are C-contiguous, of any item type; 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import secrets
 import stat
@@ -75,7 +76,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.FileIO:
     """Open a file for unbuffered reading. OSError if it cannot be opened or is a folder, pipe, socket or device.
 
     Opening a pipe like a file would wait for a writer, and reading some devices never ends.
@@ -88,7 +89,7 @@ def open_regular(path: Path) -> BinaryIO:
         raise _not_regular(path) from None
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
-        return os.fdopen(descriptor, "rb", buffering=0)
+        return io.FileIO(descriptor, "rb")
     os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

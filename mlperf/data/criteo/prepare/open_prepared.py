@@ -6,7 +6,8 @@ from pathlib import Path
 
 from mlperf.data.criteo.days import SPLITS, TERABYTE_DAYS
 from mlperf.data.criteo.prepared.dataset import PreparedData, describe, open_foreign
-from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest
+from mlperf.data.criteo.prepared.file_facts import FileFacts
+from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures

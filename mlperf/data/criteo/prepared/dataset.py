@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mlperf.data.criteo.days import SPLITS
-from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest
+from mlperf.data.criteo.prepared.file_facts import FileFacts
+from mlperf.data.criteo.prepared.manifest import Manifest
+from mlperf.data.criteo.prepared.npz import read_counts
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import CRITEO
 from mlperf.data.watched_file import FileStatus
 from mlperf.util.errors import RunError
-from mlperf.util.failures import damage
 
 _log = logging.getLogger(__name__)
 
@@ -156,17 +155,3 @@ def _counts_file(paths: DatasetPaths, raw_data_file: Path | None) -> Path:
             "files *_fea_count.npz with the rows per table; exactly one is needed, or --raw-data-file=<prefix>"
         )
     return found[0]
-
-
-def read_counts(path: Path) -> tuple[int, ...]:
-    """Return the rows of each table from a `*_fea_count.npz` of another tool. RunError if it has none."""
-    with damage(path, "cannot read counts per column"), np.load(path, allow_pickle=False) as archive:
-        counts = tuple(int(count) for count in archive["counts"])
-    return checked_counts(counts, path)
-
-
-def checked_counts(counts: tuple[int, ...], path: Path) -> tuple[int, ...]:
-    """Return `counts`, read from `path`. RunError unless they are at least 1 for every table."""
-    if len(counts) != CRITEO.tables or min(counts) < 1:
-        raise RunError(f"{path}: expected {CRITEO.tables} counts of at least 1, found {list(counts)}")
-    return counts
