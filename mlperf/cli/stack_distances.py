@@ -20,7 +20,7 @@ from mlperf.cli.program import program_name, run_program
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
 from mlperf.util.errors import RunError, UsageError
-from mlperf.util.files import write_atomically
+from mlperf.util.files import read_regular, write_atomically
 from mlperf.util.one_process import require_one_process
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _read_trace(path: Path, binary: bool) -> IntArray:
     import numpy as np
 
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise RunError(f"{path}: cannot read the trace: {error.strerror}") from None
     if binary:
