@@ -218,6 +218,7 @@ def test_raw_data_is_found_in_a_folder_with_brackets(clone: Path, tmp_path: Path
         (CONFIGURATION.replace("0128", "'a[$(touch x)]'"), "must be a whole number"),
         (CONFIGURATION.replace("0128", "99999999999999999999"), "must be a whole number"),
         (CONFIGURATION.replace("EPOCHS=1", "EPOCHS=1e3"), "--nepochs"),
+        (CONFIGURATION.replace("LEARNING_RATE=1", "LEARNING_RATE=1e39"), "--learning-rate"),
     ],
 )
 def test_file_that_is_not_a_configuration_is_rejected_in_one_line(

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from mlperf.cli.program import program_name, run_program
 from mlperf.settings.argument_parser import Parser
-from mlperf.settings.kinds import at_least
+from mlperf.settings.dataset import MAX_SEED
+from mlperf.settings.kinds import at_least, whole_between
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import write_atomically
 from mlperf.util.one_process import require_one_process
@@ -53,7 +54,7 @@ def make_parser(name: str) -> Parser:
         f"with generate: random seed (default: {_SEED})",
     )
     parser.add_argument("--length", type=at_least(1), help=length)
-    parser.add_argument("--seed", type=at_least(0), help=seed)
+    parser.add_argument("--seed", type=whole_between(0, MAX_SEED), help=seed)
     return parser
 
 
