@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Protocol, TypeVar
 
@@ -50,7 +50,7 @@ def read_ahead(
     threads: int,
     group_size: int = 1,
     cancelled: threading.Event | None = None,
-) -> Iterator[Item]:
+) -> Generator[Item, None, None]:
     """Yield `read(number)` for each of `numbers`, in order, computed by threads that work ahead.
 
     A thread reads `group_size` numbers at a time, to reduce overhead when reads are short. At most two groups per

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numba
 import numpy as np
@@ -93,9 +94,9 @@ class RandomBatches:
         """Advance the state past the inputs of a batch."""
         generated, is_gaussian = self._settings.generated, len(self._distribution()) > 0
         legacy_stream.skip(state, size * self._dense_features)
+        rest: tuple[Any, ...] = (size, self._rows, generated.lookups, generated.fixed_lookups, is_gaussian)
         for start, stop in self._bags_in_parts(size):
-            args = (size, self._rows, generated.lookups, generated.fixed_lookups, is_gaussian)
-            _skip_ids(*state, start, stop, *args)
+            _skip_ids(*state, start, stop, *rest)
 
     def _draw(self, number: int, cancelled: threading.Event) -> Batch:
         size, state = self._size(number), legacy_stream.copy_of(self._inputs[number])
@@ -121,10 +122,11 @@ class RandomBatches:
         indices = np.empty(kept + generated.lookups, np.int64)
         offsets = np.empty((len(self._rows), size), np.int64)
         total = 0
+        drawn = (self._rows, generated.lookups, generated.fixed_lookups, distribution)
+        rest: tuple[Any, ...] = (*drawn, indices, offsets)
         for start, stop in self._bags_in_parts(size):
             raise_if(cancelled)
-            args = (self._rows, generated.lookups, generated.fixed_lookups, distribution)
-            total = _draw_ids(*state, start, stop, *args, indices, offsets, total)
+            total = _draw_ids(*state, start, stop, total, *rest)
         return indices[:total].copy(), offsets
 
 
@@ -166,13 +168,13 @@ def _draw_ids(
     pair: FloatArray,
     start: int,
     stop: int,
+    total: int,
     rows: IntArray,
     lookups: int,
     fixed: bool,
     gaussian: FloatArray,
     indices: IntArray,
     offsets: IntArray,
-    total: int,
 ) -> int:
     """Draw the bags `start` to `stop` into `indices`, of which `total` are filled; return the new total.
 
