@@ -19,7 +19,8 @@ from mlperf.cli.program import program_name, run_program
 from mlperf.compliance.log_reader import Log, as_text, read_log
 from mlperf.compliance.warm_start import require_from_scratch
 from mlperf.settings.argument_parser import Parser
-from mlperf.settings.kinds import at_least, reason
+from mlperf.settings.dataset import MAX_SEED
+from mlperf.settings.kinds import reason, whole_between
 from mlperf.settings.timed_run import check_timed_run
 from mlperf.submission.check import check_result
 from mlperf.submission.package import NAME, Package, write_package
@@ -36,6 +37,7 @@ from mlperf.submission.system_description import (
     read_description,
     required_kind,
 )
+from mlperf.submission.verified_data import DataVerification
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import write_atomically
 from mlperf.util.one_process import require_one_process
@@ -110,7 +112,7 @@ def make_parser(name: str) -> Parser:
     )
     add(
         "--seed",
-        type=at_least(0),
+        type=whole_between(0, MAX_SEED),
         help="seed of the first run, incremented for each later run (default: random)",
     )
     for flag, help in (
@@ -184,7 +186,8 @@ def _make(args: argparse.Namespace) -> int:
             raise UsageError(f"--logs: {len(args.logs)} logs were given, {count} are required")
         paths = tuple(args.logs)
     else:
-        runs = make_runs(_logs_folder(args), settings, count, first_seed=args.seed)
+        before_run = DataVerification(inputs).before_run
+        runs = make_runs(_logs_folder(args), settings, count, first_seed=args.seed, before_run=before_run)
         paths, configuration = runs.logs, runs.configuration
     logs = [read_log(path) for path in paths]
     if description is None:
@@ -198,7 +201,6 @@ def _make(args: argparse.Namespace) -> int:
         system=args.system,
         edition=edition,
         description=description,
-        logs=paths,
         configuration=configuration,
         trainer_flags=settings.trainer_flags,
         data=_data_text(sample),
@@ -213,6 +215,8 @@ def _write_and_check(package: Package, logs: list[Log]) -> int:
     (result,) = (result for result in find_results(folder) if result.system == package.system)
     report = check_result(result, package.edition)
     print(f"package in {folder}")
+    if any(log.value("cache_clear") in (False, 0) for log in logs):
+        print("the page cache was not dropped before every run, which the rules require")
     if package.configuration is None:
         print(
             f"without config_{package.system}.sh: CONFIG does not say with which configuration the logs were made"
