@@ -120,10 +120,15 @@ class deferred:
     In threads other than the main thread, which no signal interrupts, this has no effect.
     """
 
-    def __enter__(self) -> None:
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a signal has arrived, for blocks that can end early."""
+        return _delivery.arrived is not None
+
+    def __enter__(self) -> deferred:
         self._is_main = threading.current_thread() is threading.main_thread()
         if not self._is_main:
-            return
+            return self
         self._outer = _delivery.deferrals
         _delivery.deferrals = self._outer + 1
         self._replaced = []
@@ -134,6 +139,7 @@ class deferred:
                 _delivery.replaced[number] = handler
                 self._replaced.append(number)
                 signal.signal(number, _delivery)
+        return self
 
     def __exit__(self, *failure: object) -> None:
         if not self._is_main:
