@@ -1,5 +1,7 @@
 """Time the preparation of synthetic text, and a pipeline in polars: python bench/measure_preparation.py.
 
+With --cores=1,2,4, only the first measurement is made, on each of these numbers of cores.
+
 Each measurement runs in a separate process and is timed from the end of the imports to the fsync of the output,
 with compiled code cached and the text in the page cache. Prints medians. The comparison requires polars.
 """
@@ -70,12 +72,18 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="working folder (default: the temporary folder of the system)")
+    parser.add_argument(
+        "--cores", type=lambda text: [int(count) for count in text.split(",")], help="e.g. 1,2,4,8,16"
+    )
     flags = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(dir=flags.folder) as name:
         folder = Path(name)
         make_sample(SampleSettings(folder, rows=24_000, seed=1))
         measure_own(folder, cores, "total", 1)  # compiles
+        if flags.cores is not None:
+            measure_scaling(folder, cores, flags.cores, flags.rows, flags.repeats)
+            return
         print(
             f"{len(cores)} cores, median of {flags.repeats}; rate of text, ratio to polars, memory, disk, Terabyte"
         )
@@ -92,6 +100,20 @@ def main() -> None:
         text = write_distinct(folder, rows)
         what = f"{rows / 1e6:g} million rows, ids of {len(LARGE_TABLES)} columns random"
         show(what, text, rows, measure_own(folder, cores, "total", flags.repeats))
+
+
+def measure_scaling(folder: Path, cores: Sequence[int], counts: Sequence[int], rows: int, repeats: int) -> None:
+    """Measure this project on each number of cores; the ratio is that to the time of the first."""
+    text = sum(make_sample(SampleSettings(folder, rows=rows, seed=1)).files.values())
+    first: float | None = None
+    for count in counts:
+        if count > len(cores):
+            print(f"{count} cores: not measured, because this machine has {len(cores)}")
+            continue
+        found = measure_own(folder, cores[:count], "total", repeats)
+        first = first or found.seconds
+        what = f"{rows / 1e6:g} million rows, {count} core{'s' if count > 1 else ''}"
+        show(what, text, rows, found, first / found.seconds)
 
 
 def compare_with_polars(folder: Path, text: int, rows: int, cores: Sequence[int], repeats: int) -> None:

@@ -153,6 +153,10 @@ def test_failed_run_exits_with_status_1_and_a_result_line(clone: Path, small: Pa
         {"DATADIR": "mlperf"},
         {"SEED": "-1"},
         {"SEED": "seven"},
+        {"SEED": "4294967296"},
+        {"SEED": "18446744073709551617"},  # 1 in 64 bits
+        {"SEED": "1_0"},
+        {"SEED": "0x10"},
         {"CONFIG": "no_such_system"},
         {"EDITION": "3.0.0"},
         {"LOGDIR": "run_and_time.sh"},
@@ -173,6 +177,73 @@ def test_configuration_with_a_missing_variable_is_rejected(clone: Path, small: P
     run = run_and_time(clone, cwd=tmp_path, DATADIR=str(small), CONFIG="mine.sh", LEARNING_RATE="1")
     assert run.status == 2
     assert run.stderr == f"run_and_time.sh: error: {tmp_path}/mine.sh: does not set LEARNING_RATE\n"
+
+
+CONFIGURATION = "BATCH_SIZE=0128\nTEST_BATCH_SIZE=512\nLEARNING_RATE=1\nWARMUP_STEPS=0\nDECAY_START_STEP=0\n" + (
+    "DECAY_STEPS=0\nEPOCHS=1\nTRAINER_FLAGS=(--num-batches=1)"
+)
+
+
+def test_names_with_special_characters_and_line_ends_of_windows_are_used_as_they_are(
+    clone: Path, small: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / "-a [b] *? 'q\" \\ \n"
+    odd.mkdir()
+    for path in small.iterdir():
+        (odd / path.name).symlink_to(path)
+    config = odd / "my [1].sh"
+    config.write_text(CONFIGURATION.replace("\n", "\r\n"))  # its last line has no end
+    variables = {"DATADIR": odd.name, "CONFIG": f"{odd.name}/{config.name}", "LOGDIR": f"{odd.name}/logs\n"}
+    run = run_and_time(clone, *TINY, cwd=tmp_path, SEED="007", **variables)
+    assert run.status == 3, run.stdout + run.stderr
+    (log,) = (odd / "logs\n").glob("*.log")
+    assert [event["value"] for event in read_events(log, "seed", "global_batch_size")] == [7, 128]
+    assert result(run)[2] == "7"
+
+
+def test_raw_data_is_found_in_a_folder_with_brackets(clone: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "[a]"
+    folder.mkdir()
+    (folder / "day_0").touch()
+    run = run_and_time(clone, DATADIR=str(folder), CONFIG=str(tmp_path))
+    assert run.status == 2
+    assert "CONFIG=" in run.stderr, "the data was not found"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("EPOCHS=$NO_SUCH\n", "NO_SUCH: unbound variable"),
+        ("BATCH_SIZE = 128\r\n", "BATCH_SIZE: command not found"),
+        ("if\n", "syntax error"),
+        ("exit 0\n", "it ends the script"),
+        ("false\n", "it ends the script"),
+        ("", "does not set BATCH_SIZE"),
+        (CONFIGURATION.replace("0128", "12x"), "BATCH_SIZE=12x: must be a whole number from 1 to 2147483647"),
+        (CONFIGURATION.replace("0128", "'a[$(touch x)]'"), "must be a whole number"),
+        (CONFIGURATION.replace("0128", "99999999999999999999"), "must be a whole number"),
+        (CONFIGURATION.replace("EPOCHS=1", "EPOCHS=1e3"), "--nepochs"),
+        (CONFIGURATION.replace("LEARNING_RATE=1", "LEARNING_RATE=1e39"), "--learning-rate"),
+    ],
+)
+def test_file_that_is_not_a_configuration_is_rejected_in_one_line(
+    content: str, words: str, clone: Path, small: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.sh").write_text(content)
+    logs = tmp_path / "logs"
+    run = run_and_time(clone, DATADIR=str(small), CONFIG=str(tmp_path / "mine.sh"), LOGDIR=str(logs))
+    assert run.status == 2, run.stdout + run.stderr
+    assert words in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert run.stdout == ""
+    assert not logs.exists()
+
+
+def test_folder_of_the_logs_that_cannot_be_made_is_named_before_any_work(clone: Path, small: Path) -> None:
+    run = run_and_time(clone, DATADIR=str(small), LOGDIR="/proc/logs\nof mine", CONFIG="sample")
+    assert run.status == 2
+    assert run.stdout == ""
+    assert run.stderr == "run_and_time.sh: error: LOGDIR=/proc/logs?of mine: no files can be created there\n"
 
 
 @pytest.mark.parametrize("flag", ["--precision=fp8", "--no-such-flag", "--md-flag=1", "--test-freq=0"])
@@ -344,5 +415,5 @@ def test_setup_uses_the_given_environment() -> None:
 
     assert setup(sys.executable).stdout == f"{sys.executable}\n"
     missing = setup("/no/such/python")
-    assert missing.returncode != 0
+    assert missing.returncode == 2
     assert "DLRM_PYTHON=/no/such/python" in missing.stderr

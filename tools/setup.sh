@@ -13,7 +13,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() {
-    echo "setup.sh: error: $1" >&2
+    printf 'setup.sh: error: %s\n' "${1//[[:cntrl:]]/?}" >&2
     exit "${2:-1}"
 }
 
@@ -68,8 +68,8 @@ for file in "$@"; do
 done
 
 if [[ -n ${DLRM_PYTHON:-} ]]; then
-    command -v "$DLRM_PYTHON" >/dev/null || fail "DLRM_PYTHON=$DLRM_PYTHON: no such program"
-    missing=$(missing_package "$DLRM_PYTHON") || fail "DLRM_PYTHON=$DLRM_PYTHON: cannot be run as a Python"
+    command -v "$DLRM_PYTHON" >/dev/null || fail "DLRM_PYTHON=$DLRM_PYTHON: no such program" 2
+    missing=$(missing_package "$DLRM_PYTHON") || fail "DLRM_PYTHON=$DLRM_PYTHON: cannot be run as a Python" 2
     [[ -z $missing ]] || fail "DLRM_PYTHON=$DLRM_PYTHON: lacks the package $missing; requirements.txt lists all"
     command -v "$DLRM_PYTHON"
     exit 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from mlperf.util.errors import RunError, UsageError
+from mlperf.util.errors import RunError, UsageError, one_line
 
 MIN_PYTHON = (3, 11)  # same as requires-python in pyproject.toml, which does not apply to an uninstalled checkout
 EXIT_SIGINT = 130
@@ -143,7 +143,7 @@ def run_program(name: str, work: Callable[[], int]) -> int:
         print(f"{name}: {closed}", file=sys.stderr)
         return closed.exit_status
     except (UsageError, RunError) as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        print(f"{name}: error: {one_line(error)}", file=sys.stderr)
         return error.exit_status
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -158,7 +158,8 @@ def run_program(name: str, work: Callable[[], int]) -> int:
     except (KeyboardInterrupt, Terminated) as stopped:
         is_terminated = isinstance(stopped, Terminated)
         notes = getattr(stopped, "__notes__", [])  # how to continue, added where the signal arrived
-        print("; ".join([f"{name}: {'terminated' if is_terminated else 'interrupted'}", *notes]), file=sys.stderr)
+        line = "; ".join([f"{name}: {'terminated' if is_terminated else 'interrupted'}", *notes])
+        print(one_line(line), file=sys.stderr)
         return EXIT_SIGTERM if is_terminated else EXIT_SIGINT
 
 

@@ -19,7 +19,8 @@ from mlperf.cli.program import program_name, run_program
 from mlperf.compliance.log_reader import Log, as_text, read_log
 from mlperf.compliance.warm_start import require_from_scratch
 from mlperf.settings.argument_parser import Parser
-from mlperf.settings.kinds import at_least, reason
+from mlperf.settings.dataset import MAX_SEED
+from mlperf.settings.kinds import reason, whole_between
 from mlperf.settings.timed_run import check_timed_run
 from mlperf.submission.check import check_result
 from mlperf.submission.package import NAME, Package, write_package
@@ -111,7 +112,7 @@ def make_parser(name: str) -> Parser:
     )
     add(
         "--seed",
-        type=at_least(0),
+        type=whole_between(0, MAX_SEED),
         help="seed of the first run, incremented for each later run (default: random)",
     )
     for flag, help in (

@@ -14,12 +14,9 @@ import torch
 
 from mlperf.data.batch import Batch, RawBatch, RowSource
 from mlperf.data.schema import CRITEO, Rows, RowSchema
-from mlperf.data.source import Item, read_ahead
+from mlperf.data.source import MIN_GROUP_ROWS, Item, read_ahead
 from mlperf.data.watched_file import FileStatus, WatchedFile
 from mlperf.util.errors import RunError
-
-# Minimum number of rows that a reader thread returns at a time, as several batches if they are small.
-_MIN_GROUP_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class BinaryFile:
         return self._read_epoch(epoch, first, lambda raw: raw)
 
     def _read_epoch(self, epoch: int, first: int, make: Callable[[RawBatch], Item]) -> Iterator[Item]:
-        group_size = max(1, _MIN_GROUP_ROWS // self.batch_size)
+        group_size = max(1, MIN_GROUP_ROWS // self.batch_size)
         source = RowSource(self.path, self.rows_per_table, self.max_ind_range, self.schema, self._file)
         self._file.check()
         order = self._order(epoch)[first:]

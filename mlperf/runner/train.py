@@ -24,6 +24,7 @@ from mlperf.reporting.compliance_log import is_default_log
 from mlperf.runner.data import Splits, generated_batches, open_splits
 from mlperf.runner.files import draw_compute_graph, export_onnx
 from mlperf.runner.listeners import make_debug_report, make_listeners
+from mlperf.runner.memory import RunSizes, require_run_memory
 from mlperf.runner.model import architecture_of, build_model, fill_weights
 from mlperf.runner.remarks import report_end, report_length, report_replaced_checkpoint, report_unused_flags
 from mlperf.runner.result import Result
@@ -42,15 +43,17 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
     loop: TrainingLoop | None = None
     outcome = Outcome.FAILED
     try:
+        architecture, sizes = architecture_of(settings, prepared), RunSizes.of(settings, prepared)
+        require_run_memory(settings, architecture, device, sizes)
         stream = np.random.RandomState(settings.seed)
         # Random data and weights share one stream, data first, as in published runs.
         generated = generated_batches(settings, stream) if prepared is None else None
-        model = build_model(settings, architecture_of(settings, prepared), device)
+        model = build_model(architecture, device)
         loaded = fill_weights(settings, model, stream, prepared)
         optimizer = make_optimizer(settings.training.optimizer, model)
         step = make_step(model, settings, optimizer)
         report_unused_flags(settings)
-        warm_up(step, settings.data.batch_size)
+        warm_up(step, sizes.train_batch(settings))
         if settings.report.plot_compute_graph:
             draw_compute_graph(model)
         if settings.report.debug:

@@ -28,7 +28,7 @@ class Readable(Protocol):
 
 @contextmanager
 def atomic_file(path: Path, temporary_folder: Path | None = None) -> Iterator[BinaryIO]:
-    """Open a new binary file that replaces `path` when the `with` block ends without an error.
+    """Open a new binary file, also for reading, that replaces `path` when the `with` block ends without an error.
 
     Until then the file has a unique temporary name, in `temporary_folder` (on the same file system) or beside
     `path`. If the block or the replacement fails, the temporary file is removed and `path` is left unchanged. A
@@ -37,7 +37,7 @@ def atomic_file(path: Path, temporary_folder: Path | None = None) -> Iterator[Bi
     folder = path.parent if temporary_folder is None else temporary_folder
     temporary = folder / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part"
     try:
-        with temporary.open("xb") as file:
+        with temporary.open("x+b") as file:
             yield file
         move_into_place(temporary, path)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.util.errors import RunError
@@ -16,6 +17,35 @@ CGROUP_FILES = (
         Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
     ),
 )
+
+
+# Fields of the control group's statistics with the pages of files, which are freed when memory is needed.
+_CACHE_FIELDS = ("inactive_file", "active_file", "total_inactive_file", "total_active_file")
+_SHOWN_NEEDS = 3
+
+
+@dataclass(frozen=True)
+class Need:
+    """Memory that one part of a run needs. what: the part, with the flags that determine its size."""
+
+    what: str
+    needed: int
+
+
+def require_memory_for(needs: Sequence[Need], *, available: int | None = None, where: str = "") -> None:
+    """Raise RunError, which names the largest parts, if all together need more bytes than are available.
+
+    available: bytes; if None, those of host memory. where: text after "memory".
+    """
+    available = available_memory() if available is None else available
+    total = sum(need.needed for need in needs)
+    if available is None or total <= available:
+        return
+    largest = sorted((need for need in needs if need.needed > total // 100), key=lambda need: -need.needed)
+    raise RunError(
+        f"needs {total / 1e9:.1f} GB of memory{where}, {available / 1e9:.1f} GB are available: "
+        + ", ".join(f"{need.needed / 1e9:.1f} GB for {need.what}" for need in largest[:_SHOWN_NEEDS])
+    )
 
 
 def require_memory(needed: int, what: str) -> None:
@@ -41,7 +71,20 @@ def available_memory(
         pass
     for limit, used in cgroup_files:
         try:
-            available.append(int(limit.read_text()) - int(used.read_text()))
+            free = int(limit.read_text()) - int(used.read_text())
+            available.append(free + _page_cache(used.with_name("memory.stat")))
         except (OSError, ValueError):  # no such cgroup version, or the limit is "max"
             continue
     return min(available, default=None)
+
+
+def _page_cache(statistics: Path) -> int:
+    """Return the bytes of files that a control group has in memory, 0 if that is unknown."""
+    try:
+        fields = dict(line.split() for line in statistics.read_text().splitlines())
+        # Version 1 also counts the group alone, without those in it.
+        names = [name for name in fields if name in _CACHE_FIELDS]
+        total = [name for name in names if name.startswith("total_")] or names
+        return sum(int(fields[name]) for name in total)
+    except (OSError, ValueError):
+        return 0

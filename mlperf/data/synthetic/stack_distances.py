@@ -8,6 +8,7 @@ distinct references.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,11 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from mlperf.data.source import raise_if
 from mlperf.util.errors import RunError
 from mlperf.util.files import read_regular
+
+_CALL = 1 << 16  # references of one call of compiled code, which Ctrl-C cannot interrupt
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -107,19 +111,23 @@ class TraceGenerator:
         self._stack = _new_stack(len(self._distinct))
         self._used = np.zeros(1, np.int64)
 
-    def draw(self, count: int) -> IntArray:
-        """Return the next `count` references, int64."""
+    def draw(self, count: int, cancelled: threading.Event | None = None) -> IntArray:
+        """Return the next `count` references, int64. Cancelled if `cancelled` is set meanwhile."""
         distribution = self._distribution
-        numbers = _generate(
-            self._generator.random(count),
-            *self._stack,
-            self._used,
-            self._numbers,
-            distribution.distances,
-            distribution.cumulative,
-            self._padding,
-        )
-        references: IntArray = self._distinct[numbers]
+        references = np.empty(count, np.int64)
+        for start in range(0, count, _CALL):
+            raise_if(cancelled)
+            part = references[start : start + _CALL]
+            numbers = _generate(
+                self._generator.random(len(part)),
+                *self._stack,
+                self._used,
+                self._numbers,
+                distribution.distances,
+                distribution.cumulative,
+                self._padding,
+            )
+            part[:] = self._distinct[numbers]
         return references
 
 
@@ -138,7 +146,7 @@ def _new_stack(references: int) -> Stack:
     )
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _add(tree: IntArray, slot: int, change: int) -> None:
     """Add `change` to the count of a slot."""
     node = slot + 1
@@ -147,7 +155,7 @@ def _add(tree: IntArray, slot: int, change: int) -> None:
         node += node & -node
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _occupied_up_to(tree: IntArray, slot: int) -> int:
     """Return the number of occupied slots up to and including `slot`."""
     count = 0
@@ -158,7 +166,7 @@ def _occupied_up_to(tree: IntArray, slot: int) -> int:
     return count
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _slot_of_rank(tree: IntArray, rank: int) -> int:
     """Return the occupied slot with the given rank, counted from 1 at the lowest slot."""
     step = 1
@@ -173,7 +181,7 @@ def _slot_of_rank(tree: IntArray, rank: int) -> int:
     return node
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _move_to_top(tree: IntArray, slot_of: IntArray, in_slot: IntArray, counts: IntArray, reference: int) -> None:
     """Move a reference to the next free slot, which is the top of the stack."""
     old = slot_of[reference]
@@ -208,24 +216,26 @@ def _move_to_top(tree: IntArray, slot_of: IntArray, in_slot: IntArray, counts: I
 
 def _profile(numbers: IntArray, references: int) -> IntArray:
     """Return the stack distance of each reference of a trace of numbers below `references`."""
-    distances: IntArray = _distances(numbers, *_new_stack(references))
+    distances, stack = np.zeros(len(numbers), np.int64), _new_stack(references)
+    for start in range(0, len(numbers), _CALL):
+        part = slice(start, start + _CALL)
+        _find_distances(numbers[part], *stack, distances[part])
     return distances
 
 
-@numba.njit(cache=True)
-def _distances(
-    numbers: IntArray, tree: IntArray, slot_of: IntArray, in_slot: IntArray, counts: IntArray
-) -> IntArray:
-    distances = np.zeros(len(numbers), np.int64)
+@numba.njit(nogil=True, cache=True)
+def _find_distances(
+    numbers: IntArray, tree: IntArray, slot_of: IntArray, in_slot: IntArray, counts: IntArray, distances: IntArray
+) -> None:
+    """Fill `distances`, which are 0, with those of the next references of a trace."""
     for index in range(len(numbers)):
         reference = numbers[index]
         if slot_of[reference] >= 0:
             distances[index] = counts[1] - _occupied_up_to(tree, slot_of[reference]) + 1
         _move_to_top(tree, slot_of, in_slot, counts, reference)
-    return distances
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _generate(
     uniform: FloatArray,
     tree: IntArray,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from dataclasses import fields as dataclass_fields
@@ -20,6 +21,7 @@ from mlperf.data.criteo.sample.render import render_rows
 from mlperf.util.errors import RunError
 from mlperf.util.files import move_into_place, read_regular, sync, write_atomically
 from mlperf.util.locking import exclusive
+from mlperf.util.parallel import available_cores
 from mlperf.util.strict_json import SchemaError, fields, file_name, parse_json, whole
 
 NAME = "sample.json"
@@ -63,8 +65,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class _Day:
-    """Clicks of a day with N rows, the true logit and its dense part, [N] each."""
+    """Number of clicks of a day. Of the last day, with N rows, also clicks, logits and their dense parts [N]."""
 
+    click_count: int
     clicks: npt.NDArray[np.bool_]
     logit: npt.NDArray[np.float32]
     dense: npt.NDArray[np.float32]
@@ -125,16 +128,13 @@ def _make(settings: SampleSettings, old_days: list[Path]) -> Sample:
     days = [f"day_{day}" for day in range(TERABYTE_DAYS)]
     parts = [settings.folder / f".{day}.part" for day in days]
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            made = pool.map(lambda day: _write_day(signal, settings, day, parts[day]), range(TERABYTE_DAYS))
-            # disable=None: a bar only on a terminal
-            written = list(tqdm(made, "sample", TERABYTE_DAYS, unit="day", disable=None))
+        written = _write_days(signal, settings, parts)
         test = written[-1]
         split = slice(split_rows([len(test.clicks)])["test"])
         sample = Sample(
             seed=settings.seed,
             rows=settings.rows,
-            click_rate=float(np.concatenate([day.clicks for day in written]).mean()),
+            click_rate=sum(day.click_count for day in written) / settings.rows,
             best_auc=float(roc_auc_score(test.clicks[split], test.logit[split])),
             dense_auc=float(roc_auc_score(test.clicks[split], test.dense[split])),
             files={day: part.stat().st_size for day, part in zip(days, parts, strict=True)},
@@ -151,15 +151,32 @@ def _make(settings: SampleSettings, old_days: list[Path]) -> Sample:
             part.unlink(missing_ok=True)
 
 
-def _write_day(signal: PlantedSignal, settings: SampleSettings, day: int, path: Path) -> _Day:
+def _write_days(signal: PlantedSignal, settings: SampleSettings, parts: Sequence[Path]) -> list[_Day]:
+    stopped = threading.Event()
+    with ThreadPoolExecutor(available_cores()) as pool:
+        made = pool.map(lambda day: _write_day(signal, settings, day, parts[day], stopped), range(len(parts)))
+        try:
+            # disable=None: a bar only on a terminal
+            return list(tqdm(made, "sample", len(parts), unit="day", disable=None))
+        finally:
+            stopped.set()  # after Ctrl-C, the days in progress end with their current block
+
+
+def _write_day(
+    signal: PlantedSignal, settings: SampleSettings, day: int, path: Path, stopped: threading.Event
+) -> _Day:
     stream = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(1, day)))
     remaining = settings.rows_of_day(day)
-    blocks = []
+    is_last = day == TERABYTE_DAYS - 1
+    blocks, click_count = [], 0
     with path.open("wb") as file:
-        while remaining:
+        while remaining and not stopped.is_set():
             rows = signal.draw(min(remaining, _BLOCK_ROWS), stream)
             file.write(render_rows(rows.values, rows.empty).data)
-            blocks.append((rows.clicks, rows.logit.astype(np.float32), rows.dense.astype(np.float32)))
+            click_count += int(rows.clicks.sum())
+            kept = slice(None if is_last else 0)
+            columns = (rows.clicks, rows.logit.astype(np.float32), rows.dense.astype(np.float32))
+            blocks.append(tuple(column[kept] for column in columns))
             remaining -= len(rows.clicks)
     sync(path)
-    return _Day(*(np.concatenate(column) for column in zip(*blocks, strict=True)))
+    return _Day(click_count, *(np.concatenate(column) for column in zip(*blocks, strict=True)))
