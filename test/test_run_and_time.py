@@ -17,7 +17,6 @@ from program import ROOT, Finished, read_events
 
 import mlperf
 from mlperf.benchmarks import DLRM, EDITIONS
-from mlperf.cli.check_flags import main as check_flags
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 from mlperf.settings.dataset import PreparationSettings
@@ -283,39 +282,6 @@ def test_run_from_a_checkpoint_is_refused_also_by_a_configuration(
         assert len(run.stderr.splitlines()) == 1
         assert run.stdout == ""
     assert not (tmp_path / "logs").exists()
-
-
-@pytest.mark.parametrize(
-    ("flag", "words"),
-    [
-        ("--inference-only", "a timed run trains"),
-        ("--numpy-rand-seed=7", "set by SEED"),
-        ("--mlperf-edition=1.0.0", "set by EDITION"),
-        ("--mlperf-log-file=x.log", "set by LOGDIR"),
-        ("--mlperf-cache-cleared", "drops the page cache itself"),
-        ("--data-generation=random", "selected by DATADIR"),
-        ("--data-set=kaggle", "selected by DATADIR"),
-        ("--raw-data-file=x", "selected by DATADIR"),
-        ("--processed-data-file=x", "selected by DATADIR"),
-        ("--max-ind-range=100", "MAX_IND_RANGE"),
-        ("--data-randomize=none", "prepared without it"),
-        ("--data-sub-sample-rate=0.5", "prepared without it"),
-        ("--load=model.pt", "unrecognized"),
-    ],
-)
-def test_flag_that_would_make_the_output_of_a_timed_run_untrue_is_refused(
-    flag: str, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert check_flags(["--test-freq=5", "--", flag]) == 2
-    error = capsys.readouterr().err
-    assert flag in error
-    assert words in error
-    assert len(error.splitlines()) == 1
-
-
-def test_flags_of_experiments_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check_flags(["--numpy-rand-seed=7", "--", *TINY, "--precision=bf16", "--num-batches=4"]) == 0
-    assert capsys.readouterr().err == ""
 
 
 def test_log_of_an_earlier_run_of_the_same_second_is_kept(clone: Path, small: Path, tmp_path: Path) -> None:
