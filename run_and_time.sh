@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The benchmark: set up, find or generate data, prepare it, train to the target, time it, check the log.
 #
-#   [DATADIR=folder] [LOGDIR=folder] [SEED=n] [CONFIG=system or file] [EDITION=n.n.n] \
+#   [DATADIR=folder] [LOGDIR=folder] [SEED=n] [CONFIG=system or file] [EDITION=n.n.n] [DROP_CACHES=false] \
 #       ./run_and_time.sh [flags of the trainer]
 #
 # DATADIR  folder with day_0 ... day_23 of the Criteo Terabyte data, or with a prepared NAME_train.bin and its
@@ -11,6 +11,8 @@
 # CONFIG   a file, or the name between config_ and .sh of one in mlperf/systems/. Default: sample for the sample,
 #          otherwise gpu_32768 with --use-gpu, or cpu.
 # EDITION  edition of MLPerf Training whose rules apply to the evaluations, the log and its check (default: the latest).
+# DROP_CACHES  false: do not drop the page cache of the machine before the run. The log then says so, and the run
+#          cannot be submitted (default: true).
 #
 # A flag with which the run would not be a result, such as --load-model, is refused.
 # The last line is RESULT,RECOMMENDATION,seed,seconds,user,start time. The exit status is 0 only if the target was
@@ -179,6 +181,7 @@ name_log() { # sets log and console_log to files in $logdir that no other run ha
 
 drop_page_cache() { # sets cache_cleared
     cache_cleared=false
+    [[ $drop_caches == true ]] || return 0
     sync
     if { echo 3 >/proc/sys/vm/drop_caches; } 2>/dev/null ||
         { sudo -n sh -c 'echo 3 >/proc/sys/vm/drop_caches'; } 2>/dev/null; then
@@ -228,6 +231,8 @@ seed=$((10#$seed)) # as the log will show it
 logdir=$PWD/results
 [[ -z ${LOGDIR:-} ]] || from_caller logdir "$LOGDIR"
 [[ ! -e $logdir || -d $logdir ]] || fail "LOGDIR=${LOGDIR:-$logdir}: is not a folder"
+drop_caches=${DROP_CACHES:-true}
+[[ $drop_caches == true || $drop_caches == false ]] || fail "DROP_CACHES=$drop_caches: must be true or false"
 edition=${EDITION:-} # if empty, assemble_flags asks for the default
 choose_data
 read_configuration "$@"

@@ -97,11 +97,15 @@ def test_prepared_data_is_sufficient_and_a_missed_target_exits_with_status_3(
     clone: Path, small: Path, tmp_path: Path
 ) -> None:
     variables = {"DATADIR": str(small), "LOGDIR": "my logs", "CONFIG": "sample", "SEED": "3"}
-    run = run_and_time(clone, *TINY, "--nepochs=1", cwd=tmp_path, **variables)
+    flags = (*TINY, "--nepochs=1", "--verify-data")
+    run = run_and_time(clone, *flags, cwd=tmp_path, DROP_CACHES="false", **variables)
     assert run.status == 3, run.stderr
+    assert "page cache dropped: false" in run.stdout
+    assert "mine_test.bin: matches the checksum in its manifest" in run.stdout
     (log,) = (tmp_path / "my logs").glob("*.log")
     values = {event["key"]: event for event in read_events(log)}
     assert values["seed"]["value"] == 3
+    assert values["cache_clear"]["value"] is False
     assert values["train_samples"]["value"] == 19167
     assert values["run_stop"]["metadata"]["status"] == "aborted"
     assert run.stdout.count("auc") == 2 * 19  # evaluated every 4 of 75 batches
@@ -156,6 +160,7 @@ def test_failed_run_exits_with_status_1_and_a_result_line(clone: Path, small: Pa
         {"CONFIG": "no_such_system"},
         {"EDITION": "3.0.0"},
         {"LOGDIR": "run_and_time.sh"},
+        {"DROP_CACHES": "maybe"},
     ],
     ids=str,
 )
@@ -336,7 +341,7 @@ def test_help_needs_no_environment(clone: Path) -> None:
     run = run_and_time(clone, "--help", DLRM_PYTHON="/no/such/python")
     assert run.status == 0
     assert run.stdout.startswith("The benchmark: ")
-    assert all(name in run.stdout for name in ("DATADIR", "LOGDIR", "SEED", "CONFIG", "EDITION"))
+    assert all(name in run.stdout for name in ("DATADIR", "LOGDIR", "SEED", "CONFIG", "EDITION", "DROP_CACHES"))
     assert run.stderr == ""
 
 

@@ -53,7 +53,6 @@ def test_older_package_survives_an_interrupted_write(tmp_path: Path) -> None:
         system="box",
         edition=DEFAULT_EDITION,
         description={},
-        logs=(),
         configuration=None,
         trainer_flags=(),
         data="",

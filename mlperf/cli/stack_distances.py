@@ -22,7 +22,7 @@ from mlperf.settings.dataset import MAX_SEED
 from mlperf.settings.kinds import at_least, whole_between
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.failures import system_failures
-from mlperf.util.files import atomic_file
+from mlperf.util.files import atomic_file, read_regular
 from mlperf.util.one_process import require_one_process
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _read_trace(path: Path, binary: bool) -> IntArray:
     import numpy as np
 
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise RunError(f"{path}: cannot read the trace: {error.strerror}") from None
     if binary:

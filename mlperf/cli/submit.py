@@ -37,6 +37,7 @@ from mlperf.submission.system_description import (
     read_description,
     required_kind,
 )
+from mlperf.submission.verified_data import DataVerification
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import write_atomically
 from mlperf.util.one_process import require_one_process
@@ -185,7 +186,8 @@ def _make(args: argparse.Namespace) -> int:
             raise UsageError(f"--logs: {len(args.logs)} logs were given, {count} are required")
         paths = tuple(args.logs)
     else:
-        runs = make_runs(_logs_folder(args), settings, count, first_seed=args.seed)
+        before_run = DataVerification(inputs).before_run
+        runs = make_runs(_logs_folder(args), settings, count, first_seed=args.seed, before_run=before_run)
         paths, configuration = runs.logs, runs.configuration
     logs = [read_log(path) for path in paths]
     if description is None:
@@ -199,7 +201,6 @@ def _make(args: argparse.Namespace) -> int:
         system=args.system,
         edition=edition,
         description=description,
-        logs=paths,
         configuration=configuration,
         trainer_flags=settings.trainer_flags,
         data=_data_text(sample),
@@ -214,6 +215,8 @@ def _write_and_check(package: Package, logs: list[Log]) -> int:
     (result,) = (result for result in find_results(folder) if result.system == package.system)
     report = check_result(result, package.edition)
     print(f"package in {folder}")
+    if any(log.value("cache_clear") in (False, 0) for log in logs):
+        print("the page cache was not dropped before every run, which the rules require")
     if package.configuration is None:
         print(
             f"without config_{package.system}.sh: CONFIG does not say with which configuration the logs were made"

@@ -8,7 +8,7 @@ from mlperf.export.onnx import require_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import require_graphviz
 from mlperf.reporting.compliance_log import check_log_file
-from mlperf.runner.data import Splits, open_splits, prepared_data
+from mlperf.runner.data import Splits, open_splits, verified_data
 from mlperf.runner.evaluate import evaluate_only, load_model
 from mlperf.runner.files import checkpoint_reserved
 from mlperf.runner.memory import memory_failures
@@ -16,6 +16,8 @@ from mlperf.runner.result import Result
 from mlperf.runner.train import train
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError, UsageError
+
+_READ = ("train", "test")  # splits that a training reads
 
 
 def run_benchmark(settings: Settings) -> Result:
@@ -33,17 +35,17 @@ def _run(settings: Settings, device: torch.device) -> Result:
     if settings.data.generation != "dataset":
         return train(settings, device, None)
     if settings.inference_only:
-        return evaluate_only(settings, device, prepared_data(settings.data, settings.given))
+        return evaluate_only(settings, device, verified_data(settings, ["test"]))
     if settings.compliance.enabled:
         check_log_file(settings)
     with checkpoint_reserved(settings):
-        return train(settings, device, prepared_data(settings.data, settings.given))
+        return train(settings, device, verified_data(settings, _READ))
 
 
 def load_for_inference(settings: Settings) -> tuple[DLRM_Net, Splits]:
     """Return the model with its weights, and its data, for inspection. Errors as in `run_benchmark`."""
     _check_load_model(settings)
-    prepared = prepared_data(settings.data, settings.given)
+    prepared = verified_data(settings, _READ)
     with memory_failures():
         model = load_model(settings, _device(settings), prepared)
     return model, open_splits(settings, prepared)

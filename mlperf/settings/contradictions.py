@@ -126,6 +126,8 @@ def _check_data(settings: Settings) -> None:
         ):
             if path is not None:
                 raise UsageError(f"{name}={path} requires --data-generation=dataset")
+        if data.verify:
+            raise UsageError("--verify-data requires --data-generation=dataset: generated data has no checksums")
         return
     if data.raw_data_file is None and data.processed_data_file is None:
         raise UsageError("--data-generation=dataset requires --raw-data-file or --processed-data-file")

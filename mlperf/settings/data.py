@@ -126,6 +126,13 @@ class DataSettings(DatasetSettings):
     shuffle_batches: bool = flag(
         "--mlperf-bin-shuffle", switch, False, "shuffle the order of the batches, using the random seed"
     )
+    verify: bool = flag(
+        "--verify-data",
+        switch,
+        False,
+        "before the run, compare all bytes of the splits that it reads with the checksums in X.json",
+        group="Criteo data set",
+    )
     generated: GeneratedDataSettings = part(GeneratedDataSettings, group="random and synthetic data")
 
     @property

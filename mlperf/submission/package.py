@@ -7,15 +7,16 @@ import re
 import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlperf.benchmarks import Edition
-from mlperf.compliance.log_reader import Log, describe_evaluation
+from mlperf.compliance.log_reader import Log, describe_evaluation, read_log
 from mlperf.submission.results import PARAMETERS, RCP_BYPASS, SEED_BYPASS, reason_file
 from mlperf.submission.run_set import ROOT
 from mlperf.submission.system_description import Description
 from mlperf.util.errors import RunError
+from mlperf.util.files import read_regular
 
 _CODE = (
     *("dlrm_s_pytorch.py", "run_and_time.sh", "mlperf", "bench", "tools", "test", "LICENSE", "pyproject.toml"),
@@ -41,7 +42,6 @@ class Package:
     system: str
     edition: Edition
     description: Description
-    logs: tuple[Path, ...]
     configuration: Path | None
     trainer_flags: tuple[str, ...]
     data: str
@@ -66,7 +66,7 @@ def write_package(package: Package, logs: Sequence[Log]) -> Path:
     try:
         if replaced.exists() and not target.exists():
             replaced.replace(target)  # an earlier call was stopped between the two renames below
-        _write_results(package, scratch)
+        _write_results(package, logs, scratch)
         _write_json(scratch / "systems" / f"{package.system}.json", package.description)
         _write_implementation(package, logs, scratch / "benchmarks" / package.benchmark / "implementations")
         if target.exists():
@@ -80,15 +80,22 @@ def write_package(package: Package, logs: Sequence[Log]) -> Path:
     return target
 
 
-def _write_results(package: Package, scratch: Path) -> None:
+def _write_results(package: Package, logs: Sequence[Log], scratch: Path) -> None:
     system = scratch / "results" / package.system
     folder = system / package.benchmark
     folder.mkdir(parents=True)
-    for number, log in enumerate(package.logs):
-        shutil.copyfile(log, folder / f"result_{number}.txt")
+    for number, log in enumerate(logs):
+        _copy_log(log, folder / f"result_{number}.txt")
     # The checker finds one option per file, so each has its own folder.
     _write_option(system, RCP_BYPASS, package.bypass_reason)
     _write_option(folder, SEED_BYPASS, package.seed_bypass_reason)
+
+
+def _copy_log(log: Log, target: Path) -> None:
+    """Copy a log. RunError if it has changed since it was read, because the README describes what was read."""
+    target.write_bytes(read_regular(log.path))
+    if repr(replace(read_log(target), path=log.path)) != repr(log):  # repr: a NaN is not equal to itself
+        raise RunError(f"{log.path}: changed while the package was written; repeat the command")
 
 
 def _write_option(folder: Path, option: str, reason: str | None) -> None:

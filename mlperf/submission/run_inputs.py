@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.benchmarks import SampleSize
+from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.submission.run_set import ROOT
 from mlperf.util.errors import RunError, UsageError
 
@@ -35,6 +36,15 @@ class RunInputs:
     def data_folder(self) -> Path:
         """The folder with the data: DATADIR or input/ of the checkout."""
         return Path(self.data) if self.data else ROOT / "input"
+
+    @property
+    def prepared(self) -> DatasetPaths | None:
+        """The prepared data that run_and_time.sh uses, None if it finds none, or several. It may not exist yet."""
+        folder = self.data_folder
+        if not self.data and (self.sample is not None or not any(folder.glob("day_[0-9]*"))):
+            return DatasetPaths(folder / "sample_processed")
+        found = sorted(str(path).removesuffix("_train.bin") for path in folder.glob("*_train.bin"))
+        return DatasetPaths(Path(found[0])) if len(found) == 1 else None
 
     @property
     def sample(self) -> SampleSize | None:

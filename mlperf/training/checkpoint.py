@@ -15,7 +15,7 @@ from typing import Any
 from mlperf.evaluation.metrics import Metrics
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.optim.optimizer import Optimizer
-from mlperf.training.checkpoint_file import read_checkpoint, write_checkpoint
+from mlperf.training.checkpoint_file import open_checkpoint, write_checkpoint
 from mlperf.training.checkpoint_flags import Flags, check_flags
 from mlperf.training.state import TrainingState
 from mlperf.training.state_dict import state_dict_mismatch, unwrapped
@@ -82,14 +82,17 @@ def load_weights(
     """
     # The tables are allocated, but the system provides their memory only when they are filled.
     on_cpu = model.tables.device.type == "cpu"
-    contents = read_checkpoint(path, model_bytes=model.table_bytes() if on_cpu else 0)
-    found = unwrapped(contents.pop("state_dict"), path)
-    mismatch = state_dict_mismatch(found, {name: value.shape for name, value in model.state_dict().items()})
-    if flags is not None and _FLAGS in contents:
-        check_flags(contents[_FLAGS], flags, path, weights=found, same_shapes=mismatch is None, trains=trains)
-    if mismatch is not None:
-        raise RunError(f"{path}: {mismatch}")
-    model.load_state_dict(found)
+    with open_checkpoint(path, model_bytes=model.table_bytes() if on_cpu else 0) as file:
+        contents = file.contents
+        found = unwrapped(contents.pop("state_dict"), path)
+        weights = model.state_dict()
+        mismatch = state_dict_mismatch(found, {name: value.shape for name, value in weights.items()})
+        if flags is not None and _FLAGS in contents:
+            check_flags(contents[_FLAGS], flags, path, weights=found, same_shapes=mismatch is None, trains=trains)
+        if mismatch is not None:
+            raise RunError(f"{path}: {mismatch}")
+        file.fill((value, found[name]) for name, value in weights.items())
+        file.verify()
     return contents
 
 

@@ -1,119 +1,261 @@
-"""Checkpoint files: written atomically, and read without trusting their contents."""
+"""Checkpoint files: written atomically, and read without trusting their contents.
+
+They are files of `torch.save`. Reading does not use `torch.load`, which opens the path several times, does not
+check the CRC-32s of a mapped file, and allows functions that a small file can use to allocate any memory.
+"""
 
 from __future__ import annotations
 
+import errno
+import itertools
+import mmap
+import os
 import pickle
 import pickletools
-import re
-import warnings
-import zipfile
-from collections.abc import Mapping
+import stat
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
+from mlperf.training.checkpoint_archive import (
+    Archive,
+    DamagedArchive,
+    Record,
+    is_archive,
+    read_archive,
+    record_digest,
+)
+from mlperf.training.checkpoint_legacy import is_legacy, read_legacy
+from mlperf.training.checkpoint_pickle import MAX_PICKLE_BYTES, DamagedPickle, UnsafePickle, read_pickle
+from mlperf.training.checkpoint_records import Records
 from mlperf.util.errors import RunError
-from mlperf.util.files import atomic_file
+from mlperf.util.files import atomic_file, read_fully_at
 from mlperf.util.memory import require_memory
 
-# The original implementation stored metrics as NumPy scalars. Besides them, only tensors and containers are
-# allowed. NumPy 1 and 2 pickle scalars under different module names.
-_SCALAR = np.float64(0).__reduce__()[0]
-_ALLOWED: list[Any] = [
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
-]
+# Follows the pickle of our own checkpoints, where other programs do not look. A file in which it stands without
+# the digest was damaged or repacked; a file that another program saved has neither.
+_HAS_DIGEST = b"\nmlperf: the comment of this archive has a digest\n"
+
+
+class _Pickler(pickle.Pickler):
+    """Pickler that marks its output as part of an archive with a digest."""
+
+    def __init__(self, file: Any, protocol: int) -> None:
+        super().__init__(file, protocol=protocol)
+        self._file = file
+
+    def dump(self, obj: Any) -> None:
+        super().dump(obj)
+        self._file.write(_HAS_DIGEST)
+
+
+_PICKLE_MODULE: Any = SimpleNamespace(__name__="pickle", Pickler=_Pickler)
 
 
 def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
-    """Write `contents` to `path` atomically. RunError if that fails."""
+    """Write `contents` to `path` atomically, with a digest. RunError if that fails."""
     try:
         with atomic_file(path) as file:
-            torch.save(dict(contents), file)
-    except (OSError, RuntimeError) as error:
+            torch.save(dict(contents), file, pickle_module=_PICKLE_MODULE)
+            file.flush()
+            record_digest(file.fileno())
+    except (OSError, RuntimeError, DamagedArchive) as error:
         raise RunError(f"{path}: the checkpoint cannot be written: {error}") from None
 
 
-def read_checkpoint(path: Path, model_bytes: int = 0) -> dict[str, Any]:
-    """Return the contents of a checkpoint, with tensors on the CPU, without executing code from the file.
+@dataclass(frozen=True)
+class CheckpointFile:
+    """An open checkpoint.
 
-    A zip archive is memory-mapped, so its tensors need no memory until they are copied into a model. A file in
-    PyTorch's legacy format is read into memory and must fit there together with the model.
+    contents: its entries. Tensors are on the CPU; those of a zip archive are views of the mapped file and need no
+    memory. They may be damaged until they were copied with `fill`, or `verify` was called.
+    """
+
+    path: Path
+    contents: dict[str, Any]
+    _records: Records
+
+    def fill(self, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Copy the second tensor of each pair, from `contents`, to the first, of the same shape, and verify it.
+
+        RunError if a tensor is damaged or cannot be read. The first tensors are undefined then.
+        """
+        with _reading(self.path):
+            self._records.fill(pairs)
+
+    def verify(self) -> None:
+        """Verify everything in the file that was not verified yet. RunError if it is damaged or cannot be read."""
+        with _reading(self.path):
+            self._records.verify()
+
+
+@contextmanager
+def open_checkpoint(path: Path, model_bytes: int = 0) -> Iterator[CheckpointFile]:
+    """Open a checkpoint without executing code from the file. The path is opened once.
+
+    A file in PyTorch's legacy format is read into memory and must fit there together with the model.
 
     model_bytes: memory of the model that is allocated but not yet resident.
 
-    RunError, in one line, if the file is missing, truncated, not a checkpoint, refers to code, or needs more
-    memory than is available.
+    RunError, in one line, if the file is missing, unreadable, damaged, not a checkpoint, refers to code, or needs
+    more memory than is available.
     """
-    try:
-        size = path.stat().st_size
-        if not path.is_file() or size == 0:
-            raise RunError(f"{path}: {'empty file' if path.is_file() else 'not a file'}, not a checkpoint")
-        is_zip = zipfile.is_zipfile(path)
-    except OSError as error:
-        raise RunError(f"{path}: the checkpoint cannot be read: {error.strerror}") from None
-    require_memory(model_bytes if is_zip else size + model_bytes, str(path))
-    if is_zip and _zip_contains(path, "/constants.pkl"):
-        raise RunError(
-            f"{path}: refused: a TorchScript program, not a checkpoint, which could execute code when loaded"
-        )
-    try:
-        with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # legacy format
-            contents = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except pickle.UnpicklingError as error:
-        raise RunError(_refusal(path, is_zip, str(error))) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, TypeError, IndexError) as error:
-        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
-        known = f" ({reason})" if reason and not isinstance(error, KeyError) else ""
-        raise RunError(f"{path}: truncated or not a PyTorch checkpoint{known}") from None
-    if not isinstance(contents, dict) or not isinstance(contents.get("state_dict"), dict):
-        raise RunError(f"{path}: a PyTorch file, but not a checkpoint of this benchmark: it has no state_dict")
-    return contents
+    with _opened(path) as descriptor:
+        with _reading(path):
+            contents, records = _read(path, descriptor, model_bytes)
+        if not isinstance(contents, dict) or not isinstance(contents.get("state_dict"), dict):
+            raise RunError(f"{path}: a PyTorch file, but not a checkpoint of this benchmark: it has no state_dict")
+        yield CheckpointFile(path, contents, records)
+
+
+def read_checkpoint(path: Path, model_bytes: int = 0) -> dict[str, Any]:
+    """Return the contents of a checkpoint, all verified. Parameters and errors are those of `open_checkpoint`."""
+    with open_checkpoint(path, model_bytes) as file:
+        file.verify()
+        return file.contents
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Return whether a file looks like one of torch.save, in its zip format or the older pickle format."""
-    if _zip_contains(path, "/data.pkl"):
-        return True
-    with path.open("rb") as file:
-        return file.read(1) == pickle.PROTO
+    """Return whether a file is one of torch.save, in its zip format or the older pickle format.
 
-
-def _zip_contains(path: Path, ending: str) -> bool:
-    """Return whether a zip archive contains a file whose name has this ending, False if not."""
+    OSError if it cannot be read.
+    """
+    descriptor = _open(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith(ending) for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return False
+        if is_archive(descriptor):
+            read_archive(descriptor)
+            return True
+        return is_legacy(_beginning(descriptor))
+    except DamagedArchive:
         return False
+    finally:
+        os.close(descriptor)
 
 
-def _refusal(path: Path, is_zip: bool, message: str) -> str:
-    """Return the error message for a file that torch.load rejects with `message`."""
-    match = re.search(r"(?:GLOBAL|global|class) `?([\w.]+)", message)
-    named = match[1] if match and "." in match[1] else None if is_zip else _first_callable(path)
-    if named is not None:
-        return f"{path}: refused: it references {named}, which could execute code when loaded"
-    return f"{path}: truncated or not a PyTorch checkpoint"
+def _open(path: Path) -> int:
+    """Open a file for reading. A pipe or a device does not block."""
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
 
 
-def _first_callable(path: Path) -> str | None:
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Open a regular file that is not empty. RunError if it cannot be opened, is empty or something else."""
+    try:
+        descriptor = _open(path)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise RunError(f"{path}: not a file, not a checkpoint") from None
+        raise RunError(f"{path}: the checkpoint cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise RunError(f"{str(path)!a}: the checkpoint cannot be read: no file can have this name") from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
+            kind = "empty file" if stat.S_ISREG(status.st_mode) else "not a file"
+            raise RunError(f"{path}: {kind}, not a checkpoint")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn errors of reading `path` into RunErrors."""
+    try:
+        yield
+    except (DamagedArchive, DamagedPickle) as error:
+        raise RunError(f"{path}: truncated or not a PyTorch checkpoint: {error}") from None
+    except UnsafePickle as error:
+        raise RunError(f"{path}: refused: {error}") from None
+    except OSError as error:
+        raise RunError(f"{path}: the checkpoint cannot be read: {error.strerror or error}") from None
+    except MemoryError:
+        raise RunError(f"{path}: the checkpoint cannot be read: not enough memory") from None
+
+
+def _read(path: Path, descriptor: int, model_bytes: int) -> tuple[Any, Records]:
+    """Return the contents of an open file, and its records, which are not verified yet."""
+    if is_archive(descriptor):
+        require_memory(model_bytes, str(path))
+        archive = read_archive(descriptor)
+        mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+        records = Records(descriptor, archive.records.values(), np.frombuffer(mapped, np.uint8).ctypes.data)
+        return _unpickled(descriptor, archive, mapped), records
+    beginning = _beginning(descriptor)
+    if not is_legacy(beginning):
+        named = _first_callable(_beginning(descriptor, MAX_PICKLE_BYTES))
+        if named is not None and beginning.startswith((b"\x80", b"(", b"c")):
+            raise UnsafePickle(f"it references {named}, which could execute code when loaded")
+        raise DamagedPickle("it has neither of the two formats of torch.save")
+    require_memory(os.fstat(descriptor).st_size + model_bytes, str(path))
+    return read_legacy(memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY))), Records(descriptor, [], 0)
+
+
+def _beginning(descriptor: int, size: int = 16) -> bytes:
+    """Return the first bytes of a file, up to `size`."""
+    content = bytearray(min(size, os.fstat(descriptor).st_size))
+    return bytes(content[: read_fully_at(descriptor, memoryview(content), 0)])
+
+
+def _unpickled(descriptor: int, archive: Archive, mapped: mmap.mmap) -> Any:
+    """Return the contents of an archive, with tensors that are views of the mapped file."""
+    if "constants.pkl" in archive.records:
+        raise UnsafePickle("a TorchScript program, not a checkpoint, which could execute code when loaded")
+    if archive.recorded_digest not in (None, archive.digest):
+        raise DamagedArchive("its headers do not have their digest")
+    order = archive.records.get("byteorder")
+    if order is not None and _verified_content(descriptor, order) != b"little":
+        raise DamagedArchive("it was saved on a big-endian machine")
+    content = _verified_content(descriptor, archive.records["data.pkl"])
+
+    def storage(key: str, dtype: torch.dtype, elements: int) -> torch.Tensor:
+        record = archive.records.get(f"data/{key}")
+        if record is None or record.size != elements * dtype.itemsize:
+            raise DamagedPickle(f"storage {key[:80]!a} does not have {elements} elements")
+        if elements == 0:
+            return torch.empty(0, dtype=dtype)
+        return torch.frombuffer(mapped, dtype=dtype, count=elements, offset=record.offset)
+
+    contents, end = read_pickle(memoryview(content), storage)
+    if content[end:] == _HAS_DIGEST and archive.recorded_digest is None:
+        raise DamagedArchive("its digest is missing; it was damaged, or packed again")
+    if content[end:] not in (b"", _HAS_DIGEST):
+        raise DamagedPickle("bytes were added to its pickle")
+    return contents
+
+
+def _verified_content(descriptor: int, record: Record) -> bytes:
+    """Return the contents of a small record, after comparing them with their CRC-32."""
+    if record.size > MAX_PICKLE_BYTES:
+        raise DamagedPickle(f"its {record.name} has {record.size} bytes; up to {MAX_PICKLE_BYTES} are allowed")
+    content = bytearray(record.size)
+    if read_fully_at(descriptor, memoryview(content), record.offset) < record.size:
+        raise DamagedArchive("it is truncated")
+    if zlib.crc32(content) != record.crc32:
+        raise DamagedArchive(f"the contents of {record.name} do not have their CRC-32")
+    return bytes(content)
+
+
+def _first_callable(content: bytes) -> str | None:
     """Return the first function or class that a plain pickle references, None if there is none."""
     strings: list[str] = []
     try:
-        with path.open("rb") as file:
-            for opcode, argument, _ in pickletools.genops(file):
-                if opcode.name == "GLOBAL":
-                    return str(argument).replace(" ", ".")
-                if opcode.name == "STACK_GLOBAL":
-                    return ".".join(strings[-2:])
-                if isinstance(argument, str):
-                    strings.append(argument)
-    except (OSError, ValueError):
+        for opcode, argument, _ in itertools.islice(pickletools.genops(content), 100_000):
+            if opcode.name == "GLOBAL" and argument is not None:
+                return ascii(str(argument).replace(" ", ".")[:80])[1:-1]
+            if opcode.name == "STACK_GLOBAL":
+                return ascii(".".join(strings[-2:])[:80])[1:-1]
+            if isinstance(argument, str):
+                strings.append(argument)
+    except (OSError, ValueError, EOFError):
         pass
     return None

@@ -8,8 +8,10 @@ one system call may transfer fewer. Buffers are C-contiguous, of any item type; 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +28,7 @@ class Readable(Protocol):
 
 @contextmanager
 def atomic_file(path: Path, temporary_folder: Path | None = None) -> Iterator[BinaryIO]:
-    """Open a new binary file that replaces `path` when the `with` block ends without an error.
+    """Open a new binary file, also for reading, that replaces `path` when the `with` block ends without an error.
 
     Until then the file has a unique temporary name, in `temporary_folder` (on the same file system) or beside
     `path`. If the block or the replacement fails, the temporary file is removed and `path` is left unchanged. A
@@ -35,7 +37,7 @@ def atomic_file(path: Path, temporary_folder: Path | None = None) -> Iterator[Bi
     folder = path.parent if temporary_folder is None else temporary_folder
     temporary = folder / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part"
     try:
-        with temporary.open("xb") as file:
+        with temporary.open("x+b") as file:
             yield file
         move_into_place(temporary, path)
     finally:
@@ -72,6 +74,41 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_regular(path: Path) -> io.FileIO:
+    """Open a file for unbuffered reading. OSError if it cannot be opened or is a folder, pipe, socket or device.
+
+    Opening a pipe like a file would wait for a writer, and reading some devices never ends.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # a socket
+            raise
+        raise _not_regular(path) from None
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return io.FileIO(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise _not_regular(path)
+
+
+def _not_regular(path: Path) -> OSError:
+    return OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
+    """Return the content of a file. OSError as from `open_regular`, or if it has more than `max_bytes`."""
+    with open_regular(path) as file:
+        if max_bytes is None:
+            return file.read()
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise OSError(errno.EFBIG, f"has {size:,} bytes; at most {max_bytes:,} are expected", str(path))
+        return file.read()
 
 
 def read_fully(file: Readable, buffer: memoryview) -> int:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from mlperf.data.source import raise_if
 from mlperf.util.errors import RunError
+from mlperf.util.files import read_regular
 
 _CALL = 1 << 16  # references of one call of compiled code, which Ctrl-C cannot interrupt
 
@@ -57,8 +58,10 @@ class StackDistances:
     def read(cls, path: Path) -> StackDistances:
         """Read a distribution from a file of three lines. RunError naming the line if it is invalid."""
         try:
-            lines = path.read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = read_regular(path).decode().splitlines()
+        except OSError as error:
+            raise RunError(f"{path}: cannot read a distribution: {error.strerror}") from None
+        except UnicodeDecodeError as error:
             raise RunError(f"{path}: cannot read a distribution: {error}") from None
         if len(lines) != 3:
             raise RunError(f"{path}: has {len(lines)} lines; expected 3: accesses, distances, probabilities")

@@ -26,7 +26,8 @@ from mlperf.data.criteo.prepare.shuffle import BucketPermuter, SpillFile, bucket
 from mlperf.data.criteo.prepare.state import PreparationState
 from mlperf.data.criteo.prepare.work_folder import WorkFolder, locked
 from mlperf.data.criteo.prepared.dataset import PreparedData, describe
-from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest
+from mlperf.data.criteo.prepared.file_facts import FileFacts
+from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.criteo.prepared.raw_files import gzipped, raw_files, text_name
 from mlperf.data.schema import CRITEO

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from mlperf.data.criteo.days import TERABYTE_DAYS, divide, split_rows
 from mlperf.data.criteo.sample.planted_signal import PlantedSignal
 from mlperf.data.criteo.sample.render import render_rows
 from mlperf.util.errors import RunError
-from mlperf.util.files import move_into_place, sync, write_atomically
+from mlperf.util.files import move_into_place, read_regular, sync, write_atomically
 from mlperf.util.locking import exclusive
 from mlperf.util.parallel import available_cores
+from mlperf.util.strict_json import SchemaError, fields, file_name, parse_json, whole
 
 NAME = "sample.json"
 FORMAT_VERSION = 1
@@ -100,9 +102,16 @@ def make_sample(settings: SampleSettings) -> Sample:
 
 
 def _read(folder: Path) -> Sample | None:
+    """Return the content of `sample.json`; None if there is none, or if it is damaged or of another version."""
     try:
-        found = Sample(**json.loads((folder / NAME).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+        entries = fields(
+            parse_json(read_regular(folder / NAME)), "it", [each.name for each in dataclass_fields(Sample)]
+        )
+        files = {file_name(name, "a file"): whole(size, "a size", 0) for name, size in entries["files"].items()}
+        found = Sample(**{**entries, "files": files})
+        if not all(isinstance(rate, float) for rate in (found.click_rate, found.best_auc, found.dense_auc)):
+            return None
+    except (FileNotFoundError, SchemaError, AttributeError):
         return None
     return found if found.format_version == FORMAT_VERSION else None
 

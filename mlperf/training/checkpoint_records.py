@@ -1,0 +1,145 @@
+"""Records of a checkpoint: each is read once, into its tensors, and compared with its CRC-32 meanwhile."""
+
+from __future__ import annotations
+
+import bisect
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mlperf.training.checkpoint_archive import DamagedArchive, Record
+from mlperf.util.crc32 import combine_crc32
+from mlperf.util.files import read_fully_at
+from mlperf.util.parallel import Stages, available_cores, run_in_order
+
+_BLOCK = 4 << 20  # bytes; a block is still in the cache when its CRC-32 is computed
+_MAX_THREADS = 16
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Bytes of the file from `start` to `end` that belong to `target`, a tensor of bytes."""
+
+    start: int
+    end: int
+    target: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A part of a record that is read at once."""
+
+    record: Record
+    offset: int
+    size: int
+
+
+class Records:
+    """Records of an open file, which is mapped at address `base`. Each record is compared with its CRC-32 once."""
+
+    def __init__(self, descriptor: int, records: Iterable[Record], base: int) -> None:
+        self._descriptor = descriptor
+        self._records = sorted(records, key=lambda record: record.offset)
+        self._offsets = [record.offset for record in self._records]
+        self._base = base
+        self._verified: set[str] = set()
+
+    def fill(self, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Copy the second tensor of each pair to the first, of the same shape, and verify the records they need.
+
+        The second tensors are views of the mapped file. DamagedArchive if a record has another CRC-32, OSError if
+        the file cannot be read.
+        """
+        parts: list[_Part] = []
+        others: list[tuple[torch.Tensor, torch.Tensor]] = []
+        records: dict[str, Record] = {}
+        for target, source in pairs:
+            record = self._record_of(source)
+            if record is not None and record.name not in self._verified and _same_bytes(target, source):
+                start = source.data_ptr() - self._base
+                parts.append(_Part(start, start + source.nbytes, target.detach().view(-1).view(torch.uint8)))
+            else:
+                others.append((target, source))
+            if record is not None:
+                records[record.name] = record
+        self._read(list(records.values()), parts)
+        for target, source in others:
+            target.copy_(source)
+
+    def verify(self) -> None:
+        """Verify the records that were not verified yet. Errors as for `fill`."""
+        self._read(self._records, [])
+
+    def _record_of(self, source: torch.Tensor) -> Record | None:
+        """Return the record that a tensor is a view of, None if it has no elements or is not from the file."""
+        place = bisect.bisect_right(self._offsets, source.data_ptr() - self._base) - 1
+        # Empty records have the offset of what follows.
+        record = self._records[place] if place >= 0 else None
+        inside = record is not None and source.data_ptr() - self._base < record.offset + record.size
+        return record if inside and source.numel() else None
+
+    def _read(self, records: Sequence[Record], parts: list[_Part]) -> None:
+        """Read the records that are not verified yet, into `parts`, and compare their CRC-32s."""
+        records = sorted(
+            (record for record in records if record.name not in self._verified), key=lambda record: record.offset
+        )
+        parts = sorted(parts, key=lambda part: part.start)
+        found: dict[tuple[str, int], int] = {}
+        blocks = [block for record in records for block in _blocks(record)]
+
+        def make_worker(gate: Stages) -> Callable[[int, _Block], None]:
+            scratch = torch.empty(min(_BLOCK, max(block.size for block in blocks)), dtype=torch.uint8)
+
+            def read(number: int, block: _Block) -> None:
+                found[block.record.name, block.offset] = self._read_block(block, parts, scratch)
+
+            return read
+
+        threads = min(available_cores(), _MAX_THREADS, len(blocks))
+        run_in_order(iter(blocks), make_worker, threads=threads, stages=0)
+        for record in records:
+            crc32 = 0
+            for block in _blocks(record):
+                crc32 = combine_crc32(crc32, found[record.name, block.offset], block.size)
+            if crc32 != record.crc32:
+                raise DamagedArchive(f"the contents of {ascii(record.name)[1:-1]} do not have their CRC-32")
+            self._verified.add(record.name)
+
+    def _read_block(self, block: _Block, parts: list[_Part], scratch: torch.Tensor) -> int:
+        """Read a block into the parts that overlap it, and return its CRC-32."""
+        start, end = block.offset, block.offset + block.size
+        first = bisect.bisect_right(parts, start, key=lambda part: part.end)
+        overlapping = []
+        for part in parts[first:]:
+            if part.start >= end:
+                break
+            overlapping.append(part)
+        only = overlapping[0] if len(overlapping) == 1 else None
+        is_direct = (
+            only is not None and only.start <= start and end <= only.end and only.target.device.type == "cpu"
+        )
+        buffer = scratch[: block.size]
+        if only is not None and is_direct:
+            buffer = only.target[start - only.start : end - only.start]
+        content = buffer.numpy().data
+        if read_fully_at(self._descriptor, content, start) < block.size:
+            raise DamagedArchive("it was truncated while it was read")
+        crc32 = zlib.crc32(content)
+        for part in [] if is_direct else overlapping:
+            low, high = max(start, part.start), min(end, part.end)
+            part.target[low - part.start : high - part.start].copy_(buffer[low - start : high - start])
+        return crc32
+
+
+def _blocks(record: Record) -> Iterator[_Block]:
+    """Return the blocks of a record; one, without content, if it is empty."""
+    for done in range(0, max(record.size, 1), _BLOCK):
+        yield _Block(record, record.offset + done, min(_BLOCK, record.size - done))
+
+
+def _same_bytes(target: torch.Tensor, source: torch.Tensor) -> bool:
+    """Return whether copying `source` to `target` copies its bytes as they are."""
+    same_type = target.dtype == source.dtype and not target.is_complex()
+    return same_type and target.shape == source.shape and target.is_contiguous() and source.is_contiguous()
