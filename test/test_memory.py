@@ -8,7 +8,7 @@ import pytest
 
 from mlperf.util import memory
 from mlperf.util.errors import RunError
-from mlperf.util.memory import available_memory, require_memory
+from mlperf.util.memory import Need, available_memory, require_memory, require_memory_for
 
 GIB = 1 << 30
 
@@ -39,6 +39,38 @@ def test_available_memory_is_the_minimum_of_machine_and_control_group(
 
 def test_control_group_without_a_limit_does_not_count(tmp_path: Path) -> None:
     assert available_memory(machine(tmp_path, 5 * GIB), control_group(tmp_path, "max", "1")) == 5 * GIB
+
+
+@pytest.mark.parametrize(
+    ("statistics", "cache"),
+    [
+        ("anon 9\nfile 9\ninactive_file 3\nactive_file 4\n", 7),
+        ("inactive_file 1\nactive_file 1\ntotal_inactive_file 3\ntotal_active_file 4\n", 7),
+        ("", 0),
+        ("inactive_file many\n", 0),
+        ("one two three\n", 0),
+    ],
+)
+def test_files_in_the_memory_of_a_control_group_count_as_available(
+    statistics: str, cache: int, tmp_path: Path
+) -> None:
+    """Reading data fills the memory of a control group with its pages, which are freed when they are needed."""
+    group = control_group(tmp_path, "20", "18")
+    (tmp_path / "memory.stat").write_text(statistics)
+    assert available_memory(tmp_path / "none", group) == 2 + cache
+
+
+def test_parts_of_a_run_that_need_most_memory_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = [Need("the tables (--rows)", 7 * 10**9), Need("the rest", 10**6), Need("a batch (--size)", 9 * 10**9)]
+    require_memory_for(needs, available=17 * 10**9)
+    words = (
+        r"^needs 16\.0 GB of memory, 8\.0 GB are available: 9\.0 GB for a batch \(--size\), 7\.0 GB for the tables"
+    )
+    with pytest.raises(RunError, match=words) as caught:
+        require_memory_for(needs, available=8 * 10**9)
+    assert "the rest" not in str(caught.value)
+    monkeypatch.setattr(memory, "available_memory", lambda: None)
+    require_memory_for(needs)
 
 
 def test_control_group_alone_is_enough(tmp_path: Path) -> None:

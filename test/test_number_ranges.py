@@ -12,8 +12,10 @@ from program import run_program
 from mlperf.cli import flag_reference
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.flags import Flag, declared_flags
+from mlperf.settings.from_flags import settings_from
 from mlperf.settings.kinds import MAX_INT32, Kind, at_least, between, choice, positive, two_weights, whole_numbers
 from mlperf.settings.settings import Settings
+from mlperf.util.errors import UsageError
 
 
 def number_flags(parser: Parser) -> Iterator[tuple[str, Kind]]:
@@ -191,3 +193,18 @@ def test_sizes_beyond_the_memory_are_refused_by_the_part_that_needs_it(
     assert len(run.stderr.splitlines()) == 1
     assert named in run.stderr
     assert "GB of memory" in run.stderr
+
+
+def test_path_that_a_library_cannot_use_is_refused(tmp_path: Path) -> None:
+    run = run_program("--tensor-board-filename=a\udce9", cwd=tmp_path)
+    assert run.status == 2
+    assert "'a\\udce9' is not a path in UTF-8" in run.stderr
+    with pytest.raises(UsageError, match="--load-model: the name is 'a.x00b'; must be a file name"):
+        settings_from({"load_model": "a\0b"})
+
+
+def test_error_with_line_ends_and_escapes_is_one_line(tmp_path: Path) -> None:
+    run = run_program("--no-such\nflag\x1b[31m", cwd=tmp_path)
+    assert run.stderr == "dlrm_s_pytorch.py: error: unrecognized arguments: --no-such\\nflag\\x1b[31m\n"
+    run = run_program("--load-model=no\nsuch \u00e9\t\x85", cwd=tmp_path)
+    assert run.stderr == "dlrm_s_pytorch.py: error: --load-model=no\\nsuch \u00e9\\t\\x85: no such file\n"

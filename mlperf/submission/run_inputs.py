@@ -14,9 +14,11 @@ from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.submission.run_set import ROOT
 from mlperf.util.errors import RunError, UsageError
 
-# Prints the flags in a configuration file, each followed by a null byte. Other output of the file goes to stderr.
+# Prints the flags in a configuration file, each followed by a null byte. Other output of the file goes to stderr. Like
+# run_and_time.sh, it accepts the line ends of Windows.
 _PRINT_FLAGS = (
-    'TRAINER_FLAGS=() && source "$1" >&2 && for flag in "${TRAINER_FLAGS[@]}"; do printf "%s\\0" "$flag"; done'
+    r"""TRAINER_FLAGS=() && if grep -q $'\r' "$1"; then source <(tr -d '\r' <"$1") >&2; else source "$1" >&2; fi && """
+    'for flag in "${TRAINER_FLAGS[@]}"; do printf "%s\\0" "$flag"; done'
 )
 
 
