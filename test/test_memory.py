@@ -64,7 +64,7 @@ def test_parts_of_a_run_that_need_most_memory_are_named(monkeypatch: pytest.Monk
     needs = [Need("the tables (--rows)", 7 * 10**9), Need("the rest", 10**6), Need("a batch (--size)", 9 * 10**9)]
     require_memory_for(needs, available=17 * 10**9)
     words = (
-        r"^needs 16\.0 GB of memory, 8\.0 GB are available: 9\.0 GB for a batch \(--size\), 7\.0 GB for the tables"
+        r"^needs 16\.0 GB of memory, 8\.0 GB are available: 9\.0 GB for a batch \(--size\), 7\.0 GB for the tab"
     )
     with pytest.raises(RunError, match=words) as caught:
         require_memory_for(needs, available=8 * 10**9)

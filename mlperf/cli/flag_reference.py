@@ -38,10 +38,10 @@ _HEADING = """# Flags
 `mlperf/cli/`.
 
 Lists of numbers are separated by dashes. Numbers are decimal, such as 1000, +8, 0.5, .5 or 1e-3; 1_000, 0x10, nan
-and inf are rejected. Real numbers other than 0 are at least 1e-37 in size, so that float32 can represent them. BOOL is
-true or false, 1 or 0, yes or no; the flag alone means true. A value out of range, or two flags that contradict each
-other, ends the program with status 2 and one line that names the flag, the value and what is allowed. Every program
-has `--help` and `--version`.
+and inf are rejected. Real numbers other than 0 are at least 1e-37 in size: float32 can represent them. BOOL is
+true or false, 1 or 0, yes or no; the flag alone means true. A value out of range, or two flags that contradict
+each other, ends the program with status 2 and one line that names the flag, the value and what is allowed. Every
+program has `--help` and `--version`.
 
 `--data-generation=internal` refers to a data loader that the original authors never published; it is rejected.
 """

@@ -14,10 +14,10 @@ from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.submission.run_set import ROOT
 from mlperf.util.errors import RunError, UsageError
 
-# Prints the flags in a configuration file, each followed by a null byte. Other output of the file goes to stderr. Like
-# run_and_time.sh, it accepts the line ends of Windows.
+# Prints the flags in a configuration file, each followed by a null byte. Other output of the file goes to stderr.
+# The line ends of Windows are accepted, as by run_and_time.sh.
 _PRINT_FLAGS = (
-    r"""TRAINER_FLAGS=() && if grep -q $'\r' "$1"; then source <(tr -d '\r' <"$1") >&2; else source "$1" >&2; fi && """
+    r"""TRAINER_FLAGS=() && if grep -q $'\r' "$1"; then source <(tr -d '\r' <"$1"); else source "$1"; fi >&2 && """
     'for flag in "${TRAINER_FLAGS[@]}"; do printf "%s\\0" "$flag"; done'
 )
 
