@@ -129,7 +129,7 @@ def _computation(settings: Settings, architecture: Architecture, sizes: RunSizes
 
 def _data(settings: Settings, architecture: Architecture, sizes: RunSizes) -> Iterator[Need]:
     """Yield the batches that wait to be used, and the states from which random batches are drawn."""
-    sample = 4 * (architecture.mlp_bot[0] + 1) + 8 * len(architecture.rows_per_table)
+    sample = 4 * (architecture.mlp_bot[0] + 1 + len(architecture.rows_per_table))  # as in the binary file
     if settings.data.generation == "random":
         batches = -(-sizes.train_samples // settings.data.batch_size)
         yield Need(_STATES, batches * STATE_BYTES)
