@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from mlperf.runner.memory import memory_failures
 from mlperf.util import memory
 from mlperf.util.errors import RunError
 from mlperf.util.memory import Need, available_memory, require_memory, require_memory_for
@@ -90,3 +94,18 @@ def test_more_memory_than_available_is_refused_with_both_sizes(monkeypatch: pyte
     require_memory(2 * 10**9, "the tables")
     with pytest.raises(RunError, match=r"^the tables: needs 3\.0 GB of memory, 2\.0 GB are available$"):
         require_memory(3 * 10**9, "the tables")
+
+
+@pytest.mark.parametrize(
+    "allocate", [lambda: np.empty(1 << 58), lambda: torch.empty(1 << 50), lambda: bytearray(1 << 58)]
+)
+def test_failed_allocation_is_one_line_that_names_flags(allocate: Callable[[], object]) -> None:
+    words = "^not enough memory: .*; smaller --mini-batch-size, "
+    with pytest.raises(RunError, match=words) as caught, memory_failures():
+        allocate()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_other_failures_are_not_blamed_on_the_memory() -> None:
+    with pytest.raises(RuntimeError, match="shape"), memory_failures():
+        torch.zeros(2).view(3)

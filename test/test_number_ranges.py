@@ -155,6 +155,19 @@ def test_batches_far_beyond_the_data_are_not_allocated(terabyte: Path, tmp_path:
         assert run.status == 0, run.stderr
 
 
+def test_memory_for_batches_counts_only_those_that_are_read(
+    terabyte: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One batch of 8 rows is read, trained and kept, whatever the numbers of threads, batches and rows."""
+    monkeypatch.setattr("mlperf.util.memory.available_memory", lambda: 2_000_000)
+    flags = ("--num-workers=1024", "--mlperf-grad-accum-iter=1000000", f"--processed-data-file={terabyte}")
+    few = run_program(*DATASET, *flags, "--mini-batch-size=8", "--num-batches=1", cwd=tmp_path)
+    assert few.status == 0, few.stderr
+    many = run_program(*DATASET, *flags, "--mini-batch-size=8", cwd=tmp_path)
+    assert many.status == 1
+    assert "for accumulated gradients (--mlperf-grad-accum-iter)" in many.stderr
+
+
 def test_batch_size_beyond_the_samples_of_generated_data_is_not_allocated(tmp_path: Path) -> None:
     first, second = (
         run_program(f"--mini-batch-size={size}", "--data-size=3", cwd=tmp_path) for size in (3, MAX_INT32)

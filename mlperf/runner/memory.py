@@ -45,9 +45,11 @@ class RunSizes:
     @classmethod
     def of(cls, settings: Settings, prepared: PreparedData | None) -> RunSizes:
         """Return the sizes of the data that a run reads."""
+        data = settings.data
         if prepared is None:
-            return cls(settings.data.generated_samples, 0)
-        return cls(prepared.train_rows, prepared.test_rows)
+            return cls(data.generated_samples, 0)
+        limit = data.num_batches * data.batch_size or prepared.train_rows
+        return cls(min(prepared.train_rows, limit), prepared.test_rows)
 
     def train_batch(self, settings: Settings) -> int:
         """Return the number of samples of the largest training batch, at least 1."""
