@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlperf.runner.memory import memory_failures
+from mlperf.runner.memory import resource_failures
 from mlperf.util import memory
 from mlperf.util.errors import RunError
 from mlperf.util.memory import Need, available_memory, require_memory, require_memory_for
@@ -101,11 +101,16 @@ def test_more_memory_than_available_is_refused_with_both_sizes(monkeypatch: pyte
 )
 def test_failed_allocation_is_one_line_that_names_flags(allocate: Callable[[], object]) -> None:
     words = "^not enough memory: .*; smaller --mini-batch-size, "
-    with pytest.raises(RunError, match=words) as caught, memory_failures():
+    with pytest.raises(RunError, match=words) as caught, resource_failures():
         allocate()
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_thread_that_cannot_be_started_is_one_line() -> None:
+    with pytest.raises(RunError, match="can't start new thread: smaller --num-workers"), resource_failures():
+        raise RuntimeError("can't start new thread")  # as Python does at the limit of the system
+
+
 def test_other_failures_are_not_blamed_on_the_memory() -> None:
-    with pytest.raises(RuntimeError, match="shape"), memory_failures():
+    with pytest.raises(RuntimeError, match="shape"), resource_failures():
         torch.zeros(2).view(3)

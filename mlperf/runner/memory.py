@@ -75,12 +75,14 @@ def require_run_memory(
 
 
 @contextmanager
-def memory_failures() -> Iterator[None]:
-    """Turn a failed allocation, on the host or on the GPU, into a RunError."""
+def resource_failures() -> Iterator[None]:
+    """Turn a failed allocation, on the host or on the GPU, or a thread that cannot be started into a RunError."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         reason = (str(error).strip() or "MemoryError").splitlines()[0]
+        if "can't start new thread" in reason:
+            raise RunError(f"{reason}: smaller --num-workers, --test-num-workers need fewer") from None
         is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in reason
         if not is_memory and "can't allocate memory" not in reason:
             raise
