@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from mlperf.util.signals import STOPPING
+
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "test" / "golden"
 RUNS: dict[str, Any] = json.loads((GOLDEN / "runs.json").read_text())
@@ -96,12 +98,11 @@ def main_of(program: str) -> Callable[[Sequence[str]], int]:
 @contextlib.contextmanager
 def same_signal_handlers() -> Iterator[None]:
     """Restore the handlers of signals afterwards: the entry point of a program replaces them."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    handlers = [signal.getsignal(number) for number in numbers]
+    handlers = [signal.getsignal(number) for number in STOPPING]
     try:
         yield
     finally:
-        for number, handler in zip(numbers, handlers, strict=True):
+        for number, handler in zip(STOPPING, handlers, strict=True):
             signal.signal(number, handler)
 
 
