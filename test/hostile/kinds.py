@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hostile import checkpoints, contents, data_files, disk, kills, logs, paths
+from hostile import checkpoints, contents, data_files, disk, kills, logs, paths, races
 from hostile.pool import Case, Server, Verdict, run_cases
 
 
@@ -27,6 +27,7 @@ KINDS = {
     "logs": Kind(logs.cases, full=400, reduced=24),
     "kills": Kind(kills.cases, full=120, reduced=8),
     "paths": Kind(paths.cases, full=248, reduced=20),
+    "races": Kind(races.cases, full=120, reduced=9),
     "disk": Kind(disk.cases, full=120, reduced=9),
 }
 
