@@ -72,7 +72,7 @@ def run_program(*flags: str, cwd: Path, program: str = "dlrm_s_pytorch.py", **va
     """
     if program not in _MODULES:
         return start_program(*flags, cwd=cwd, program=program, **variables)
-    main: Callable[[Sequence[str]], int] = importlib.import_module(_MODULES[program]).main
+    main = main_of(program)
     stdout, stderr = io.StringIO(), io.StringIO()
     with (
         contextlib.chdir(cwd),
@@ -87,6 +87,12 @@ def run_program(*flags: str, cwd: Path, program: str = "dlrm_s_pytorch.py", **va
         except SystemExit as error:  # --help and --version
             status = error.code if isinstance(error.code, int) else int(error.code is not None)
     return Finished(status, stdout.getvalue(), stderr.getvalue())
+
+
+def main_of(program: str) -> Callable[[Sequence[str]], int]:
+    """Return the function behind a program of this repository."""
+    main: Callable[[Sequence[str]], int] = importlib.import_module(_MODULES[program]).main
+    return main
 
 
 @contextlib.contextmanager

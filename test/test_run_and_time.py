@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from program import ROOT, Finished, read_events
+from repository_copy import copy_repository
 
 import mlperf
 from mlperf.benchmarks import DLRM, EDITIONS
@@ -23,19 +24,12 @@ from mlperf.settings.dataset import PreparationSettings
 from mlperf.submission.check import check_log
 
 TINY = ("--arch-sparse-feature-size=4", "--arch-mlp-bot=13-4", "--arch-mlp-top=2-1")  # trains in no time
-PARTS = ("dlrm_s_pytorch.py", "mlperf", "bench", "tools", "run_and_time.sh", "requirements.txt", "pyproject.toml")
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the repository without data and results."""
-    folder = tmp_path_factory.mktemp("clone")
-    for part in PARTS:
-        if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, folder / part)
-        else:
-            shutil.copy(ROOT / part, folder)
-    return folder
+    return copy_repository(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture(scope="module")
