@@ -74,9 +74,7 @@ def _reference(name: str, folder: Path, data: Path, server: Server) -> Reference
     started = time.monotonic()
     done = server.program(place, *flags)
     assert done.status == 0, done.stderr
-    return Reference(
-        flags, done.stdout.splitlines(), _contents(place / "m.pt"), time.monotonic() - started, first
-    )
+    return Reference(flags, done.stdout.splitlines(), _contents(place / "m.pt"), time.monotonic() - started, first)
 
 
 def _contents(checkpoint: Path) -> str:
@@ -151,7 +149,9 @@ def _check_end(outcome: Outcome, signals: list[signal.Signals]) -> None:
         raise Failed(f"status {outcome.status}: {outcome.error}")
     if outcome.traceback:
         raise Failed(f"traceback: {outcome.traceback}")
-    ends = [line for line in outcome.stderr.splitlines() if line.startswith(("dlrm_s_pytorch.py:", "prepare_criteo"))]
+    ends = [
+        line for line in outcome.stderr.splitlines() if line.startswith(("dlrm_s_pytorch.py:", "prepare_criteo"))
+    ]
     if len(ends) > 1:
         raise Failed(f"several lines: {ends}")
 
@@ -165,9 +165,10 @@ def _check_log(path: Path, outcome: Outcome, complete: bool) -> None:
     stops = [event["metadata"].get("status") for event in events if event["key"] == "run_stop"]
     if "success" in stops and not complete:
         raise Failed("the log of an incomplete run says success")
-    if outcome.status != -signal.SIGKILL and any(event["key"] == "run_start" for event in events):
-        if len(stops) != 1 or (stops != ["aborted"] and not complete):
-            raise Failed(f"status {outcome.status}: the log is closed {stops}, not once as aborted")
+    is_closed = len(stops) == 1 and (stops == ["aborted"] or complete)
+    is_open = any(event["key"] == "run_start" for event in events) and not is_closed
+    if is_open and outcome.status != -signal.SIGKILL:
+        raise Failed(f"status {outcome.status}: the log is closed {stops}, not once as aborted")
 
 
 def _events(path: Path, whole: bool) -> list[dict[str, Any]]:

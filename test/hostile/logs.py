@@ -109,8 +109,8 @@ def _shows_success(text: str) -> bool:
     """Whether a log has one run that starts, reaches the target and stops with success, in this order of times."""
     events = _events(text)
     keys = [event.get("key") for event in events]
-    times = [event.get("time_ms") for event in events]
-    if not all(isinstance(time, int) for time in times) or times != sorted(times):
+    times: list[Any] = [event.get("time_ms") for event in events]
+    if not all(type(time) is int and time >= 0 for time in times) or times != sorted(times):
         return False
     if any(keys.count(key) < 1 for key in _NEEDED) or keys.count("run_start") != 1 or keys.count("run_stop") != 1:
         return False
@@ -166,7 +166,9 @@ def _stopped_early(events: list[Event], draw: random.Random) -> None:
 
 
 def _aborted(events: list[Event], draw: random.Random) -> None:
-    _drawn(events, draw, "run_stop")["metadata"]["status"] = draw.choice(["aborted", "", "SUCCESS", None, 1, ["success"]])
+    _drawn(events, draw, "run_stop")["metadata"]["status"] = draw.choice(
+        ["aborted", "", "SUCCESS", None, 1, ["success"]]
+    )
 
 
 def _below_the_target(events: list[Event], draw: random.Random) -> None:
