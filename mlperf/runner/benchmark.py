@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from mlperf.data.criteo.days import TRAINING_SPLITS
 from mlperf.export.onnx import require_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import require_graphviz
@@ -16,8 +17,6 @@ from mlperf.runner.result import Result
 from mlperf.runner.train import train
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError, UsageError
-
-_READ = ("train", "test")  # splits that a training reads
 
 
 def run_benchmark(settings: Settings) -> Result:
@@ -39,13 +38,13 @@ def _run(settings: Settings, device: torch.device) -> Result:
     if settings.compliance.enabled:
         check_log_file(settings)
     with checkpoint_reserved(settings):
-        return train(settings, device, verified_data(settings, _READ))
+        return train(settings, device, verified_data(settings, TRAINING_SPLITS))
 
 
 def load_for_inference(settings: Settings) -> tuple[DLRM_Net, Splits]:
     """Return the model with its weights, and its data, for inspection. Errors as in `run_benchmark`."""
     _check_load_model(settings)
-    prepared = verified_data(settings, _READ)
+    prepared = verified_data(settings, TRAINING_SPLITS)
     with resource_failures():
         model = load_model(settings, _device(settings), prepared)
     return model, open_splits(settings, prepared)
