@@ -14,7 +14,7 @@ from hostile.materials import MODELS, Checkpoint, golden_checkpoint, legacy, own
 from hostile.oracle import Outcome, fingerprint, memory_failure, message_failure, program_failure
 from hostile.pool import IDENTICAL, REFUSED, UNCHECKED, Case, Failed, Server
 
-_LOADED = ("weights", "optimizer", "state")
+LOADED = ("weights", "optimizer", "state")  # fingerprints that `use_checkpoint` records
 
 
 def cases(count: int, seed: int, folder: Path, server: Server) -> Iterator[Case]:
@@ -83,7 +83,7 @@ def attack_with(file: Checkpoint, content: bytes, expected: Outcome, server: Ser
     resumed = "error" not in outcome.result
     if failure := message_failure(outcome.result.get("error", "")):
         raise Failed(f"resuming: {failure}")
-    differing = [name for name in _LOADED if resumed and outcome.result[name] != expected.result[name]]
+    differing = [name for name in LOADED if resumed and outcome.result[name] != expected.result[name]]
     if outcome.status == 0 and outcome.stdout != expected.stdout:
         differing.append("metrics")
     if differing and not _without_checksums(file, content):

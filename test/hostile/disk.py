@@ -13,7 +13,7 @@ import raw_text
 import torch
 
 from hostile.materials import own_checkpoint, prepared_data, train_flags
-from hostile.oracle import fingerprint, program_failure, snapshot
+from hostile.oracle import checkpoint_fingerprint, program_failure, snapshot
 from hostile.pool import PASSED, REFUSED, Case, Failed, Server
 
 _LIMITS = (3_000, 300_000)  # bytes; the output of a run, its log, its checkpoint and the data have such sizes
@@ -49,13 +49,17 @@ def _attack_training(flags: tuple[str, ...], older: Path | None, limit: int, ser
     saved = folder / "m.pt"
     if older is not None:
         shutil.copy(older, saved)
-    known = {None if older is None else _fingerprint(older)}
+    known = {None if older is None else checkpoint_fingerprint(older)}
     outcome = server.program(folder, *flags, file_bytes=limit)
     if failure := program_failure(outcome, statuses=(1,)):
         raise Failed(failure)
     if left := sorted({path.name for path in folder.iterdir()} - {"m.pt", "mlperf_dlrm.log"}):
         raise Failed(f"leaves {left} behind")
-    if outcome.status and (_fingerprint(saved) if saved.exists() else None) not in known and limit < 100_000:
+    if (
+        outcome.status
+        and (checkpoint_fingerprint(saved) if saved.exists() else None) not in known
+        and limit < 100_000
+    ):
         raise Failed("the checkpoint that was there is lost")
     if saved.exists() and "state_dict" not in torch.load(saved, weights_only=False):
         raise Failed("the checkpoint is not whole")
@@ -63,10 +67,6 @@ def _attack_training(flags: tuple[str, ...], older: Path | None, limit: int, ser
     if outcome.status and log.exists() and '"status": "success"' in log.read_text():
         raise Failed("the log of a failed run says success")
     return REFUSED if outcome.status else PASSED
-
-
-def _fingerprint(path: Path) -> str:
-    return fingerprint(torch.load(path, weights_only=False))
 
 
 def _attack_preparation(

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import raw_text
-import torch
 
 from hostile.materials import MODELS, prepared_data, train_flags
-from hostile.oracle import Outcome, fingerprint
+from hostile.oracle import Outcome, checkpoint_fingerprint
 from hostile.pool import PASSED, Case, Failed, Server
 
 # Every signal that ends a process by default and that a shell, a terminal, a scheduler or a limit sends.
@@ -74,13 +73,9 @@ def _reference(name: str, folder: Path, data: Path, server: Server) -> Reference
     started = time.monotonic()
     done = server.program(place, *flags)
     assert done.status == 0, done.stderr
-    return Reference(flags, done.stdout.splitlines(), _contents(place / "m.pt"), time.monotonic() - started, first)
-
-
-def _contents(checkpoint: Path) -> str:
-    """Return the fingerprint of a checkpoint, read by PyTorch."""
-    contents = torch.load(checkpoint, weights_only=False)
-    return fingerprint({key: value for key, value in contents.items() if not key.startswith("_")})
+    return Reference(
+        flags, done.stdout.splitlines(), checkpoint_fingerprint(place / "m.pt"), time.monotonic() - started, first
+    )
 
 
 def _attack_training(
@@ -97,7 +92,7 @@ def _attack_training(
     _check_log(folder / "mlperf_dlrm.log", outcome, complete)
     if older and not (folder / "m.pt").exists():
         raise Failed("the checkpoint that was there is lost")
-    if complete and _contents(folder / "m.pt") != run.checkpoint:
+    if complete and checkpoint_fingerprint(folder / "m.pt") != run.checkpoint:
         raise Failed("the run was complete and saved something else")
     _check_next_run(run, server, folder)
     return PASSED
@@ -112,7 +107,7 @@ def _check_next_run(run: Reference, server: Server, folder: Path) -> None:
     lines = done.stdout.splitlines()[1:]
     if lines != run.lines[len(run.lines) - len(lines) :] or not (resumed or len(lines) == len(run.lines) - 1):
         raise Failed(f"the {'continued' if resumed else 'next'} run prints other lines")
-    if _contents(folder / "m.pt") != run.checkpoint:
+    if checkpoint_fingerprint(folder / "m.pt") != run.checkpoint:
         raise Failed("the next run ends with another checkpoint")
     known = {"m.pt", "mlperf_dlrm.log", "mlperf_dlrm_2.log"}
     if left := sorted({path.name for path in folder.iterdir()} - known):

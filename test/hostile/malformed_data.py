@@ -9,29 +9,26 @@ import os
 import random
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from damaged_data import header, zipped
+from odd_files import ODD_FILES
+
+from hostile.contents import RunsCode
 
 # Writes something in place of the file at a path.
 Write = Callable[[Path, random.Random], None]
 
 
-def _pipe(path: Path, draw: random.Random) -> None:
-    path.unlink()
-    os.mkfifo(path)
+def _instead(make: Callable[[Path], object]) -> Write:
+    """Remove the file and create something else at its path."""
 
-
-def _folder(path: Path, draw: random.Random) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def _link(target: str) -> Write:
     def write(path: Path, draw: random.Random) -> None:
         path.unlink()
-        path.symlink_to(path.name if target == "itself" else target)
+        make(path)
 
     return write
 
@@ -44,11 +41,12 @@ def _bytes(content: bytes) -> Write:
 
 
 _NO_FILE: dict[str, Write] = {
-    "a pipe": _pipe,
-    "a folder": _folder,
-    "a link to itself": _link("itself"),
-    "/dev/zero": _link("/dev/zero"),
-    "/dev/null": _link("/dev/null"),
+    **{
+        f"a {name}": _instead(make)
+        for name, make in ODD_FILES.items()
+        if name not in ("device", "link to nothing")
+    },
+    **{device: _instead(partial(os.symlink, device)) for device in ("/dev/zero", "/dev/null")},
     "empty": _bytes(b""),
     "a line": _bytes(b"hello\n"),
 }
@@ -98,34 +96,21 @@ def _npz(**arrays: Any) -> Write:
     return write
 
 
-def _npy(header: str, content: bytes = bytes(26 * 8)) -> Write:
-    """Write an archive whose only member, counts, has this header."""
-
-    def write(path: Path, draw: random.Random) -> None:
-        text = header.encode()
-        text += b" " * (-(10 + len(text) + 1) % 64) + b"\n"
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("counts.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + content)
-
-    return write
+def _npy(text: str, content: bytes = bytes(26 * 8)) -> Write:
+    """Write an archive whose only array, counts, has the header `text`."""
+    return _bytes(zipped({"counts": header(text) + content}))
 
 
-def _header(shape: str, kind: str = "<i8") -> str:
+def _facts(shape: str, kind: str = "<i8") -> str:
+    """Return the header of an array of this shape."""
     return f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': {shape}, }}"
-
-
-class _RunsCode:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, ("witness",)
 
 
 def _bomb(path: Path, draw: random.Random) -> None:
     """An archive of a megabyte with a gigabyte of zeros."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("counts.npy", "w") as member:
-        header = _header("(134217728,)").encode()
-        header += b" " * (-(10 + len(header) + 1) % 64) + b"\n"
-        member.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+        member.write(header(_facts("(134217728,)")))
         for _ in range(1024):
             member.write(bytes(1 << 20))
     path.write_bytes(file.getvalue())
@@ -145,23 +130,23 @@ _COUNTS: dict[str, Write] = {
     "complex": _npz(counts=np.full(26, 5000j)),
     "text": _npz(counts=np.full(26, "x")),
     "dates": _npz(counts=np.full(26, 5000, "datetime64[s]")),
-    "objects": _npz(counts=np.array([_RunsCode()] * 26, object)),
+    "objects": _npz(counts=np.array([RunsCode()] * 26, object)),
     "records": _npz(counts=np.zeros(26, [("a", "<i8")])),
     "2 ** 50 rows each": _npz(counts=np.full(26, 2**50)),
-    **{f"shape {shape}": _npy(_header(shape)) for shape in _SHAPES},
-    "longer than its shape": _npy(_header("(26,)"), b"\x09".ljust(8, b"\0") * 30),
+    **{f"shape {shape}": _npy(_facts(shape)) for shape in _SHAPES},
+    "longer than its shape": _npy(_facts("(26,)"), b"\x09".ljust(8, b"\0") * 30),
     "a header of code": _npy("__import__('os').mkdir('witness')"),
     "a header of 60,000 brackets": _npy("(" * 60_000),
     "a million times compressed": _bomb,
 }
 _FULL = np.full(26, 5000)
 _ROWS: dict[str, Write] = {
-    "no rows": _npz(X_int=np.zeros((0, 13)), X_cat=np.zeros((0, 26)), y=np.zeros(0), counts=np.full(26, 5000)),
+    "no rows": _npz(X_int=np.zeros((0, 13)), X_cat=np.zeros((0, 26)), y=np.zeros(0), counts=_FULL),
     "other lengths": _npz(X_int=np.zeros((9, 13)), X_cat=np.zeros((8, 26)), y=np.zeros(7), counts=_FULL),
     "25 columns": _npz(X_int=np.zeros((9, 13)), X_cat=np.zeros((9, 25)), y=np.zeros(9), counts=_FULL),
     "labels of 2": _npz(X_int=np.zeros((9, 13)), X_cat=np.zeros((9, 26)), y=np.full(9, 2), counts=_FULL),
     "labels that are no numbers": _npz(
-        X_int=np.zeros((9, 13)), X_cat=np.zeros((9, 26)), y=np.full(9, np.nan), counts=np.full(26, 5000)
+        X_int=np.zeros((9, 13)), X_cat=np.zeros((9, 26)), y=np.full(9, np.nan), counts=_FULL
     ),
     "ids beyond the counts": _npz(
         X_int=np.zeros((9, 13)), X_cat=np.full((9, 26), 5000), y=np.zeros(9), counts=_FULL

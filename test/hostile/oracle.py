@@ -60,6 +60,11 @@ def fingerprint(value: object) -> str:
     return digest.hexdigest()
 
 
+def checkpoint_fingerprint(path: Path) -> str:
+    """Return the fingerprint of the contents of a checkpoint, read by PyTorch."""
+    return fingerprint(torch.load(path, weights_only=False))
+
+
 def _parts(value: object) -> Iterator[bytes]:
     if isinstance(value, torch.Tensor):
         whole = value.detach().contiguous()

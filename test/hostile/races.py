@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from hostile.checkpoints import use_checkpoint
+from hostile.checkpoints import LOADED, use_checkpoint
 from hostile.materials import Checkpoint, own_checkpoint, prepared_data, train_flags
 from hostile.oracle import Outcome, program_failure
 from hostile.pool import IDENTICAL, REFUSED, Case, Failed, Server
 
 # Changes a file once, given the two versions of its content.
 Change = Callable[[Path, bytes, bytes, random.Random], None]
-_LOADED = ("weights", "optimizer", "state")
 
 
 def _replace(path: Path, first: bytes, second: bytes, draw: random.Random) -> None:
@@ -109,9 +108,9 @@ def _attack_loading(
         outcome = use_checkpoint(file, path, folder, server)
     if failure := program_failure(outcome, statuses=(1,)):
         raise Failed(failure)
-    loaded = [outcome.result.get(name) for name in _LOADED]
+    loaded = [outcome.result.get(name) for name in LOADED]
     if "error" not in outcome.result and loaded not in [
-        [each.result[name] for name in _LOADED] for each in versions
+        [each.result[name] for name in LOADED] for each in versions
     ]:
         raise Failed("loads neither of the two versions")
     if outcome.status == 0 and outcome.stdout not in [each.stdout for each in versions]:

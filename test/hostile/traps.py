@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 from collections.abc import Callable
 from pathlib import Path
+
+from odd_files import make_socket
 
 # Puts something into the case's folder and returns the path to name on the command line, relative to it.
 Trap = Callable[[Path, random.Random], str]
@@ -60,12 +61,7 @@ def pipe(folder: Path, draw: random.Random) -> str:
 
 
 def unix_socket(folder: Path, draw: random.Random) -> str:
-    here = os.getcwd()
-    with socket.socket(socket.AF_UNIX) as bound:
-        descriptor = os.open(folder / "out", os.O_RDONLY)
-        bound.bind(f"/proc/self/fd/{descriptor}/target")  # the whole path may be too long
-        os.close(descriptor)
-    assert here == os.getcwd()
+    make_socket(folder / "out" / "target")
     return "out/target"
 
 
