@@ -1,0 +1,53 @@
+"""The files of a data set, named for messages: none of them may be the output of a run that reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlperf.data.criteo.days import SPLITS, TERABYTE_DAYS
+from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.criteo.prepared.raw_files import gzipped, raw_files
+from mlperf.util.output_files import NamedFile
+
+
+def named_raw_files(raw_data_file: Path | None, data_set: str) -> list[NamedFile]:
+    """Return the raw text, plain and gzipped, and the archives of other programs beside it.
+
+    UsageError if the name is that of a folder.
+    """
+    if raw_data_file is None:
+        return []
+    texts = raw_files(raw_data_file, data_set)
+    counts = raw_data_file.with_name(f"{raw_data_file.name.removesuffix('.txt')}_fea_count.npz")
+    archives = [
+        raw_data_file.with_name(f"{raw_data_file.name}_{day}_reordered.npz") for day in range(TERABYTE_DAYS)
+    ]
+    names = [*texts, *map(gzipped, texts), counts, *archives]
+    flag = f"--raw-data-file={raw_data_file}"
+    return [NamedFile(path, flag if path == raw_data_file else f"{path.name} of {flag}") for path in names]
+
+
+def named_prepared_files(paths: DatasetPaths, origin: str) -> list[NamedFile]:
+    """Return the splits, the manifest and the archive. origin: the flag from which the names follow."""
+    names = [*map(paths.split, SPLITS), paths.manifest, paths.archive]
+    return [NamedFile(path, f"{path.name} of {origin}") for path in names]
+
+
+def named_counts(paths: DatasetPaths, origin: str) -> list[NamedFile]:
+    """Return the files with the rows per table beside the splits of another program."""
+    return [
+        NamedFile(path, f"{path.name} beside {origin}") for path in paths.prefix.parent.glob("*_fea_count.npz")
+    ]
+
+
+def named_work_files(paths: DatasetPaths, origin: str) -> list[NamedFile]:
+    """Return the lock and the working folder of a preparation."""
+    return [
+        NamedFile(paths.lock, f"the lock {paths.lock.name} of {origin}"),
+        NamedFile(
+            paths.work_folder,
+            f"the working folder {paths.work_folder.name} of {origin}",
+            is_folder=True,
+            is_private=True,
+        ),
+    ]
