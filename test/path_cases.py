@@ -1,7 +1,7 @@
 """Calls whose outputs would harm a file: each must be refused in one line, before anything is changed.
 
-`make_files` creates the files that the calls refer to, and `PATH_CASES` lists the calls. `refusal` makes one of them
-and returns how it failed to be refused, or None.
+`make_files` creates the files that the calls refer to, and `PATH_CASES` lists the calls. `refusal` makes one of
+them and returns how it failed to be refused, or None.
 """
 
 from __future__ import annotations
@@ -97,7 +97,10 @@ def _training_cases() -> Iterator[PathCase]:
             yield PathCase(
                 f"{output} is the raw data by {how}",
                 "dlrm_s_pytorch.py",
-                (*TRAIN, "--raw-data-file=data/day", f"{output}={spelled.format('data/day_7', folder='{folder}')}"),
+                (
+                    *(*TRAIN, "--raw-data-file=data/day"),
+                    f"{output}={spelled.format('data/day_7', folder='{folder}')}",
+                ),
                 (output, "--raw-data-file=data/day"),
                 _links_to("data/day_7"),
             )
@@ -168,7 +171,7 @@ PATH_CASES = [*_training_cases(), *_name_cases()]
 
 
 def refusal(case: PathCase, folder: Path) -> str | None:
-    """Make the call of a case in `folder`, which `make_files` has filled. Return what was wrong, None if nothing."""
+    """Make the call of a case in `folder`, filled by `make_files`. Return what was wrong, None if nothing."""
     case.change(folder)
     before = contents(folder)
     arguments = [argument.replace("{folder}", str(folder)) for argument in case.arguments]

@@ -52,6 +52,9 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
     if settings.data.generation == "dataset":
         writes += named_work_files(*_prepared_data(settings))
     require_distinct(_inputs(settings), writes)
+    for file in others:
+        if file.path.parent.is_dir():  # otherwise it is created
+            require_writable_file("", file.path, shown=file.name)
     report, save = settings.report, settings.save_model
     for flag, is_set, path in (
         *((("--save-model", True, save),) if save is not None else ()),
@@ -84,7 +87,7 @@ def _inputs(settings: Settings) -> list[NamedFile]:
         inputs += [NamedFile(path, f"--data-trace-file={path}") for path in trace_files(settings)]
     if data.generation == "dataset":
         paths, origin = _prepared_data(settings)
-        inputs += named_raw_files(data.raw_data_file, data.data_set)
+        inputs += named_raw_files(data.raw_data_file)
         inputs += chain(named_prepared_files(paths, origin), named_counts(paths, origin))
     return inputs
 

@@ -71,14 +71,15 @@ def require_distinct(reads: Iterable[NamedFile], writes: Iterable[NamedFile]) ->
         _require_outside(file, files)
 
 
-def require_writable_file(flag: str, path: Path, *, allow_streams: bool = False) -> None:
+def require_writable_file(flag: str, path: Path, *, shown: str | None = None, allow_streams: bool = False) -> None:
     """Raise UsageError if a file cannot be created, or replaced, at `path`. Nothing is created.
 
     Links, folders, devices and pipes are never replaced. allow_streams: the file is not replaced but opened, so a
-    character device or pipe is accepted, also through a link such as /dev/stdout.
+    character device or pipe is accepted, also through a link such as /dev/stdout. shown: name of the file in
+    messages; if None, the flag and the path.
     """
     _require_plain_name(flag, path)
-    shown = _shown(flag, path)
+    shown = shown or _shown(flag, path)
     try:
         _require_folder_of(shown, path)
         status = os.lstat(path)

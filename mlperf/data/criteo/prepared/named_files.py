@@ -6,25 +6,24 @@ from pathlib import Path
 
 from mlperf.data.criteo.days import SPLITS, TERABYTE_DAYS
 from mlperf.data.criteo.prepared.paths import DatasetPaths
-from mlperf.data.criteo.prepared.raw_files import gzipped, raw_files
+from mlperf.data.criteo.prepared.raw_files import gzipped
 from mlperf.util.output_files import NamedFile
 
 
-def named_raw_files(raw_data_file: Path | None, data_set: str) -> list[NamedFile]:
-    """Return the raw text, plain and gzipped, and the archives of other programs beside it.
-
-    UsageError if the name is that of a folder.
-    """
+def named_raw_files(raw_data_file: Path | None) -> list[NamedFile]:
+    """Return the raw text of either data set, plain and gzipped, and the archives of other programs beside it."""
     if raw_data_file is None:
         return []
-    texts = raw_files(raw_data_file, data_set)
+    days = [raw_data_file.with_name(f"{raw_data_file.name}_{day}") for day in range(TERABYTE_DAYS)]
+    texts = [raw_data_file, *days]
     counts = raw_data_file.with_name(f"{raw_data_file.name.removesuffix('.txt')}_fea_count.npz")
-    archives = [
-        raw_data_file.with_name(f"{raw_data_file.name}_{day}_reordered.npz") for day in range(TERABYTE_DAYS)
-    ]
+    archives = [day.with_name(f"{day.name}_reordered.npz") for day in days]
     names = [*texts, *map(gzipped, texts), counts, *archives]
     flag = f"--raw-data-file={raw_data_file}"
-    return [NamedFile(path, flag if path == raw_data_file else f"{path.name} of {flag}") for path in names]
+    return [
+        NamedFile(path, flag if path == raw_data_file else f"{path.name} of {flag}", is_folder=path.is_dir())
+        for path in names
+    ]
 
 
 def named_prepared_files(paths: DatasetPaths, origin: str) -> list[NamedFile]:
