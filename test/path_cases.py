@@ -18,6 +18,9 @@ from easy_data import write_easy_data
 from odd_files import ODD_FILES
 from program import Finished, run_program
 
+from mlperf.data.criteo.prepare.work_folder import WorkFolder
+from mlperf.data.criteo.prepared.paths import DatasetPaths
+
 TRAIN = (
     *("--arch-sparse-feature-size=4", "--arch-mlp-bot=13-4", "--arch-mlp-top=2-1", "--loss-function=bce"),
     *("--data-generation=dataset", "--data-set=terabyte", "--mini-batch-size=128", "--test-freq=2"),
@@ -57,10 +60,10 @@ def make_files(folder: Path) -> None:
 def _links_to(name: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         (folder / "here").symlink_to(".")
-        (folder / "link").symlink_to(name)
-        (folder / "link2").symlink_to(folder / "link")
+        (folder / "link.log").symlink_to(name)
+        (folder / "link2.log").symlink_to(folder / "link.log")
         if (folder / name).exists():
-            os.link(folder / name, folder / "hard")
+            os.link(folder / name, folder / "hard.log")
 
     return change
 
@@ -72,9 +75,9 @@ _SPELLINGS = {
     "a path with //": ".//{}",
     "a path through /proc": "/proc/self/cwd/{}",
     "a path through a linked folder": "here/{}",
-    "a link": "link",
-    "a link to a link": "link2",
-    "a hard link": "hard",
+    "a link": "link.log",
+    "a link to a link": "link2.log",
+    "a hard link": "hard.log",
 }
 _INPUTS_OF_TRAINING = ("easy_train.bin", "easy_test.bin", "easy_val.bin", "easy_fea_count.npz", "easy.json")
 
@@ -167,7 +170,171 @@ def _name_cases() -> Iterator[PathCase]:
                 )
 
 
-PATH_CASES = [*_training_cases(), *_name_cases()]
+def _other_outputs_of_training() -> Iterator[PathCase]:
+    """Yield runs with two outputs of the same name, one of which the user may not think of."""
+    train = (*TRAIN, _DATA)
+    for name, arguments, words in (
+        ("lock", ("--save-model=new.pt", "--mlperf-log-file=.new.pt.lock"), ("the lock of --save-model",)),
+        ("lock of the data", ("--mlperf-log-file=data/easy.lock",), ("--mlperf-log-file", "the lock easy.lock")),
+        ("file in the working folder", ("--save-model=data/easy.preparation/x",), ("--save-model",)),
+        ("working folder", ("--save-model=data/easy.preparation",), ("--save-model", "the working folder")),
+        ("default log", ("--save-model=mlperf_dlrm.log",), ("--mlperf-log-file=mlperf_dlrm.log",)),
+        ("curves", ("--save-model=x", "--tensor-board-filename=x"), ("--save-model=x", "--tensor-board-filename")),
+        ("folder of curves", ("--save-model=x", "--tensor-board-filename=x/y"), ("inside --save-model=x",)),
+        ("profile", ("--save-model=dlrm_s_pytorch.prof", "--enable-profiling"), ("of --enable-profiling",)),
+        ("trace", ("--save-model=dlrm_s_pytorch.json", "--enable-profiling"), ("of --enable-profiling",)),
+        ("curves in a file", ("--tensor-board-filename=notes.txt/x",), ("--tensor-board-filename",)),
+        ("curves in the data", ("--tensor-board-filename=data/easy_train.bin",), ("easy_train.bin of",)),
+    ):
+        yield PathCase(f"an output of a run is also its {name}", "dlrm_s_pytorch.py", (*train, *arguments), words)
+    yield PathCase(
+        "an output is also the next default log",
+        "dlrm_s_pytorch.py",
+        (*train, "--save-model=mlperf_dlrm_2.log"),
+        ("--save-model", "--mlperf-log-file=mlperf_dlrm_2.log"),
+        lambda folder: os.rename(folder / "notes.txt", folder / "mlperf_dlrm.log"),
+    )
+
+
+def _preparation_cases() -> Iterator[PathCase]:
+    """Yield preparations that would write to their raw data, to links, or to the files of others."""
+    program = "tools/prepare_criteo.py"
+    for name in ("new_train.bin", "new_test.bin", "new_val.bin", "new.json", "new.npz", "new.lock"):
+        for how in ("the same path", "a link", "a hard link"):
+            raw = _SPELLINGS[how].format(f"data/{name}")
+
+            def change(folder: Path, name: str = name) -> None:
+                shutil.copy(folder / "data" / "day_0", folder / "data" / name)
+                _links_to(f"data/{name}")(folder)
+
+            yield PathCase(
+                f"the raw data is {name} by {how}",
+                program,
+                (f"--raw-data-file={raw}", "--processed-data-file=data/new"),
+                ("--processed-data-file=data/new", f"--raw-data-file={raw}"),
+                change,
+            )
+    call = ("--data-set=terabyte", "--raw-data-file=data/day", "--processed-data-file=data/new")
+    for name in ("new_train.bin", "new_val.bin", "new.json", "new.lock", "new.preparation"):
+        for kind, make in ODD_FILES.items():
+            if (name, kind) != ("new.preparation", "folder"):  # an empty folder is used
+
+                def change_odd(folder: Path, name: str = name, make: Callable[[Path], None] = make) -> None:
+                    make(folder / "data" / name)
+
+                yield PathCase(f"{name} is a {kind}", program, call, (name,), change_odd, (1, 2))
+    for entry, content in (
+        ("notes.txt", "notes"),
+        ("train.bin", "rows of another program"),
+        ("README.txt", "mine"),
+    ):
+
+        def change_work(folder: Path, entry: str = entry, content: str = content) -> None:
+            (folder / "data" / "new.preparation").mkdir()
+            (folder / "data" / "new.preparation" / entry).write_text(content)
+
+        yield PathCase(
+            f"the working folder has a foreign {entry}", program, call, ("new.prep",), change_work, (1,)
+        )
+    for kind in ("link", "hard link", "folder"):
+
+        def change_entry(folder: Path, kind: str = kind) -> None:
+            _mark_work_folder(folder / "data" / "new")
+            entry = folder / "data" / "new.preparation" / "train.bin"
+            if kind == "link":
+                entry.symlink_to(folder / "notes.txt")
+            elif kind == "hard link":
+                os.link(folder / "notes.txt", entry)
+            else:
+                entry.mkdir()
+
+        yield PathCase(f"a working file is a {kind}", program, call, ("train.bin",), change_entry, (1,))
+    yield PathCase(
+        "the lock has content",
+        program,
+        call,
+        ("new.lock",),
+        lambda folder: os.rename(folder / "notes.txt", folder / "data" / "new.lock"),
+        (1,),
+    )
+    yield PathCase(
+        "the working folder is a link to a folder",
+        program,
+        call,
+        ("new.preparation",),
+        lambda folder: (folder / "data" / "new.preparation").symlink_to(folder / "folder"),
+        (1,),
+    )
+
+
+def _mark_work_folder(prefix: Path) -> None:
+    work = WorkFolder(DatasetPaths(prefix))
+    work.clear()
+
+
+def _other_program_cases() -> Iterator[PathCase]:
+    """Yield calls of the other programs."""
+    for how, spelled in _SPELLINGS.items():
+        for program, arguments, flag in (
+            ("tools/stack_distances.py", ("profile", "trace.log"), ""),
+            ("tools/plot_run.py", ("trace.log",), "--output="),
+            ("tools/plot_run.py", ("data", "."), "--output="),
+        ):
+            output = f"{flag}{spelled.format('trace.log', folder='{folder}')}"
+            yield PathCase(
+                f"{program} {len(arguments)} writes to its input by {how}",
+                program,
+                (*arguments, output),
+                ("is the same file as", "name another file"),
+                _links_to("trace.log"),
+            )
+    for name, kind, make in (
+        *(("day_3", kind, make) for kind, make in ODD_FILES.items()),
+        *(("sample.json", kind, make) for kind, make in ODD_FILES.items()),
+        *((".sample.lock", kind, make) for kind, make in ODD_FILES.items()),
+        ("day_3", "link to a file", lambda path: path.symlink_to("../notes.txt")),
+        ("sample.json", "file of another program", lambda path: path.write_text('{"rows": 1}')),
+        (".sample.lock", "file with content", lambda path: path.write_text("content")),
+        (".sample.lock", "link to a file", lambda path: path.symlink_to("../notes.txt")),
+    ):
+
+        def change(folder: Path, name: str = name, make: Callable[[Path], object] = make) -> None:
+            make(folder / "folder" / name)
+
+        yield PathCase(
+            f"{name} of a sample is a {kind}",
+            "tools/make_sample.py",
+            ("--folder=folder", "--rows=2000"),
+            (name,),
+            change,
+            (1,),
+        )
+    for place in ("notes.txt", "notes.txt/x", _TOO_LONG, "a\nb"):
+        yield PathCase(
+            f"--folder={place!r}", "tools/make_sample.py", (f"--folder={place}", "--rows=2000"), ("--folder",)
+        )
+        yield PathCase(
+            f"--output={place!r}",
+            "tools/make_submission.py",
+            ("--submitter=Ours", "--system=box", f"--output={place}"),
+            ("--output",),
+        )
+    for given in ("--logs", "--system-file"):
+        yield PathCase(
+            f"{given} is in the package",
+            "tools/make_submission.py",
+            ("--submitter=Ours", "--system=box", "--output=out", given, "out/Ours/results/box/x"),
+            (given, "the package of --submitter=Ours"),
+        )
+
+
+PATH_CASES = [
+    *_training_cases(),
+    *_other_outputs_of_training(),
+    *_name_cases(),
+    *_preparation_cases(),
+    *_other_program_cases(),
+]
 
 
 def refusal(case: PathCase, folder: Path) -> str | None:

@@ -83,8 +83,7 @@ def _plot(name: str, arguments: Sequence[str] | None) -> int:
     from mlperf.plots.run_figure import draw_runs, has_curve
 
     require_packages("plotting", "matplotlib")
-    output = _output_file(args.output)
-    require_distinct(_logs(args.logs), named("--output", output))
+    output = _output_file(args.output, args.logs)
     runs, warnings = read_runs(args.logs)
     labels = _labels(runs, args.labels, len(args.logs))
     metric = args.metric
@@ -120,11 +119,12 @@ def _labels(runs: Sequence[Run], requested: str | None, arguments: int) -> list[
     raise UsageError(f"--labels={requested}: {counted(len(labels), 'label')} for {counted(len(runs), 'run')}")
 
 
-def _output_file(requested: Path) -> Path:
-    """Return the file to write; without a suffix, it gets .png. UsageError if that cannot be a file."""
+def _output_file(requested: Path, logs: Sequence[Path]) -> Path:
+    """Return the file to write; without a suffix, it gets .png. UsageError if it cannot be written, or is a log."""
     if os.path.isdir(requested):
         raise UsageError(f"--output={requested} is a folder; must be a file name, such as {requested / 'run.png'}")
     output = requested if requested.suffix else requested.with_name(f"{requested.name}.png")
+    require_distinct(_logs(logs), named("--output", output))
     require_writable_file("--output", output)
     return output
 

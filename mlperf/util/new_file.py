@@ -9,6 +9,7 @@ import itertools
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from mlperf.util.locking import is_file_at
@@ -44,11 +45,14 @@ class NewFile(io.TextIOWrapper):
     def discard(self) -> None:
         """Close the file and restore what was there before: nothing, or an empty file."""
         descriptor = self.fileno()
+        with suppress(OSError):  # such as a full disk
+            self.flush()
         if self._created and is_file_at(self._path, descriptor):
             self._path.unlink(missing_ok=True)
         elif stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.ftruncate(descriptor, 0)
-        self.close()
+        with suppress(OSError):
+            self.close()
 
 
 def open_new(path: Path) -> NewFile:

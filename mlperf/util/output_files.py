@@ -42,7 +42,7 @@ def _shown(flag: str, path: Path) -> str:
 
 
 def require_distinct(reads: Iterable[NamedFile], writes: Iterable[NamedFile]) -> None:
-    """Raise UsageError if an output is the same file as an input or as another output, or is in its place.
+    """Raise UsageError if an output is the same file as an input or as another output, or is inside it.
 
     Paths are compared after links are resolved, and existing files also by device and inode, so that other
     names of the same file are recognized. Files to which standard output and standard error were redirected are
@@ -187,7 +187,7 @@ def _require_outside(file: NamedFile, others: dict[Hashable, NamedFile]) -> None
     for folder in Path(os.path.abspath(_resolved(file.path))).parents:
         for key in _identities(folder):
             if key in others and others[key] != file:
-                raise UsageError(f"{file.name} is in the place of {others[key].name}; name another file")
+                raise UsageError(f"{file.name} is inside {others[key].name}; name another file")
 
 
 def _resolved(path: Path) -> str:
