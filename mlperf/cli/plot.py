@@ -120,7 +120,7 @@ def _labels(runs: Sequence[Run], requested: str | None, arguments: int) -> list[
 
 
 def _output_file(requested: Path, logs: Sequence[Path]) -> Path:
-    """Return the file to write; without a suffix, it gets .png. UsageError if it cannot be written, or is a log."""
+    """Return the file to write, which gets .png if it has no suffix. UsageError if it is no file, or a log."""
     if os.path.isdir(requested):
         raise UsageError(f"--output={requested} is a folder; must be a file name, such as {requested / 'run.png'}")
     output = requested if requested.suffix else requested.with_name(f"{requested.name}.png")

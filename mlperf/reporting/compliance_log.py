@@ -23,7 +23,7 @@ from mlperf.training.events import Listener, Outcome, Position
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import has_content, write_fully
 from mlperf.util.new_file import NewFile, numbered, open_new
-from mlperf.util.output_files import require_writable_file, require_writable_folder
+from mlperf.util.output_files import require_writable_file, require_writable_folder, try_to_write
 
 _log = logging.getLogger(__name__)
 
@@ -43,10 +43,12 @@ def check_log_file(settings: Settings) -> None:
     path = settings.compliance.log_file
     if is_default_log(settings):
         require_writable_folder("--mlperf-log-file", path.parent)
-        return
-    require_writable_file("--mlperf-log-file", path, allow_streams=True)
-    if has_content(path):
+    else:
+        require_writable_file("--mlperf-log-file", path, allow_streams=True)
+    if not is_default_log(settings) and has_content(path):
         raise UsageError(_refusal(path))
+    if not path.exists():
+        try_to_write("--mlperf-log-file", path)
 
 
 def _refusal(path: Path) -> str:

@@ -30,6 +30,7 @@ from mlperf.util.locking import exclusive
 from mlperf.util.new_file import first_free
 from mlperf.util.output_files import (
     NamedFile,
+    is_same_path,
     named,
     require_distinct,
     require_writable_file,
@@ -95,7 +96,7 @@ def _inputs(settings: Settings) -> list[NamedFile]:
 def resumes_in_place(settings: Settings) -> bool:
     """Return whether the checkpoint that is loaded is replaced by those that are saved."""
     load, save = settings.load_model, settings.save_model
-    return load is not None and save is not None and load.resolve() == save.resolve()
+    return load is not None and save is not None and is_same_path(load, save)
 
 
 def _outputs(settings: Settings) -> list[NamedFile]:

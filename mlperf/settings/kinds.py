@@ -201,6 +201,8 @@ def _files(allowed: str) -> Kind:
 
     def parse(text: str) -> Path:
         path = Path(text)
+        if "\0" in text:
+            raise argparse.ArgumentTypeError(f"{text!r} contains a null character; must be {allowed}")
         if text == "":
             raise argparse.ArgumentTypeError(f"the name is empty; must be {allowed}")
         if path.name in ("", "..") or text.endswith(("/", "/.")):  # Path drops a final slash

@@ -184,17 +184,22 @@ def _is_stream(path: Path) -> bool:
 
 def _require_outside(file: NamedFile, others: dict[Hashable, NamedFile]) -> None:
     """Raise UsageError if `file` is in one of the others."""
-    for folder in Path(os.path.abspath(_resolved(file.path))).parents:
+    for folder in Path(_resolved(file.path)).parents:
         for key in _identities(folder):
             if key in others and others[key] != file:
                 raise UsageError(f"{file.name} is inside {others[key].name}; name another file")
+
+
+def is_same_path(first: Path, second: Path) -> bool:
+    """Return whether two paths name the same file, after links are resolved. It may not exist."""
+    return _resolved(first) == _resolved(second)
 
 
 def _resolved(path: Path) -> str:
     try:
         return os.path.realpath(path)
     except (OSError, ValueError):  # ValueError: a null character
-        return str(path)
+        return os.path.abspath(path)
 
 
 def _identities(path: Path) -> list[Hashable]:

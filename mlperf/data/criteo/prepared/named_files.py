@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mlperf.data.criteo.days import SPLITS, TERABYTE_DAYS
@@ -21,7 +22,7 @@ def named_raw_files(raw_data_file: Path | None) -> list[NamedFile]:
     names = [*texts, *map(gzipped, texts), counts, *archives]
     flag = f"--raw-data-file={raw_data_file}"
     return [
-        NamedFile(path, flag if path == raw_data_file else f"{path.name} of {flag}", is_folder=path.is_dir())
+        NamedFile(path, flag if path == raw_data_file else f"{path.name} of {flag}", is_folder=os.path.isdir(path))
         for path in names
     ]
 
@@ -34,9 +35,12 @@ def named_prepared_files(paths: DatasetPaths, origin: str) -> list[NamedFile]:
 
 def named_counts(paths: DatasetPaths, origin: str) -> list[NamedFile]:
     """Return the files with the rows per table beside the splits of another program."""
-    return [
-        NamedFile(path, f"{path.name} beside {origin}") for path in paths.prefix.parent.glob("*_fea_count.npz")
-    ]
+    folder = paths.prefix.parent
+    try:
+        names = [name for name in os.listdir(folder) if name.endswith("_fea_count.npz")]
+    except OSError:  # what reads it reports that
+        names = []
+    return [NamedFile(folder / name, f"{name} beside {origin}") for name in names]
 
 
 def named_work_files(paths: DatasetPaths, origin: str) -> list[NamedFile]:
