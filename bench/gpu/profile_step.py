@@ -21,7 +21,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("profile.json"), help="default: profile.json")
     workload, args = parse_workload(parser)
-    write_atomically(args.output, json.dumps({precision: measure(workload, precision) for precision in PRECISIONS}))
+    measured = {precision: measure(workload, precision) for precision in PRECISIONS}
+    write_atomically(args.output, json.dumps(measured))
 
 
 def measure(workload: Workload, precision: str) -> list[tuple[str, float, float]]:

@@ -12,7 +12,7 @@ from mlperf.plots.compute_graph import require_graphviz
 from mlperf.runner.data import Splits, open_splits, verified_data
 from mlperf.runner.evaluate import evaluate_only, load_model
 from mlperf.runner.files import check_files, checkpoint_reserved
-from mlperf.runner.memory import memory_failures
+from mlperf.runner.memory import resource_failures
 from mlperf.runner.result import Result
 from mlperf.runner.train import train
 from mlperf.settings.settings import Settings
@@ -24,7 +24,7 @@ _READ = ("train", "test")  # splits that a training reads
 
 def run_benchmark(settings: Settings) -> Result:
     """Train or evaluate according to `settings`. RunError or UsageError if that is not possible."""
-    with memory_failures():
+    with resource_failures():
         return _run(settings, _device(settings))
 
 
@@ -51,7 +51,7 @@ def load_for_inference(settings: Settings, outputs: Sequence[NamedFile] = ()) ->
     check_files(settings, others=outputs)
     _check_load_model(settings)
     prepared = verified_data(settings, _READ)
-    with memory_failures():
+    with resource_failures():
         model = load_model(settings, _device(settings), prepared)
     return model, open_splits(settings, prepared)
 

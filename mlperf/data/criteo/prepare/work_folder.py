@@ -112,7 +112,7 @@ class WorkFolder:
     def _saved_content(self) -> dict[str, Any] | None:
         """Return the saved state and what it belongs to; None if it is missing or damaged."""
         try:
-            content: dict[str, Any] = json.loads(read_regular(self._state))
+            content: dict[str, Any] = json.loads(read_regular(self._state).decode())
             if content.pop("crc32") != json_crc32(content) or content["version"] != _VERSION:
                 return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
