@@ -44,6 +44,7 @@ def test_full_disk_while_saving_keeps_the_older_checkpoint_and_aborts_the_log(
     flags = (*TRAIN, f"--processed-data-file={easy}", "--save-model=model.pt")
     assert run_program(*flags, cwd=tmp_path).status == 0
     older = (tmp_path / "model.pt").read_bytes()
+    (tmp_path / ".model.pt.0000123.0123abcd.part").write_text("of a killed run")
     done = subprocess.run(
         [sys.executable, "-c", _LIMITED, str(limit), *flags, "--mlperf-log-file=second.log"],
         cwd=tmp_path,
@@ -60,6 +61,23 @@ def test_full_disk_while_saving_keeps_the_older_checkpoint_and_aborts_the_log(
     (stop,) = read_events(tmp_path / "second.log", "run_stop")
     assert stop["metadata"]["status"] == "aborted"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mlperf_dlrm.log", "model.pt", "second.log"]
+
+
+@pytest.mark.parametrize("flag", ["--save-model", "--mlperf-log-file"])
+def test_file_of_standard_output_is_not_another_output(flag: str, easy: Path, tmp_path: Path) -> None:
+    program = [sys.executable, str(ROOT / "dlrm_s_pytorch.py")]
+    with (tmp_path / "out").open("w") as stdout:
+        done = subprocess.run(
+            [*program, *TRAIN, f"--processed-data-file={easy}", f"{flag}=out"],
+            cwd=tmp_path,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert f"error: {flag}=out is the same file as the file of standard output" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.fixture
