@@ -138,6 +138,8 @@ _WRONG_NAMES = {
     "in a file": "notes.txt/x",
     "too long": _TOO_LONG,
     "in a folder with a name that is too long": f"{_TOO_LONG}/x",
+    "in many folders": "x/" * 2000 + "x",
+    "longer than a path may be": "x/" * 2500 + "x",
     "with a line end": "a\nb",
     "with an escape sequence": "a\x1b[2Jb",
     "a folder": "folder",

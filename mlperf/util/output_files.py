@@ -185,7 +185,7 @@ def _is_stream(path: Path) -> bool:
 def _require_outside(file: NamedFile, others: dict[Hashable, NamedFile]) -> None:
     """Raise UsageError if `file` is in one of the others."""
     for folder in Path(_resolved(file.path)).parents:
-        for key in _identities(folder):
+        for key in _resolved_identities(str(folder)):
             if key in others and others[key] != file:
                 raise UsageError(f"{file.name} is inside {others[key].name}; name another file")
 
@@ -204,13 +204,15 @@ def _resolved(path: Path) -> str:
 
 def _identities(path: Path) -> list[Hashable]:
     """Return what identifies a file: its resolved path and, if they exist, its inode and that of its folder."""
-    resolved = _resolved(path)
-    keys: list[Hashable] = [resolved, *_inode(path)]
-    folder, name = os.path.split(resolved)
-    return keys + [(*key, name) for key in _inode(Path(folder))]
+    return [*_inode(path), *_resolved_identities(_resolved(path))]
 
 
-def _inode(path: Path) -> Iterator[tuple[Hashable, ...]]:
+def _resolved_identities(path: str) -> list[Hashable]:
+    folder, name = os.path.split(path)
+    return [path, *_inode(path), *((*key, name) for key in _inode(folder))]
+
+
+def _inode(path: Path | str) -> Iterator[tuple[Hashable, ...]]:
     try:
         status = os.stat(path)
     except (OSError, ValueError):
