@@ -80,7 +80,7 @@ _NO_FLAG: dict[str, Any] = {
 }
 
 
-def _expanded(tensor: torch.Tensor) -> torch.Tensor:
+def _overlapping(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor of the same shape whose rows overlap, in a storage of the same size."""
     return tensor.reshape(-1).as_strided(tensor.shape, (1,) * tensor.dim())
 
@@ -123,7 +123,8 @@ _WRONG_TENSORS: dict[str, Callable[[torch.Tensor], Any]] = {
     "a number": lambda tensor: 0.5,
 }
 # Only of tensors with several rows: those of one row are what they seem.
-_WRONG_VIEWS = {"with overlapping rows": _expanded, "one value of a larger storage, expanded": _in_larger_storage}
+_WRONG_VIEWS = {"one value of a larger storage, expanded": _in_larger_storage}
+_WRONG_MATRICES = {"with overlapping rows": _overlapping, **_WRONG_VIEWS}
 
 _NAMES: dict[str, Any] = {
     "a number": 3,
@@ -186,7 +187,7 @@ def malformed(seed: int, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
         if optimizer == other and name != other_name and (name, other_name) not in seen:
             try:
                 contents = _changed(optimizer, change, second)
-            except (KeyError, IndexError, TypeError, AttributeError):  # the first removed what the second changes
+            except (LookupError, TypeError, AttributeError, RuntimeError):  # no second change after the first
                 continue
             seen.add((name, other_name))
             yield f"{optimizer}: {name}; {other_name}", contents
@@ -217,7 +218,8 @@ def _changes(optimizer: str) -> Iterator[tuple[str, Change]]:
             yield from ((f"{_join(path)} is {name}", _set(path, value)) for name, value in _NO_STEP.items())
             continue
         tensor = _at(well_formed(optimizer), path)
-        wrong = {**_WRONG_TENSORS, **(_WRONG_VIEWS if len(tensor) > 1 else {})}
+        views = {} if len(tensor) == 1 else _WRONG_VIEWS if tensor.dim() == 1 else _WRONG_MATRICES
+        wrong = {**_WRONG_TENSORS, **views}
         if path[0] == "opt_state_dict":
             wrong["negative"] = torch.Tensor.neg
         for name, change in wrong.items():

@@ -103,7 +103,7 @@ def test_complete_training_state_is_saved(tmp_path: Path) -> None:
     model = make_model()
     optimizer = make_optimizer("sgd", model)
     best = Metrics(accuracy=0.8, recall=0.1, precision=0.2, f1=0.3, average_precision=0.4, auc=0.7)
-    state = TrainingState(epoch=2, iteration=3, step=11, samples=1234, last_loss=0.5, best=best)
+    state = TrainingState(epoch=2, iteration=3, step=13, samples=130, last_loss=0.5, best=best)
     path = tmp_path / "model.pt"
     save(
         path,
@@ -120,15 +120,23 @@ def test_complete_training_state_is_saved(tmp_path: Path) -> None:
     again = load_training(
         path, contents, optimizer=optimizer, batches_per_epoch=5, accumulate=1, batch_size=10, seed=9
     )
-    assert (again.epoch, again.iteration, again.step, again.samples, again.last_loss) == (2, 3, 11, 1234, 0.5)
+    assert (again.epoch, again.iteration, again.step, again.samples, again.last_loss) == (2, 3, 13, 130, 0.5)
     assert (again.best.accuracy, again.best.auc) == (0.8, 0.7)
+
+
+OWN = {"seed": 0, "step": 3, "samples": 30, "best_accuracy": 0.5, "best_auc": 0.5}
 
 
 @pytest.mark.parametrize(
     "entries",
     [
-        *({"iter": 99}, {"iter": -1}, {"epoch": -1}, {"continuation": None}, {"continuation": {"step": "x"}}),
-        *({"continuation": {"best_auc": None}}, {"train_loss": None}, {"opt_state_dict": [1]}),
+        *({"iter": 99}, {"iter": -1}, {"epoch": -1}, {"nbatches": 5.0}, {"train_loss": None}),
+        *(
+            {"continuation": None},
+            {"continuation": {**OWN, "step": "x"}},
+            {"continuation": {**OWN, "best_auc": None}},
+        ),
+        {"opt_state_dict": [1]},
     ],
     ids=str,
 )
