@@ -20,6 +20,8 @@
 set -euo pipefail
 caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=tools/signals.sh
+source tools/signals.sh
 benchmark=dlrm
 
 fail() { # ends the script with status 2 and one line, also if the message has a name with line ends
@@ -97,6 +99,7 @@ read_configuration() { # sets config and the variables that it defines
 load_configuration() { # sources file $1, also with the line ends of Windows; fails if it is not a configuration
     if grep -q $'\r' "$1"; then
         check_configuration "$1" <(tr -d '\r' <"$1")
+        # shellcheck source=/dev/null
         source <(tr -d '\r' <"$1")
     else
         check_configuration "$1" "$1"
@@ -155,13 +158,17 @@ set_up() { # sets python; exits on usage errors, before installing anything if p
             exit 2
         fi
     fi
-    python=$(tools/setup.sh) || exit
+    # Not a command substitution, during which this shell would not forward signals.
+    exec 4< <(trap - INT QUIT && exec tools/setup.sh)
+    await $! || exit
+    IFS= read -r python <&4
+    exec 4<&-
     assemble_flags "$python" "$@" || exit
 }
 
 make_data() { # generates the sample and prepares raw data, unless that is done
-    [[ $make_sample == false ]] || "$python" -m mlperf.cli.sample --folder=input
-    [[ -z $raw_data ]] || "$python" -m mlperf.cli.prepare "${data_flags[@]}" --raw-data-file="$raw_data" \
+    [[ $make_sample == false ]] || run "$python" -m mlperf.cli.sample --folder=input
+    [[ -z $raw_data ]] || run "$python" -m mlperf.cli.prepare "${data_flags[@]}" --raw-data-file="$raw_data" \
         --processed-data-file="$prepared_data"
 }
 
@@ -182,7 +189,7 @@ name_log() { # sets log and console_log to files in $logdir that no other run ha
 drop_page_cache() { # sets cache_cleared
     cache_cleared=false
     [[ $drop_caches == true ]] || return 0
-    sync
+    run sync
     if { echo 3 >/proc/sys/vm/drop_caches; } 2>/dev/null ||
         { sudo -n sh -c 'echo 3 >/proc/sys/vm/drop_caches'; } 2>/dev/null; then
         cache_cleared=true
@@ -190,26 +197,15 @@ drop_page_cache() { # sets cache_cleared
 }
 
 train() { # sets status; the output of the trainer goes to descriptor 3
-    local bytes row_bytes batches trainer
+    local bytes row_bytes batches
     bytes=$(wc -c <"${prepared_data}_train.bin")
     row_bytes=$("$python" -c 'from mlperf.data.schema import CRITEO; print(CRITEO.row_bytes)')
     batches=$(((bytes / row_bytes + BATCH_SIZE - 1) / BATCH_SIZE))
     [[ $batches -gt 0 ]] || batches=1 # of an empty file, about which the trainer will say more
-    # In the background, so that this shell can forward SIGTERM and Ctrl-C: the trainer then closes its log.
-    (
-        trap - INT # which a shell ignores in the background
-        exec "$python" dlrm_s_pytorch.py --print-freq=$(((batches + 19) / 20)) --mlperf-log-file="$log" \
-            --mlperf-cache-cleared="$cache_cleared" "${trainer_flags[@]}"
-    ) >&3 2>&3 &
-    trainer=$!
-    trap 'kill -INT "$trainer" 2>/dev/null' INT
-    trap 'kill -TERM "$trainer" 2>/dev/null' TERM
+    ends_when_stopped=false # the log is checked and the result printed, also of a stopped run
     status=0
-    wait "$trainer" || status=$?
-    while kill -0 "$trainer" 2>/dev/null; do # a signal interrupts the wait, not the trainer
-        status=0
-        wait "$trainer" || status=$?
-    done
+    run "$python" dlrm_s_pytorch.py --print-freq=$(((batches + 19) / 20)) --mlperf-log-file="$log" \
+        --mlperf-cache-cleared="$cache_cleared" "${trainer_flags[@]}" >&3 2>&3 || status=$?
 }
 
 for flag in "$@"; do
@@ -225,7 +221,7 @@ for flag in "$@"; do
     esac
 done
 seed=${SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
-[[ $seed =~ ^0*[0-9]{1,10}$ && 10#$seed -lt 4294967296 ]] ||
+[[ $seed =~ ^0*[0-9]{1,10}$ && $((10#$seed)) -lt 4294967296 ]] ||
     fail "SEED=$seed: must be a whole number from 0 to 4294967295"
 seed=$((10#$seed)) # as the log will show it
 logdir=$PWD/results
@@ -246,11 +242,11 @@ start=$(date +%s)
 start_text=$(date '+%Y-%m-%d %I:%M:%S %p')
 name_log
 echo "seed $seed, configuration $config, page cache dropped: $cache_cleared, compliance log $log"
-exec 3> >(exec tee -i "$console_log")
+exec 3> >(record "$console_log")
 console=$!
 train
 exec 3>&-
-wait "$console" || true
+await "$console" || true
 [[ $status -ne 2 ]] || exit 2 # the trainer rejected its flags: there was no run
 seconds=$(($(date +%s) - start))
 
@@ -259,8 +255,9 @@ if [[ -e $log || $status -eq 0 ]]; then # no log exists if the trainer was stopp
     "$python" -m mlperf.cli.check "$log" --edition="$edition" || check=$?
     [[ $status -ne 0 ]] || status=$check
 fi
-case $status in
-130 | 143) echo "run_and_time.sh: interrupted; a timed run cannot be continued, the same command starts a new one" >&2 ;;
-esac
+[[ -z $stopped || $status -gt 128 ]] || status=$(stop_status)
+if [[ -n $stopped || $status -gt 128 ]]; then
+    echo "run_and_time.sh: interrupted; a timed run cannot be continued, the same command starts a new one" >&2
+fi
 echo "RESULT,RECOMMENDATION,$seed,$seconds,$(id -un 2>/dev/null || id -u),$start_text"
 exit "$status"

@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import mlperf
 from mlperf.data.binary import BinaryFile
 from mlperf.data.criteo.prepare.open_prepared import open_prepared
 from mlperf.data.criteo.prepared.verify import scan
-from mlperf.data.watched_file import WatchedFile
+from mlperf.data.watched_file import FileStatus, WatchedFile
 from mlperf.runner.data import open_split
 from mlperf.runner.result import Result
 from mlperf.settings.from_flags import parse
@@ -152,6 +153,13 @@ def test_invalid_value_is_named_after_the_file_is_replaced(readers: int, easy: P
     path.unlink()
     with pytest.raises(RunError, match=r"row 4001, column 21: index 77 is not in table 6"):
         list(source.batches(0))
+
+
+def test_file_that_its_file_system_numbers_anew_is_the_same_file(easy: Path) -> None:
+    status = FileStatus.of(Path(f"{easy}_train.bin"))
+    WatchedFile(Path(f"{easy}_train.bin"), replace(status, file=(1, 2)))
+    with pytest.raises(RunError, match="replaced by another file"):
+        WatchedFile(Path(f"{easy}_train.bin"), replace(status, file=(1, 2), changed_ns=3))
 
 
 def test_files_of_a_run_are_closed_at_its_end(easy: Path) -> None:

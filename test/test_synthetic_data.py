@@ -125,6 +125,11 @@ def test_program_profiles_and_generates(binary: bool, tmp_path: Path) -> None:
         ("1\n1\n1\n", "from 0 on"),
         ("1\n0, 2\n0.5, 0.9\n", "line 3"),
         ("-1\n0\n1\n", "at least 0"),
+        ("1\n0\nnan\n", "line 3"),
+        ("1\n0, 1\n0.5, nan\n", "line 3"),
+        ("1\n0, 1, 2\n0.5, nan, 1\n", "line 3"),
+        ("1\n0, 1\n0.5, inf\n", "line 3"),
+        ("1\n0, 99999999999999999999\n0.5, 1\n", "line 2"),
     ],
 )
 def test_invalid_distribution_is_named(text: str, message: str, tmp_path: Path) -> None:

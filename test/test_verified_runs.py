@@ -13,10 +13,13 @@ from package_maker import SYSTEM, make
 from program import Finished, read_events, run_program
 from small_runs import SHAPE, TRAIN, error_of
 
+from mlperf.data.criteo.prepare.open_prepared import open_prepared
+from mlperf.data.criteo.prepared.verify import verify_checksums
 from mlperf.submission.run_inputs import RunInputs
 from mlperf.submission.verified_data import DataVerification
 from mlperf.util.crc32 import file_crc32
 from mlperf.util.errors import RunError
+from mlperf.util.files import sync
 
 
 @pytest.fixture
@@ -122,3 +125,29 @@ def test_checksum_of_a_file_is_the_same_on_several_cores(size: int, tmp_path: Pa
     assert file_crc32(tmp_path / "x", size // 3, size - size // 5) == zlib.crc32(
         content[size // 3 : size - size // 5]
     )
+
+
+def is_cached(path: Path, offset: int) -> bool:
+    """Return whether a byte of a file is in the page cache."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def test_verification_of_a_timed_run_leaves_nothing_in_the_page_cache(copied: Path) -> None:
+    prepared = open_prepared(copied)
+    assert prepared is not None
+    offsets = range(0, prepared.train.stat().st_size, 100_000)
+    verify_checksums(prepared, ["train"])
+    try:
+        if not all(is_cached(prepared.train, offset) for offset in offsets):
+            pytest.skip("the page cache is short of memory")
+    except OSError:
+        pytest.skip("the file system does not tell what is in the page cache")
+    sync(prepared.train)  # what is not on the disk yet stays in the cache
+    verify_checksums(prepared, ["train"], drop_cache=True)
+    assert not any(is_cached(prepared.train, offset) for offset in offsets)

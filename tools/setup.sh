@@ -11,6 +11,8 @@
 # requirements.txt; this project need not be installed in it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=tools/signals.sh
+source tools/signals.sh
 
 fail() {
     printf 'setup.sh: error: %s\n' "${1//[[:cntrl:]]/?}" >&2
@@ -47,12 +49,12 @@ install() { # creates .venv and installs the given requirements files
     if ! "$python" -c '' 2>/dev/null; then
         base=$(find_base)
         [[ -n $base ]] || fail "found no Python 3.11 to 3.14 with venv and ensurepip (on Debian: python3-venv)"
-        "$base" -m venv --clear .venv || fail "$base could not create .venv"
+        run "$base" -m venv --clear .venv || fail "$base could not create .venv"
     fi
-    "$python" -m pip install --disable-pip-version-check --quiet "${@/#/--requirement=}" ||
+    run "$python" -m pip install --disable-pip-version-check --quiet "${@/#/--requirement=}" ||
         fail "pip could not install ${*}"
     # requirements.txt has the build tool: nothing is downloaded for this.
-    "$python" -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable . ||
+    run "$python" -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable . ||
         fail "pip could not install this project into .venv"
 }
 
@@ -92,7 +94,7 @@ if ! is_installed; then
     exec {lock}<tools/setup.sh
     if ! flock --nonblock "$lock"; then
         echo "setup.sh: waiting for another installation into .venv" >&2
-        flock "$lock"
+        run flock "$lock"
     fi
 fi
 if ! is_installed; then

@@ -5,30 +5,21 @@ from __future__ import annotations
 import io
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
 
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.printable import one_line, without_controls
+from mlperf.util.signals import exit_status, raised_in_program, reason
 
 MIN_PYTHON = (3, 11)  # same as requires-python in pyproject.toml, which does not apply to an uninstalled checkout
-EXIT_SIGINT = 130
-EXIT_SIGTERM = 143
 EXIT_SIGPIPE = 141
-
-_REPEAT_SECONDS = 0.001  # after which the destructor that dropped a signal has ended
 
 # Import names of the packages in requirements.txt.
 _CORE_PACKAGES = ("torch", "numpy", "numba", "sklearn", "mlperf_logging", "tqdm")
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived."""
 
 
 class _StderrHandler(logging.Handler):
@@ -125,23 +116,12 @@ def _discard(stream: TextIO) -> None:
 
 def run_program(name: str, work: Callable[[], int]) -> int:
     """Return the result of `work`, or the exit status of an error or signal after printing it as one line."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        # Ignore further signals: closing a log or removing a file must not be interrupted.
-        for number in handled:
-            signal.signal(number, signal.SIG_IGN)
-        raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
-
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # like stderr; avoids UnicodeEncodeError
-    signals = (signal.SIGINT, signal.SIGTERM)
-    handled = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
-    for number in handled:
-        signal.signal(number, stop)
     try:
         if sys.version_info < MIN_PYTHON:
             raise RunError(f"needs Python {MIN_PYTHON[0]}.{MIN_PYTHON[1]} or newer; this is {sys.executable}")
-        with messages_on_stderr(), _dropped_signals_repeated(), _checked_output():
+        with raised_in_program(), messages_on_stderr(), _checked_output():
             return work()
     except OutputClosedError as closed:
         print(f"{name}: {closed}", file=sys.stderr)
@@ -159,39 +139,7 @@ def run_program(name: str, work: Callable[[], int]) -> int:
             file=sys.stderr,
         )
         return RunError.exit_status
-    except (KeyboardInterrupt, Terminated) as stopped:
-        is_terminated = isinstance(stopped, Terminated)
+    except KeyboardInterrupt as stopped:
         notes = getattr(stopped, "__notes__", [])  # how to continue, added where the signal arrived
-        line = "; ".join([f"{name}: {'terminated' if is_terminated else 'interrupted'}", *notes])
-        print(one_line(line), file=sys.stderr)
-        return EXIT_SIGTERM if is_terminated else EXIT_SIGINT
-
-
-@contextmanager
-def _dropped_signals_repeated() -> Iterator[None]:
-    """Raise the exception of a signal again if Python dropped it.
-
-    Python drops exceptions that are raised in destructors and in callbacks of weak references, which may run at
-    any time. The program would continue, and ignore further signals.
-    """
-    report = sys.unraisablehook
-    repeated: list[BaseException] = []
-
-    def raise_again(signum: int, frame: FrameType | None) -> None:
-        raise repeated[-1]
-
-    def repeat(dropped: sys.UnraisableHookArgs) -> None:
-        if not isinstance(dropped.exc_value, KeyboardInterrupt | Terminated):
-            report(dropped)
-            return
-        repeated.append(dropped.exc_value)
-        signal.signal(signal.SIGALRM, raise_again)
-        signal.setitimer(signal.ITIMER_REAL, _REPEAT_SECONDS)
-
-    sys.unraisablehook = repeat
-    try:
-        yield
-    finally:
-        sys.unraisablehook = report
-        if repeated:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        print(one_line("; ".join([f"{name}: {reason(stopped)}", *notes])), file=sys.stderr)
+        return exit_status(stopped)

@@ -24,6 +24,7 @@ from mlperf.util.errors import RunError, UsageError
 from mlperf.util.failures import system_failures
 from mlperf.util.files import atomic_file, read_regular
 from mlperf.util.one_process import require_one_process
+from mlperf.util.strict_json import shown
 
 if TYPE_CHECKING:
     from mlperf.data.synthetic.stack_distances import IntArray
@@ -115,10 +116,13 @@ def _read_trace(path: Path, binary: bool) -> IntArray:
             raise RunError(f"{path}: a reference of 2^63 or more")
         trace = trace.astype(np.int64)
     else:
+        word = b""
         try:
-            trace = np.array([int(word) for word in data.replace(b",", b" ").split()], dtype=np.int64)
-        except (ValueError, OverflowError) as error:
-            raise RunError(f"{path}: not whole numbers of 64 bits separated by commas: {error}") from None
+            trace = np.array([int(word := each) for each in data.replace(b",", b" ").split()], dtype=np.int64)
+        except ValueError:
+            raise RunError(f"{path}: {shown(word)} is not a whole number; expected numbers and commas") from None
+        except OverflowError:
+            raise RunError(f"{path}: a reference of 2^63 or more") from None
     if len(trace) == 0:
         raise RunError(f"{path}: an empty trace")
     if trace.min() < 0:

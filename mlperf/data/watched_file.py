@@ -46,7 +46,8 @@ class FileStatus:
 
         A new name, removal, or other permissions change `changed_ns`, too, but not the contents.
         """
-        if now.file != self.file:
+        same_times = (now.modified_ns, now.changed_ns) == (self.modified_ns, self.changed_ns)
+        if now.file != self.file and not same_times:  # some network file systems number their files anew
             return "it was replaced by another file"
         if now.size != self.size:
             return f"it had {self.size} bytes and has {now.size} now"

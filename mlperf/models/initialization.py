@@ -33,7 +33,10 @@ def initialize(
         assert isinstance(table, EmbeddingTable)
         for weight, low, high in table.initial_ranges():
             if generator is not None:
-                weight.uniform_(low, high, generator=generator)
+                # In one call on a GPU, whose numbers depend on the size of the call.
+                step = _CHUNK if device.type == "cpu" else max(1, weight.numel())
+                for piece in weight.view(-1).split(step):
+                    piece.uniform_(low, high, generator=generator)
             else:
                 _fill_uniform(weight.flatten(), stream, low, high)
     for mlp in (model.bot_l, model.top_l):

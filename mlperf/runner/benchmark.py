@@ -11,7 +11,7 @@ from mlperf.reporting.compliance_log import check_log_file
 from mlperf.runner.data import Splits, open_splits, verified_data
 from mlperf.runner.evaluate import evaluate_only, load_model
 from mlperf.runner.files import checkpoint_reserved
-from mlperf.runner.memory import memory_failures
+from mlperf.runner.memory import resource_failures
 from mlperf.runner.result import Result
 from mlperf.runner.train import train
 from mlperf.settings.settings import Settings
@@ -22,7 +22,7 @@ _READ = ("train", "test")  # splits that a training reads
 
 def run_benchmark(settings: Settings) -> Result:
     """Train or evaluate according to `settings`. RunError or UsageError if that is not possible."""
-    with memory_failures():
+    with resource_failures():
         return _run(settings, _device(settings))
 
 
@@ -46,7 +46,7 @@ def load_for_inference(settings: Settings) -> tuple[DLRM_Net, Splits]:
     """Return the model with its weights, and its data, for inspection. Errors as in `run_benchmark`."""
     _check_load_model(settings)
     prepared = verified_data(settings, _READ)
-    with memory_failures():
+    with resource_failures():
         model = load_model(settings, _device(settings), prepared)
     return model, open_splits(settings, prepared)
 

@@ -45,9 +45,11 @@ class RunSizes:
     @classmethod
     def of(cls, settings: Settings, prepared: PreparedData | None) -> RunSizes:
         """Return the sizes of the data that a run reads."""
+        data = settings.data
         if prepared is None:
-            return cls(settings.data.generated_samples, 0)
-        return cls(prepared.train_rows, prepared.test_rows)
+            return cls(data.generated_samples, 0)
+        limit = data.num_batches * data.batch_size or prepared.train_rows
+        return cls(min(prepared.train_rows, limit), prepared.test_rows)
 
     def train_batch(self, settings: Settings) -> int:
         """Return the number of samples of the largest training batch, at least 1."""
@@ -73,12 +75,14 @@ def require_run_memory(
 
 
 @contextmanager
-def memory_failures() -> Iterator[None]:
-    """Turn a failed allocation, on the host or on the GPU, into a RunError."""
+def resource_failures() -> Iterator[None]:
+    """Turn a failed allocation, on the host or on the GPU, or a thread that cannot be started into a RunError."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         reason = (str(error).strip() or "MemoryError").splitlines()[0]
+        if "can't start new thread" in reason:
+            raise RunError(f"{reason}: smaller --num-workers, --test-num-workers need fewer") from None
         is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in reason
         if not is_memory and "can't allocate memory" not in reason:
             raise
@@ -129,7 +133,7 @@ def _computation(settings: Settings, architecture: Architecture, sizes: RunSizes
 
 def _data(settings: Settings, architecture: Architecture, sizes: RunSizes) -> Iterator[Need]:
     """Yield the batches that wait to be used, and the states from which random batches are drawn."""
-    sample = 4 * (architecture.mlp_bot[0] + 1) + 8 * len(architecture.rows_per_table)
+    sample = 4 * (architecture.mlp_bot[0] + 1 + len(architecture.rows_per_table))  # as in the binary file
     if settings.data.generation == "random":
         batches = -(-sizes.train_samples // settings.data.batch_size)
         yield Need(_STATES, batches * STATE_BYTES)

@@ -201,8 +201,10 @@ def _files(allowed: str) -> Kind:
 
     def parse(text: str) -> Path:
         path = Path(text)
-        if text == "":
-            raise argparse.ArgumentTypeError(f"the name is empty; must be {allowed}")
+        if text == "" or "\0" in text:
+            raise argparse.ArgumentTypeError(
+                f"the name is {'empty' if text == '' else repr(text)}; must be {allowed}"
+            )
         if path.name in ("", "..") or text.endswith(("/", "/.")):  # Path drops a final slash
             raise argparse.ArgumentTypeError(
                 f"{text!r} names a folder; must be {allowed}, such as {path / 'NAME'}"
@@ -227,5 +229,11 @@ reason = Kind(_parse_reason, "REASON")
 
 
 def path_or(default: Path) -> Kind:
-    """Return the kind of paths; the flag without a value means `default`."""
-    return Kind(Path, "PATH", const=default)
+    """Return the kind of paths in UTF-8; the flag without a value means `default`."""
+
+    def parse(text: str) -> Path:
+        if "\0" in text or any("\udc80" <= character <= "\udcff" for character in text):
+            raise _wrong(text, "a path in UTF-8")
+        return Path(text)
+
+    return Kind(parse, "PATH", const=default)

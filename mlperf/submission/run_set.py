@@ -185,7 +185,7 @@ def _run(folder: Path, settings: RunSettings, seed: int) -> None:
         process.wait()
     except BaseException:
         process.terminate()  # the trainer closes its log before it exits
-        process.wait()
+        process.communicate()  # reads what it still prints, for which it would wait
         raise
     if process.returncode == UsageError.exit_status:
         raise UsageError("run_and_time.sh rejected its arguments (see above)")

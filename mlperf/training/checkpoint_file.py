@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from mlperf.training.checkpoint_records import Records
 from mlperf.util.errors import RunError
 from mlperf.util.files import atomic_file, read_fully_at
 from mlperf.util.memory import require_memory
+from mlperf.util.signals import deferred
 
 # Follows the pickle of our own checkpoints, where other programs do not look. A file in which it stands without
 # the digest was damaged or repacked; a file that another program saved has neither.
@@ -59,11 +60,40 @@ class _Pickler(pickle.Pickler):
 _PICKLE_MODULE: Any = SimpleNamespace(__name__="pickle", Pickler=_Pickler)
 
 
+class _Output:
+    """The file to which `torch.save` writes. PyTorch's writer hides exceptions, or aborts the process.
+
+    After a failure or a signal, and when the file is closed, what is written is discarded. failure: to be raised
+    after `torch.save`.
+    """
+
+    def __init__(self, file: BinaryIO, signals: deferred) -> None:
+        self._file = file
+        self._signals = signals
+        self.failure: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        """Write all of `content`."""
+        if not self._file.closed and self.failure is None and not self._signals.is_waiting:
+            try:
+                self._file.write(content)
+            except OSError as error:
+                self.failure = error
+        return len(content)
+
+    def flush(self) -> None:
+        """Do nothing: `write_checkpoint` flushes the file."""
+
+
 def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
     """Write `contents` to `path` atomically, with a digest. RunError if that fails."""
     try:
         with atomic_file(path) as file:
-            torch.save(dict(contents), file, pickle_module=_PICKLE_MODULE)
+            with deferred() as signals:
+                output: Any = _Output(file, signals)
+                torch.save(dict(contents), output, pickle_module=_PICKLE_MODULE)
+            if output.failure is not None:
+                raise output.failure
             file.flush()
             record_digest(file.fileno())
     except (OSError, RuntimeError, DamagedArchive) as error:

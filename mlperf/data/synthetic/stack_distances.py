@@ -77,7 +77,8 @@ class StackDistances:
             raise RunError(f"{path}: line 3: {len(cumulative)} probabilities for {len(distances)} distances")
         if (accesses < 0).any() or distances[0] != 0 or (np.diff(distances) <= 0).any():
             raise RunError(f"{path}: accesses must be at least 0, and distances increase from 0 on")
-        if cumulative[0] <= 0 or (np.diff(cumulative) < 0).any() or abs(cumulative[-1] - 1) > 1e-6:
+        # A NaN meets no condition.
+        if not (cumulative[0] > 0 and (np.diff(cumulative) >= 0).all() and abs(cumulative[-1] - 1) <= 1e-6):
             raise RunError(f"{path}: line 3: cumulative probabilities must rise from above 0 to 1")
         cumulative[-1] = 1.0
         return cls(accesses, distances, cumulative)

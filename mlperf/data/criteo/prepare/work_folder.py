@@ -21,7 +21,7 @@ from mlperf.data.criteo.prepare.state import PreparationState
 from mlperf.data.criteo.prepared.manifest import json_crc32
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import CRITEO
-from mlperf.util.files import move_into_place, sync, write_atomically, write_fully
+from mlperf.util.files import move_into_place, read_regular, sync, write_atomically, write_fully
 from mlperf.util.locking import exclusive
 
 _VERSION = 2
@@ -61,7 +61,7 @@ class WorkFolder:
         identity: everything that determines the result of the preparation.
         """
         try:
-            content = json.loads(self._state.read_text(encoding="utf-8"))
+            content = json.loads(read_regular(self._state).decode())
             if content.pop("crc32") != json_crc32(content) or content["version"] != _VERSION:
                 return None
             if content["identity"] != json.loads(json.dumps(identity)):

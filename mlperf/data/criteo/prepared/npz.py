@@ -7,6 +7,7 @@ one row for each sample.
 from __future__ import annotations
 
 import math
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -198,7 +199,9 @@ class _Member:
         version = np.lib.format.read_magic(file)
         if version not in _READERS:
             raise ValueError(f"{name} has the unknown format version {version[0]}.{version[1]}")
-        self.shape, fortran_order, self._dtype = _READERS[version](file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the syntax of a damaged header, which is an error anyway
+            self.shape, fortran_order, self._dtype = _READERS[version](file)
         if self._dtype.kind not in "iufb":
             raise ValueError(f"{name} is an array of {self._dtype}; expected numbers")
         if not all(type(length) is int and length >= 0 for length in self.shape):
