@@ -22,7 +22,8 @@ def without_controls(text: str) -> str:
 
 def shown_name(text: object) -> str:
     """Return a name from a file for a message."""
-    return _shortened(one_line(str(text)[: _MAX_NAME + 1]), _MAX_NAME)
+    decoded = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+    return _shortened(one_line(decoded[: _MAX_NAME + 1]), _MAX_NAME)
 
 
 def shown(found: object) -> str:
