@@ -11,7 +11,8 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from mlperf.util.errors import RunError, UsageError, one_line
+from mlperf.util.errors import RunError, UsageError
+from mlperf.util.printable import one_line, without_controls
 from mlperf.util.signals import exit_status, raised_in_program, reason
 
 MIN_PYTHON = (3, 11)  # same as requires-python in pyproject.toml, which does not apply to an uninstalled checkout
@@ -26,7 +27,7 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one message."""
-        print(self.format(record), file=sys.stderr, flush=True)
+        print(one_line(self.format(record)), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -62,14 +63,17 @@ class OutputClosedError(OutputError):
 
 
 class _Output:
-    """stdout whose failures are OutputErrors: as OSErrors, they would be blamed on the file being processed."""
+    """stdout without control characters, which may come from a file that is being processed.
+
+    Failures are OutputErrors: as OSErrors, they would be blamed on that file.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
         with _output_failures(self._stream):
-            return self._stream.write(text)
+            return self._stream.write(without_controls(text))
 
     def flush(self) -> None:
         with _output_failures(self._stream):

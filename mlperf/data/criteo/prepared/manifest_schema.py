@@ -10,7 +10,8 @@ from mlperf.data.criteo.prepared.file_facts import FileFacts
 from mlperf.data.schema import CRITEO, MAX_TABLE_ROWS
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import declared_flags
-from mlperf.util.strict_json import SchemaError, fields, file_name, items, refuse, shown, whole
+from mlperf.util.printable import shown
+from mlperf.util.strict_json import SchemaError, fields, file_name, items, refuse, whole
 
 _REQUIRED = ("format_version", "flags", "inputs", "rows_per_day", "counts", "files")
 _OPTIONAL = ("bad_rows", "archive")  # older manifests lack them
