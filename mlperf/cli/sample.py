@@ -13,6 +13,7 @@ from mlperf.settings.argument_parser import Parser
 from mlperf.settings.dataset import MAX_SEED
 from mlperf.settings.kinds import whole_between
 from mlperf.util.one_process import require_one_process
+from mlperf.util.output_files import require_writable_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +43,7 @@ def _make(name: str, arguments: Sequence[str] | None) -> int:
 
     from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 
+    require_writable_folder("--folder", args.folder)
     sample = make_sample(SampleSettings(args.folder, args.rows, args.seed))
     print(
         f"sample in {args.folder}: {sample.rows:,} rows, seed {sample.seed}, {sample.click_rate:.1%} clicks; "

@@ -23,6 +23,7 @@ MIN_REAL, MAX_REAL = 1e-37, 1e38
 # Python also reads 1_000, digits of other scripts, nan and inf; a mistyped number must not become another one.
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 _REAL_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_MAX_PATH_BYTES = 4095  # of Linux
 _SHOWN = 40  # characters of a wrong value
 
 
@@ -200,6 +201,10 @@ def _files(allowed: str) -> Kind:
     """Return the kind of paths that do not name a folder. allowed: what the error message asks for."""
 
     def parse(text: str) -> Path:
+        if (size := len(text.encode(errors="surrogateescape"))) > _MAX_PATH_BYTES:
+            raise argparse.ArgumentTypeError(
+                f"{_quoted(text)} has {size:,} bytes; a path has at most {_MAX_PATH_BYTES:,}"
+            )
         path = Path(text)
         if text == "" or "\0" in text:
             raise argparse.ArgumentTypeError(

@@ -45,7 +45,8 @@ def _width(name: str) -> int:
 def write_npz(target: Path, parts: Sequence[Path], counts: Sequence[int]) -> None:
     """Write the rows of the binary files `parts`, one file after the other, to an archive, as int32."""
     rows = sum(part.stat().st_size for part in parts) // CRITEO.row_bytes
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+    target.unlink(missing_ok=True)
+    with zipfile.ZipFile(target, "x", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, columns in _COLUMNS.items():
             shape = (rows,) if name == "y" else (rows, _width(name))
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
