@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The benchmark: set up, find or generate data, prepare it, train to the target, time it, check the log.
 #
-#   [DATADIR=folder] [LOGDIR=folder] [SEED=n] [CONFIG=system or file] [EDITION=n.n.n] \
+#   [DATADIR=folder] [LOGDIR=folder] [SEED=n] [CONFIG=system or file] [EDITION=n.n.n] [DROP_CACHES=false] \
 #       ./run_and_time.sh [flags of the trainer]
 #
 # DATADIR  folder with day_0 ... day_23 of the Criteo Terabyte data, or with a prepared NAME_train.bin and its
@@ -11,6 +11,8 @@
 # CONFIG   a file, or the name between config_ and .sh of one in mlperf/systems/. Default: sample for the sample,
 #          otherwise gpu_32768 with --use-gpu, or cpu.
 # EDITION  edition of MLPerf Training whose rules apply to the evaluations, the log and its check (default: the latest).
+# DROP_CACHES  false: do not drop the page cache of the machine before the run, which the rules require for a
+#          submission; the log states it (default: true).
 #
 # A flag with which the run would not be a result, such as --load-model, is refused.
 # The last line is RESULT,RECOMMENDATION,seed,seconds,user,start time. The exit status is 0 only if the target was
@@ -18,10 +20,12 @@
 set -euo pipefail
 caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=tools/signals.sh
+source tools/signals.sh
 benchmark=dlrm
 
-fail() {
-    echo "run_and_time.sh: error: $1" >&2
+fail() { # ends the script with status 2 and one line, also if the message has a name with line ends
+    printf 'run_and_time.sh: error: %s\n' "${1//[[:cntrl:]]/?}" >&2
     exit 2
 }
 
@@ -30,17 +34,18 @@ usage() { # prints the comment at the top of this file
     echo "The flags of the trainer: python dlrm_s_pytorch.py --help"
 }
 
-from_caller() { # prints path $1 relative to the folder in which this script was called
-    if [[ $1 == /* ]]; then echo "$1"; else echo "$caller/$1"; fi
+from_caller() { # sets the variable named $1 to path $2, taken relative to the folder in which this script was called
+    # Not by a command substitution, which would drop line ends at the end of a name.
+    if [[ $2 == /* ]]; then printf -v "$1" %s "$2"; else printf -v "$1" %s "$caller/$2"; fi
 }
 
 find_data() { # sets raw_data and prepared_data to the prefixes found in folder $1; leaves them empty if none
-    local prepared=("$1"/*_train.bin)
+    local prepared=("$1"/*_train.bin) days=("$1"/day_[0-9]*)
     if [[ -e ${prepared[0]} ]]; then
         [[ ${#prepared[@]} -eq 1 ]] || fail "DATADIR=$1: has ${#prepared[@]} files *_train.bin; exactly one is allowed"
         prepared_data=${prepared[0]%_train.bin}
     fi
-    if compgen -G "$1/day_[0-9]*" >/dev/null; then
+    if [[ -e ${days[0]} ]]; then
         raw_data=$1/day
         prepared_data=${prepared_data:-$1/terabyte_processed}
     fi
@@ -53,7 +58,7 @@ choose_data() { # sets raw_data, prepared_data, is_sample and make_sample
     make_sample=false
     if [[ -n ${DATADIR:-} ]]; then
         local folder
-        folder=$(from_caller "$DATADIR")
+        from_caller folder "$DATADIR"
         [[ -d $folder ]] || fail "DATADIR=$DATADIR: no such folder"
         find_data "$folder"
         [[ -n $raw_data$prepared_data ]] || fail "DATADIR=$DATADIR: has neither day_0 ... day_23 nor a *_train.bin"
@@ -75,17 +80,40 @@ read_configuration() { # sets config and the variables that it defines
     done
     [[ $is_sample == false ]] || name=sample
     name=${CONFIG:-$name}
-    config=$(from_caller "$name")
+    from_caller config "$name"
     [[ -f $config ]] || config=mlperf/systems/config_$name.sh
-    [[ -f $config ]] || fail "CONFIG=$name: neither a file nor one of $(cd mlperf/systems && echo config_*.sh)"
+    [[ -f $config && -r $config ]] || fail "CONFIG=$name: neither a file nor one of $(cd mlperf/systems && echo config_*.sh)"
     local required=(BATCH_SIZE TEST_BATCH_SIZE LEARNING_RATE WARMUP_STEPS DECAY_START_STEP DECAY_STEPS EPOCHS)
     unset "${required[@]}" AUC_TARGET MAX_IND_RANGE
     TRAINER_FLAGS=()
-    # shellcheck source=mlperf/systems/config_cpu.sh
-    source "$config"
+    load_configuration "$config"
     for variable in "${required[@]}"; do
         [[ -n ${!variable:-} ]] || fail "$config: does not set $variable"
     done
+    # This script divides by it: in the arithmetic of the shell, 08 would be octal.
+    [[ $BATCH_SIZE =~ ^0*[1-9][0-9]{0,9}$ ]] ||
+        fail "$config: BATCH_SIZE=$BATCH_SIZE: must be a whole number from 1 to 2147483647"
+    BATCH_SIZE=$((10#$BATCH_SIZE))
+}
+
+load_configuration() { # sources file $1, also with the line ends of Windows; fails if it is not a configuration
+    if grep -q $'\r' "$1"; then
+        check_configuration "$1" <(tr -d '\r' <"$1")
+        # shellcheck source=/dev/null
+        source <(tr -d '\r' <"$1")
+    else
+        check_configuration "$1" "$1"
+        # shellcheck source=mlperf/systems/config_cpu.sh
+        source "$1"
+    fi
+}
+
+check_configuration() { # fails if a shell that sources $2 reports an error or ends; $1: name for the message
+    local message
+    message=$(bash -euo pipefail -c 'exec 2>&1; source "$1" >/dev/null; echo complete' bash "$2") || true
+    [[ ${message##*$'\n'} != complete ]] || return 0
+    message=${message%%$'\n'*}
+    fail "$1: is not a configuration, which sets variables: ${message:-it ends the script}"
 }
 
 ask() { # reads the output lines of `$1 -m mlperf.benchmarks $benchmark $3` into the array named $2
@@ -130,13 +158,17 @@ set_up() { # sets python; exits on usage errors, before installing anything if p
             exit 2
         fi
     fi
-    python=$(tools/setup.sh)
+    # Not a command substitution, during which this shell would not forward signals.
+    exec 4< <(trap - INT QUIT && exec tools/setup.sh)
+    await $! || exit
+    IFS= read -r python <&4
+    exec 4<&-
     assemble_flags "$python" "$@" || exit
 }
 
 make_data() { # generates the sample and prepares raw data, unless that is done
-    [[ $make_sample == false ]] || "$python" -m mlperf.cli.sample --folder=input
-    [[ -z $raw_data ]] || "$python" -m mlperf.cli.prepare "${data_flags[@]}" --raw-data-file="$raw_data" \
+    [[ $make_sample == false ]] || run "$python" -m mlperf.cli.sample --folder=input
+    [[ -z $raw_data ]] || run "$python" -m mlperf.cli.prepare "${data_flags[@]}" --raw-data-file="$raw_data" \
         --processed-data-file="$prepared_data"
 }
 
@@ -156,7 +188,8 @@ name_log() { # sets log and console_log to files in $logdir that no other run ha
 
 drop_page_cache() { # sets cache_cleared
     cache_cleared=false
-    sync
+    [[ $drop_caches == true ]] || return 0
+    run sync
     if { echo 3 >/proc/sys/vm/drop_caches; } 2>/dev/null ||
         { sudo -n sh -c 'echo 3 >/proc/sys/vm/drop_caches'; } 2>/dev/null; then
         cache_cleared=true
@@ -164,25 +197,15 @@ drop_page_cache() { # sets cache_cleared
 }
 
 train() { # sets status; the output of the trainer goes to descriptor 3
-    local bytes row_bytes batches trainer
+    local bytes row_bytes batches
     bytes=$(wc -c <"${prepared_data}_train.bin")
     row_bytes=$("$python" -c 'from mlperf.data.schema import CRITEO; print(CRITEO.row_bytes)')
     batches=$(((bytes / row_bytes + BATCH_SIZE - 1) / BATCH_SIZE))
-    # In the background, so that this shell can forward SIGTERM and Ctrl-C: the trainer then closes its log.
-    (
-        trap - INT # which a shell ignores in the background
-        exec "$python" dlrm_s_pytorch.py --print-freq=$(((batches + 19) / 20)) --mlperf-log-file="$log" \
-            --mlperf-cache-cleared="$cache_cleared" "${trainer_flags[@]}"
-    ) >&3 2>&3 &
-    trainer=$!
-    trap 'kill -INT "$trainer" 2>/dev/null' INT
-    trap 'kill -TERM "$trainer" 2>/dev/null' TERM
+    [[ $batches -gt 0 ]] || batches=1 # of an empty file, about which the trainer will say more
+    ends_when_stopped=false # the log is checked and the result printed, also of a stopped run
     status=0
-    wait "$trainer" || status=$?
-    while kill -0 "$trainer" 2>/dev/null; do # a signal interrupts the wait, not the trainer
-        status=0
-        wait "$trainer" || status=$?
-    done
+    run "$python" dlrm_s_pytorch.py --print-freq=$(((batches + 19) / 20)) --mlperf-log-file="$log" \
+        --mlperf-cache-cleared="$cache_cleared" "${trainer_flags[@]}" >&3 2>&3 || status=$?
 }
 
 for flag in "$@"; do
@@ -198,28 +221,32 @@ for flag in "$@"; do
     esac
 done
 seed=${SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
-[[ $seed =~ ^[0-9]+$ ]] || fail "SEED=$seed: must be a whole number of at least 0"
+[[ $seed =~ ^0*[0-9]{1,10}$ && $((10#$seed)) -lt 4294967296 ]] ||
+    fail "SEED=$seed: must be a whole number from 0 to 4294967295"
+seed=$((10#$seed)) # as the log will show it
 logdir=$PWD/results
-[[ -z ${LOGDIR:-} ]] || logdir=$(from_caller "$LOGDIR")
+[[ -z ${LOGDIR:-} ]] || from_caller logdir "$LOGDIR"
 [[ ! -e $logdir || -d $logdir ]] || fail "LOGDIR=${LOGDIR:-$logdir}: is not a folder"
+drop_caches=${DROP_CACHES:-true}
+[[ $drop_caches == true || $drop_caches == false ]] || fail "DROP_CACHES=$drop_caches: must be true or false"
 edition=${EDITION:-} # if empty, assemble_flags asks for the default
 choose_data
 read_configuration "$@"
 
 set_up "$@"
+mkdir -p "$logdir" 2>/dev/null && [[ -w $logdir ]] || fail "LOGDIR=${LOGDIR:-$logdir}: no files can be created there"
 make_data
 drop_page_cache
 
-mkdir -p "$logdir"
 start=$(date +%s)
 start_text=$(date '+%Y-%m-%d %I:%M:%S %p')
 name_log
 echo "seed $seed, configuration $config, page cache dropped: $cache_cleared, compliance log $log"
-exec 3> >(exec tee -i "$console_log")
+exec 3> >(record "$console_log")
 console=$!
 train
 exec 3>&-
-wait "$console" || true
+await "$console" || true
 [[ $status -ne 2 ]] || exit 2 # the trainer rejected its flags: there was no run
 seconds=$(($(date +%s) - start))
 
@@ -228,8 +255,9 @@ if [[ -e $log || $status -eq 0 ]]; then # no log exists if the trainer was stopp
     "$python" -m mlperf.cli.check "$log" --edition="$edition" || check=$?
     [[ $status -ne 0 ]] || status=$check
 fi
-case $status in
-130 | 143) echo "run_and_time.sh: interrupted; a timed run cannot be continued, the same command starts a new one" >&2 ;;
-esac
-echo "RESULT,RECOMMENDATION,$seed,$seconds,$(id -un),$start_text"
+[[ -z $stopped || $status -gt 128 ]] || status=$(stop_status)
+if [[ -n $stopped || $status -gt 128 ]]; then
+    echo "run_and_time.sh: interrupted; a timed run cannot be continued, the same command starts a new one" >&2
+fi
+echo "RESULT,RECOMMENDATION,$seed,$seconds,$(id -un 2>/dev/null || id -u),$start_text"
 exit "$status"

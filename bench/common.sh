@@ -23,12 +23,14 @@ for option in ${options[@]+"${options[@]}"}; do
         ;;
     esac
 done
+# shellcheck source=tools/signals.sh
+source "$root/tools/signals.sh"
 python=$("$root/tools/setup.sh")
 logs=${LOGDIR:-$root/results}
 [[ ! -e $logs || -d $logs ]] || { echo "${0##*/}: error: LOGDIR=$logs: is not a folder" >&2 && exit 2; }
 
 run_logged() {
-    local name log number=1 status=0
+    local name log number=1 status=0 output errors
     mkdir -p "$logs"
     name=$logs/$1_$(date +%Y%m%d_%H%M%S)
     log=$name.console.txt # in a folder of results, *.log are compliance logs
@@ -40,7 +42,15 @@ run_logged() {
     shift
     printf '%q ' "$@" | tee "$log"
     echo | tee -a "$log"
-    "$@" 2> >(tee -a "$log" >&2) | tee -a "$log" || status=$?
+    ends_when_stopped=false # the output is complete, also that of a stopped program
+    exec 5> >(record "$log")
+    output=$!
+    exec 6> >(record "$log" >&2)
+    errors=$!
+    run "$@" >&5 2>&6 || status=$?
+    exec 5>&- 6>&-
+    await "$output" || true
+    await "$errors" || true
     echo "log: $log"
     # A run that missed the target (status 3) was complete.
     [[ $status -ne 0 && $status -ne 3 ]] || "$python" "$root/bench/iteration_times.py" "$log"

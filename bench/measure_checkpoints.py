@@ -123,7 +123,7 @@ def load_unverified(path: Path, tables: Tables) -> None:
         archive = read_archive(opened.fileno())
         records = [replace(record, crc32=0) for record in archive.records.values()]
         base = sources[0].data_ptr() - archive.records["data/0"].offset
-        with mock.patch("mlperf.training.checkpoint_records.crc32", return_value=0):
+        with mock.patch("mlperf.training.checkpoint_records.bytes_crc32", return_value=0):
             unverified = Records(opened.fileno(), records, base)
             unverified.fill(zip(targets.values(), sources, strict=True))
             unverified.verify()

@@ -155,7 +155,7 @@ def measure(
         )
         architecture = replace(settings.model.architecture, rows_per_table=shape.tables)
         start = time.perf_counter()
-        model = build_model(settings, architecture, device)
+        model = build_model(architecture, device)
         initialize_model(settings, model, np.random.RandomState(1))
         _wait(device)
         initialized = time.perf_counter() - start

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from mlperf.util.numba_cache import choose_numba_cache
+from mlperf.util.compiler_cache import choose_numba_cache
 from mlperf.version import __version__
 
 if TYPE_CHECKING:

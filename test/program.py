@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from mlperf.util.signals import STOPPING
+
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "test" / "golden"
 RUNS: dict[str, Any] = json.loads((GOLDEN / "runs.json").read_text())
@@ -70,7 +72,7 @@ def run_program(*flags: str, cwd: Path, program: str = "dlrm_s_pytorch.py", **va
     """
     if program not in _MODULES:
         return start_program(*flags, cwd=cwd, program=program, **variables)
-    main: Callable[[Sequence[str]], int] = importlib.import_module(_MODULES[program]).main
+    main = main_of(program)
     stdout, stderr = io.StringIO(), io.StringIO()
     with (
         contextlib.chdir(cwd),
@@ -87,15 +89,20 @@ def run_program(*flags: str, cwd: Path, program: str = "dlrm_s_pytorch.py", **va
     return Finished(status, stdout.getvalue(), stderr.getvalue())
 
 
+def main_of(program: str) -> Callable[[Sequence[str]], int]:
+    """Return the function behind a program of this repository."""
+    main: Callable[[Sequence[str]], int] = importlib.import_module(_MODULES[program]).main
+    return main
+
+
 @contextlib.contextmanager
 def same_signal_handlers() -> Iterator[None]:
     """Restore the handlers of signals afterwards: the entry point of a program replaces them."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    handlers = [signal.getsignal(number) for number in numbers]
+    handlers = [signal.getsignal(number) for number in STOPPING]
     try:
         yield
     finally:
-        for number, handler in zip(numbers, handlers, strict=True):
+        for number, handler in zip(STOPPING, handlers, strict=True):
             signal.signal(number, handler)
 
 

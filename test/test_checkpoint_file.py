@@ -235,10 +235,10 @@ def make_socket(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (os.mkfifo, "not a file"),
-        (os.mkdir, "not a file"),
-        (make_socket, "not a file"),
-        (lambda path: path.symlink_to("/dev/zero"), "not a file"),
+        (os.mkfifo, "not a regular file"),
+        (os.mkdir, "Is a directory"),
+        (make_socket, "not a regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
         (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
         (lambda path: path.symlink_to("/" + "x" * 300), "File name too long"),
         (lambda path: path.symlink_to(path.parent / "none"), "No such file"),
@@ -255,8 +255,9 @@ def test_error_states_why_a_path_cannot_be_read(
     assert words in message
     assert "truncated" not in message
     assert "damaged" not in message
-    if words in ("not a file", "empty file"):
-        assert not is_checkpoint(Path("model.pt"))
+    if words != "empty file":
+        with pytest.raises(OSError, match=words):
+            is_checkpoint(Path("model.pt"))
 
 
 def test_unreadable_file_is_not_called_damaged(tmp_path: Path) -> None:

@@ -171,9 +171,9 @@ def test_compiled_stream_continues_the_stream_of_numpy_and_back() -> None:
     found = [legacy_stream.normal(words, position, pair) for _ in range(1001)]
     assert found == other.normal(size=1001).tolist()
     numbers = np.empty(2000)
-    legacy_stream.fill(words, position, numbers)
+    legacy_stream.fill(state, numbers)
     assert np.array_equal(numbers, other.random_sample(2000))
-    legacy_stream.skip(words, position, 3001)
+    legacy_stream.skip(state, 3001)
     other.random_sample(3001)
     legacy_stream.set_state(stream, state)
     assert np.array_equal(stream.normal(size=9), other.normal(size=9))

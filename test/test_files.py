@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from odd_files import ODD_FILES
 
 from mlperf.util.files import (
     atomic_file,
+    open_regular,
     read_fully,
     read_fully_at,
+    read_regular,
     write_atomically,
     write_fully,
     write_fully_at,
@@ -139,3 +142,19 @@ def test_stream_is_read_until_the_buffer_is_full_or_the_stream_ends() -> None:
     assert bytes(buffer) == b"abcdef"
     assert read_fully(file, memoryview(buffer)) == 2
     assert bytes(buffer[:2]) == b"gh"
+
+
+@pytest.mark.parametrize("kind", ODD_FILES)
+def test_what_is_not_a_file_is_not_opened(kind: str, tmp_path: Path) -> None:
+    ODD_FILES[kind](tmp_path / "x")
+    with pytest.raises(OSError, match=r"regular file|Is a directory|No such file|symbolic links") as caught:
+        open_regular(tmp_path / "x")
+    assert caught.value.filename in (tmp_path / "x", str(tmp_path / "x"))
+
+
+def test_file_is_read_whole_unless_it_is_too_large(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("x")
+    assert read_regular(tmp_path / "link", max_bytes=5) == b"12345"
+    with pytest.raises(OSError, match="has 5 bytes; at most 4 are expected"):
+        read_regular(tmp_path / "x", max_bytes=4)

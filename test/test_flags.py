@@ -53,8 +53,8 @@ def test_flags_fill_a_settings_class_and_nested_classes() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("--weight=-2", "--weight: -2 is not a whole number of at least 0, or -1"),
-        ("--weight=1 --threads=many", "--threads: 'many' is not a whole number of at least 1"),
+        ("--weight=-2", "--weight: -2 is not a whole number from 0 to 1099511627776, or -1"),
+        ("--weight=1 --threads=many", "--threads: 'many' is not a whole number from 1 to 1099511627776"),
         ("--weight=1 --colour=blue", "--colour requires --coloured"),
         ("--weight=1 --coloured --colour=pink", "--colour: 'pink' is unknown; allowed: red, blue"),
         ("--fast", "the following arguments are required: --weight"),

@@ -91,6 +91,7 @@ def test_missing_configuration_is_rejected(tmp_path: Path) -> None:
         ("TRAINER_FLAGS=(--num-batches=10)", "--num-batches=10 in TRAINER_FLAGS"),
         ("echo some text\nTRAINER_FLAGS=(--inference-only)", "--inference-only in TRAINER_FLAGS"),
         ("TRAINER_FLAGS=(", "CONFIG=mine.sh: cannot be read by bash"),
+        ("# with line ends of Windows\r\nTRAINER_FLAGS=(--num-batches=3)\r\n", "--num-batches=3 in TRAINER_FLAGS"),
     ],
 )
 def test_configuration_that_makes_no_result_is_refused(lines: str, words: str, tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_configuration_that_makes_no_result_is_refused(lines: str, words: str, t
 def test_output_that_is_a_file_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     run = make("--submitter=a", "--system=x", "--output=out", *SYSTEM, cwd=tmp_path)
-    assert run.status == 1
+    assert run.status == 2
     assert run.stderr.count("\n") == 1
     assert "out" in run.stderr
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from mlperf.runner.memory import resource_failures
 from mlperf.util import memory
 from mlperf.util.errors import RunError
-from mlperf.util.memory import available_memory, require_memory
+from mlperf.util.memory import Need, available_memory, require_memory, require_memory_for
 
 GIB = 1 << 30
 
@@ -41,6 +45,38 @@ def test_control_group_without_a_limit_does_not_count(tmp_path: Path) -> None:
     assert available_memory(machine(tmp_path, 5 * GIB), control_group(tmp_path, "max", "1")) == 5 * GIB
 
 
+@pytest.mark.parametrize(
+    ("statistics", "cache"),
+    [
+        ("anon 9\nfile 9\ninactive_file 3\nactive_file 4\n", 7),
+        ("inactive_file 1\nactive_file 1\ntotal_inactive_file 3\ntotal_active_file 4\n", 7),
+        ("", 0),
+        ("inactive_file many\n", 0),
+        ("one two three\n", 0),
+    ],
+)
+def test_files_in_the_memory_of_a_control_group_count_as_available(
+    statistics: str, cache: int, tmp_path: Path
+) -> None:
+    """Reading data fills the memory of a control group with its pages, which are freed when they are needed."""
+    group = control_group(tmp_path, "20", "18")
+    (tmp_path / "memory.stat").write_text(statistics)
+    assert available_memory(tmp_path / "none", group) == 2 + cache
+
+
+def test_parts_of_a_run_that_need_most_memory_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = [Need("the tables (--rows)", 7 * 10**9), Need("the rest", 10**6), Need("a batch (--size)", 9 * 10**9)]
+    require_memory_for(needs, available=17 * 10**9)
+    words = (
+        r"^needs 16\.0 GB of memory, 8\.0 GB are available: 9\.0 GB for a batch \(--size\), 7\.0 GB for the tab"
+    )
+    with pytest.raises(RunError, match=words) as caught:
+        require_memory_for(needs, available=8 * 10**9)
+    assert "the rest" not in str(caught.value)
+    monkeypatch.setattr(memory, "available_memory", lambda: None)
+    require_memory_for(needs)
+
+
 def test_control_group_alone_is_enough(tmp_path: Path) -> None:
     assert available_memory(tmp_path / "none", control_group(tmp_path, "7", "3")) == 4
 
@@ -58,3 +94,23 @@ def test_more_memory_than_available_is_refused_with_both_sizes(monkeypatch: pyte
     require_memory(2 * 10**9, "the tables")
     with pytest.raises(RunError, match=r"^the tables: needs 3\.0 GB of memory, 2\.0 GB are available$"):
         require_memory(3 * 10**9, "the tables")
+
+
+@pytest.mark.parametrize(
+    "allocate", [lambda: np.empty(1 << 58), lambda: torch.empty(1 << 50), lambda: bytearray(1 << 58)]
+)
+def test_failed_allocation_is_one_line_that_names_flags(allocate: Callable[[], object]) -> None:
+    words = "^not enough memory: .*; smaller --mini-batch-size, "
+    with pytest.raises(RunError, match=words) as caught, resource_failures():
+        allocate()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_thread_that_cannot_be_started_is_one_line() -> None:
+    with pytest.raises(RunError, match="can't start new thread: smaller --num-workers"), resource_failures():
+        raise RuntimeError("can't start new thread")  # as Python does at the limit of the system
+
+
+def test_other_failures_are_not_blamed_on_the_memory() -> None:
+    with pytest.raises(RuntimeError, match="shape"), resource_failures():
+        torch.zeros(2).view(3)

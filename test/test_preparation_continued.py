@@ -18,7 +18,8 @@ from program import GOLDEN
 from mlperf.data.criteo.prepare.open_prepared import open_prepared
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepare.row_file import RowFile
-from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest
+from mlperf.data.criteo.prepared.file_facts import FileFacts
+from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 from mlperf.util.progress import Progress

@@ -14,29 +14,22 @@ from pathlib import Path
 
 import pytest
 from program import ROOT, Finished, read_events
+from repository_copy import copy_repository
 
 import mlperf
 from mlperf.benchmarks import DLRM, EDITIONS
-from mlperf.cli.check_flags import main as check_flags
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.submission.check import check_log
 
 TINY = ("--arch-sparse-feature-size=4", "--arch-mlp-bot=13-4", "--arch-mlp-top=2-1")  # trains in no time
-PARTS = ("dlrm_s_pytorch.py", "mlperf", "bench", "tools", "run_and_time.sh", "requirements.txt", "pyproject.toml")
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the repository without data and results."""
-    folder = tmp_path_factory.mktemp("clone")
-    for part in PARTS:
-        if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, folder / part)
-        else:
-            shutil.copy(ROOT / part, folder)
-    return folder
+    return copy_repository(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +90,15 @@ def test_prepared_data_is_sufficient_and_a_missed_target_exits_with_status_3(
     clone: Path, small: Path, tmp_path: Path
 ) -> None:
     variables = {"DATADIR": str(small), "LOGDIR": "my logs", "CONFIG": "sample", "SEED": "3"}
-    run = run_and_time(clone, *TINY, "--nepochs=1", cwd=tmp_path, **variables)
+    flags = (*TINY, "--nepochs=1", "--verify-data")
+    run = run_and_time(clone, *flags, cwd=tmp_path, DROP_CACHES="false", **variables)
     assert run.status == 3, run.stderr
+    assert "page cache dropped: false" in run.stdout
+    assert "mine_test.bin: matches the checksum in its manifest" in run.stdout
     (log,) = (tmp_path / "my logs").glob("*.log")
     values = {event["key"]: event for event in read_events(log)}
     assert values["seed"]["value"] == 3
+    assert values["cache_clear"]["value"] is False
     assert values["train_samples"]["value"] == 19167
     assert values["run_stop"]["metadata"]["status"] == "aborted"
     assert run.stdout.count("auc") == 2 * 19  # evaluated every 4 of 75 batches
@@ -149,9 +146,14 @@ def test_failed_run_exits_with_status_1_and_a_result_line(clone: Path, small: Pa
         {"DATADIR": "mlperf"},
         {"SEED": "-1"},
         {"SEED": "seven"},
+        {"SEED": "4294967296"},
+        {"SEED": "18446744073709551617"},  # 1 in 64 bits
+        {"SEED": "1_0"},
+        {"SEED": "0x10"},
         {"CONFIG": "no_such_system"},
         {"EDITION": "3.0.0"},
         {"LOGDIR": "run_and_time.sh"},
+        {"DROP_CACHES": "maybe"},
     ],
     ids=str,
 )
@@ -168,6 +170,73 @@ def test_configuration_with_a_missing_variable_is_rejected(clone: Path, small: P
     run = run_and_time(clone, cwd=tmp_path, DATADIR=str(small), CONFIG="mine.sh", LEARNING_RATE="1")
     assert run.status == 2
     assert run.stderr == f"run_and_time.sh: error: {tmp_path}/mine.sh: does not set LEARNING_RATE\n"
+
+
+CONFIGURATION = "BATCH_SIZE=0128\nTEST_BATCH_SIZE=512\nLEARNING_RATE=1\nWARMUP_STEPS=0\nDECAY_START_STEP=0\n" + (
+    "DECAY_STEPS=0\nEPOCHS=1\nTRAINER_FLAGS=(--num-batches=1)"
+)
+
+
+def test_names_with_special_characters_and_line_ends_of_windows_are_used_as_they_are(
+    clone: Path, small: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / "-a [b] *? 'q\" \\ \n"
+    odd.mkdir()
+    for path in small.iterdir():
+        (odd / path.name).symlink_to(path)
+    config = odd / "my [1].sh"
+    config.write_text(CONFIGURATION.replace("\n", "\r\n"))  # its last line has no end
+    variables = {"DATADIR": odd.name, "CONFIG": f"{odd.name}/{config.name}", "LOGDIR": f"{odd.name}/logs\n"}
+    run = run_and_time(clone, *TINY, cwd=tmp_path, SEED="007", **variables)
+    assert run.status == 3, run.stdout + run.stderr
+    (log,) = (odd / "logs\n").glob("*.log")
+    assert [event["value"] for event in read_events(log, "seed", "global_batch_size")] == [7, 128]
+    assert result(run)[2] == "7"
+
+
+def test_raw_data_is_found_in_a_folder_with_brackets(clone: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "[a]"
+    folder.mkdir()
+    (folder / "day_0").touch()
+    run = run_and_time(clone, DATADIR=str(folder), CONFIG=str(tmp_path))
+    assert run.status == 2
+    assert "CONFIG=" in run.stderr, "the data was not found"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("EPOCHS=$NO_SUCH\n", "NO_SUCH: unbound variable"),
+        ("BATCH_SIZE = 128\r\n", "BATCH_SIZE: command not found"),
+        ("if\n", "syntax error"),
+        ("exit 0\n", "it ends the script"),
+        ("false\n", "it ends the script"),
+        ("", "does not set BATCH_SIZE"),
+        (CONFIGURATION.replace("0128", "12x"), "BATCH_SIZE=12x: must be a whole number from 1 to 2147483647"),
+        (CONFIGURATION.replace("0128", "'a[$(touch x)]'"), "must be a whole number"),
+        (CONFIGURATION.replace("0128", "99999999999999999999"), "must be a whole number"),
+        (CONFIGURATION.replace("EPOCHS=1", "EPOCHS=1e3"), "--nepochs"),
+        (CONFIGURATION.replace("LEARNING_RATE=1", "LEARNING_RATE=1e39"), "--learning-rate"),
+    ],
+)
+def test_file_that_is_not_a_configuration_is_rejected_in_one_line(
+    content: str, words: str, clone: Path, small: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.sh").write_text(content)
+    logs = tmp_path / "logs"
+    run = run_and_time(clone, DATADIR=str(small), CONFIG=str(tmp_path / "mine.sh"), LOGDIR=str(logs))
+    assert run.status == 2, run.stdout + run.stderr
+    assert words in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert run.stdout == ""
+    assert not logs.exists()
+
+
+def test_folder_of_the_logs_that_cannot_be_made_is_named_before_any_work(clone: Path, small: Path) -> None:
+    run = run_and_time(clone, DATADIR=str(small), LOGDIR="/proc/logs\nof mine", CONFIG="sample")
+    assert run.status == 2
+    assert run.stdout == ""
+    assert run.stderr == "run_and_time.sh: error: LOGDIR=/proc/logs?of mine: no files can be created there\n"
 
 
 @pytest.mark.parametrize("flag", ["--precision=fp8", "--no-such-flag", "--md-flag=1", "--test-freq=0"])
@@ -209,39 +278,6 @@ def test_run_from_a_checkpoint_is_refused_also_by_a_configuration(
     assert not (tmp_path / "logs").exists()
 
 
-@pytest.mark.parametrize(
-    ("flag", "words"),
-    [
-        ("--inference-only", "a timed run trains"),
-        ("--numpy-rand-seed=7", "set by SEED"),
-        ("--mlperf-edition=1.0.0", "set by EDITION"),
-        ("--mlperf-log-file=x.log", "set by LOGDIR"),
-        ("--mlperf-cache-cleared", "drops the page cache itself"),
-        ("--data-generation=random", "selected by DATADIR"),
-        ("--data-set=kaggle", "selected by DATADIR"),
-        ("--raw-data-file=x", "selected by DATADIR"),
-        ("--processed-data-file=x", "selected by DATADIR"),
-        ("--max-ind-range=100", "MAX_IND_RANGE"),
-        ("--data-randomize=none", "prepared without it"),
-        ("--data-sub-sample-rate=0.5", "prepared without it"),
-        ("--load=model.pt", "unrecognized"),
-    ],
-)
-def test_flag_that_would_make_the_output_of_a_timed_run_untrue_is_refused(
-    flag: str, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert check_flags(["--test-freq=5", "--", flag]) == 2
-    error = capsys.readouterr().err
-    assert flag in error
-    assert words in error
-    assert len(error.splitlines()) == 1
-
-
-def test_flags_of_experiments_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check_flags(["--numpy-rand-seed=7", "--", *TINY, "--precision=bf16", "--num-batches=4"]) == 0
-    assert capsys.readouterr().err == ""
-
-
 def test_log_of_an_earlier_run_of_the_same_second_is_kept(clone: Path, small: Path, tmp_path: Path) -> None:
     (tmp_path / "date").write_text('#!/bin/sh\nexec /bin/date -d @1700000000 "$@"\n')
     (tmp_path / "date").chmod(0o755)
@@ -265,7 +301,7 @@ def test_help_needs_no_environment(clone: Path) -> None:
     run = run_and_time(clone, "--help", DLRM_PYTHON="/no/such/python")
     assert run.status == 0
     assert run.stdout.startswith("The benchmark: ")
-    assert all(name in run.stdout for name in ("DATADIR", "LOGDIR", "SEED", "CONFIG", "EDITION"))
+    assert all(name in run.stdout for name in ("DATADIR", "LOGDIR", "SEED", "CONFIG", "EDITION", "DROP_CACHES"))
     assert run.stderr == ""
 
 
@@ -285,9 +321,9 @@ def test_wrong_flag_is_reported_before_the_environment_is_installed(clone: Path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_signal_is_forwarded_and_the_log_is_closed(
-    number: signal.Signals, status: int, clone: Path, small: Path, tmp_path: Path
+    number: signal.Signals, clone: Path, small: Path, tmp_path: Path
 ) -> None:
     with subprocess.Popen(
         [str(clone / "run_and_time.sh"), *TINY, "--nepochs=100000"],
@@ -305,7 +341,7 @@ def test_signal_is_forwarded_and_the_log_is_closed(
         time.sleep(0.1)
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == status
+    assert process.returncode == 128 + number
     assert "the same command starts a new one" in stderr
     assert stdout.splitlines()[-1].startswith("RESULT,RECOMMENDATION,")
     (log,) = tmp_path.glob("*.log")
@@ -339,5 +375,5 @@ def test_setup_uses_the_given_environment() -> None:
 
     assert setup(sys.executable).stdout == f"{sys.executable}\n"
     missing = setup("/no/such/python")
-    assert missing.returncode != 0
+    assert missing.returncode == 2
     assert "DLRM_PYTHON=/no/such/python" in missing.stderr

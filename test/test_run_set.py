@@ -9,7 +9,9 @@ import pytest
 from foreign_logs import foreign_entries, write_log
 
 from mlperf.benchmarks import DEFAULT_EDITION
+from mlperf.compliance.log_reader import read_log
 from mlperf.submission.package import Package, write_package
+from mlperf.submission.run_inputs import RunInputs
 from mlperf.submission.run_set import RunSettings, make_runs
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.locking import exclusive
@@ -53,7 +55,6 @@ def test_older_package_survives_an_interrupted_write(tmp_path: Path) -> None:
         system="box",
         edition=DEFAULT_EDITION,
         description={},
-        logs=(),
         configuration=None,
         trainer_flags=(),
         data="",
@@ -62,3 +63,39 @@ def test_older_package_survives_an_interrupted_write(tmp_path: Path) -> None:
     written = write_package(package, [])
     assert (written / "results" / "other" / "dlrm" / "result_0.txt").read_text() == "as it was"
     assert [file.name for file in tmp_path.iterdir()] == ["Ours"]
+
+
+def test_log_that_changes_while_the_package_is_written_is_refused(tmp_path: Path) -> None:
+    write_log(tmp_path / "a.log", foreign_entries(1, edition="2.0.0"))
+    log = read_log(tmp_path / "a.log")
+    with (tmp_path / "a.log").open("a") as file:
+        file.write("one more line\n")
+    package = Package(
+        folder=tmp_path / "out",
+        submitter="Ours",
+        system="box",
+        edition=DEFAULT_EDITION,
+        description={},
+        configuration=None,
+        trainer_flags=(),
+        data="",
+        bypass_reason=None,
+    )
+    with pytest.raises(RunError, match=r"a\.log: changed while the package was written"):
+        write_package(package, [log])
+    assert not (tmp_path / "out" / "Ours").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"[]", b"\xff", b'{"rows": 5}', b'{"rows": "1; rm x", "seed": 1}', b'{"rows": 5, "seed": true}'),
+        *(b'{"rows": 0, "seed": 1}', b'{"rows": 1e3, "seed": 1}', b"[" * 10**5, b"{}" + b" " * (2 << 20)),
+    ],
+    ids=lambda content: repr(content[:30]),
+)
+def test_damaged_description_of_a_sample_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "sample.json").write_bytes(content)
+    with pytest.raises((RunError, OSError), match=r"sample\.json: invalid: |are expected") as caught:
+        _ = RunInputs(str(tmp_path), "").sample
+    assert str(caught.value).isprintable()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,24 @@ def test_days_that_do_not_belong_to_a_sample_are_not_overwritten(tmp_path: Path)
         make_sample(SampleSettings(tmp_path, rows=2000, seed=1))
     assert [path.name for path in tmp_path.iterdir()] == ["day_3"]
     assert (tmp_path / "day_3").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"files": []}, {"files": {"../day_0": 1}}, {"files": {"day_0": "x"}}, {"files": {"day_0": None}}),
+        *({"best_auc": "x"}, {"best_auc": None}, {"colour": "red"}, {"format_version": 9}),
+    ],
+    ids=str,
+)
+def test_days_beside_a_damaged_description_are_not_overwritten(changes: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "day_0").write_text("as it was")
+    files = {f"day_{day}": 9 for day in range(24)}
+    whole = Sample(seed=1, rows=24_000, click_rate=0.2, best_auc=0.8, dense_auc=0.6, files=files)
+    (tmp_path / "sample.json").write_text(json.dumps({**asdict(whole), **changes}))
+    with pytest.raises(RunError, match="day_0: does not belong to a sample"):
+        make_sample(SampleSettings(tmp_path, rows=24_000, seed=1))
+    assert (tmp_path / "day_0").read_text() == "as it was"
 
 
 def test_program_prints_the_best_possible_auc(tmp_path: Path) -> None:

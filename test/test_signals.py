@@ -7,11 +7,13 @@ import signal
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from program import same_signal_handlers
 
 from mlperf.cli.program import run_program
+from mlperf.util.signals import STOPPING, Stopped, deferred, delivered
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +21,9 @@ def same_handlers() -> Iterator[None]:
     """Restore the handlers of this process."""
     with same_signal_handlers():
         yield
+
+
+REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 class Ended:
@@ -47,14 +52,117 @@ def in_the_callback_of_a_weak_reference(number: int) -> None:
 
 
 @pytest.mark.parametrize("arrive", [in_a_destructor, in_the_callback_of_a_weak_reference])
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("number", STOPPING)
 def test_signal_that_arrives_where_python_drops_exceptions_ends_the_program(
-    arrive: Callable[[int], None], number: int, status: int, capsys: pytest.CaptureFixture[str]
+    arrive: Callable[[int], None], number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def work() -> int:
         arrive(number)
         time.sleep(5)
         return 0
 
-    assert run_program("x.py", work) == status
-    assert capsys.readouterr().err == f"x.py: {'interrupted' if status == 130 else 'terminated'}\n"
+    assert run_program("x.py", work) == 128 + number
+    assert capsys.readouterr().err == f"x.py: {REASONS.get(number, f'stopped by {number.name}')}\n"
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_every_signal_that_would_kill_the_program_ends_it_with_one_line(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> int:
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+        return 0
+
+    assert run_program("x.py", work) == 128 + number
+    assert capsys.readouterr().err == f"x.py: {REASONS.get(number, f'stopped by {number.name}')}\n"
+
+
+def test_all_deadly_signals_are_handled_but_those_of_faults_and_those_that_python_ignores() -> None:
+    harmless = {"SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGTSTP", "SIGTTIN", "SIGTTOU"}
+    faults = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS", "SIGSTKFLT"}
+    others = {"SIGKILL", "SIGSTOP", "SIGPIPE", "SIGXFSZ", "SIGIO", "SIGPWR", "SIGRTMIN", "SIGRTMAX"}
+    names = {number.name for number in signal.Signals} - harmless - faults - others
+    assert {number.name for number in STOPPING} == names
+
+
+def test_later_signals_are_ignored_while_the_program_closes() -> None:
+    def work() -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(5)
+        finally:
+            for number in STOPPING:
+                os.kill(os.getpid(), number)
+            closed.append(True)
+        return 0
+
+    closed: list[bool] = []
+    assert run_program("x.py", work) == 128 + signal.SIGHUP
+    assert closed == [True]
+
+
+def test_signal_ignored_from_the_start_stays_ignored() -> None:
+    def work() -> int:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return 7
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert run_program("x.py", work) == 7
+
+
+def test_deferred_signal_is_delivered_at_the_end_of_the_block() -> None:
+    def work() -> int:
+        with deferred(), deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.01)
+            steps.append("in the block")
+        steps.append("after it")
+        return 0
+
+    steps: list[str] = []
+    assert run_program("x.py", work) == 128 + signal.SIGTERM
+    assert steps == ["in the block"]
+
+
+def test_signal_interrupts_a_block_in_which_it_is_delivered_but_not_the_closing_after_it() -> None:
+    def work() -> int:
+        with deferred():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            try:
+                with delivered():
+                    steps.append("never")
+            except Stopped as stopped:
+                steps.append(signal.Signals(stopped.number).name)
+            os.kill(os.getpid(), signal.SIGTERM)
+            steps.append("closed")
+        return 5
+
+    steps: list[str] = []
+    assert run_program("x.py", work) == 5  # the exception was handled, and the second signal came too late
+    assert steps == ["SIGUSR1", "closed"]
+
+
+def test_deferring_signals_needs_no_program_around_it() -> None:
+    """As in a notebook, where Ctrl-C is Python's own."""
+    steps: list[str] = []
+
+    def work() -> None:
+        with deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            steps.append("in the block")
+        steps.append("after it")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert steps == ["in the block"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+def test_deferring_signals_has_no_effect_in_other_threads() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: deferred().__enter__()).result()
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL

@@ -11,9 +11,11 @@
 # requirements.txt; this project need not be installed in it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=tools/signals.sh
+source tools/signals.sh
 
 fail() {
-    echo "setup.sh: error: $1" >&2
+    printf 'setup.sh: error: %s\n' "${1//[[:cntrl:]]/?}" >&2
     exit "${2:-1}"
 }
 
@@ -47,12 +49,12 @@ install() { # creates .venv and installs the given requirements files
     if ! "$python" -c '' 2>/dev/null; then
         base=$(find_base)
         [[ -n $base ]] || fail "found no Python 3.11 to 3.14 with venv and ensurepip (on Debian: python3-venv)"
-        "$base" -m venv --clear .venv || fail "$base could not create .venv"
+        run "$base" -m venv --clear .venv || fail "$base could not create .venv"
     fi
-    "$python" -m pip install --disable-pip-version-check --quiet "${@/#/--requirement=}" ||
+    run "$python" -m pip install --disable-pip-version-check --quiet "${@/#/--requirement=}" ||
         fail "pip could not install ${*}"
     # requirements.txt has the build tool: nothing is downloaded for this.
-    "$python" -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable . ||
+    run "$python" -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable . ||
         fail "pip could not install this project into .venv"
 }
 
@@ -68,8 +70,8 @@ for file in "$@"; do
 done
 
 if [[ -n ${DLRM_PYTHON:-} ]]; then
-    command -v "$DLRM_PYTHON" >/dev/null || fail "DLRM_PYTHON=$DLRM_PYTHON: no such program"
-    missing=$(missing_package "$DLRM_PYTHON") || fail "DLRM_PYTHON=$DLRM_PYTHON: cannot be run as a Python"
+    command -v "$DLRM_PYTHON" >/dev/null || fail "DLRM_PYTHON=$DLRM_PYTHON: no such program" 2
+    missing=$(missing_package "$DLRM_PYTHON") || fail "DLRM_PYTHON=$DLRM_PYTHON: cannot be run as a Python" 2
     [[ -z $missing ]] || fail "DLRM_PYTHON=$DLRM_PYTHON: lacks the package $missing; requirements.txt lists all"
     command -v "$DLRM_PYTHON"
     exit 0
@@ -92,7 +94,7 @@ if ! is_installed; then
     exec {lock}<tools/setup.sh
     if ! flock --nonblock "$lock"; then
         echo "setup.sh: waiting for another installation into .venv" >&2
-        flock "$lock"
+        run flock "$lock"
     fi
 fi
 if ! is_installed; then

@@ -14,6 +14,8 @@
 # Each stage has its own time limit and does not stop the next. The status is 1 if one of them failed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
+# shellcheck source=tools/signals.sh
+source tools/signals.sh
 
 usage() { # prints the comment at the head of this file
     sed -n '2,/^set /{s/^# \{0,1\}//p}' bench/gpu/run.sh
@@ -70,7 +72,7 @@ stage() { # runs a stage: name, limit in seconds, lines of its log to show, comm
     local name=$1 limit=$2 lines=$3 start=$SECONDS status=0
     shift 3
     echo "##### $name"
-    timeout "$limit" "$@" >"$out/$name.log" 2>&1 || status=$?
+    run timeout "$limit" "$@" >"$out/$name.log" 2>&1 || status=$?
     grep -vE '^\s*$|Warning' "$out/$name.log" | tail -n "$lines"
     echo "##### $name: status $status after $((SECONDS - start)) s (limit $limit s)"
     [[ $status -eq 0 ]] || failed+=("$name")

@@ -37,9 +37,11 @@ _HEADING = """# Flags
 `python -m mlperf.cli.flag_reference` writes this page from the declarations in `mlperf/settings/` and
 `mlperf/cli/`.
 
-Lists of numbers are separated by dashes. BOOL is true or false, 1 or 0, yes or no; the flag alone means true. A
-value out of range, or two flags that contradict each other, ends the program with status 2 and one line that names
-the flag, the value and what is allowed. Every program has `--help` and `--version`.
+Lists of numbers are separated by dashes. Numbers are decimal, such as 1000, +8, 0.5, .5 or 1e-3; 1_000, 0x10, nan
+and inf are rejected. Real numbers other than 0 are at least 1e-37 in size: float32 can represent them. BOOL is
+true or false, 1 or 0, yes or no; the flag alone means true. A value out of range, or two flags that contradict
+each other, ends the program with status 2 and one line that names the flag, the value and what is allowed. Every
+program has `--help` and `--version`.
 
 `--data-generation=internal` refers to a data loader that the original authors never published; it is rejected.
 """
@@ -62,16 +64,18 @@ def _tables(parser: Parser) -> Iterator[str]:
     for group, rows in parser.rows():
         if rows:
             heading = f"\n### {group[0].upper()}{group[1:]}\n" if group else ""
-            yield "\n".join([heading, "| flag | default | meaning |", "|---|---|---|", *map(_row, rows), ""])
+            yield "\n".join(
+                [heading, "| flag | default | numbers | meaning |", "|---|---|---|---|", *map(_row, rows), ""]
+            )
 
 
-def _row(row: tuple[str, str]) -> str:
-    form, help = row
+def _row(row: tuple[str, str, str]) -> str:
+    form, help, numbers = row
     found = _DEFAULT.fullmatch(help)
     is_switch = form.startswith("--") and " " not in form
     default = "off" if is_switch else "" if found is None else found["default"] or found["required"]
     meaning = help if found is None else found["meaning"]
-    return f"| `{form}` | {default} | {meaning.replace('<', '&lt;')} |"
+    return f"| `{form}` | {default} | {numbers} | {meaning.replace('<', '&lt;')} |"
 
 
 def _write_or_check(name: str, arguments: Sequence[str] | None) -> int:

@@ -5,29 +5,21 @@ from __future__ import annotations
 import io
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
 
 from mlperf.util.errors import RunError, UsageError
+from mlperf.util.printable import one_line, without_controls
+from mlperf.util.signals import exit_status, raised_in_program, reason
 
 MIN_PYTHON = (3, 11)  # same as requires-python in pyproject.toml, which does not apply to an uninstalled checkout
-EXIT_SIGINT = 130
-EXIT_SIGTERM = 143
 EXIT_SIGPIPE = 141
-
-_REPEAT_SECONDS = 0.001  # after which the destructor that dropped a signal has ended
 
 # Import names of the packages in requirements.txt.
 _CORE_PACKAGES = ("torch", "numpy", "numba", "sklearn", "mlperf_logging", "tqdm")
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived."""
 
 
 class _StderrHandler(logging.Handler):
@@ -35,7 +27,7 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one message."""
-        print(self.format(record), file=sys.stderr, flush=True)
+        print(one_line(self.format(record)), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -71,14 +63,17 @@ class OutputClosedError(OutputError):
 
 
 class _Output:
-    """stdout whose failures are OutputErrors: as OSErrors, they would be blamed on the file being processed."""
+    """stdout without control characters, which may come from a file that is being processed.
+
+    Failures are OutputErrors: as OSErrors, they would be blamed on that file.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
         with _output_failures(self._stream):
-            return self._stream.write(text)
+            return self._stream.write(without_controls(text))
 
     def flush(self) -> None:
         with _output_failures(self._stream):
@@ -121,29 +116,18 @@ def _discard(stream: TextIO) -> None:
 
 def run_program(name: str, work: Callable[[], int]) -> int:
     """Return the result of `work`, or the exit status of an error or signal after printing it as one line."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        # Ignore further signals: closing a log or removing a file must not be interrupted.
-        for number in handled:
-            signal.signal(number, signal.SIG_IGN)
-        raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
-
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # like stderr; avoids UnicodeEncodeError
-    signals = (signal.SIGINT, signal.SIGTERM)
-    handled = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
-    for number in handled:
-        signal.signal(number, stop)
     try:
         if sys.version_info < MIN_PYTHON:
             raise RunError(f"needs Python {MIN_PYTHON[0]}.{MIN_PYTHON[1]} or newer; this is {sys.executable}")
-        with messages_on_stderr(), _dropped_signals_repeated(), _checked_output():
+        with raised_in_program(), messages_on_stderr(), _checked_output():
             return work()
     except OutputClosedError as closed:
         print(f"{name}: {closed}", file=sys.stderr)
         return closed.exit_status
     except (UsageError, RunError) as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        print(f"{name}: error: {one_line(error)}", file=sys.stderr)
         return error.exit_status
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -155,38 +139,7 @@ def run_program(name: str, work: Callable[[], int]) -> int:
             file=sys.stderr,
         )
         return RunError.exit_status
-    except (KeyboardInterrupt, Terminated) as stopped:
-        is_terminated = isinstance(stopped, Terminated)
+    except KeyboardInterrupt as stopped:
         notes = getattr(stopped, "__notes__", [])  # how to continue, added where the signal arrived
-        print("; ".join([f"{name}: {'terminated' if is_terminated else 'interrupted'}", *notes]), file=sys.stderr)
-        return EXIT_SIGTERM if is_terminated else EXIT_SIGINT
-
-
-@contextmanager
-def _dropped_signals_repeated() -> Iterator[None]:
-    """Raise the exception of a signal again if Python dropped it.
-
-    Python drops exceptions that are raised in destructors and in callbacks of weak references, which may run at
-    any time. The program would continue, and ignore further signals.
-    """
-    report = sys.unraisablehook
-    repeated: list[BaseException] = []
-
-    def raise_again(signum: int, frame: FrameType | None) -> None:
-        raise repeated[-1]
-
-    def repeat(dropped: sys.UnraisableHookArgs) -> None:
-        if not isinstance(dropped.exc_value, KeyboardInterrupt | Terminated):
-            report(dropped)
-            return
-        repeated.append(dropped.exc_value)
-        signal.signal(signal.SIGALRM, raise_again)
-        signal.setitimer(signal.ITIMER_REAL, _REPEAT_SECONDS)
-
-    sys.unraisablehook = repeat
-    try:
-        yield
-    finally:
-        sys.unraisablehook = report
-        if repeated:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        print(one_line("; ".join([f"{name}: {reason(stopped)}", *notes])), file=sys.stderr)
+        return exit_status(stopped)

@@ -10,8 +10,10 @@ from pathlib import Path
 from mlperf.benchmarks import MIN_SAMPLE_ROWS, SAMPLE
 from mlperf.cli.program import program_name, run_program
 from mlperf.settings.argument_parser import Parser
-from mlperf.settings.kinds import at_least
+from mlperf.settings.dataset import MAX_SEED
+from mlperf.settings.kinds import whole_between
 from mlperf.util.one_process import require_one_process
+from mlperf.util.output_files import require_writable_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,11 +29,11 @@ def make_parser(name: str) -> Parser:
     add("--folder", type=Path, default=Path("input"), help="output folder for day_0 ... day_23")
     add(
         "--rows",
-        type=at_least(MIN_SAMPLE_ROWS),
+        type=whole_between(MIN_SAMPLE_ROWS, 10**10),
         default=SAMPLE.rows,
         help=f"rows of all days together, at least {MIN_SAMPLE_ROWS}; about 230 bytes each",
     )
-    add("--seed", type=at_least(0), default=SAMPLE.seed, help="random seed of the sample")
+    add("--seed", type=whole_between(0, MAX_SEED), default=SAMPLE.seed, help="random seed of the sample")
     return parser
 
 
@@ -41,6 +43,7 @@ def _make(name: str, arguments: Sequence[str] | None) -> int:
 
     from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 
+    require_writable_folder("--folder", args.folder)
     sample = make_sample(SampleSettings(args.folder, args.rows, args.seed))
     print(
         f"sample in {args.folder}: {sample.rows:,} rows, seed {sample.seed}, {sample.click_rate:.1%} clicks; "

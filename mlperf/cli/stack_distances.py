@@ -11,17 +11,21 @@ their cumulative probabilities.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlperf.cli.program import program_name, run_program
 from mlperf.settings.argument_parser import Parser
-from mlperf.settings.kinds import at_least
+from mlperf.settings.dataset import MAX_SEED
+from mlperf.settings.kinds import at_least, file_name, whole_between
 from mlperf.util.errors import RunError, UsageError
-from mlperf.util.files import write_atomically
+from mlperf.util.failures import system_failures
+from mlperf.util.files import atomic_file, read_regular
 from mlperf.util.one_process import require_one_process
+from mlperf.util.output_files import named, require_distinct, require_writable_file
+from mlperf.util.strict_json import shown
 
 if TYPE_CHECKING:
     from mlperf.data.synthetic.stack_distances import IntArray
@@ -44,8 +48,8 @@ def make_parser(name: str) -> Parser:
         choices=("profile", "generate"),
         help="conversion: trace to distribution, or distribution to trace",
     )
-    parser.add_argument("source", type=Path, help="input file")
-    parser.add_argument("result", type=Path, help="output file")
+    parser.add_argument("source", type=file_name, help="input file")
+    parser.add_argument("result", type=file_name, help="output file")
     parser.add_argument("--binary", action="store_true", help="the trace is binary")
     parser.add_argument("--padding", action="store_true", help="like --data-trace-enable-padding")
     length, seed = (
@@ -53,7 +57,7 @@ def make_parser(name: str) -> Parser:
         f"with generate: random seed (default: {_SEED})",
     )
     parser.add_argument("--length", type=at_least(1), help=length)
-    parser.add_argument("--seed", type=at_least(0), help=seed)
+    parser.add_argument("--seed", type=whole_between(0, MAX_SEED), help=seed)
     return parser
 
 
@@ -69,33 +73,42 @@ def _convert(name: str, arguments: Sequence[str] | None) -> int:
 
     from mlperf.data.synthetic.stack_distances import StackDistances, TraceGenerator
 
+    require_distinct(named("source", args.source), named("result", args.result))
+    require_writable_file("result", args.result)
     if args.what == "profile":
-        distribution = StackDistances.of_trace(_read_trace(args.source, args.binary), padding=args.padding)
-        _write(args.result, distribution.text())
+        with system_failures(args.source, "cannot be profiled"):
+            distribution = StackDistances.of_trace(_read_trace(args.source, args.binary), padding=args.padding)
+        _write(args.result, [distribution.text().encode()])
         return 0
     given = StackDistances.read(args.source)
     generator = TraceGenerator(given, np.random.default_rng(seed), padding=args.padding)
-    pieces = [generator.draw(min(_CHUNK, length - done)) for done in range(0, length, _CHUNK)]
-    trace = np.concatenate(pieces)
+    pieces = (generator.draw(min(_CHUNK, length - done)) for done in range(0, length, _CHUNK))
     if args.binary:
-        _write(args.result, trace.astype("<u8").tobytes())
+        _write(args.result, (piece.astype("<u8").tobytes() for piece in pieces))
     else:
-        _write(args.result, ", ".join(map(str, trace.tolist())) + "\n")
+        _write(args.result, _as_text(pieces))
     return 0
 
 
-def _write(path: Path, contents: str | bytes) -> None:
-    try:
-        write_atomically(path, contents)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+def _as_text(pieces: Iterable[IntArray]) -> Iterator[bytes]:
+    """Yield the text of a trace: numbers separated by commas, in one line."""
+    separator = ""
+    for piece in pieces:
+        yield (separator + ", ".join(map(str, piece.tolist()))).encode()
+        separator = ", "
+    yield b"\n"
+
+
+def _write(path: Path, parts: Iterable[bytes]) -> None:
+    with system_failures(path, "cannot be written"), atomic_file(path) as file:
+        file.writelines(parts)
 
 
 def _read_trace(path: Path, binary: bool) -> IntArray:
     import numpy as np
 
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise RunError(f"{path}: cannot read the trace: {error.strerror}") from None
     if binary:
@@ -106,10 +119,13 @@ def _read_trace(path: Path, binary: bool) -> IntArray:
             raise RunError(f"{path}: a reference of 2^63 or more")
         trace = trace.astype(np.int64)
     else:
+        word = b""
         try:
-            trace = np.array([int(word) for word in data.replace(b",", b" ").split()], dtype=np.int64)
-        except (ValueError, OverflowError) as error:
-            raise RunError(f"{path}: not whole numbers of 64 bits separated by commas: {error}") from None
+            trace = np.array([int(word := each) for each in data.replace(b",", b" ").split()], dtype=np.int64)
+        except ValueError:
+            raise RunError(f"{path}: {shown(word)} is not a whole number; expected numbers and commas") from None
+        except OverflowError:
+            raise RunError(f"{path}: a reference of 2^63 or more") from None
     if len(trace) == 0:
         raise RunError(f"{path}: an empty trace")
     if trace.min() < 0:

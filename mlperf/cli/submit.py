@@ -19,7 +19,8 @@ from mlperf.cli.program import program_name, run_program
 from mlperf.compliance.log_reader import Log, as_text, read_log
 from mlperf.compliance.warm_start import require_from_scratch
 from mlperf.settings.argument_parser import Parser
-from mlperf.settings.kinds import at_least, reason
+from mlperf.settings.dataset import MAX_SEED
+from mlperf.settings.kinds import reason, whole_between
 from mlperf.settings.timed_run import check_timed_run
 from mlperf.submission.check import check_result
 from mlperf.submission.package import NAME, Package, write_package
@@ -36,9 +37,11 @@ from mlperf.submission.system_description import (
     read_description,
     required_kind,
 )
+from mlperf.submission.verified_data import DataVerification
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import write_atomically
 from mlperf.util.one_process import require_one_process
+from mlperf.util.output_files import NamedFile, named, require_distinct, require_writable_folder
 
 SAMPLE_REASON = (
     "the runs use the synthetic sample of tools/make_sample.py, which has no reference convergence; "
@@ -110,7 +113,7 @@ def make_parser(name: str) -> Parser:
     )
     add(
         "--seed",
-        type=at_least(0),
+        type=whole_between(0, MAX_SEED),
         help="seed of the first run, incremented for each later run (default: random)",
     )
     for flag, help in (
@@ -169,9 +172,27 @@ def _check_contradictions(args: argparse.Namespace) -> None:
         raise UsageError("--seed-bypass: only allowed with --logs, because runs of this program have seeds")
 
 
+def _check_files(args: argparse.Namespace, inputs: RunInputs) -> None:
+    """Raise UsageError if the package cannot be written, or would replace one of its inputs."""
+    require_writable_folder("--output", args.output)
+    given = [
+        *(file for log in args.logs or () for file in named("--logs", log)),
+        *named("--system-file", args.system_file),
+        *named("CONFIG", inputs.configuration_file),
+    ]
+    folder, name = args.output / args.submitter, f"of --submitter={args.submitter} in --output={args.output}"
+    package = NamedFile(folder, f"the package {name}", is_folder=True, is_private=True)
+    runs = NamedFile(_logs_folder(args), f"the folder of the runs {name}", is_folder=True, is_private=True)
+    if args.reference:
+        require_distinct(given, [NamedFile(_reference_file(args), f"the file of the reference {name}")])
+    else:
+        require_distinct(given, [package] if args.logs is not None else [package, runs])
+
+
 def _make(args: argparse.Namespace) -> int:
     edition = EDITIONS[args.edition]
     inputs = RunInputs.of_environment()
+    _check_files(args, inputs)
     check_timed_run(
         inputs.trainer_flags, _NOT_IN_A_RESULT, where=f" in TRAINER_FLAGS of CONFIG={inputs.configuration}"
     )
@@ -184,7 +205,8 @@ def _make(args: argparse.Namespace) -> int:
             raise UsageError(f"--logs: {len(args.logs)} logs were given, {count} are required")
         paths = tuple(args.logs)
     else:
-        runs = make_runs(_logs_folder(args), settings, count, first_seed=args.seed)
+        before_run = DataVerification(inputs).before_run
+        runs = make_runs(_logs_folder(args), settings, count, first_seed=args.seed, before_run=before_run)
         paths, configuration = runs.logs, runs.configuration
     logs = [read_log(path) for path in paths]
     if description is None:
@@ -198,7 +220,6 @@ def _make(args: argparse.Namespace) -> int:
         system=args.system,
         edition=edition,
         description=description,
-        logs=paths,
         configuration=configuration,
         trainer_flags=settings.trainer_flags,
         data=_data_text(sample),
@@ -213,6 +234,8 @@ def _write_and_check(package: Package, logs: list[Log]) -> int:
     (result,) = (result for result in find_results(folder) if result.system == package.system)
     report = check_result(result, package.edition)
     print(f"package in {folder}")
+    if any(log.value("cache_clear") in (False, 0) for log in logs):
+        print("the page cache was not dropped before every run, which the rules require")
     if package.configuration is None:
         print(
             f"without config_{package.system}.sh: CONFIG does not say with which configuration the logs were made"
@@ -269,6 +292,10 @@ def _logs_folder(args: argparse.Namespace) -> Path:
     return folder
 
 
+def _reference_file(args: argparse.Namespace) -> Path:
+    return _logs_folder(args) / "rcps_dlrm.json"
+
+
 def _data_text(sample: SampleSize | None) -> str:
     """Return the section about the data for the README of the package."""
     if sample is None:
@@ -285,7 +312,7 @@ def _data_text(sample: SampleSize | None) -> str:
 
 def _write_reference(args: argparse.Namespace, logs: list[Log]) -> int:
     rcp = make_rcp(logs, EDITIONS[args.edition].benchmark, args.submitter, args.system)
-    file = _logs_folder(args) / "rcps_dlrm.json"
+    file = _reference_file(args)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(rcp, indent=2) + "\n")
     print(f"convergence points of {len(logs)} runs in {file}")

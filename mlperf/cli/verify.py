@@ -57,12 +57,10 @@ def verify(paths: DatasetPaths, raw_data_file: Path | None) -> int:
     import numpy as np
 
     from mlperf.data.criteo.prepared.dataset import find_prepared
-    from mlperf.data.criteo.prepared.manifest import Manifest
     from mlperf.data.criteo.prepared.origin import compare_raw_data
     from mlperf.data.schema import CRITEO
 
-    prepared = find_prepared(paths, raw_data_file)
-    manifest = Manifest.read(paths.manifest)
+    prepared, manifest = find_prepared(paths, raw_data_file)
     difference = None if raw_data_file is None else compare_raw_data(prepared, raw_data_file)
     scanned, problems = _scan_splits(paths, prepared, manifest)
     if not scanned:
@@ -85,15 +83,16 @@ def _scan_splits(
     """Read each split and print a line about it. Return the facts of the splits with rows, and the problems."""
     from mlperf.data.criteo.days import SPLITS
     from mlperf.data.criteo.prepared.verify import file_problems, scan
+    from mlperf.data.watched_file import WatchedFile
 
     scanned: list[SplitFacts] = []
     problems: list[str] = []
     for split in SPLITS:
         path = paths.split(split)
-        if not path.is_file():
+        if split not in prepared.statuses:
             problems.append(f"{path}: no such file")
             continue
-        facts = scan(path)
+        facts = scan(WatchedFile(path, prepared.statuses[split]))
         scanned += [facts] if facts.rows else []
         rate = facts.clicks / max(1, facts.rows)
         print(f"{path}: {facts.rows:,} rows, {rate:.4%} of label 1, CRC-32 {facts.crc32:08x}")

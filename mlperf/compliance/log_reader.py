@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from mlperf.util.errors import RunError
+from mlperf.util.printable import shown
 
 TOKEN = ":::MLLOG "
-_MAX_SHOWN = 60  # characters of a value in a message
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,7 @@ def as_text(value: object) -> str:
     too_long = (
         isinstance(value, int) and abs(value) > sys.float_info.max
     )  # Python limits the digits of printed integers
-    text = "a number out of range" if too_long else repr(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+    return "a number out of range" if too_long else shown(value)
 
 
 def describe_evaluation(event: Event) -> str:

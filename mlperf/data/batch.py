@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from mlperf.data.schema import CRITEO, RowSchema
+from mlperf.data.watched_file import WatchedFile
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,14 @@ class RowSource:
     rows_per_table: the valid indices of table T are 0 to rows_per_table[T] - 1.
     max_ind_range: if positive, indices are first taken modulo it.
     schema: layout of the rows, with one id per table.
+    file: the open file, to show an invalid value; None: opened by its path.
     """
 
     path: Path
     rows_per_table: tuple[int, ...]
     max_ind_range: int = -1
     schema: RowSchema = CRITEO
+    file: WatchedFile | None = None
 
     def __post_init__(self) -> None:
         self.schema.require_one_hot("RowSource")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numba
@@ -15,17 +14,16 @@ import torch
 
 from mlperf.data.batch import Batch, RawBatch, RowSource
 from mlperf.data.schema import CRITEO, Rows, RowSchema
-from mlperf.data.source import Item, read_ahead
+from mlperf.data.source import MIN_GROUP_ROWS, Item, read_ahead
+from mlperf.data.watched_file import FileStatus, WatchedFile
 from mlperf.util.errors import RunError
-from mlperf.util.files import read_fully_at
-
-# Minimum number of rows that a reader thread returns at a time, as several batches if they are small.
-_MIN_GROUP_ROWS = 8192
 
 
 @dataclass(frozen=True)
 class BinaryFile:
     """One split of a prepared data set, as a BatchSource.
+
+    The file is opened when this object is created. RunError if that fails or, later, if the file has changed.
 
     rows_per_table: the valid indices of table T are 0 to rows_per_table[T] - 1.
     max_ind_range: if positive, indices are taken modulo it when they are read.
@@ -33,6 +31,7 @@ class BinaryFile:
     limit: maximum number of batches in an epoch; 0: no limit.
     readers: number of threads that read ahead.
     schema: layout of the rows, with one id per table.
+    expected: status of the file when it was checked.
     """
 
     path: Path
@@ -45,6 +44,11 @@ class BinaryFile:
     readers: int = 1
     pin_memory: bool = False
     schema: RowSchema = CRITEO
+    expected: FileStatus | None = None
+    _file: WatchedFile = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_file", WatchedFile(self.path, self.expected))  # the class is frozen
 
     @property
     def batches_per_epoch(self) -> int:
@@ -71,19 +75,11 @@ class BinaryFile:
         return self._read_epoch(epoch, first, lambda raw: raw)
 
     def _read_epoch(self, epoch: int, first: int, make: Callable[[RawBatch], Item]) -> Iterator[Item]:
-        group_size = max(1, _MIN_GROUP_ROWS // self.batch_size)
-        source = RowSource(self.path, self.rows_per_table, self.max_ind_range, self.schema)
-        try:
-            file = os.open(self.path, os.O_RDONLY)
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be read: {error.strerror}") from None
-        try:
-            order = self._order(epoch)[first:]
-            yield from read_ahead(
-                lambda number: make(self._read(file, source, number)), order, self.readers, group_size
-            )
-        finally:
-            os.close(file)
+        group_size = max(1, MIN_GROUP_ROWS // self.batch_size)
+        source = RowSource(self.path, self.rows_per_table, self.max_ind_range, self.schema, self._file)
+        self._file.check()
+        order = self._order(epoch)[first:]
+        yield from read_ahead(lambda number: make(self._read(source, number)), order, self.readers, group_size)
 
     def _order(self, epoch: int) -> Sequence[int]:
         """Return the batch numbers in the order in which `epoch` visits them."""
@@ -94,15 +90,12 @@ class BinaryFile:
         order: Sequence[int] = stream.permutation(all_batches)[: self.batches_per_epoch].tolist()
         return order
 
-    def _read(self, file: int, source: RowSource, number: int) -> RawBatch:
+    def _read(self, source: RowSource, number: int) -> RawBatch:
         start = number * self.batch_size
         size = min(self.batch_size, self.rows - start)
         row_bytes = self.schema.row_bytes
         rows = torch.empty(size, self.schema.columns, dtype=torch.int32, pin_memory=self.pin_memory)
-        try:
-            count = read_fully_at(file, rows.numpy().data, start * row_bytes)
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be read at row {start + 1}: {error.strerror}") from None
+        count = self._file.read_at(rows.numpy().data, start * row_bytes)
         if count < size * row_bytes:
             raise RunError(f"{self.path}: ends before row {start + size} of {self.rows}, {row_bytes} bytes each")
         return RawBatch(rows, start, source)
@@ -125,8 +118,10 @@ def decode(raw: RawBatch) -> Batch:
 def invalid_row_error(source: RowSource, row: int, column: int) -> RunError:
     """Return the error for an invalid label (column 0) or index; `row` and `column` count from 0."""
     schema = source.schema
-    offset = row * schema.row_bytes + column * schema.dtype.itemsize
-    value = int(np.fromfile(source.path, schema.dtype, 1, offset=offset)[0])
+    found = np.zeros(1, schema.dtype)
+    file = source.file or WatchedFile(source.path)
+    file.read_at(found.data, row * schema.row_bytes + column * schema.dtype.itemsize)
+    value = int(found[0])
     where = f"{source.path}: row {row + 1}, column {column + 1}"
     if column == 0:
         return RunError(f"{where}: label {value} is not 0 or 1")

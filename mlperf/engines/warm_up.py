@@ -11,7 +11,10 @@ from mlperf.models.dlrm import DLRM_Net
 
 
 def warm_up(step: TrainingStep, batch_size: int) -> None:
-    """Run every kernel of training and evaluation once on synthetic data; does not change weights or sums."""
+    """Run every kernel of training and evaluation once on synthetic data; does not change weights or sums.
+
+    batch_size: samples of the largest batch that the data delivers, which --mini-batch-size may exceed by far.
+    """
     step.warm_up(batch_size)
     labels = (torch.arange(max(batch_size, 2)) % 2).to(step.device, torch.float32)
     binary_metrics(labels, labels)

@@ -36,7 +36,12 @@ def make_interaction(architecture: Architecture, device: torch.device | None = N
 
 def top_widths(architecture: Architecture) -> tuple[int, ...]:
     """Return the widths of the top MLP with the first, which follows from the interaction."""
-    return (make_interaction(architecture).out_features, *architecture.mlp_top)
+    width: int = load(INTERACTIONS[architecture.interaction_op]).width(
+        len(architecture.rows_per_table) + 1,
+        architecture.feature_size,
+        self_interaction=architecture.interaction_itself,
+    )
+    return (width, *architecture.mlp_top)
 
 
 def _make_tables(architecture: Architecture, device: torch.device) -> EmbeddingTables:

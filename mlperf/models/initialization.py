@@ -14,8 +14,8 @@ from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.embedding.interface import EmbeddingTable
 from mlperf.models.layers.mlp import linear_layers
 
-# Float64 numbers drawn at a time, so that a large table needs no float64 copy.
-_CHUNK = 1 << 24
+# Float64 numbers drawn at a time, so that large weights need no float64 copy and Ctrl-C is not delayed.
+_CHUNK = 1 << 22
 
 
 def initialize(
@@ -33,7 +33,10 @@ def initialize(
         assert isinstance(table, EmbeddingTable)
         for weight, low, high in table.initial_ranges():
             if generator is not None:
-                weight.uniform_(low, high, generator=generator)
+                # In one call on a GPU, whose numbers depend on the size of the call.
+                step = _CHUNK if device.type == "cpu" else max(1, weight.numel())
+                for piece in weight.view(-1).split(step):
+                    piece.uniform_(low, high, generator=generator)
             else:
                 _fill_uniform(weight.flatten(), stream, low, high)
     for mlp in (model.bot_l, model.top_l):
@@ -51,10 +54,13 @@ def _fill_uniform(flat: torch.Tensor, stream: np.random.RandomState, low: float,
 @torch.no_grad()
 def _fill_linear(layer: nn.Linear, stream: np.random.RandomState, mlp_init: str) -> None:
     fan_out, fan_in = layer.weight.shape
-    if mlp_init == "uniform":
-        weight, bias = stream.rand(fan_out, fan_in), stream.rand(fan_out)
-    else:
-        weight = stream.normal(0.0, np.sqrt(2 / (fan_in + fan_out)), size=(fan_out, fan_in))
-        bias = stream.normal(0.0, np.sqrt(1 / fan_out), size=fan_out)
-    layer.weight.copy_(torch.from_numpy(weight.astype(np.float32)))
-    layer.bias.copy_(torch.from_numpy(bias.astype(np.float32)))
+    scales = {layer.weight: np.sqrt(2 / (fan_in + fan_out)), layer.bias: np.sqrt(1 / fan_out)}
+    for parameter, scale in scales.items():
+        flat = parameter.view(-1)
+        for start in range(0, len(flat), _CHUNK):
+            piece = flat[start : start + _CHUNK]
+            if mlp_init == "uniform":
+                drawn = stream.random_sample(len(piece))
+            else:
+                drawn = stream.normal(0.0, scale, size=len(piece))
+            piece.copy_(torch.from_numpy(drawn.astype(np.float32)))

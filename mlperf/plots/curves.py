@@ -7,6 +7,7 @@ processes that print the same lines. A compliance log of any submitter has lines
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from mlperf.compliance.log_kind import other_benchmark, other_content
 from mlperf.compliance.log_reader import Log, is_fraction, read_log
 from mlperf.plots.evaluations import read_evaluations
 from mlperf.util.errors import RunError
+from mlperf.util.files import open_regular
 
 _TRAINING = re.compile(
     r"Finished training it (?P<it>\d+)/(?P<n>\d+) of epoch (?P<epoch>\d+).*?"
@@ -200,7 +202,7 @@ def _what_is_missing(log: Log) -> str:
 def _read_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a log. A line onto which several processes printed is split."""
     try:
-        with path.open(errors="replace") as text:
+        with open_regular(path) as file, io.TextIOWrapper(io.BufferedReader(file), "utf-8", "replace") as text:
             for line in text:
                 if "Finished training it " in line:
                     yield from _LINE_START.split(line)

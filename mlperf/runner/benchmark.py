@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
+from mlperf.data.criteo.days import TRAINING_SPLITS
 from mlperf.export.onnx import require_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import require_graphviz
-from mlperf.reporting.compliance_log import check_log_file
-from mlperf.runner.data import Splits, open_splits, prepared_data
+from mlperf.runner.data import Splits, open_splits, verified_data
 from mlperf.runner.evaluate import evaluate_only, load_model
-from mlperf.runner.files import checkpoint_reserved
+from mlperf.runner.files import check_files, checkpoint_reserved
+from mlperf.runner.memory import resource_failures
 from mlperf.runner.result import Result
 from mlperf.runner.train import train
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError, UsageError
+from mlperf.util.output_files import NamedFile
 
 
 def run_benchmark(settings: Settings) -> Result:
     """Train or evaluate according to `settings`. RunError or UsageError if that is not possible."""
-    device = _device(settings)
+    with resource_failures():
+        return _run(settings, _device(settings))
+
+
+def _run(settings: Settings, device: torch.device) -> Result:
+    check_files(settings)
     _check_load_model(settings)
     if settings.report.save_onnx:
         require_onnx()
@@ -28,18 +37,21 @@ def run_benchmark(settings: Settings) -> Result:
     if settings.data.generation != "dataset":
         return train(settings, device, None)
     if settings.inference_only:
-        return evaluate_only(settings, device, prepared_data(settings.data, settings.given))
-    if settings.compliance.enabled:
-        check_log_file(settings)
+        return evaluate_only(settings, device, verified_data(settings, ["test"]))
     with checkpoint_reserved(settings):
-        return train(settings, device, prepared_data(settings.data, settings.given))
+        return train(settings, device, verified_data(settings, TRAINING_SPLITS))
 
 
-def load_for_inference(settings: Settings) -> tuple[DLRM_Net, Splits]:
-    """Return the model with its weights, and its data, for inspection. Errors as in `run_benchmark`."""
+def load_for_inference(settings: Settings, outputs: Sequence[NamedFile] = ()) -> tuple[DLRM_Net, Splits]:
+    """Return the model with its weights, and its data, for inspection. Errors as in `run_benchmark`.
+
+    outputs: files that the program is going to write.
+    """
+    check_files(settings, others=outputs)
     _check_load_model(settings)
-    prepared = prepared_data(settings.data, settings.given)
-    model = load_model(settings, _device(settings), prepared)
+    prepared = verified_data(settings, TRAINING_SPLITS)
+    with resource_failures():
+        model = load_model(settings, _device(settings), prepared)
     return model, open_splits(settings, prepared)
 
 

@@ -15,6 +15,7 @@ from mlperf.data.criteo.prepare.open_prepared import open_prepared
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.criteo.prepared.origin import compare_raw_data
 from mlperf.data.criteo.prepared.raw_files import raw_files
+from mlperf.data.criteo.prepared.verify import verify_checksums
 from mlperf.data.source import BatchSource
 from mlperf.data.synthetic.random_batches import RandomBatches
 from mlperf.data.synthetic.stack_distances import StackDistances
@@ -36,16 +37,37 @@ class Splits:
     test: BatchSource | None
 
 
+def verified_data(settings: Settings, splits: Sequence[str]) -> PreparedData:
+    """Return the prepared data as `prepared_data` does, with `splits` verified if --verify-data asks for that.
+
+    RunError if a split is damaged. UsageError if there are no checksums to compare with.
+    """
+    prepared = prepared_data(settings.data, settings.given)
+    if settings.data.verify:
+        if not prepared.checksums:
+            raise UsageError(
+                f"--verify-data: {prepared.train} was prepared by another tool and has no manifest with checksums"
+            )
+        # The log of a run may say that the page cache was dropped: what is read here must not be in it.
+        verify_checksums(prepared, splits, drop_cache=settings.compliance.cache_cleared)
+    return prepared
+
+
+def prepared_prefix(data: DataSettings) -> Path:
+    """Return the prefix of the prepared data, which may not exist yet."""
+    if data.processed_data_file is not None:
+        return data.processed_data_file
+    assert data.raw_data_file is not None
+    return data.raw_data_file.parent / PREPARED_NAMES[data.data_set]
+
+
 def prepared_data(data: DataSettings, given: Collection[str] = ()) -> PreparedData:
     """Return the prepared data, preparing it from the raw data if it is missing.
 
     given: keys of the flags that were given, which may be those with default values. UsageError if flags of the
     preparation or the raw data contradict the prepared data.
     """
-    path = data.processed_data_file
-    if path is None:
-        assert data.raw_data_file is not None
-        path = data.raw_data_file.parent / PREPARED_NAMES[data.data_set]
+    path = prepared_prefix(data)
     prepared = open_prepared(path, raw_data_file=data.raw_data_file)
     if prepared is not None:
         _check_preparation(prepared, data, given)
@@ -130,7 +152,7 @@ def open_split(settings: Settings, prepared: PreparedData, split: str) -> Binary
     data = settings.data
     train = split == "train"
     return BinaryFile(
-        path=prepared.train if train else prepared.test,
+        path=prepared.split(split),
         rows=prepared.train_rows if train else prepared.test_rows,
         batch_size=data.batch_size if train else data.test_batch_size,
         rows_per_table=table_rows(settings, prepared),
@@ -139,6 +161,7 @@ def open_split(settings: Settings, prepared: PreparedData, split: str) -> Binary
         limit=data.num_batches if train else 0,
         readers=settings.readers if train else settings.test_readers,
         pin_memory=settings.use_gpu,
+        expected=prepared.statuses.get(split),
     )
 
 
@@ -172,6 +195,12 @@ def _stack_distances(trace_file: Path, rows_per_table: Sequence[int]) -> list[St
             )
         distributions.append(distances)
     return distributions
+
+
+def trace_files(settings: Settings) -> list[Path]:
+    """Return the files with the stack distances of all tables (--data-trace-file)."""
+    tables = len(settings.model.architecture.rows_per_table)
+    return [_trace_file(settings.data.generated.trace_file, table) for table in range(tables)]
 
 
 def _trace_file(pattern: Path, table: int) -> Path:

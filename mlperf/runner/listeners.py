@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from mlperf.models.dlrm import DLRM_Net
@@ -12,7 +14,7 @@ from mlperf.reporting.profile import Profile
 from mlperf.reporting.tensorboard import TensorBoard
 from mlperf.reporting.undefined_metrics import UndefinedMetrics
 from mlperf.settings.settings import Settings
-from mlperf.training.events import Listener
+from mlperf.training.events import Listener, Outcome, Position
 
 # Batches of a data set that --debug-mode prints; it prints all batches of random data.
 DEBUG_BATCHES = 3
@@ -36,6 +38,22 @@ def make_listeners(settings: Settings, device: torch.device) -> list[Listener]:
     if settings.compliance.enabled:
         listeners.append(ComplianceLog(settings))
     return listeners
+
+
+def stop_listeners(listeners: Iterable[Listener], position: Position | None, outcome: Outcome) -> Exception | None:
+    """Notify all listeners of the end of the run, also if one of them fails. Return the first failure.
+
+    After a failure, the run is a failed one for those that follow. The compliance log is the last.
+    """
+    failure: Exception | None = None
+    for listener in listeners:
+        try:
+            listener.run_stop(position, outcome)
+        except Exception as error:
+            failure = failure or error
+            if outcome in (Outcome.SUCCESS, Outcome.TARGET_MISSED):
+                outcome = Outcome.FAILED
+    return failure
 
 
 def make_debug_report(settings: Settings, model: DLRM_Net) -> DebugReport:

@@ -23,7 +23,8 @@ from mlperf.optim.optimizer import Optimizer, make_optimizer
 from mlperf.reporting.compliance_log import is_default_log
 from mlperf.runner.data import Splits, generated_batches, open_splits
 from mlperf.runner.files import draw_compute_graph, export_onnx
-from mlperf.runner.listeners import make_debug_report, make_listeners
+from mlperf.runner.listeners import make_debug_report, make_listeners, stop_listeners
+from mlperf.runner.memory import RunSizes, require_run_memory
 from mlperf.runner.model import architecture_of, build_model, fill_weights
 from mlperf.runner.remarks import report_end, report_length, report_replaced_checkpoint, report_unused_flags
 from mlperf.runner.result import Result
@@ -34,56 +35,69 @@ from mlperf.training.events import Listener, Outcome, Position
 from mlperf.training.loop import TrainingLoop
 from mlperf.training.state import TrainingState
 from mlperf.util.errors import DivergedError
+from mlperf.util.signals import deferred, delivered
 
 
 def train(settings: Settings, device: torch.device, prepared: PreparedData | None) -> Result:
     """Train on `prepared`, or on generated data if it is None. Listeners are notified of the outcome."""
-    listeners = make_listeners(settings, device)
     loop: TrainingLoop | None = None
-    outcome = Outcome.FAILED
-    try:
-        stream = np.random.RandomState(settings.seed)
-        # Random data and weights share one stream, data first, as in published runs.
-        generated = generated_batches(settings, stream) if prepared is None else None
-        model = build_model(settings, architecture_of(settings, prepared), device)
-        loaded = fill_weights(settings, model, stream, prepared)
-        optimizer = make_optimizer(settings.training.optimizer, model)
-        step = make_step(model, settings, optimizer)
-        report_unused_flags(settings)
-        warm_up(step, settings.data.batch_size)
-        if settings.report.plot_compute_graph:
-            draw_compute_graph(model)
-        if settings.report.debug:
-            listeners.insert(0, make_debug_report(settings, model))
-        for listener in listeners:
-            listener.init_stop()
-        for listener in listeners:
-            listener.run_start(None if loaded is None else checkpoint.saved_position(loaded))
-        splits = _open(settings, prepared, generated)
-        for listener in listeners:
-            listener.data_opened(splits.train, splits.test)
-        loop = _make_loop(settings, prepared, model, step, optimizer, splits, loaded, listeners)
-        report_replaced_checkpoint(settings)
-        report_length(settings, loop.state, splits.train.batches_per_epoch)
-        outcome = loop.run(splits.train)
-    except BaseException as error:
-        outcome = _outcome_of(error)
-        if outcome is Outcome.INTERRUPTED and loop is not None and loop.last_saved is not None:
-            error.add_note(_continuation(settings, loop.last_saved))
-        raise
-    finally:
-        for listener in listeners:
-            listener.run_stop(loop.position if loop is not None else None, outcome)
+    failure: BaseException | None = None
+    with deferred():  # no signal interrupts the creation and the closing of the log
+        listeners = make_listeners(settings, device)
+        try:
+            with delivered():
+                model, data, loop = _start(settings, device, prepared, listeners)
+                outcome = loop.run(data)
+        except BaseException as error:
+            failure, outcome = error, _outcome_of(error)
+            if outcome is Outcome.INTERRUPTED and loop is not None and loop.last_saved is not None:
+                error.add_note(_continuation(settings, loop.last_saved))
+        stop_failure = stop_listeners(listeners, None if loop is None else loop.position, outcome)
+        if (failure := failure or stop_failure) is not None:
+            raise failure
+    assert loop is not None
     report_end(settings, outcome, loop)
     if settings.report.save_onnx:
         export_onnx(settings, model)
     return _result(outcome, loop)
 
 
+def _start(
+    settings: Settings, device: torch.device, prepared: PreparedData | None, listeners: list[Listener]
+) -> tuple[DLRM_Net, BatchSource, TrainingLoop]:
+    """Initialize everything and start the clock. Return the model, the data to train on, and the loop."""
+    architecture, sizes = architecture_of(settings, prepared), RunSizes.of(settings, prepared)
+    require_run_memory(settings, architecture, device, sizes)
+    stream = np.random.RandomState(settings.seed)
+    # Random data and weights share one stream, data first, as in published runs.
+    generated = generated_batches(settings, stream) if prepared is None else None
+    model = build_model(architecture, device)
+    optimizer = make_optimizer(settings.training.optimizer, model)
+    loaded = fill_weights(settings, model, stream, prepared, optimizer)
+    step = make_step(model, settings, optimizer)
+    report_unused_flags(settings)
+    warm_up(step, sizes.train_batch(settings))
+    if settings.report.plot_compute_graph:
+        draw_compute_graph(model)
+    if settings.report.debug:
+        listeners.insert(0, make_debug_report(settings, model))
+    for listener in listeners:
+        listener.init_stop()
+    for listener in listeners:
+        listener.run_start(None if loaded is None else checkpoint.saved_position(loaded))
+    splits = _open(settings, prepared, generated)
+    for listener in listeners:
+        listener.data_opened(splits.train, splits.test)
+    loop = _make_loop(settings, prepared, model, step, optimizer, splits, loaded, listeners)
+    report_replaced_checkpoint(settings)
+    report_length(settings, loop.state, splits.train.batches_per_epoch)
+    return model, splits.train, loop
+
+
 def _outcome_of(error: BaseException) -> Outcome:
     if isinstance(error, DivergedError):
         return Outcome.DIVERGED
-    return Outcome.FAILED if isinstance(error, Exception) else Outcome.INTERRUPTED  # Ctrl-C or SIGTERM
+    return Outcome.FAILED if isinstance(error, Exception) else Outcome.INTERRUPTED
 
 
 def _continuation(settings: Settings, saved: Position) -> str:

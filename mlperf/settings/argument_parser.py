@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from mlperf.settings.flags import Flag, declared_flags
+from mlperf.settings.kinds import Kind
 from mlperf.util.errors import UsageError
 from mlperf.version import __version__
 
@@ -71,13 +73,13 @@ class Parser(argparse.ArgumentParser):
                 groups[title] = self.add_argument_group(title)
             groups[title].add_argument(flag.name, **_argparse_keywords(flag))
 
-    def rows(self) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-        """Yield the heading of each group ("" without a group), with form and help of its arguments."""
+    def rows(self) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
+        """Yield the heading of each group ("" without a group), with form, help and range of its arguments."""
         formatter = self._get_formatter()
         without_heading = (self._positionals, self._optionals)
         for groups in (without_heading, *((group,) for group in self._action_groups)):
             rows = [
-                (_form(action), formatter._expand_help(action))
+                (_form(action), formatter._expand_help(action), _range(action))
                 for group in groups
                 for action in group._group_actions
                 if not isinstance(action, argparse._HelpAction | argparse._VersionAction)
@@ -97,6 +99,13 @@ def _form(action: argparse.Action) -> str:
     value = choices or action.metavar or (action.dest if name == "" else action.dest.upper())
     shown = {"?": f"[{value}]", "+": f"{value} ...", "*": f"[{value} ...]"}.get(str(action.nargs), str(value))
     return f"{name} {shown}".strip()
+
+
+def _range(action: argparse.Action) -> str:
+    """Return the numbers that an argument may have, "" if it is not a number."""
+    if not isinstance(action.type, Kind) or not action.type.extremes:
+        return ""
+    return re.sub("^(a whole number|a number in|a list of) ", "", action.type.allowed)
 
 
 def _argparse_keywords(flag: Flag) -> dict[str, Any]:

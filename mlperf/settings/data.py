@@ -7,8 +7,19 @@ from pathlib import Path
 
 from mlperf.settings.dataset import DatasetSettings
 from mlperf.settings.flags import flag, part
-from mlperf.settings.kinds import at_least, between, boolean, choice, file_name, positive, switch
+from mlperf.settings.kinds import (
+    MAX_INT32,
+    at_least,
+    between,
+    boolean,
+    choice,
+    file_name,
+    positive,
+    switch,
+    whole_between,
+)
 
+_MAX_THREADS = 1024
 _PRIVATE_LOADER = "refers to a data loader that the original authors never published"
 
 
@@ -52,7 +63,9 @@ class GeneratedDataSettings:
     """
 
     data_size: int = flag("--data-size", at_least(1), 1, "samples per epoch, unless --num-batches is given")
-    lookups: int = flag("--num-indices-per-lookup", at_least(1), 10, "maximum number of ids per table and sample")
+    lookups: int = flag(
+        "--num-indices-per-lookup", whole_between(1, 1 << 20), 10, "maximum number of ids per table and sample"
+    )
     fixed_lookups: bool = flag(
         "--num-indices-per-lookup-fixed",
         boolean,
@@ -85,10 +98,10 @@ class DataSettings(DatasetSettings):
         "random",
         "source of the data: random, synthetic (with given reuse distances) or a Criteo data set",
     )
-    batch_size: int = flag("--mini-batch-size", at_least(1), 1, "samples per batch")
+    batch_size: int = flag("--mini-batch-size", whole_between(1, MAX_INT32), 1, "samples per batch")
     test_mini_batch_size: int = flag(
         "--test-mini-batch-size",
-        at_least(1, or_value=-1),
+        whole_between(1, MAX_INT32, or_value=-1),
         -1,
         "samples per test batch; -1: same as --mini-batch-size",
     )
@@ -99,13 +112,26 @@ class DataSettings(DatasetSettings):
         "batches per epoch: overrides --data-size for generated data, truncates epochs of a data set; 0: no limit",
     )
     num_workers: int = flag(
-        "--num-workers", at_least(0), 0, "threads that read ahead; 0: one on a CPU, four on a GPU"
+        "--num-workers",
+        whole_between(0, _MAX_THREADS),
+        0,
+        "threads that read ahead; 0: one on a CPU, four on a GPU",
     )
     test_num_workers: int = flag(
-        "--test-num-workers", at_least(0, or_value=-1), -1, "the same for test data; -1: same as --num-workers"
+        "--test-num-workers",
+        whole_between(0, _MAX_THREADS, or_value=-1),
+        -1,
+        "the same for test data; -1: same as --num-workers",
     )
     shuffle_batches: bool = flag(
         "--mlperf-bin-shuffle", switch, False, "shuffle the order of the batches, using the random seed"
+    )
+    verify: bool = flag(
+        "--verify-data",
+        switch,
+        False,
+        "before the run, compare all bytes of the splits that it reads with the checksums in X.json",
+        group="Criteo data set",
     )
     generated: GeneratedDataSettings = part(GeneratedDataSettings, group="random and synthetic data")
 

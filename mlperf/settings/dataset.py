@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlperf.settings.flags import flag
-from mlperf.settings.kinds import at_least, between, choice, file_prefix, switch, whole_between
+from mlperf.settings.kinds import between, choice, file_prefix, switch, whole_between
 
 MAX_SEED = 2**32 - 1  # of NumPy's legacy generator
 # Names of the prepared data of each data set if only the raw data is given.
@@ -42,7 +42,7 @@ class DatasetSettings:
     processed_data_file: Path | None = _processed_data_file(required=False)
     max_ind_range: int = flag(
         "--max-ind-range",
-        at_least(1, or_value=-1),
+        whole_between(1, 1 << 32, or_value=-1),
         -1,
         "ids are taken modulo N before they are numbered; -1: no limit",
         group=_GROUP,

@@ -14,7 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_LARGEST_INTEGER = 2**63 - 1
+from mlperf.util.printable import shown, shown_name
+
+# Limits of the ranges below, far beyond any use; products of two of them fit into 64 bits or are not computed.
+MAX_COUNT = 1 << 40  # of rows, samples, batches and steps
+MAX_INT32 = (1 << 31) - 1  # of the samples of a batch, which kernels number in 32 bits
+# Numbers that float32, the dtype of weights and kernels, represents to full precision.
+MIN_REAL, MAX_REAL = 1e-37, 1e38
+
+# Python also reads 1_000, digits of other scripts, nan and inf; a mistyped number must not become another one.
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
+_REAL_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_MAX_PATH_BYTES = 4095  # of Linux
+_MAX_DIGITS = 40  # read of a number; more are beyond any range, and Python refuses to read thousands
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,8 @@ class Kind:
 
     parse: converts the text on the command line to the value. show: the inverse of `parse`. metavar: placeholder
     of the value in the help. const: value of the flag when it is given without one (argparse's `const`); None if a
-    value is required. is_switch: the flag takes no value and is True when given.
+    value is required. is_switch: the flag takes no value and is True when given. extremes: texts of the smallest
+    and the largest number allowed, empty for kinds that are not numbers. allowed: description of the values.
     """
 
     parse: Callable[[str], Any]
@@ -31,6 +44,8 @@ class Kind:
     show: Callable[[Any], str] = str
     const: Any = None
     is_switch: bool = False
+    extremes: tuple[str, ...] = ()
+    allowed: str = ""
 
     def __call__(self, text: str) -> Any:
         """Return the value of `text`. ArgumentTypeError if it is not allowed."""
@@ -38,109 +53,111 @@ class Kind:
 
 
 def _wrong(text: str, allowed: str) -> argparse.ArgumentTypeError:
-    return argparse.ArgumentTypeError(f"{text!r} is not {allowed}")
+    return argparse.ArgumentTypeError(f"{shown(text)} is not {allowed}")
+
+
+def _out_of_range(text: str, allowed: str) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"{shown_name(text.strip())} is not {allowed}")
+
+
+def _read_whole(text: str) -> int | None:
+    """Return the whole number that a text is, None if it is none. Spaces around it are allowed."""
+    text = text.strip()
+    if _WHOLE_NUMBER.fullmatch(text) is None:
+        return None
+    digits = text.lstrip("+-0")
+    value = int(digits[:_MAX_DIGITS] or "0")
+    return -value if text[0] == "-" else value
+
+
+def _read_real(text: str) -> float | None:
+    """Return the number that a text is, None if it is none or is too large for a float64."""
+    text = text.strip()
+    value = float(text) if _REAL_NUMBER.fullmatch(text) is not None else math.inf
+    return value + 0.0 if math.isfinite(value) else None  # -0.0 + 0.0 is 0.0
+
+
+def _is_lost(text: str, value: float) -> bool:
+    """Return whether a number is so close to 0 that float32 has no such value, or not to full precision."""
+    mantissa = re.split("[eE]", text)[0]
+    return abs(value) < MIN_REAL and any(digit in mantissa for digit in "123456789")
 
 
 def at_least(minimum: int, *, or_value: int | None = None) -> Kind:
-    """Return the kind of whole numbers >= `minimum`, and `or_value`."""
-    allowed = f"a whole number of at least {minimum}" + ("" if or_value is None else f", or {or_value}")
-    return _whole_numbers(minimum, _LARGEST_INTEGER, or_value, allowed)
+    """Return the kind of counts from `minimum` to MAX_COUNT, and `or_value`."""
+    return whole_between(minimum, MAX_COUNT, or_value=or_value)
 
 
-def whole_between(minimum: int, maximum: int) -> Kind:
-    """Return the kind of whole numbers from `minimum` to `maximum`."""
-    return _whole_numbers(minimum, maximum, None, f"a whole number from {minimum} to {maximum}")
+def whole_between(minimum: int, maximum: int, *, or_value: int | None = None) -> Kind:
+    """Return the kind of whole numbers from `minimum` to `maximum`, and `or_value`."""
+    allowed = f"a whole number from {minimum} to {maximum}" + ("" if or_value is None else f", or {or_value}")
 
-
-def _whole_numbers(minimum: int, maximum: int, or_value: int | None, allowed: str) -> Kind:
     def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise _wrong(text, allowed) from None
+        value = _read_whole(text)
+        if value is None:
+            raise _wrong(text, allowed)
         if value != or_value and not minimum <= value <= maximum:
-            raise argparse.ArgumentTypeError(f"{text} is not {allowed}")
+            raise _out_of_range(text, allowed)
         return value
 
-    return Kind(parse, "N")
+    return Kind(parse, "N", extremes=(str(minimum), str(maximum)), allowed=allowed)
 
 
-def _parse_integer(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise _wrong(text, "a whole number") from None
+def between(minimum: float = -MAX_REAL, maximum: float = MAX_REAL, *, below: bool = False) -> Kind:
+    """Return the kind of numbers from `minimum` to `maximum`; with `below`, less than `maximum`.
 
-
-integer = Kind(_parse_integer, "N")
-
-
-def _is_integer(text: str, value: int) -> bool:
-    """Return whether `text` is a notation of `value`, such as "8", "+8" or "08"."""
-    try:
-        return int(text) == value
-    except ValueError:
-        return False
-
-
-def between(minimum: float = -math.inf, maximum: float = math.inf, *, below: bool = False) -> Kind:
-    """Return the kind of finite numbers from `minimum` to `maximum`; with `below`, less than `maximum`."""
+    Numbers other than 0 are at least MIN_REAL in size, so that they are not 0 in float32.
+    """
     allowed = f"a number in [{minimum:g}, {maximum:g}{')' if below else ']'}"
 
     def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise _wrong(text, allowed) from None
+        value = _read_real(text)
+        if value is None:
+            raise _wrong(text, allowed)
         in_range = minimum <= value < maximum if below else minimum <= value <= maximum
-        if not math.isfinite(value) or not in_range:
-            raise argparse.ArgumentTypeError(f"{text} is not {allowed}")
+        if not in_range:
+            raise _out_of_range(text, allowed)
+        if _is_lost(text, value):
+            raise _out_of_range(text, f"{allowed} that float32 can represent")
         return value
 
-    return Kind(parse, "X")
+    largest = math.nextafter(maximum, minimum) if below else maximum
+    return Kind(parse, "X", extremes=(repr(minimum), repr(largest)), allowed=allowed)
 
 
-def _parse_positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise _wrong(text, "a finite number greater than 0")
-    return value
-
-
-positive = Kind(_parse_positive, "X")
-
-
-def _parse_integers(text: str) -> tuple[int, ...]:
-    try:
-        values = tuple(int(part) for part in text.split("-"))
-    except ValueError:
-        values = (0,)
-    if min(values) < 1:
-        raise _wrong(text, "a list of whole numbers >= 1 separated by dashes")
-    return values
+positive = between(MIN_REAL, MAX_REAL)
 
 
 def _joined(values: tuple[object, ...]) -> str:
     return "-".join(map(str, values))
 
 
-integers = Kind(_parse_integers, "N-N-...", _joined)
+def whole_numbers(maximum: int) -> Kind:
+    """Return the kind of lists of whole numbers from 1 to `maximum`, separated by dashes."""
+    allowed = f"a list of whole numbers from 1 to {maximum} separated by dashes"
+
+    def parse(text: str) -> tuple[int, ...]:
+        values = [_read_whole(part) or 0 for part in text.split("-")]
+        if not 1 <= min(values) <= max(values) <= maximum:
+            raise _wrong(text, allowed)
+        return tuple(values)
+
+    return Kind(parse, "N-N-...", _joined, extremes=("1", str(maximum)), allowed=allowed)
+
+
+_weight = between(0)
+_TWO_WEIGHTS = f"two numbers in [0, {MAX_REAL:g}] separated by a dash"
 
 
 def _parse_two_weights(text: str) -> tuple[float, float]:
     try:
-        without_click, with_click = (float(part) for part in re.split(r"(?<![eE])-", text))
-    except ValueError:
-        without_click = with_click = math.nan
-    if not (math.isfinite(without_click + with_click) and min(without_click, with_click) >= 0):
-        raise _wrong(text, "two numbers >= 0 separated by a dash")
+        without_click, with_click = (_weight(part) for part in re.split(r"(?<![eE])-", text))
+    except (ValueError, argparse.ArgumentTypeError):
+        raise _wrong(text, _TWO_WEIGHTS) from None
     return without_click, with_click
 
 
-two_weights = Kind(_parse_two_weights, "X-X", _joined)
+two_weights = Kind(_parse_two_weights, "X-X", _joined, extremes=("0-0", "1e38-1e38"), allowed=_TWO_WEIGHTS)
 
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -167,9 +184,9 @@ def choice(*values: str | int, refused: Mapping[str, str] | None = None) -> Kind
         if refused is not None and text in refused:
             raise argparse.ArgumentTypeError(f"{text!r} {refused[text]}; allowed: {allowed}")
         for value in values:
-            if text == str(value) or (isinstance(value, int) and _is_integer(text, value)):
+            if text == str(value) or (isinstance(value, int) and _read_whole(text) == value):
                 return value
-        raise argparse.ArgumentTypeError(f"{text!r} is unknown; allowed: {allowed}")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is unknown; allowed: {allowed}")
 
     return Kind(parse, "{" + ",".join(map(str, values)) + "}")
 
@@ -178,9 +195,15 @@ def _files(allowed: str) -> Kind:
     """Return the kind of paths that do not name a folder. allowed: what the error message asks for."""
 
     def parse(text: str) -> Path:
+        if (size := len(text.encode(errors="surrogateescape"))) > _MAX_PATH_BYTES:
+            raise argparse.ArgumentTypeError(
+                f"{shown(text)} has {size:,} bytes; a path has at most {_MAX_PATH_BYTES:,}"
+            )
         path = Path(text)
-        if text == "":
-            raise argparse.ArgumentTypeError(f"the name is empty; must be {allowed}")
+        if text == "" or "\0" in text:
+            raise argparse.ArgumentTypeError(
+                f"the name is {'empty' if text == '' else repr(text)}; must be {allowed}"
+            )
         if path.name in ("", "..") or text.endswith(("/", "/.")):  # Path drops a final slash
             raise argparse.ArgumentTypeError(
                 f"{text!r} names a folder; must be {allowed}, such as {path / 'NAME'}"
@@ -205,5 +228,11 @@ reason = Kind(_parse_reason, "REASON")
 
 
 def path_or(default: Path) -> Kind:
-    """Return the kind of paths; the flag without a value means `default`."""
-    return Kind(Path, "PATH", const=default)
+    """Return the kind of paths in UTF-8; the flag without a value means `default`."""
+
+    def parse(text: str) -> Path:
+        if "\0" in text or any("\udc80" <= character <= "\udcff" for character in text):
+            raise _wrong(text, "a path in UTF-8")
+        return Path(text)
+
+    return Kind(parse, "PATH", const=default)

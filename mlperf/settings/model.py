@@ -6,7 +6,19 @@ from dataclasses import dataclass
 
 from mlperf.registry import INTERACTIONS
 from mlperf.settings.flags import flag, part, variants
-from mlperf.settings.kinds import at_least, between, choice, integers, switch, two_weights
+from mlperf.settings.kinds import (
+    MAX_COUNT,
+    at_least,
+    between,
+    choice,
+    switch,
+    two_weights,
+    whole_between,
+    whole_numbers,
+)
+
+_MAX_DIMENSION = 1 << 20
+_MAX_WIDTH = 1 << 24  # of a layer
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,9 @@ class QuotientRemainder:
         "mult",
         "combination of the quotient and remainder vectors; concat doubles the feature size",
     )
-    collisions: int = flag("--qr-collisions", at_least(1), 4, "number of ids that share a quotient row")
+    collisions: int = flag(
+        "--qr-collisions", whole_between(1, 1 << 20), 4, "number of ids that share a quotient row"
+    )
 
 
 @dataclass(frozen=True)
@@ -58,19 +72,22 @@ class Architecture:
 
     rows_per_table: tuple[int, ...] = flag(
         "--arch-embedding-size",
-        integers,
+        whole_numbers(MAX_COUNT),
         (4, 3, 2),
         "rows per table for generated data; a data set defines its own",
     )
-    dimension: int = flag("--arch-sparse-feature-size", at_least(1), 2, "embedding dimension")
+    dimension: int = flag("--arch-sparse-feature-size", whole_between(1, _MAX_DIMENSION), 2, "embedding dimension")
     mlp_bot: tuple[int, ...] = flag(
         "--arch-mlp-bot",
-        integers,
+        whole_numbers(_MAX_WIDTH),
         (4, 3, 2),
         "bottom MLP layer widths, starting with the number of dense features",
     )
     mlp_top: tuple[int, ...] = flag(
-        "--arch-mlp-top", integers, (4, 2, 1), "top MLP layer widths, without the input width"
+        "--arch-mlp-top",
+        whole_numbers(_MAX_WIDTH),
+        (4, 2, 1),
+        "top MLP layer widths, without the input width",
     )
     interaction_op: str = flag("--arch-interaction-op", choice(*INTERACTIONS), "dot", "feature interaction")
     interaction_itself: bool = flag(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlperf.benchmarks import DEFAULT_EDITION, DIVISIONS, EDITIONS, STATUSES
 from mlperf.settings.flags import flag
-from mlperf.settings.kinds import at_least, boolean, choice, file_name, path_or, switch, text
+from mlperf.settings.kinds import at_least, boolean, choice, file_name, path_or, switch, text, whole_between
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,9 @@ class ReportSettings:
         False,
         "print the architecture, the data (3 batches of a data set) and the parameters before and after training",
     )
-    print_precision: int = flag("--print-precision", at_least(0), 5, "digits of printed numbers in debug mode")
+    print_precision: int = flag(
+        "--print-precision", whole_between(0, 100), 5, "digits of printed numbers in debug mode"
+    )
     profile: bool = flag(
         "--enable-profiling",
         switch,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlperf.settings.data import DataSettings
 from mlperf.settings.flags import flag, part
-from mlperf.settings.kinds import boolean, choice, file_name, integer, switch, text
+from mlperf.settings.kinds import MAX_INT32, boolean, choice, file_name, switch, text, whole_between
 from mlperf.settings.model import ModelSettings
 from mlperf.settings.reports import ComplianceSettings, QuantizationSettings, ReportSettings
 from mlperf.settings.training import TrainingSettings
@@ -25,7 +25,7 @@ class AcceptedFlags:
         "--dataset-multiprocessing", switch, False, "ignored: preparation always uses all cores"
     )
     sync_dense_params: bool = flag("--sync-dense-params", boolean, True, "ignored: training uses one process")
-    local_rank: int = flag("--local_rank", integer, -1, "ignored: training uses one process")
+    local_rank: int = flag("--local_rank", whole_between(-1, MAX_INT32), -1, "ignored: training uses one process")
     dist_backend: str = flag("--dist-backend", text, "", "ignored: training uses one process")
 
 

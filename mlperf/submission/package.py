@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlperf.benchmarks import Edition
-from mlperf.compliance.log_reader import Log, describe_evaluation
+from mlperf.compliance.log_reader import Log, describe_evaluation, read_log
 from mlperf.submission.results import PARAMETERS, RCP_BYPASS, SEED_BYPASS, reason_file
 from mlperf.submission.run_set import ROOT
 from mlperf.submission.system_description import Description
 from mlperf.util.errors import RunError
+from mlperf.util.files import read_regular
+from mlperf.util.locking import exclusive
+from mlperf.util.temporary import new_temporary_folder
 
 _CODE = (
     *("dlrm_s_pytorch.py", "run_and_time.sh", "mlperf", "bench", "tools", "test", "LICENSE", "pyproject.toml"),
@@ -41,7 +46,6 @@ class Package:
     system: str
     edition: Edition
     description: Description
-    logs: tuple[Path, ...]
     configuration: Path | None
     trainer_flags: tuple[str, ...]
     data: str
@@ -60,35 +64,58 @@ def write_package(package: Package, logs: Sequence[Log]) -> Path:
     RunError if it cannot be written. Other systems and benchmarks in an existing package are kept.
     """
     target = package.folder / package.submitter
-    scratch = package.folder / f".{package.submitter}.tmp"
     replaced = package.folder / f".{package.submitter}.old"
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        if replaced.exists() and not target.exists():
-            replaced.replace(target)  # an earlier call was stopped between the two renames below
-        _write_results(package, scratch)
-        _write_json(scratch / "systems" / f"{package.system}.json", package.description)
-        _write_implementation(package, logs, scratch / "benchmarks" / package.benchmark / "implementations")
-        if target.exists():
-            _copy_the_rest(package, target, scratch)
+    with ExitStack() as stack:
+        try:
+            package.folder.mkdir(parents=True, exist_ok=True)
+            lock = package.folder / f".{package.submitter}.lock"
+            stack.enter_context(exclusive(lock, "another process is writing this package"))
+            scratch = stack.enter_context(new_temporary_folder(target))
+            _require_package(replaced)
+            if replaced.exists() and not target.exists():
+                replaced.replace(target)  # an earlier call was stopped between the two renames below
+            _require_package(target)
+            _write_results(package, logs, scratch)
+            _write_json(scratch / "systems" / f"{package.system}.json", package.description)
+            _write_implementation(package, logs, scratch / "benchmarks" / package.benchmark / "implementations")
+            if target.exists():
+                _copy_the_rest(package, target, scratch)
+                shutil.rmtree(replaced, ignore_errors=True)
+                target.replace(replaced)
+            scratch.replace(target)
             shutil.rmtree(replaced, ignore_errors=True)
-            target.replace(replaced)
-        scratch.replace(target)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except OSError as error:
-        raise RunError(f"{target}: cannot be written: {error.strerror or error} ({error.filename})") from None
+        except OSError as error:
+            raise RunError(f"{target}: cannot be written: {error.strerror or error} ({error.filename})") from None
     return target
 
 
-def _write_results(package: Package, scratch: Path) -> None:
+def _require_package(folder: Path) -> None:
+    """Raise RunError if there is something else than a package, or an empty folder, which would be replaced."""
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        raise RunError(f"{folder}: is not a folder; move it, or name another --output")
+    names = {path.name for path in folder.iterdir()}
+    if names and "results" not in names:
+        raise RunError(f"{folder}: is not a submission package; move it, or name another --output")
+
+
+def _write_results(package: Package, logs: Sequence[Log], scratch: Path) -> None:
     system = scratch / "results" / package.system
     folder = system / package.benchmark
     folder.mkdir(parents=True)
-    for number, log in enumerate(package.logs):
-        shutil.copyfile(log, folder / f"result_{number}.txt")
+    for number, log in enumerate(logs):
+        _copy_log(log, folder / f"result_{number}.txt")
     # The checker finds one option per file, so each has its own folder.
     _write_option(system, RCP_BYPASS, package.bypass_reason)
     _write_option(folder, SEED_BYPASS, package.seed_bypass_reason)
+
+
+def _copy_log(log: Log, target: Path) -> None:
+    """Copy a log. RunError if it has changed since it was read, because the README describes what was read."""
+    target.write_bytes(read_regular(log.path))
+    if repr(replace(read_log(target), path=log.path)) != repr(log):  # repr: a NaN is not equal to itself
+        raise RunError(f"{log.path}: changed while the package was written; repeat the command")
 
 
 def _write_option(folder: Path, option: str, reason: str | None) -> None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.benchmarks import SampleSize
+from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.submission.run_set import ROOT
 from mlperf.util.errors import RunError, UsageError
+from mlperf.util.files import read_regular
+from mlperf.util.strict_json import SchemaError, parse_json, whole
+
+_MAX_BYTES = 1 << 20  # of sample.json, which has a kilobyte
 
 # Prints the flags in a configuration file, each followed by a null byte. Other output of the file goes to stderr.
+# The line ends of Windows are accepted, as by run_and_time.sh.
 _PRINT_FLAGS = (
-    'TRAINER_FLAGS=() && source "$1" >&2 && for flag in "${TRAINER_FLAGS[@]}"; do printf "%s\\0" "$flag"; done'
+    r"""TRAINER_FLAGS=() && if grep -q $'\r' "$1"; then source <(tr -d '\r' <"$1"); else source "$1"; fi >&2 && """
+    'for flag in "${TRAINER_FLAGS[@]}"; do printf "%s\\0" "$flag"; done'
 )
 
 
@@ -37,16 +43,27 @@ class RunInputs:
         return Path(self.data) if self.data else ROOT / "input"
 
     @property
+    def prepared(self) -> DatasetPaths | None:
+        """The prepared data that run_and_time.sh uses, None if it finds none, or several. It may not exist yet."""
+        folder = self.data_folder
+        if not self.data and (self.sample is not None or not any(folder.glob("day_[0-9]*"))):
+            return DatasetPaths(folder / "sample_processed")
+        found = sorted(str(path).removesuffix("_train.bin") for path in folder.glob("*_train.bin"))
+        return DatasetPaths(Path(found[0])) if len(found) == 1 else None
+
+    @property
     def sample(self) -> SampleSize | None:
         """The sample in the data folder, None if it holds other data. RunError if sample.json is invalid."""
         file = self.data_folder / "sample.json"
         if not file.is_file():
             return None
         try:
-            fields = dict(json.loads(file.read_text(encoding="utf-8")))
-            return SampleSize(fields["rows"], fields["seed"])
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise RunError(f"{file}: invalid: rows or seed is missing") from None
+            content = parse_json(read_regular(file, _MAX_BYTES))
+            if not isinstance(content, dict):
+                raise SchemaError("it is not an object")
+            return SampleSize(whole(content.get("rows"), "rows", 1), whole(content.get("seed"), "seed", 0))
+        except SchemaError as error:
+            raise RunError(f"{file}: invalid: {error}") from None
 
     @property
     def configuration_file(self) -> Path | None:

@@ -8,9 +8,10 @@ import os
 import random
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mlperf.compliance.log_reader import Log, read_log
 from mlperf.settings.dataset import MAX_SEED
@@ -50,9 +51,17 @@ class RunSet:
     configuration: Path
 
 
-def make_runs(folder: Path, settings: RunSettings, count: int, *, first_seed: int | None = None) -> RunSet:
+def make_runs(
+    folder: Path,
+    settings: RunSettings,
+    count: int,
+    *,
+    first_seed: int | None = None,
+    before_run: Callable[[], None] = lambda: None,
+) -> RunSet:
     """Run the benchmark until there are `count` finished runs, with logs in `folder`/run_0, run_1, ...
 
+    before_run: called before each run that is made.
     Seeds are drawn from the system's entropy, or count up from `first_seed`. UsageError if the folder has runs
     with other settings. RunError if a run fails, or if another process is making runs in the folder. Calling the
     function again resumes the set.
@@ -62,16 +71,19 @@ def make_runs(folder: Path, settings: RunSettings, count: int, *, first_seed: in
         exclusive(folder / "set.lock", "another process is making runs in this folder"),
         continued_by("the same command repeats the interrupted run and makes the missing ones"),
     ):
-        return _make_runs(folder, settings, count, first_seed)
+        return _make_runs(folder, settings, count, first_seed, before_run)
 
 
-def _make_runs(folder: Path, settings: RunSettings, count: int, first_seed: int | None) -> RunSet:
+def _make_runs(
+    folder: Path, settings: RunSettings, count: int, first_seed: int | None, before_run: Callable[[], None]
+) -> RunSet:
     seeds = _plan(folder, settings, count, first_seed)
     logs: list[Path] = []
     for number, seed in enumerate(seeds):
         run_folder = folder / f"run_{number}"
         log = finished_log(run_folder)
         if log is None:
+            before_run()
             print(f"run {number + 1} of {count}, seed {seed}", flush=True)
             _run(run_folder, settings, seed)
             log = finished_log(run_folder)
@@ -166,17 +178,28 @@ def _run(folder: Path, settings: RunSettings, seed: int) -> None:
     )
     assert process.stdout is not None
     try:
-        with (folder / "run_and_time.txt").open("w", encoding="utf-8") as kept:
+        with _console_output(folder / "run_and_time.txt") as kept:
             for line in process.stdout:
                 print(line, end="", flush=True)
                 kept.write(line)
         process.wait()
     except BaseException:
         process.terminate()  # the trainer closes its log before it exits
-        process.wait()
+        process.communicate()  # reads what it still prints, for which it would wait
         raise
     if process.returncode == UsageError.exit_status:
         raise UsageError("run_and_time.sh rejected its arguments (see above)")
+
+
+def _console_output(path: Path) -> TextIO:
+    """Open a file for writing, in place of that of an interrupted run. RunError if it is a link."""
+    if path.is_symlink():
+        raise RunError(f"{path}: is a link, which is not followed; remove it")
+    try:
+        path.unlink(missing_ok=True)
+        return path.open("x", encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _configuration(folder: Path) -> Path:

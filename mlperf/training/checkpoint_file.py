@@ -6,20 +6,18 @@ check the CRC-32s of a mapped file, and allows functions that a small file can u
 
 from __future__ import annotations
 
-import errno
 import itertools
 import mmap
 import os
 import pickle
 import pickletools
-import stat
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -38,8 +36,9 @@ from mlperf.training.checkpoint_pickle import MAX_PICKLE_BYTES, read_pickle
 from mlperf.training.checkpoint_records import Records
 from mlperf.training.checkpoint_values import DamagedPickle, UnsafePickle
 from mlperf.util.errors import RunError
-from mlperf.util.files import atomic_file, read_fully_at
+from mlperf.util.files import atomic_file, open_regular, read_fully_at
 from mlperf.util.memory import require_memory
+from mlperf.util.signals import deferred
 
 # Follows the pickle of our own checkpoints, where other programs do not look. A file in which it stands without
 # the digest was damaged or repacked; a file that another program saved has neither.
@@ -61,11 +60,40 @@ class _Pickler(pickle.Pickler):
 _PICKLE_MODULE: Any = SimpleNamespace(__name__="pickle", Pickler=_Pickler)
 
 
+class _Output:
+    """The file to which `torch.save` writes. PyTorch's writer hides exceptions, or aborts the process.
+
+    After a failure or a signal, and when the file is closed, what is written is discarded. failure: to be raised
+    after `torch.save`.
+    """
+
+    def __init__(self, file: BinaryIO, signals: deferred) -> None:
+        self._file = file
+        self._signals = signals
+        self.failure: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        """Write all of `content`."""
+        if not self._file.closed and self.failure is None and not self._signals.is_waiting:
+            try:
+                self._file.write(content)
+            except OSError as error:
+                self.failure = error
+        return len(content)
+
+    def flush(self) -> None:
+        """Do nothing: `write_checkpoint` flushes the file."""
+
+
 def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
     """Write `contents` to `path` atomically, with a digest. RunError if that fails."""
     try:
         with atomic_file(path) as file:
-            torch.save(dict(contents), file, pickle_module=_PICKLE_MODULE)
+            with deferred() as signals:
+                output: Any = _Output(file, signals)
+                torch.save(dict(contents), output, pickle_module=_PICKLE_MODULE)
+            if output.failure is not None:
+                raise output.failure
             file.flush()
             record_digest(file.fileno())
     except (OSError, RuntimeError, DamagedArchive) as error:
@@ -129,49 +157,29 @@ def is_checkpoint(path: Path) -> bool:
 
     OSError if it cannot be read.
     """
-    try:
-        descriptor = _open(path)
-    except OSError as error:
-        if error.errno == errno.ENXIO:  # a socket
+    with open_regular(path) as file:
+        try:
+            if is_archive(file.fileno()):
+                read_archive(file.fileno())
+                return True
+            return is_legacy(_beginning(file.fileno()))
+        except DamagedArchive:
             return False
-        raise
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return False
-        if is_archive(descriptor):
-            read_archive(descriptor)
-            return True
-        return is_legacy(_beginning(descriptor))
-    except DamagedArchive:
-        return False
-    finally:
-        os.close(descriptor)
-
-
-def _open(path: Path) -> int:
-    """Open a file for reading. A pipe or a device does not block."""
-    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
     """Open a regular file that is not empty. RunError if it cannot be opened, is empty or something else."""
     try:
-        descriptor = _open(path)
+        file = open_regular(path)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # a socket
-            raise RunError(f"{path}: not a file, not a checkpoint") from None
         raise RunError(f"{path}: the checkpoint cannot be read: {error.strerror}") from None
     except ValueError:
         raise RunError(f"{str(path)!a}: the checkpoint cannot be read: no file can have this name") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
-            kind = "empty file" if stat.S_ISREG(status.st_mode) else "not a file"
-            raise RunError(f"{path}: {kind}, not a checkpoint")
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    with file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise RunError(f"{path}: empty file, not a checkpoint")
+        yield file.fileno()
 
 
 @contextmanager

@@ -22,8 +22,8 @@ from mlperf.training.checkpoint_values import (
     NumpyType,
     UnsafePickle,
     set_item,
-    shown,
 )
+from mlperf.util.printable import shown_name
 
 # Far beyond any checkpoint (a benchmark model needs 4,000 operations), and few enough for any machine.
 _MAX_OPERATIONS = 1_000_000
@@ -122,7 +122,7 @@ class _Reader:
             raise UnsafePickle(
                 f"it contains {other}; only dense tensors are allowed"
                 if other
-                else f"it references {shown(full)}, which could execute code when loaded"
+                else f"it references {shown_name(full)}, which could execute code when loaded"
             )
         self._stack.append(GLOBALS[full])
 

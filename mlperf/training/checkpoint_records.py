@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 
 from mlperf.training.checkpoint_archive import DamagedArchive, Record
-from mlperf.util.crc32 import combine_crc32, crc32
+from mlperf.util.crc32 import bytes_crc32, combine_crc32
 from mlperf.util.files import read_fully_at
 from mlperf.util.parallel import Stages, available_cores, run_in_order
+from mlperf.util.printable import shown_name
 
 _BLOCK = 4 << 20  # bytes; a block is still in the cache when its CRC-32 is computed
 _READ_AHEAD = 8 * _BLOCK
@@ -105,7 +106,7 @@ class Records:
             for block in _blocks(record):
                 total = combine_crc32(total, found[record.name, block.offset], block.size)
             if total != record.crc32:
-                raise DamagedArchive(f"the contents of {ascii(record.name)[1:-1]} do not have their CRC-32")
+                raise DamagedArchive(f"the contents of {shown_name(record.name)} do not have their CRC-32")
             self._verified.add(record.name)
 
     def _read_block(self, block: _Block, parts: list[_Part], scratch: torch.Tensor) -> int:
@@ -129,7 +130,7 @@ class Records:
         os.posix_fadvise(self._descriptor, start + _READ_AHEAD, _BLOCK, os.POSIX_FADV_WILLNEED)
         if read_fully_at(self._descriptor, content, start) < block.size:
             raise DamagedArchive("it was truncated while it was read")
-        found = crc32(content)
+        found = bytes_crc32(content)
         for part in [] if is_direct else overlapping:
             low, high = max(start, part.start), min(end, part.end)
             part.target[low - part.start : high - part.start].copy_(buffer[low - start : high - start])

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlperf.util.printable import shown_name
+
 _MAX_DIMENSIONS = 8
 
 
@@ -41,7 +43,7 @@ class NumpyType:
 
     def __init__(self, name: str, align: object = False, copy: object = True) -> None:
         if name not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"):
-            raise UnsafePickle(f"it contains a NumPy scalar of type {shown(name)}")
+            raise UnsafePickle(f"it contains a NumPy scalar of type {shown_name(name)}")
         self.dtype = np.dtype(f"<{name}")
 
 
@@ -59,8 +61,12 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *ignored: Any) -> torch.Tensor:
-    """Return a tensor over a storage. The ignored arguments matter only for gradients."""
+def _tensor(
+    storage: Any, offset: Any, shape: Any, strides: Any, gradient: Any = False, hooks: Any = (), metadata: Any = ()
+) -> torch.Tensor:
+    """Return a tensor over a storage. `gradient` and `hooks` matter only for gradients."""
+    if metadata:  # the elements of such a tensor are the negative or conjugate ones of the storage
+        raise UnsafePickle("it contains a tensor with pending operations; only dense tensors are allowed")
     numbers = (offset, *shape, *strides)
     if any(type(number) is not int or not 0 <= number < 1 << 62 for number in numbers):
         raise DamagedPickle("the shape of a tensor is damaged")
@@ -138,8 +144,3 @@ def set_item(target: Any, key: Any, value: Any) -> None:
     if type(key) is not str and not (type(key) is int and -(1 << 63) <= key < 1 << 63):
         raise DamagedPickle(f"a key of a dictionary is of type {type(key).__name__}")
     target[key] = value
-
-
-def shown(name: object) -> str:
-    """Return a name from the file without control characters, and not longer than a line."""
-    return ascii(str(name)[:80])[1:-1]

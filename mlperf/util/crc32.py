@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mlperf.util.files import read_fully_at
+from mlperf.util.files import open_regular, read_fully_at
+from mlperf.util.parallel import Stages, available_cores, run_in_order
+
+_PART_BYTES = 1 << 22  # read by a thread at a time
 
 try:  # several times as fast
-    from isal.isal_zlib import crc32
+    from isal.isal_zlib import crc32 as bytes_crc32
 except ImportError:
-    from zlib import crc32
+    from zlib import crc32 as bytes_crc32
 
-__all__ = ["combine_crc32", "crc32", "file_crc32"]
+__all__ = ["bytes_crc32", "combine_crc32", "file_crc32", "parallel_crc32"]
 
 # CRC-32 is arithmetic with polynomials over GF(2); bit 31 of a number is the coefficient of x^0.
 _POLYNOMIAL = 0xEDB88320
@@ -57,14 +62,50 @@ def combine_crc32(first: int, second: int, second_bytes: int) -> int:
 
 
 def file_crc32(path: Path, start: int = 0, end: int | None = None) -> int:
-    """Return the CRC-32 of the bytes `start` to `end` (default: the end) of a file. OSError if it is shorter."""
-    found = 0
-    buffer = memoryview(bytearray(1 << 22))
-    with path.open("rb", buffering=0) as file:
-        end = os.fstat(file.fileno()).st_size if end is None else end
-        for offset in range(start, end, len(buffer)):
+    """Return the CRC-32 of the bytes `start` to `end` (default: the end) of a file, using all cores.
+
+    OSError if the file is shorter.
+    """
+    with open_regular(path) as file:
+        descriptor = file.fileno()
+        end = os.fstat(descriptor).st_size if end is None else end
+
+        def read_at(buffer: memoryview, offset: int) -> int:
+            return read_fully_at(descriptor, buffer, offset)
+
+        return parallel_crc32(path, read_at, start, end)
+
+
+def parallel_crc32(
+    path: Path,
+    read_at: Callable[[memoryview, int], int],
+    start: int,
+    end: int,
+    report: Callable[[int, int], None] = lambda offset, count: None,
+) -> int:
+    """Return the CRC-32 of the bytes `start` to `end` of a file, using all cores.
+
+    read_at: fills a buffer from an offset of the file, as `read_fully_at` does.
+    report: called with offset and size of each part when it is done. OSError if the file, `path`, is shorter.
+    """
+    crc32 = 0
+    offsets: Iterator[int] = iter(range(start, end, _PART_BYTES))
+    threads = min(available_cores(), -(-(end - start) // _PART_BYTES))
+
+    def make_worker(stages: Stages) -> Callable[[int, int], None]:
+        buffer = memoryview(bytearray(min(_PART_BYTES, end - start)))
+
+        def add_part(number: int, offset: int) -> None:
+            nonlocal crc32
             part = buffer[: end - offset]
-            if read_fully_at(file.fileno(), part, offset) < len(part):
-                raise OSError(f"{path}: ends before byte {end}")
-            found = crc32(part, found)
-    return found
+            if read_at(part, offset) < len(part):
+                raise OSError(errno.EIO, f"ends before byte {end}", str(path))
+            of_part = bytes_crc32(part)
+            with stages.turn(0, number):
+                crc32 = combine_crc32(crc32, of_part, len(part))
+                report(offset, len(part))
+
+        return add_part
+
+    run_in_order(offsets, make_worker, threads=threads, stages=1)
+    return crc32

@@ -1,5 +1,7 @@
 """Expected failures. Each is reported as one line; any other exception is a bug in this project."""
 
+from __future__ import annotations
+
 
 class UsageError(Exception):
     """Invalid arguments. The message names the flag, its value and the allowed values. Exit status 2."""

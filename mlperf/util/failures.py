@@ -42,7 +42,7 @@ def damage(path: Path, problem: str) -> Iterator[None]:
 
 @contextmanager
 def continued_by(how: str) -> Iterator[None]:
-    """Add `how` to continue to the message that a program prints when Ctrl-C or SIGTERM ends the block."""
+    """Add `how` to continue to the message that a program prints when a signal ends the block."""
     try:
         yield
     except Exception:

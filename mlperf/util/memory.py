@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.util.errors import RunError
@@ -18,11 +19,47 @@ CGROUP_FILES = (
 )
 
 
+# Fields of the control group's statistics with the pages of files, which are freed when memory is needed.
+_CACHE_FIELDS = ("inactive_file", "active_file", "total_inactive_file", "total_active_file")
+_SHOWN_NEEDS = 3
+
+
+@dataclass(frozen=True)
+class Need:
+    """Memory that one part of a run needs. what: the part, with the flags that determine its size."""
+
+    what: str
+    needed: int
+
+
+def require_memory_for(needs: Sequence[Need], *, available: int | None = None, where: str = "") -> None:
+    """Raise RunError, which names the largest parts, if all together need more bytes than are available.
+
+    available: bytes; if None, those of host memory. where: text after "memory".
+    """
+    available = available_memory() if available is None else available
+    total = sum(need.needed for need in needs)
+    if available is None or total <= available:
+        return
+    largest = sorted((need for need in needs if need.needed > total // 100), key=lambda need: -need.needed)
+    raise RunError(
+        f"needs {_size(total)} of memory{where}, {_size(available)} are available: "
+        + ", ".join(f"{_size(need.needed)} for {need.what}" for need in largest[:_SHOWN_NEEDS])
+    )
+
+
+def _size(size: int) -> str:
+    """Return a number of bytes with a unit that leaves digits: "1.5 GB", "12.0 MB"."""
+    if size >= 10**8 or size == 0:
+        return f"{size / 1e9:.1f} GB"
+    return f"{size / 1e6:.1f} MB" if size >= 10**5 else f"{size / 1e3:.1f} kB"
+
+
 def require_memory(needed: int, what: str) -> None:
     """Raise RunError if `what` needs more bytes of host memory than are available."""
     available = available_memory()
     if available is not None and needed > available:
-        raise RunError(f"{what}: needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available")
+        raise RunError(f"{what}: needs {_size(needed)} of memory, {_size(available)} are available")
 
 
 def available_memory(
@@ -41,7 +78,20 @@ def available_memory(
         pass
     for limit, used in cgroup_files:
         try:
-            available.append(int(limit.read_text()) - int(used.read_text()))
+            free = int(limit.read_text()) - int(used.read_text())
+            available.append(free + _page_cache(used.with_name("memory.stat")))
         except (OSError, ValueError):  # no such cgroup version, or the limit is "max"
             continue
     return min(available, default=None)
+
+
+def _page_cache(statistics: Path) -> int:
+    """Return the bytes of files that a control group has in memory, 0 if that is unknown."""
+    try:
+        fields = dict(line.split() for line in statistics.read_text().splitlines())
+        # Version 1 also counts the group alone, without those in it.
+        names = [name for name in fields if name in _CACHE_FIELDS]
+        total = [name for name in names if name.startswith("total_")] or names
+        return sum(int(fields[name]) for name in total)
+    except (OSError, ValueError):
+        return 0

@@ -6,13 +6,17 @@ MT19937 (Matsumoto and Nishimura 1998) with 53-bit doubles; normal numbers by Ma
 from __future__ import annotations
 
 import math
+import threading
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
+from mlperf.data.source import raise_if_set
+
 _LENGTH = 624
 _SHIFT = 397
+_NUMBERS_PER_CALL = 1 << 24  # of compiled code, which Ctrl-C cannot interrupt
 
 # State: 624 words; [position in the words]; [1.0 if the second number of a normal pair is pending, that number].
 State = tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.float64]]
@@ -92,9 +96,26 @@ def normal(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64], pair:
     return factor * second
 
 
-@numba.njit(nogil=True, cache=True)
-def skip(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64], count: int) -> None:
+def skip(state: State, count: int) -> None:
     """Skip `count` uniform numbers."""
+    for start in range(0, count, _NUMBERS_PER_CALL):
+        skip_at_once(state[0], state[1], min(_NUMBERS_PER_CALL, count - start))
+
+
+def fill(state: State, numbers: npt.NDArray[np.float64], cancelled: threading.Event | None = None) -> None:
+    """Fill a contiguous array with uniform numbers, like `RandomState.random_sample` with its shape.
+
+    Cancelled if `cancelled` is set meanwhile.
+    """
+    flat = numbers.reshape(-1)
+    for start in range(0, len(flat), _NUMBERS_PER_CALL):
+        raise_if_set(cancelled)
+        _fill(state[0], state[1], flat[start : start + _NUMBERS_PER_CALL])
+
+
+@numba.njit(nogil=True, cache=True)
+def skip_at_once(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64], count: int) -> None:
+    """Skip `count` uniform numbers in one call."""
     remaining = 2 * count  # words
     while remaining > 0:
         if position[0] == _LENGTH:
@@ -106,8 +127,6 @@ def skip(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64], count: 
 
 
 @numba.njit(nogil=True, cache=True)
-def fill(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64], numbers: npt.NDArray[np.float64]) -> None:
-    """Fill a contiguous array with uniform numbers, like `RandomState.random_sample` with its shape."""
-    flat = numbers.reshape(-1)
+def _fill(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64], flat: npt.NDArray[np.float64]) -> None:
     for index in range(len(flat)):
         flat[index] = uniform(words, position)

@@ -8,7 +8,7 @@ the inputs and of the targets of each batch are kept (2.5 KB each), and batches 
 
 from __future__ import annotations
 
-import math
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,11 +18,13 @@ import numpy.typing as npt
 import torch
 
 from mlperf.data.batch import Batch
-from mlperf.data.source import read_ahead
+from mlperf.data.source import raise_if_set, read_ahead
 from mlperf.data.synthetic import legacy_stream
 from mlperf.data.synthetic.legacy_stream import State
 from mlperf.settings.data import DataSettings
 
+STATE_BYTES = 2 * 4 * 624  # kept for each batch, at least: the words of the two states
+_IDS_PER_CALL = 1 << 21  # of compiled code, which Ctrl-C cannot interrupt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
@@ -45,16 +47,16 @@ class RandomBatches:
         self._settings = settings
         self._dense_features = dense_features
         self._rows = np.array(rows_per_table, dtype=np.int64)
-        count = math.ceil(self.samples / settings.batch_size)
+        count = -(-self.samples // settings.batch_size)
         state = legacy_stream.state_of(stream)
         self._inputs: list[State] = []
         self._targets: list[State] = []
         for number in range(count):
             self._inputs.append(legacy_stream.copy_of(state))
-            _skip_inputs(*state, *self._compiled_settings(number))
+            self._skip_inputs(state, self._size(number))
         for number in range(count):
             self._targets.append(legacy_stream.copy_of(state))
-            legacy_stream.skip(state[0], state[1], self._size(number))
+            legacy_stream.skip(state, self._size(number))
         legacy_stream.set_state(stream, state)
 
     @property
@@ -69,30 +71,43 @@ class RandomBatches:
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches from batch number `first` on, drawn ahead by a thread."""
-        return read_ahead(self._draw, range(first, self.batches_per_epoch), threads=1)
+        cancelled = threading.Event()
+        numbers = range(first, self.batches_per_epoch)
+        return read_ahead(lambda number: self._draw(number, cancelled), numbers, threads=1, cancelled=cancelled)
 
     def _size(self, number: int) -> int:
         return min(self._settings.batch_size, self.samples - number * self._settings.batch_size)
 
-    def _compiled_settings(self, number: int) -> tuple[Any, ...]:
-        """Return the settings of one batch as arguments of the compiled functions."""
-        generated, ids = self._settings.generated, self._settings.generated.ids
-        gaussian = [ids.mean, ids.sigma, ids.minimum, ids.maximum] if ids.kind == "gaussian" else []
-        return (
-            self._size(number),
-            self._dense_features,
-            self._rows,
-            generated.lookups,
-            generated.fixed_lookups,
-            np.array(gaussian, np.float64),
-        )
+    def _bags_in_parts(self, size: int) -> Iterator[tuple[int, int]]:
+        """Yield ranges of bags, each short enough for one call of compiled code.
 
-    def _draw(self, number: int) -> Batch:
-        state = legacy_stream.copy_of(self._inputs[number])
-        dense, indices, offsets = _draw_inputs(*state, *self._compiled_settings(number))
-        targets = np.empty((self._size(number), 1))
-        words, position, _ = legacy_stream.copy_of(self._targets[number])
-        legacy_stream.fill(words, position, targets)
+        Bag t * size + s has the ids of sample s for table t.
+        """
+        bags = len(self._rows) * size
+        step = max(1, _IDS_PER_CALL // self._settings.generated.lookups)
+        return ((start, min(start + step, bags)) for start in range(0, bags, step))
+
+    def _distribution(self) -> FloatArray:
+        """Return mean, standard deviation, minimum and maximum of the ids as fractions; empty: uniform."""
+        ids = self._settings.generated.ids
+        gaussian = [ids.mean, ids.sigma, ids.minimum, ids.maximum] if ids.kind == "gaussian" else []
+        return np.array(gaussian, np.float64)
+
+    def _skip_inputs(self, state: State, size: int) -> None:
+        """Advance the state past the inputs of a batch."""
+        generated, is_gaussian = self._settings.generated, len(self._distribution()) > 0
+        legacy_stream.skip(state, size * self._dense_features)
+        rest: tuple[Any, ...] = (size, self._rows, generated.lookups, generated.fixed_lookups, is_gaussian)
+        for start, stop in self._bags_in_parts(size):
+            _skip_bags(*state, start, stop, *rest)
+
+    def _draw(self, number: int, cancelled: threading.Event) -> Batch:
+        size, state = self._size(number), legacy_stream.copy_of(self._inputs[number])
+        dense = np.empty((size, self._dense_features))
+        legacy_stream.fill(state, dense, cancelled)
+        indices, offsets = self._draw_ids(state, size, cancelled)
+        targets = np.empty((size, 1))
+        legacy_stream.fill(legacy_stream.copy_of(self._targets[number]), targets, cancelled)
         if self._settings.generated.round_targets:
             targets = targets.round()
         return Batch(
@@ -101,6 +116,21 @@ class RandomBatches:
             torch.from_numpy(offsets),
             torch.from_numpy(targets.astype(np.float32)),
         )
+
+    def _draw_ids(self, state: State, size: int, cancelled: threading.Event) -> tuple[IntArray, IntArray]:
+        """Return indices [L] and offsets [T, B]. Ids are sorted and distinct per sample."""
+        generated, distribution = self._settings.generated, self._distribution()
+        # A sample keeps at most as many ids as the table has rows; the last one is drawn with its duplicates.
+        kept = int(np.minimum(self._rows, generated.lookups).sum()) * size
+        indices = np.empty(kept + generated.lookups, np.int64)
+        offsets = np.empty((len(self._rows), size), np.int64)
+        total = 0
+        drawn = (self._rows, generated.lookups, generated.fixed_lookups, distribution)
+        rest: tuple[Any, ...] = (*drawn, indices, offsets)
+        for start, stop in self._bags_in_parts(size):
+            raise_if_set(cancelled)
+            total = _draw_bags(*state, start, stop, total, *rest)
+        return indices[:total].copy(), offsets
 
 
 @numba.njit(nogil=True, cache=True)
@@ -112,69 +142,67 @@ def _number_of_ids(words: npt.NDArray[np.uint32], position: IntArray, rows: int,
 
 
 @numba.njit(nogil=True, cache=True)
-def _skip_inputs(
+def _skip_bags(
     words: npt.NDArray[np.uint32],
     position: IntArray,
     pair: FloatArray,
+    start: int,
+    stop: int,
     size: int,
-    dense_features: int,
     rows: IntArray,
     lookups: int,
     fixed: bool,
-    gaussian: FloatArray,
+    is_gaussian: bool,
 ) -> None:
-    """Advance the state past the inputs of one batch."""
-    legacy_stream.skip(words, position, size * dense_features)
-    for table in range(len(rows)):
-        for _ in range(size):
-            count = _number_of_ids(words, position, rows[table], lookups, fixed)
-            if len(gaussian) == 0:
-                legacy_stream.skip(words, position, count)
-            else:
-                for _ in range(count):
-                    legacy_stream.normal(words, position, pair)
+    """Advance the state past the ids of the bags `start` to `stop` of a batch of `size` samples."""
+    for bag in range(start, stop):
+        count = _number_of_ids(words, position, rows[bag // size], lookups, fixed)
+        if not is_gaussian:
+            legacy_stream.skip_at_once(words, position, count)
+        else:
+            for _ in range(count):
+                legacy_stream.normal(words, position, pair)
 
 
 @numba.njit(nogil=True, cache=True)
-def _draw_inputs(
+def _draw_bags(
     words: npt.NDArray[np.uint32],
     position: IntArray,
     pair: FloatArray,
-    size: int,
-    dense_features: int,
+    start: int,
+    stop: int,
+    total: int,
     rows: IntArray,
     lookups: int,
     fixed: bool,
     gaussian: FloatArray,
-) -> tuple[FloatArray, IntArray, IntArray]:
-    """Return dense [B, dense features], indices [L] and offsets [T, B]. Ids are sorted and distinct per sample.
+    indices: IntArray,
+    offsets: IntArray,
+) -> int:
+    """Draw the bags `start` to `stop` into `indices`, of which `total` are filled; return the new total.
 
     gaussian: mean, standard deviation, minimum and maximum of the ids as fractions of the table; empty: uniform.
     """
-    dense = np.empty((size, dense_features))
-    legacy_stream.fill(words, position, dense)
-    indices = np.empty(len(rows) * size * lookups, np.int64)
-    offsets = np.empty((len(rows), size), np.int64)
-    total = 0
-    for table in range(len(rows)):
+    size = offsets.shape[1]
+    for bag in range(start, stop):
+        table, sample = bag // size, bag % size
         last_row = rows[table] - 1
-        for sample in range(size):
-            offsets[table, sample] = total
-            count = _number_of_ids(words, position, rows[table], lookups, fixed)
-            ids = indices[total : total + count]
-            for lookup in range(count):
-                if len(gaussian) == 0:
-                    fraction = legacy_stream.uniform(words, position)
-                else:
-                    mean, deviation, low, high = gaussian
-                    fraction = mean + deviation * legacy_stream.normal(words, position, pair)
-                    fraction = min(max(fraction, low), high)
-                ids[lookup] = np.int64(np.round(fraction * last_row))
-            ids.sort()
-            kept = 0
-            for lookup in range(count):
-                if lookup == 0 or ids[lookup] != ids[kept - 1]:
-                    ids[kept] = ids[lookup]
-                    kept += 1
-            total += kept
-    return dense, indices[:total].copy(), offsets
+        offsets[table, sample] = total
+        count = _number_of_ids(words, position, rows[table], lookups, fixed)
+        ids = indices[total : total + count]
+        for lookup in range(count):
+            if len(gaussian) == 0:
+                fraction = legacy_stream.uniform(words, position)
+            else:
+                mean, deviation, low, high = gaussian
+                fraction = mean + deviation * legacy_stream.normal(words, position, pair)
+                fraction = min(max(fraction, low), high)
+            ids[lookup] = np.int64(np.round(fraction * last_row))
+        ids.sort()
+        kept = 0
+        for lookup in range(count):
+            if lookup == 0 or ids[lookup] != ids[kept - 1]:
+                ids[kept] = ids[lookup]
+                kept += 1
+        total += kept
+    return total

@@ -8,6 +8,7 @@ distinct references.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,11 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from mlperf.data.source import raise_if_set
 from mlperf.util.errors import RunError
+from mlperf.util.files import read_regular
+
+_REFERENCES_PER_CALL = 1 << 16  # of compiled code, which Ctrl-C cannot interrupt
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -53,8 +58,10 @@ class StackDistances:
     def read(cls, path: Path) -> StackDistances:
         """Read a distribution from a file of three lines. RunError naming the line if it is invalid."""
         try:
-            lines = path.read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = read_regular(path).decode().splitlines()
+        except OSError as error:
+            raise RunError(f"{path}: cannot read a distribution: {error.strerror}") from None
+        except UnicodeDecodeError as error:
             raise RunError(f"{path}: cannot read a distribution: {error}") from None
         if len(lines) != 3:
             raise RunError(f"{path}: has {len(lines)} lines; expected 3: accesses, distances, probabilities")
@@ -70,7 +77,8 @@ class StackDistances:
             raise RunError(f"{path}: line 3: {len(cumulative)} probabilities for {len(distances)} distances")
         if (accesses < 0).any() or distances[0] != 0 or (np.diff(distances) <= 0).any():
             raise RunError(f"{path}: accesses must be at least 0, and distances increase from 0 on")
-        if cumulative[0] <= 0 or (np.diff(cumulative) < 0).any() or abs(cumulative[-1] - 1) > 1e-6:
+        # A NaN meets no condition.
+        if not (cumulative[0] > 0 and (np.diff(cumulative) >= 0).all() and abs(cumulative[-1] - 1) <= 1e-6):
             raise RunError(f"{path}: line 3: cumulative probabilities must rise from above 0 to 1")
         cumulative[-1] = 1.0
         return cls(accesses, distances, cumulative)
@@ -103,19 +111,23 @@ class TraceGenerator:
         self._stack = _new_stack(len(self._distinct))
         self._used = np.zeros(1, np.int64)
 
-    def draw(self, count: int) -> IntArray:
-        """Return the next `count` references, int64."""
+    def draw(self, count: int, cancelled: threading.Event | None = None) -> IntArray:
+        """Return the next `count` references, int64. Cancelled if `cancelled` is set meanwhile."""
         distribution = self._distribution
-        numbers = _generate(
-            self._generator.random(count),
-            *self._stack,
-            self._used,
-            self._numbers,
-            distribution.distances,
-            distribution.cumulative,
-            self._padding,
-        )
-        references: IntArray = self._distinct[numbers]
+        references = np.empty(count, np.int64)
+        for start in range(0, count, _REFERENCES_PER_CALL):
+            raise_if_set(cancelled)
+            part = references[start : start + _REFERENCES_PER_CALL]
+            numbers = _generate(
+                self._generator.random(len(part)),
+                *self._stack,
+                self._used,
+                self._numbers,
+                distribution.distances,
+                distribution.cumulative,
+                self._padding,
+            )
+            part[:] = self._distinct[numbers]
         return references
 
 
@@ -134,7 +146,7 @@ def _new_stack(references: int) -> Stack:
     )
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _add(tree: IntArray, slot: int, change: int) -> None:
     """Add `change` to the count of a slot."""
     node = slot + 1
@@ -143,7 +155,7 @@ def _add(tree: IntArray, slot: int, change: int) -> None:
         node += node & -node
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _occupied_up_to(tree: IntArray, slot: int) -> int:
     """Return the number of occupied slots up to and including `slot`."""
     count = 0
@@ -154,7 +166,7 @@ def _occupied_up_to(tree: IntArray, slot: int) -> int:
     return count
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _slot_of_rank(tree: IntArray, rank: int) -> int:
     """Return the occupied slot with the given rank, counted from 1 at the lowest slot."""
     step = 1
@@ -169,7 +181,7 @@ def _slot_of_rank(tree: IntArray, rank: int) -> int:
     return node
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _move_to_top(tree: IntArray, slot_of: IntArray, in_slot: IntArray, counts: IntArray, reference: int) -> None:
     """Move a reference to the next free slot, which is the top of the stack."""
     old = slot_of[reference]
@@ -204,24 +216,26 @@ def _move_to_top(tree: IntArray, slot_of: IntArray, in_slot: IntArray, counts: I
 
 def _profile(numbers: IntArray, references: int) -> IntArray:
     """Return the stack distance of each reference of a trace of numbers below `references`."""
-    distances: IntArray = _distances(numbers, *_new_stack(references))
+    distances, stack = np.zeros(len(numbers), np.int64), _new_stack(references)
+    for start in range(0, len(numbers), _REFERENCES_PER_CALL):
+        part = slice(start, start + _REFERENCES_PER_CALL)
+        _find_distances(numbers[part], *stack, distances[part])
     return distances
 
 
-@numba.njit(cache=True)
-def _distances(
-    numbers: IntArray, tree: IntArray, slot_of: IntArray, in_slot: IntArray, counts: IntArray
-) -> IntArray:
-    distances = np.zeros(len(numbers), np.int64)
+@numba.njit(nogil=True, cache=True)
+def _find_distances(
+    numbers: IntArray, tree: IntArray, slot_of: IntArray, in_slot: IntArray, counts: IntArray, distances: IntArray
+) -> None:
+    """Set the stack distances of the next references of a trace; those of first references stay 0."""
     for index in range(len(numbers)):
         reference = numbers[index]
         if slot_of[reference] >= 0:
             distances[index] = counts[1] - _occupied_up_to(tree, slot_of[reference]) + 1
         _move_to_top(tree, slot_of, in_slot, counts, reference)
-    return distances
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _generate(
     uniform: FloatArray,
     tree: IntArray,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -11,9 +13,11 @@ import numpy.typing as npt
 import torch
 
 from mlperf.data.batch import Batch
-from mlperf.data.source import read_ahead
+from mlperf.data.source import raise_if_set, read_ahead
 from mlperf.data.synthetic.stack_distances import StackDistances, TraceGenerator
 from mlperf.settings.data import DataSettings
+
+_REFERENCES_PER_CALL = 1 << 20  # of compiled code, which Ctrl-C cannot interrupt
 
 IntArray = npt.NDArray[np.int64]
 
@@ -46,15 +50,20 @@ class SyntheticBatches:
     @property
     def batches_per_epoch(self) -> int:
         """Number of batches in an epoch."""
-        return math.ceil(self.samples / self._settings.batch_size)
+        return -(-self.samples // self._settings.batch_size)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches from number `first` on, drawn ahead by a thread; draw and skip earlier ones."""
         generator = _BatchGenerator(self._settings, self._dense_features, self._tables)
         numbers = range(self.batches_per_epoch)
-        for number, batch in zip(numbers, read_ahead(generator.draw, numbers, threads=1), strict=True):
-            if number >= first:
-                yield batch
+        cancelled = threading.Event()
+        drawn = read_ahead(
+            lambda number: generator.draw(number, cancelled), numbers, threads=1, cancelled=cancelled
+        )
+        with closing(drawn):  # before this generator ends: a zip would hold it
+            for number, batch in zip(numbers, drawn, strict=True):
+                if number >= first:
+                    yield batch
 
 
 class _BatchGenerator:
@@ -73,7 +82,7 @@ class _BatchGenerator:
             trace = TraceGenerator(distances, generator, padding=settings.generated.trace_padding)
             self._tables.append((rows, trace, generator))
 
-    def draw(self, number: int) -> Batch:
+    def draw(self, number: int, cancelled: threading.Event) -> Batch:
         """Return batch `number`, which must be the next one."""
         settings, generated = self._settings, self._settings.generated
         size = min(settings.batch_size, settings.generated_samples - number * settings.batch_size)
@@ -83,9 +92,9 @@ class _BatchGenerator:
             if not generated.fixed_lookups:
                 random_lookups = generator.random(size) * min(rows, generated.lookups)
                 lookups = np.round(np.maximum(random_lookups, 1.0)).astype(np.int64)
-            references = trace.draw(int(lookups.sum())) % rows
-            ids, kept = _distinct_per_sample(references, lookups)
-            indices.append(ids)
+            references = trace.draw(int(lookups.sum()), cancelled) % rows
+            kept = _keep_distinct(references, lookups, cancelled)
+            indices.append(references[: kept.sum()].copy())
             counts.append(kept)
         ends = np.concatenate(counts).cumsum()
         offsets = np.concatenate(([0], ends[:-1])).reshape(len(self._tables), size)
@@ -100,21 +109,35 @@ class _BatchGenerator:
         )
 
 
-@numba.njit(nogil=True, cache=True)
-def _distinct_per_sample(references: IntArray, counts: IntArray) -> tuple[IntArray, IntArray]:
-    """Sort and deduplicate the references of each sample; return them and their number per sample.
+def _keep_distinct(references: IntArray, counts: IntArray, cancelled: threading.Event) -> IntArray:
+    """Sort and deduplicate the references of each sample in place; return the number of distinct ones per sample.
 
+    The distinct references of all samples are then at the front of `references`.
     counts: number of references of each sample.
     """
-    remaining = np.empty_like(references)
     kept = np.zeros(len(counts), np.int64)
-    total = start = 0
+    starts = np.cumsum(counts) - counts
+    # Each call gets the samples whose references start in the same block of _REFERENCES_PER_CALL.
+    bounds = [*np.flatnonzero(np.diff(starts // _REFERENCES_PER_CALL, prepend=-1)).tolist(), len(counts)]
+    total = 0
+    for first, stop in pairwise(bounds):
+        raise_if_set(cancelled)
+        total = _keep_distinct_at_once(references, starts[first], counts[first:stop], kept[first:stop], total)
+    return kept
+
+
+@numba.njit(nogil=True, cache=True)
+def _keep_distinct_at_once(references: IntArray, start: int, counts: IntArray, kept: IntArray, total: int) -> int:
+    """Sort and deduplicate some samples, whose references begin at `start`; return the new total of distinct ones.
+
+    total: number of distinct references of the samples before.
+    """
     for sample in range(len(counts)):
         ordered = np.sort(references[start : start + counts[sample]])
         start += counts[sample]
         for index in range(len(ordered)):
             if index == 0 or ordered[index] != ordered[index - 1]:
-                remaining[total] = ordered[index]
+                references[total] = ordered[index]
                 total += 1
                 kept[sample] += 1
-    return remaining[:total].copy(), kept
+    return total

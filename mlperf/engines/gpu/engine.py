@@ -9,6 +9,7 @@ from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
 from mlperf.settings.settings import Settings
+from mlperf.util.compiler_cache import choose_triton_cache
 
 if TYPE_CHECKING:
     from mlperf.engines.gpu.scorer import GpuScorer
@@ -39,6 +40,7 @@ class GpuEngine:
 
 
 def _unsupported_by_kernels(model: DLRM_Net) -> str | None:
+    choose_triton_cache()
     try:
         from mlperf.engines.gpu import limits, triton_support
     except ImportError as error:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mlperf.data.criteo.days import KAGGLE_DAYS, SPLITS, divide, split_rows
+from mlperf.data.criteo.prepare.outputs import require_writable_files
 from mlperf.data.criteo.prepare.publish import split_facts
 from mlperf.data.criteo.prepare.row_file import RowFile
 from mlperf.data.criteo.prepare.work_folder import WorkFolder, locked
-from mlperf.data.criteo.prepared.dataset import checked_counts, read_counts
-from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest
-from mlperf.data.criteo.prepared.npz import Archive
+from mlperf.data.criteo.prepared.file_facts import FileFacts
+from mlperf.data.criteo.prepared.manifest import Manifest
+from mlperf.data.criteo.prepared.npz import Archive, read_counts
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import CRITEO, Rows
 from mlperf.util.errors import RunError
@@ -35,6 +37,9 @@ def import_archives(paths: DatasetPaths, archive_files: Sequence[Path], raw_data
             f"{archive_files[0]}: contains a day without rows; each of the {len(rows_per_day)} days needs rows"
         )
     rows = split_rows(rows_per_day)
+    require_writable_files(paths, archive=False)
+    paths.prefix.parent.mkdir(parents=True, exist_ok=True)
+    _check_disk(paths, sum(rows_per_day) * CRITEO.row_bytes)
     work = WorkFolder(paths)
     with locked(paths):
         work.clear()
@@ -43,7 +48,7 @@ def import_archives(paths: DatasetPaths, archive_files: Sequence[Path], raw_data
             work.sync()
             manifest = Manifest(
                 flags={"adopted": "kaggle" if len(archives) == 1 else "terabyte"},
-                inputs=[FileFacts.of(path) for path in archive_files],
+                inputs=[_facts(archive) for archive in archives],
                 rows_per_day=rows_per_day,
                 counts=list(counts),
                 files=split_facts(work, paths, rows, checksums),
@@ -56,11 +61,26 @@ def import_archives(paths: DatasetPaths, archive_files: Sequence[Path], raw_data
     return manifest
 
 
+def _facts(archive: Archive) -> FileFacts:
+    return FileFacts(archive.path.name, archive.status.size, archive.status.modified_ns)
+
+
+def _check_disk(paths: DatasetPaths, needed: int) -> None:
+    """Raise RunError if the binary files do not fit: an archive may be compressed a thousandfold."""
+    folder = paths.prefix.parent
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise RunError(
+            f"{folder}: {needed / 1e9:,.3g} GB are needed for the rows of the archives and {free / 1e9:,.3g} GB "
+            "are free"
+        )
+
+
 def _counts(archives: Sequence[Archive], raw_data_file: Path | None) -> tuple[int, ...]:
     """Return the rows of each table, from the only archive or from `*_fea_count.npz` beside the archives."""
     archive = archives[0]
     if len(archives) == 1 and archive.counts is not None:
-        return checked_counts(archive.counts, archive.path)
+        return archive.counts
     name = "day" if raw_data_file is None else raw_data_file.name
     return read_counts(archive.path.with_name(f"{name.removesuffix('.txt')}_fea_count.npz"))
 

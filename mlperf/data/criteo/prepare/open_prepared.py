@@ -6,7 +6,8 @@ from pathlib import Path
 
 from mlperf.data.criteo.days import SPLITS, TERABYTE_DAYS
 from mlperf.data.criteo.prepared.dataset import PreparedData, describe, open_foreign
-from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest
+from mlperf.data.criteo.prepared.file_facts import FileFacts
+from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
@@ -22,9 +23,10 @@ def open_prepared(processed_data_file: Path, raw_data_file: Path | None = None) 
         manifest = Manifest.read(paths.manifest)
         if manifest is None or manifest.adopted:
             return open_other_program(paths, raw_data_file)
+        prepared = describe(paths, manifest)  # first: a file that changes during the check is noticed on opening
         problem = manifest.find_problem(paths)
         if problem is None:
-            return describe(paths, manifest)
+            return prepared
         if paths.work_folder.exists():
             return None
         raise RunError(problem)
@@ -45,9 +47,10 @@ def open_other_program(paths: DatasetPaths, raw_data_file: Path | None) -> Prepa
     archives = find_archives(paths, raw_data_file)
     facts = [FileFacts.of(path) for path in archives]
     if manifest is not None and manifest.files_complete(paths) and (not archives or manifest.inputs == facts):
+        prepared = describe(paths, manifest)
         problem = manifest.find_problem(paths)
         if problem is None:
-            return describe(paths, manifest)
+            return prepared
         if not (archives and paths.work_folder.exists()):  # with a work folder, it was killed while moving files
             raise RunError(problem)
     if not archives:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from mlperf.data.criteo.days import SPLITS, split_rows
 from mlperf.data.criteo.prepare.state import PreparationState
 from mlperf.data.criteo.prepare.work_folder import WorkFolder
-from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest
+from mlperf.data.criteo.prepared.file_facts import FileFacts
+from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.npz import write_npz
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import CRITEO

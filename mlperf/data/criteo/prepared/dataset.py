@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mlperf.data.criteo.days import SPLITS
-from mlperf.data.criteo.prepared.manifest import FileFacts, Manifest
+from mlperf.data.criteo.prepared.file_facts import FileFacts
+from mlperf.data.criteo.prepared.manifest import Manifest
+from mlperf.data.criteo.prepared.npz import read_counts
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import CRITEO
+from mlperf.data.watched_file import FileStatus
 from mlperf.util.errors import RunError
-from mlperf.util.failures import damage
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ class PreparedData:
     another tool. The seed is None, too, if the preparation drew no random numbers.
     bad_rows: number of bad rows left out.
     inputs: raw text files; empty if prepared by another tool.
+    statuses: status of the file of each split when it was found.
+    checksums: CRC-32 of each split; empty if prepared by another tool.
     """
 
     train: Path
@@ -46,10 +49,16 @@ class PreparedData:
     seed: int | None = None
     bad_rows: int = 0
     inputs: tuple[FileFacts, ...] = ()
+    statuses: Mapping[str, FileStatus] = field(default_factory=dict)
+    checksums: Mapping[str, int] = field(default_factory=dict)
+
+    def split(self, name: str) -> Path:
+        """Return the binary file of a split: train, test or val."""
+        return {"train": self.train, "test": self.test, "val": self.val}[name]
 
 
 def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
-    """Return the data set as its manifest describes it."""
+    """Return the data set as its manifest describes it, unverified."""
     flags = manifest.flags
     return PreparedData(
         train=paths.split("train"),
@@ -66,7 +75,14 @@ def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
         seed=None if manifest.adopted else _seed(flags),
         bad_rows=sum(sum(reasons.values()) for reasons in manifest.bad_rows.values()),
         inputs=() if manifest.adopted else tuple(manifest.inputs),
+        statuses=_statuses(paths),
+        checksums=manifest.checksums,
     )
+
+
+def _statuses(paths: DatasetPaths) -> dict[str, FileStatus]:
+    files = {split: paths.split(split) for split in SPLITS}
+    return {split: FileStatus.of(path) for split, path in files.items() if path.is_file()}
 
 
 def _seed(flags: dict[str, Any]) -> int | None:
@@ -74,17 +90,17 @@ def _seed(flags: dict[str, Any]) -> int | None:
     return int(flags["numpy_rand_seed"]) if is_random else None
 
 
-def find_prepared(paths: DatasetPaths, raw_data_file: Path | None) -> PreparedData:
+def find_prepared(paths: DatasetPaths, raw_data_file: Path | None) -> tuple[PreparedData, Manifest | None]:
     """Return the data set described by its manifest or, without one, by the sizes of its files, unverified.
 
     Raises RunError if there is neither.
     """
     manifest = Manifest.read(paths.manifest)
     if manifest is not None:
-        return describe(paths, manifest)
+        return describe(paths, manifest), manifest
     if not paths.split("train").is_file():
         raise RunError(f"{paths.prefix}: neither {paths.manifest.name} nor {paths.split('train').name} exists")
-    return describe_foreign(paths, raw_data_file)
+    return describe_foreign(paths, raw_data_file), None
 
 
 def open_foreign(paths: DatasetPaths, raw_data_file: Path | None) -> PreparedData:
@@ -110,18 +126,17 @@ def describe_foreign(paths: DatasetPaths, raw_data_file: Path | None) -> Prepare
 
     The counts come from `<raw_data_file>_fea_count.npz` or from the only file `*_fea_count.npz` in the folder.
     """
-    files = {split: paths.split(split) for split in SPLITS}
-    rows = {
-        split: path.stat().st_size // CRITEO.row_bytes if path.is_file() else 0 for split, path in files.items()
-    }
+    statuses = _statuses(paths)
+    rows = {split: statuses[split].size // CRITEO.row_bytes if split in statuses else 0 for split in SPLITS}
     return PreparedData(
-        train=files["train"],
-        test=files["test"],
-        val=files["val"],
+        train=paths.split("train"),
+        test=paths.split("test"),
+        val=paths.split("val"),
         counts=read_counts(_counts_file(paths, raw_data_file)),
         train_rows=rows["train"],
         test_rows=rows["test"],
         val_rows=rows["val"],
+        statuses=statuses,
     )
 
 
@@ -140,17 +155,3 @@ def _counts_file(paths: DatasetPaths, raw_data_file: Path | None) -> Path:
             "files *_fea_count.npz with the rows per table; exactly one is needed, or --raw-data-file=<prefix>"
         )
     return found[0]
-
-
-def read_counts(path: Path) -> tuple[int, ...]:
-    """Return the rows of each table from a `*_fea_count.npz` of another tool. RunError if it has none."""
-    with damage(path, "cannot read counts per column"), np.load(path, allow_pickle=False) as archive:
-        counts = tuple(int(count) for count in archive["counts"])
-    return checked_counts(counts, path)
-
-
-def checked_counts(counts: tuple[int, ...], path: Path) -> tuple[int, ...]:
-    """Return `counts`, read from `path`. RunError unless they are at least 1 for every table."""
-    if len(counts) != CRITEO.tables or min(counts) < 1:
-        raise RunError(f"{path}: expected {CRITEO.tables} counts of at least 1, found {list(counts)}")
-    return counts

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.data.criteo.prepared.dataset import PreparedData
-from mlperf.data.criteo.prepared.manifest import FileFacts
+from mlperf.data.criteo.prepared.file_facts import FileFacts
 from mlperf.data.criteo.prepared.raw_files import existing_text, raw_files, text_name
 
 

@@ -7,13 +7,18 @@ from pathlib import Path
 
 from mlperf.data.criteo.days import TERABYTE_DAYS
 from mlperf.util.errors import UsageError
+from mlperf.util.strict_json import SchemaError, file_name
 
 
 def raw_files(raw_data_file: Path, data_set: str) -> list[Path]:
     """Return the paths of the raw text; each file may exist with the ending .gz instead.
 
-    UsageError if `raw_data_file` is a folder.
+    UsageError if `raw_data_file` is a folder, or if the manifest could not contain its name.
     """
+    try:
+        file_name(raw_data_file.name, "its name")
+    except SchemaError as error:
+        raise UsageError(f"--raw-data-file={str(raw_data_file)!r}: {error}") from None
     if data_set == "kaggle":
         if os.path.isdir(raw_data_file):
             raise _folder(raw_data_file, "the text file", "train.txt")

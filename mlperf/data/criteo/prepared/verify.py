@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +18,13 @@ from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import CRITEO, Rows
-from mlperf.util.crc32 import combine_crc32, file_crc32
-from mlperf.util.files import read_fully_at
+from mlperf.data.watched_file import WatchedFile
+from mlperf.util.crc32 import combine_crc32, file_crc32, parallel_crc32
+from mlperf.util.errors import RunError
 from mlperf.util.parallel import Stages, available_cores, run_in_order
 from mlperf.util.progress import Progress
+
+_log = logging.getLogger(__name__)
 
 IntArray = npt.NDArray[np.int64]
 
@@ -56,18 +60,20 @@ class SplitFacts:
     crc32: int = 0
 
 
-def scan(path: Path) -> SplitFacts:
-    """Read a binary file with all cores. Bytes after the last whole row only enter the checksum."""
-    size = path.stat().st_size
+def scan(file: WatchedFile) -> SplitFacts:
+    """Read a binary file with all cores. Bytes after the last whole row only enter the checksum.
+
+    RunError if the file changes meanwhile.
+    """
+    path, size = file.path, file.size
     facts = SplitFacts(path, size, size // CRITEO.row_bytes)
     progress = Progress(f"verifying {path.name}", size)
-    descriptor = os.open(path, os.O_RDONLY)
 
     def make_worker(stages: Stages) -> Callable[[int, int], None]:
         buffer = np.empty((_CHUNK_ROWS, CRITEO.columns), np.int32)
 
         def scan_chunk(number: int, offset: int) -> None:
-            count = read_fully_at(descriptor, buffer.data, offset)
+            count = file.read_at(buffer.data, offset)
             checksum = zlib.crc32(buffer.data.cast("B")[:count])
             rows = buffer[: count // CRITEO.row_bytes]
             column_min, column_max = _largest_int32(), _smallest_int32()
@@ -86,7 +92,6 @@ def scan(path: Path) -> SplitFacts:
         offsets: Iterator[int] = iter(range(0, size, _CHUNK_ROWS * CRITEO.row_bytes))
         run_in_order(offsets, make_worker, threads=available_cores(), stages=1)
     finally:
-        os.close(descriptor)
         progress.close()
     return facts
 
@@ -104,6 +109,34 @@ def _scan_rows(rows: Rows, column_min: IntArray, column_max: IntArray) -> tuple[
             column_min[column] = min(column_min[column], value)
             column_max[column] = max(column_max[column], value)
     return clicks, bad_labels
+
+
+def verify_checksums(prepared: PreparedData, splits: Sequence[str], *, drop_cache: bool = False) -> None:
+    """Compare all bytes of some splits with the checksums of the manifest. RunError at the first difference.
+
+    drop_cache: remove the files from the page cache again, so that a run begins without them there.
+    """
+    for split in splits:
+        file = WatchedFile(prepared.split(split), prepared.statuses.get(split))
+        progress = Progress(f"verifying {file.path.name}", file.size)
+
+        def report(offset: int, count: int, file: WatchedFile = file, progress: Progress = progress) -> None:
+            progress.add(count, count // CRITEO.row_bytes)
+            if drop_cache:
+                os.posix_fadvise(file.descriptor, offset, count, os.POSIX_FADV_DONTNEED)
+
+        try:
+            checksum = parallel_crc32(file.path, file.read_at, 0, file.size, report)
+        finally:
+            progress.close(finished=False)  # the line below says more
+        if drop_cache:
+            os.posix_fadvise(file.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # with what was read ahead
+        if checksum != prepared.checksums[split]:
+            raise RunError(
+                f"{file.path}: damaged: its checksum is {checksum:08x}, its manifest says "
+                f"{prepared.checksums[split]:08x}; prepare the data again"
+            )
+        _log.info("%s: matches the checksum in its manifest", file.path)
 
 
 def file_problems(facts: SplitFacts, counts: tuple[int, ...], manifest: Manifest | None, split: str) -> list[str]:
@@ -133,10 +166,7 @@ def manifest_problems(paths: DatasetPaths, manifest: Manifest, rows_used: Sequen
 
     rows_used: largest index + 1 of each table, over all files.
     """
-    rows = sum(manifest.rows(split) for split in manifest.files)
     problems = []
-    if rows != sum(manifest.rows_per_day):
-        problems.append(f"{paths.manifest}: {sum(manifest.rows_per_day)} rows in all days, {rows} in the files")
     archive = manifest.archive
     if archive is not None and not paths.archive.is_file():
         problems.append(f"{paths.archive}: no such file, but the manifest lists it")

@@ -26,6 +26,11 @@ from mlperf.models.layers.embedding.quantized import QuantizedRows
 from mlperf.models.layers.embedding.rows import ReadableRows, RowGradients, RowParameter
 
 
+def compressed_bytes(rows_per_table: Sequence[int], dimension: int, options: Compression) -> int:
+    """Return the bytes that CompressedTables of these sizes need."""
+    return CompressedTables(rows_per_table, dimension, options, torch.device("meta")).nbytes()
+
+
 @dataclass
 class GatheredRows:
     """Result of a lookup: rows [L] of parameters and their values [L, W], leaves of the autograd graph."""

@@ -1,0 +1,116 @@
+"""What a manifest may contain, entry by entry and together."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from mlperf.data.criteo.days import KAGGLE_DAYS, SPLITS, TERABYTE_DAYS, split_rows
+from mlperf.data.criteo.prepared.file_facts import FileFacts
+from mlperf.data.schema import CRITEO, MAX_TABLE_ROWS
+from mlperf.settings.dataset import PreparationSettings
+from mlperf.settings.flags import declared_flags
+from mlperf.util.printable import shown
+from mlperf.util.strict_json import SchemaError, fields, file_name, items, refuse, whole
+
+_REQUIRED = ("format_version", "flags", "inputs", "rows_per_day", "counts", "files")
+_OPTIONAL = ("bad_rows", "archive")  # older manifests lack them
+_FLAGS = ("data_set", "max_ind_range", "data_randomize", "numpy_rand_seed")
+_FLAGS_OF_OLDER_MANIFESTS = {"data_sub_sample_rate": 0.0, "bad_rows": "stop"}  # defaults for missing flags
+_MAX_CRC32 = (1 << 32) - 1
+
+
+def checked_content(content: object, format_version: int) -> dict[str, Any]:
+    """Return the fields of a Manifest from the value of its JSON. SchemaError if it is no manifest."""
+    entries = fields(content, "it", _REQUIRED, _OPTIONAL)
+    whole(entries["format_version"], "format_version", format_version, format_version)
+    inputs = _inputs(entries["inputs"])
+    days = items(entries["rows_per_day"], "rows_per_day", [KAGGLE_DAYS if len(inputs) == 1 else TERABYTE_DAYS])
+    counts = items(entries["counts"], "counts", [CRITEO.tables])
+    archive = entries.get("archive")
+    checked: dict[str, Any] = {
+        "flags": _flags(entries["flags"]),
+        "inputs": inputs,
+        "rows_per_day": [whole(rows, f"rows_per_day[{day}]", 0) for day, rows in enumerate(days)],
+        "counts": [whole(count, f"counts[{table}]", 1, MAX_TABLE_ROWS) for table, count in enumerate(counts)],
+        "files": {
+            split: _file(facts, f"files.{split}", has_checksum=True)
+            for split, facts in fields(entries["files"], "files", SPLITS).items()
+        },
+        "bad_rows": _bad_rows(entries.get("bad_rows", {})),
+        "archive": None if archive is None else _file(archive, "archive", has_checksum=True),
+    }
+    _check_rows(checked["files"], checked["rows_per_day"])
+    return checked
+
+
+def _inputs(value: object) -> list[FileFacts]:
+    inputs = items(value, "inputs", [1, TERABYTE_DAYS])
+    facts = [_file(each, f"inputs[{number}]", has_checksum=False) for number, each in enumerate(inputs)]
+    for number, each in enumerate(facts):
+        if each.size == 0:
+            raise SchemaError(f"inputs[{number}].size is 0: an empty file cannot be prepared")
+        if each.name in [other.name for other in facts[:number]]:
+            raise SchemaError(f"inputs[{number}].name {shown(each.name)} is repeated")
+    return facts
+
+
+def _file(value: object, where: str, *, has_checksum: bool) -> FileFacts:
+    entries = fields(value, where, ("name", "size", "mtime_ns", "crc32"))
+    crc32 = entries["crc32"]
+    if has_checksum:
+        whole(crc32, f"{where}.crc32", 0, _MAX_CRC32)
+    elif crc32 is not None:
+        refuse(f"{where}.crc32", crc32, "null")
+    return FileFacts(
+        file_name(entries["name"], f"{where}.name"),
+        whole(entries["size"], f"{where}.size", 0),
+        whole(entries["mtime_ns"], f"{where}.mtime_ns", -(2**63)),
+        crc32,
+    )
+
+
+def _flags(value: object) -> dict[str, Any]:
+    if isinstance(value, dict) and "adopted" in value:
+        flags = fields(value, "flags", ("adopted",))
+        if flags["adopted"] not in ("kaggle", "terabyte"):
+            refuse("flags.adopted", flags["adopted"], "'kaggle' or 'terabyte'")
+        return flags
+    flags = {**_FLAGS_OF_OLDER_MANIFESTS, **fields(value, "flags", _FLAGS, _FLAGS_OF_OLDER_MANIFESTS)}
+    declared = {flag.key: flag for _, flag in declared_flags(PreparationSettings)}
+    for key, found in flags.items():
+        flag = declared[key]
+        kinds = (int, float) if isinstance(flag.default, float) else (type(flag.default),)
+        if type(found) not in kinds:
+            refuse(f"flags.{key}", found, f"a value of {flag.name}")
+        try:
+            flag.kind(str(found))
+        except argparse.ArgumentTypeError as error:
+            raise SchemaError(f"flags.{key}: {error}") from None
+    return flags
+
+
+def _bad_rows(value: object) -> dict[str, dict[str, int]]:
+    """Return the numbers of bad rows by file name and reason."""
+    if not isinstance(value, dict):
+        refuse("bad_rows", value, "an object")
+    for name, reasons in value.items():
+        file_name(name, "a name in bad_rows")
+        if not isinstance(reasons, dict):
+            refuse(f"bad_rows[{shown(name)}]", reasons, "an object")
+        for count in reasons.values():
+            whole(count, f"a number in bad_rows[{shown(name)}]", 0)
+    return value
+
+
+def _check_rows(files: dict[str, FileFacts], rows_per_day: list[int]) -> None:
+    """Compare the sizes of the files with the rows of the days."""
+    for split, rows in split_rows(rows_per_day).items():
+        size = files[split].size
+        if size != rows * CRITEO.row_bytes:
+            raise SchemaError(
+                f"files.{split}.size is {size}, but the {split} split of rows_per_day has {rows} rows of "
+                f"{CRITEO.row_bytes} bytes"
+            )
+        if rows == 0 and split != "val":
+            raise SchemaError(f"files.{split} has no rows")

@@ -1,0 +1,149 @@
+"""Memory that a run needs at least, compared with what is available before anything is allocated.
+
+The sizes are lower bounds: a run is refused only if it cannot succeed. A run whose allocation fails nevertheless
+also ends with one line.
+
+B batch, T tables, D embedding dimension, F = T + 1 features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.data.source import MIN_GROUP_ROWS
+from mlperf.data.synthetic.random_batches import STATE_BYTES
+from mlperf.models.dlrm import Architecture, top_widths
+from mlperf.models.layers.embedding.compressed_tables import compressed_bytes
+from mlperf.registry import OPTIMIZERS, load
+from mlperf.settings.settings import Settings
+from mlperf.util.errors import RunError
+from mlperf.util.memory import Need, require_memory_for
+
+_TABLES = "the embedding tables (--arch-sparse-feature-size, --max-ind-range, --arch-embedding-size)"
+_MLPS = "the MLPs (--arch-mlp-bot, --arch-mlp-top)"
+_PAIRS = "the pairs of features (--arch-embedding-size)"
+_TRAINING_BATCH = "a training batch (--mini-batch-size, --num-indices-per-lookup)"
+_TEST_BATCH = "a test batch (--test-mini-batch-size)"
+_READ_AHEAD = "batches read ahead (--num-workers, --test-num-workers)"
+_ACCUMULATED = "accumulated gradients (--mlperf-grad-accum-iter)"
+_STATES = "random data (--num-batches, --data-size, --mini-batch-size)"
+
+
+@dataclass(frozen=True)
+class RunSizes:
+    """Numbers of samples that bound the batches of a run. test_samples: 0 without a test split."""
+
+    train_samples: int
+    test_samples: int
+
+    @classmethod
+    def of(cls, settings: Settings, prepared: PreparedData | None) -> RunSizes:
+        """Return the sizes of the data that a run reads."""
+        data = settings.data
+        if prepared is None:
+            return cls(data.generated_samples, 0)
+        limit = data.num_batches * data.batch_size or prepared.train_rows
+        return cls(min(prepared.train_rows, limit), prepared.test_rows)
+
+    def train_batch(self, settings: Settings) -> int:
+        """Return the number of samples of the largest training batch, at least 1."""
+        return max(1, min(settings.data.batch_size, self.train_samples))
+
+    def test_batch(self, settings: Settings) -> int:
+        """Return the number of samples of the largest test batch; 0 without a test split."""
+        return min(settings.data.test_batch_size, self.test_samples)
+
+
+def require_run_memory(
+    settings: Settings, architecture: Architecture, device: torch.device, sizes: RunSizes
+) -> None:
+    """Raise RunError, naming the flags, if the run needs more memory than the host or the GPU has available."""
+    model = list(_model(settings, architecture))
+    on_device = [*model, *_computation(settings, architecture, sizes)]
+    on_host = list(_data(settings, architecture, sizes))
+    if device.type == "cpu":
+        require_memory_for([*on_device, *on_host])
+        return
+    require_memory_for(on_host)
+    require_memory_for(on_device, available=torch.cuda.mem_get_info(device)[0], where=" of the GPU")
+
+
+@contextmanager
+def resource_failures() -> Iterator[None]:
+    """Turn a failed allocation, on the host or on the GPU, or a thread that cannot be started into a RunError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        reason = (str(error).strip() or "MemoryError").splitlines()[0]
+        if "can't start new thread" in reason:
+            raise RunError(f"{reason}: smaller --num-workers, --test-num-workers need fewer") from None
+        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in reason
+        if not is_memory and "can't allocate memory" not in reason:
+            raise
+        raise RunError(
+            f"not enough memory: {reason}; smaller --mini-batch-size, --test-mini-batch-size, "
+            "--mlperf-grad-accum-iter, --num-workers or a smaller model need less"
+        ) from None
+
+
+def table_bytes(architecture: Architecture) -> int:
+    """Return the bytes of the embedding tables and of their pooling weights."""
+    rows = sum(architecture.rows_per_table)
+    pooling = 0 if architecture.weighted_pooling is None else 4 * rows
+    if architecture.compression is not None:
+        return pooling + compressed_bytes(
+            architecture.rows_per_table, architecture.feature_size, architecture.compression
+        )
+    return pooling + 4 * rows * architecture.feature_size
+
+
+def _model(settings: Settings, architecture: Architecture) -> Iterator[Need]:
+    trains = not settings.inference_only
+    state = load(OPTIMIZERS[settings.training.optimizer]).state_per_value if trains else 0
+    yield Need(_TABLES, (1 + state) * table_bytes(architecture))
+    layers = [a * b for widths in (architecture.mlp_bot, top_widths(architecture)) for a, b in pairwise(widths)]
+    yield Need(_MLPS, 4 * ((1 + state) * sum(layers) + (max(layers) if trains else 0)))
+    if architecture.interaction_op == "dot":
+        features = len(architecture.rows_per_table) + 1
+        yield Need(_PAIRS, 8 * features * features)
+
+
+def _computation(settings: Settings, architecture: Architecture, sizes: RunSizes) -> Iterator[Need]:
+    """Yield the results of layers that a batch keeps, and the gradients kept over batches."""
+    tables, dimension = len(architecture.rows_per_table), architecture.feature_size
+    value_bytes = 2 if settings.precision == "bf16" else 4
+    interaction = top_widths(architecture)[0]
+    pooled = 4 * tables * dimension
+    if not settings.inference_only:
+        batch = sizes.train_batch(settings)
+        widths = sum(architecture.mlp_bot[1:]) + interaction + sum(architecture.mlp_top[:-1])
+        yield Need(_TRAINING_BATCH, batch * (value_bytes * widths + pooled + 8 * tables))
+        if settings.training.accumulate > 1:
+            summed = min(settings.training.accumulate * batch, sizes.train_samples)
+            yield Need(_ACCUMULATED, summed * (pooled + 8 * tables))
+    if settings.inference_only or settings.training.evaluates:
+        yield Need(_TEST_BATCH, sizes.test_batch(settings) * (value_bytes * interaction + 8 * tables))
+
+
+def _data(settings: Settings, architecture: Architecture, sizes: RunSizes) -> Iterator[Need]:
+    """Yield the batches that wait to be used, and the states from which random batches are drawn."""
+    sample = 4 * (architecture.mlp_bot[0] + 1 + len(architecture.rows_per_table))  # as in the binary file
+    if settings.data.generation == "random":
+        batches = -(-sizes.train_samples // settings.data.batch_size)
+        yield Need(_STATES, batches * STATE_BYTES)
+    rows_ahead = 0
+    if settings.data.generation != "dataset":
+        rows_ahead = min(sizes.train_samples, 2 * sizes.train_batch(settings))
+    elif not settings.inference_only:
+        group = max(sizes.train_batch(settings), MIN_GROUP_ROWS)
+        rows_ahead = min(sizes.train_samples, 2 * settings.readers * group)
+    if sizes.test_samples and (settings.inference_only or settings.training.evaluates):
+        group = max(sizes.test_batch(settings), MIN_GROUP_ROWS)
+        rows_ahead = max(rows_ahead, min(sizes.test_samples, 2 * settings.test_readers * group))
+    yield Need(_READ_AHEAD, rows_ahead * sample)

@@ -1,0 +1,37 @@
+"""Verification of the prepared data before the runs of a submission."""
+
+from __future__ import annotations
+
+from mlperf.data.criteo.days import TRAINING_SPLITS
+from mlperf.data.criteo.prepared.dataset import describe
+from mlperf.data.criteo.prepared.manifest import Manifest
+from mlperf.submission.run_inputs import RunInputs
+from mlperf.util.failures import system_failures
+
+
+class DataVerification:
+    """Compares the data of a set of runs once with its checksums, as soon as it is prepared."""
+
+    def __init__(self, inputs: RunInputs) -> None:
+        self._inputs = inputs
+        self._done = False
+
+    def before_run(self) -> None:
+        """Verify the data and print the result. RunError if it is damaged."""
+        if self._done:
+            return
+        paths = self._inputs.prepared
+        with system_failures(self._inputs.data_folder, "the data cannot be verified"):
+            if paths is None or not paths.split("train").exists() or paths.work_folder.exists():
+                print("the data is not verified yet: this run prepares it", flush=True)
+                return
+            manifest = Manifest.read(paths.manifest)
+            self._done = True
+            if manifest is None:
+                print(f"the data is not verified: no manifest {paths.manifest} with its checksums", flush=True)
+                return
+            # Imported late: importing compiles its numba functions.
+            from mlperf.data.criteo.prepared.verify import verify_checksums
+
+            verify_checksums(describe(paths, manifest), TRAINING_SPLITS, drop_cache=True)
+            print(f"the data matches the checksums in {paths.manifest}", flush=True)

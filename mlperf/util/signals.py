@@ -1,0 +1,204 @@
+"""Signals that end a program: raised as exceptions in the main thread, and deferred where none may interrupt."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+# All signals that end a process and are sent from outside. Not among them: SIGKILL, signals of faults such as
+# SIGSEGV, and SIGPIPE and SIGXFSZ, which Python ignores, so that the system call fails.
+STOPPING = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGTERM,
+    signal.SIGXCPU,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+)
+
+_REPEAT_SECONDS = 0.01  # after which the destructor that dropped an exception has ended
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal arrived that ends the program. Like Ctrl-C, it is no `Exception`, so that no handler hides it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def reason(stopped: KeyboardInterrupt) -> str:
+    """Return what ended a program: "interrupted", "terminated" or "stopped by SIGHUP"."""
+    number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
+    if number == signal.SIGINT:
+        return "interrupted"
+    return "terminated" if number == signal.SIGTERM else f"stopped by {signal.Signals(number).name}"
+
+
+def exit_status(stopped: KeyboardInterrupt) -> int:
+    """Return the exit status, 128 plus the number of the signal, as shells report it."""
+    return 128 + (stopped.number if isinstance(stopped, Stopped) else signal.SIGINT)
+
+
+class _Delivery:
+    """Receives the signals of this process. At most one is raised, in the main thread.
+
+    deferrals: number of open `deferred` blocks; a signal that arrives in one waits in `arrived`.
+    replaced: handlers that this one stands for, by signal, in a `deferred` block outside of a program.
+    """
+
+    def __init__(self) -> None:
+        self.deferrals = 0
+        self.arrived: int | None = None
+        self.raised = False
+        self.replaced: dict[int, Any] = {}
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.deferrals > 0:
+            if self.arrived is None:
+                self.arrived = number
+        elif number in self.replaced:
+            self.forward(number, frame)
+        else:
+            self.stop(number)
+
+    def stop(self, number: int) -> None:
+        """Raise the first signal, and ignore others: what is being closed must not be interrupted."""
+        if not self.raised:
+            self.raised = True
+            raise Stopped(number)
+
+    def forward(self, number: int, frame: FrameType | None) -> None:
+        """Do what the signal did before `deferred` replaced its handler."""
+        handler = self.replaced[number]
+        if callable(handler):
+            handler(number, frame)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    def deliver(self) -> None:
+        """Deliver the signal that waits, if no other block defers it."""
+        if self.deferrals == 0 and self.arrived is not None:
+            number, self.arrived = self.arrived, None
+            signal.raise_signal(number)
+
+
+_delivery = _Delivery()
+
+
+@contextmanager
+def raised_in_program() -> Iterator[None]:
+    """Raise the first signal that ends the program as `Stopped` in the main thread, and ignore others.
+
+    After the block all are ignored, because the program is about to end. Signals that the program was started with
+    ignoring, as `nohup` does for SIGHUP, stay ignored.
+    """
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _delivery)
+    _delivery.raised, _delivery.arrived = False, None
+    try:
+        with _dropped_exceptions_repeated():
+            yield
+    finally:
+        _delivery.raised = True
+
+
+class deferred:
+    """Context manager: no signal interrupts the block. One that arrives in it is delivered at its end.
+
+    In threads other than the main thread, which no signal interrupts, this has no effect.
+    """
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a signal has arrived, for blocks that can end early."""
+        return _delivery.arrived is not None
+
+    def __enter__(self) -> deferred:
+        self._is_main = threading.current_thread() is threading.main_thread()
+        if not self._is_main:
+            return self
+        self._outer = _delivery.deferrals
+        _delivery.deferrals = self._outer + 1
+        self._replaced = []
+        for number in STOPPING:
+            handler = signal.getsignal(number)
+            # A handler that was not set from Python (None) could not be restored, so it is not replaced.
+            if handler not in (_delivery, signal.SIG_IGN, None):
+                _delivery.replaced[number] = handler
+                self._replaced.append(number)
+                signal.signal(number, _delivery)
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if not self._is_main:
+            return
+        for number in self._replaced:
+            signal.signal(number, _delivery.replaced.pop(number))
+        _delivery.deferrals = self._outer
+        _delivery.deliver()
+
+
+class delivered:
+    """Context manager for use within `deferred`: signals interrupt this block, also one that is waiting."""
+
+    def __enter__(self) -> None:
+        self._is_main = threading.current_thread() is threading.main_thread()
+        if not self._is_main:
+            return
+        self._outer = _delivery.deferrals
+        _delivery.deferrals = 0
+        try:
+            _delivery.deliver()
+        except BaseException:
+            _delivery.deferrals = self._outer
+            raise
+
+    def __exit__(self, *failure: object) -> None:
+        if self._is_main:
+            _delivery.deferrals = self._outer
+
+
+@contextmanager
+def _dropped_exceptions_repeated() -> Iterator[None]:
+    """Send a signal again if Python dropped its exception.
+
+    Python drops exceptions that are raised in destructors and in callbacks of weak references, which may run at
+    any time. The program would continue, and ignore further signals.
+    """
+    report = sys.unraisablehook
+    ended = threading.Event()
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def send(number: int, is_reported: threading.Event) -> None:
+        is_reported.wait()
+        if not ended.wait(_REPEAT_SECONDS):
+            _delivery.raised = False
+            signal.pthread_kill(main, number)
+
+    def repeat(dropped: sys.UnraisableHookArgs) -> None:
+        if not isinstance(dropped.exc_value, Stopped):
+            report(dropped)
+            return
+        is_reported = threading.Event()
+        threading.Thread(target=send, args=[dropped.exc_value.number, is_reported], daemon=True).start()
+        is_reported.set()
+
+    sys.unraisablehook = repeat
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
+        ended.set()

@@ -1,0 +1,20 @@
+"""A copy of the repository without an environment, data and results, for tests of its scripts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from program import ROOT
+
+_PARTS = ("dlrm_s_pytorch.py", "mlperf", "bench", "tools", "run_and_time.sh", "requirements.txt", "pyproject.toml")
+
+
+def copy_repository(folder: Path) -> Path:
+    """Copy what the scripts need into a folder, and return it."""
+    for part in _PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / part, folder)
+    return folder

@@ -1,0 +1,42 @@
+"""Flags that run_and_time.sh accepts and refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlperf.cli.check_flags import main as check_flags
+
+TINY = ("--arch-sparse-feature-size=4", "--arch-mlp-bot=13-4", "--arch-mlp-top=2-1")
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--inference-only", "a timed run trains"),
+        ("--numpy-rand-seed=7", "set by SEED"),
+        ("--mlperf-edition=1.0.0", "set by EDITION"),
+        ("--mlperf-log-file=x.log", "set by LOGDIR"),
+        ("--mlperf-cache-cleared", "drops the page cache itself"),
+        ("--data-generation=random", "selected by DATADIR"),
+        ("--data-set=kaggle", "selected by DATADIR"),
+        ("--raw-data-file=x", "selected by DATADIR"),
+        ("--processed-data-file=x", "selected by DATADIR"),
+        ("--max-ind-range=100", "MAX_IND_RANGE"),
+        ("--data-randomize=none", "prepared without it"),
+        ("--data-sub-sample-rate=0.5", "prepared without it"),
+        ("--load=model.pt", "unrecognized"),
+    ],
+)
+def test_flag_that_would_make_the_output_of_a_timed_run_untrue_is_refused(
+    flag: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check_flags(["--test-freq=5", "--", flag]) == 2
+    error = capsys.readouterr().err
+    assert flag in error
+    assert words in error
+    assert len(error.splitlines()) == 1
+
+
+def test_flags_of_experiments_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_flags(["--numpy-rand-seed=7", "--", *TINY, "--precision=bf16", "--num-batches=4"]) == 0
+    assert capsys.readouterr().err == ""
