@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
 from gpu_workload import PRECISIONS, RATE, Workload, make_batch, make_step, parse_workload, time_steps
 from torch.profiler import ProfilerActivity, profile
+
+from mlperf.util.program import run_program
 
 STEPS = 8
 PRINTED_KERNELS = 24
@@ -48,4 +51,4 @@ def measure(workload: Workload, precision: str) -> list[tuple[str, float, float]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program("profile_step.py", main))

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlperf.benchmarks import DEFAULT_EDITION
-from mlperf.cli.program import program_name, run_program
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import between
 from mlperf.util.errors import UsageError
 from mlperf.util.one_process import require_one_process
 from mlperf.util.plural import counted
+from mlperf.util.program import program_name, run_program
 
 if TYPE_CHECKING:
     from mlperf.plots.read_runs import Run

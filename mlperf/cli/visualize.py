@@ -16,10 +16,10 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from mlperf.cli.program import program_name, run_program
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
 from mlperf.util.errors import RunError, UsageError
+from mlperf.util.program import program_name, run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
