@@ -83,7 +83,10 @@ def repeated_end(log: Log) -> tuple[int, str] | None:
 
 
 def implausible_time(log: Log) -> tuple[int, str] | None:
-    """Return line and description of the start or the end of a run whose time is not in milliseconds, or None."""
+    """Return line and description of the start or the end of a run whose time is not Unix time in ms, or None.
+
+    Two published results have times since the start of their programs.
+    """
     event = next((event for event in _ends(log) if not is_plausible(event.time_ms)), None)
     if event is None:
         return None

@@ -176,13 +176,16 @@ def _check_target(log: Log, edition: Edition) -> Check:
     if (outside := outside_of_run(log)) is not None:
         findings.append(Finding(log.path, outside[0], f"eval_accuracy is {outside[1]}"))
     findings += [Finding(log.path, line, text) for line, text in log.invalid_values]
-    wrong_times = (repeated_end(log), decreasing_time(log), implausible_time(log))
-    findings += [Finding(log.path, *found) for found in wrong_times if found is not None]
+    findings += [
+        Finding(log.path, *found) for found in (repeated_end(log), decreasing_time(log)) if found is not None
+    ]
     findings += _shortfalls(log, edition)
     time = "" if log.minutes is None else f", {four_digits(log.minutes)} minutes"
     remark = "" if log.best is None else f"{describe_evaluation(log.best)}{time}"
     verdict = Verdict.FAIL if findings else Verdict.PASS
-    return Check("target reached", log.path.name, verdict, remark, tuple(findings))
+    other_clock = implausible_time(log)
+    warnings = () if other_clock is None else (Finding(log.path, *other_clock),)
+    return Check("target reached", log.path.name, verdict, remark, tuple(findings), warnings)
 
 
 def _shortfalls(log: Log, edition: Edition) -> Iterator[Finding]:
