@@ -11,8 +11,8 @@
 # CONFIG   a file, or the name between config_ and .sh of one in mlperf/systems/. Default: sample for the sample,
 #          otherwise gpu_32768 with --use-gpu, or cpu.
 # EDITION  edition of MLPerf Training whose rules apply to the evaluations, the log and its check (default: the latest).
-# DROP_CACHES  false: do not drop the page cache of the machine before the run. The log then says so, and the run
-#          cannot be submitted (default: true).
+# DROP_CACHES  false: do not drop the page cache of the machine before the run, which the rules require for a
+#          submission; the log states it (default: true).
 #
 # A flag with which the run would not be a result, such as --load-model, is refused.
 # The last line is RESULT,RECOMMENDATION,seed,seconds,user,start time. The exit status is 0 only if the target was

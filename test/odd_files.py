@@ -1,4 +1,4 @@
-"""Things in place of a file: each of them makes a program hang or fail that opens it like a file."""
+"""Things in place of a file. A program that opens them like a file hangs or fails."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def _socket(path: Path) -> None:
+def make_socket(path: Path) -> None:
+    """Create a socket in the file system."""
     here = os.open(path.parent, os.O_RDONLY)
     try:  # the name of a socket must be short
         with socket.socket(socket.AF_UNIX) as unix:
@@ -20,7 +21,7 @@ def _socket(path: Path) -> None:
 # What to create, by name.
 ODD_FILES: dict[str, Callable[[Path], None]] = {
     "pipe": os.mkfifo,
-    "socket": _socket,
+    "socket": make_socket,
     "device": lambda path: path.symlink_to("/dev/zero"),
     "folder": Path.mkdir,
     "link to nothing": lambda path: path.symlink_to("nowhere"),

@@ -103,7 +103,7 @@ def test_complete_training_state_is_saved(tmp_path: Path) -> None:
     model = make_model()
     optimizer = make_optimizer("sgd", model)
     best = Metrics(accuracy=0.8, recall=0.1, precision=0.2, f1=0.3, average_precision=0.4, auc=0.7)
-    state = TrainingState(epoch=2, iteration=3, step=11, samples=1234, last_loss=0.5, best=best)
+    state = TrainingState(epoch=2, iteration=3, step=13, samples=130, last_loss=0.5, best=best)
     path = tmp_path / "model.pt"
     save(
         path,
@@ -120,15 +120,19 @@ def test_complete_training_state_is_saved(tmp_path: Path) -> None:
     again = load_training(
         path, contents, optimizer=optimizer, batches_per_epoch=5, accumulate=1, batch_size=10, seed=9
     )
-    assert (again.epoch, again.iteration, again.step, again.samples, again.last_loss) == (2, 3, 11, 1234, 0.5)
+    assert (again.epoch, again.iteration, again.step, again.samples, again.last_loss) == (2, 3, 13, 130, 0.5)
     assert (again.best.accuracy, again.best.auc) == (0.8, 0.7)
+
+
+OWN = {"seed": 0, "step": 3, "samples": 30, "best_accuracy": 0.5, "best_auc": 0.5}
 
 
 @pytest.mark.parametrize(
     "entries",
     [
-        *({"iter": 99}, {"iter": -1}, {"epoch": -1}, {"continuation": None}, {"continuation": {"step": "x"}}),
-        *({"continuation": {"best_auc": None}}, {"train_loss": None}, {"opt_state_dict": [1]}),
+        *({"iter": 99}, {"iter": -1}, {"epoch": -1}, {"nbatches": 5.0}, {"train_loss": None}),
+        *({"continuation": None}, {"continuation": {**OWN, "step": "x"}}, {"opt_state_dict": [1]}),
+        {"continuation": {**OWN, "best_auc": None}},
     ],
     ids=str,
 )
@@ -147,8 +151,8 @@ def test_damaged_entries_are_refused_by_one_line(entries: dict[str, Any]) -> Non
 
 
 def test_position_and_best_metrics_of_a_published_checkpoint_are_restored() -> None:
-    contents = published()
     optimizer = make_optimizer("sgd", make_model())
+    contents = {**published(), "opt_state_dict": optimizer.state_dict()}
     state = load_training(
         GOLDEN_CHECKPOINT,
         contents,
@@ -312,9 +316,9 @@ def test_file_larger_than_the_available_memory_is_rejected(
     torch.save(published(), tmp_path / "older.pt", _use_new_zipfile_serialization=False)
     shutil.copy(GOLDEN_CHECKPOINT, tmp_path / "newer.pt")
     monkeypatch.setattr(memory, "available_memory", lambda: 10_000)
-    with pytest.raises(RunError, match=r"older\.pt: needs .* GB of memory"):
+    with pytest.raises(RunError, match=r"older\.pt: needs .* MB of memory, 10\.0 kB are available"):
         read_checkpoint(tmp_path / "older.pt")
-    with pytest.raises(RunError, match=r"newer\.pt: needs .* GB of memory"):
+    with pytest.raises(RunError, match=r"newer\.pt: needs 20\.0 kB of memory, 10\.0 kB are available"):
         read_checkpoint(tmp_path / "newer.pt", model_bytes=20_000)
     read_checkpoint(tmp_path / "newer.pt", model_bytes=5_000)
 

@@ -140,26 +140,6 @@ def test_what_is_not_a_file_is_refused_without_waiting_for_it(reader: str, kind:
 
 
 @pytest.mark.parametrize(
-    "lines",
-    [
-        *("0, 1\n0, 1\n0.5, nan\n", "0, 1\n0, 1\nnan, 1\n", "0, 1\n0, 1\n0.5, inf\n", "0, 1\n0, 1\n-inf, 1\n"),
-        *(
-            "0, 1\n0, 1\n1.5, 1\n",
-            "0, 9223372036854775808\n0\n1\n",
-            "0\n0, 0\n0.5, 1\n",
-            "0\n\n\n",
-            "\ufeff0\n0\n1\n",
-        ),
-        *("0\n0\n1\n\n", "0\n0", "0\n0.0\n1\n", "0\n1\n1\n", "-1\n0\n1\n"),
-    ],
-)
-def test_damaged_distribution_is_refused_in_one_line(lines: str, tmp_path: Path) -> None:
-    (tmp_path / "d_0.log").write_text(lines)
-    flags = ("--data-generation=synthetic", "--data-trace-file=d_j.log")
-    assert_one_line(run_program(*flags, cwd=tmp_path), "d_0.log: ")
-
-
-@pytest.mark.parametrize(
     "trace", [b"x" * 10**6, b"1 2 \xff\x1b[31m", b"1, 2.5", b"9" * 5000, b"1 9223372036854775808", b""]
 )
 def test_damaged_trace_is_refused_in_one_short_line(trace: bytes, tmp_path: Path) -> None:

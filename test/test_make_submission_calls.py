@@ -106,7 +106,7 @@ def test_configuration_that_makes_no_result_is_refused(lines: str, words: str, t
 def test_output_that_is_a_file_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     run = make("--submitter=a", "--system=x", "--output=out", *SYSTEM, cwd=tmp_path)
-    assert run.status == 1
+    assert run.status == 2
     assert run.stderr.count("\n") == 1
     assert "out" in run.stderr
 

@@ -84,7 +84,6 @@ def test_notations_of_whole_numbers() -> None:
 def test_notations_of_real_numbers() -> None:
     kind = between(-1, 1)
     texts = ("1", "+.5", "1.", "-1e-3", " 0.5 ", "00.5", "0e9999")
-    texts = ("1", "+.5", "1.", "-1e-3", " 0.5 ", "00.5", "0e9999")
     assert [kind(text) for text in texts] == [1, 0.5, 1, -1e-3, 0.5, 0.5, 0]
     assert str(kind("-0.0")) == "0.0"
     for text in ("nan", "inf", "1e400", "0_1", "0x1p0", "\u0661", "1,5", "e5", ".", "1.0000001"):

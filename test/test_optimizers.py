@@ -158,8 +158,9 @@ def test_state_that_an_optimizer_does_not_keep_is_refused(saved: str, loading: s
 def test_momentum_is_refused_and_its_empty_entries_are_not() -> None:
     model = make_model()
     optimizer = make_optimizer("sgd", model)
-    numbers = range(len(list(model.parameters())))
-    optimizer.load_state_dict({"state": {number: {"momentum_buffer": None} for number in numbers}}, "saved.pt")
-    state = {number: {"momentum_buffer": weight} for number, weight in enumerate(model.parameters())}
+    saved = optimizer.state_dict()
+    saved["state"] = {number: {"momentum_buffer": None} for number, _ in enumerate(model.parameters())}
+    optimizer.load_state_dict(saved, "saved.pt")
+    saved["state"] = {number: {"momentum_buffer": weight} for number, weight in enumerate(model.parameters())}
     with pytest.raises(RunError, match="another optimizer than SGD"):
-        optimizer.load_state_dict({"state": state}, "saved.pt")
+        optimizer.load_state_dict(saved, "saved.pt")

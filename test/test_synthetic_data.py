@@ -129,14 +129,22 @@ def test_program_profiles_and_generates(binary: bool, tmp_path: Path) -> None:
         ("1\n0, 1\n0.5, nan\n", "line 3"),
         ("1\n0, 1, 2\n0.5, nan, 1\n", "line 3"),
         ("1\n0, 1\n0.5, inf\n", "line 3"),
-        ("1\n0, 99999999999999999999\n0.5, 1\n", "line 2"),
+        ("1\n0, 1\n-inf, 1\n", "line 3"),
+        ("1\n0, 1\n1.5, 1\n", "line 3"),
+        ("1\n0, 0\n0.5, 1\n", "from 0 on"),
+        ("1\n0, 9223372036854775808\n0.5, 1\n", "line 2"),
+        ("1\n0.0\n1\n", "line 2"),
+        ("\ufeff1\n0\n1\n", "line 1"),
+        ("1\n\n\n", "2 lines|line 2"),
+        ("1\n0\n1\n\n", "4 lines"),
     ],
 )
 def test_invalid_distribution_is_named(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "d.log").write_text(text)
     with pytest.raises(RunError, match=message) as caught:
         StackDistances.read(tmp_path / "d.log")
-    assert "d.log" in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path}/d.log: ")
+    assert str(caught.value).isprintable()
 
 
 def synthetic(

@@ -100,7 +100,7 @@ WRONG = [
     (f"{DATASET} --mlperf-cache-cleared", "--mlperf-cache-cleared=true requires --mlperf-logging"),
     (f"{DATASET} --mlperf-edition=2.0.0", "--mlperf-edition=2.0.0 requires --mlperf-logging"),
     ("--data-generation=synthetic --data-trace-file=x/", "--data-trace-file: 'x/' names a folder"),
-    (f"{DATASET} --save-model=x --test-freq=5 --mlperf-logging --mlperf-log-file=./x", "--save-model=x: the comp"),
+    (f"{DATASET} --save-model=none/x --test-freq=5", "--save-model=none/x: folder none does not exist"),
     (f"{DATASET} --save-model=x.pt --test-freq=5 --mlperf-grad-accum-iter=2", "--test-freq"),
     ("--no-such-flag=1", "--no-such-flag"),
     ("--mini-batch=2", "--mini-batch"),

@@ -2,9 +2,9 @@
 #
 #   run PROGRAM ...   runs a program and returns its status. If a signal arrived, the program gets it, and when it has
 #                     ended, the script ends with 128 plus the number of the signal.
+#   await PROCESS     does the same for a program that runs in the background already, given by its process id.
 #   record FILE       copies its input to its output and appends it to a file, until the end of the input: for the
 #                     output of a stopped program.
-#   await PROCESS     waits for a background process of the script that stands for `run`, and returns its status.
 #   output_failed STATUS  ends a script whose output cannot be written.
 #
 # A script that has to do something after a stopped program sets ends_when_stopped=false. $stopped is the name of the

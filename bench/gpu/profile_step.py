@@ -11,6 +11,7 @@ import torch
 from gpu_workload import PRECISIONS, RATE, Workload, make_batch, make_step, parse_workload, time_steps
 from torch.profiler import ProfilerActivity, profile
 
+from mlperf.util.files import write_atomically
 from mlperf.util.program import run_program
 
 STEPS = 8
@@ -22,7 +23,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("profile.json"), help="default: profile.json")
     workload, args = parse_workload(parser)
-    args.output.write_text(json.dumps({precision: measure(workload, precision) for precision in PRECISIONS}))
+    measured = {precision: measure(workload, precision) for precision in PRECISIONS}
+    write_atomically(args.output, json.dumps(measured))
 
 
 def measure(workload: Workload, precision: str) -> list[tuple[str, float, float]]:

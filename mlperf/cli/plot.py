@@ -8,17 +8,20 @@ Reads console output of the trainer, and compliance logs of this project or of a
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlperf.benchmarks import DEFAULT_EDITION
+from mlperf.plots.log_files import LOG_SUFFIXES
 from mlperf.settings.argument_parser import Parser
-from mlperf.settings.kinds import between
+from mlperf.settings.kinds import between, file_name
 from mlperf.util.errors import UsageError
 from mlperf.util.one_process import require_one_process
+from mlperf.util.output_files import NamedFile, named, require_distinct, require_writable_file
 from mlperf.util.plural import counted
 from mlperf.util.program import program_name, run_program
 
@@ -44,7 +47,7 @@ def make_parser(name: str) -> Parser:
         nargs="+",
         help="console or compliance logs, or folders of them, such as results/ or a submission package",
     )
-    add("--output", type=Path, default=Path("run.png"), help="output file: .png, .svg or .pdf")
+    add("--output", type=_output, default=Path("run.png"), help="output file: .png, .svg or .pdf")
     add(
         "--labels",
         help="labels of the arguments or of the runs, separated by commas; runs with the same label have the same "
@@ -66,6 +69,11 @@ def make_parser(name: str) -> Parser:
     return parser
 
 
+def _output(text: str) -> Path:
+    path: Path = Path(text) if os.path.isdir(text) or not text else file_name(text)
+    return path  # `_output_file` suggests a name in a folder
+
+
 def _plot(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
     require_one_process()
@@ -75,7 +83,7 @@ def _plot(name: str, arguments: Sequence[str] | None) -> int:
     from mlperf.plots.run_figure import draw_runs, has_curve
 
     require_packages("plotting", "matplotlib")
-    output = _output_file(args.output)
+    output = _output_file(args.output, args.logs)
     runs, warnings = read_runs(args.logs)
     labels = _labels(runs, args.labels, len(args.logs))
     metric = args.metric
@@ -111,13 +119,23 @@ def _labels(runs: Sequence[Run], requested: str | None, arguments: int) -> list[
     raise UsageError(f"--labels={requested}: {counted(len(labels), 'label')} for {counted(len(runs), 'run')}")
 
 
-def _output_file(requested: Path) -> Path:
-    """Return the file to write; without a suffix, it gets .png. UsageError if that cannot be a file."""
-    if requested.is_dir():
+def _output_file(requested: Path, logs: Sequence[Path]) -> Path:
+    """Return the file to write, which gets .png if it has no suffix. UsageError if it is no file, or a log."""
+    if os.path.isdir(requested):
         raise UsageError(f"--output={requested} is a folder; must be a file name, such as {requested / 'run.png'}")
-    if not requested.parent.is_dir():
-        raise UsageError(f"--output={requested}: folder {requested.parent} does not exist")
-    return requested if requested.suffix else requested.with_name(f"{requested.name}.png")
+    output = requested if requested.suffix else requested.with_name(f"{requested.name}.png")
+    require_distinct(_logs(logs), named("--output", output))
+    require_writable_file("--output", output)
+    return output
+
+
+def _logs(arguments: Sequence[Path]) -> Iterator[NamedFile]:
+    """Yield the logs, and those in the folders, among the arguments."""
+    for argument in arguments:
+        yield NamedFile(argument, str(argument), is_folder=argument.is_dir())
+        for path in argument.rglob("*") if argument.is_dir() else ():
+            if path.suffix in LOG_SUFFIXES:
+                yield NamedFile(path, str(path))
 
 
 def _axis(runs: Sequence[Run], requested: str) -> str:

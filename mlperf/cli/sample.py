@@ -12,6 +12,7 @@ from mlperf.settings.argument_parser import Parser
 from mlperf.settings.dataset import MAX_SEED
 from mlperf.settings.kinds import whole_between
 from mlperf.util.one_process import require_one_process
+from mlperf.util.output_files import require_writable_folder
 from mlperf.util.program import program_name, run_program
 
 
@@ -42,6 +43,7 @@ def _make(name: str, arguments: Sequence[str] | None) -> int:
 
     from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 
+    require_writable_folder("--folder", args.folder)
     sample = make_sample(SampleSettings(args.folder, args.rows, args.seed))
     print(
         f"sample in {args.folder}: {sample.rows:,} rows, seed {sample.seed}, {sample.click_rate:.1%} clicks; "

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.dataset import MAX_SEED
-from mlperf.settings.kinds import at_least, whole_between
+from mlperf.settings.kinds import at_least, file_name, whole_between
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.failures import system_failures
 from mlperf.util.files import atomic_file, read_regular
 from mlperf.util.one_process import require_one_process
+from mlperf.util.output_files import named, require_distinct, require_writable_file
 from mlperf.util.program import program_name, run_program
 from mlperf.util.strict_json import shown
 
@@ -47,8 +48,8 @@ def make_parser(name: str) -> Parser:
         choices=("profile", "generate"),
         help="conversion: trace to distribution, or distribution to trace",
     )
-    parser.add_argument("source", type=Path, help="input file")
-    parser.add_argument("result", type=Path, help="output file")
+    parser.add_argument("source", type=file_name, help="input file")
+    parser.add_argument("result", type=file_name, help="output file")
     parser.add_argument("--binary", action="store_true", help="the trace is binary")
     parser.add_argument("--padding", action="store_true", help="like --data-trace-enable-padding")
     length, seed = (
@@ -72,6 +73,8 @@ def _convert(name: str, arguments: Sequence[str] | None) -> int:
 
     from mlperf.data.synthetic.stack_distances import StackDistances, TraceGenerator
 
+    require_distinct(named("source", args.source), named("result", args.result))
+    require_writable_file("result", args.result)
     if args.what == "profile":
         with system_failures(args.source, "cannot be profiled"):
             distribution = StackDistances.of_trace(_read_trace(args.source, args.binary), padding=args.padding)

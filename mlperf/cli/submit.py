@@ -40,6 +40,7 @@ from mlperf.submission.verified_data import DataVerification
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import write_atomically
 from mlperf.util.one_process import require_one_process
+from mlperf.util.output_files import NamedFile, named, require_distinct, require_writable_folder
 from mlperf.util.program import program_name, run_program
 
 SAMPLE_REASON = (
@@ -171,9 +172,27 @@ def _check_contradictions(args: argparse.Namespace) -> None:
         raise UsageError("--seed-bypass: only allowed with --logs, because runs of this program have seeds")
 
 
+def _check_files(args: argparse.Namespace, inputs: RunInputs) -> None:
+    """Raise UsageError if the package cannot be written, or would replace one of its inputs."""
+    require_writable_folder("--output", args.output)
+    given = [
+        *(file for log in args.logs or () for file in named("--logs", log)),
+        *named("--system-file", args.system_file),
+        *named("CONFIG", inputs.configuration_file),
+    ]
+    folder, name = args.output / args.submitter, f"of --submitter={args.submitter} in --output={args.output}"
+    package = NamedFile(folder, f"the package {name}", is_folder=True, is_private=True)
+    runs = NamedFile(_logs_folder(args), f"the folder of the runs {name}", is_folder=True, is_private=True)
+    if args.reference:
+        require_distinct(given, [NamedFile(_reference_file(args), f"the file of the reference {name}")])
+    else:
+        require_distinct(given, [package] if args.logs is not None else [package, runs])
+
+
 def _make(args: argparse.Namespace) -> int:
     edition = EDITIONS[args.edition]
     inputs = RunInputs.of_environment()
+    _check_files(args, inputs)
     check_timed_run(
         inputs.trainer_flags, _NOT_IN_A_RESULT, where=f" in TRAINER_FLAGS of CONFIG={inputs.configuration}"
     )
@@ -273,6 +292,10 @@ def _logs_folder(args: argparse.Namespace) -> Path:
     return folder
 
 
+def _reference_file(args: argparse.Namespace) -> Path:
+    return _logs_folder(args) / "rcps_dlrm.json"
+
+
 def _data_text(sample: SampleSize | None) -> str:
     """Return the section about the data for the README of the package."""
     if sample is None:
@@ -289,7 +312,7 @@ def _data_text(sample: SampleSize | None) -> str:
 
 def _write_reference(args: argparse.Namespace, logs: list[Log]) -> int:
     rcp = make_rcp(logs, EDITIONS[args.edition].benchmark, args.submitter, args.system)
-    file = _logs_folder(args) / "rcps_dlrm.json"
+    file = _reference_file(args)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(rcp, indent=2) + "\n")
     print(f"convergence points of {len(logs)} runs in {file}")

@@ -18,8 +18,12 @@ from pathlib import Path
 
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
-from mlperf.util.errors import RunError, UsageError
+from mlperf.util.errors import UsageError
+from mlperf.util.failures import system_failures
+from mlperf.util.output_files import NamedFile, require_writable_folder
 from mlperf.util.program import program_name, run_program
+
+_FIGURES = ("tables", "norms", "categories", "hidden")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +78,7 @@ def _visualize(name: str, arguments: Sequence[str] | None) -> int:
 
     from mlperf.cli.train import parse
     from mlperf.plots import model_figures
-    from mlperf.plots.packages import require_packages
+    from mlperf.plots.packages import require_packages, save_figure
     from mlperf.runner.benchmark import load_for_inference
 
     # Use large batches: they are only read.
@@ -82,13 +86,12 @@ def _visualize(name: str, arguments: Sequence[str] | None) -> int:
     require_packages("plotting", "matplotlib")
     if args.method == "umap":
         _require_umap()
-    model, splits = load_for_inference(settings)
+    files = {name: args.output_dir / f"{name}.png" for name in _FIGURES}
+    require_writable_folder("--output-dir", args.output_dir)
+    outputs = [NamedFile(path, f"{path.name} of --output-dir={args.output_dir}") for path in files.values()]
+    model, splits = load_for_inference(settings, outputs)
     assert splits.test is not None
     counts = model_figures.count_ids(splits.train, model.architecture.rows_per_table, args.most_samples)
-    try:
-        args.output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"--output-dir={args.output_dir}: cannot create the folder: {error.strerror}") from None
     tables = model_figures.choose_tables(counts, args.most_tables)
     vectors, labels = model_figures.last_hidden_layer(model, splits.test, args.most_points)
     figures = {
@@ -97,10 +100,11 @@ def _visualize(name: str, arguments: Sequence[str] | None) -> int:
         "categories": model_figures.draw_categories(counts),
         "hidden": model_figures.draw_hidden(vectors, labels, args.method),
     }
-    for figure_name, figure in figures.items():
-        path = args.output_dir / f"{figure_name}.png"
-        figure.savefig(path, dpi=130)
-        print(path)
+    with system_failures(args.output_dir, "the figures cannot be written"):
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        for figure_name, figure in figures.items():
+            save_figure(figure, files[figure_name], dpi=130)
+            print(files[figure_name])
     return 0
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from mlperf.util.errors import RunError
+from mlperf.util.printable import shown
 
 TOKEN = ":::MLLOG "
 MAX_EVENT = 100_000  # characters; the official checkers take minutes for longer ones. Published events have 450
-_MAX_SHOWN = 60  # characters of a value in a message
 _MAX_TIME = 2**63
 
 
@@ -108,8 +108,7 @@ def as_text(value: object) -> str:
     too_long = (
         isinstance(value, int) and abs(value) > sys.float_info.max
     )  # Python limits the digits of printed integers
-    text = "a number out of range" if too_long else repr(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+    return "a number out of range" if too_long else shown(value)
 
 
 def describe_evaluation(event: Event) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+MAX_TABLE_ROWS = 1 << 31  # ids are int32
+
 
 @dataclass(frozen=True)
 class RowSchema:

@@ -38,8 +38,8 @@ class Cancelled(Exception):
     """A batch that is being drawn is not needed any more."""
 
 
-def raise_if(cancelled: threading.Event | None) -> None:
-    """Raise Cancelled if the event is set."""
+def raise_if_set(cancelled: threading.Event | None) -> None:
+    """Raise Cancelled if the event `cancelled` is set."""
     if cancelled is not None and cancelled.is_set():
         raise Cancelled
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -14,8 +13,10 @@ from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.reference import ReferenceDLRM
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import move_into_place
+from mlperf.util.temporary import new_temporary_folder
 
 ONNX_FILE = Path("dlrm_s_pytorch.onnx")
+WEIGHTS_FILE = ONNX_FILE.with_name(f"{ONNX_FILE.name}.data")  # of a large model
 
 
 def require_onnx() -> None:
@@ -44,8 +45,8 @@ def save_onnx(model: DLRM_Net, path: Path, *, multi_hot: bool) -> None:
     shapes = {name: {0: torch.export.Dim(f"ids_{name}")} for name in inputs if name.startswith("indices_")}
     shapes |= {"dense": {0: size}, "offsets" if multi_hot else "indices": {1: size}}
     is_large = sum(value.nbytes for value in traced.state_dict().values()) > 1e9
-    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}.") as folder:
-        beside = Path(folder) / path.name
+    with new_temporary_folder(path) as folder:
+        beside = folder / path.name
         try:
             # The exporter warns about a missing package that is not needed here.
             logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)

@@ -13,9 +13,12 @@ import torch
 from torch import nn
 
 from mlperf.models.layers.embedding.rows import Lookup, RowGradients, RowParameter
+from mlperf.optim.saved_state import check_settings, check_structure, check_sums, check_tensors, step_count
 from mlperf.registry import OPTIMIZERS, load
 from mlperf.util.errors import RunError
+from mlperf.util.printable import shown_name
 
+_SHOWN_NAMES = 3
 _SAME_OPTIMIZER = "pass the --optimizer with which it was saved"
 
 
@@ -112,36 +115,58 @@ class Optimizer(ABC):
             state[self._numbers[parameter]] = kept
         return {"state": state, "param_groups": [{**self.group(), "params": list(self._numbers.values())}]}
 
-    def load_state_dict(self, saved: dict[str, Any], source: str) -> None:
-        """Restore a `state_dict`. RunError naming `source` if the state belongs to another optimizer."""
-        state = saved.get("state", {})
-        self._check_names(state, source)
-        try:
-            for parameter, kept in self.row_state():
-                for name, value in kept.items():
-                    value.copy_(state[self._numbers[parameter]][name])
-            for parameter, kept in self.dense_state():
-                found = state[self._numbers[parameter]]
-                for name, value in kept.items():
-                    value.copy_(found[name])
-                self.steps = int(found["step"])
-        except (KeyError, RuntimeError) as error:
-            raise self._no_state(source) from error
+    def check_state_dict(self, saved: Mapping[Any, Any] | None, source: str) -> None:
+        """Check everything in a `state_dict` but the elements of its tensors.
 
-    def _check_names(self, state: Mapping[int, Mapping[str, Any]], source: str) -> None:
+        saved: None if there is none, which suffices for an optimizer that keeps no state. RunError, naming
+        `source`, if it is damaged, belongs to another optimizer or model, or if settings that change the updates
+        differ.
+        """
+        where = f"{source}: cannot resume: opt_state_dict"
+        if saved is not None:
+            check_structure(saved, len(self._numbers), where)
+        state = {} if saved is None else saved["state"]
+        self._check_names(state, source)
+        if saved is not None:
+            check_settings(saved, self.group(), where)
+        dense = [self._numbers[parameter] for parameter in self.dense_parameters]
+        check_tensors(state, self._kept(), dense, where)
+
+    def load_state_dict(self, saved: Mapping[Any, Any] | None, source: str) -> None:
+        """Restore a `state_dict`. RunError as for `check_state_dict`; the state is unchanged then."""
+        self.check_state_dict(saved, source)
+        if saved is None:
+            return
+        kept, state = self._kept(), saved["state"]
+        for number, tensors in kept.items():
+            for name in tensors:
+                check_sums(state[number][name], f"{source}: cannot resume: opt_state_dict.state.{number}.{name}")
+        for number, tensors in kept.items():
+            for name, tensor in tensors.items():
+                tensor.copy_(state[number][name])
+        for parameter, _ in self.dense_state():
+            self.steps = step_count(state[self._numbers[parameter]]["step"]) or 0
+
+    def _kept(self) -> dict[int, dict[str, torch.Tensor]]:
+        """Return the state tensors by the number of their parameter and their name."""
+        return {self._numbers[parameter]: kept for parameter, kept in (*self.dense_state(), *self.row_state())}
+
+    def _check_names(self, state: Mapping[int, Mapping[Any, Any]], source: str) -> None:
         """Raise RunError unless `state` has the tensors that this optimizer keeps for each parameter it trains."""
-        kept = dict([*self.dense_state(), *self.row_state()])
+        kept = self._kept()
+        dense = {self._numbers[parameter] for parameter, _ in self.dense_state()}
         trained = [*self.dense_parameters, *(one for rows in self.row_parameters for one in rows.parameters)]
-        for parameter in trained:
-            saved = state.get(self._numbers[parameter], {})
+        for number in (self._numbers[parameter] for parameter in trained):
+            saved = state.get(number, {})
             found = {name for name, value in saved.items() if isinstance(value, torch.Tensor)} - {"step"}
-            expected = kept.get(parameter, {}).keys()
+            expected = kept.get(number, {}).keys()
             if found - expected:
+                names = ", ".join(sorted(shown_name(name) for name in found - expected)[:_SHOWN_NAMES])
                 raise RunError(
-                    f"{source}: contains the state of another optimizer than {type(self).__name__} "
-                    f"({', '.join(sorted(found))}); {_SAME_OPTIMIZER}"
+                    f"{source}: contains the state of another optimizer than {type(self).__name__} ({names}); "
+                    f"{_SAME_OPTIMIZER}"
                 )
-            if expected - found:
+            if expected - saved.keys() or (number in dense and "step" not in saved):
                 raise self._no_state(source)
 
     def _no_state(self, source: str) -> RunError:

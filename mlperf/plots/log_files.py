@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlperf.util.errors import RunError
 
-_SUFFIXES = (".txt", ".log", ".out")
+LOG_SUFFIXES = (".txt", ".log", ".out")
 # Beginnings of the names of text files of a package and of a checkout that are no logs.
 _OTHER_TEXT = ("package_checker_params", "requirements")
 _CONSOLE = ".console.txt"  # console output that run_and_time.sh writes beside the compliance log
@@ -30,7 +30,7 @@ def find_logs(folder: Path) -> list[Path]:
     found = sorted((path for path in visible if path not in both), key=_natural)
     if not found:
         raise RunError(
-            f"{folder}: the folder contains no logs ({', '.join('*' + suffix for suffix in _SUFFIXES)})"
+            f"{folder}: the folder contains no logs ({', '.join('*' + suffix for suffix in LOG_SUFFIXES)})"
         )
     return found
 
@@ -48,7 +48,7 @@ def log_name(path: Path) -> str:
 
 
 def _may_be_log(path: Path) -> bool:
-    return path.suffix in _SUFFIXES and path.is_file() and not path.name.startswith(_OTHER_TEXT)
+    return path.suffix in LOG_SUFFIXES and path.is_file() and not path.name.startswith(_OTHER_TEXT)
 
 
 def _is_console(path: Path) -> bool:

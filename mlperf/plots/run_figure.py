@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mlperf.plots.curves import Curves, Point
 from mlperf.plots.legend import Style, add_legend, make_styles, plain
+from mlperf.plots.packages import save_figure
 from mlperf.util.errors import RunError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def draw_runs(
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            figure.savefig(output, dpi=150)
+            save_figure(figure, output, dpi=150)
     except OSError as error:
         raise RunError(f"--output={output}: cannot write the figure: {error.strerror or error}") from None
     except ValueError as error:

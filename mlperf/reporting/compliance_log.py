@@ -26,7 +26,8 @@ from mlperf.training.events import Listener, Outcome, Position
 from mlperf.util.clock import UnixClock
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import has_content, write_fully
-from mlperf.util.new_file import numbered, open_new
+from mlperf.util.new_file import NewFile, numbered, open_new
+from mlperf.util.output_files import require_writable_file, require_writable_folder, try_to_write
 
 _log = logging.getLogger(__name__)
 
@@ -44,10 +45,14 @@ def check_log_file(settings: Settings) -> None:
     UsageError if --mlperf-log-file names a file with content; for the default name another name is found.
     """
     path = settings.compliance.log_file
-    if not path.parent.is_dir():
-        raise RunError(f"--mlperf-log-file={path}: cannot be written: folder {path.parent} does not exist")
+    if is_default_log(settings):
+        require_writable_folder("--mlperf-log-file", path.parent)
+    else:
+        require_writable_file("--mlperf-log-file", path, allow_streams=True)
     if not is_default_log(settings) and has_content(path):
         raise UsageError(_refusal(path))
+    if not path.exists():
+        try_to_write("--mlperf-log-file", path)
 
 
 def _refusal(path: Path) -> str:
@@ -168,9 +173,7 @@ class ComplianceLog(Listener):
             _log.info("%s exists; the compliance log of this run is %s", default, self._path)
 
     def _discard(self) -> None:
-        self._file.close()
-        if self._path.is_file():  # not a device or a pipe
-            self._path.unlink()
+        self._file.discard()
 
     def _log_submission(self) -> None:
         settings = self._settings.compliance
@@ -261,7 +264,7 @@ class _LineWriter(logging.Handler):
                 os.lseek(self._descriptor, size, os.SEEK_SET)
 
 
-def _open(path: Path) -> tuple[Path, TextIO]:
+def _open(path: Path) -> tuple[Path, NewFile]:
     """Return the file of the log and its name."""
     names = numbered(path) if path == _DEFAULT_FILE else iter([path])
     for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,12 @@ TRACE_FILE = Path("dlrm_s_pytorch.json")
 # A trace takes about 100 KB per step, and much more in a viewer.
 _MAX_STEPS = 100
 _ROWS = 50
+
+
+def profile_files() -> tuple[Path, Path]:
+    """Return the names of the next table and trace, which no earlier profile has."""
+    pairs = zip(numbered(TABLE_FILE), numbered(TRACE_FILE), strict=True)
+    return next(pair for pair in pairs if not any(map(os.path.lexists, pair)))
 
 
 class Profile(Listener):
@@ -71,18 +78,15 @@ class Profile(Listener):
 
 def _write_table(table: str) -> tuple[Path, Path]:
     """Write the table; return its file and that for the trace, whose names no earlier profile has."""
-    names = zip(numbered(TABLE_FILE), numbered(TRACE_FILE), strict=True)
     while True:
-        table_file, trace_file = next(names)
-        if trace_file.exists():
-            continue
+        table_file, trace_file = profile_files()
         with suppress(FileExistsError):
             file = open_new(table_file)
             try:
-                with file:
-                    file.write(table)
+                file.write(table)
+                file.close()
             except OSError:
-                table_file.unlink()  # incomplete
+                file.discard()
                 raise
             return table_file, trace_file
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
+from mlperf.data.criteo.days import TRAINING_SPLITS
 from mlperf.export.onnx import require_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import require_graphviz
-from mlperf.reporting.compliance_log import check_log_file
 from mlperf.runner.data import Splits, open_splits, verified_data
 from mlperf.runner.evaluate import evaluate_only, load_model
-from mlperf.runner.files import checkpoint_reserved
+from mlperf.runner.files import check_files, checkpoint_reserved
 from mlperf.runner.memory import resource_failures
 from mlperf.runner.result import Result
 from mlperf.runner.train import train
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError, UsageError
-
-_READ = ("train", "test")  # splits that a training reads
+from mlperf.util.output_files import NamedFile
 
 
 def run_benchmark(settings: Settings) -> Result:
@@ -27,6 +28,7 @@ def run_benchmark(settings: Settings) -> Result:
 
 
 def _run(settings: Settings, device: torch.device) -> Result:
+    check_files(settings)
     _check_load_model(settings)
     if settings.report.save_onnx:
         require_onnx()
@@ -36,16 +38,18 @@ def _run(settings: Settings, device: torch.device) -> Result:
         return train(settings, device, None)
     if settings.inference_only:
         return evaluate_only(settings, device, verified_data(settings, ["test"]))
-    if settings.compliance.enabled:
-        check_log_file(settings)
     with checkpoint_reserved(settings):
-        return train(settings, device, verified_data(settings, _READ))
+        return train(settings, device, verified_data(settings, TRAINING_SPLITS))
 
 
-def load_for_inference(settings: Settings) -> tuple[DLRM_Net, Splits]:
-    """Return the model with its weights, and its data, for inspection. Errors as in `run_benchmark`."""
+def load_for_inference(settings: Settings, outputs: Sequence[NamedFile] = ()) -> tuple[DLRM_Net, Splits]:
+    """Return the model with its weights, and its data, for inspection. Errors as in `run_benchmark`.
+
+    outputs: files that the program is going to write.
+    """
+    check_files(settings, others=outputs)
     _check_load_model(settings)
-    prepared = verified_data(settings, _READ)
+    prepared = verified_data(settings, TRAINING_SPLITS)
     with resource_failures():
         model = load_model(settings, _device(settings), prepared)
     return model, open_splits(settings, prepared)

@@ -53,16 +53,21 @@ def verified_data(settings: Settings, splits: Sequence[str]) -> PreparedData:
     return prepared
 
 
+def prepared_prefix(data: DataSettings) -> Path:
+    """Return the prefix of the prepared data, which may not exist yet."""
+    if data.processed_data_file is not None:
+        return data.processed_data_file
+    assert data.raw_data_file is not None
+    return data.raw_data_file.parent / PREPARED_NAMES[data.data_set]
+
+
 def prepared_data(data: DataSettings, given: Collection[str] = ()) -> PreparedData:
     """Return the prepared data, preparing it from the raw data if it is missing.
 
     given: keys of the flags that were given, which may be those with default values. UsageError if flags of the
     preparation or the raw data contradict the prepared data.
     """
-    path = data.processed_data_file
-    if path is None:
-        assert data.raw_data_file is not None
-        path = data.raw_data_file.parent / PREPARED_NAMES[data.data_set]
+    path = prepared_prefix(data)
     prepared = open_prepared(path, raw_data_file=data.raw_data_file)
     if prepared is not None:
         _check_preparation(prepared, data, given)
@@ -190,6 +195,12 @@ def _stack_distances(trace_file: Path, rows_per_table: Sequence[int]) -> list[St
             )
         distributions.append(distances)
     return distributions
+
+
+def trace_files(settings: Settings) -> list[Path]:
+    """Return the files with the stack distances of all tables (--data-trace-file)."""
+    tables = len(settings.model.architecture.rows_per_table)
+    return [_trace_file(settings.data.generated.trace_file, table) for table in range(tables)]
 
 
 def _trace_file(pattern: Path, table: int) -> Path:

@@ -1,31 +1,132 @@
-"""Optional output files of a run: checkpoint, compute graph and ONNX model."""
+"""Files of a run: what it reads and writes, and its optional outputs."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
+from pathlib import Path
 
-from mlperf.export.onnx import ONNX_FILE, save_onnx
+from mlperf.data.criteo.prepared.named_files import (
+    named_counts,
+    named_prepared_files,
+    named_raw_files,
+    named_work_files,
+)
+from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.export.onnx import ONNX_FILE, WEIGHTS_FILE, save_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph
+from mlperf.reporting.compliance_log import check_log_file, is_default_log
+from mlperf.reporting.profile import profile_files
+from mlperf.runner.data import prepared_prefix, trace_files
 from mlperf.settings.settings import Settings
 from mlperf.training.checkpoint_file import is_checkpoint
 from mlperf.util.errors import UsageError
 from mlperf.util.failures import system_failures
 from mlperf.util.files import has_content
 from mlperf.util.locking import exclusive
+from mlperf.util.new_file import first_free
+from mlperf.util.output_files import (
+    NamedFile,
+    is_same_path,
+    named,
+    require_distinct,
+    require_writable_file,
+    require_writable_folder,
+    try_to_write,
+)
+from mlperf.util.temporary import hidden_name
 
 _log = logging.getLogger(__name__)
 
 _REPLACED = ", in place of an older file"
 
 
+def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None:
+    """Raise UsageError if an output of the run is one of its inputs or another output, or cannot be written.
+
+    Called before anything is opened, created or replaced. others: further outputs of the program.
+    """
+    writes = [*_outputs(settings), *others]
+    if settings.data.generation == "dataset":
+        writes += named_work_files(*_prepared_data(settings))
+    require_distinct(_inputs(settings), writes)
+    for file in others:
+        if file.path.parent.is_dir():  # otherwise it is created
+            require_writable_file("", file.path, shown=file.name)
+    report, save = settings.report, settings.save_model
+    for flag, is_set, path in (
+        *((("--save-model", True, save),) if save is not None else ()),
+        ("--plot-compute-graph", report.plot_compute_graph, GRAPH_FILE),
+        ("--save-onnx", report.save_onnx, ONNX_FILE),
+        ("--save-onnx", report.save_onnx, WEIGHTS_FILE),
+    ):
+        if is_set:
+            require_writable_file(flag, path)
+    if report.profile:
+        require_writable_folder("--enable-profiling", Path())
+    if report.tensor_board_folder is not None:
+        require_writable_folder("--tensor-board-filename", report.tensor_board_folder)
+    if settings.compliance.enabled and not settings.inference_only:
+        check_log_file(settings)
+
+
+def _prepared_data(settings: Settings) -> tuple[DatasetPaths, str]:
+    """Return the paths of the prepared data and the flag from which they follow."""
+    data, prefix = settings.data, prepared_prefix(settings.data)
+    flag = "--raw-data-file" if data.processed_data_file is None else "--processed-data-file"
+    named_by = data.raw_data_file if data.processed_data_file is None else data.processed_data_file
+    return DatasetPaths.from_name(prefix), f"{flag}={named_by}"
+
+
+def _inputs(settings: Settings) -> list[NamedFile]:
+    data = settings.data
+    inputs = [] if resumes_in_place(settings) else named("--load-model", settings.load_model)
+    if data.generation == "synthetic":
+        inputs += [NamedFile(path, f"--data-trace-file={path}") for path in trace_files(settings)]
+    if data.generation == "dataset":
+        paths, origin = _prepared_data(settings)
+        inputs += named_raw_files(data.raw_data_file)
+        inputs += chain(named_prepared_files(paths, origin), named_counts(paths, origin))
+    return inputs
+
+
+def resumes_in_place(settings: Settings) -> bool:
+    """Return whether the checkpoint that is loaded is replaced by those that are saved."""
+    load, save = settings.load_model, settings.save_model
+    return load is not None and save is not None and is_same_path(load, save)
+
+
+def _outputs(settings: Settings) -> list[NamedFile]:
+    report, save = settings.report, settings.save_model
+    outputs = [*named("--save-model", save)]
+    if save is not None:
+        outputs.append(NamedFile(_lock_of(save), f"the lock of --save-model={save}"))
+    if settings.compliance.enabled and not settings.inference_only:
+        log = settings.compliance.log_file
+        free = first_free(log) if is_default_log(settings) else log
+        outputs += [NamedFile(free, f"--mlperf-log-file={free}")]
+    if report.save_onnx:
+        outputs += [NamedFile(path, f"{path} of --save-onnx") for path in (ONNX_FILE, WEIGHTS_FILE)]
+    if report.plot_compute_graph:
+        outputs.append(NamedFile(GRAPH_FILE, f"{GRAPH_FILE} of --plot-compute-graph"))
+    if report.profile:
+        outputs += [NamedFile(path, f"{path} of --enable-profiling") for path in profile_files()]
+    return outputs + named("--tensor-board-filename", report.tensor_board_folder, is_folder=True)
+
+
+def _lock_of(save_model: Path) -> Path:
+    return hidden_name(save_model, ".lock")
+
+
 @contextmanager
 def checkpoint_reserved(settings: Settings) -> Iterator[None]:
     """Keep other runs from saving to the same file while this one does (--save-model).
 
-    RunError if another run is saving to it. UsageError if the file is not a checkpoint, because it would be lost.
+    RunError if another run is saving to it. UsageError if the file is not a checkpoint, because it would be lost,
+    or if it cannot be written.
     """
     path = settings.save_model
     if path is None:
@@ -33,10 +134,11 @@ def checkpoint_reserved(settings: Settings) -> Iterator[None]:
         return
     with ExitStack() as stack:
         with system_failures(path, "the checkpoint cannot be written"):
-            if has_content(path) and path != settings.load_model and not is_checkpoint(path):
+            if has_content(path) and not resumes_in_place(settings) and not is_checkpoint(path):
                 raise UsageError(f"--save-model={path}: exists and is not a checkpoint; name another file")
-            lock = path.with_name(f".{path.name}.lock")
-            stack.enter_context(exclusive(lock, "another run saves to this file", subject=f"--save-model={path}"))
+            lock = exclusive(_lock_of(path), "another run saves to this file", subject=f"--save-model={path}")
+            stack.enter_context(lock)
+        try_to_write("--save-model", path)
         yield
 
 

@@ -12,6 +12,7 @@ import torch
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize
+from mlperf.optim.optimizer import Optimizer
 from mlperf.runner.data import table_rows
 from mlperf.runner.memory import table_bytes
 from mlperf.settings.settings import Settings
@@ -40,15 +41,22 @@ def build_model(architecture: Architecture, device: torch.device) -> DLRM_Net:
 
 
 def fill_weights(
-    settings: Settings, model: DLRM_Net, stream: np.random.RandomState, prepared: PreparedData | None
+    settings: Settings,
+    model: DLRM_Net,
+    stream: np.random.RandomState,
+    prepared: PreparedData | None,
+    optimizer: Optimizer | None = None,
 ) -> dict[str, Any] | None:
     """Load the weights and return the rest of the checkpoint, or initialize the weights and return None.
 
-    RunError if the checkpoint belongs to another model, or was saved with flags that contradict those of this run.
+    optimizer: of a run that trains. RunError if the checkpoint is damaged, belongs to another model or optimizer,
+    or was saved with flags that contradict those of this run.
     """
     if settings.load_model is not None:
         flags = recorded_flags(settings, prepared)
-        return checkpoint.load_weights(settings.load_model, model, flags, trains=not settings.inference_only)
+        return checkpoint.load_weights(
+            settings.load_model, model, flags, trains=not settings.inference_only, optimizer=optimizer
+        )
     initialize_model(settings, model, stream)
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
+from mlperf.runner.files import resumes_in_place
 from mlperf.settings.settings import Settings
 from mlperf.settings.unused import unused_flags
 from mlperf.training.events import Outcome
@@ -27,7 +28,7 @@ def report_unused_flags(settings: Settings) -> None:
 def report_replaced_checkpoint(settings: Settings) -> None:
     """Log if the run will replace the checkpoint of another one."""
     path = settings.save_model
-    if path is not None and path != settings.load_model and has_content(path):
+    if path is not None and not resumes_in_place(settings) and has_content(path):
         _log.warning("--save-model=%s: the first checkpoint of this run replaces an older one", path)
 
 

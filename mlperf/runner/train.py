@@ -72,8 +72,8 @@ def _start(
     # Random data and weights share one stream, data first, as in published runs.
     generated = generated_batches(settings, stream) if prepared is None else None
     model = build_model(architecture, device)
-    loaded = fill_weights(settings, model, stream, prepared)
     optimizer = make_optimizer(settings.training.optimizer, model)
+    loaded = fill_weights(settings, model, stream, prepared, optimizer)
     step = make_step(model, settings, optimizer)
     report_unused_flags(settings)
     warm_up(step, sizes.train_batch(settings))

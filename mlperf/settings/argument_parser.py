@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -104,11 +105,7 @@ def _range(action: argparse.Action) -> str:
     """Return the numbers that an argument may have, "" if it is not a number."""
     if not isinstance(action.type, Kind) or not action.type.extremes:
         return ""
-    words = ("a whole number ", "a number in ", "a list of ")
-    return next(
-        (action.type.allowed.removeprefix(word) for word in words if action.type.allowed.startswith(word)),
-        action.type.allowed,
-    )
+    return re.sub("^(a whole number|a number in|a list of) ", "", action.type.allowed)
 
 
 def _argparse_keywords(flag: Flag) -> dict[str, Any]:

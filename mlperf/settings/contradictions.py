@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 
 from mlperf.benchmarks import DLRM
@@ -10,6 +11,7 @@ from mlperf.settings.flags import changed_flags
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
 from mlperf.util.one_process import require_one_process
+from mlperf.util.output_files import require_writable_file
 
 DENSE_FEATURES = DLRM.network.bottom_mlp[0]  # a benchmark on Criteo's logs takes all of them
 
@@ -95,14 +97,8 @@ def _check_saving(settings: Settings) -> None:
     path, training = settings.save_model, settings.training
     if path is None:
         return
-    if not path.parent.is_dir():
-        raise UsageError(f"--save-model={path}: folder {path.parent} does not exist")
-    if settings.compliance.enabled and path.absolute() == settings.compliance.log_file.absolute():
-        raise UsageError(f"--save-model={path}: the compliance log has the same name; name two files")
-    if path.is_dir():
-        raise UsageError(f"--save-model={path} is a folder; must be a file name")
-    if path.exists() and not path.is_file():
-        raise UsageError(f"--save-model={path} is a device or pipe; must be a file name")
+    if not os.path.islink(path):  # the run first compares the file with its inputs
+        require_writable_file("--save-model", path)
     if settings.inference_only:
         raise UsageError("--save-model cannot be used with --inference-only, because nothing is trained")
     if not training.evaluates:

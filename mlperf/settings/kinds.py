@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlperf.util.printable import shown, shown_name
+
 # Limits of the ranges below, far beyond any use; products of two of them fit into 64 bits or are not computed.
 MAX_COUNT = 1 << 40  # of rows, samples, batches and steps
 MAX_INT32 = (1 << 31) - 1  # of the samples of a batch, which kernels number in 32 bits
@@ -23,7 +25,8 @@ MIN_REAL, MAX_REAL = 1e-37, 1e38
 # Python also reads 1_000, digits of other scripts, nan and inf; a mistyped number must not become another one.
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 _REAL_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_SHOWN = 40  # characters of a wrong value
+_MAX_PATH_BYTES = 4095  # of Linux
+_MAX_DIGITS = 40  # read of a number; more are beyond any range, and Python refuses to read thousands
 
 
 @dataclass(frozen=True)
@@ -49,20 +52,12 @@ class Kind:
         return self.parse(text)
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-def _quoted(text: str) -> str:
-    return repr(_shortened(text))
-
-
 def _wrong(text: str, allowed: str) -> argparse.ArgumentTypeError:
-    return argparse.ArgumentTypeError(f"{_quoted(text)} is not {allowed}")
+    return argparse.ArgumentTypeError(f"{shown(text)} is not {allowed}")
 
 
 def _out_of_range(text: str, allowed: str) -> argparse.ArgumentTypeError:
-    return argparse.ArgumentTypeError(f"{_shortened(text.strip())} is not {allowed}")
+    return argparse.ArgumentTypeError(f"{shown_name(text.strip())} is not {allowed}")
 
 
 def _read_whole(text: str) -> int | None:
@@ -71,7 +66,7 @@ def _read_whole(text: str) -> int | None:
     if _WHOLE_NUMBER.fullmatch(text) is None:
         return None
     digits = text.lstrip("+-0")
-    value = int(digits[:_SHOWN] or "0")  # Python refuses thousands of digits; the first 40 are beyond any range
+    value = int(digits[:_MAX_DIGITS] or "0")
     return -value if text[0] == "-" else value
 
 
@@ -191,7 +186,7 @@ def choice(*values: str | int, refused: Mapping[str, str] | None = None) -> Kind
         for value in values:
             if text == str(value) or (isinstance(value, int) and _read_whole(text) == value):
                 return value
-        raise argparse.ArgumentTypeError(f"{_quoted(text)} is unknown; allowed: {allowed}")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is unknown; allowed: {allowed}")
 
     return Kind(parse, "{" + ",".join(map(str, values)) + "}")
 
@@ -200,6 +195,10 @@ def _files(allowed: str) -> Kind:
     """Return the kind of paths that do not name a folder. allowed: what the error message asks for."""
 
     def parse(text: str) -> Path:
+        if (size := len(text.encode(errors="surrogateescape"))) > _MAX_PATH_BYTES:
+            raise argparse.ArgumentTypeError(
+                f"{shown(text)} has {size:,} bytes; a path has at most {_MAX_PATH_BYTES:,}"
+            )
         path = Path(text)
         if text == "" or "\0" in text:
             raise argparse.ArgumentTypeError(

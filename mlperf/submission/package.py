@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from mlperf.submission.run_set import ROOT
 from mlperf.submission.system_description import Description
 from mlperf.util.errors import RunError
 from mlperf.util.files import read_regular
+from mlperf.util.locking import exclusive
+from mlperf.util.temporary import new_temporary_folder
 
 _CODE = (
     *("dlrm_s_pytorch.py", "run_and_time.sh", "mlperf", "bench", "tools", "test", "LICENSE", "pyproject.toml"),
@@ -60,24 +64,40 @@ def write_package(package: Package, logs: Sequence[Log]) -> Path:
     RunError if it cannot be written. Other systems and benchmarks in an existing package are kept.
     """
     target = package.folder / package.submitter
-    scratch = package.folder / f".{package.submitter}.tmp"
     replaced = package.folder / f".{package.submitter}.old"
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        if replaced.exists() and not target.exists():
-            replaced.replace(target)  # an earlier call was stopped between the two renames below
-        _write_results(package, logs, scratch)
-        _write_json(scratch / "systems" / f"{package.system}.json", package.description)
-        _write_implementation(package, logs, scratch / "benchmarks" / package.benchmark / "implementations")
-        if target.exists():
-            _copy_the_rest(package, target, scratch)
+    with ExitStack() as stack:
+        try:
+            package.folder.mkdir(parents=True, exist_ok=True)
+            lock = package.folder / f".{package.submitter}.lock"
+            stack.enter_context(exclusive(lock, "another process is writing this package"))
+            scratch = stack.enter_context(new_temporary_folder(target))
+            _require_package(replaced)
+            if replaced.exists() and not target.exists():
+                replaced.replace(target)  # an earlier call was stopped between the two renames below
+            _require_package(target)
+            _write_results(package, logs, scratch)
+            _write_json(scratch / "systems" / f"{package.system}.json", package.description)
+            _write_implementation(package, logs, scratch / "benchmarks" / package.benchmark / "implementations")
+            if target.exists():
+                _copy_the_rest(package, target, scratch)
+                shutil.rmtree(replaced, ignore_errors=True)
+                target.replace(replaced)
+            scratch.replace(target)
             shutil.rmtree(replaced, ignore_errors=True)
-            target.replace(replaced)
-        scratch.replace(target)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except OSError as error:
-        raise RunError(f"{target}: cannot be written: {error.strerror or error} ({error.filename})") from None
+        except OSError as error:
+            raise RunError(f"{target}: cannot be written: {error.strerror or error} ({error.filename})") from None
     return target
+
+
+def _require_package(folder: Path) -> None:
+    """Raise RunError if there is something else than a package, or an empty folder, which would be replaced."""
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        raise RunError(f"{folder}: is not a folder; move it, or name another --output")
+    names = {path.name for path in folder.iterdir()}
+    if names and "results" not in names:
+        raise RunError(f"{folder}: is not a submission package; move it, or name another --output")
 
 
 def _write_results(package: Package, logs: Sequence[Log], scratch: Path) -> None:

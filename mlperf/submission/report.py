@@ -9,6 +9,7 @@ from enum import Enum
 from mlperf.benchmarks import Edition
 from mlperf.compliance import official
 from mlperf.compliance.findings import Finding
+from mlperf.util.printable import one_line
 
 
 class Verdict(Enum):
@@ -86,7 +87,7 @@ def render(report: Report) -> str:
     for other in report.alternatives:
         own_notes = [f"note: {note}" for note in other.notes if note not in report.notes]
         lines += [*own_notes, other.verdict] if report.agrees(other) else ["", *_lines(other)]
-    return "\n".join(map(_printable, lines))
+    return "\n".join(map(one_line, lines))
 
 
 def _lines(report: Report) -> list[str]:
@@ -103,8 +104,3 @@ def _lines(report: Report) -> list[str]:
         lines += [f"{warning.location}: {check.name}, not counted: {warning.text}" for warning in check.warnings]
     lines += [f"note: {note}" for note in report.notes]
     return [*lines, report.verdict]
-
-
-def _printable(line: str) -> str:
-    """Escape unprintable characters, which may come from a log or a file name."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mlperf.compliance.log_reader import Log, read_log
 from mlperf.settings.dataset import MAX_SEED
@@ -178,7 +178,7 @@ def _run(folder: Path, settings: RunSettings, seed: int) -> None:
     )
     assert process.stdout is not None
     try:
-        with (folder / "run_and_time.txt").open("w", encoding="utf-8") as kept:
+        with _console_output(folder / "run_and_time.txt") as kept:
             for line in process.stdout:
                 print(line, end="", flush=True)
                 kept.write(line)
@@ -189,6 +189,17 @@ def _run(folder: Path, settings: RunSettings, seed: int) -> None:
         raise
     if process.returncode == UsageError.exit_status:
         raise UsageError("run_and_time.sh rejected its arguments (see above)")
+
+
+def _console_output(path: Path) -> TextIO:
+    """Open a file for writing, in place of that of an interrupted run. RunError if it is a link."""
+    if path.is_symlink():
+        raise RunError(f"{path}: is a link, which is not followed; remove it")
+    try:
+        path.unlink(missing_ok=True)
+        return path.open("x", encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _configuration(folder: Path) -> Path:

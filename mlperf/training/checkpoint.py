@@ -8,23 +8,22 @@ is written right after an evaluation, when no gradients and no sums of the loss 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from mlperf.evaluation.metrics import Metrics
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.optim.optimizer import Optimizer
 from mlperf.training.checkpoint_file import open_checkpoint, write_checkpoint
 from mlperf.training.checkpoint_flags import Flags, check_flags
+from mlperf.training.checkpoint_schema import CONTINUATION, FLAGS, check_entries
 from mlperf.training.state import TrainingState
-from mlperf.training.state_dict import state_dict_mismatch, unwrapped
+from mlperf.training.state_dict import state_dict_mismatch, unwrapped, wrong_kind
 from mlperf.util.errors import RunError
-from mlperf.util.failures import damage
-
-# Our own entries, which the original implementation ignores: what resuming needs, and the flags of the run.
-_OWN = "continuation"
-_FLAGS = "model_flags"
 
 
 def save(
@@ -58,7 +57,7 @@ def save(
         "test_acc": metrics.accuracy,
         "test_auc": metrics.auc,
         "opt_state_dict": optimizer.state_dict(),
-        _OWN: {
+        CONTINUATION: {
             "seed": seed,
             "shuffled": shuffled,
             "step": state.step,
@@ -68,17 +67,27 @@ def save(
         },
     }
     if flags is not None:
-        contents[_FLAGS] = dict(flags)
+        contents[FLAGS] = dict(flags)
     write_checkpoint(path, contents)
 
 
 def load_weights(
-    path: Path, model: DLRM_Net, flags: Flags | None = None, *, trains: bool = True
+    path: Path,
+    model: DLRM_Net,
+    flags: Flags | None = None,
+    *,
+    trains: bool = True,
+    optimizer: Optimizer | None = None,
 ) -> dict[str, Any]:
-    """Fill `model` from the checkpoint and return its other entries. RunError if it belongs to another model.
+    """Fill `model` from the checkpoint and return its other entries.
 
     flags: those of this run, which must not contradict the recorded ones; checkpoints of the original
-    implementation have none. trains: whether the run continues the training; otherwise it only computes scores.
+    implementation have none. trains: whether the run continues the training; otherwise it only computes scores,
+    and entries that it does not use are not checked. optimizer: that of the run; the saved state must be one of
+    such an optimizer.
+
+    RunError, in one line, if the checkpoint is damaged, is not one of this model, or if training cannot be resumed
+    from it. The model is unchanged then, unless the damage is in the values of the weights, which are read once.
     """
     # The tables are allocated, but the system provides their memory only when they are filled.
     on_cpu = model.tables.device.type == "cpu"
@@ -86,25 +95,36 @@ def load_weights(
         contents = file.contents
         found = unwrapped(contents.pop("state_dict"), path)
         weights = model.state_dict()
-        mismatch = state_dict_mismatch(found, {name: value.shape for name, value in weights.items()})
-        if flags is not None and _FLAGS in contents:
-            check_flags(contents[_FLAGS], flags, path, weights=found, same_shapes=mismatch is None, trains=trains)
-        if mismatch is not None:
-            raise RunError(f"{path}: {mismatch}")
+        mismatch = state_dict_mismatch(found, weights)
+        if flags is not None and FLAGS in contents:
+            check_flags(contents[FLAGS], flags, path, weights=found, same_shapes=mismatch is None, trains=trains)
+        problem = mismatch or wrong_kind(found, weights)
+        if problem is not None:
+            raise RunError(f"{path}: {problem}")
+        if trains:
+            check_entries(contents, path)
+        if optimizer is not None:
+            optimizer.check_state_dict(contents.get("opt_state_dict"), str(path))
         file.fill((value, found[name]) for name, value in weights.items())
         file.verify()
+    if trains:
+        _check_finite(weights, path)
     return contents
 
 
-def saved_position(contents: dict[str, Any]) -> str:
-    """Return where a run with these entries of a checkpoint starts: "epoch 0, iteration 300", or "weights".
+def _check_finite(weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Raise RunError if a weight is NaN or infinite, from which no training recovers."""
+    for name, value in weights.items():
+        if value.numel() and not all(math.isfinite(limit) for limit in torch.aminmax(value)):
+            raise RunError(f"{path}: cannot resume: {name} has NaN or infinite values; the training had diverged")
 
-    "weights" if the entries have no position, or that of an untrained model.
+
+def saved_position(contents: dict[str, Any]) -> str:
+    """Return where a run resumes with these entries of a checkpoint: "epoch 0, iteration 300".
+
+    "weights" if the position is that of an untrained model.
     """
-    try:
-        epoch, iteration = int(contents["epoch"]), int(contents["iter"])
-    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError):
-        return "weights"
+    epoch, iteration = contents["epoch"], contents["iter"]
     return f"epoch {epoch}, iteration {iteration}" if epoch or iteration else "weights"
 
 
@@ -122,40 +142,72 @@ def load_training(
 
     seed: seed of the batch order; None if batches are in file order. Checkpoints of the original implementation
     have no `continuation`. For them, the step count is computed from the number of batches, and the best metrics
-    are the saved ones. RunError if the number of batches differs, because the saved position would be wrong, or if
-    entries are damaged.
+    are the saved ones. RunError, in one line, if entries are damaged or contradict each other or this run; the
+    optimizer is unchanged then.
     """
-    try:
-        epoch, iteration, batches = (int(contents[key]) for key in ("epoch", "iter", "nbatches"))
-    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError):
-        raise RunError(
-            f"{path}: cannot resume: epoch, iter or nbatches is missing (use --inference-only to evaluate)"
-        ) from None
+    check_entries(contents, path)
+    epoch, iteration, batches = (int(contents[key]) for key in ("epoch", "iter", "nbatches"))
     if batches != batches_per_epoch:
         raise RunError(
             f"{path}: was saved with {batches} batches per epoch, this run has {batches_per_epoch}; resume with "
             "the same --mini-batch-size, --num-batches and data"
         )
-    if epoch < 0 or not 0 <= iteration <= batches:
-        raise RunError(f"{path}: cannot resume: damaged: iteration {iteration} of {batches} of epoch {epoch}")
-    with damage(path, "cannot resume: damaged"):
-        own = contents.get(_OWN, {})
-        _check_order(own, seed, path)
-        optimizer.load_state_dict(contents.get("opt_state_dict") or {}, str(path))
-        steps = epoch * math.ceil(batches / accumulate) + iteration // accumulate
-        state = TrainingState(
-            epoch=epoch,
-            iteration=iteration,
-            step=int(own.get("step", steps)),
-            samples=int(own.get("samples", (epoch * batches + iteration) * batch_size)),
-            last_loss=float(contents.get("train_loss", math.nan)),
-        )
-        state.best = replace(
-            state.best,
-            accuracy=float(own.get("best_accuracy", contents.get("test_acc", math.nan))),
-            auc=float(own.get("best_auc", contents.get("test_auc", math.nan))),
-        )
+    own = contents.get(CONTINUATION, {})
+    _check_order(own, seed, path)
+    _check_progress(own, epoch, iteration, batches, accumulate, batch_size, path)
+    optimizer.load_state_dict(contents.get("opt_state_dict"), str(path))
+    steps = epoch * math.ceil(batches / accumulate) + iteration // accumulate
+    state = TrainingState(
+        epoch=epoch,
+        iteration=iteration,
+        step=int(own.get("step", steps)),
+        samples=int(own.get("samples", (epoch * batches + iteration) * batch_size)),
+        last_loss=float(contents.get("train_loss", math.nan)),
+    )
+    state.best = replace(
+        state.best,
+        accuracy=_metric(own.get("best_accuracy", contents.get("test_acc", math.nan))),
+        auc=_metric(own.get("best_auc", contents.get("test_auc", math.nan))),
+    )
     return state
+
+
+def _metric(saved: float) -> float:
+    """Return a metric; NaN if it was undefined, which version 0.1.0 stored as minus infinity."""
+    return math.nan if saved == -math.inf else float(saved)
+
+
+def _check_progress(
+    own: Mapping[str, Any],
+    epoch: int,
+    iteration: int,
+    batches: int,
+    accumulate: int,
+    batch_size: int,
+    path: Path,
+) -> None:
+    """Raise RunError if `step` or `samples` in `own` are not those of this position in a run like this one."""
+    if not own:
+        return
+    # Gradients left over at the end of an epoch make a step, except in the original implementation.
+    steps = [
+        epoch * (batches // accumulate) + iteration // accumulate,
+        epoch * math.ceil(batches / accumulate) + math.ceil(iteration / accumulate),
+    ]
+    # One batch of an epoch can be smaller: the last one of the file, which is anywhere when they are shuffled.
+    smaller = epoch + (iteration > 0)
+    trained = epoch * batches + iteration
+    samples = [trained * batch_size - smaller * (batch_size - 1), trained * batch_size]
+    for name, (low, high), flag in (
+        ("step", steps, "--mlperf-grad-accum-iter"),
+        ("samples", samples, "--mini-batch-size"),
+    ):
+        if not low <= own[name] <= high:
+            allowed = f"{low}" if low == high else f"from {low} to {high}"
+            raise RunError(
+                f"{path}: cannot resume: {CONTINUATION}.{name} is {own[name]}, but after iteration {iteration} of "
+                f"epoch {epoch} it must be {allowed}: damaged, or saved with another {flag}"
+            )
 
 
 def _check_order(own: dict[str, Any], seed: int | None, path: Path) -> None:

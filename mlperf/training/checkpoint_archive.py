@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mlperf.util.files import read_fully_at, write_fully_at
+from mlperf.util.printable import shown_name
 
 _MAX_DIRECTORY = 64 << 20  # bytes
 _MAX_RECORDS = 100_000
@@ -179,10 +180,11 @@ def _entries(directory: bytes) -> Iterator[_Entry]:
         size, stored, start = values
         if method != 0:
             raise DamagedArchive(
-                f"{_shown(name)} is compressed; only archives without compression, as torch.save writes, are read"
+                f"{shown_name(name)} is compressed; only archives without compression, as torch.save writes, are "
+                "read"
             )
         if flags & ~(_STREAMED | _UTF8) or stored != size:
-            raise DamagedArchive(f"{_shown(name)} is encrypted, or its entry is damaged")
+            raise DamagedArchive(f"{shown_name(name)} is encrypted, or its entry is damaged")
         yield _Entry(name, flags, crc32, size, start)
 
 
@@ -237,10 +239,10 @@ def _local_header_size(descriptor: int, entry: _Entry) -> int:
     known = (crc32, stored, size)
     agree = known == (entry.crc32, entry.size, entry.size) or (flags & _STREAMED and known == (0, 0, 0))
     if signature != b"PK\3\4" or rest[:name_length] != entry.name or not agree:
-        raise DamagedArchive(f"header and directory entry of {_shown(entry.name)} differ")
+        raise DamagedArchive(f"header and directory entry of {shown_name(entry.name)} differ")
     # Some writers mark ASCII names as UTF-8 in only one of the two places.
     if method != 0 or (flags ^ entry.flags) & ~_UTF8:
-        raise DamagedArchive(f"header and directory entry of {_shown(entry.name)} differ")
+        raise DamagedArchive(f"header and directory entry of {shown_name(entry.name)} differ")
     return _LOCAL.size + name_length + extra_length
 
 
@@ -256,7 +258,7 @@ def _check_descriptor(descriptor: int, entry: _Entry, end: int, following: int) 
         if entry.size == 0:
             expected.append(b"")  # torch.save writes none
     if found not in expected:
-        raise DamagedArchive(f"the end of {_shown(entry.name)} is damaged, or bytes were added after it")
+        raise DamagedArchive(f"the end of {shown_name(entry.name)} is damaged, or bytes were added after it")
 
 
 def _without_folder(records: list[Record]) -> dict[str, Record]:
@@ -268,13 +270,8 @@ def _without_folder(records: list[Record]) -> dict[str, Record]:
         if record.name.endswith("/") and record.size == 0:  # an entry for a folder
             continue
         if name in by_name:
-            raise DamagedArchive(f"it contains {_shown(record.name.encode())} twice")
+            raise DamagedArchive(f"it contains {shown_name(record.name)} twice")
         by_name[name] = record
     if len(folders) != 1 or "data.pkl" not in by_name:
         raise DamagedArchive("it does not consist of one folder with a file data.pkl")
     return by_name
-
-
-def _shown(name: bytes) -> str:
-    """Return a name from the file without control characters, and not longer than a line."""
-    return ascii(name.decode("utf-8", "replace")[:80])[1:-1]

@@ -13,6 +13,7 @@ from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.settings.flags import Flag, declared_flags, flag_values
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError
+from mlperf.util.printable import shown_name
 
 # Values by the names of the flags, as text; None for a flag without a value.
 Flags = Mapping[str, str | None]
@@ -95,7 +96,9 @@ def _checked(recorded: object, path: Path) -> Flags:
     known = {flag.name for _, flag in declared_flags(Settings)}
     for name, value in recorded.items():
         if name not in known and value not in (None, "false"):
-            raise RunError(f"{path}: was saved with {name}={value}, which this version does not have")
+            raise RunError(
+                f"{path}: was saved with {shown_name(name)}={shown_name(value)}, which this version does not have"
+            )
     return recorded
 
 
@@ -107,4 +110,4 @@ def _shown(names: Iterable[str], values: Flags) -> str:
 def _phrase(name: str, value: str | None) -> str:
     if value in (None, "false"):
         return f"without {name}"
-    return f"with {name}" if value == "true" else f"with {name}={value}"
+    return f"with {name}" if value == "true" else f"with {name}={shown_name(value)}"

@@ -74,8 +74,12 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *ignored: Any) -> torch.Tensor:
-    """Return a tensor over a storage. The ignored arguments matter only for gradients."""
+def _tensor(
+    storage: Any, offset: Any, shape: Any, strides: Any, gradient: Any = False, hooks: Any = (), metadata: Any = ()
+) -> torch.Tensor:
+    """Return a tensor over a storage. `gradient` and `hooks` matter only for gradients."""
+    if metadata:  # the elements of such a tensor are the negative or conjugate ones of the storage
+        raise UnsafePickle("it contains a tensor with pending operations; only dense tensors are allowed")
     numbers = (offset, *shape, *strides)
     if any(type(number) is not int or not 0 <= number < 1 << 62 for number in numbers):
         raise DamagedPickle("the shape of a tensor is damaged")

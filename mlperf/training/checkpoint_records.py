@@ -13,6 +13,7 @@ from mlperf.training.checkpoint_archive import DamagedArchive, Record
 from mlperf.util.crc32 import combine_crc32
 from mlperf.util.files import read_fully_at
 from mlperf.util.parallel import Stages, available_cores, run_in_order
+from mlperf.util.printable import shown_name
 
 _BLOCK = 4 << 20  # bytes; a block is still in the cache when its CRC-32 is computed
 _MAX_THREADS = 16
@@ -104,7 +105,7 @@ class Records:
             for block in _blocks(record):
                 crc32 = combine_crc32(crc32, found[record.name, block.offset], block.size)
             if crc32 != record.crc32:
-                raise DamagedArchive(f"the contents of {ascii(record.name)[1:-1]} do not have their CRC-32")
+                raise DamagedArchive(f"the contents of {shown_name(record.name)} do not have their CRC-32")
             self._verified.add(record.name)
 
     def _read_block(self, block: _Block, parts: list[_Part], scratch: torch.Tensor) -> int:

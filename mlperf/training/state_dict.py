@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from mlperf.util.errors import RunError
+from mlperf.util.printable import shown, shown_name
+from mlperf.util.tensors import difference, is_plain
 
 # Modules that PyTorch puts around a model or a part of it: data-parallel training, torch.compile, FSDP and
 # activation checkpointing.
@@ -24,16 +26,18 @@ def unwrapped(found: Mapping[Any, Any], path: Path) -> dict[str, Any]:
     """
     plain: dict[str, Any] = {}
     original: dict[str, str] = {}  # names as they are in the file
-    for name, value in ((str(name), value) for name, value in found.items()):
+    for name, value in found.items():
+        if not isinstance(name, str):
+            raise RunError(f"{path}: the name of a weight is {shown(name)}, must be text")
         first = next(iter(original.values()), name)
         if _prefix(name) != _prefix(first):
             raise RunError(
-                f"{path}: the names of the weights are mixed: {first} and {name}; either all or none must begin "
-                f"with {max(_prefix(name), _prefix(first))}"
+                f"{path}: the names of the weights are mixed: {shown_name(first)} and {shown_name(name)}; either "
+                f"all or none must begin with {shown_name(max(_prefix(name), _prefix(first)))}"
             )
         short = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
         if short in plain:
-            raise RunError(f"{path}: {original[short]} and {name} name the same weight")
+            raise RunError(f"{path}: {shown_name(original[short])} and {shown_name(name)} name the same weight")
         plain[short], original[short] = value, name
     return plain
 
@@ -43,24 +47,38 @@ def _prefix(name: str) -> str:
     return "".join(f"{part}." for part in takewhile(_WRAPPERS.__contains__, name.split(".")))
 
 
-def state_dict_mismatch(found: Mapping[str, Any], expected: Mapping[str, torch.Size]) -> str | None:
+def state_dict_mismatch(found: Mapping[str, Any], expected: Mapping[str, torch.Tensor]) -> str | None:
     """Compare the tensors of a checkpoint with the names and shapes of the model's.
 
     Return the first difference and its likely cause, None if all names and shapes are equal.
     """
-    for name, shape in expected.items():
+    for name, weight in expected.items():
         value = found.get(name)
-        if isinstance(value, torch.Tensor) and value.shape != shape:
-            return _difference(name, tuple(value.shape), tuple(shape))
-    missing = [name for name in expected if not isinstance(found.get(name), torch.Tensor)]
+        if is_plain(value) and value.shape != weight.shape:
+            return _difference(name, tuple(value.shape), tuple(weight.shape))
+    missing = [name for name in expected if name not in found]
     surplus = [name for name in found if name not in expected]
     for text, names in (("lacks {}", missing), ("contains {}, which this model does not have", surplus)):
         if names:
-            listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            listed = ", ".join(map(shown_name, names[:3])) + (
+                f" and {len(names) - 3} more" if len(names) > 3 else ""
+            )
             return (
                 f"{text.format(listed)}: saved with other model flags (--arch-mlp-bot, --arch-mlp-top, "
                 "--weighted-pooling, --qr-flag, --md-flag and their thresholds) or other data"
             )
+    return None
+
+
+def wrong_kind(found: Mapping[str, Any], expected: Mapping[str, torch.Tensor]) -> str | None:
+    """Return the first value in `found` that is not a tensor of the dtype of the model's, None if there is none.
+
+    Nothing is converted: 64-bit, integer or complex weights come from another program, or are damaged.
+    """
+    for name, weight in expected.items():
+        text = difference(found[name], weight)
+        if text is not None:
+            return f"{name} {text}"
     return None
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parents[1]
-_MAX_NAMES = 100
+_MAX_CANDIDATES = 100
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def _choose(variable: str, default: Path) -> None:
     requested = os.environ.get(variable, "")
     if _is_usable(Path(requested) if requested else default):
         return
-    folder = _lasting_folder() or _passing_folder()
+    folder = _persistent_folder() or _folder_of_this_process()
     if requested:
         _log.warning(
             "%s=%s: cannot be written, or other users can write it; compiled code is stored in %s",
@@ -53,7 +53,10 @@ def _choose(variable: str, default: Path) -> None:
 
 
 def _are_sources_writable() -> bool:
-    """Return whether numba can write beside all sources. Who else can write there can change the sources too."""
+    """Return whether numba can write beside all sources.
+
+    Other users who can write there do not matter: they could change the sources as well.
+    """
     folders = [
         Path(folder) for folder, _, files in os.walk(SOURCES) if any(name.endswith(".py") for name in files)
     ]
@@ -73,7 +76,7 @@ def _is_usable(folder: Path) -> bool:
                 os.mkdir(path, 0o700)
         folder = Path(os.path.realpath(folder))  # of a link, the folder to which it leads counts
         is_private = _owner_and_sharing(folder) == (os.getuid(), False)
-        return is_private and _is_writable(folder) and all(map(_keeps_entries, folder.parents))
+        return is_private and _is_writable(folder) and all(map(_protects_entries, folder.parents))
     except OSError:
         return False
 
@@ -84,34 +87,35 @@ def _owner_and_sharing(folder: Path) -> tuple[int, bool]:
     return status.st_uid, bool(status.st_mode & 0o022)
 
 
-def _keeps_entries(folder: Path) -> bool:
+def _protects_entries(folder: Path) -> bool:
     """Return whether only this user and root can rename or remove what this user has in a folder."""
     owner, is_shared = _owner_and_sharing(folder)
     is_sticky = bool(os.lstat(folder).st_mode & stat.S_ISVTX)
     return owner in (0, os.getuid()) and (is_sticky or not is_shared)
 
 
-def _lasting_folder() -> Path | None:
+def _persistent_folder() -> Path | None:
     """Return a folder in the temporary folder that is the same in every run; None if no name is left for it."""
     temporary = Path(os.path.realpath(tempfile.gettempdir()))
-    if not all(map(_keeps_entries, (temporary, *temporary.parents))):
+    if not all(map(_protects_entries, (temporary, *temporary.parents))):
         return None
-    return next((folder for folder in _names(temporary) if not folder.is_symlink() and _is_usable(folder)), None)
+    folders = (folder for folder in _candidates(temporary) if not folder.is_symlink())
+    return next(filter(_is_usable, folders), None)
 
 
-def _names(temporary: Path) -> Iterator[Path]:
-    """Yield the names to try: another user may have taken some of them."""
+def _candidates(temporary: Path) -> Iterator[Path]:
+    """Yield the folders to try: another user may have taken some of the names."""
     name = f"dlrm-compiled-{os.getuid()}"
     yield temporary / name
-    yield from (temporary / f"{name}-{number}" for number in range(2, _MAX_NAMES))
+    yield from (temporary / f"{name}-{number}" for number in range(2, _MAX_CANDIDATES))
 
 
-def _passing_folder() -> Path:
-    """Return a new folder, which this process removes when it ends."""
-    folder, owner = tempfile.mkdtemp(prefix="dlrm-compiled-"), os.getpid()
+def _folder_of_this_process() -> Path:
+    """Return a new folder, which is removed when this process ends."""
+    folder, process = tempfile.mkdtemp(prefix="dlrm-compiled-"), os.getpid()
 
     def remove() -> None:
-        if os.getpid() == owner:  # not in a fork
+        if os.getpid() == process:  # not a fork of it
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(remove)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import errno
 import io
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
+
+from mlperf.util.temporary import new_temporary
 
 
 class Readable(Protocol):
@@ -32,16 +33,14 @@ def atomic_file(path: Path, temporary_folder: Path | None = None) -> Iterator[Bi
 
     Until then the file has a unique temporary name, in `temporary_folder` (on the same file system) or beside
     `path`. If the block or the replacement fails, the temporary file is removed and `path` is left unchanged. A
-    killed process leaves the temporary file behind, but never an incomplete `path`.
+    killed process leaves the temporary file behind, which the next call for the same path removes, but never an
+    incomplete `path`. The new file has the permissions of the older one, and its owner if that is permitted.
     """
-    folder = path.parent if temporary_folder is None else temporary_folder
-    temporary = folder / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part"
-    try:
-        with temporary.open("x+b") as file:
-            yield file
+    with new_temporary(path, temporary_folder) as (temporary, file):
+        _copy_permissions(path, file.fileno())
+        yield file
+        file.flush()
         move_into_place(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: str | bytes, temporary_folder: Path | None = None) -> None:
@@ -50,12 +49,32 @@ def write_atomically(path: Path, content: str | bytes, temporary_folder: Path | 
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def _copy_permissions(path: Path, descriptor: int) -> None:
+    try:
+        older, new = os.lstat(path), os.fstat(descriptor)
+    except OSError:
+        return
+    if not stat.S_ISREG(older.st_mode):
+        return
+    with suppress(OSError):  # without the permission to change the owner
+        if (older.st_uid, older.st_gid) != (new.st_uid, new.st_gid):
+            os.fchown(descriptor, older.st_uid, older.st_gid)
+    with suppress(OSError):  # a file system without permissions
+        os.fchmod(descriptor, stat.S_IMODE(older.st_mode) & 0o777)
+
+
 def move_into_place(source: Path, target: Path) -> None:
     """Flush `source` to the disk and rename it to `target`, on the same file system, replacing any older file.
 
-    FileExistsError if `target` is a device or a pipe, such as /dev/null, which must not be replaced.
+    FileExistsError if `target` is a link, or a device or pipe such as /dev/null, which must not be replaced.
     """
-    if os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target):
+    try:
+        mode = os.lstat(target).st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    if stat.S_ISLNK(mode):
+        raise FileExistsError(errno.EEXIST, "a link, which is not replaced by a file", str(target))
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise FileExistsError(errno.EEXIST, "a device or pipe, which is not replaced by a file", str(target))
     sync(source)
     os.replace(source, target)

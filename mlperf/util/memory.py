@@ -43,16 +43,23 @@ def require_memory_for(needs: Sequence[Need], *, available: int | None = None, w
         return
     largest = sorted((need for need in needs if need.needed > total // 100), key=lambda need: -need.needed)
     raise RunError(
-        f"needs {total / 1e9:.1f} GB of memory{where}, {available / 1e9:.1f} GB are available: "
-        + ", ".join(f"{need.needed / 1e9:.1f} GB for {need.what}" for need in largest[:_SHOWN_NEEDS])
+        f"needs {_size(total)} of memory{where}, {_size(available)} are available: "
+        + ", ".join(f"{_size(need.needed)} for {need.what}" for need in largest[:_SHOWN_NEEDS])
     )
+
+
+def _size(size: int) -> str:
+    """Return a number of bytes with a unit that leaves digits: "1.5 GB", "12.0 MB"."""
+    if size >= 10**8 or size == 0:
+        return f"{size / 1e9:.1f} GB"
+    return f"{size / 1e6:.1f} MB" if size >= 10**5 else f"{size / 1e3:.1f} kB"
 
 
 def require_memory(needed: int, what: str) -> None:
     """Raise RunError if `what` needs more bytes of host memory than are available."""
     available = available_memory()
     if available is not None and needed > available:
-        raise RunError(f"{what}: needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are available")
+        raise RunError(f"{what}: needs {_size(needed)} of memory, {_size(available)} are available")
 
 
 def available_memory(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import itertools
 import os
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+
+from mlperf.util.locking import is_file_at
 
 
 def numbered(path: Path) -> Iterator[Path]:
@@ -18,40 +22,81 @@ def numbered(path: Path) -> Iterator[Path]:
         yield path.with_stem(f"{path.stem}_{number}")
 
 
-def open_new(path: Path) -> TextIO:
-    """Create a text file (UTF-8) for writing. FileExistsError if it has content, or another process writes it.
+def first_free(path: Path) -> Path:
+    """Return the first of the names of `numbered` that no file has, or only an empty one."""
+    return next(name for name in numbered(path) if not os.path.lexists(name) or _is_empty(name))
 
-    An existing empty file is used, and devices and pipes are opened; OSError for a pipe that no program reads. The
-    open file is locked, so that of several processes only one gets it.
+
+def _is_empty(path: Path) -> bool:
+    status = os.lstat(path)
+    return stat.S_ISREG(status.st_mode) and status.st_size == 0
+
+
+class NewFile(io.TextIOWrapper):
+    """A text file (UTF-8), open for writing. created: whether it did not exist before."""
+
+    def __init__(self, path: Path, descriptor: int, *, created: bool) -> None:
+        # The opener makes `name` the path.
+        raw = io.FileIO(str(path), "w", opener=lambda name, flags: descriptor)
+        super().__init__(io.BufferedWriter(raw), encoding="utf-8")
+        self._path = path
+        self._created = created
+
+    def discard(self) -> None:
+        """Close the file and restore what was there before: nothing, or an empty file."""
+        descriptor = self.fileno()
+        with suppress(OSError):  # such as a full disk
+            self.flush()
+        if self._created and is_file_at(self._path, descriptor):
+            self._path.unlink(missing_ok=True)
+        elif stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.ftruncate(descriptor, 0)
+        with suppress(OSError):
+            self.close()
+
+
+def open_new(path: Path) -> NewFile:
+    """Create a text file for writing. FileExistsError if it has content, or another process writes it.
+
+    An existing empty file is used, and character devices and pipes are opened, also through a link. The open file
+    is locked, so that of several processes only one gets it. OSError if that is not possible: other links are not
+    followed, and a pipe needs a reader.
     """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOCTTY | os.O_CLOEXEC
     try:
-        file = path.open("x", encoding="utf-8")
-        is_ours = True
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+        created = True
     except FileExistsError:
-        if path.exists() and not path.is_file():
-            return _open_special(path)
-        file = path.open("a", encoding="utf-8")
-        is_ours = False
+        descriptor = _open_existing(path, flags | os.O_NONBLOCK)
+        created = False
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.set_blocking(descriptor, True)
+        return NewFile(path, descriptor, created=False)
+    is_ours = created
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_ours = is_ours or os.fstat(file.fileno()).st_size == 0
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_ours = created or os.fstat(descriptor).st_size == 0
     except BlockingIOError:
         is_ours = False
     except OSError:
         pass  # a file system without locks: the file is ours only if this process created it
     if not is_ours:
-        file.close()
-        raise FileExistsError(f"{path} exists")
-    return file
+        os.close(descriptor)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    return NewFile(path, descriptor, created=created)
 
 
-def _open_special(path: Path) -> TextIO:
-    """Open a device or a pipe. Opening a pipe that no program reads would wait for a reader."""
+def _open_existing(path: Path, flags: int) -> int:
+    """Open a regular file, or a device or pipe, possibly through a link."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        descriptor = os.open(path, flags)
     except OSError as error:
-        if error.errno != errno.ENXIO:
-            raise
-        raise OSError(errno.ENXIO, "a pipe or socket that no program reads", str(path)) from None
-    os.set_blocking(descriptor, True)
-    return open(path, "w", encoding="utf-8", opener=lambda name, flags: descriptor)
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, "a socket, or a pipe that no process reads", str(path)) from None
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or (stat.S_ISREG(mode) and not os.path.islink(path)):
+        return descriptor
+    os.close(descriptor)
+    reason = "a link to a file; name the file itself" if os.path.islink(path) else "not a file"
+    raise OSError(errno.EINVAL, reason, str(path))

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlperf.util.errors import RunError, UsageError, one_line
+from mlperf.util.errors import RunError, UsageError
+from mlperf.util.printable import one_line
 from mlperf.util.signals import exit_status, raised_in_program, reason
 from mlperf.util.standard_streams import (
     OutputClosedError,
@@ -29,7 +30,7 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one message."""
-        print(self.format(record), file=sys.stderr, flush=True)
+        print(one_line(self.format(record)), file=sys.stderr, flush=True)
 
 
 @contextmanager

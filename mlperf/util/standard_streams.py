@@ -9,6 +9,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from typing import Any, TextIO
 
 from mlperf.util.errors import RunError
+from mlperf.util.printable import without_controls
 
 EXIT_SIGPIPE = 141
 
@@ -41,14 +42,17 @@ def open_missing_streams() -> None:
 
 
 class _Output:
-    """stdout whose failures are OutputErrors: as OSErrors, they would be blamed on the file being processed."""
+    """stdout without control characters, which may come from a file that is being processed.
+
+    Failures are OutputErrors: as OSErrors, they would be blamed on that file.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
         with _output_failures(self._stream):
-            return self._stream.write(text)
+            return self._stream.write(without_controls(text))
 
     def flush(self) -> None:
         with _output_failures(self._stream):

@@ -11,7 +11,8 @@ import unicodedata
 from collections.abc import Collection
 from typing import Any, NoReturn
 
-_MAX_SHOWN = 60
+from mlperf.util.printable import shown
+
 _LARGEST = 2**63 - 1
 
 
@@ -54,12 +55,6 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         _refuse_number(text)
     return value
-
-
-def shown(value: object) -> str:
-    """Return a value for a message: in one line, without control characters, shortened."""
-    text = repr(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
 
 def refuse(where: str, value: object, allowed: str) -> NoReturn:

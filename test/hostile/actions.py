@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,10 @@ def run_main(record: int, program: str, flags: list[str]) -> int:
 
 def run_preparation(record: int, raw: str, processed: str) -> int:
     """Prepare text in small pieces, saving the state after each, so that it can be disturbed anywhere."""
-    from mlperf.util.program import run_program
     from mlperf.data.criteo.prepare import shuffle, text_blocks
     from mlperf.data.criteo.prepare.pipeline import prepare
     from mlperf.settings.dataset import PreparationSettings
+    from mlperf.util.program import run_program
 
     text_blocks.BLOCK_BYTES = shuffle.SMALL_BUCKET_BYTES = 8000
     settings = PreparationSettings(
@@ -71,23 +72,23 @@ def use_checkpoint(record: int, path: str, flags: list[str]) -> int:
 
 def _loaded(path: Path, flags: list[str]) -> dict[str, Any]:
     """Return the fingerprints of model, optimizer and position after loading, or the error."""
-    import numpy as np
     import torch
 
+    from mlperf.models.dlrm import DLRM_Net
     from mlperf.optim.optimizer import make_optimizer
     from mlperf.runner.data import open_splits, prepared_data
-    from mlperf.runner.model import architecture_of, build_model, fill_weights
+    from mlperf.runner.model import architecture_of
     from mlperf.settings.from_flags import parse
-    from mlperf.training.checkpoint import load_training
+    from mlperf.training.checkpoint import load_training, load_weights
+    from mlperf.training.checkpoint_flags import recorded_flags
     from mlperf.util.errors import RunError
 
     settings = parse([*flags, f"--load-model={path}"], "dlrm_s_pytorch.py")
     prepared = prepared_data(settings.data)
-    model = build_model(settings, architecture_of(settings, prepared), torch.device("cpu"))
+    model = DLRM_Net(architecture_of(settings, prepared), torch.device("cpu"))
     optimizer = make_optimizer(settings.training.optimizer, model)
     try:
-        rest = fill_weights(settings, model, np.random.RandomState(1), prepared)
-        assert rest is not None
+        rest = load_weights(path, model, recorded_flags(settings, prepared))
         state = load_training(
             *(path, rest),
             optimizer=optimizer,
@@ -105,8 +106,15 @@ def _loaded(path: Path, flags: list[str]) -> dict[str, Any]:
     }
 
 
+def sleep(record: int, seconds: float) -> int:
+    """Do nothing, as a program that hangs."""
+    time.sleep(seconds)
+    return 0
+
+
 ACTIONS: dict[str, Callable[..., int]] = {
     "program": run_main,
     "prepare": run_preparation,
     "checkpoint": use_checkpoint,
+    "sleep": sleep,
 }

@@ -1,56 +1,11 @@
-"""Attack the programs and print what became of it: python test/hostile/attack.py [--seed N] [--kind K] [--reduced].
+"""Attack the programs: python test/hostile/attack.py [--kind KIND ...] [--seed N] [--only NUMBER ...]."""
 
-The exit status is 1 if a case failed. Each case is named by a number; --only repeats it.
-"""
-
-from __future__ import annotations
-
-import argparse
-import os
 import sys
-import tempfile
-import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
-
-from hostile.kinds import KINDS, attack
-from hostile.pool import Verdict
-from hostile.report import table
-
-
-def main() -> int:
-    """Run the attack that the flags describe and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kind", choices=list(KINDS), nargs="*", default=list(KINDS))
-    parser.add_argument("--reduced", action="store_true", help="the numbers of cases of the tests")
-    parser.add_argument("--only", type=int, nargs="*", help="only the cases with these numbers")
-    parser.add_argument("--servers", type=int, default=len(os.sched_getaffinity(0)))
-    flags = parser.parse_args()
-    started, verdicts = time.monotonic(), []
-    with tempfile.TemporaryDirectory(prefix="attack-") as folder:
-        for kind in flags.kind:
-            verdicts += attack(
-                kind,
-                Path(folder),
-                count=KINDS[kind].reduced if flags.reduced else KINDS[kind].full,
-                seed=flags.seed,
-                servers=flags.servers,
-                only=flags.only,
-                tell=tell,
-            )
-    print(table(verdicts))
-    failed = sum(verdict.failure is not None for verdict in verdicts)
-    print(f"{len(verdicts):,} cases, {failed:,} failed, seed {flags.seed}, {time.monotonic() - started:.0f} s")
-    return int(failed > 0)
-
-
-def tell(verdict: Verdict) -> None:
-    """Print a failure."""
-    if verdict.failure is not None:
-        print(f"FAILED {verdict.case.kind}, {verdict.case.name}: {verdict.failure[:400]}", flush=True)
-
-
 if __name__ == "__main__":
+    tests = Path(__file__).resolve().parents[1]
+    sys.path[:0] = [str(tests.parent), str(tests)]
+    from hostile.command import main
+
     sys.exit(main())

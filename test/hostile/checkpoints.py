@@ -14,7 +14,7 @@ from hostile.materials import MODELS, Checkpoint, golden_checkpoint, legacy, own
 from hostile.oracle import Outcome, fingerprint, memory_failure, message_failure, program_failure
 from hostile.pool import IDENTICAL, REFUSED, UNCHECKED, Case, Failed, Server
 
-_LOADED = ("weights", "optimizer", "state")
+LOADED = ("weights", "optimizer", "state")  # fingerprints that `use_checkpoint` records
 
 
 def cases(count: int, seed: int, folder: Path, server: Server) -> Iterator[Case]:
@@ -48,7 +48,7 @@ def _damages(file: Checkpoint) -> tuple[Damage, ...]:
 
 def undamaged(file: Checkpoint, folder: Path, server: Server) -> Outcome:
     """Return what an undamaged file gives, after comparing it with PyTorch's own reader."""
-    outcome = _use(file, file.path, folder, server)
+    outcome = use_checkpoint(file, file.path, folder, server)
     contents = torch.load(file.path, weights_only=False)
     assert outcome.status == 0, outcome.stderr
     assert outcome.result.get("weights") == fingerprint(contents["state_dict"]), outcome.result
@@ -56,7 +56,8 @@ def undamaged(file: Checkpoint, folder: Path, server: Server) -> Outcome:
     return outcome
 
 
-def _use(file: Checkpoint, path: Path, folder: Path, server: Server) -> Outcome:
+def use_checkpoint(file: Checkpoint, path: Path, folder: Path, server: Server) -> Outcome:
+    """Evaluate the checkpoint at `path` like `file`, and record what is loaded to resume from it."""
     server.start("checkpoint", folder, path=str(path), flags=list(file.flags))
     return server.wait()
 
@@ -71,7 +72,7 @@ def attack_with(file: Checkpoint, content: bytes, expected: Outcome, server: Ser
     """Let the trainer read `content` in place of `file`; return the verdict. expected: what `file` gives."""
     path = folder / "model.pt"
     path.write_bytes(content)
-    outcome = _use(file, path, folder, server)
+    outcome = use_checkpoint(file, path, folder, server)
     failure = program_failure(outcome, statuses=(1,)) or memory_failure(outcome, expected.peak_bytes)
     if failure:
         raise Failed(failure)
@@ -82,7 +83,7 @@ def attack_with(file: Checkpoint, content: bytes, expected: Outcome, server: Ser
     resumed = "error" not in outcome.result
     if failure := message_failure(outcome.result.get("error", "")):
         raise Failed(f"resuming: {failure}")
-    differing = [name for name in _LOADED if resumed and outcome.result[name] != expected.result[name]]
+    differing = [name for name in LOADED if resumed and outcome.result[name] != expected.result[name]]
     if outcome.status == 0 and outcome.stdout != expected.stdout:
         differing.append("metrics")
     if differing and not _without_checksums(file, content):

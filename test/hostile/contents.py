@@ -1,7 +1,7 @@
 """Checkpoints that PyTorch reads without complaint, but whose contents cannot be those of a checkpoint.
 
-Each must be refused in one line, or give what the well-formed one gives: an entry that is not used, or a value that
-can be converted without loss, harms nothing.
+Each must be refused in one line, or give what the well-formed one gives: an entry that is not used, or a value
+that can be converted without loss, harms nothing.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def changes() -> Iterator[tuple[str, Change]]:
         yield f"{key} is missing", partial(_remove, key)
     for label, make in {**_OF_NO_FIELD, "an optimizer": _an_optimizer}.items():
         yield f"the checkpoint is {label}", lambda contents, make=make: make()  # type: ignore[misc]
-    yield "the checkpoint is ordered", lambda contents: OrderedDict(contents)
+    yield "the checkpoint is ordered", OrderedDict
     yield "the checkpoint has defaults", lambda contents: defaultdict(int, contents)
 
 

@@ -95,15 +95,20 @@ EVERY_FORMAT: tuple[Damage, ...] = (
 )
 
 
+# Signatures of the headers of a zip archive, with the offsets and sizes of their fields.
+_HEADERS = (
+    (b"PK\x03\x04", ((4, 2), (6, 2), (8, 2), (10, 4), (14, 4), (18, 4), (22, 4), (26, 2), (28, 2), (30, 8))),
+    (
+        b"PK\x01\x02",
+        ((8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (28, 2), (30, 2), (32, 2), (42, 4), (46, 8)),
+    ),
+    (b"PK\x05\x06", ((4, 2), (6, 2), (8, 2), (10, 2), (12, 4), (16, 4), (20, 2))),
+)
+
+
 def header_field(content: bytes, other: bytes, draw: random.Random) -> bytes:
     """Change one field of a zip archive's local headers, central directory or end record."""
-    signature, fields = draw.choice(
-        [
-            (b"PK\x03\x04", ((4, 2), (6, 2), (8, 2), (10, 4), (14, 4), (18, 4), (22, 4), (26, 2), (28, 2), (30, 8))),
-            (b"PK\x01\x02", ((8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (28, 2), (30, 2), (32, 2), (42, 4), (46, 8))),
-            (b"PK\x05\x06", ((4, 2), (6, 2), (8, 2), (10, 2), (12, 4), (16, 4), (20, 2))),
-        ]
-    )
+    signature, fields = draw.choice(_HEADERS)
     places = _occurrences(content, signature)
     offset, size = draw.choice(fields)
     at = draw.choice(places) + offset

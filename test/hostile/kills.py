@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import raw_text
-import torch
 
 from hostile.materials import MODELS, prepared_data, train_flags
-from hostile.oracle import Outcome, fingerprint
+from hostile.oracle import Outcome, checkpoint_fingerprint
 from hostile.pool import PASSED, Case, Failed, Server
 
 # Every signal that ends a process by default and that a shell, a terminal, a scheduler or a limit sends.
@@ -75,14 +74,8 @@ def _reference(name: str, folder: Path, data: Path, server: Server) -> Reference
     done = server.program(place, *flags)
     assert done.status == 0, done.stderr
     return Reference(
-        flags, done.stdout.splitlines(), _contents(place / "m.pt"), time.monotonic() - started, first
+        flags, done.stdout.splitlines(), checkpoint_fingerprint(place / "m.pt"), time.monotonic() - started, first
     )
-
-
-def _contents(checkpoint: Path) -> str:
-    """Return the fingerprint of a checkpoint, read by PyTorch."""
-    contents = torch.load(checkpoint, weights_only=False)
-    return fingerprint({key: value for key, value in contents.items() if not key.startswith("_")})
 
 
 def _attack_training(
@@ -99,7 +92,7 @@ def _attack_training(
     _check_log(folder / "mlperf_dlrm.log", outcome, complete)
     if older and not (folder / "m.pt").exists():
         raise Failed("the checkpoint that was there is lost")
-    if complete and _contents(folder / "m.pt") != run.checkpoint:
+    if complete and checkpoint_fingerprint(folder / "m.pt") != run.checkpoint:
         raise Failed("the run was complete and saved something else")
     _check_next_run(run, server, folder)
     return PASSED
@@ -114,7 +107,7 @@ def _check_next_run(run: Reference, server: Server, folder: Path) -> None:
     lines = done.stdout.splitlines()[1:]
     if lines != run.lines[len(run.lines) - len(lines) :] or not (resumed or len(lines) == len(run.lines) - 1):
         raise Failed(f"the {'continued' if resumed else 'next'} run prints other lines")
-    if _contents(folder / "m.pt") != run.checkpoint:
+    if checkpoint_fingerprint(folder / "m.pt") != run.checkpoint:
         raise Failed("the next run ends with another checkpoint")
     known = {"m.pt", "mlperf_dlrm.log", "mlperf_dlrm_2.log"}
     if left := sorted({path.name for path in folder.iterdir()} - known):
@@ -151,7 +144,9 @@ def _check_end(outcome: Outcome, signals: list[signal.Signals]) -> None:
         raise Failed(f"status {outcome.status}: {outcome.error}")
     if outcome.traceback:
         raise Failed(f"traceback: {outcome.traceback}")
-    ends = [line for line in outcome.stderr.splitlines() if line.startswith(("dlrm_s_pytorch.py:", "prepare_criteo"))]
+    ends = [
+        line for line in outcome.stderr.splitlines() if line.startswith(("dlrm_s_pytorch.py:", "prepare_criteo"))
+    ]
     if len(ends) > 1:
         raise Failed(f"several lines: {ends}")
 
@@ -165,9 +160,10 @@ def _check_log(path: Path, outcome: Outcome, complete: bool) -> None:
     stops = [event["metadata"].get("status") for event in events if event["key"] == "run_stop"]
     if "success" in stops and not complete:
         raise Failed("the log of an incomplete run says success")
-    if outcome.status != -signal.SIGKILL and any(event["key"] == "run_start" for event in events):
-        if len(stops) != 1 or (stops != ["aborted"] and not complete):
-            raise Failed(f"status {outcome.status}: the log is closed {stops}, not once as aborted")
+    is_closed = len(stops) == 1 and (stops == ["aborted"] or complete)
+    is_open = any(event["key"] == "run_start" for event in events) and not is_closed
+    if is_open and outcome.status != -signal.SIGKILL:
+        raise Failed(f"status {outcome.status}: the log is closed {stops}, not once as aborted")
 
 
 def _events(path: Path, whole: bool) -> list[dict[str, Any]]:

@@ -110,8 +110,8 @@ def _shows_success(text: str) -> bool:
     """Whether a log has one run that starts, reaches the target and stops with success, in this order of times."""
     events = _events(text)
     keys = [event.get("key") for event in events]
-    times = [event.get("time_ms") for event in events]
-    if not all(isinstance(time, int) for time in times):
+    times: list[Any] = [event.get("time_ms") for event in events]
+    if not all(type(time) is int and time >= 0 for time in times):
         return False
     # Other events state settings and results; programs log them in any order.
     course = [time for key, time in zip(keys, times, strict=True) if key in _COURSE]
@@ -171,7 +171,9 @@ def _stopped_early(events: list[Event], draw: random.Random) -> None:
 
 
 def _aborted(events: list[Event], draw: random.Random) -> None:
-    _drawn(events, draw, "run_stop")["metadata"]["status"] = draw.choice(["aborted", "", "SUCCESS", None, 1, ["success"]])
+    _drawn(events, draw, "run_stop")["metadata"]["status"] = draw.choice(
+        ["aborted", "", "SUCCESS", None, 1, ["success"]]
+    )
 
 
 def _below_the_target(events: list[Event], draw: random.Random) -> None:

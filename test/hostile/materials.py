@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,8 +82,3 @@ def legacy(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
         torch.save(torch.load(path, weights_only=False), target, _use_new_zipfile_serialization=False)
         saved.append(target)
     return Checkpoint(f"legacy {checkpoint.name}", saved[0], checkpoint.flags, saved[1], is_zip=False)
-
-
-def copied(source: Path, folder: Path) -> Path:
-    """Copy a file with its time stamps and return the copy."""
-    return Path(shutil.copy2(source, folder))

@@ -43,7 +43,6 @@ class Outcome:
         """The last line on stderr, "" without any."""
         return self.stderr.rstrip("\n").rpartition("\n")[2]
 
-
     @property
     def traceback(self) -> str:
         """The end of the first traceback on stderr, "" without any."""
@@ -59,6 +58,11 @@ def fingerprint(value: object) -> str:
     for part in _parts(value):
         digest.update(struct.pack("<q", len(part)) + part)
     return digest.hexdigest()
+
+
+def checkpoint_fingerprint(path: Path) -> str:
+    """Return the fingerprint of the contents of a checkpoint, read by PyTorch."""
+    return fingerprint(torch.load(path, weights_only=False))
 
 
 def _parts(value: object) -> Iterator[bytes]:
@@ -85,36 +89,31 @@ def _parts(value: object) -> Iterator[bytes]:
         yield from _parts(vars(value))
 
 
-def program_failure(
-    outcome: Outcome, statuses: tuple[int, ...] = (1, 2), *, verifies: bool = False
-) -> str | None:
+def program_failure(outcome: Outcome, statuses: tuple[int, ...] = (1, 2), *, verifies: bool = False) -> str | None:
     """Return what is wrong with the end of a program that was given something hostile, None if nothing is.
 
     It must end with status 0, or with one of `statuses` and one line that says why. verifies: a program that lists
     what is wrong, in any number of lines.
     """
-    if outcome.timed_out:
-        return "hangs"
-    if outcome.left:
-        return "leaves processes behind"
-    if outcome.status < 0:
-        return f"dies of signal {-outcome.status}"
-    if outcome.traceback:
-        return f"traceback: {outcome.traceback}"
-    if found := _CONTROL.search(outcome.stdout + outcome.stderr):
-        return f"prints the control character {found[0]!r}"
-    if len(outcome.error) > _CHARACTERS:
-        return f"a line of {len(outcome.error):,} characters"
     errors, lines = len(_ERROR.findall(outcome.stderr)), outcome.stderr.splitlines()
-    if outcome.status == 0:
-        return None if errors == 0 else f"status 0 with an error: {outcome.error}"
-    if outcome.status not in statuses:
-        return f"status {outcome.status}: {outcome.error}"
-    if verifies and errors == 0 and outcome.status == 1:
-        return None
-    if errors != 1 or not _ERROR.match(outcome.error) or len(lines) > 1 + _NOTES:
-        return f"{errors} errors in {len(lines)} lines: {outcome.stderr[:200]!r}"
-    return None
+    is_one_line = errors == 1 and _ERROR.match(outcome.error) and len(lines) <= 1 + _NOTES
+    lists_problems = verifies and errors == 0 and outcome.status == 1
+    found = _CONTROL.search(outcome.stdout + outcome.stderr)
+    failures = (
+        (outcome.timed_out, "hangs"),
+        (outcome.left, "leaves processes behind"),
+        (outcome.status < 0, f"dies of signal {-outcome.status}"),
+        (outcome.traceback, f"traceback: {outcome.traceback}"),
+        (found, f"prints the control character {found and found[0]!r}"),
+        (len(outcome.error) > _CHARACTERS, f"a line of {len(outcome.error):,} characters"),
+        (outcome.status == 0 and errors, f"status 0 with an error: {outcome.error}"),
+        (outcome.status not in (0, *statuses), f"status {outcome.status}: {outcome.error}"),
+        (
+            outcome.status and not is_one_line and not lists_problems,
+            f"{errors} errors in {len(lines)} lines: {outcome.stderr[:200]!r}",
+        ),
+    )
+    return next((failure for failed, failure in failures if failed), None)
 
 
 def message_failure(message: str) -> str | None:

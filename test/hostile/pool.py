@@ -8,9 +8,9 @@ import queue
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a case: REFUSED, IDENTICAL, UNCHECKED or PASSED. failure: how it failed, None if it did not."""
+    """What became of a case: one of the constants above, or how it failed."""
 
     case: Case
     verdict: str
@@ -110,43 +110,38 @@ class Server:
 
 
 @contextmanager
-def running_server(folder: Path) -> Iterator[Server]:
-    """Yield a server whose cases write their output below `folder`, and end it."""
-    server = Server(Path(tempfile.mkdtemp(dir=folder)) / "output")
-    try:
-        yield server
-    finally:
-        server.close()
+def running_servers(folder: Path, count: int) -> Iterator[list[Server]]:
+    """Yield servers whose cases write their output below `folder`, and end them."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(closing(Server(Path(tempfile.mkdtemp(dir=folder)) / "output")))
+            for _ in range(count)
+        ]
 
 
 def run_cases(
     cases: Iterable[Case],
     folder: Path,
-    *,
-    servers: int = 1,
+    servers: Sequence[Server],
     tell: Callable[[Verdict], None] = lambda verdict: None,
 ) -> list[Verdict]:
-    """Run cases below `folder` with several servers and return the verdicts. tell: called after each case."""
+    """Run cases below `folder`, one at a time on each server, and return the verdicts. tell: called after each."""
     waiting: queue.SimpleQueue[Case] = queue.SimpleQueue()
     for case in cases:
         waiting.put(case)
-    verdicts: list[Verdict] = []
 
-    def serve() -> None:
-        with running_server(folder) as server:
-            while True:
-                try:
-                    case = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                verdict = run_case(case, server, folder)
-                verdicts.append(verdict)
-                tell(verdict)
+    def serve(server: Server) -> list[Verdict]:
+        verdicts: list[Verdict] = []
+        while True:
+            try:
+                case = waiting.get_nowait()
+            except queue.Empty:
+                return verdicts
+            verdicts.append(run_case(case, server, folder))
+            tell(verdicts[-1])
 
-    with ThreadPoolExecutor(servers) as threads:
-        for serving in [threads.submit(serve) for _ in range(servers)]:
-            serving.result()
-    return verdicts
+    with ThreadPoolExecutor(len(servers)) as threads:
+        return [verdict for verdicts in threads.map(serve, servers) for verdict in verdicts]
 
 
 def run_case(case: Case, server: Server, folder: Path) -> Verdict:

@@ -101,9 +101,9 @@ def _run(request: dict[str, Any]) -> None:
     _redirect(output / "stdout", 1, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     _redirect(output / "stderr", 2, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     # The buffer of stdin may hold further requests, and that of stdout an answer.
-    sys.stdin = open(0, encoding="utf-8", closefd=False)
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
-    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1, errors="backslashreplace")
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False, buffering=1, errors="backslashreplace")
     os.chdir(request["folder"])
     record = os.open(output / "result", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     _limit(request["limits"])

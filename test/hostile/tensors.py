@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 _HUGE = 1 << 40
+_TYPES = (
+    *(torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64, torch.complex128),
+    *(torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn),
+)
+
+
+def _converted(dtype: torch.dtype, tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(dtype)
+
 
 TENSORS: dict[str, Callable[[torch.Tensor], Any]] = {
-    **{
-        str(dtype).removeprefix("torch."): lambda tensor, dtype=dtype: tensor.to(dtype)
-        for dtype in (
-            *(torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64, torch.float64, torch.float16),
-            *(torch.bfloat16, torch.float8_e4m3fn, torch.complex128),
-        )
-    },
+    **{str(dtype).removeprefix("torch."): partial(_converted, dtype) for dtype in _TYPES},
     "a scalar": lambda tensor: torch.tensor(0.5),
     "of one value": lambda tensor: torch.full((1,), 0.5),
     "of one row": lambda tensor: torch.full((1, *tensor.shape[1:]), 0.5),

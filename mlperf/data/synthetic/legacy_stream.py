@@ -12,11 +12,11 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.source import raise_if
+from mlperf.data.source import raise_if_set
 
 _LENGTH = 624
 _SHIFT = 397
-_CALL = 1 << 24  # numbers drawn by one call of compiled code, which Ctrl-C cannot interrupt
+_NUMBERS_PER_CALL = 1 << 24  # of compiled code, which Ctrl-C cannot interrupt
 
 # State: 624 words; [position in the words]; [1.0 if the second number of a normal pair is pending, that number].
 State = tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.float64]]
@@ -98,8 +98,8 @@ def normal(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64], pair:
 
 def skip(state: State, count: int) -> None:
     """Skip `count` uniform numbers."""
-    for start in range(0, count, _CALL):
-        skip_some(state[0], state[1], min(_CALL, count - start))
+    for start in range(0, count, _NUMBERS_PER_CALL):
+        skip_at_once(state[0], state[1], min(_NUMBERS_PER_CALL, count - start))
 
 
 def fill(state: State, numbers: npt.NDArray[np.float64], cancelled: threading.Event | None = None) -> None:
@@ -108,13 +108,13 @@ def fill(state: State, numbers: npt.NDArray[np.float64], cancelled: threading.Ev
     Cancelled if `cancelled` is set meanwhile.
     """
     flat = numbers.reshape(-1)
-    for start in range(0, len(flat), _CALL):
-        raise_if(cancelled)
-        _fill(state[0], state[1], flat[start : start + _CALL])
+    for start in range(0, len(flat), _NUMBERS_PER_CALL):
+        raise_if_set(cancelled)
+        _fill(state[0], state[1], flat[start : start + _NUMBERS_PER_CALL])
 
 
 @numba.njit(nogil=True, cache=True)
-def skip_some(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64], count: int) -> None:
+def skip_at_once(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64], count: int) -> None:
     """Skip `count` uniform numbers in one call."""
     remaining = 2 * count  # words
     while remaining > 0:

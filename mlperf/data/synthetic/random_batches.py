@@ -18,13 +18,13 @@ import numpy.typing as npt
 import torch
 
 from mlperf.data.batch import Batch
-from mlperf.data.source import raise_if, read_ahead
+from mlperf.data.source import raise_if_set, read_ahead
 from mlperf.data.synthetic import legacy_stream
 from mlperf.data.synthetic.legacy_stream import State
 from mlperf.settings.data import DataSettings
 
 STATE_BYTES = 2 * 4 * 624  # kept for each batch, at least: the words of the two states
-_IDS_IN_A_CALL = 1 << 21  # drawn by one call of compiled code, which Ctrl-C cannot interrupt
+_IDS_PER_CALL = 1 << 21  # of compiled code, which Ctrl-C cannot interrupt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
@@ -79,9 +79,12 @@ class RandomBatches:
         return min(self._settings.batch_size, self.samples - number * self._settings.batch_size)
 
     def _bags_in_parts(self, size: int) -> Iterator[tuple[int, int]]:
-        """Yield ranges of the bags, table * size + sample, that are short enough for one call of compiled code."""
+        """Yield ranges of bags, each short enough for one call of compiled code.
+
+        Bag t * size + s has the ids of sample s for table t.
+        """
         bags = len(self._rows) * size
-        step = max(1, _IDS_IN_A_CALL // self._settings.generated.lookups)
+        step = max(1, _IDS_PER_CALL // self._settings.generated.lookups)
         return ((start, min(start + step, bags)) for start in range(0, bags, step))
 
     def _distribution(self) -> FloatArray:
@@ -96,7 +99,7 @@ class RandomBatches:
         legacy_stream.skip(state, size * self._dense_features)
         rest: tuple[Any, ...] = (size, self._rows, generated.lookups, generated.fixed_lookups, is_gaussian)
         for start, stop in self._bags_in_parts(size):
-            _skip_ids(*state, start, stop, *rest)
+            _skip_bags(*state, start, stop, *rest)
 
     def _draw(self, number: int, cancelled: threading.Event) -> Batch:
         size, state = self._size(number), legacy_stream.copy_of(self._inputs[number])
@@ -125,8 +128,8 @@ class RandomBatches:
         drawn = (self._rows, generated.lookups, generated.fixed_lookups, distribution)
         rest: tuple[Any, ...] = (*drawn, indices, offsets)
         for start, stop in self._bags_in_parts(size):
-            raise_if(cancelled)
-            total = _draw_ids(*state, start, stop, total, *rest)
+            raise_if_set(cancelled)
+            total = _draw_bags(*state, start, stop, total, *rest)
         return indices[:total].copy(), offsets
 
 
@@ -139,7 +142,7 @@ def _number_of_ids(words: npt.NDArray[np.uint32], position: IntArray, rows: int,
 
 
 @numba.njit(nogil=True, cache=True)
-def _skip_ids(
+def _skip_bags(
     words: npt.NDArray[np.uint32],
     position: IntArray,
     pair: FloatArray,
@@ -155,14 +158,14 @@ def _skip_ids(
     for bag in range(start, stop):
         count = _number_of_ids(words, position, rows[bag // size], lookups, fixed)
         if not is_gaussian:
-            legacy_stream.skip_some(words, position, count)
+            legacy_stream.skip_at_once(words, position, count)
         else:
             for _ in range(count):
                 legacy_stream.normal(words, position, pair)
 
 
 @numba.njit(nogil=True, cache=True)
-def _draw_ids(
+def _draw_bags(
     words: npt.NDArray[np.uint32],
     position: IntArray,
     pair: FloatArray,

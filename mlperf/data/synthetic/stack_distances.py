@@ -16,11 +16,11 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.source import raise_if
+from mlperf.data.source import raise_if_set
 from mlperf.util.errors import RunError
 from mlperf.util.files import read_regular
 
-_CALL = 1 << 16  # references of one call of compiled code, which Ctrl-C cannot interrupt
+_REFERENCES_PER_CALL = 1 << 16  # of compiled code, which Ctrl-C cannot interrupt
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -115,9 +115,9 @@ class TraceGenerator:
         """Return the next `count` references, int64. Cancelled if `cancelled` is set meanwhile."""
         distribution = self._distribution
         references = np.empty(count, np.int64)
-        for start in range(0, count, _CALL):
-            raise_if(cancelled)
-            part = references[start : start + _CALL]
+        for start in range(0, count, _REFERENCES_PER_CALL):
+            raise_if_set(cancelled)
+            part = references[start : start + _REFERENCES_PER_CALL]
             numbers = _generate(
                 self._generator.random(len(part)),
                 *self._stack,
@@ -217,8 +217,8 @@ def _move_to_top(tree: IntArray, slot_of: IntArray, in_slot: IntArray, counts: I
 def _profile(numbers: IntArray, references: int) -> IntArray:
     """Return the stack distance of each reference of a trace of numbers below `references`."""
     distances, stack = np.zeros(len(numbers), np.int64), _new_stack(references)
-    for start in range(0, len(numbers), _CALL):
-        part = slice(start, start + _CALL)
+    for start in range(0, len(numbers), _REFERENCES_PER_CALL):
+        part = slice(start, start + _REFERENCES_PER_CALL)
         _find_distances(numbers[part], *stack, distances[part])
     return distances
 
@@ -227,7 +227,7 @@ def _profile(numbers: IntArray, references: int) -> IntArray:
 def _find_distances(
     numbers: IntArray, tree: IntArray, slot_of: IntArray, in_slot: IntArray, counts: IntArray, distances: IntArray
 ) -> None:
-    """Fill `distances`, which are 0, with those of the next references of a trace."""
+    """Set the stack distances of the next references of a trace; those of first references stay 0."""
     for index in range(len(numbers)):
         reference = numbers[index]
         if slot_of[reference] >= 0:

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import torch
 
 from mlperf.data.batch import Batch
-from mlperf.data.source import raise_if, read_ahead
+from mlperf.data.source import raise_if_set, read_ahead
 from mlperf.data.synthetic.stack_distances import StackDistances, TraceGenerator
 from mlperf.settings.data import DataSettings
 
-_REFERENCES_IN_A_CALL = 1 << 20  # of one call of compiled code, which Ctrl-C cannot interrupt
+_REFERENCES_PER_CALL = 1 << 20  # of compiled code, which Ctrl-C cannot interrupt
 
 IntArray = npt.NDArray[np.int64]
 
@@ -110,23 +110,28 @@ class _BatchGenerator:
 
 
 def _keep_distinct(references: IntArray, counts: IntArray, cancelled: threading.Event) -> IntArray:
-    """Sort and deduplicate the references of each sample, moved to the front; return their number per sample.
+    """Sort and deduplicate the references of each sample in place; return the number of distinct ones per sample.
 
+    The distinct references of all samples are then at the front of `references`.
     counts: number of references of each sample.
     """
     kept = np.zeros(len(counts), np.int64)
     starts = np.cumsum(counts) - counts
-    bounds = [*np.flatnonzero(np.diff(starts // _REFERENCES_IN_A_CALL, prepend=-1)).tolist(), len(counts)]
+    # Each call gets the samples whose references start in the same block of _REFERENCES_PER_CALL.
+    bounds = [*np.flatnonzero(np.diff(starts // _REFERENCES_PER_CALL, prepend=-1)).tolist(), len(counts)]
     total = 0
     for first, stop in pairwise(bounds):
-        raise_if(cancelled)
-        total = _keep_some(references, starts[first], counts[first:stop], kept[first:stop], total)
+        raise_if_set(cancelled)
+        total = _keep_distinct_at_once(references, starts[first], counts[first:stop], kept[first:stop], total)
     return kept
 
 
 @numba.njit(nogil=True, cache=True)
-def _keep_some(references: IntArray, start: int, counts: IntArray, kept: IntArray, total: int) -> int:
-    """Go on with the samples whose references begin at `start`, after `total` distinct ones; return the total."""
+def _keep_distinct_at_once(references: IntArray, start: int, counts: IntArray, kept: IntArray, total: int) -> int:
+    """Sort and deduplicate some samples, whose references begin at `start`; return the new total of distinct ones.
+
+    total: number of distinct references of the samples before.
+    """
     for sample in range(len(counts)):
         ordered = np.sort(references[start : start + counts[sample]])
         start += counts[sample]

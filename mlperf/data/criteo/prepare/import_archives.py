@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mlperf.data.criteo.days import KAGGLE_DAYS, SPLITS, divide, split_rows
+from mlperf.data.criteo.prepare.outputs import require_writable_files
 from mlperf.data.criteo.prepare.publish import split_facts
 from mlperf.data.criteo.prepare.row_file import RowFile
 from mlperf.data.criteo.prepare.work_folder import WorkFolder, locked
@@ -36,6 +37,8 @@ def import_archives(paths: DatasetPaths, archive_files: Sequence[Path], raw_data
             f"{archive_files[0]}: contains a day without rows; each of the {len(rows_per_day)} days needs rows"
         )
     rows = split_rows(rows_per_day)
+    require_writable_files(paths, archive=False)
+    paths.prefix.parent.mkdir(parents=True, exist_ok=True)
     _check_disk(paths, sum(rows_per_day) * CRITEO.row_bytes)
     work = WorkFolder(paths)
     with locked(paths):

@@ -8,6 +8,7 @@ last checkpoint, and the result is the same.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +20,10 @@ from mlperf.data.criteo.prepare import gzip_text
 from mlperf.data.criteo.prepare.id_mapping import IdMapper
 from mlperf.data.criteo.prepare.ingest import Ingest
 from mlperf.data.criteo.prepare.open_prepared import open_other_program
+from mlperf.data.criteo.prepare.outputs import require_other_names, require_writable_files
 from mlperf.data.criteo.prepare.plan import disk_needed, find_inputs, make_plan
 from mlperf.data.criteo.prepare.publish import add_archive, publish
-from mlperf.data.criteo.prepare.row_file import RowFile
+from mlperf.data.criteo.prepare.row_file import RowFile, open_truncated
 from mlperf.data.criteo.prepare.shuffle import BucketPermuter, SpillFile, bucket_counts
 from mlperf.data.criteo.prepare.state import PreparationState
 from mlperf.data.criteo.prepare.work_folder import WorkFolder, locked
@@ -49,7 +51,7 @@ def prepare(settings: PreparationSettings) -> PreparedData:
     paths = DatasetPaths.from_name(settings.processed_data_file)
     with system_failures(paths.prefix, "the data cannot be prepared"):
         raw_files(settings.raw_data_file, settings.data_set)
-        paths.prefix.parent.mkdir(parents=True, exist_ok=True)
+        require_other_names(paths, settings.raw_data_file)
         foreign = open_other_program(paths, settings.raw_data_file)
         if foreign is not None:  # never overwrite it: preparing it may have taken days
             return foreign
@@ -60,6 +62,8 @@ def prepare(settings: PreparationSettings) -> PreparedData:
         # Try without the lock: finished data may be in a read-only folder.
         manifest = None if paths.work_folder.exists() else _finished(settings, paths, facts)
         if manifest is None or _lacks_archive(settings, paths):
+            require_writable_files(paths, archive=settings.write_npz)
+            paths.prefix.parent.mkdir(parents=True, exist_ok=True)
             with locked(paths):
                 manifest = _finished(settings, paths, facts)
                 if manifest is None:
@@ -156,6 +160,7 @@ class _Preparation:
 
     def run(self) -> Manifest:
         """Run the phases that are not yet finished."""
+        self._work.check()
         state = self._work.load(self._identity)
         if state is None:
             state = self._start()
@@ -293,7 +298,7 @@ class _Preparation:
         """Copy the second half of the last day to val. `publish` truncates the test file later."""
         last_day = self._work.part("test")
         cut = split_rows(state.rows_per_day)["test"] * CRITEO.row_bytes
-        with last_day.open("rb") as source, self._work.part("val").open("wb") as target:
+        with last_day.open("rb") as source, os.fdopen(open_truncated(self._work.part("val"), 0), "wb") as target:
             source.seek(cut)
             shutil.copyfileobj(source, target, 1 << 22)
         state.checksums = {

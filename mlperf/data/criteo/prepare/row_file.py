@@ -37,9 +37,9 @@ class RowFile:
 def open_truncated(path: Path, size: int) -> int:
     """Truncate a file to `size` bytes and open it for appending; return the file descriptor.
 
-    Raises OSError if the file is shorter.
+    Raises OSError if the file is shorter, or is a link.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     if os.fstat(descriptor).st_size < size:
         os.close(descriptor)
         raise OSError(errno.EIO, f"shorter than the {size} bytes that the saved state describes", str(path))

@@ -143,7 +143,7 @@ class BucketPermuter:
         self._spill = os.open(spill, os.O_RDONLY)
         # The kernel serializes writes to one file, and waiting threads would spin.
         self._write_lock = threading.Lock()
-        self._target = os.open(target, os.O_RDWR | os.O_CREAT, 0o666)
+        self._target = os.open(target, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         size = int(self._starts[-1]) * CRITEO.row_bytes
         os.ftruncate(self._target, size)
         if size:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import stat
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,28 @@ import numpy as np
 
 from mlperf.data.criteo.days import SPLITS, split_rows
 from mlperf.data.criteo.prepare.id_mapping import IdMapper
+from mlperf.data.criteo.prepare.row_file import open_truncated
 from mlperf.data.criteo.prepare.shuffle import EXTENT_BYTES, index_path
 from mlperf.data.criteo.prepare.state import PreparationState
 from mlperf.data.criteo.prepared.manifest import json_crc32
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import CRITEO
+from mlperf.util.errors import RunError
 from mlperf.util.files import move_into_place, read_regular, sync, write_atomically, write_fully
 from mlperf.util.locking import exclusive
+from mlperf.util.temporary import is_temporary
 
 _VERSION = 2
+_MARK = "This folder belongs to a preparation, which removes it when it is complete.\n"
 _ID_BYTES = 4
 
 
 class WorkFolder:
-    """X.preparation, beside X_train.bin and the other files; removed when the preparation is complete."""
+    """X.preparation, beside X_train.bin and the other files; removed when the preparation is complete.
+
+    Only a folder with a marker, or with a state, is one of this program. Anything else under this name is refused
+    and left as it is, and so is a folder with other files in it.
+    """
 
     def __init__(self, paths: DatasetPaths) -> None:
         self._paths = paths
@@ -38,6 +46,7 @@ class WorkFolder:
         self._ids = self.path / "ids"
         self._temporary = (self.spill, index_path(self.spill), self._ids)
         self._state = self.path / "state.json"
+        self._mark = self.path / "README.txt"
 
     def part(self, split: str) -> Path:
         """Return the file that becomes a split; "test" contains the whole last day at first."""
@@ -51,6 +60,37 @@ class WorkFolder:
         """Return the file that becomes X.npz."""
         return self.path / "rows.npz"
 
+    def check(self) -> None:
+        """Raise RunError if the folder is not one of this program, or contains something else than its files.
+
+        Links to files are something else, and so are files with two names: they would be written to.
+        """
+        if not os.path.lexists(self.path):
+            return
+        if self.path.is_symlink() or not self.path.is_dir():
+            raise RunError(f"{self.path}: is not a folder of a preparation; move or remove it")
+        files = list(self.path.iterdir())
+        for file in files:
+            if not self._is_ours(file):
+                raise RunError(f"{file}: is not a file of a preparation and would be lost; move or remove it")
+        if files and not self._is_own():
+            raise RunError(
+                f"{self.path}: has neither the marker nor the state of a preparation; move or remove it"
+            )
+
+    def _is_ours(self, file: Path) -> bool:
+        status = file.lstat()
+        names = [self._mark, self._state, *self._temporary, *map(self.part, SPLITS), self.part_npz()]
+        is_single = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+        return is_single and (file in names or is_temporary(file))
+
+    def _is_own(self) -> bool:
+        """Whether there is a marker or, in a folder of an earlier version, a state."""
+        try:
+            return read_regular(self._mark, len(_MARK)) == _MARK.encode()
+        except OSError:
+            return self._saved_content() is not None
+
     def has_state(self) -> bool:
         """Return whether there is a state, of this or of another preparation."""
         return self._state.exists()
@@ -60,16 +100,24 @@ class WorkFolder:
 
         identity: everything that determines the result of the preparation.
         """
+        content = self._saved_content()
+        if content is None or content.get("identity") != json.loads(json.dumps(identity)):
+            return None
         try:
-            content = json.loads(read_regular(self._state).decode())
+            state = PreparationState(**content["state"])
+            return state if self._has_files_of(state) else None
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            return None
+
+    def _saved_content(self) -> dict[str, Any] | None:
+        """Return the saved state and what it belongs to; None if it is missing or damaged."""
+        try:
+            content: dict[str, Any] = json.loads(read_regular(self._state).decode())
             if content.pop("crc32") != json_crc32(content) or content["version"] != _VERSION:
                 return None
-            if content["identity"] != json.loads(json.dumps(identity)):
-                return None
-            state = PreparationState(**content["state"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
-        return state if self._has_files_of(state) else None
+        return content
 
     def _has_files_of(self, state: PreparationState) -> bool:
         """Return whether the files exist and are at least as long as the state says."""
@@ -103,31 +151,44 @@ class WorkFolder:
                 sync(file)
 
     def clear(self) -> None:
-        """Create the folder, or empty it.
+        """Create the folder, or empty it. RunError as from `check`.
 
         While the folder exists, the files beside it are rejected: they may be a mix of two preparations.
         """
-        self._state.unlink(missing_ok=True)
+        self.check()
         self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._mark, _MARK)  # before the state is removed, by which an older folder is recognized
         sync(self.path.parent)
-        for file in self.path.iterdir():
-            file.unlink()
+        self._remove_files(all_but=self._mark)
         sync(self.path)
 
     def remove(self) -> None:
-        """Remove the folder, the state first: without it no preparation resumes from the remaining files."""
-        self._state.unlink(missing_ok=True)
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the folder, unless it contains other files."""
+        if self.path.is_symlink() or not self.path.is_dir() or not self._is_own():
+            return
+        with suppress(OSError):
+            self._remove_files()
+            self.path.rmdir()
+
+    def _remove_files(self, all_but: Path | None = None) -> None:
+        """Remove our files, the state first: without it no preparation resumes from the remaining files.
+
+        The marker is the last: until then, the folder is recognized after a kill.
+        """
+        files = [file for file in self.path.iterdir() if file != all_but and self._is_ours(file)]
+        for file in sorted(files, key=lambda file: (file == self._mark, file != self._state)):
+            file.unlink(missing_ok=True)
 
     def save_ids(self, mapper: IdMapper, state: PreparationState, pool: Executor) -> None:
         """Append the ids added since the last checkpoint to the file of ids."""
         before = state.ids[-1] if state.ids else [0] * CRITEO.tables
         new_ids = mapper.new_ids(before, pool)
-        with self._ids.open("r+b" if self._ids.exists() else "w+b", buffering=0) as file:
-            file.truncate(_ID_BYTES * sum(before))
-            file.seek(0, os.SEEK_END)
+        descriptor = open_truncated(self._ids, _ID_BYTES * sum(before))
+        try:
             for ids in new_ids:
-                write_fully(file.fileno(), ids.data)
+                write_fully(descriptor, ids.data)
+        finally:
+            os.close(descriptor)
         state.ids.append(list(mapper.counts))
 
     def restore_ids(self, mapper: IdMapper, state: PreparationState, pool: Executor) -> None:

@@ -17,7 +17,8 @@ from mlperf.data.schema import CRITEO
 from mlperf.util.crc32 import file_crc32
 from mlperf.util.errors import RunError
 from mlperf.util.files import read_regular, write_atomically
-from mlperf.util.strict_json import SchemaError, parse_json, shown
+from mlperf.util.printable import shown
+from mlperf.util.strict_json import SchemaError, parse_json
 
 FORMAT_VERSION = 1
 _MAX_BYTES = 1 << 20  # a manifest has a few kilobytes

@@ -7,17 +7,17 @@ from typing import Any
 
 from mlperf.data.criteo.days import KAGGLE_DAYS, SPLITS, TERABYTE_DAYS, split_rows
 from mlperf.data.criteo.prepared.file_facts import FileFacts
-from mlperf.data.schema import CRITEO
+from mlperf.data.schema import CRITEO, MAX_TABLE_ROWS
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import declared_flags
-from mlperf.util.strict_json import SchemaError, fields, file_name, items, refuse, shown, whole
+from mlperf.util.printable import shown
+from mlperf.util.strict_json import SchemaError, fields, file_name, items, refuse, whole
 
 _REQUIRED = ("format_version", "flags", "inputs", "rows_per_day", "counts", "files")
 _OPTIONAL = ("bad_rows", "archive")  # older manifests lack them
 _FLAGS = ("data_set", "max_ind_range", "data_randomize", "numpy_rand_seed")
 _FLAGS_OF_OLDER_MANIFESTS = {"data_sub_sample_rate": 0.0, "bad_rows": "stop"}  # defaults for missing flags
-_LARGEST_TABLE = 1 << 31  # ids are int32
-_LARGEST_CRC32 = (1 << 32) - 1
+_MAX_CRC32 = (1 << 32) - 1
 
 
 def checked_content(content: object, format_version: int) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def checked_content(content: object, format_version: int) -> dict[str, Any]:
         "flags": _flags(entries["flags"]),
         "inputs": inputs,
         "rows_per_day": [whole(rows, f"rows_per_day[{day}]", 0) for day, rows in enumerate(days)],
-        "counts": [whole(count, f"counts[{table}]", 1, _LARGEST_TABLE) for table, count in enumerate(counts)],
+        "counts": [whole(count, f"counts[{table}]", 1, MAX_TABLE_ROWS) for table, count in enumerate(counts)],
         "files": {
             split: _file(facts, f"files.{split}", has_checksum=True)
             for split, facts in fields(entries["files"], "files", SPLITS).items()
@@ -59,7 +59,7 @@ def _file(value: object, where: str, *, has_checksum: bool) -> FileFacts:
     entries = fields(value, where, ("name", "size", "mtime_ns", "crc32"))
     crc32 = entries["crc32"]
     if has_checksum:
-        whole(crc32, f"{where}.crc32", 0, _LARGEST_CRC32)
+        whole(crc32, f"{where}.crc32", 0, _MAX_CRC32)
     elif crc32 is not None:
         refuse(f"{where}.crc32", crc32, "null")
     return FileFacts(

@@ -18,7 +18,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.schema import CRITEO, Rows
+from mlperf.data.schema import CRITEO, MAX_TABLE_ROWS, Rows
 from mlperf.data.watched_file import FileStatus, WatchedFile
 from mlperf.util.errors import RunError
 from mlperf.util.failures import damage
@@ -26,12 +26,9 @@ from mlperf.util.failures import damage
 _BLOCK_ROWS = 1 << 16
 # Columns of the binary file in each array, in the order in which the arrays are written.
 _COLUMNS = {"y": slice(0, 1), "X_int": CRITEO.dense_columns, "X_cat": CRITEO.id_columns}
-
-
-_LARGEST_TABLE = 1 << 31  # ids are int32
-# Readers of the header of an array by format version. Version 3 differs in names of fields, which only structured
-# arrays have.
-_READERS = {
+# Readers of the header of an array by format version. Version 3 differs from 2 only in the names of fields of
+# structured arrays.
+_HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
     (3, 0): np.lib.format.read_array_header_2_0,
@@ -45,7 +42,8 @@ def _width(name: str) -> int:
 def write_npz(target: Path, parts: Sequence[Path], counts: Sequence[int]) -> None:
     """Write the rows of the binary files `parts`, one file after the other, to an archive, as int32."""
     rows = sum(part.stat().st_size for part in parts) // CRITEO.row_bytes
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+    target.unlink(missing_ok=True)
+    with zipfile.ZipFile(target, "x", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, columns in _COLUMNS.items():
             shape = (rows,) if name == "y" else (rows, _width(name))
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -177,12 +175,12 @@ def read_counts(path: Path) -> tuple[int, ...]:
 
 def _counts(member: _Member, path: Path) -> tuple[int, ...]:
     """Return the rows of each table. RunError unless there is a whole number of at least 1 for every table."""
-    allowed = f"expected {CRITEO.tables} counts from 1 to {_LARGEST_TABLE}"
+    allowed = f"expected {CRITEO.tables} counts from 1 to {MAX_TABLE_ROWS}"
     if member.shape != (CRITEO.tables,):
         raise RunError(f"{path}: {allowed}, found an array of shape {member.shape}")
     values = member.read(CRITEO.tables).tolist()
     member.finish()
-    if not all(type(value) is not bool and 1 <= value <= _LARGEST_TABLE and value % 1 == 0 for value in values):
+    if not all(type(value) is not bool and 1 <= value <= MAX_TABLE_ROWS and value % 1 == 0 for value in values):
         raise RunError(f"{path}: {allowed}, found {values}")
     return tuple(int(value) for value in values)
 
@@ -197,11 +195,11 @@ class _Member:
         self._name = name
         self._file = file
         version = np.lib.format.read_magic(file)
-        if version not in _READERS:
+        if version not in _HEADER_READERS:
             raise ValueError(f"{name} has the unknown format version {version[0]}.{version[1]}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the syntax of a damaged header, which is an error anyway
-            self.shape, fortran_order, self._dtype = _READERS[version](file)
+            self.shape, fortran_order, self._dtype = _HEADER_READERS[version](file)
         if self._dtype.kind not in "iufb":
             raise ValueError(f"{name} is an array of {self._dtype}; expected numbers")
         if not all(type(length) is int and length >= 0 for length in self.shape):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +22,7 @@ from mlperf.data.criteo.days import TERABYTE_DAYS, divide, split_rows
 from mlperf.data.criteo.sample.planted_signal import PlantedSignal
 from mlperf.data.criteo.sample.render import render_rows
 from mlperf.util.errors import RunError
-from mlperf.util.files import move_into_place, read_regular, sync, write_atomically
+from mlperf.util.files import atomic_file, read_regular, write_atomically
 from mlperf.util.locking import exclusive
 from mlperf.util.parallel import available_cores
 from mlperf.util.strict_json import SchemaError, fields, file_name, parse_json, whole
@@ -94,6 +97,10 @@ def make_sample(settings: SampleSettings) -> Sample:
                     f"{path}: does not belong to a sample and may be real data, so it is not overwritten; move it "
                     "or choose another --folder"
                 )
+        for path in (folder / f"day_{day}" for day in range(TERABYTE_DAYS)):
+            if path.is_symlink():
+                raise RunError(f"{path}: is a link, which is not replaced; move it or choose another --folder")
+        _require_no_other_description(folder, found)
         folder.mkdir(parents=True, exist_ok=True)
         with exclusive(folder / ".sample.lock", "another process is generating a sample in this folder"):
             return _make(settings, days)
@@ -116,6 +123,16 @@ def _read(folder: Path) -> Sample | None:
     return found if found.format_version == FORMAT_VERSION else None
 
 
+def _require_no_other_description(folder: Path, found: Sample | None) -> None:
+    """Raise RunError if `sample.json` does not describe a sample, or is a link. found: its content."""
+    path = folder / NAME
+    if os.path.lexists(path) and (found is None or path.is_symlink()):
+        raise RunError(
+            f"{path}: does not describe a sample, or is damaged, and is not overwritten; move it or choose "
+            "another --folder"
+        )
+
+
 def _days_of(folder: Path, sample: Sample) -> list[Path]:
     """Return the days in the folder that belong to `sample`: those of the right size."""
     sizes = {folder / name: size for name, size in sample.files.items()}
@@ -126,9 +143,9 @@ def _make(settings: SampleSettings, old_days: list[Path]) -> Sample:
     """Write all days under temporary names, then remove `old_days` and rename the new ones."""
     signal = PlantedSignal(settings.seed)
     days = [f"day_{day}" for day in range(TERABYTE_DAYS)]
-    parts = [settings.folder / f".{day}.part" for day in days]
-    try:
-        written = _write_days(signal, settings, parts)
+    with ExitStack() as moves:  # of the days into place, at the end of the block
+        files = [moves.enter_context(atomic_file(settings.folder / day)) for day in days]
+        written = _write_days(signal, settings, files)
         test = written[-1]
         split = slice(split_rows([len(test.clicks)])["test"])
         sample = Sample(
@@ -137,46 +154,41 @@ def _make(settings: SampleSettings, old_days: list[Path]) -> Sample:
             click_rate=sum(day.click_count for day in written) / settings.rows,
             best_auc=float(roc_auc_score(test.clicks[split], test.logit[split])),
             dense_auc=float(roc_auc_score(test.clicks[split], test.dense[split])),
-            files={day: part.stat().st_size for day, part in zip(days, parts, strict=True)},
+            files={day: os.fstat(file.fileno()).st_size for day, file in zip(days, files, strict=True)},
         )
         # In this order every day in the folder always belongs to sample.json and is never mistaken for real data.
         for old in old_days:
             old.unlink()
         write_atomically(settings.folder / NAME, json.dumps(asdict(sample), indent=1))
-        for day, part in zip(days, parts, strict=True):
-            move_into_place(part, settings.folder / day)
-        return sample
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+    return sample
 
 
-def _write_days(signal: PlantedSignal, settings: SampleSettings, parts: Sequence[Path]) -> list[_Day]:
+def _write_days(signal: PlantedSignal, settings: SampleSettings, files: Sequence[BinaryIO]) -> list[_Day]:
     stopped = threading.Event()
     with ThreadPoolExecutor(available_cores()) as pool:
-        made = pool.map(lambda day: _write_day(signal, settings, day, parts[day], stopped), range(len(parts)))
+        made = pool.map(lambda day: _write_day(signal, settings, day, files[day], stopped), range(len(files)))
         try:
             # disable=None: a bar only on a terminal
-            return list(tqdm(made, "sample", len(parts), unit="day", disable=None))
+            return list(tqdm(made, "sample", len(files), unit="day", disable=None))
         finally:
             stopped.set()  # after Ctrl-C, the days in progress end with their current block
 
 
 def _write_day(
-    signal: PlantedSignal, settings: SampleSettings, day: int, path: Path, stopped: threading.Event
+    signal: PlantedSignal, settings: SampleSettings, day: int, file: BinaryIO, stopped: threading.Event
 ) -> _Day:
     stream = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(1, day)))
     remaining = settings.rows_of_day(day)
     is_last = day == TERABYTE_DAYS - 1
     blocks, click_count = [], 0
-    with path.open("wb") as file:
-        while remaining and not stopped.is_set():
-            rows = signal.draw(min(remaining, _BLOCK_ROWS), stream)
-            file.write(render_rows(rows.values, rows.empty).data)
-            click_count += int(rows.clicks.sum())
-            kept = slice(None if is_last else 0)
-            columns = (rows.clicks, rows.logit.astype(np.float32), rows.dense.astype(np.float32))
-            blocks.append(tuple(column[kept] for column in columns))
-            remaining -= len(rows.clicks)
-    sync(path)
+    while remaining and not stopped.is_set():
+        rows = signal.draw(min(remaining, _BLOCK_ROWS), stream)
+        file.write(render_rows(rows.values, rows.empty).data)
+        click_count += int(rows.clicks.sum())
+        kept = slice(None if is_last else 0)
+        columns = (rows.clicks, rows.logit.astype(np.float32), rows.dense.astype(np.float32))
+        blocks.append(tuple(column[kept] for column in columns))
+        remaining -= len(rows.clicks)
+    file.flush()
+    os.fsync(file.fileno())
     return _Day(click_count, *(np.concatenate(column) for column in zip(*blocks, strict=True)))

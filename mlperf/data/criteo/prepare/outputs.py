@@ -1,0 +1,31 @@
+"""Checks of the files that a preparation writes, before it opens, creates or replaces any of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlperf.data.criteo.prepared.named_files import named_prepared_files, named_raw_files, named_work_files
+from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.util.output_files import require_distinct, require_writable_file, require_writable_folder
+
+_FLAG = "--processed-data-file"
+
+
+def require_other_names(paths: DatasetPaths, raw_data_file: Path) -> None:
+    """Raise UsageError if a file of the prepared data, or of its preparation, is one of the raw data."""
+    origin = f"{_FLAG}={paths.prefix}"
+    outputs = [*named_prepared_files(paths, origin), *named_work_files(paths, origin)]
+    require_distinct(named_raw_files(raw_data_file), outputs)
+
+
+def require_writable_files(paths: DatasetPaths, *, archive: bool) -> None:
+    """Raise UsageError if a file of the prepared data cannot be written, or is a link, device or folder.
+
+    archive: whether X.npz is written.
+    """
+    require_writable_folder(_FLAG, paths.prefix.parent)
+    if not paths.prefix.parent.is_dir():  # it is created
+        return
+    for file in named_prepared_files(paths, f"{_FLAG}={paths.prefix}"):
+        if archive or file.path != paths.archive:
+            require_writable_file(_FLAG, file.path, shown=file.name)
