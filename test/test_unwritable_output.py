@@ -74,7 +74,7 @@ def test_pipe_that_nobody_reads_is_refused_as_a_log(easy: Path, tmp_path: Path) 
     run = train(easy, tmp_path)
     assert (run.status, run.stdout) == (1, "")
     assert run.stderr == (
-        "dlrm_s_pytorch.py: error: --mlperf-log-file=run.log: cannot be written: a pipe or socket that no program "
+        "dlrm_s_pytorch.py: error: --mlperf-log-file=run.log: cannot be written: a socket, or a pipe that no process "
         "reads\n"
     )
 

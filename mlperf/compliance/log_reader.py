@@ -170,7 +170,7 @@ def _check_length(path: Path, number: int, line: str) -> None:
     They end a line at carriage returns, too.
     """
     if len(line) > MAX_EVENT:
-        length = max(map(len, line.partition(TOKEN)[2].split("\r")))
+        length = max(map(len, line.rstrip("\n").partition(TOKEN)[2].split("\r")))
         if length > MAX_EVENT:
             raise RunError(
                 f"{path}:{number}: an event of {length:,} characters; at most {MAX_EVENT:,} are allowed"

@@ -84,10 +84,11 @@ def _write_table(table: str) -> tuple[Path, Path]:
             file = open_new(table_file)
             try:
                 file.write(table)
-                file.close()
+                file.flush()
             except OSError:
                 file.discard()
                 raise
+            file.close()
             return table_file, trace_file
 
 
