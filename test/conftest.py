@@ -15,7 +15,7 @@ from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.signals import STOPPING
 
-# A shell starts background jobs with some signals ignored, and so does nohup. The programs that the tests stop would
+# A shell starts background jobs with some signals ignored, and so does nohup. Programs started by the tests would
 # inherit that.
 for number in STOPPING:
     if signal.getsignal(number) is signal.SIG_IGN:

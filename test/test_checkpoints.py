@@ -209,7 +209,7 @@ def test_truncated_file_is_rejected_in_one_line(fraction: float, legacy: bool, t
     torch.save(published(), path, _use_new_zipfile_serialization=not legacy)
     contents = path.read_bytes()
     path.write_bytes(contents[: int(fraction * len(contents))])
-    with pytest.raises(RunError, match=r"truncated or not a PyTorch checkpoint|empty file") as caught:
+    with pytest.raises(RunError, match=r"damaged, or not a PyTorch checkpoint|empty file") as caught:
         read_checkpoint(path)
     assert "\n" not in str(caught.value)
 
@@ -217,7 +217,7 @@ def test_truncated_file_is_rejected_in_one_line(fraction: float, legacy: bool, t
 @pytest.mark.parametrize("contents", [b"hello\n" * 50, bytes(range(256)) * 20, b"PK\x03\x04" + bytes(100)])
 def test_file_of_another_format_is_rejected_in_one_line(contents: bytes, tmp_path: Path) -> None:
     (tmp_path / "foreign.pt").write_bytes(contents)
-    with pytest.raises(RunError, match="truncated or not a PyTorch checkpoint") as caught:
+    with pytest.raises(RunError, match="damaged, or not a PyTorch checkpoint") as caught:
         read_checkpoint(tmp_path / "foreign.pt")
     assert "\n" not in str(caught.value)
 

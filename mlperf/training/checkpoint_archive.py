@@ -36,6 +36,10 @@ class DamagedArchive(Exception):
     """The file is not an intact zip archive. The message says what is wrong."""
 
 
+class UnsupportedArchive(DamagedArchive):
+    """The archive is compressed, encrypted or a TorchScript program."""
+
+
 @dataclass(frozen=True)
 class Record:
     """Contents of one file of the archive: `size` bytes at `offset`, with CRC-32 `crc32`."""
@@ -62,11 +66,13 @@ class Archive:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One entry of the central directory. start: of its local header."""
+    """One entry of the central directory. stored: size in the archive. start: of its local header."""
 
     name: bytes
     flags: int
+    method: int
     crc32: int
+    stored: int
     size: int
     start: int
 
@@ -160,7 +166,21 @@ def _read_directory(descriptor: int) -> _Directory:
     entries = list(_entries(_bytes_at(descriptor, start, length)))
     if len(entries) != count:
         raise DamagedArchive("its directory is damaged")
+    _check_kind(entries)
     return _Directory(entries, start, end, comment)
+
+
+def _check_kind(entries: list[_Entry]) -> None:
+    """Raise UnsupportedArchive if entries are compressed, encrypted or those of a TorchScript program."""
+    if any(entry.name.endswith(b"/constants.pkl") for entry in entries):
+        raise UnsupportedArchive("a TorchScript program, not a checkpoint, which could execute code when loaded")
+    for entry in entries:
+        if entry.method != 0:
+            raise UnsupportedArchive(f"{shown_name(entry.name)} is compressed, which torch.save does not do")
+        if entry.flags & ~(_STREAMED | _UTF8):
+            raise UnsupportedArchive(f"{shown_name(entry.name)} is encrypted, or its entry is damaged")
+        if entry.stored != entry.size:
+            raise DamagedArchive("its directory is damaged")
 
 
 def _entries(directory: bytes) -> Iterator[_Entry]:
@@ -178,14 +198,7 @@ def _entries(directory: bytes) -> Iterator[_Entry]:
             raise DamagedArchive("its directory is damaged")
         values = _with_zip64(directory[extra_start : extra_start + extra_length], size, stored, start)
         size, stored, start = values
-        if method != 0:
-            raise DamagedArchive(
-                f"{shown_name(name)} is compressed; only archives without compression, as torch.save writes, are "
-                "read"
-            )
-        if flags & ~(_STREAMED | _UTF8) or stored != size:
-            raise DamagedArchive(f"{shown_name(name)} is encrypted, or its entry is damaged")
-        yield _Entry(name, flags, crc32, size, start)
+        yield _Entry(name, flags, method, crc32, stored, size, start)
 
 
 def _with_zip64(extra: bytes, *values: int) -> tuple[int, ...]:
@@ -264,7 +277,8 @@ def _check_descriptor(descriptor: int, entry: _Entry, end: int, following: int) 
 def _without_folder(records: list[Record]) -> dict[str, Record]:
     """Return the records by their names in the folder that contains all of them."""
     by_name: dict[str, Record] = {}
-    folders = {record.name.partition("/")[0] for record in records}
+    if len({record.name.partition("/")[0] for record in records}) != 1:
+        raise DamagedArchive("it does not consist of one folder")
     for record in records:
         name = record.name.partition("/")[2]
         if record.name.endswith("/") and record.size == 0:  # an entry for a folder
@@ -272,6 +286,6 @@ def _without_folder(records: list[Record]) -> dict[str, Record]:
         if name in by_name:
             raise DamagedArchive(f"it contains {shown_name(record.name)} twice")
         by_name[name] = record
-    if len(folders) != 1 or "data.pkl" not in by_name:
+    if "data.pkl" not in by_name:
         raise DamagedArchive("it does not consist of one folder with a file data.pkl")
     return by_name

@@ -6,13 +6,11 @@ check the CRC-32s of a mapped file, and allows functions that a small file can u
 
 from __future__ import annotations
 
-import errno
 import itertools
 import mmap
 import os
 import pickle
 import pickletools
-import stat
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,15 +26,17 @@ from mlperf.training.checkpoint_archive import (
     Archive,
     DamagedArchive,
     Record,
+    UnsupportedArchive,
     is_archive,
     read_archive,
     record_digest,
 )
 from mlperf.training.checkpoint_legacy import is_legacy, read_legacy
-from mlperf.training.checkpoint_pickle import MAX_PICKLE_BYTES, DamagedPickle, UnsafePickle, read_pickle
+from mlperf.training.checkpoint_pickle import MAX_PICKLE_BYTES, read_pickle
 from mlperf.training.checkpoint_records import Records
+from mlperf.training.checkpoint_values import DamagedPickle, UnsafePickle
 from mlperf.util.errors import RunError
-from mlperf.util.files import atomic_file, read_fully_at
+from mlperf.util.files import atomic_file, open_regular, read_fully_at
 from mlperf.util.memory import require_memory
 from mlperf.util.signals import deferred
 
@@ -157,44 +157,29 @@ def is_checkpoint(path: Path) -> bool:
 
     OSError if it cannot be read.
     """
-    descriptor = _open(path)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    with open_regular(path) as file:
+        try:
+            if is_archive(file.fileno()):
+                read_archive(file.fileno())
+                return True
+            return is_legacy(_beginning(file.fileno()))
+        except DamagedArchive:
             return False
-        if is_archive(descriptor):
-            read_archive(descriptor)
-            return True
-        return is_legacy(_beginning(descriptor))
-    except DamagedArchive:
-        return False
-    finally:
-        os.close(descriptor)
-
-
-def _open(path: Path) -> int:
-    """Open a file for reading. A pipe or a device does not block."""
-    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
     """Open a regular file that is not empty. RunError if it cannot be opened, is empty or something else."""
     try:
-        descriptor = _open(path)
+        file = open_regular(path)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # a socket
-            raise RunError(f"{path}: not a file, not a checkpoint") from None
         raise RunError(f"{path}: the checkpoint cannot be read: {error.strerror}") from None
     except ValueError:
         raise RunError(f"{str(path)!a}: the checkpoint cannot be read: no file can have this name") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
-            kind = "empty file" if stat.S_ISREG(status.st_mode) else "not a file"
-            raise RunError(f"{path}: {kind}, not a checkpoint")
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    with file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise RunError(f"{path}: empty file, not a checkpoint")
+        yield file.fileno()
 
 
 @contextmanager
@@ -202,10 +187,10 @@ def _reading(path: Path) -> Iterator[None]:
     """Turn errors of reading `path` into RunErrors."""
     try:
         yield
-    except (DamagedArchive, DamagedPickle) as error:
-        raise RunError(f"{path}: truncated or not a PyTorch checkpoint: {error}") from None
-    except UnsafePickle as error:
+    except (UnsupportedArchive, UnsafePickle) as error:
         raise RunError(f"{path}: refused: {error}") from None
+    except (DamagedArchive, DamagedPickle) as error:
+        raise RunError(f"{path}: damaged, or not a PyTorch checkpoint: {error}") from None
     except OSError as error:
         raise RunError(f"{path}: the checkpoint cannot be read: {error.strerror or error}") from None
     except MemoryError:
@@ -238,8 +223,6 @@ def _beginning(descriptor: int, size: int = 16) -> bytes:
 
 def _unpickled(descriptor: int, archive: Archive, mapped: mmap.mmap) -> Any:
     """Return the contents of an archive, with tensors that are views of the mapped file."""
-    if "constants.pkl" in archive.records:
-        raise UnsafePickle("a TorchScript program, not a checkpoint, which could execute code when loaded")
     if archive.recorded_digest not in (None, archive.digest):
         raise DamagedArchive("its headers do not have their digest")
     order = archive.records.get("byteorder")

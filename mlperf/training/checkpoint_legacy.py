@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from mlperf.training.checkpoint_pickle import DamagedPickle, Storages, read_pickle
+from mlperf.training.checkpoint_pickle import Storages, read_pickle
+from mlperf.training.checkpoint_values import DamagedPickle
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _MAGIC_PICKLED = b"\x8a\n" + _MAGIC.to_bytes(10, "little")

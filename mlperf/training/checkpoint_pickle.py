@@ -12,23 +12,26 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import numpy as np
 import torch
+
+from mlperf.training.checkpoint_values import (
+    GLOBALS,
+    OTHER_TENSORS,
+    DamagedPickle,
+    Global,
+    NumpyType,
+    UnsafePickle,
+    set_item,
+)
+from mlperf.util.printable import shown_name
 
 # Far beyond any checkpoint (a benchmark model needs 4,000 operations), and few enough for any machine.
 _MAX_OPERATIONS = 1_000_000
 _MAX_VALUES = 1_000_000
 _MAX_DEPTH = 30
-_MAX_DIMENSIONS = 8
 MAX_PICKLE_BYTES = 64 << 20
-
-
-class UnsafePickle(Exception):
-    """The pickle refers to something that is not allowed. The message says what it contains or references."""
-
-
-class DamagedPickle(Exception):
-    """The pickle is not intact, or exceeds the limits. The message says what is wrong."""
+# What Python and PyTorch raise when operations have other operands than they need.
+_DAMAGE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError, struct.error)
 
 
 class Storages(Protocol):
@@ -37,117 +40,6 @@ class Storages(Protocol):
     def __call__(self, key: str, dtype: torch.dtype, elements: int) -> torch.Tensor:
         """Return the elements that are stored as `key`, one-dimensional. DamagedPickle if there are others."""
         ...
-
-
-class _Global:
-    """A function or class that the pickle refers to by name."""
-
-    __slots__ = ("call", "value")
-
-    def __init__(self, call: Callable[..., Any] | None = None, value: torch.dtype | None = None) -> None:
-        self.call = call
-        self.value = value
-
-
-class _NumpyType:
-    """A NumPy data type under construction."""
-
-    __slots__ = ("dtype",)
-
-    def __init__(self, name: str, align: object = False, copy: object = True) -> None:
-        if name not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"):
-            raise UnsafePickle(f"it contains a NumPy scalar of type {_shown(name)}")
-        self.dtype = np.dtype(f"<{name}")
-
-
-def _scalar(kind: Any, content: Any) -> Any:
-    """Return a NumPy scalar."""
-    if not isinstance(kind, _NumpyType) or not isinstance(content, bytes) or len(content) != kind.dtype.itemsize:
-        raise DamagedPickle("a NumPy scalar is damaged")
-    return np.frombuffer(content, kind.dtype)[0]
-
-
-def _encode(text: Any, encoding: Any) -> bytes:
-    """Return bytes, which protocol 2 stores as text."""
-    if encoding != "latin1" or not isinstance(text, str):
-        raise DamagedPickle("a NumPy scalar is damaged")
-    return text.encode("latin1")
-
-
-def _tensor(
-    storage: Any, offset: Any, shape: Any, strides: Any, gradient: Any = False, hooks: Any = (), metadata: Any = ()
-) -> torch.Tensor:
-    """Return a tensor over a storage. `gradient` and `hooks` matter only for gradients."""
-    if metadata:  # the elements of such a tensor are the negative or conjugate ones of the storage
-        raise UnsafePickle("it contains a tensor with pending operations; only dense tensors are allowed")
-    numbers = (offset, *shape, *strides)
-    if any(type(number) is not int or not 0 <= number < 1 << 62 for number in numbers):
-        raise DamagedPickle("the shape of a tensor is damaged")
-    if not isinstance(storage, torch.Tensor) or not len(shape) == len(strides) <= _MAX_DIMENSIONS:
-        raise DamagedPickle("the shape of a tensor is damaged")
-    elements = 1
-    for size in shape:
-        elements *= size
-    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    # More elements than the storage has would be those of an expanded tensor, which could be of any size.
-    if elements and (last >= len(storage) or elements > len(storage)):
-        raise DamagedPickle(f"a tensor of shape {list(shape)} has {len(storage)} elements")
-    return storage.as_strided(shape, strides, offset) if elements else storage.new_empty(shape)
-
-
-def _parameter(data: Any, *ignored: Any) -> torch.Tensor:
-    """Return the tensor of a parameter."""
-    if not isinstance(data, torch.Tensor):
-        raise DamagedPickle("a parameter is damaged")
-    return data
-
-
-def _size(shape: Any) -> tuple[Any, ...]:
-    """Return a shape."""
-    return tuple(shape)
-
-
-def _ordered(items: Any = ()) -> OrderedDict[Any, Any]:
-    """Return an ordered dictionary with `items`, pairs of keys and values."""
-    result: OrderedDict[Any, Any] = OrderedDict()
-    for key, value in items:
-        _set_item(result, key, value)
-    return result
-
-
-_STORAGES = {
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "BFloat16": torch.bfloat16,
-    "Long": torch.int64,
-    "Int": torch.int32,
-    "Short": torch.int16,
-    "Char": torch.int8,
-    "Byte": torch.uint8,
-    "Bool": torch.bool,
-    "ComplexDouble": torch.complex128,
-    "ComplexFloat": torch.complex64,
-}
-_GLOBALS = {
-    "collections.OrderedDict": _Global(_ordered),
-    "torch._utils._rebuild_tensor": _Global(_tensor),
-    "torch._utils._rebuild_tensor_v2": _Global(_tensor),
-    "torch._utils._rebuild_parameter": _Global(_parameter),
-    "torch.Size": _Global(_size),
-    "numpy.dtype": _Global(_NumpyType),
-    "numpy.core.multiarray.scalar": _Global(_scalar),
-    "numpy._core.multiarray.scalar": _Global(_scalar),
-    "_codecs.encode": _Global(_encode),
-    **{f"torch.{name}Storage": _Global(value=dtype) for name, dtype in _STORAGES.items()},
-}
-_OTHER_TENSORS = {
-    "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
-    "torch._utils._rebuild_sparse_csr_tensor": "a sparse tensor",
-    "torch._utils._rebuild_qtensor": "a quantized tensor",
-    "torch._utils._rebuild_meta_tensor_no_storage": "a tensor without elements (device meta)",
-    "torch._utils._rebuild_nested_tensor": "a nested tensor",
-}
 
 
 def read_pickle(content: memoryview, storages: Storages) -> tuple[Any, int]:
@@ -160,16 +52,7 @@ def read_pickle(content: memoryview, storages: Storages) -> tuple[Any, int]:
     try:
         value = reader.read()
         _check_extent(value)
-    except (
-        IndexError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        struct.error,
-        ArithmeticError,
-        RuntimeError,
-    ) as error:
+    except _DAMAGE as error:
         raise DamagedPickle(f"its pickle is damaged: {type(error).__name__}") from None
     return value, reader.position
 
@@ -234,24 +117,24 @@ class _Reader:
             self.position += len(name) + 1
             names.append(name.decode("utf-8", "replace"))
         full = ".".join(names)
-        if full not in _GLOBALS:
-            other = _OTHER_TENSORS.get(full)
+        if full not in GLOBALS:
+            other = OTHER_TENSORS.get(full)
             raise UnsafePickle(
                 f"it contains {other}; only dense tensors are allowed"
                 if other
-                else f"it references {_shown(full)}, which could execute code when loaded"
+                else f"it references {shown_name(full)}, which could execute code when loaded"
             )
-        self._stack.append(_GLOBALS[full])
+        self._stack.append(GLOBALS[full])
 
     def _reduce(self) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
-        if not isinstance(function, _Global) or function.call is None or type(arguments) is not tuple:
+        if not isinstance(function, Global) or function.call is None or type(arguments) is not tuple:
             raise DamagedPickle("its pickle is damaged: a call of something that is not a function")
         self._stack.append(function.call(*arguments))
 
     def _build(self) -> None:
         state, instance = self._stack.pop(), self._stack[-1]
-        if isinstance(instance, _NumpyType):
+        if isinstance(instance, NumpyType):
             if state[1] not in ("<", "|", "="):
                 raise DamagedPickle("a NumPy scalar has another byte order")
         elif not isinstance(instance, OrderedDict):  # its attributes are not used
@@ -261,7 +144,7 @@ class _Reader:
         kind, storage_type, key, location, elements, *view = self._stack.pop()
         if kind != "storage" or type(key) is not str or type(elements) is not int or any(view):
             raise DamagedPickle("the storage of a tensor is damaged")
-        if not isinstance(storage_type, _Global) or storage_type.value is None or type(location) is not str:
+        if not isinstance(storage_type, Global) or storage_type.value is None or type(location) is not str:
             raise DamagedPickle("the storage of a tensor is damaged")
         if location == "meta":
             raise UnsafePickle(
@@ -285,12 +168,12 @@ class _Reader:
 
     def _set_item(self) -> None:
         value, key = self._stack.pop(), self._stack.pop()
-        _set_item(self._stack[-1], key, value)
+        set_item(self._stack[-1], key, value)
 
     def _set_items(self) -> None:
         items = self._pop_mark()
         for key, value in zip(items[::2], items[1::2], strict=True):
-            _set_item(self._stack[-1], key, value)
+            set_item(self._stack[-1], key, value)
 
     def _tuple(self) -> None:
         items = self._pop_mark()
@@ -356,15 +239,6 @@ _OPERATIONS: dict[bytes, Callable[[_Reader], None]] = {
 }
 
 
-def _set_item(target: Any, key: Any, value: Any) -> None:
-    """Set an item of a dictionary. Keys are texts or 64-bit integers, as in checkpoints; others could collide."""
-    if type(target) not in (dict, OrderedDict):
-        raise DamagedPickle("its pickle is damaged: an item of something that is not a dictionary")
-    if type(key) is not str and not (type(key) is int and -(1 << 63) <= key < 1 << 63):
-        raise DamagedPickle(f"a key of a dictionary is of type {type(key).__name__}")
-    target[key] = value
-
-
 def _check_extent(root: Any) -> None:
     """Raise DamagedPickle if containers contain themselves, are nested deeply, or share too many values.
 
@@ -377,7 +251,7 @@ def _check_extent(root: Any) -> None:
     while stack:
         value, complete = stack.pop()
         children = _children(value)
-        if isinstance(value, _Global | _NumpyType):
+        if isinstance(value, Global | NumpyType):
             raise DamagedPickle("its pickle is damaged: a type instead of a value")
         if complete:
             open_values.discard(id(value))
@@ -400,8 +274,3 @@ def _children(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return [*value.keys(), *value.values()]
     return list(value) if isinstance(value, list | tuple) else []
-
-
-def _shown(name: object) -> str:
-    """Return a name from the file without control characters, and not longer than a line."""
-    return ascii(str(name)[:80])[1:-1]
