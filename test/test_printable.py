@@ -12,7 +12,7 @@ from program import Finished, run_program
 
 from mlperf.util.printable import one_line, shown, shown_name, without_controls
 
-HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b\u202e$\\frac{"
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b\u202e$\\frac{$"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mlperf.util.printable import one_line
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -112,5 +114,5 @@ def _shorten(text: str) -> str:
 
 def plain(text: str) -> str:
     """Escape text for matplotlib: $ would start mathematics, and a leading underscore hides a label."""
-    text = text.replace("$", r"\$")
+    text = one_line(text).replace("$", r"\$")
     return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text
