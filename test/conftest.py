@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -33,6 +34,14 @@ def terabyte(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     return place
+
+
+@pytest.fixture
+def copied(terabyte: Path, tmp_path: Path) -> Path:
+    """Return the prefix of a copy of `terabyte`, with its manifest, that a test may change."""
+    for path in terabyte.parent.glob("processed*"):
+        shutil.copy2(path, tmp_path)
+    return tmp_path / "processed"
 
 
 @pytest.fixture(scope="session")
