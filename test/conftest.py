@@ -14,10 +14,13 @@ from program import GOLDEN
 
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.settings.dataset import PreparationSettings
+from mlperf.util.signals import STOPPING
 
-# A shell starts background jobs with SIGINT ignored, and the programs that the tests interrupt would inherit that.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts background jobs with some signals ignored, and so does nohup. The programs that the tests stop would
+# inherit that.
+for number in STOPPING:
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 # Where there is no GPU Triton's interpreter runs its kernels: asked for before they are defined.
 if not torch.cuda.is_available():
