@@ -16,8 +16,8 @@ from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.signals import STOPPING
 
-# A shell starts background jobs with some signals ignored, and so does nohup. The programs that the tests stop would
-# inherit that.
+# A shell starts background jobs with some signals ignored, and so does nohup. The programs that the tests stop
+# would inherit that.
 for number in STOPPING:
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
