@@ -232,6 +232,7 @@ seed=${SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
 seed=$((10#$seed)) # as the log will show it
 logdir=$PWD/results
 [[ -z ${LOGDIR:-} ]] || from_caller logdir "$LOGDIR"
+[[ $logdir != *[[:cntrl:]]* ]] || fail "LOGDIR=${LOGDIR:-$logdir}: must not contain line ends or other control characters"
 [[ ! -e $logdir || -d $logdir ]] || fail "LOGDIR=${LOGDIR:-$logdir}: is not a folder"
 drop_caches=${DROP_CACHES:-true}
 [[ $drop_caches == true || $drop_caches == false ]] || fail "DROP_CACHES=$drop_caches: must be true or false"
