@@ -30,7 +30,7 @@ fail() { # ends the script with status 2 and one line, also if the message has a
 }
 
 usage() { # prints the comment at the top of this file
-    sed -n '2,/^set /{s/^# \{0,1\}//p}' run_and_time.sh
+    sed -n '2,/^set /{s/^# \{0,1\}//p}' run_and_time.sh || output_failed $?
     echo "The flags of the trainer: python dlrm_s_pytorch.py --help"
 }
 
@@ -196,6 +196,12 @@ drop_page_cache() { # sets cache_cleared
     fi
 }
 
+uptime_seconds() { # sets the variable named $1 to a time in seconds that does not change when the clock is set
+    local seconds
+    read -r seconds _ </proc/uptime
+    printf -v "$1" %s "${seconds%%.*}"
+}
+
 train() { # sets status; the output of the trainer goes to descriptor 3
     local bytes row_bytes batches
     bytes=$(wc -c <"${prepared_data}_train.bin")
@@ -215,7 +221,7 @@ for flag in "$@"; do
         exit 0
         ;;
     --version)
-        sed -n 's/^__version__ = "\(.*\)"$/run_and_time.sh \1/p' mlperf/version.py
+        sed -n 's/^__version__ = "\(.*\)"$/run_and_time.sh \1/p' mlperf/version.py || output_failed $?
         exit 0
         ;;
     esac
@@ -226,6 +232,7 @@ seed=${SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
 seed=$((10#$seed)) # as the log will show it
 logdir=$PWD/results
 [[ -z ${LOGDIR:-} ]] || from_caller logdir "$LOGDIR"
+[[ $logdir != *[[:cntrl:]]* ]] || fail "LOGDIR=${LOGDIR:-$logdir}: must not contain line ends or other control characters"
 [[ ! -e $logdir || -d $logdir ]] || fail "LOGDIR=${LOGDIR:-$logdir}: is not a folder"
 drop_caches=${DROP_CACHES:-true}
 [[ $drop_caches == true || $drop_caches == false ]] || fail "DROP_CACHES=$drop_caches: must be true or false"
@@ -238,7 +245,7 @@ mkdir -p "$logdir" 2>/dev/null && [[ -w $logdir ]] || fail "LOGDIR=${LOGDIR:-$lo
 make_data
 drop_page_cache
 
-start=$(date +%s)
+uptime_seconds start
 start_text=$(date '+%Y-%m-%d %I:%M:%S %p')
 name_log
 echo "seed $seed, configuration $config, page cache dropped: $cache_cleared, compliance log $log"
@@ -246,9 +253,10 @@ exec 3> >(record "$console_log")
 console=$!
 train
 exec 3>&-
-await "$console" || true
+await "$console" || [[ $status -ne 0 ]] || status=1 # tee has printed which file cannot be written
 [[ $status -ne 2 ]] || exit 2 # the trainer rejected its flags: there was no run
-seconds=$(($(date +%s) - start))
+uptime_seconds end
+seconds=$((end - start))
 
 if [[ -e $log || $status -eq 0 ]]; then # no log exists if the trainer was stopped immediately
     check=0

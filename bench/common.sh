@@ -10,21 +10,21 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=bench/options.sh
 source "$root/bench/options.sh"
+# shellcheck source=tools/signals.sh
+source "$root/tools/signals.sh"
 for option in ${options[@]+"${options[@]}"}; do
     case $option in
     --help | -h)
-        sed -n '2,/^source /{s/^# \{0,1\}//p}' "$0"
+        sed -n '2,/^source /{s/^# \{0,1\}//p}' "$0" || output_failed $?
         echo "The flags of the trainer: python dlrm_s_pytorch.py --help"
         exit 0
         ;;
     --version)
-        sed -n 's/^__version__ = "\(.*\)"$/'"${0##*/}"' \1/p' "$root/mlperf/version.py"
+        sed -n 's/^__version__ = "\(.*\)"$/'"${0##*/}"' \1/p' "$root/mlperf/version.py" || output_failed $?
         exit 0
         ;;
     esac
 done
-# shellcheck source=tools/signals.sh
-source "$root/tools/signals.sh"
 python=$("$root/tools/setup.sh")
 logs=${LOGDIR:-$root/results}
 [[ ! -e $logs || -d $logs ]] || { echo "${0##*/}: error: LOGDIR=$logs: is not a folder" >&2 && exit 2; }

@@ -33,6 +33,7 @@ from pathlib import Path
 
 from compared_files import facts_of_file
 from mlperf.benchmarks import DLRM, KAGGLE
+from mlperf.util.program import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "test" / "golden"
@@ -323,4 +324,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program("compare_commits.py", main))

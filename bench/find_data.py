@@ -20,12 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlperf.cli.program import run_program
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.criteo.prepared.raw_files import raw_files
 from mlperf.settings.dataset import PREPARED_NAMES
 from mlperf.settings.from_flags import make_trainer_parser, parse
 from mlperf.util.errors import UsageError
+from mlperf.util.program import run_program
 
 _INPUT = Path(__file__).resolve().parent.parent / "input"
 _RAW = {"kaggle": "train.txt", "terabyte": "day"}

@@ -8,10 +8,15 @@ The last line of an epoch may cover fewer iterations; it is weighted equally. A 
 
 from __future__ import annotations
 
+import checkout  # noqa: F401
+
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from statistics import median
+
+from mlperf.util.program import run_program
 
 _TIME = re.compile(r"Finished training it \d+/\d+ of epoch \d+, ([\d.]+) ms/it")
 
@@ -27,4 +32,4 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(run_program("iteration_times.py", partial(main, Path(sys.argv[1]))))

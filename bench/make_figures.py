@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 from mlperf.benchmarks import KAGGLE
+from mlperf.util.program import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = (1, 2, 3, 4, 5)
@@ -141,4 +142,4 @@ def _last(pattern: str, text: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program("make_figures.py", main))

@@ -6,6 +6,7 @@ import checkout  # noqa: F401
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from mlperf.evaluation.metrics import binary_metrics
+from mlperf.util.program import run_program
 
 
 def main() -> None:
@@ -51,4 +53,4 @@ def timed(auc: Callable[[], float], repeats: int) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program("measure_auc.py", main))

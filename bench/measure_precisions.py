@@ -6,6 +6,8 @@ number of evaluations and epochs until each run reached its target.
 
 from __future__ import annotations
 
+import checkout  # noqa: F401
+
 import argparse
 import os
 import re
@@ -13,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from mlperf.util.program import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTED = re.compile(r"^Testing at - (\d+)/(\d+) of epoch (\d+),$", re.MULTILINE)
@@ -52,4 +56,4 @@ def run(seed: int, precision: str, *, use_gpu: bool) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program("measure_precisions.py", main))

@@ -28,6 +28,7 @@ import numpy as np
 from mlperf.benchmarks import DLRM
 from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 from mlperf.data.schema import CRITEO
+from mlperf.util.program import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
 assert DLRM.data.index_limit is not None
@@ -244,4 +245,4 @@ def show(what: str, text: int, rows: int, found: Measured, ratio: float | None =
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program("measure_preparation.py", main))

@@ -45,6 +45,7 @@ from mlperf.evaluation.evaluate import evaluate
 from mlperf.optim.sgd import SGD
 from mlperf.runner.model import build_model, initialize_model
 from mlperf.util.errors import RunError
+from mlperf.util.program import run_program
 from training_baselines import Floor, PlainStep, Step, captured, timed
 
 # Minimum sizes of the file, which is read repeatedly: in a short one the start-up of the readers would dominate.
@@ -288,4 +289,4 @@ def _wait(device: torch.device) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program("measure_training.py", main))

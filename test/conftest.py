@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -13,10 +14,13 @@ from program import GOLDEN
 
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.settings.dataset import PreparationSettings
+from mlperf.util.signals import STOPPING
 
-# A shell starts background jobs with SIGINT ignored, and the programs that the tests interrupt would inherit that.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts background jobs with some signals ignored, and so does nohup. The programs that the tests stop
+# would inherit that.
+for number in STOPPING:
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 # Where there is no GPU Triton's interpreter runs its kernels: asked for before they are defined.
 if not torch.cuda.is_available():
@@ -33,6 +37,14 @@ def terabyte(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     return place
+
+
+@pytest.fixture
+def copied(terabyte: Path, tmp_path: Path) -> Path:
+    """Return the prefix of a copy of `terabyte`, with its manifest, that a test may change."""
+    for path in terabyte.parent.glob("processed*"):
+        shutil.copy2(path, tmp_path)
+    return tmp_path / "processed"
 
 
 @pytest.fixture(scope="session")

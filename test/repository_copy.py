@@ -11,7 +11,8 @@ _PARTS = ("dlrm_s_pytorch.py", "mlperf", "bench", "tools", "run_and_time.sh", "r
 
 
 def copy_repository(folder: Path) -> Path:
-    """Copy what the scripts need into a folder, and return it."""
+    """Copy what the scripts need into a folder, which is created if it is missing, and return it."""
+    folder.mkdir(exist_ok=True)
     for part in _PARTS:
         if (ROOT / part).is_dir():
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -130,11 +129,9 @@ def test_data_that_changes_during_a_run_ends_it_in_one_line(
 
 @pytest.mark.parametrize("change", [*CHANGES, replace_file])
 def test_data_that_changes_between_its_check_and_its_opening_is_refused(
-    change: Callable[[Path], None], terabyte: Path, tmp_path: Path
+    change: Callable[[Path], None], copied: Path
 ) -> None:
-    for path in terabyte.parent.glob("processed*"):
-        shutil.copy2(path, tmp_path)
-    prepared = open_prepared(tmp_path / "processed")
+    prepared = open_prepared(copied)
     assert prepared is not None
     settings = parse(["--data-generation=dataset", "--processed-data-file=x", "--arch-mlp-bot=13-2"])
     change(prepared.test)

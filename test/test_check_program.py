@@ -14,9 +14,9 @@ from foreign_logs import Entry, foreign_entries, foreign_results, unchanged, wri
 from program import ROOT, same_signal_handlers
 from program import check_submission as check
 
-from mlperf.cli.program import run_program as run_entry_point
 from mlperf.submission.report import four_digits
 from mlperf.util.failures import system_failures
+from mlperf.util.program import run_program as run_entry_point
 
 
 @pytest.mark.parametrize(

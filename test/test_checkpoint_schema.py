@@ -98,6 +98,7 @@ def test_well_formed_contents_are_resumed(name: str, legacy: bool, tmp_path: Pat
     assert (state.last_loss, state.best.accuracy, state.best.auc) == (0.5, 0.75, 0.875)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of sparse and quantized tensors
 def test_malformed_contents_are_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     wrong: list[str] = []
@@ -109,6 +110,7 @@ def test_malformed_contents_are_refused_in_one_line(tmp_path: Path) -> None:
     assert wrong == []
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_malformed_contents_are_distinct() -> None:
     labels = [label for label, _ in malformed(1, number_of_single_changes() + 100)]
     assert len(set(labels)) == len(labels) > 2000

@@ -169,7 +169,7 @@ esac
 def checkout(tmp_path: Path) -> Path:
     """Return a folder with what tools/setup.sh needs, and a Python that installs nothing."""
     folder = tmp_path / "checkout"
-    for name in ("tools/setup.sh", "pyproject.toml", "mlperf/version.py", "requirements.txt"):
+    for name in ("tools/setup.sh", "tools/signals.sh", "pyproject.toml", "mlperf/version.py", "requirements.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     (folder / "requirements-test.txt").write_text("pytest\n")

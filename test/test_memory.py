@@ -12,7 +12,7 @@ import torch
 from mlperf.runner.memory import resource_failures
 from mlperf.util import memory
 from mlperf.util.errors import RunError
-from mlperf.util.memory import Need, available_memory, require_memory, require_memory_for
+from mlperf.util.memory import MemoryNeed, available_memory, require_memory, require_memory_for
 
 GIB = 1 << 30
 
@@ -65,7 +65,11 @@ def test_files_in_the_memory_of_a_control_group_count_as_available(
 
 
 def test_parts_of_a_run_that_need_most_memory_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    needs = [Need("the tables (--rows)", 7 * 10**9), Need("the rest", 10**6), Need("a batch (--size)", 9 * 10**9)]
+    needs = [
+        MemoryNeed("the tables (--rows)", 7 * 10**9),
+        MemoryNeed("the rest", 10**6),
+        MemoryNeed("a batch (--size)", 9 * 10**9),
+    ]
     require_memory_for(needs, available=17 * 10**9)
     words = (
         r"^needs 16\.0 GB of memory, 8\.0 GB are available: 9\.0 GB for a batch \(--size\), 7\.0 GB for the tab"

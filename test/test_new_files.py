@@ -16,12 +16,12 @@ from easy_data import write_easy_data
 from interruption import Killed, killed_after_saves, shuffled
 from program import ROOT, run_program, same_signal_handlers
 
-from mlperf.cli.program import run_program as run_entry_point
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.training import checkpoint
 from mlperf.util.failures import continued_by
 from mlperf.util.locking import exclusive
 from mlperf.util.new_file import numbered, open_new
+from mlperf.util.program import run_program as run_entry_point
 
 SMALL = (
     *("--arch-sparse-feature-size=4", "--arch-mlp-bot=13-4", "--arch-mlp-top=2-1", "--loss-function=bce"),

@@ -186,10 +186,10 @@ def test_names_with_special_characters_and_line_ends_of_windows_are_used_as_they
         (odd / path.name).symlink_to(path)
     config = odd / "my [1].sh"
     config.write_text(CONFIGURATION.replace("\n", "\r\n"))  # its last line has no end
-    variables = {"DATADIR": odd.name, "CONFIG": f"{odd.name}/{config.name}", "LOGDIR": f"{odd.name}/logs\n"}
+    variables = {"DATADIR": odd.name, "CONFIG": f"{odd.name}/{config.name}", "LOGDIR": "-logs [b] *? 'q\" \\ "}
     run = run_and_time(clone, *TINY, cwd=tmp_path, SEED="007", **variables)
     assert run.status == 3, run.stdout + run.stderr
-    (log,) = (odd / "logs\n").glob("*.log")
+    (log,) = (tmp_path / variables["LOGDIR"]).glob("*.log")
     assert [event["value"] for event in read_events(log, "seed", "global_batch_size")] == [7, 128]
     assert result(run)[2] == "7"
 
@@ -232,11 +232,20 @@ def test_file_that_is_not_a_configuration_is_rejected_in_one_line(
     assert not logs.exists()
 
 
-def test_folder_of_the_logs_that_cannot_be_made_is_named_before_any_work(clone: Path, small: Path) -> None:
-    run = run_and_time(clone, DATADIR=str(small), LOGDIR="/proc/logs\nof mine", CONFIG="sample")
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("/proc/logs of mine", "/proc/logs of mine: no files can be created there"),
+        ("logs\nof mine", "logs?of mine: must not contain line ends or other control characters"),
+    ],
+)
+def test_folder_of_the_logs_that_cannot_be_used_is_named_before_any_work(
+    folder: str, message: str, clone: Path, small: Path
+) -> None:
+    run = run_and_time(clone, DATADIR=str(small), LOGDIR=folder, CONFIG="sample")
     assert run.status == 2
     assert run.stdout == ""
-    assert run.stderr == "run_and_time.sh: error: LOGDIR=/proc/logs?of mine: no files can be created there\n"
+    assert run.stderr == f"run_and_time.sh: error: LOGDIR={message}\n"
 
 
 @pytest.mark.parametrize("flag", ["--precision=fp8", "--no-such-flag", "--md-flag=1", "--test-freq=0"])

@@ -21,6 +21,21 @@ def settings(data: Path) -> RunSettings:
     return RunSettings("2.1.0", str(data), "", "", ())
 
 
+def package(folder: Path) -> Package:
+    """Return the description of a package without runs."""
+    return Package(
+        folder=folder,
+        submitter="Ours",
+        system="box",
+        edition=DEFAULT_EDITION,
+        description={},
+        configuration=None,
+        trainer_flags=(),
+        data="",
+        bypass_reason=None,
+    )
+
+
 def test_settings_can_change_while_no_run_has_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLRM_PYTHON", sys.executable)
     folder = tmp_path / "runs"
@@ -49,18 +64,7 @@ def test_older_package_survives_an_interrupted_write(tmp_path: Path) -> None:
     before = tmp_path / ".Ours.old" / "results" / "other" / "dlrm"  # between the two renames
     before.mkdir(parents=True)
     (before / "result_0.txt").write_text("as it was")
-    package = Package(
-        folder=tmp_path,
-        submitter="Ours",
-        system="box",
-        edition=DEFAULT_EDITION,
-        description={},
-        configuration=None,
-        trainer_flags=(),
-        data="",
-        bypass_reason=None,
-    )
-    written = write_package(package, [])
+    written = write_package(package(tmp_path), [])
     assert (written / "results" / "other" / "dlrm" / "result_0.txt").read_text() == "as it was"
     assert [file.name for file in tmp_path.iterdir()] == ["Ours"]
 
@@ -70,19 +74,8 @@ def test_log_that_changes_while_the_package_is_written_is_refused(tmp_path: Path
     log = read_log(tmp_path / "a.log")
     with (tmp_path / "a.log").open("a") as file:
         file.write("one more line\n")
-    package = Package(
-        folder=tmp_path / "out",
-        submitter="Ours",
-        system="box",
-        edition=DEFAULT_EDITION,
-        description={},
-        configuration=None,
-        trainer_flags=(),
-        data="",
-        bypass_reason=None,
-    )
     with pytest.raises(RunError, match=r"a\.log: changed while the package was written"):
-        write_package(package, [log])
+        write_package(package(tmp_path / "out"), [log])
     assert not (tmp_path / "out" / "Ours").exists()
 
 
@@ -96,6 +89,6 @@ def test_log_that_changes_while_the_package_is_written_is_refused(tmp_path: Path
 )
 def test_damaged_description_of_a_sample_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "sample.json").write_bytes(content)
-    with pytest.raises((RunError, OSError), match=r"sample\.json: invalid: |are expected") as caught:
+    with pytest.raises(RunError, match=r"sample\.json: (invalid: |cannot be read: .* are expected)") as caught:
         _ = RunInputs(str(tmp_path), "").sample
     assert str(caught.value).isprintable()

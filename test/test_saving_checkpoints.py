@@ -13,9 +13,9 @@ import pytest
 import torch
 from program import same_signal_handlers
 
-from mlperf.cli.program import run_program
 from mlperf.training.checkpoint_file import read_checkpoint, write_checkpoint
 from mlperf.util.errors import RunError
+from mlperf.util.program import run_program
 
 
 class Interrupting:

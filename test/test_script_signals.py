@@ -26,9 +26,7 @@ time.sleep(60)
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """Return a copy of the repository without an environment and data."""
-    folder = tmp_path / "clone"
-    folder.mkdir()
-    return copy_repository(folder)
+    return copy_repository(tmp_path / "clone")
 
 
 def python_that_waits(folder: Path, at: str) -> Path:

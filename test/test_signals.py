@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from program import same_signal_handlers
 
-from mlperf.cli.program import run_program
+from mlperf.util.program import run_program
 from mlperf.util.signals import STOPPING, Stopped, deferred, delivered
 
 

@@ -22,14 +22,6 @@ from mlperf.util.errors import RunError
 from mlperf.util.files import sync
 
 
-@pytest.fixture
-def copied(terabyte: Path, tmp_path: Path) -> Path:
-    """Return the name of a copy of the golden data, with its manifest."""
-    for path in terabyte.parent.glob("processed*"):
-        shutil.copy2(path, tmp_path)
-    return tmp_path / "processed"
-
-
 def flip_a_bit(path: Path) -> None:
     """Change the last dense feature of a row, which stays a valid row, and restore the time of the file."""
     status, content = path.stat(), bytearray(path.read_bytes())

@@ -24,14 +24,6 @@ def verify(*arguments: str | Path, cwd: Path) -> Finished:
     return run_program(*map(str, arguments), cwd=cwd, program="tools/verify_data.py")
 
 
-@pytest.fixture
-def copied(terabyte: Path, tmp_path: Path) -> Path:
-    """Return the name of a copy of the golden data, with its manifest."""
-    for path in terabyte.parent.glob("processed*"):
-        shutil.copy2(path, tmp_path)
-    return tmp_path / "processed"
-
-
 def test_complete_data_passes_and_its_contents_are_printed(copied: Path, tmp_path: Path) -> None:
     run = verify(copied, cwd=tmp_path)
     assert run.status == 0, run.stdout + run.stderr

@@ -20,7 +20,7 @@ fail() {
 }
 
 usage() { # prints the comment at the top of this file
-    sed -n '2,/^set /{s/^# \{0,1\}//p}' tools/setup.sh
+    sed -n '2,/^set /{s/^# \{0,1\}//p}' tools/setup.sh || output_failed $?
 }
 
 is_supported() { # succeeds if Python $1 has wheels of the pinned packages and can create environments

@@ -5,9 +5,20 @@
 #   await PROCESS     does the same for a program that runs in the background already, given by its process id.
 #   record FILE       copies its input to its output and appends it to a file, until the end of the input: for the
 #                     output of a stopped program.
+#   output_failed STATUS  ends a script whose output cannot be written.
 #
 # A script that has to do something after a stopped program sets ends_when_stopped=false. $stopped is the name of the
 # signal, or empty. Signals ignored from the start, as by nohup, stay ignored.
+
+# Closed standard streams become the null device: otherwise the next file that a program opens would be one of them.
+[[ -e /dev/fd/0 ]] || exec </dev/null
+[[ -e /dev/fd/1 ]] || exec >/dev/null
+[[ -e /dev/fd/2 ]] || exec 2>/dev/null
+
+output_failed() { # ends the script after a program with status $1 could not print: 141 if the reader has ended, or 1
+    exit $(($1 == 141 ? 141 : 1))
+}
+
 stopping_signals=(HUP INT QUIT USR1 USR2 ALRM TERM XCPU VTALRM PROF) # those of mlperf/util/signals.py
 stopped=
 ends_when_stopped=true

@@ -14,6 +14,7 @@ from gpu_workload import full_row_limit
 
 from measure_training import FULL, KAGGLE, LARGE, MLPERF, Shape, machine, measure_if_it_fits
 from mlperf.benchmarks import DLRM
+from mlperf.util.program import run_program
 
 MIN_BATCHES = 16
 ROUNDS = 8
@@ -59,4 +60,4 @@ def reduced_selection() -> list[tuple[Shape, str, int]]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program("measure_engine.py", main))

@@ -12,6 +12,8 @@ import sys
 
 import torch
 
+from mlperf.util.program import run_program
+
 PACKAGES = ("torch", "triton", "numpy", "numba", "scikit-learn", "mlperf-logging", "pytest", "pytest-xdist")
 # Triton compiles the launcher of each kernel with a C compiler; the sanitizer is part of the CUDA toolkit.
 PROGRAMS = ("nvidia-smi", "gcc", "clang", "compute-sanitizer")
@@ -49,4 +51,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program("print_environment.py", main))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from gpu_workload import PRECISIONS, RATE, Workload, make_batch, make_step, pars
 from torch.profiler import ProfilerActivity, profile
 
 from mlperf.util.files import write_atomically
+from mlperf.util.program import run_program
 
 STEPS = 8
 PRINTED_KERNELS = 24
@@ -51,4 +53,4 @@ def measure(workload: Workload, precision: str) -> list[tuple[str, float, float]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program("profile_step.py", main))

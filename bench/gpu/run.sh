@@ -18,7 +18,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 source tools/signals.sh
 
 usage() { # prints the comment at the head of this file
-    sed -n '2,/^set /{s/^# \{0,1\}//p}' bench/gpu/run.sh
+    sed -n '2,/^set /{s/^# \{0,1\}//p}' bench/gpu/run.sh || output_failed $?
 }
 
 fail() {

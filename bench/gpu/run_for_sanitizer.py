@@ -6,9 +6,12 @@ PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python bench/
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 
 from gpu_workload import make_batch, make_step, parse_workload
+
+from mlperf.util.program import run_program
 
 
 def main() -> None:
@@ -26,4 +29,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program("run_for_sanitizer.py", main))

@@ -6,6 +6,7 @@ python bench/gpu/time_full_tables.py
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ import torch
 from gpu_workload import full_row_limit, make_batch, make_step, parse_workload, time_steps
 
 from mlperf.benchmarks import DLRM
+from mlperf.util.program import run_program
 
 
 def main() -> None:
@@ -38,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program("time_full_tables.py", main))

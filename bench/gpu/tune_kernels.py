@@ -6,6 +6,7 @@ The sizes in use are the constants at the top of each file of mlperf/engines/gpu
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -24,6 +25,7 @@ from mlperf.engines.gpu.kernels.embedding_update import update_rows
 from mlperf.engines.gpu.kernels.interaction import interact, interact_backward
 from mlperf.engines.gpu.kernels.linear import relu_backward
 from mlperf.engines.gpu.step import GpuStep
+from mlperf.util.program import run_program
 
 # Block sizes of relu_backward: rows, columns, tiles per program instance, warps.
 RELU_SIZES = ((32, 128, 8, 4), (32, 128, 2, 4), (32, 256, 4, 8), (16, 256, 8, 4), (64, 128, 4, 8))
@@ -112,4 +114,4 @@ def time_products(workload: Workload, step: GpuStep) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program("tune_kernels.py", main))

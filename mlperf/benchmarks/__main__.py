@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
+from functools import partial
 
 from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, WORKLOADS
+from mlperf.util.program import run_program
+
+_NAME = "python -m mlperf.benchmarks"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the requested values and return 0. Usage errors exit with status 2."""
+    return run_program(_NAME, partial(_print_values, arguments))
+
+
+def _print_values(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m mlperf.benchmarks",
+        prog=_NAME,
         description="Print what a benchmark fixes, one value a line, for shell scripts.",
         allow_abbrev=False,
     )
@@ -39,4 +48,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from mlperf.cli.program import run_program
 from mlperf.settings.argument_parser import Parser
+from mlperf.util.program import run_program
 
 # (installed program, script in a checkout, purpose)
 PROGRAMS = (

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 from mlperf.benchmarks import EDITIONS, Edition
-from mlperf.cli.program import program_name, run_program
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import reason
 from mlperf.submission.candidates import EditionCandidates
@@ -20,6 +19,7 @@ from mlperf.submission.rcp import check_rcp_file
 from mlperf.submission.report import Report, render
 from mlperf.submission.results import find_results
 from mlperf.util.errors import RunError, UsageError
+from mlperf.util.program import program_name, run_program
 
 _ALL = "all"
 _EDITION = re.compile(r"\d+\.\d+\.\d+|all")  # known or not: an unknown one is named in the error

@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from mlperf.cli.program import run_program
 from mlperf.cli.train import parse
 from mlperf.settings.timed_run import check_timed_run
+from mlperf.util.program import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

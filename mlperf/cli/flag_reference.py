@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from mlperf.cli import check, plot, sample, stack_distances, submit, verify, visualize
-from mlperf.cli.program import run_program
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.from_flags import make_preparation_parser, make_trainer_parser
 from mlperf.util.errors import RunError
 from mlperf.util.files import write_atomically
+from mlperf.util.program import run_program
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "flags.md"
 

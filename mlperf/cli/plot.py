@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlperf.benchmarks import DEFAULT_EDITION
-from mlperf.cli.program import program_name, run_program
 from mlperf.plots.log_files import LOG_SUFFIXES
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import between, file_name
@@ -24,6 +23,7 @@ from mlperf.util.errors import UsageError
 from mlperf.util.one_process import require_one_process
 from mlperf.util.output_files import NamedFile, named, require_distinct, require_writable_file
 from mlperf.util.plural import counted
+from mlperf.util.program import program_name, run_program
 
 if TYPE_CHECKING:
     from mlperf.plots.read_runs import Run

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from mlperf.cli.program import program_name, run_program
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.from_flags import parse_preparation
+from mlperf.util.program import program_name, run_program
 
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlperf.cli.program import program_name, run_program
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.dataset import MAX_SEED
 from mlperf.settings.kinds import at_least, file_name, whole_between
@@ -25,6 +24,7 @@ from mlperf.util.failures import system_failures
 from mlperf.util.files import atomic_file, read_regular
 from mlperf.util.one_process import require_one_process
 from mlperf.util.output_files import named, require_distinct, require_writable_file
+from mlperf.util.program import program_name, run_program
 from mlperf.util.strict_json import shown
 
 if TYPE_CHECKING:

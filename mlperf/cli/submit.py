@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES, SampleSize
-from mlperf.cli.program import program_name, run_program
 from mlperf.compliance.log_reader import Log, as_text, read_log
 from mlperf.compliance.warm_start import require_from_scratch
 from mlperf.settings.argument_parser import Parser
@@ -42,6 +41,7 @@ from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import write_atomically
 from mlperf.util.one_process import require_one_process
 from mlperf.util.output_files import NamedFile, named, require_distinct, require_writable_folder
+from mlperf.util.program import program_name, run_program
 
 SAMPLE_REASON = (
     "the runs use the synthetic sample of tools/make_sample.py, which has no reference convergence; "

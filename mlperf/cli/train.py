@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from mlperf.cli.program import program_name, run_program
 from mlperf.settings.from_flags import parse
+from mlperf.util.program import program_name, run_program
 
 __all__ = ["main", "parse"]
 

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlperf.cli.program import program_name, run_program
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import file_prefix
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
+from mlperf.util.program import program_name, run_program
 
 if TYPE_CHECKING:
     from mlperf.data.criteo.prepared.dataset import PreparedData

@@ -16,12 +16,12 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from mlperf.cli.program import program_name, run_program
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
 from mlperf.util.errors import UsageError
 from mlperf.util.failures import system_failures
 from mlperf.util.output_files import NamedFile, require_writable_folder
+from mlperf.util.program import program_name, run_program
 
 _FIGURES = ("tables", "norms", "categories", "hidden")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -13,17 +13,24 @@ from mlperf.util.errors import RunError
 from mlperf.util.printable import shown
 
 TOKEN = ":::MLLOG "
+MAX_EVENT = 100_000  # characters; the official checkers take minutes for longer ones. Published events have 450
+_MAX_TIME = 2**63
 
 
 @dataclass(frozen=True)
 class Event:
-    """One event. `line` counts from 1; `time_ms` is Unix time in milliseconds; NaN if missing."""
+    """One event.
+
+    line: counts from 1. time_ms: Unix time in milliseconds; NaN if missing.
+    invalid_time: text of a `time_ms` that is not a whole number of at least 0; None if it is one, or missing.
+    """
 
     line: int
     key: str
     value: Any
     metadata: dict[str, Any]
     time_ms: float
+    invalid_time: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,10 @@ class Log:
     def invalid_values(self) -> list[tuple[int, str]]:
         """(line, description) of each invalid value. The official checker accepts some of them."""
         found = []
+        if wrong := [event for event in self.events if event.invalid_time is not None]:
+            count = f"{len(wrong)} of {len(self.events)} events"
+            text = f"time_ms is {wrong[0].invalid_time}, not a whole number of milliseconds since 1970 ({count})"
+            found.append((wrong[0].line, text))
         for event in self.all("eval_accuracy"):
             if not is_fraction(event.value):
                 found.append((event.line, f"eval_accuracy is {as_text(event.value)}, not a number from 0 to 1"))
@@ -111,7 +122,8 @@ def read_log(path: Path, *, timed: bool = True) -> Log:
 
     timed: whether events without `time_ms` are malformed, as in a result.
 
-    RunError if the file is missing, is a folder or a pipe, or cannot be read.
+    RunError if the file is missing, is a folder or a pipe, cannot be read, or has an event of more than MAX_EVENT
+    characters.
     """
     events: list[Event] = []
     damaged: list[int] = []
@@ -128,6 +140,7 @@ def read_log(path: Path, *, timed: bool = True) -> Log:
                 number += line.endswith("\n")
                 if TOKEN not in line:
                     continue
+                _check_length(path, last, line)
                 marked.append(last)
                 event = parse_event(last, line.rpartition(TOKEN)[2], timed=timed)
                 if event is None:
@@ -143,7 +156,22 @@ def parse_event(number: int, text: str, *, timed: bool = True) -> Event | None:
     """Return the event in the JSON after the token of line `number`, or None if it is malformed."""
     try:
         content = json.loads(text)
-        time_ms = float(content["time_ms"] if timed else content.get("time_ms", math.nan))
-        return Event(number, str(content["key"]), content["value"], dict(content["metadata"] or {}), time_ms)
+        given = content["time_ms"] if timed else content.get("time_ms", math.nan)
+        event = Event(number, str(content["key"]), content["value"], dict(content["metadata"] or {}), float(given))
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
+    is_valid = type(given) is int and 0 <= given < _MAX_TIME
+    return event if is_valid or "time_ms" not in content else replace(event, invalid_time=as_text(given))
+
+
+def _check_length(path: Path, number: int, line: str) -> None:
+    """Raise RunError if an event is too long for the official checkers.
+
+    They end a line at carriage returns, too.
+    """
+    if len(line) > MAX_EVENT:
+        length = max(map(len, line.rstrip("\n").partition(TOKEN)[2].split("\r")))
+        if length > MAX_EVENT:
+            raise RunError(
+                f"{path}:{number}: an event of {length:,} characters; at most {MAX_EVENT:,} are allowed"
+            )

@@ -7,6 +7,9 @@ latest edition therefore satisfies all of them.
 from __future__ import annotations
 
 import logging
+import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,6 +23,7 @@ from mlperf.evaluation.metrics import Metrics
 from mlperf.settings.reports import ComplianceSettings
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Listener, Outcome, Position
+from mlperf.util.clock import UnixClock
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import has_content, write_fully
 from mlperf.util.new_file import NewFile, numbered, open_new
@@ -63,6 +67,9 @@ class ComplianceLog(Listener):
     checkpoint of another model, leaves no log: it would only take the name from the run that follows.
 
     The status of run_stop is success if the run reached its threshold or, without one, the edition's target.
+
+    All methods raise RunError if the file cannot be written. It then ends with the last complete line, and the
+    next event is written if that is possible: the run_stop of the failed run.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -71,18 +78,24 @@ class ComplianceLog(Listener):
         self._path, self._file = _open(settings.compliance.log_file)
         # Created directly, not by logging.getLogger, so that no other code can write to this file.
         logger = logging.Logger("mlperf.compliance_log", logging.INFO)
-        logger.addHandler(_LogHandler(self._file))
+        self._lines = _LineWriter(self._file)
+        logger.addHandler(self._lines)
         root = str(Path(__file__).resolve().parents[2])
         self._log = MLLogger(logger, default_stack_offset=2, root_dir=root)
+        self._clock = UnixClock()
         self._best_auc = 0.0
         self._run_started = False
         self._trained = False
         self._open_epoch = False
         self._open_evaluation = False
-        self._point(constants.CACHE_CLEAR, settings.compliance.cache_cleared)
-        self._start(constants.INIT_START)
-        self._log_submission()
-        self._log_hyperparameters()
+        try:
+            self._point(constants.CACHE_CLEAR, settings.compliance.cache_cleared)
+            self._start(constants.INIT_START)
+            self._log_submission()
+            self._log_hyperparameters()
+        except BaseException:
+            self._discard()
+            raise
 
     def init_stop(self) -> None:
         """Log the initialized tensors and init_stop, before the clock starts."""
@@ -142,18 +155,17 @@ class ComplianceLog(Listener):
                 self._discard()
                 return
             self._report_name()
-        if position is not None:
-            if self._open_evaluation:
-                self._end(constants.EVAL_STOP, epoch_num=_epoch_num(position))
-            if self._open_epoch:
-                self.epoch_stop(position)
         reached = self._settings.training.has_target or self._best_auc >= self._edition.auc_target
         success = outcome is Outcome.SUCCESS and self._run_started and reached
         status = constants.SUCCESS if success else constants.ABORTED
-        try:
+        with self._file:
+            if position is not None:
+                if self._open_evaluation:
+                    self._end(constants.EVAL_STOP, epoch_num=_epoch_num(position))
+                if self._open_epoch:
+                    self.epoch_stop(position)
             self._end(constants.RUN_STOP, status=status, outcome=outcome.value)
-        finally:
-            self._file.close()
+            self._lines.sync()
 
     def _report_name(self) -> None:
         default = self._settings.compliance.log_file
@@ -182,33 +194,74 @@ class ComplianceLog(Listener):
             self._point(logged.key, logged.value if setting is None else setting)
 
     def _point(self, key: str, value: object = None, **metadata: Any) -> None:
-        self._log.event(key=key, value=value, metadata=metadata)
+        self._log.event(key=key, value=value, metadata=metadata, time_ms=self._clock.milliseconds())
+        self._lines.raise_failure()
 
     def _required_point(self, key: str, value: object = None, **metadata: Any) -> None:
         """Log a key only if the edition requires it."""
         if key in self._edition.required_keys:
-            self._log.event(key=key, value=value, metadata=metadata)
+            self._log.event(key=key, value=value, metadata=metadata, time_ms=self._clock.milliseconds())
+            self._lines.raise_failure()
 
     def _start(self, key: str, **metadata: Any) -> None:
-        self._log.start(key=key, metadata=metadata)
+        self._log.start(key=key, metadata=metadata, time_ms=self._clock.milliseconds())
+        self._lines.raise_failure()
 
     def _end(self, key: str, **metadata: Any) -> None:
-        self._log.end(key=key, metadata=metadata)
+        self._log.end(key=key, metadata=metadata, time_ms=self._clock.milliseconds())
+        self._lines.raise_failure()
 
 
-class _LogHandler(logging.Handler):
-    """Writes records to an open file at once, so that no part of the log is lost. RunError if that fails."""
+class _LineWriter(logging.Handler):
+    """Writes records to an open file at once, so that no part of the log is lost.
+
+    MLLogger would take an exception for an event that cannot be encoded, and log that. A failure is therefore kept
+    until `raise_failure`.
+    """
 
     def __init__(self, file: TextIO) -> None:
         super().__init__()
-        self._file = file
+        self._name = file.name
+        self._descriptor = file.fileno()
+        self._is_regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+        self._written = 0  # bytes in complete lines
+        self._last_line = 0  # bytes
+        self._failure: OSError | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
+        """Write one line. If that fails, remove what was written of it."""
+        line = f"{self.format(record)}\n".encode()
         try:
-            write_fully(self._file.fileno(), memoryview(f"{self.format(record)}\n".encode()))
+            write_fully(self._descriptor, memoryview(line))
         except OSError as error:
-            raise RunError(f"--mlperf-log-file={self._file.name}: cannot be written: {error.strerror}") from None
+            self._failure = error
+            self._cut(self._written)
+        else:
+            self._written += len(line)
+            self._last_line = len(line)
+
+    def raise_failure(self) -> None:
+        """Raise RunError if the last line was not written."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise RunError(f"--mlperf-log-file={self._name}: cannot be written: {failure.strerror}")
+
+    def sync(self) -> None:
+        """Flush the file to the disk. RunError if that fails; the last line, the end of the run, is removed."""
+        if not self._is_regular:
+            return
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            self._failure = error
+            self._cut(self._written - self._last_line)
+            self.raise_failure()
+
+    def _cut(self, size: int) -> None:
+        if self._is_regular:
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, size)
+                os.lseek(self._descriptor, size, os.SEEK_SET)
 
 
 def _open(path: Path) -> tuple[Path, NewFile]:

@@ -70,9 +70,9 @@ class Profile(Listener):
         _log.info(table)
         try:
             table_file, trace_file = _write_table(table)
-            finished.export_chrome_trace(str(trace_file))
-        except (OSError, RuntimeError) as error:
-            raise RunError(f"--enable-profiling: cannot write {TRACE_FILE}: {error}") from None
+        except OSError as error:
+            raise RunError(f"--enable-profiling: {TABLE_FILE} cannot be written: {error.strerror}") from None
+        _write_trace(finished, trace_file)
         _log.info("profile of %d steps: table in %s, Chrome trace in %s", self._steps, table_file, trace_file)
 
 
@@ -80,6 +80,35 @@ def _write_table(table: str) -> tuple[Path, Path]:
     """Write the table; return its file and that for the trace, whose names no earlier profile has."""
     while True:
         table_file, trace_file = profile_files()
-        with suppress(FileExistsError), open_new(table_file) as file:
-            file.write(table)
+        with suppress(FileExistsError):
+            file = open_new(table_file)
+            try:
+                file.write(table)
+                file.flush()
+            except OSError:
+                file.discard()
+                raise
+            file.close()
             return table_file, trace_file
+
+
+def _write_trace(profiled: profile, file: Path) -> None:
+    """Write the Chrome trace. PyTorch reports some failures only by writing no file, or half of one."""
+    try:
+        profiled.export_chrome_trace(str(file))
+    except (OSError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+    else:
+        if file.is_file() and _ends_object(file):
+            return
+        reason = "the file is incomplete; is the disk full?"
+    for incomplete in (file, file.with_name(f"{file.name}.tmp")):
+        incomplete.unlink(missing_ok=True)
+    raise RunError(f"--enable-profiling: {file} cannot be written: {reason}")
+
+
+def _ends_object(file: Path) -> bool:
+    """Return whether a JSON file ends like an object that is complete."""
+    with file.open("rb") as trace:
+        trace.seek(max(0, file.stat().st_size - 100))
+        return trace.read().rstrip().endswith(b"}")

@@ -21,7 +21,10 @@ DEBUG_BATCHES = 3
 
 
 def make_listeners(settings: Settings, device: torch.device) -> list[Listener]:
-    """Return the listeners that exist from the start of the run. Creating them starts the compliance log."""
+    """Return the listeners that exist from the start of the run. Creating them starts the compliance log.
+
+    If one cannot be created, the others are notified of the end of the run.
+    """
     report = settings.report
     listeners: list[Listener] = [
         Console(
@@ -31,12 +34,16 @@ def make_listeners(settings: Settings, device: torch.device) -> list[Listener]:
         ),
         UndefinedMetrics(settings),
     ]
-    if report.tensor_board_folder is not None:
-        listeners.append(TensorBoard(report.tensor_board_folder))
-    if report.profile:
-        listeners.append(Profile(device))
-    if settings.compliance.enabled:
-        listeners.append(ComplianceLog(settings))
+    try:
+        if report.tensor_board_folder is not None:
+            listeners.append(TensorBoard(report.tensor_board_folder))
+        if report.profile:
+            listeners.append(Profile(device))
+        if settings.compliance.enabled:
+            listeners.append(ComplianceLog(settings))
+    except BaseException:
+        stop_listeners(listeners, None, Outcome.FAILED)
+        raise
     return listeners
 
 

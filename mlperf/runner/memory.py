@@ -23,7 +23,7 @@ from mlperf.models.layers.embedding.compressed_tables import compressed_bytes
 from mlperf.registry import OPTIMIZERS, load
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError
-from mlperf.util.memory import Need, require_memory_for
+from mlperf.util.memory import MemoryNeed, require_memory_for
 
 _TABLES = "the embedding tables (--arch-sparse-feature-size, --max-ind-range, --arch-embedding-size)"
 _MLPS = "the MLPs (--arch-mlp-bot, --arch-mlp-top)"
@@ -103,18 +103,18 @@ def table_bytes(architecture: Architecture) -> int:
     return pooling + 4 * rows * architecture.feature_size
 
 
-def _model(settings: Settings, architecture: Architecture) -> Iterator[Need]:
+def _model(settings: Settings, architecture: Architecture) -> Iterator[MemoryNeed]:
     trains = not settings.inference_only
     state = load(OPTIMIZERS[settings.training.optimizer]).state_per_value if trains else 0
-    yield Need(_TABLES, (1 + state) * table_bytes(architecture))
+    yield MemoryNeed(_TABLES, (1 + state) * table_bytes(architecture))
     layers = [a * b for widths in (architecture.mlp_bot, top_widths(architecture)) for a, b in pairwise(widths)]
-    yield Need(_MLPS, 4 * ((1 + state) * sum(layers) + (max(layers) if trains else 0)))
+    yield MemoryNeed(_MLPS, 4 * ((1 + state) * sum(layers) + (max(layers) if trains else 0)))
     if architecture.interaction_op == "dot":
         features = len(architecture.rows_per_table) + 1
-        yield Need(_PAIRS, 8 * features * features)
+        yield MemoryNeed(_PAIRS, 8 * features * features)
 
 
-def _computation(settings: Settings, architecture: Architecture, sizes: RunSizes) -> Iterator[Need]:
+def _computation(settings: Settings, architecture: Architecture, sizes: RunSizes) -> Iterator[MemoryNeed]:
     """Yield the results of layers that a batch keeps, and the gradients kept over batches."""
     tables, dimension = len(architecture.rows_per_table), architecture.feature_size
     value_bytes = 2 if settings.precision == "bf16" else 4
@@ -123,20 +123,20 @@ def _computation(settings: Settings, architecture: Architecture, sizes: RunSizes
     if not settings.inference_only:
         batch = sizes.train_batch(settings)
         widths = sum(architecture.mlp_bot[1:]) + interaction + sum(architecture.mlp_top[:-1])
-        yield Need(_TRAINING_BATCH, batch * (value_bytes * widths + pooled + 8 * tables))
+        yield MemoryNeed(_TRAINING_BATCH, batch * (value_bytes * widths + pooled + 8 * tables))
         if settings.training.accumulate > 1:
             summed = min(settings.training.accumulate * batch, sizes.train_samples)
-            yield Need(_ACCUMULATED, summed * (pooled + 8 * tables))
+            yield MemoryNeed(_ACCUMULATED, summed * (pooled + 8 * tables))
     if settings.inference_only or settings.training.evaluates:
-        yield Need(_TEST_BATCH, sizes.test_batch(settings) * (value_bytes * interaction + 8 * tables))
+        yield MemoryNeed(_TEST_BATCH, sizes.test_batch(settings) * (value_bytes * interaction + 8 * tables))
 
 
-def _data(settings: Settings, architecture: Architecture, sizes: RunSizes) -> Iterator[Need]:
+def _data(settings: Settings, architecture: Architecture, sizes: RunSizes) -> Iterator[MemoryNeed]:
     """Yield the batches that wait to be used, and the states from which random batches are drawn."""
     sample = 4 * (architecture.mlp_bot[0] + 1 + len(architecture.rows_per_table))  # as in the binary file
     if settings.data.generation == "random":
         batches = -(-sizes.train_samples // settings.data.batch_size)
-        yield Need(_STATES, batches * STATE_BYTES)
+        yield MemoryNeed(_STATES, batches * STATE_BYTES)
     rows_ahead = 0
     if settings.data.generation != "dataset":
         rows_ahead = min(sizes.train_samples, 2 * sizes.train_batch(settings))
@@ -146,4 +146,4 @@ def _data(settings: Settings, architecture: Architecture, sizes: RunSizes) -> It
     if sizes.test_samples and (settings.inference_only or settings.training.evaluates):
         group = max(sizes.test_batch(settings), MIN_GROUP_ROWS)
         rows_ahead = max(rows_ahead, min(sizes.test_samples, 2 * settings.test_readers * group))
-    yield Need(_READ_AHEAD, rows_ahead * sample)
+    yield MemoryNeed(_READ_AHEAD, rows_ahead * sample)

@@ -77,8 +77,8 @@ def _read_real(text: str) -> float | None:
     return value + 0.0 if math.isfinite(value) else None  # -0.0 + 0.0 is 0.0
 
 
-def _is_lost(text: str, value: float) -> bool:
-    """Return whether a number is so close to 0 that float32 has no such value, or not to full precision."""
+def _underflows(text: str, value: float) -> bool:
+    """Return whether a number other than 0 is too close to 0 for a float32 of full precision."""
     mantissa = re.split("[eE]", text)[0]
     return abs(value) < MIN_REAL and any(digit in mantissa for digit in "123456789")
 
@@ -117,7 +117,7 @@ def between(minimum: float = -MAX_REAL, maximum: float = MAX_REAL, *, below: boo
         in_range = minimum <= value < maximum if below else minimum <= value <= maximum
         if not in_range:
             raise _out_of_range(text, allowed)
-        if _is_lost(text, value):
+        if _underflows(text, value):
             raise _out_of_range(text, f"{allowed} that float32 can represent")
         return value
 

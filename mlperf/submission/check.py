@@ -21,7 +21,7 @@ from mlperf.compliance.findings import (
 from mlperf.compliance.log_kind import NO_LOG, other_benchmark, other_content, other_names
 from mlperf.compliance.log_reader import Log, describe_evaluation, read_log
 from mlperf.compliance.official import CheckerOutput
-from mlperf.compliance.run_times import implausible_time, outside_of_run
+from mlperf.compliance.run_times import decreasing_time, implausible_time, outside_of_run, repeated_end
 from mlperf.compliance.warm_start import warm_start
 from mlperf.submission.candidates import EditionCandidates, judge_candidates
 from mlperf.submission.consistency import check_consistency
@@ -176,6 +176,9 @@ def _check_target(log: Log, edition: Edition) -> Check:
     if (outside := outside_of_run(log)) is not None:
         findings.append(Finding(log.path, outside[0], f"eval_accuracy is {outside[1]}"))
     findings += [Finding(log.path, line, text) for line, text in log.invalid_values]
+    findings += [
+        Finding(log.path, *found) for found in (repeated_end(log), decreasing_time(log)) if found is not None
+    ]
     findings += _shortfalls(log, edition)
     time = "" if log.minutes is None else f", {four_digits(log.minutes)} minutes"
     remark = "" if log.best is None else f"{describe_evaluation(log.best)}{time}"

@@ -62,6 +62,8 @@ class RunInputs:
             if not isinstance(content, dict):
                 raise SchemaError("it is not an object")
             return SampleSize(whole(content.get("rows"), "rows", 1), whole(content.get("seed"), "seed", 0))
+        except OSError as error:
+            raise RunError(f"{file}: cannot be read: {error.strerror}") from None
         except SchemaError as error:
             raise RunError(f"{file}: invalid: {error}") from None
 

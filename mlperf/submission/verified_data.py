@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from mlperf.data.criteo.days import TRAINING_SPLITS
-from mlperf.data.criteo.prepared.dataset import describe
-from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.submission.run_inputs import RunInputs
 from mlperf.util.failures import system_failures
 
@@ -25,6 +23,10 @@ class DataVerification:
             if paths is None or not paths.split("train").exists() or paths.work_folder.exists():
                 print("the data is not verified yet: this run prepares it", flush=True)
                 return
+            # Imported late, because --help needs no numpy.
+            from mlperf.data.criteo.prepared.dataset import describe
+            from mlperf.data.criteo.prepared.manifest import Manifest
+
             manifest = Manifest.read(paths.manifest)
             self._done = True
             if manifest is None:

@@ -17,34 +17,35 @@ CGROUP_FILES = (
         Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
     ),
 )
-
-
 # Fields of the control group's statistics with the pages of files, which are freed when memory is needed.
 _CACHE_FIELDS = ("inactive_file", "active_file", "total_inactive_file", "total_active_file")
 _SHOWN_NEEDS = 3
 
 
 @dataclass(frozen=True)
-class Need:
-    """Memory that one part of a run needs. what: the part, with the flags that determine its size."""
+class MemoryNeed:
+    """Memory that one part of a run needs.
+
+    what: the part, with the flags that determine its size. size: in bytes.
+    """
 
     what: str
-    needed: int
+    size: int
 
 
-def require_memory_for(needs: Sequence[Need], *, available: int | None = None, where: str = "") -> None:
+def require_memory_for(needs: Sequence[MemoryNeed], *, available: int | None = None, where: str = "") -> None:
     """Raise RunError, which names the largest parts, if all together need more bytes than are available.
 
     available: bytes; if None, those of host memory. where: text after "memory".
     """
     available = available_memory() if available is None else available
-    total = sum(need.needed for need in needs)
+    total = sum(need.size for need in needs)
     if available is None or total <= available:
         return
-    largest = sorted((need for need in needs if need.needed > total // 100), key=lambda need: -need.needed)
+    largest = sorted((need for need in needs if need.size > total // 100), key=lambda need: -need.size)
     raise RunError(
         f"needs {_size(total)} of memory{where}, {_size(available)} are available: "
-        + ", ".join(f"{_size(need.needed)} for {need.what}" for need in largest[:_SHOWN_NEEDS])
+        + ", ".join(f"{_size(need.size)} for {need.what}" for need in largest[:_SHOWN_NEEDS])
     )
 
 

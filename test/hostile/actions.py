@@ -43,10 +43,10 @@ def run_main(record: int, program: str, flags: list[str]) -> int:
 
 def run_preparation(record: int, raw: str, processed: str) -> int:
     """Prepare text in small pieces, saving the state after each, so that it can be disturbed anywhere."""
-    from mlperf.cli.program import run_program
     from mlperf.data.criteo.prepare import shuffle, text_blocks
     from mlperf.data.criteo.prepare.pipeline import prepare
     from mlperf.settings.dataset import PreparationSettings
+    from mlperf.util.program import run_program
 
     text_blocks.BLOCK_BYTES = shuffle.SMALL_BUCKET_BYTES = 8000
     settings = PreparationSettings(

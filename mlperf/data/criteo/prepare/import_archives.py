@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from mlperf.data.criteo.days import KAGGLE_DAYS, SPLITS, divide, split_rows
 from mlperf.data.criteo.prepare.outputs import require_writable_files
+from mlperf.data.criteo.prepare.plan import require_disk
 from mlperf.data.criteo.prepare.publish import split_facts
 from mlperf.data.criteo.prepare.row_file import RowFile
 from mlperf.data.criteo.prepare.work_folder import WorkFolder, locked
@@ -39,7 +39,8 @@ def import_archives(paths: DatasetPaths, archive_files: Sequence[Path], raw_data
     rows = split_rows(rows_per_day)
     require_writable_files(paths, archive=False)
     paths.prefix.parent.mkdir(parents=True, exist_ok=True)
-    _check_disk(paths, sum(rows_per_day) * CRITEO.row_bytes)
+    # An archive may be compressed a thousandfold.
+    require_disk(paths.prefix.parent, sum(rows_per_day) * CRITEO.row_bytes, "for the rows of the archives")
     work = WorkFolder(paths)
     with locked(paths):
         work.clear()
@@ -63,17 +64,6 @@ def import_archives(paths: DatasetPaths, archive_files: Sequence[Path], raw_data
 
 def _facts(archive: Archive) -> FileFacts:
     return FileFacts(archive.path.name, archive.status.size, archive.status.modified_ns)
-
-
-def _check_disk(paths: DatasetPaths, needed: int) -> None:
-    """Raise RunError if the binary files do not fit: an archive may be compressed a thousandfold."""
-    folder = paths.prefix.parent
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise RunError(
-            f"{folder}: {needed / 1e9:,.3g} GB are needed for the rows of the archives and {free / 1e9:,.3g} GB "
-            "are free"
-        )
 
 
 def _counts(archives: Sequence[Archive], raw_data_file: Path | None) -> tuple[int, ...]:

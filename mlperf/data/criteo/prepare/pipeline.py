@@ -21,7 +21,7 @@ from mlperf.data.criteo.prepare.id_mapping import IdMapper
 from mlperf.data.criteo.prepare.ingest import Ingest
 from mlperf.data.criteo.prepare.open_prepared import open_other_program
 from mlperf.data.criteo.prepare.outputs import require_other_names, require_writable_files
-from mlperf.data.criteo.prepare.plan import disk_needed, find_inputs, make_plan
+from mlperf.data.criteo.prepare.plan import disk_needed, find_inputs, make_plan, require_disk
 from mlperf.data.criteo.prepare.publish import add_archive, publish
 from mlperf.data.criteo.prepare.row_file import RowFile, open_truncated
 from mlperf.data.criteo.prepare.shuffle import BucketPermuter, SpillFile, bucket_counts
@@ -202,15 +202,13 @@ class _Preparation:
         return [sum(training)] if self._settings.randomize == "total" else list(training)
 
     def _check_disk(self) -> None:
-        folder, work = self._paths.prefix.parent, self._work.path
-        needed = disk_needed(self._plan, self._settings)
+        if self._settings.force:
+            return
+        work = self._work.path
         removable = sum(file.stat().st_size for file in work.rglob("*")) if work.exists() else 0
-        free = shutil.disk_usage(folder).free + removable
-        if needed > free and not self._settings.force:
-            raise RunError(
-                f"{folder}: about {needed / 1e9:,.3g} GB are needed to prepare the data and "
-                f"{free / 1e9:,.3g} GB are free; pass --force to tools/prepare_criteo.py to start anyway"
-            )
+        hint = "; the first number is an estimate: pass --force to tools/prepare_criteo.py to start anyway"
+        needed = disk_needed(self._plan, self._settings)
+        require_disk(self._paths.prefix.parent, needed, "to prepare the data", removable=removable, hint=hint)
 
     def _read_text(self, state: PreparationState) -> None:
         settings, work = self._settings, self._work

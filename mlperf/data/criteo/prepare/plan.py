@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import struct
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -155,3 +156,15 @@ def disk_needed(plan: Plan, settings: PreparationSettings) -> int:
     copy = sum(plan.row_bytes[:-1]) if settings.randomize != "none" else 0
     archive = rows if settings.write_npz else 0
     return rows + max(copy + min(4 * CRITEO.tables * max_ids, 8 * 10**9), plan.row_bytes[-1] // 2, archive)
+
+
+def require_disk(folder: Path, needed: int, purpose: str, *, removable: int = 0, hint: str = "") -> None:
+    """Raise RunError if fewer than `needed` bytes are free in a folder.
+
+    purpose: what they are needed for. removable: bytes that will be freed before. hint: end of the message.
+    """
+    free = shutil.disk_usage(folder).free + removable
+    if needed > free:
+        raise RunError(
+            f"{folder}: {needed / 1e9:,.3g} GB are needed {purpose} and {free / 1e9:,.3g} GB are free{hint}"
+        )

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
 
 from mlperf.util.errors import RunError, UsageError
-from mlperf.util.printable import one_line, without_controls
+from mlperf.util.printable import one_line
 from mlperf.util.signals import exit_status, raised_in_program, reason
+from mlperf.util.standard_streams import (
+    OutputClosedError,
+    checked_output,
+    expendable_messages,
+    open_missing_streams,
+)
 
 MIN_PYTHON = (3, 11)  # same as requires-python in pyproject.toml, which does not apply to an uninstalled checkout
-EXIT_SIGPIPE = 141
 
 # Import names of the packages in requirements.txt.
 _CORE_PACKAGES = ("torch", "numpy", "numba", "sklearn", "mlperf_logging", "tqdm")
@@ -52,77 +55,26 @@ def program_name(tool: str) -> str:
     return typed if typed.startswith("dlrm-") else tool
 
 
-class OutputError(RunError):
-    """stdout cannot be written."""
+def run_program(name: str, work: Callable[[], int | None]) -> int:
+    """Return the result of `work`, or the exit status of an error or signal after printing it as one line.
 
-
-class OutputClosedError(OutputError):
-    """The reader of stdout, such as `head`, has ended."""
-
-    exit_status = EXIT_SIGPIPE
-
-
-class _Output:
-    """stdout without control characters, which may come from a file that is being processed.
-
-    Failures are OutputErrors: as OSErrors, they would be blamed on that file.
+    `work` returns the exit status, or None for 0. A closed stdin, stdout or stderr is replaced by the null device.
+    The program ends if stdout cannot be written, with status 141 if its reader has ended. Messages that stderr
+    does not take are lost.
     """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        with _output_failures(self._stream):
-            return self._stream.write(without_controls(text))
-
-    def flush(self) -> None:
-        with _output_failures(self._stream):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+    open_missing_streams()
+    with expendable_messages():
+        return _run_program(name, work)
 
 
-@contextmanager
-def _checked_output() -> Iterator[None]:
-    """Within the block, failures of stdout are OutputErrors. Without stdout (`>&-`), nothing is printed."""
-    if sys.stdout is None:
-        yield
-        return
-    with redirect_stdout(_Output(sys.stdout)):
-        yield
-        sys.stdout.flush()
-
-
-@contextmanager
-def _output_failures(stream: TextIO) -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        _discard(stream)
-        raise OutputClosedError("the reader of the output has ended") from None
-    except OSError as error:
-        _discard(stream)
-        raise OutputError(f"standard output: cannot be written: {error.strerror or error}") from None
-
-
-def _discard(stream: TextIO) -> None:
-    """Send what is left in the stream to the null device, so that the interpreter can flush it at its end."""
-    with suppress(OSError, ValueError):  # not a file
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)
-
-
-def run_program(name: str, work: Callable[[], int]) -> int:
-    """Return the result of `work`, or the exit status of an error or signal after printing it as one line."""
+def _run_program(name: str, work: Callable[[], int | None]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # like stderr; avoids UnicodeEncodeError
     try:
         if sys.version_info < MIN_PYTHON:
             raise RunError(f"needs Python {MIN_PYTHON[0]}.{MIN_PYTHON[1]} or newer; this is {sys.executable}")
-        with raised_in_program(), messages_on_stderr(), _checked_output():
-            return work()
+        with raised_in_program(), messages_on_stderr(), checked_output():
+            return work() or 0
     except OutputClosedError as closed:
         print(f"{name}: {closed}", file=sys.stderr)
         return closed.exit_status
