@@ -227,6 +227,20 @@ def test_deferring_signals_has_no_effect_in_other_threads() -> None:
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
 
 
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_program_that_calls_another_one_gets_its_signals_back(is_stopped: bool) -> None:
+    def work() -> int:
+        if is_stopped:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        return 0
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = [signal.getsignal(number) for number in STOPPING]
+    assert run_program("x.py", work) == (128 + signal.SIGTERM if is_stopped else 0)
+    assert [signal.getsignal(number) for number in STOPPING] == before
+
+
 @pytest.mark.parametrize(
     "command", [["dlrm_s_pytorch.py"], ["tools/verify_data.py"], ["-m", "mlperf.cli.check"], ["-m", "mlperf"]]
 )

@@ -141,6 +141,23 @@ def raised_in_program() -> Iterator[None]:
         _delivery.raised = True
 
 
+@contextmanager
+def handlers_of_caller() -> Iterator[None]:
+    """Restore the handlers of signals after a program that another program calls, such as a notebook.
+
+    A process whose Ctrl-C raises KeyboardInterrupt is another program: ours start with the default action. Those
+    keep ignoring signals until they end.
+    """
+    is_called = callable(signal.getsignal(signal.SIGINT))
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if is_called and signal.getsignal(number) is _delivery:
+                signal.signal(number, handler)
+
+
 class deferred:
     """Context manager: no signal interrupts the block. One that arrives in it is delivered at its end.
 
