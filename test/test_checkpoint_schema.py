@@ -45,7 +45,6 @@ def resume(path: Path, name: str, model: DLRM_Net, optimizer: Optimizer) -> Trai
     contents = load_weights(path, model, FLAGS[name], optimizer=optimizer)
     return load_training(
         *(path, contents),
-        optimizer=optimizer,
         batches_per_epoch=BATCHES,
         accumulate=1,
         batch_size=BATCH_SIZE,
@@ -60,7 +59,10 @@ def write(contents: Any, path: Path, *, legacy: bool = False) -> None:
 
 
 def error_of(path: Path, name: str) -> str:
-    """Return the error of a run that resumes; "" if there is none. Assert that a refusal changes nothing else."""
+    """Return the error of a run that resumes; "" if there is none.
+
+    Assert that a checkpoint that is refused by itself, not because of the run, changes neither model nor optimizer.
+    """
     model = make_model()
     optimizer = make_optimizer(name, model)
     before = copy.deepcopy([model.state_dict(), optimizer.state_dict()])
@@ -71,8 +73,9 @@ def error_of(path: Path, name: str) -> str:
     else:
         return ""
     same = [same_tensors(*pair) for pair in zip(before, [model.state_dict(), optimizer.state_dict()], strict=True)]
-    # The values of the weights are read once, so the model has them when they are found to be not finite.
-    assert same == ["the training had diverged" not in message, True], message
+    # The values of tensors are read once, and so are the optimizer's before the position is compared with the run.
+    late = ("the training had diverged", "sums of squares cannot be", "but after iteration")
+    assert any(text in message for text in late) or same == [True, True], message
     return message
 
 

@@ -117,9 +117,7 @@ def test_complete_training_state_is_saved(tmp_path: Path) -> None:
         seed=9,
     )
     contents = load_weights(path, make_model())
-    again = load_training(
-        path, contents, optimizer=optimizer, batches_per_epoch=5, accumulate=1, batch_size=10, seed=9
-    )
+    again = load_training(path, contents, batches_per_epoch=5, accumulate=1, batch_size=10, seed=9)
     assert (again.epoch, again.iteration, again.step, again.samples, again.last_loss) == (2, 3, 13, 130, 0.5)
     assert (again.best.accuracy, again.best.auc) == (0.8, 0.7)
 
@@ -138,11 +136,9 @@ OWN = {"seed": 0, "step": 3, "samples": 30, "best_accuracy": 0.5, "best_auc": 0.
 )
 def test_damaged_entries_are_refused_by_one_line(entries: dict[str, Any]) -> None:
     contents = {"epoch": 0, "iter": 3, "nbatches": 5, **entries}
-    optimizer = make_optimizer("sgd", make_model())
     with pytest.raises(RunError, match=r"^x\.pt: cannot resume: damaged: [^\n]+$"):
         load_training(
             *(Path("x.pt"), contents),
-            optimizer=optimizer,
             batches_per_epoch=5,
             accumulate=1,
             batch_size=10,
@@ -151,12 +147,10 @@ def test_damaged_entries_are_refused_by_one_line(entries: dict[str, Any]) -> Non
 
 
 def test_position_and_best_metrics_of_a_published_checkpoint_are_restored() -> None:
-    optimizer = make_optimizer("sgd", make_model())
-    contents = {**published(), "opt_state_dict": optimizer.state_dict()}
+    contents = published()
     state = load_training(
         GOLDEN_CHECKPOINT,
         contents,
-        optimizer=optimizer,
         batches_per_epoch=contents["nbatches"],
         accumulate=4,
         batch_size=10,

@@ -6,7 +6,7 @@ R rows, W values in a row, L rows read by a batch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +17,8 @@ from mlperf.optim.saved_state import check_settings, check_structure, check_sums
 from mlperf.registry import OPTIMIZERS, load
 from mlperf.util.errors import RunError
 from mlperf.util.printable import shown_name
+
+Fill = Callable[[Iterable[tuple[torch.Tensor, torch.Tensor]]], None]
 
 _SHOWN_NAMES = 3
 _SAME_OPTIMIZER = "pass the --optimizer with which it was saved"
@@ -132,18 +134,25 @@ class Optimizer(ABC):
         dense = [self._numbers[parameter] for parameter in self.dense_parameters]
         check_tensors(state, self._kept(), dense, where)
 
-    def load_state_dict(self, saved: Mapping[Any, Any] | None, source: str) -> None:
-        """Restore a `state_dict`. RunError as for `check_state_dict`; the state is unchanged then."""
+    def load_state_dict(self, saved: Mapping[Any, Any] | None, source: str, fill: Fill | None = None) -> None:
+        """Restore a `state_dict`. RunError as for `check_state_dict`; the state is unchanged then.
+
+        RunError also if an element cannot be one of a state; the state is undefined then. fill: copies the second
+        tensor of each pair to the first.
+        """
         self.check_state_dict(saved, source)
         if saved is None:
             return
         kept, state = self._kept(), saved["state"]
-        for number, tensors in kept.items():
-            for name in tensors:
-                check_sums(state[number][name], f"{source}: cannot resume: opt_state_dict.state.{number}.{name}")
-        for number, tensors in kept.items():
-            for name, tensor in tensors.items():
-                tensor.copy_(state[number][name])
+        pairs = [(own[name], state[number][name]) for number, own in kept.items() for name in own]
+        if fill is not None:
+            fill(pairs)
+        else:
+            for tensor, found in pairs:
+                tensor.copy_(found)
+        for number, own in kept.items():
+            for name, tensor in own.items():
+                check_sums(tensor, f"{source}: cannot resume: opt_state_dict.state.{number}.{name}")
         for parameter, _ in self.dense_state():
             self.steps = step_count(state[self._numbers[parameter]]["step"]) or 0
 

@@ -141,7 +141,7 @@ def _make_loop(
 ) -> TrainingLoop:
     training, test = settings.training, splits.test
     batches = splits.train.batches_per_epoch
-    state = _initial_state(settings, optimizer, batches, loaded)
+    state = _initial_state(settings, batches, loaded)
     all_metrics = settings.compliance.enabled or training.auc_threshold > 0
 
     def evaluate_test() -> Metrics:
@@ -179,9 +179,7 @@ def _make_loop(
     )
 
 
-def _initial_state(
-    settings: Settings, optimizer: Optimizer, batches_per_epoch: int, loaded: dict[str, Any] | None
-) -> TrainingState:
+def _initial_state(settings: Settings, batches_per_epoch: int, loaded: dict[str, Any] | None) -> TrainingState:
     """Return the state of a new run or, given the contents of a checkpoint, of the resumed run."""
     if loaded is None:
         return TrainingState()
@@ -189,7 +187,6 @@ def _initial_state(
     return checkpoint.load_training(
         settings.load_model,
         loaded,
-        optimizer=optimizer,
         batches_per_epoch=batches_per_epoch,
         accumulate=settings.training.accumulate,
         batch_size=settings.data.batch_size,

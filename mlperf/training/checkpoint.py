@@ -79,15 +79,15 @@ def load_weights(
     trains: bool = True,
     optimizer: Optimizer | None = None,
 ) -> dict[str, Any]:
-    """Fill `model` from the checkpoint and return its other entries.
+    """Fill `model` and `optimizer` from the checkpoint and return its other entries.
 
     flags: those of this run, which must not contradict the recorded ones; checkpoints of the original
     implementation have none. trains: whether the run continues the training; otherwise it only computes scores,
-    and entries that it does not use are not checked. optimizer: that of the run; the saved state must be one of
-    such an optimizer.
+    and entries that it does not use are not checked. optimizer: that of a run that trains.
 
     RunError, in one line, if the checkpoint is damaged, is not one of this model, or if training cannot be resumed
-    from it. The model is unchanged then, unless the damage is in the values of the weights, which are read once.
+    from it. Model and optimizer are unchanged then, unless the damage is in the values of tensors, which are read
+    once.
     """
     # The tables are allocated, but the system provides their memory only when they are filled.
     on_cpu = model.tables.device.type == "cpu"
@@ -103,9 +103,12 @@ def load_weights(
             raise RunError(f"{path}: {problem}")
         if trains:
             check_entries(contents, path)
+        saved = contents.get("opt_state_dict")
         if optimizer is not None:
-            optimizer.check_state_dict(contents.get("opt_state_dict"), str(path))
+            optimizer.check_state_dict(saved, str(path))
         file.fill((value, found[name]) for name, value in weights.items())
+        if optimizer is not None:
+            optimizer.load_state_dict(saved, str(path), file.fill)
         file.verify()
     if trains:
         _check_finite(weights, path)
@@ -132,18 +135,16 @@ def load_training(
     path: Path,
     contents: dict[str, Any],
     *,
-    optimizer: Optimizer,
     batches_per_epoch: int,
     accumulate: int,
     batch_size: int,
     seed: int | None,
 ) -> TrainingState:
-    """Restore the optimizer and return the state with which training resumes.
+    """Return the state with which training resumes.
 
     seed: seed of the batch order; None if batches are in file order. Checkpoints of the original implementation
     have no `continuation`. For them, the step count is computed from the number of batches, and the best metrics
-    are the saved ones. RunError, in one line, if entries are damaged or contradict each other or this run; the
-    optimizer is unchanged then.
+    are the saved ones. RunError, in one line, if entries are damaged or contradict each other or this run.
     """
     check_entries(contents, path)
     epoch, iteration, batches = (int(contents[key]) for key in ("epoch", "iter", "nbatches"))
@@ -155,7 +156,6 @@ def load_training(
     own = contents.get(CONTINUATION, {})
     _check_order(own, seed, path)
     _check_progress(own, epoch, iteration, batches, accumulate, batch_size, path)
-    optimizer.load_state_dict(contents.get("opt_state_dict"), str(path))
     steps = epoch * math.ceil(batches / accumulate) + iteration // accumulate
     state = TrainingState(
         epoch=epoch,

@@ -44,6 +44,8 @@ from mlperf.util.signals import deferred
 # the digest was damaged or repacked; a file that another program saved has neither.
 _HAS_DIGEST = b"\nmlperf: the comment of this archive has a digest\n"
 
+_MAX_COPIED = 1024  # bytes; numbers that are tensors, which are looked at before everything is verified
+
 
 class _Pickler(pickle.Pickler):
     """Pickler that marks its output as part of an archive with a digest."""
@@ -202,7 +204,7 @@ def _read(path: Path, descriptor: int, model_bytes: int) -> tuple[Any, Records]:
     if is_archive(descriptor):
         require_memory(model_bytes, str(path))
         archive = read_archive(descriptor)
-        mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+        mapped = _mapped(descriptor)
         records = Records(descriptor, archive.records.values(), np.frombuffer(mapped, np.uint8).ctypes.data)
         return _unpickled(descriptor, archive, mapped), records
     beginning = _beginning(descriptor)
@@ -212,7 +214,14 @@ def _read(path: Path, descriptor: int, model_bytes: int) -> tuple[Any, Records]:
             raise UnsafePickle(f"it references {named}, which could execute code when loaded")
         raise DamagedPickle("it has neither of the two formats of torch.save")
     require_memory(os.fstat(descriptor).st_size + model_bytes, str(path))
-    return read_legacy(memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY))), Records(descriptor, [], 0)
+    return read_legacy(memoryview(_mapped(descriptor))), Records(descriptor, [], 0)
+
+
+def _mapped(descriptor: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+    except ValueError:  # an empty file
+        raise DamagedArchive("it was truncated while it was read") from None
 
 
 def _beginning(descriptor: int, size: int = 16) -> bytes:
@@ -236,6 +245,8 @@ def _unpickled(descriptor: int, archive: Archive, mapped: mmap.mmap) -> Any:
             raise DamagedPickle(f"storage {key[:80]!a} does not have {elements} elements")
         if elements == 0:
             return torch.empty(0, dtype=dtype)
+        if record.size <= _MAX_COPIED:
+            return torch.frombuffer(bytearray(_verified_content(descriptor, record)), dtype=dtype)
         return torch.frombuffer(mapped, dtype=dtype, count=elements, offset=record.offset)
 
     contents, end = read_pickle(memoryview(content), storage)

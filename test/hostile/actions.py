@@ -88,10 +88,9 @@ def _loaded(path: Path, flags: list[str]) -> dict[str, Any]:
     model = DLRM_Net(architecture_of(settings, prepared), torch.device("cpu"))
     optimizer = make_optimizer(settings.training.optimizer, model)
     try:
-        rest = load_weights(path, model, recorded_flags(settings, prepared))
+        rest = load_weights(path, model, recorded_flags(settings, prepared), optimizer=optimizer)
         state = load_training(
             *(path, rest),
-            optimizer=optimizer,
             batches_per_epoch=open_splits(settings, prepared).train.batches_per_epoch,
             accumulate=settings.training.accumulate,
             batch_size=settings.data.batch_size,
