@@ -108,7 +108,7 @@ def _read_trace(path: Path, binary: bool) -> IntArray:
     import numpy as np
 
     try:
-        data = read_regular(path)
+        data = read_regular(path, allow_pipes=True)
     except OSError as error:
         raise RunError(f"{path}: cannot read the trace: {error.strerror}") from None
     if binary:
