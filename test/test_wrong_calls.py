@@ -239,3 +239,32 @@ def test_trainer_prepares_missing_data(tmp_path: Path) -> None:
     assert run.status == 0, run.stderr
     assert (tmp_path / "x.json").exists()
     assert len(run.losses) == 3
+
+
+_TOO_LONG = "x" * 256
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("dlrm_s_pytorch.py", (f"--load-model={_TOO_LONG}",)),
+        ("dlrm_s_pytorch.py", (*DATASET.split(), f"--processed-data-file={_TOO_LONG}")),
+        ("dlrm_s_pytorch.py", ("--data-generation=synthetic", f"--data-trace-file={_TOO_LONG}")),
+        ("tools/plot_run.py", (_TOO_LONG,)),
+        ("tools/plot_run.py", (f"{_TOO_LONG}/x",)),
+        ("tools/check_submission.py", (_TOO_LONG,)),
+        ("tools/check_submission.py", (".", f"--rcps={_TOO_LONG}")),
+        ("tools/verify_data.py", (_TOO_LONG,)),
+        ("tools/stack_distances.py", ("profile", _TOO_LONG, "y")),
+    ],
+    ids=lambda value: " ".join(value).replace(_TOO_LONG, "LONG") if isinstance(value, tuple) else None,
+)
+def test_name_of_an_input_that_is_too_long_is_an_error_of_one_line(
+    program: str, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    run = run_program(*arguments, cwd=tmp_path, program=program)
+    assert run.status in (1, 2)
+    assert _TOO_LONG in run.stderr
+    assert "File name too long" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())

@@ -18,6 +18,7 @@ from mlperf.runner.result import Result
 from mlperf.runner.train import train
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError, UsageError
+from mlperf.util.failures import system_failures
 from mlperf.util.output_files import NamedFile
 
 
@@ -59,11 +60,13 @@ def _check_load_model(settings: Settings) -> None:
     path = settings.load_model
     if path is None:
         return
-    if path.is_dir():
+    with system_failures(path, "the checkpoint cannot be read"):
+        is_folder, is_file = path.is_dir(), path.is_file()
+    if is_folder:
         raise UsageError(
             f"--load-model={path} is a folder; must be a checkpoint in it, such as {path / 'model.pt'}"
         )
-    if not path.is_file():
+    if not is_file:
         raise RunError(f"--load-model={path}: no such file")
 
 

@@ -81,6 +81,11 @@ def _run_program(name: str, work: Callable[[], int | None]) -> int:
     except (UsageError, RunError) as error:
         print(f"{name}: error: {one_line(error)}", file=sys.stderr)
         return error.exit_status
+    except OSError as error:  # of a name that cannot be looked up: too long, or in a folder without permission
+        if error.filename is None:
+            raise
+        print(f"{name}: error: {one_line(f'{error.filename}: {error.strerror}')}", file=sys.stderr)
+        return RunError.exit_status
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _CORE_PACKAGES:

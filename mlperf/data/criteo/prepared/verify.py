@@ -134,7 +134,7 @@ def verify_checksums(prepared: PreparedData, splits: Sequence[str], *, drop_cach
         if checksum != prepared.checksums[split]:
             raise RunError(
                 f"{file.path}: damaged: its checksum is {checksum:08x}, its manifest says "
-                f"{prepared.checksums[split]:08x}; prepare the data again"
+                f"{prepared.checksums[split]:08x}; remove it and prepare the data again"
             )
         _log.info("%s: matches the checksum in its manifest", file.path)
 
