@@ -102,6 +102,8 @@ def require_writable_file(flag: str, path: Path, *, shown: str | None = None, al
         raise UsageError(f"{shown}: cannot be written: the file is write-protected")
     if allow_streams:
         return
+    if _is_mount_point(path):
+        raise UsageError(f"{shown}: cannot be replaced: it is a mount point; mount its folder instead")
     folder = os.stat(path.parent)
     if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid, folder.st_uid):
         raise UsageError(f"{shown}: cannot be replaced: it belongs to another user")
@@ -174,6 +176,24 @@ def _require_access(shown: str, folder: Path) -> None:
     read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
     reason = os.strerror(errno.EROFS if read_only else errno.EACCES)
     raise UsageError(f"{shown}: cannot be written: folder {folder}: {reason}")
+
+
+def _is_mount_point(path: Path) -> bool:
+    """Return whether a file alone is mounted, as by `docker run --volume`: the system does not rename over it."""
+    return _mount(path) != _mount(path.parent)
+
+
+def _mount(path: Path) -> str | None:
+    """Return the number of the mount that a path is in, None if the system does not tell."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            facts = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return None
+    return next((line for line in facts.splitlines() if line.startswith("mnt_id:")), None)
 
 
 def _is_stream(path: Path) -> bool:
