@@ -91,16 +91,16 @@ read_configuration() { # sets config and the variables that it defines
         [[ -n ${!variable:-} ]] || fail "$config: does not set $variable"
     done
     # This script divides by it: in the arithmetic of the shell, 08 would be octal.
-    [[ $BATCH_SIZE =~ ^0*[1-9][0-9]{0,9}$ ]] ||
+    [[ $BATCH_SIZE =~ ^[[:space:]]*[+]?0*([1-9][0-9]{0,9})[[:space:]]*$ ]] ||
         fail "$config: BATCH_SIZE=$BATCH_SIZE: must be a whole number from 1 to 2147483647"
-    BATCH_SIZE=$((10#$BATCH_SIZE))
+    BATCH_SIZE=${BASH_REMATCH[1]}
 }
 
-load_configuration() { # sources file $1, also with the line ends of Windows; fails if it is not a configuration
-    if grep -q $'\r' "$1"; then
-        check_configuration "$1" <(tr -d '\r' <"$1")
+load_configuration() { # sources file $1, also as Windows writes text; fails if it is not a configuration
+    if grep -q $'\r\|^\xef\xbb\xbf' "$1"; then
+        check_configuration "$1" <(from_windows <"$1")
         # shellcheck source=/dev/null
-        source <(tr -d '\r' <"$1")
+        source <(from_windows <"$1")
     else
         check_configuration "$1" "$1"
         # shellcheck source=mlperf/systems/config_cpu.sh
@@ -108,12 +108,28 @@ load_configuration() { # sources file $1, also with the line ends of Windows; fa
     fi
 }
 
+from_windows() { # removes the mark at the beginning of a text and its carriage returns
+    sed -e $'1s/^\xef\xbb\xbf//' -e $'s/\r//g'
+}
+
 check_configuration() { # fails if a shell that sources $2 reports an error or ends; $1: name for the message
-    local message
-    message=$(bash -euo pipefail -c 'exec 2>&1; source "$1" >/dev/null; echo complete' bash "$2") || true
-    [[ ${message##*$'\n'} != complete ]] || return 0
-    message=${message%%$'\n'*}
-    fail "$1: is not a configuration, which sets variables: ${message:-it ends the script}"
+    local line message='' is_complete=false
+    # Until a line of our own: what the configuration starts in the background keeps the pipe open.
+    while IFS= read -r line || [[ -n $line ]]; do
+        message=${message:-$line}
+        if [[ $line == complete ]]; then
+            is_complete=true
+            break
+        fi
+    done < <(
+        trap - INT QUIT
+        exec 2>&1
+        # shellcheck source=/dev/null
+        source "$2" >/dev/null
+        printf '\ncomplete\n'
+    )
+    [[ $is_complete == true ]] ||
+        fail "$1: is not a configuration, which sets variables: ${message:-it ends the script}"
 }
 
 ask() { # reads the output lines of `$1 -m mlperf.benchmarks $benchmark $3` into the array named $2
@@ -158,11 +174,7 @@ set_up() { # sets python; exits on usage errors, before installing anything if p
             exit 2
         fi
     fi
-    # Not a command substitution, during which this shell would not forward signals.
-    exec 4< <(trap - INT QUIT && exec tools/setup.sh)
-    await $! || exit
-    IFS= read -r python <&4
-    exec 4<&-
+    run_for_line python tools/setup.sh || exit
     assemble_flags "$python" "$@" || exit
 }
 
@@ -265,7 +277,7 @@ if [[ -e $log || $status -eq 0 ]]; then # no log exists if the trainer was stopp
 fi
 [[ -z $stopped || $status -gt 128 ]] || status=$(stop_status)
 if [[ -n $stopped || $status -gt 128 ]]; then
-    echo "run_and_time.sh: interrupted; a timed run cannot be continued, the same command starts a new one" >&2
+    echo "run_and_time.sh: interrupted; a timed run cannot be continued, the same command starts a new one" >&2 || true
 fi
-echo "RESULT,RECOMMENDATION,$seed,$seconds,$(id -un 2>/dev/null || id -u),$start_text"
+echo "RESULT,RECOMMENDATION,$seed,$seconds,$(id -un 2>/dev/null || id -u),$start_text" || [[ $status -ne 0 ]] || status=1
 exit "$status"

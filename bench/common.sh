@@ -25,7 +25,8 @@ for option in ${options[@]+"${options[@]}"}; do
         ;;
     esac
 done
-python=$("$root/tools/setup.sh")
+python=
+run_for_line python "$root/tools/setup.sh"
 logs=${LOGDIR:-$root/results}
 [[ ! -e $logs || -d $logs ]] || { echo "${0##*/}: error: LOGDIR=$logs: is not a folder" >&2 && exit 2; }
 
@@ -51,7 +52,7 @@ run_logged() {
     exec 5>&- 6>&-
     await "$output" || true
     await "$errors" || true
-    echo "log: $log"
+    echo "log: $log" || [[ $status -ne 0 ]] || status=1
     # A run that missed the target (status 3) was complete.
     [[ $status -ne 0 && $status -ne 3 ]] || "$python" "$root/bench/iteration_times.py" "$log"
     return "$status"
@@ -68,7 +69,7 @@ train_on_criteo() {
     # Without evaluations, the trainer would remark that this flag has no effect.
     [[ $evaluates == false ]] || set -- "$@" --test-mini-batch-size=16384
     if [[ -n $sample ]]; then
-        [[ -f $sample/sample.json ]] || "$python" "$root/tools/make_sample.py" --folder="$sample"
+        [[ -f $sample/sample.json ]] || run "$python" "$root/tools/make_sample.py" --folder="$sample"
         mkdir -p "$sample/bench"
     fi
     run_logged "$data_set" "$python" "$root/dlrm_s_pytorch.py" "${workload_flags[@]}" "$@" \

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from program import ROOT
 from repository_copy import copy_repository
 
 # Stands for a long program: reports its process in a file and ends at the first signal with the status of it.
@@ -81,3 +82,31 @@ def test_signal_ends_the_script_and_what_it_runs(
     with pytest.raises(ProcessLookupError):
         os.kill(int(started.read_text()), 0)
     assert ("RESULT" in stdout) == (phase == "dlrm_s_pytorch.py")
+
+
+def test_closed_terminal_does_not_change_the_status_of_the_signal(clone: Path, tmp_path: Path) -> None:
+    (tmp_path / "x_train.bin").write_bytes(bytes(160))
+    environment = {"DLRM_PYTHON": str(python_that_waits(tmp_path, "dlrm_s_pytorch.py")), "DATADIR": str(tmp_path)}
+    environment |= {"PATH": "/usr/bin:/bin", "CONFIG": "sample", "DROP_CACHES": "false"}
+    terminal, end = os.openpty()
+    with subprocess.Popen([str(clone / "run_and_time.sh")], env=environment, stdout=end, stderr=end) as script:
+        os.close(end)
+        started = clone / "started"
+        while not (started.exists() and started.read_text()):
+            assert script.poll() is None
+            time.sleep(0.01)
+        os.close(terminal)
+        script.send_signal(signal.SIGHUP)
+        assert script.wait(timeout=60) == 128 + signal.SIGHUP
+
+
+def test_program_stopped_with_another_status_does_not_change_that_of_the_signal(tmp_path: Path) -> None:
+    code = f'set -euo pipefail; source "{ROOT}/tools/signals.sh"; answer=$(kill -INT $$; exit 7); echo $answer'
+    done = subprocess.run(["bash", "-c", code], cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGINT, b"", b"")
+
+
+def test_program_reads_the_input_of_its_script(tmp_path: Path) -> None:
+    code = f'set -euo pipefail; source "{ROOT}/tools/signals.sh"; run_for_line name cat; run cat; echo "$name"'
+    done = subprocess.run(["bash", "-c", code], input="password\n", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "password\n", "")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from program import same_signal_handlers
+from program import ROOT, same_signal_handlers
 
+from mlperf.util.errors import RunError
 from mlperf.util.program import run_program
 from mlperf.util.signals import STOPPING, Stopped, deferred, delivered
 
@@ -76,6 +80,61 @@ def test_every_signal_that_would_kill_the_program_ends_it_with_one_line(
 
     assert run_program("x.py", work) == 128 + number
     assert capsys.readouterr().err == f"x.py: {REASONS.get(number, f'stopped by {number.name}')}\n"
+
+
+def fails_after_a_dropped_signal() -> None:
+    in_a_destructor(signal.SIGTERM)
+    raise RuntimeError("nothing was compiled")
+
+
+def replaces_the_signal() -> None:
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    except BaseException:
+        raise ImportError("cannot be imported") from None
+
+
+@pytest.mark.parametrize("fail", [fails_after_a_dropped_signal, replaces_the_signal])
+def test_error_that_a_signal_causes_is_reported_as_the_signal(
+    fail: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> int:
+        with deferred():
+            try:
+                with delivered():
+                    fail()
+            except BaseException as error:
+                seen.append(type(error))
+                raise
+        return 0
+
+    seen: list[type[BaseException]] = []
+    for each in (work, fail):
+        assert run_program("x.py", each) == 128 + signal.SIGTERM
+        assert capsys.readouterr().err == "x.py: terminated\n"
+    assert seen == [Stopped]
+
+
+def test_file_that_cannot_be_written_after_a_signal_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            raise RunError("x.log: the disk is full")
+
+    assert run_program("x.py", work) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "x.py: terminated; x.log: the disk is full\n"
+
+
+def test_error_without_a_signal_stays_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        with deferred(), delivered():
+            raise RunError("x.bin: is damaged")
+
+    assert run_program("x.py", work) == 1
+    assert capsys.readouterr().err == "x.py: error: x.bin: is damaged\n"
 
 
 def test_all_deadly_signals_are_handled_but_those_of_faults_and_those_that_python_ignores() -> None:
@@ -166,3 +225,39 @@ def test_deferring_signals_has_no_effect_in_other_threads() -> None:
     with ThreadPoolExecutor(1) as pool:
         pool.submit(lambda: deferred().__enter__()).result()
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_program_that_calls_another_one_gets_its_signals_back(is_stopped: bool) -> None:
+    def work() -> int:
+        if is_stopped:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        return 0
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = [signal.getsignal(number) for number in STOPPING]
+    assert run_program("x.py", work) == (128 + signal.SIGTERM if is_stopped else 0)
+    assert [signal.getsignal(number) for number in STOPPING] == before
+
+
+@pytest.mark.parametrize(
+    "command", [["dlrm_s_pytorch.py"], ["tools/verify_data.py"], ["-m", "mlperf.cli.check"], ["-m", "mlperf"]]
+)
+def test_ctrl_c_during_the_imports_prints_no_traceback(command: list[str], tmp_path: Path) -> None:
+    # Stands for a module that is being imported.
+    (tmp_path / "argparse.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_importing_the_package_leaves_ctrl_c_to_other_programs() -> None:
+    code = "import mlperf, signal; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -98,6 +98,13 @@ def test_trace_does_not_depend_on_the_number_of_draws() -> None:
     assert np.array_equal(whole, np.concatenate([parts.draw(count) for count in (1, 199, 300)]))
 
 
+def test_text_that_is_not_a_trace_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("1, 2\n#3")
+    run = run_program("profile", "t", "d", cwd=tmp_path, program="tools/stack_distances.py")
+    assert run.status == 1
+    assert run.stderr == "stack_distances.py: error: t: '#3' is not a whole number; expected numbers and commas\n"
+
+
 @pytest.mark.parametrize("binary", [False, True])
 def test_program_profiles_and_generates(binary: bool, tmp_path: Path) -> None:
     tool, switch = "tools/stack_distances.py", ["--binary"] if binary else []

@@ -7,6 +7,7 @@ anything is installed in this Python. Outside a checkout they use the installed 
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
@@ -17,6 +18,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 def run(program: str) -> int:
     """Run `mlperf.cli.<program>` with the command-line arguments and return its exit status."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports prints no traceback
     _import_package()
     try:
         module = importlib.import_module(f"mlperf.cli.{program}")

@@ -2,13 +2,15 @@
 #
 #   run PROGRAM ...   runs a program and returns its status. If a signal arrived, the program gets it, and when it has
 #                     ended, the script ends with 128 plus the number of the signal.
+#   run_for_line VARIABLE PROGRAM ...   does the same, and sets a variable to the line that the program prints.
 #   await PROCESS     does the same for a program that runs in the background already, given by its process id.
 #   record FILE       copies its input to its output and appends it to a file, until the end of the input: for the
 #                     output of a stopped program.
 #   output_failed STATUS  ends a script whose output cannot be written.
 #
-# A script that has to do something after a stopped program sets ends_when_stopped=false. $stopped is the name of the
-# signal, or empty. Signals ignored from the start, as by nohup, stay ignored.
+# After a signal, the script ends with 128 plus its number wherever it ends, also if it can no longer print. A script that
+# has to do something after a stopped program sets ends_when_stopped=false. $stopped is the name of the signal, or empty.
+# Signals ignored from the start, as by nohup, stay ignored.
 
 # Closed standard streams become the null device: otherwise the next file that a program opens would be one of them.
 [[ -e /dev/fd/0 ]] || exec </dev/null
@@ -35,6 +37,8 @@ for signal in "${stopping_signals[@]}"; do
     trap "receive $signal" "$signal"
 done
 
+trap '[[ -z $stopped ]] || exit "$(stop_status)"' EXIT
+
 stop_status() { # prints 128 plus the number of the signal that arrived
     echo $((128 + $(kill -l "$stopped")))
 }
@@ -44,9 +48,17 @@ run() {
         [[ $ends_when_stopped == false ]] || exit "$(stop_status)"
         return "$(stop_status)"
     fi
-    # A shell ignores INT and QUIT in the background.
-    (trap - INT QUIT && exec "$@") &
+    # In the background, a shell ignores INT and QUIT, and reads nothing unless its input is named.
+    (trap - INT QUIT && exec "$@") <&0 &
     await $!
+}
+
+run_for_line() {
+    # Not a command substitution, during which this shell would not forward signals.
+    exec 4< <(trap - INT QUIT && exec "${@:2}")
+    await $! || return
+    IFS= read -r "${1?}" <&4
+    exec 4<&-
 }
 
 await() {

@@ -66,7 +66,8 @@ def require_distinct(reads: Iterable[NamedFile], writes: Iterable[NamedFile]) ->
                 raise UsageError(f"{file.name} is the same file as {known[key].name}; name another file")
         _require_outside(file, private)
         known.update(dict.fromkeys(identities, file))
-    files = {key: file for key, file in known.items() if not file.is_folder}
+    # A folder in place of a file is left to require_writable_file, whose message says so.
+    files = {key: file for key, file in known.items() if not file.is_folder and not os.path.isdir(file.path)}
     for file in outputs:
         _require_outside(file, files)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.printable import one_line
-from mlperf.util.signals import exit_status, raised_in_program, reason
+from mlperf.util.signals import exit_status, handlers_of_caller, raised_in_program, reason
 from mlperf.util.standard_streams import (
     OutputClosedError,
     checked_output,
@@ -63,7 +63,7 @@ def run_program(name: str, work: Callable[[], int | None]) -> int:
     does not take are lost.
     """
     open_missing_streams()
-    with expendable_messages():
+    with expendable_messages(), handlers_of_caller():
         return _run_program(name, work)
 
 

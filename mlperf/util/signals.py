@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from mlperf.util.errors import RunError, UsageError
+
 # All signals that end a process and are sent from outside. Not among them: SIGKILL, signals of faults such as
 # SIGSEGV, and SIGPIPE and SIGXFSZ, which Python ignores, so that the system call fails.
 STOPPING = (
@@ -53,14 +55,20 @@ class _Delivery:
     """Receives the signals of this process. At most one is raised, in the main thread.
 
     deferrals: number of open `deferred` blocks; a signal that arrives in one waits in `arrived`.
+    number: the signal that was raised, or None. is_dropped: Python dropped its exception, which is to be repeated.
     replaced: handlers that this one stands for, by signal, in a `deferred` block outside of a program.
     """
 
     def __init__(self) -> None:
         self.deferrals = 0
-        self.arrived: int | None = None
-        self.raised = False
         self.replaced: dict[int, Any] = {}
+        self.start()
+
+    def start(self) -> None:
+        """Forget the signals that have arrived."""
+        self.arrived: int | None = None
+        self.number: int | None = None
+        self.raised = self.is_dropped = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.deferrals > 0:
@@ -74,8 +82,22 @@ class _Delivery:
     def stop(self, number: int) -> None:
         """Raise the first signal, and ignore others: what is being closed must not be interrupted."""
         if not self.raised:
-            self.raised = True
+            self.raised, self.number = True, number
             raise Stopped(number)
+
+    def instead_of(self, error: BaseException | None) -> Stopped | None:
+        """Return the exception of the signal if `error` came in its place, or None.
+
+        Code that a signal interrupts may fail with an error of its own: a compiler whose callback returns nothing,
+        because Python dropped the exception there, or a library that replaces the exception.
+        """
+        if self.number is None or not isinstance(error, Exception):
+            return None
+        self.is_dropped = False
+        stopped = Stopped(self.number)
+        if isinstance(error, RunError | UsageError):
+            stopped.add_note(str(error))
+        return stopped
 
     def forward(self, number: int, frame: FrameType | None) -> None:
         """Do what the signal did before `deferred` replaced its handler."""
@@ -100,18 +122,40 @@ _delivery = _Delivery()
 def raised_in_program() -> Iterator[None]:
     """Raise the first signal that ends the program as `Stopped` in the main thread, and ignore others.
 
-    After the block all are ignored, because the program is about to end. Signals that the program was started with
-    ignoring, as `nohup` does for SIGHUP, stay ignored.
+    An error that follows the signal, for example of a compiler that it interrupted, is replaced by `Stopped`.
+    After the block all signals are ignored, because the program is about to end. Signals that the program was
+    started with ignoring, as `nohup` does for SIGHUP, stay ignored.
     """
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _delivery)
-    _delivery.raised, _delivery.arrived = False, None
+    _delivery.start()
     try:
         with _dropped_exceptions_repeated():
             yield
+    except Exception as error:
+        if (stopped := _delivery.instead_of(error)) is not None:
+            raise stopped from error
+        raise
     finally:
         _delivery.raised = True
+
+
+@contextmanager
+def handlers_of_caller() -> Iterator[None]:
+    """Restore the handlers of signals after a program that another program calls, such as a notebook.
+
+    A process whose Ctrl-C raises KeyboardInterrupt is another program: ours start with the default action. Those
+    keep ignoring signals until they end.
+    """
+    is_called = callable(signal.getsignal(signal.SIGINT))
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if is_called and signal.getsignal(number) is _delivery:
+                signal.signal(number, handler)
 
 
 class deferred:
@@ -151,7 +195,10 @@ class deferred:
 
 
 class delivered:
-    """Context manager for use within `deferred`: signals interrupt this block, also one that is waiting."""
+    """Context manager for use within `deferred`: signals interrupt this block, also one that is waiting.
+
+    An error that follows the signal is replaced by `Stopped`, as in `raised_in_program`.
+    """
 
     def __enter__(self) -> None:
         self._is_main = threading.current_thread() is threading.main_thread()
@@ -165,9 +212,12 @@ class delivered:
             _delivery.deferrals = self._outer
             raise
 
-    def __exit__(self, *failure: object) -> None:
-        if self._is_main:
-            _delivery.deferrals = self._outer
+    def __exit__(self, kind: object, failure: BaseException | None, trace: object) -> None:
+        if not self._is_main:
+            return
+        _delivery.deferrals = self._outer
+        if (stopped := _delivery.instead_of(failure)) is not None:
+            raise stopped from failure
 
 
 @contextmanager
@@ -184,7 +234,7 @@ def _dropped_exceptions_repeated() -> Iterator[None]:
 
     def send(number: int, is_reported: threading.Event) -> None:
         is_reported.wait()
-        if not ended.wait(_REPEAT_SECONDS):
+        if not ended.wait(_REPEAT_SECONDS) and _delivery.is_dropped:
             _delivery.raised = False
             signal.pthread_kill(main, number)
 
@@ -193,6 +243,7 @@ def _dropped_exceptions_repeated() -> Iterator[None]:
             report(dropped)
             return
         is_reported = threading.Event()
+        _delivery.is_dropped = True
         threading.Thread(target=send, args=[dropped.exc_value.number, is_reported], daemon=True).start()
         is_reported.set()
 
