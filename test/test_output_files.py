@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import raw_text
 from path_cases import PATH_CASES, PathCase, copy_files, make_files, refusal
-from program import ROOT
+from program import ROOT, run_program
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +38,12 @@ def test_file_that_alone_is_mounted_is_refused_before_the_run(tmp_path: Path) ->
     run = subprocess.run([*_IN_NEW_NAMESPACE, *program], cwd=tmp_path, capture_output=True, text=True, check=False)
     words = "cannot be replaced: it is a mount point; mount its folder instead"
     assert (run.returncode, run.stderr) == (2, f"stack_distances.py: error: result x: {words}\n")
+
+
+def test_folder_of_prepared_data_is_named_with_the_value_of_the_flag(tmp_path: Path) -> None:
+    raw_text.write_days(tmp_path, [3] * 24, seed=1)
+    (tmp_path / "link").symlink_to("nowhere")
+    flags = ("--data-set=terabyte", "--raw-data-file=day", "--processed-data-file=link/x")
+    run = run_program(*flags, program="tools/prepare_criteo.py", cwd=tmp_path)
+    words = "--processed-data-file=link/x: link is a link to nothing; must be a folder"
+    assert (run.status, run.stderr) == (2, f"prepare_criteo.py: error: {words}\n")

@@ -110,10 +110,13 @@ def require_writable_file(flag: str, path: Path, *, shown: str | None = None, al
         raise UsageError(f"{shown}: cannot be replaced: it belongs to another user")
 
 
-def require_writable_folder(flag: str, path: Path) -> None:
-    """Raise UsageError if `path` is not a folder, and cannot be created as one. A link to a folder is one."""
-    _require_plain_name(flag, path)
-    shown = _shown(flag, path)
+def require_writable_folder(flag: str, path: Path, *, named_by: Path | None = None) -> None:
+    """Raise UsageError if `path` is not a folder, and cannot be created as one. A link to a folder is one.
+
+    named_by: value of the flag, if that is not the folder but something in it.
+    """
+    _require_plain_name(flag, named_by or path)
+    shown = _shown(flag, named_by or path)
     existing = path
     while not os.path.lexists(existing) and existing != existing.parent:
         existing = existing.parent
@@ -121,7 +124,7 @@ def require_writable_folder(flag: str, path: Path) -> None:
         if not os.path.exists(existing):
             raise UsageError(f"{shown}: {existing} is a link to nothing; must be a folder")
         if not os.path.isdir(existing):
-            kind = " is a file; must be a folder" if existing == path else f": {existing} is a file"
+            kind = " is a file; must be a folder" if existing == (named_by or path) else f": {existing} is a file"
             raise UsageError(f"{shown}{kind}")
         _require_access(shown, existing)
         for part in path.relative_to(existing).parts:
