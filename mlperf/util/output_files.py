@@ -103,15 +103,20 @@ def require_writable_file(flag: str, path: Path, *, shown: str | None = None, al
         raise UsageError(f"{shown}: cannot be written: the file is write-protected")
     if allow_streams:
         return
+    if _is_mount_point(path):
+        raise UsageError(f"{shown}: cannot be replaced: it is a mount point; mount its folder instead")
     folder = os.stat(path.parent)
     if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid, folder.st_uid):
         raise UsageError(f"{shown}: cannot be replaced: it belongs to another user")
 
 
-def require_writable_folder(flag: str, path: Path) -> None:
-    """Raise UsageError if `path` is not a folder, and cannot be created as one. A link to a folder is one."""
-    _require_plain_name(flag, path)
-    shown = _shown(flag, path)
+def require_writable_folder(flag: str, path: Path, *, named_by: Path | None = None) -> None:
+    """Raise UsageError if `path` is not a folder, and cannot be created as one. A link to a folder is one.
+
+    named_by: value of the flag, if that is not the folder but something in it.
+    """
+    _require_plain_name(flag, named_by or path)
+    shown = _shown(flag, named_by or path)
     existing = path
     while not os.path.lexists(existing) and existing != existing.parent:
         existing = existing.parent
@@ -119,7 +124,7 @@ def require_writable_folder(flag: str, path: Path) -> None:
         if not os.path.exists(existing):
             raise UsageError(f"{shown}: {existing} is a link to nothing; must be a folder")
         if not os.path.isdir(existing):
-            kind = " is a file; must be a folder" if existing == path else f": {existing} is a file"
+            kind = " is a file; must be a folder" if existing == (named_by or path) else f": {existing} is a file"
             raise UsageError(f"{shown}{kind}")
         _require_access(shown, existing)
         for part in path.relative_to(existing).parts:
@@ -175,6 +180,24 @@ def _require_access(shown: str, folder: Path) -> None:
     read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
     reason = os.strerror(errno.EROFS if read_only else errno.EACCES)
     raise UsageError(f"{shown}: cannot be written: folder {folder}: {reason}")
+
+
+def _is_mount_point(path: Path) -> bool:
+    """Return whether a file alone is mounted, as by `docker run --volume`: the system does not rename over it."""
+    return _mount(path) != _mount(path.parent)
+
+
+def _mount(path: Path) -> str | None:
+    """Return the number of the mount that a path is in, None if the system does not tell."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            facts = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return None
+    return next((line for line in facts.splitlines() if line.startswith("mnt_id:")), None)
 
 
 def _is_stream(path: Path) -> bool:

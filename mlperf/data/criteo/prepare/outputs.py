@@ -25,7 +25,7 @@ def require_writable_files(paths: DatasetPaths, *, archive: bool) -> None:
 
     archive: whether X.npz is written.
     """
-    require_writable_folder(_FLAG, paths.prefix.parent)
+    require_writable_folder(_FLAG, paths.prefix.parent, named_by=paths.prefix)
     if not paths.prefix.parent.is_dir():  # it is created
         return
     for file in named_prepared_files(paths, f"{_FLAG}={paths.prefix}"):
