@@ -177,6 +177,7 @@ def _other_outputs_of_training() -> Iterator[PathCase]:
     train = (*TRAIN, _DATA)
     for name, arguments, words in (
         ("lock", ("--save-model=new.pt", "--mlperf-log-file=.new.pt.lock"), ("the lock of --save-model",)),
+        ("folder of the data", ("--mlperf-log-file=data",), ("--mlperf-log-file=data is a folder",)),
         ("lock of the data", ("--mlperf-log-file=data/easy.lock",), ("--mlperf-log-file", "the lock easy.lock")),
         ("file in the working folder", ("--save-model=data/easy.preparation/x",), ("--save-model",)),
         ("working folder", ("--save-model=data/easy.preparation",), ("--save-model", "the working folder")),

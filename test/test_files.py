@@ -158,3 +158,30 @@ def test_file_is_read_whole_unless_it_is_too_large(tmp_path: Path) -> None:
     assert read_regular(tmp_path / "link", max_bytes=5) == b"12345"
     with pytest.raises(OSError, match="has 5 bytes; at most 4 are expected"):
         read_regular(tmp_path / "x", max_bytes=4)
+
+
+def test_pipes_of_a_shell_are_read_only_where_they_are_allowed(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"content")
+    os.close(writing)
+    pipe, named_pipe = Path(f"/dev/fd/{reading}"), tmp_path / "pipe"
+    os.mkfifo(named_pipe)
+    try:
+        with pytest.raises(OSError, match="not a regular file"):
+            read_regular(pipe)
+        with pytest.raises(OSError, match="not a regular file"):
+            read_regular(named_pipe, allow_pipes=True)
+        assert read_regular(pipe, 7, allow_pipes=True) == b"content"
+    finally:
+        os.close(reading)
+
+
+def test_pipe_is_read_up_to_the_limit() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"content")
+    try:
+        with pytest.raises(OSError, match="has more than 6 bytes"):
+            read_regular(Path(f"/dev/fd/{reading}"), 6, allow_pipes=True)
+    finally:
+        os.close(reading)
+        os.close(writing)

@@ -59,6 +59,7 @@ def test_flags_fill_a_settings_class_and_nested_classes() -> None:
         ("--weight=1 --coloured --colour=pink", "--colour: 'pink' is unknown; allowed: red, blue"),
         ("--fast", "the following arguments are required: --weight"),
         ("--weight=1 --thread=2", "unrecognized arguments: --thread=2"),
+        ("--weight=1 --fast=no", "--fast: takes no value; remove 'no'"),
     ],
 )
 def test_invalid_value_is_rejected_by_the_declaration(wrong: str, message: str) -> None:

@@ -107,6 +107,14 @@ def as_other_user(folder: Path) -> None:
         os.seteuid(65534)
 
 
+def test_log_may_be_an_empty_file_in_a_closed_folder(private: Path) -> None:
+    (private / "closed" / "run.log").touch()
+    as_other_user(private)
+    run = run_program(*TRAIN, "--processed-data-file=data/easy", "--mlperf-log-file=closed/run.log", cwd=private)
+    assert run.status == 0, run.stderr
+    assert read_events(private / "closed" / "run.log", "run_stop")
+
+
 _PERMISSIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "checkpoint in a closed folder": ("dlrm_s_pytorch.py", ("--save-model=closed/x",)),
     "write-protected checkpoint": ("dlrm_s_pytorch.py", ("--save-model=older.log",)),

@@ -73,6 +73,13 @@ def test_environment_variable_that_contradicts_a_flag_is_rejected(variable: str,
     assert f"{variable}=1.0.0 in the environment: use --{variable.lower()} instead" in run.stderr
 
 
+def test_wrong_variable_of_the_page_cache_is_rejected_before_the_data_is_verified(tmp_path: Path) -> None:
+    run = make("--submitter=a", "--system=x", *SYSTEM, cwd=tmp_path, DROP_CACHES="no")
+    assert run.status == 2
+    assert run.stderr == "make_submission.py: error: DROP_CACHES=no in the environment: must be true or false\n"
+    assert run.stdout == ""
+
+
 def test_missing_configuration_is_rejected(tmp_path: Path) -> None:
     run = make("--submitter=a", "--system=x", *SYSTEM, cwd=tmp_path, CONFIG="nosuch")
     assert run.status == 2

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import raw_text
+from easy_data import write_easy_data
 from preparations import preparation, read_rows
 from program import GOLDEN, golden_flags, run_program
 
@@ -225,3 +226,13 @@ def test_damaged_counts_of_another_tool_are_refused_in_one_line(content: bytes |
     ) as caught:
         open_prepared(tmp_path / "terabyte_processed")
     assert "\n" not in str(caught.value)
+
+
+def test_validation_split_may_be_a_link_to_the_test_split(tmp_path: Path) -> None:
+    prefix = write_easy_data(tmp_path)
+    (tmp_path / "easy_val.bin").unlink()
+    (tmp_path / "easy_val.bin").symlink_to("easy_test.bin")
+    raw_text.write_days(tmp_path, DAYS, seed=1)
+    prepared = prepare(preparation(tmp_path / "day", prefix))
+    assert prepared.val_rows == prepared.test_rows == 512
+    assert (tmp_path / "easy_val.bin").is_symlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,6 +98,13 @@ def test_trace_does_not_depend_on_the_number_of_draws() -> None:
     assert np.array_equal(whole, np.concatenate([parts.draw(count) for count in (1, 199, 300)]))
 
 
+def test_text_that_is_not_a_trace_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("1, 2\n#3")
+    run = run_program("profile", "t", "d", cwd=tmp_path, program="tools/stack_distances.py")
+    assert run.status == 1
+    assert run.stderr == "stack_distances.py: error: t: '#3' is not a whole number; expected numbers and commas\n"
+
+
 @pytest.mark.parametrize("binary", [False, True])
 def test_program_profiles_and_generates(binary: bool, tmp_path: Path) -> None:
     tool, switch = "tools/stack_distances.py", ["--binary"] if binary else []
@@ -114,6 +122,24 @@ def test_program_profiles_and_generates(binary: bool, tmp_path: Path) -> None:
     numbers = np.fromfile(made, "<u8").tolist() if binary else [int(w) for w in made.read_text().split(",")]
     assert len(numbers) == 77
     assert set(numbers) <= {1, 2, 3, 4, 5, 6}
+
+
+@pytest.mark.parametrize(
+    ("command", "source"), [("profile", "trace.log"), ("generate --length=77 --seed=1", "dist_emb_0.log")]
+)
+def test_input_may_be_a_pipe(command: str, source: str, tmp_path: Path) -> None:
+    name, *flags = command.split()
+    file = ROOT / "input" / source
+    reading, writing = os.pipe()
+    os.write(writing, file.read_bytes())
+    os.close(writing)
+    try:
+        for path, result in ((file, "expected"), (f"/dev/fd/{reading}", "made")):
+            run = run_program(name, str(path), result, *flags, cwd=tmp_path, program="tools/stack_distances.py")
+            assert run.status == 0, run.stderr
+    finally:
+        os.close(reading)
+    assert (tmp_path / "made").read_bytes() == (tmp_path / "expected").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,15 @@ def test_data_of_a_submission_is_verified_once_when_it_is_prepared(
     assert "the data is not verified: no manifest" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("left_over", ["processed.preparation/", "._processed_train.bin"])
+def test_left_over_files_do_not_prevent_the_verification_of_a_submission(
+    left_over: str, copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / left_over).mkdir() if left_over.endswith("/") else (tmp_path / left_over).touch()
+    DataVerification(RunInputs(str(tmp_path), "")).before_run()
+    assert capsys.readouterr().out == f"the data matches the checksums in {tmp_path / 'processed.json'}\n"
+
+
 @pytest.mark.parametrize("size", [0, 1, (1 << 22) - 1, 1 << 22, (3 << 22) + 5])
 def test_checksum_of_a_file_is_the_same_on_several_cores(size: int, tmp_path: Path) -> None:
     content = os.urandom(size)

@@ -108,7 +108,7 @@ def _read_trace(path: Path, binary: bool) -> IntArray:
     import numpy as np
 
     try:
-        data = read_regular(path)
+        data = read_regular(path, allow_pipes=True)
     except OSError as error:
         raise RunError(f"{path}: cannot read the trace: {error.strerror}") from None
     if binary:
@@ -123,7 +123,8 @@ def _read_trace(path: Path, binary: bool) -> IntArray:
         try:
             trace = np.array([int(word := each) for each in data.replace(b",", b" ").split()], dtype=np.int64)
         except ValueError:
-            raise RunError(f"{path}: {shown(word)} is not a whole number; expected numbers and commas") from None
+            found = shown(word.decode("utf-8", "replace"))
+            raise RunError(f"{path}: {found} is not a whole number; expected numbers and commas") from None
         except OverflowError:
             raise RunError(f"{path}: a reference of 2^63 or more") from None
     if len(trace) == 0:

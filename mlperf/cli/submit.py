@@ -163,6 +163,8 @@ def _check_contradictions(args: argparse.Namespace) -> None:
         value = os.environ.get(variable, "")
         if value and value != str(getattr(args, flag)):
             raise UsageError(f"{variable}={value} in the environment: use --{flag} instead")
+    if (drop_caches := os.environ.get("DROP_CACHES", "")) not in ("", "true", "false"):
+        raise UsageError(f"DROP_CACHES={drop_caches} in the environment: must be true or false")
     if args.logs is not None and args.seed is not None:
         raise UsageError("--seed: not allowed with --logs, whose runs already have seeds")
     for flag, value in (("--rcp-bypass", args.rcp_bypass), ("--seed-bypass", args.seed_bypass)):

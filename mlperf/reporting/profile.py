@@ -67,7 +67,8 @@ class Profile(Listener):
         finished, self._profile = self._profile, None
         finished.stop()
         table = finished.key_averages().table(sort_by=self._sort_by, row_limit=_ROWS)
-        _log.info(table)
+        for line in table.split("\n"):  # a message is one line
+            _log.info("%s", line)
         try:
             table_file, trace_file = _write_table(table)
         except OSError as error:

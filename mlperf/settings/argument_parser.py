@@ -63,6 +63,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError with argparse's message, which names the flag."""
+        # Of a flag without value that is given one, such as --verify-data=false.
+        message = message.replace("ignored explicit argument", "takes no value; remove")
         raise UsageError(message.removeprefix("argument "))
 
     def add_settings(self, cls: type) -> None:

@@ -47,10 +47,20 @@ class RunInputs:
     def prepared(self) -> DatasetPaths | None:
         """The prepared data that run_and_time.sh uses, None if it finds none, or several. It may not exist yet."""
         folder = self.data_folder
-        if not self.data and (self.sample is not None or not any(folder.glob("day_[0-9]*"))):
+        if not self.data and (self.sample is not None or not self._has_days):
             return DatasetPaths(folder / "sample_processed")
-        found = sorted(str(path).removesuffix("_train.bin") for path in folder.glob("*_train.bin"))
-        return DatasetPaths(Path(found[0])) if len(found) == 1 else None
+        # As for the shell, names with a leading dot, such as those of macOS on other disks, are none of the data.
+        found = [path for path in folder.glob("*_train.bin") if not path.name.startswith(".")]
+        return DatasetPaths(Path(str(found[0]).removesuffix("_train.bin"))) if len(found) == 1 else None
+
+    @property
+    def has_text(self) -> bool:
+        """Whether run_and_time.sh prepares the data from raw text, unless that is done."""
+        return not self.data or self._has_days
+
+    @property
+    def _has_days(self) -> bool:
+        return any(self.data_folder.glob("day_[0-9]*"))
 
     @property
     def sample(self) -> SampleSize | None:

@@ -18,9 +18,10 @@ class DataVerification:
         """Verify the data and print the result. RunError if it is damaged."""
         if self._done:
             return
-        paths = self._inputs.prepared
+        paths, has_text = self._inputs.prepared, self._inputs.has_text
         with system_failures(self._inputs.data_folder, "the data cannot be verified"):
-            if paths is None or not paths.split("train").exists() or paths.work_folder.exists():
+            # Without raw text, a working folder is left over, and the run uses the data as it is.
+            if paths is None or (has_text and (not paths.split("train").exists() or paths.work_folder.exists())):
                 print("the data is not verified yet: this run prepares it", flush=True)
                 return
             # Imported late, because --help needs no numpy.

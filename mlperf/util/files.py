@@ -95,10 +95,11 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def open_regular(path: Path) -> io.FileIO:
+def open_regular(path: Path, *, allow_pipes: bool = False) -> io.FileIO:
     """Open a file for unbuffered reading. OSError if it cannot be opened or is a folder, pipe, socket or device.
 
-    Opening a pipe like a file would wait for a writer, and reading some devices never ends.
+    Opening a pipe like a file would wait for a writer, and reading some devices never ends. allow_pipes: the pipes
+    of a shell, `<(command)` and /dev/stdin, are opened; they have no name in a folder and do not wait.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -107,7 +108,10 @@ def open_regular(path: Path) -> io.FileIO:
             raise
         raise _not_regular(path) from None
     mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
+    is_pipe = allow_pipes and stat.S_ISFIFO(mode) and _has_no_name(descriptor)
+    if is_pipe:
+        os.set_blocking(descriptor, True)
+    if stat.S_ISREG(mode) or is_pipe:
         return io.FileIO(descriptor, "rb")
     os.close(descriptor)
     if stat.S_ISDIR(mode):
@@ -115,19 +119,30 @@ def open_regular(path: Path) -> io.FileIO:
     raise _not_regular(path)
 
 
+def _has_no_name(descriptor: int) -> bool:
+    """Return whether an open pipe is not in a folder."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}").startswith("pipe:")
+    except OSError:  # a system without /proc
+        return False
+
+
 def _not_regular(path: Path) -> OSError:
     return OSError(errno.EINVAL, "not a regular file", str(path))
 
 
-def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
+def read_regular(path: Path, max_bytes: int | None = None, *, allow_pipes: bool = False) -> bytes:
     """Return the content of a file. OSError as from `open_regular`, or if it has more than `max_bytes`."""
-    with open_regular(path) as file:
+    with open_regular(path, allow_pipes=allow_pipes) as file:
         if max_bytes is None:
             return file.read()
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise OSError(errno.EFBIG, f"has {size:,} bytes; at most {max_bytes:,} are expected", str(path))
-        return file.read()
+        content = io.BufferedReader(file).read(max_bytes + 1)
+        if len(content) > max_bytes:  # of a pipe, or of a file that grows
+            raise OSError(errno.EFBIG, f"has more than {max_bytes:,} bytes", str(path))
+        return content
 
 
 def read_fully(file: Readable, buffer: memoryview) -> int:

@@ -66,7 +66,8 @@ def require_distinct(reads: Iterable[NamedFile], writes: Iterable[NamedFile]) ->
                 raise UsageError(f"{file.name} is the same file as {known[key].name}; name another file")
         _require_outside(file, private)
         known.update(dict.fromkeys(identities, file))
-    files = {key: file for key, file in known.items() if not file.is_folder}
+    # A folder in place of a file is left to require_writable_file, whose message says so.
+    files = {key: file for key, file in known.items() if not file.is_folder and not os.path.isdir(file.path)}
     for file in outputs:
         _require_outside(file, files)
 
@@ -75,13 +76,13 @@ def require_writable_file(flag: str, path: Path, *, shown: str | None = None, al
     """Raise UsageError if a file cannot be created, or replaced, at `path`. Nothing is created.
 
     Links, folders, devices and pipes are never replaced. allow_streams: the file is not replaced but opened, so a
-    character device or pipe is accepted, also through a link such as /dev/stdout. shown: name of the file in
-    messages; if None, the flag and the path.
+    character device or pipe is accepted, also through a link such as /dev/stdout, and an existing file may be in a
+    folder that is write-protected. shown: name of the file in messages; if None, the flag and the path.
     """
     _require_plain_name(flag, path)
     shown = shown or _shown(flag, path)
     try:
-        _require_folder_of(shown, path)
+        _require_folder_of(shown, path, is_replaced=not (allow_streams and os.path.isfile(path)))
         status = os.lstat(path)
         if stat.S_ISLNK(status.st_mode):
             if allow_streams and _is_stream(path):
@@ -100,6 +101,8 @@ def require_writable_file(flag: str, path: Path, *, shown: str | None = None, al
         raise UsageError(f"{shown} is a device or pipe; must be a file name")
     if not os.access(path, os.W_OK, effective_ids=True):
         raise UsageError(f"{shown}: cannot be written: the file is write-protected")
+    if allow_streams:
+        return
     folder = os.stat(path.parent)
     if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid, folder.st_uid):
         raise UsageError(f"{shown}: cannot be replaced: it belongs to another user")
@@ -153,7 +156,8 @@ def _require_possible_name(path: Path) -> None:
         return
 
 
-def _require_folder_of(shown: str, path: Path) -> None:
+def _require_folder_of(shown: str, path: Path, *, is_replaced: bool) -> None:
+    """Raise UsageError if the folder of a file does not exist or, if it must be, is not writable."""
     folder = path.parent
     try:
         mode = os.stat(folder).st_mode
@@ -161,7 +165,7 @@ def _require_folder_of(shown: str, path: Path) -> None:
         raise UsageError(f"{shown}: folder {folder} does not exist") from None
     if not stat.S_ISDIR(mode):
         raise UsageError(f"{shown}: {folder} is not a folder")
-    if not os.path.lexists(path) or not _is_stream(path):
+    if is_replaced and not _is_stream(path):
         _require_access(shown, folder)
 
 

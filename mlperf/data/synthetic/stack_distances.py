@@ -58,7 +58,7 @@ class StackDistances:
     def read(cls, path: Path) -> StackDistances:
         """Read a distribution from a file of three lines. RunError naming the line if it is invalid."""
         try:
-            lines = read_regular(path).decode().splitlines()
+            lines = read_regular(path, allow_pipes=True).decode().splitlines()
         except OSError as error:
             raise RunError(f"{path}: cannot read a distribution: {error.strerror}") from None
         except UnicodeDecodeError as error:

@@ -15,7 +15,9 @@ def require_other_names(paths: DatasetPaths, raw_data_file: Path) -> None:
     """Raise UsageError if a file of the prepared data, or of its preparation, is one of the raw data."""
     origin = f"{_FLAG}={paths.prefix}"
     outputs = [*named_prepared_files(paths, origin), *named_work_files(paths, origin)]
-    require_distinct(named_raw_files(raw_data_file), outputs)
+    inputs = named_raw_files(raw_data_file)
+    for output in outputs:  # not with each other: links among the splits of another program are left as they are
+        require_distinct(inputs, [output])
 
 
 def require_writable_files(paths: DatasetPaths, *, archive: bool) -> None:
