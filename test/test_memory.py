@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlperf.runner.memory import resource_failures
+from mlperf.runner.memory import available_on_gpu, resource_failures
 from mlperf.util import memory
 from mlperf.util.errors import RunError
 from mlperf.util.memory import MemoryNeed, available_memory, require_memory, require_memory_for
@@ -108,6 +108,15 @@ def test_failed_allocation_is_one_line_that_names_flags(allocate: Callable[[], o
     with pytest.raises(RunError, match=words) as caught, resource_failures():
         allocate()
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_memory_of_the_gpu_that_an_earlier_run_of_this_process_freed_is_available(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20, 80))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 55)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5)
+    assert available_on_gpu(torch.device("cuda")) == 70
 
 
 def test_thread_that_cannot_be_started_is_one_line() -> None:

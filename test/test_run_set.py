@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from foreign_logs import foreign_entries, write_log
+from program import same_signal_handlers
 
 from mlperf.benchmarks import DEFAULT_EDITION
 from mlperf.compliance.log_reader import read_log
@@ -15,6 +20,7 @@ from mlperf.submission.run_inputs import RunInputs
 from mlperf.submission.run_set import RunSettings, make_runs
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.locking import exclusive
+from mlperf.util.program import run_program
 
 
 def settings(data: Path) -> RunSettings:
@@ -48,6 +54,39 @@ def test_settings_can_change_while_no_run_has_finished(tmp_path: Path, monkeypat
     write_log(folder / "run_0" / "a.log", [(k, v, ended if k == "run_stop" else m, t) for k, v, m, t in entries])
     with pytest.raises(UsageError, match=r"its runs were made with data .*elsewhere', now it is .*third"):
         make_runs(folder, settings(tmp_path / "third"), 5)
+
+
+def test_signal_while_a_run_is_being_started_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Started(subprocess.Popen[str]):
+        """Receives a signal when the process exists and its caller does not know it yet."""
+
+        def __init__(self, *args: Any, **keywords: Any) -> None:
+            super().__init__(*args, **keywords)
+            processes.append(self)
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    processes: list[Started] = []
+    (tmp_path / "dlrm_s_pytorch.py").touch()
+    script = tmp_path / "run_and_time.sh"
+    script.write_text("#!/bin/bash\nexec sleep 60\n")
+    script.chmod(0o755)
+    monkeypatch.setattr("mlperf.submission.run_set.ROOT", tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", Started)
+
+    def work() -> None:
+        make_runs(tmp_path / "runs", settings(tmp_path), 1)
+
+    with same_signal_handlers():
+        assert run_program("x.py", work) == 128 + signal.SIGHUP
+    assert [process.returncode for process in processes] == [-signal.SIGTERM]
+
+
+def test_flags_of_a_configuration_from_windows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.sh").write_bytes(b"\xef\xbb\xbfTRAINER_FLAGS=(--num-workers=2 '--precision=bf16')\r\n")
+    monkeypatch.setenv("CONFIG", str(tmp_path / "mine.sh"))
+    assert RunInputs.of_environment().trainer_flags == ("--num-workers=2", "--precision=bf16")
 
 
 def test_concurrent_call_with_the_same_folder_fails(tmp_path: Path) -> None:

@@ -71,7 +71,13 @@ def require_run_memory(
         require_memory_for([*on_device, *on_host])
         return
     require_memory_for(on_host)
-    require_memory_for(on_device, available=torch.cuda.mem_get_info(device)[0], where=" of the GPU")
+    require_memory_for(on_device, available=available_on_gpu(device), where=" of the GPU")
+
+
+def available_on_gpu(device: torch.device) -> int:
+    """Return the bytes that this process can still use on a GPU: those free and those PyTorch keeps for reuse."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 @contextmanager

@@ -18,9 +18,10 @@ from mlperf.util.strict_json import SchemaError, parse_json, whole
 _MAX_BYTES = 1 << 20  # of sample.json, which has a kilobyte
 
 # Prints the flags in a configuration file, each followed by a null byte. Other output of the file goes to stderr.
-# The line ends of Windows are accepted, as by run_and_time.sh.
+# Text as Windows writes it is accepted, as by run_and_time.sh.
 _PRINT_FLAGS = (
-    r"""TRAINER_FLAGS=() && if grep -q $'\r' "$1"; then source <(tr -d '\r' <"$1"); else source "$1"; fi >&2 && """
+    r"""TRAINER_FLAGS=() && if grep -q $'\r\|^\xef\xbb\xbf' "$1"; then """
+    r"""source <(sed -e $'1s/^\xef\xbb\xbf//' -e $'s/\r//g' "$1"); else source "$1"; fi >&2 && """
     'for flag in "${TRAINER_FLAGS[@]}"; do printf "%s\\0" "$flag"; done'
 )
 

@@ -20,6 +20,7 @@ from mlperf.util.errors import RunError, UsageError
 from mlperf.util.failures import continued_by
 from mlperf.util.files import write_atomically
 from mlperf.util.locking import exclusive
+from mlperf.util.signals import deferred, delivered
 
 ROOT = Path(__file__).resolve().parents[2]
 _CONFIGURATION = re.compile(r"^seed \d+, configuration (.*), page cache dropped: ")
@@ -169,26 +170,33 @@ def _run(folder: Path, settings: RunSettings, seed: int) -> None:
         variables["DATADIR"] = settings.data
     if settings.configuration:
         variables["CONFIG"] = settings.configuration
-    process = subprocess.Popen(
-        [str(ROOT / "run_and_time.sh"), *settings.trainer_flags],
-        env={**os.environ, **variables},
-        stdout=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    )
-    assert process.stdout is not None
-    try:
-        with _console_output(folder / "run_and_time.txt") as kept:
-            for line in process.stdout:
-                print(line, end="", flush=True)
-                kept.write(line)
-        process.wait()
-    except BaseException:
-        process.terminate()  # the trainer closes its log before it exits
-        process.communicate()  # reads what it still prints, for which it would wait
-        raise
+    with deferred():  # no signal arrives between the start of the script and the care for its end
+        process = subprocess.Popen(
+            [str(ROOT / "run_and_time.sh"), *settings.trainer_flags],
+            env={**os.environ, **variables},
+            stdout=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        try:
+            with delivered():
+                _keep_output(process, folder / "run_and_time.txt")
+        except BaseException:
+            process.terminate()  # the trainer closes its log before it exits
+            process.communicate()  # reads what it still prints, for which it would wait
+            raise
     if process.returncode == UsageError.exit_status:
         raise UsageError("run_and_time.sh rejected its arguments (see above)")
+
+
+def _keep_output(process: subprocess.Popen[str], path: Path) -> None:
+    """Print the output of a process, write it to a file and wait for the end of the process."""
+    assert process.stdout is not None
+    with _console_output(path) as kept:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            kept.write(line)
+    process.wait()
 
 
 def _console_output(path: Path) -> TextIO:
