@@ -257,6 +257,7 @@ mkdir -p "$logdir" 2>/dev/null && [[ -w $logdir ]] || fail "LOGDIR=${LOGDIR:-$lo
 make_data
 drop_page_cache
 
+start=0 end=0
 uptime_seconds start
 start_text=$(date '+%Y-%m-%d %I:%M:%S %p')
 name_log

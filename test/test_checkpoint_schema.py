@@ -61,7 +61,7 @@ def write(contents: Any, path: Path, *, legacy: bool = False) -> None:
 def error_of(path: Path, name: str) -> str:
     """Return the error of a run that resumes; "" if there is none.
 
-    Assert that a checkpoint that is refused by itself, not because of the run, changes neither model nor optimizer.
+    Assert that a checkpoint that is refused by itself, not because of the run, changes no model and no optimizer.
     """
     model = make_model()
     optimizer = make_optimizer(name, model)
