@@ -125,6 +125,11 @@ def hasty(number: int, entries: list[Entry]) -> list[Entry]:
     return foreign_entries(number, edition="2.0.0", minutes=2 + number / 10, last_epoch=1.6)
 
 
+def in_order_of_time(number: int, entries: list[Entry]) -> list[Entry]:
+    """A change to what this project logs."""
+    return sorted(entries, key=lambda entry: entry[-1])
+
+
 def both(first: Change, second: Change) -> Change:
     return lambda number, entries: second(number, first(number, entries))
 

@@ -12,6 +12,7 @@ from foreign_logs import (
     both,
     foreign_entries,
     foreign_results,
+    in_order_of_time,
     moved_to_the_end,
     repeated,
     unchanged,
@@ -145,7 +146,7 @@ def test_runs_of_other_benchmarks_date_their_package(tmp_path: Path) -> None:
 
 def test_edition_that_the_runs_logged_needs_no_guess(tmp_path: Path) -> None:
     named = with_metadata("submission_benchmark", {"edition": "1.1.0"}, (0, 1, 2, 3, 4))
-    foreign_results(tmp_path / "dlrm", "2.1.0", named)
+    foreign_results(tmp_path / "dlrm", "2.1.0", both(named, in_order_of_time))
     run = check("dlrm", cwd=tmp_path)
     assert "edition 1.1.0 (as its run logged)" in run.stdout
     assert verdicts(run.stdout) == [("1.1.0", "SUCCESS")]
@@ -156,7 +157,7 @@ def test_runs_that_logged_different_editions_are_judged_by_each(tmp_path: Path) 
         edition = "1.1.0" if number < 2 else "2.0.0"
         return with_metadata("submission_benchmark", {"edition": edition}, (number,))(number, entries)
 
-    foreign_results(tmp_path / "dlrm", "2.0.0", named)
+    foreign_results(tmp_path / "dlrm", "2.0.0", both(named, in_order_of_time))
     run = check("dlrm", cwd=tmp_path)
     assert "(in doubt: the runs logged 1.1.0 and 2.0.0)" in run.stdout
     assert verdicts(run.stdout) == [("1.1.0", "SUCCESS"), ("2.0.0", "SUCCESS")]
