@@ -7,7 +7,7 @@ import random
 import socket
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,24 @@ def test_own_file_that_another_program_changed_and_saved_is_read(own: bytes, tmp
     contents["epoch"] = 5
     torch.save(contents, tmp_path / "changed.pt")
     assert read_checkpoint(tmp_path / "changed.pt")["epoch"] == 5
+
+
+@pytest.fixture
+def no_crc32() -> Iterator[None]:
+    """Let torch.save write no CRC-32s."""
+    torch.serialization.set_crc32_options(False)
+    yield
+    torch.serialization.set_crc32_options(True)
+
+
+def test_archive_without_crc32s_is_read_and_our_own_files_have_them(no_crc32: None, tmp_path: Path) -> None:
+    torch.save(small_contents(), tmp_path / "other.pt")
+    write_checkpoint(tmp_path / "own.pt", small_contents())
+    for name in ("other.pt", "own.pt"):
+        assert is_same(read_checkpoint(tmp_path / name), small_contents())
+        with zipfile.ZipFile(tmp_path / name) as archive:
+            assert any(record.CRC for record in archive.infolist()) == (name == "own.pt")
+    assert not torch.serialization.get_crc32_options()
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -42,12 +42,12 @@ class UnsupportedArchive(DamagedArchive):
 
 @dataclass(frozen=True)
 class Record:
-    """Contents of one file of the archive: `size` bytes at `offset`, with CRC-32 `crc32`."""
+    """Contents of one file of the archive: `size` bytes at `offset`. crc32: None if the archive has none."""
 
     name: str
     offset: int
     size: int
-    crc32: int
+    crc32: int | None
 
 
 @dataclass(frozen=True)
@@ -228,6 +228,8 @@ def _read_records(descriptor: int, directory: _Directory) -> tuple[list[Record],
     entries = sorted(directory.entries, key=lambda entry: entry.start)
     records, headers = [], []
     position = 0
+    # torch.save after torch.serialization.set_crc32_options(False)
+    has_no_crc32 = all(entry.crc32 == 0 for entry in entries)
     for number, entry in enumerate(entries):
         following = entries[number + 1].start if number + 1 < len(entries) else directory.start
         if (number == 0 and entry.start != 0) or following < entry.start + _LOCAL.size:
@@ -235,7 +237,7 @@ def _read_records(descriptor: int, directory: _Directory) -> tuple[list[Record],
         offset = entry.start + _local_header_size(descriptor, entry)
         end = offset + entry.size
         _check_descriptor(descriptor, entry, end, following)
-        records.append(Record(entry.name.decode(), offset, entry.size, entry.crc32))
+        records.append(Record(entry.name.decode(), offset, entry.size, None if has_no_crc32 else entry.crc32))
         headers.append((position, offset))
         position = end
     headers.append((position, directory.start))

@@ -87,11 +87,22 @@ class _Output:
         """Do nothing: `write_checkpoint` flushes the file."""
 
 
+@contextmanager
+def _crc32s() -> Iterator[None]:
+    """Let `torch.save` compute CRC-32s, also in a program that saves its other files without them."""
+    computes = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(computes)
+
+
 def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
     """Write `contents` to `path` atomically, with a digest. RunError if that fails."""
     try:
         with atomic_file(path) as file:
-            with deferred() as signals:
+            with deferred() as signals, _crc32s():
                 output: Any = _Output(file, signals)
                 torch.save(dict(contents), output, pickle_module=_PICKLE_MODULE)
             if output.failure is not None:
@@ -264,7 +275,7 @@ def _verified_content(descriptor: int, record: Record) -> bytes:
     content = bytearray(record.size)
     if read_fully_at(descriptor, memoryview(content), record.offset) < record.size:
         raise DamagedArchive("it is truncated")
-    if zlib.crc32(content) != record.crc32:
+    if record.crc32 not in (None, zlib.crc32(content)):
         raise DamagedArchive(f"the contents of {record.name} do not have their CRC-32")
     return bytes(content)
 
