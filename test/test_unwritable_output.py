@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -14,9 +15,10 @@ from pathlib import Path
 
 import pytest
 from easy_data import write_easy_data
-from program import ROOT, Finished, read_events, run_program
+from program import ROOT, Finished, read_events, run_program, same_signal_handlers
 
 from mlperf.submission.check import check_log
+from mlperf.util import program
 
 SMALL = (
     *("--arch-sparse-feature-size=4", "--arch-mlp-bot=13-4", "--arch-mlp-top=2-1", "--loss-function=bce"),
@@ -156,3 +158,13 @@ def test_every_program_ends_quietly_if_streams_are_closed_or_full(program: str, 
     done = run(f"{{ sleep 0.2; {program}; }} | true; exit ${{PIPESTATUS[0]}}")
     assert done.returncode == 141
     assert len(done.stderr.splitlines()) <= 1
+
+
+def test_full_disk_under_a_cache_of_a_library_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with same_signal_handlers():
+        assert program.run_program("x.py", work) == 1
+    words = "a file cannot be read or written: No space left on device"
+    assert capsys.readouterr().err == f"x.py: error: {words}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import sys
@@ -20,6 +21,8 @@ from mlperf.util.standard_streams import (
 )
 
 MIN_PYTHON = (3, 11)  # same as requires-python in pyproject.toml, which does not apply to an uninstalled checkout
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 # Import names of the packages in requirements.txt.
 _CORE_PACKAGES = ("torch", "numpy", "numba", "sklearn", "mlperf_logging", "tqdm")
@@ -81,10 +84,13 @@ def _run_program(name: str, work: Callable[[], int | None]) -> int:
     except (UsageError, RunError) as error:
         print(f"{name}: error: {one_line(error)}", file=sys.stderr)
         return error.exit_status
-    except OSError as error:  # of a name that cannot be looked up: too long, or in a folder without permission
-        if error.filename is None:
+    except (
+        OSError
+    ) as error:  # of a name that cannot be looked up, or of a full disk on which numba keeps its cache
+        if error.filename is None and error.errno not in _DISK_ERRORS:
             raise
-        print(f"{name}: error: {one_line(f'{error.filename}: {error.strerror}')}", file=sys.stderr)
+        where = "a file cannot be read or written" if error.filename is None else error.filename
+        print(f"{name}: error: {one_line(f'{where}: {error.strerror}')}", file=sys.stderr)
         return RunError.exit_status
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
