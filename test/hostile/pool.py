@@ -72,7 +72,7 @@ class Server:
     def start(self, action: str, folder: Path, limits: dict[str, Any] | None = None, **arguments: Any) -> int:
         """Start the process of a case in `folder` and return its process id."""
         for name in ("stdout", "stderr", "result"):
-            (self._output / name).unlink(missing_ok=True)
+            (self._output / name).write_bytes(b"")  # also for a process that is killed before it opens them
         request = {"action": action, "arguments": arguments, "folder": str(folder), "output": str(self._output)}
         answer: int = self._ask({**request, "limits": limits or {}})["pid"]
         return answer
