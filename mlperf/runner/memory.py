@@ -24,7 +24,7 @@ from mlperf.optim.optimizer import Optimizer
 from mlperf.registry import OPTIMIZERS, load
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError
-from mlperf.util.memory import MemoryNeed, require_memory_for
+from mlperf.util.memory import MemoryNeed, MemorySaving, require_memory_for
 
 _TABLES = (
     "the embedding tables (--embedding-precision, --arch-sparse-feature-size, --max-ind-range, "
@@ -72,11 +72,20 @@ def require_run_memory(
     model = list(_model(settings, architecture))
     on_device = [*model, *_computation(settings, architecture, sizes)]
     on_host = list(_data(settings, architecture, sizes))
+    saving = _saving(settings, architecture)
     if device.type == "cpu":
-        require_memory_for([*on_device, *on_host])
+        require_memory_for([*on_device, *on_host], saving=saving)
         return
     require_memory_for(on_host)
-    require_memory_for(on_device, available=available_on_gpu(device), where=" of the GPU")
+    require_memory_for(on_device, available=available_on_gpu(device), where=" of the GPU", saving=saving)
+
+
+def _saving(settings: Settings, architecture: Architecture) -> MemorySaving | None:
+    """Return what tables in 16 bits would save, None if this run cannot have them."""
+    if architecture.compression is not None or settings.quantization.requested:
+        return None
+    halved = replace(architecture, embedding_precision="bf16")
+    return MemorySaving("--embedding-precision=bf16", table_bytes(architecture) - table_bytes(halved))
 
 
 def available_on_gpu(device: torch.device) -> int:
