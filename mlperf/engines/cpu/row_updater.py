@@ -75,14 +75,13 @@ class GroupedUpdater:
             sums = optimizer.row_sums[tables.row_parameter]
             adagrad = {"sums": sums.data_ptr(), "epsilon": optimizer.epsilon}
         self._group = row_groups().prepare(**shared)
-        self._update = row_update.make_row_update(
-            dimension, _constant(optimizer), row_kind(tables.weight.dtype)
-        ).prepare(
+        self._update = row_update.make_row_update(_constant(optimizer), row_kind(tables.weight.dtype)).prepare(
             **shared,
             **adagrad,
             first_row=tables.first_row.data_ptr(),
             block=tables.weight.data_ptr(),
             rows=len(tables.weight),
+            dimension=dimension,
             scratch=self._scratch.data_ptr(),
             seed=optimizer.seed,
         )

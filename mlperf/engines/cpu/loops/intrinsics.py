@@ -12,7 +12,7 @@ import numpy as np
 from llvmlite import ir
 from numba import carray, njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
 # Reassociation is allowed; NaNs are preserved.
 FAST = {"reassoc", "contract", "nsz"}
@@ -21,6 +21,7 @@ FAST = {"reassoc", "contract", "nsz"}
 LINE = 16
 
 
+@register_jitable
 def whole_lines(count: int) -> int:
     """Return `count` float32 values rounded up to whole cache lines."""
     return (count + LINE - 1) // LINE * LINE

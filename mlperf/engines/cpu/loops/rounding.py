@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import literally, njit, types
+from numba import njit, types
+from numba.extending import register_jitable
 
 from mlperf.engines.cpu.loops.intrinsics import generated
 from mlperf.optim.rounding import VALUES_PER_CALL
@@ -21,19 +22,19 @@ _ROUNDS = 10
 _WORDS = 4
 
 
+@register_jitable
 def random_words(dimension: int) -> int:
     """Return the number of uint32 that `draw` writes for a row of `dimension` values."""
     return -(-dimension // VALUES_PER_CALL) * _WORDS
 
 
 @njit
-def draw(words: Any, row: Any, step: Any, seed: Any, calls: Any) -> None:
-    """Write the random words of a row to `words`, uint32 [1, 4 * calls].
+def draw(words: Any, row: Any, step: Any, seed: Any) -> None:
+    """Write the random words of a row to `words`, uint32 [1, random_words].
 
     In memory (little-endian), their 16-bit halves are in the order of the columns that take them.
     """
-    literally(calls)
-    for call in range(calls):
+    for call in range(words.shape[1] // _WORDS):
         c0, c1 = np.uint64(row) & _MASK, np.uint64(row) >> _HIGH
         c2, c3 = np.uint64(call), np.uint64(step) & _MASK
         low, high = np.uint64(seed) & _MASK, np.uint64(seed) >> _HIGH
@@ -42,10 +43,10 @@ def draw(words: Any, row: Any, step: Any, seed: Any, calls: Any) -> None:
             c0, c1 = (second >> _HIGH) ^ c1 ^ low, second & _MASK
             c2, c3 = (first >> _HIGH) ^ c3 ^ high, first & _MASK
             low, high = (low + _FIRST_KEY_STEP) & _MASK, (high + _SECOND_KEY_STEP) & _MASK
-        words[0, 4 * call] = np.uint32(c0)
-        words[0, 4 * call + 1] = np.uint32(c1)
-        words[0, 4 * call + 2] = np.uint32(c2)
-        words[0, 4 * call + 3] = np.uint32(c3)
+        words[0, _WORDS * call] = np.uint32(c0)
+        words[0, _WORDS * call + 1] = np.uint32(c1)
+        words[0, _WORDS * call + 2] = np.uint32(c2)
+        words[0, _WORDS * call + 3] = np.uint32(c3)
 
 
 @generated

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numba import carray, literally, njit
+from numba.extending import register_jitable
 
 from mlperf.engines.cpu.loops.adagrad import adagrad_direction
 from mlperf.engines.cpu.loops.intrinsics import (
@@ -48,6 +49,7 @@ _CHUNK = 32
 _AHEAD = 3
 
 
+@register_jitable
 def scratch_size(dimension: int) -> int:
     """Return the scratch memory per thread in float32 values, whole cache lines: a gradient and random words."""
     return whole_lines(dimension) + whole_lines(random_words(dimension))
@@ -70,13 +72,14 @@ class RowUpdate(Arguments):
     tables: Integer  # T
     samples: Integer  # B
     rows: Integer  # R
+    dimension: Integer  # D
     rate: Real
     epsilon: Real
     seed: Integer  # of the rounding
     step: Integer  # number of optimizer steps before this one
 
 
-@njit
+@njit(fastmath=False)
 def _sum_group(gradients: Any, following: Any, table: Any, sample: Any, tables: Any, total: Any) -> None:
     """Write the sum of a group's gradients to `total` [1, D], added in the order of the samples."""
     next = following[table, sample]
@@ -93,27 +96,25 @@ def _sum_group(gradients: Any, following: Any, table: Any, sample: Any, tables: 
 
 @njit(fastmath=FAST, error_model="numpy")
 def _mean_square(gradient: Any, dimension: Any) -> Any:
-    literally(dimension)
     total = np.float32(0)
     for d in range(dimension):
         total += gradient[0, d] * gradient[0, d]
     return total / np.float32(dimension)
 
 
+# PyTorch, too, rounds the product and the difference together where the CPU can.
 @njit(fastmath={"contract"})
 def _stepped(value: Any, change: Any, rate: Any) -> Any:
     return value - rate * change
 
 
-@njit(error_model="numpy")
+@njit(fastmath=False, error_model="numpy")
 def _update_row(
     args: Any, row: Any, gradient: Any, random: Any, optimizer: Any, kind: Any, dimension: Any, per_row: Any
 ) -> None:
     """Update a row and its sums. gradient: float32 [1, D]. random: 16 bits for each value, uint16 [1, D]."""
     literally(optimizer)
     literally(kind)
-    literally(dimension)
-    literally(per_row)
     block = float32_array(args.block, args.rows, dimension)
     half_block = uint16_array(args.block, args.rows, dimension)
     sums = float32_array(args.sums, args.rows, per_row)
@@ -138,30 +139,28 @@ def _update_row(
 
 
 @cache
-def make_row_update(dimension: int, optimizer: int, kind: int) -> ParallelLoop[RowUpdate]:
+def make_row_update(optimizer: int, kind: int) -> ParallelLoop[RowUpdate]:
     """Return the loop that updates the rows of a batch. optimizer: one of the constants above. kind: of the rows.
 
     A thread takes the next groups as soon as it has updated its last ones, because groups can have any size. A row
     is updated by one thread, with its gradients added in the order of the samples, so the result does not depend
     on which thread it is.
     """
-    words = random_words(dimension)
-    calls = words // 4
-    scratch = scratch_size(dimension)
-    random_offset = 4 * whole_lines(dimension)
-    size, per_row = value_size(kind), dimension if optimizer == ADAGRAD else 1
+    size = value_size(kind)
 
     def row_update(pointer: Any) -> None:
         args = carray(pointer, 1)[0]
-        tables, samples = args.tables, args.samples
+        tables, samples, dimension = args.tables, args.samples, args.dimension
+        per_row = dimension if optimizer == ADAGRAD else 1
         ids, first_row = int64_array(args.ids, tables, samples), int64_array(args.first_row, 1, tables)
         leaders, counts = int32_array(args.leaders, tables, samples), int64_array(args.counts, 1, tables)
         following = int32_array(args.following, tables, samples)
         gradients = float32_array(args.row_gradients, samples * tables, dimension)
-        own_scratch = args.scratch + 4 * scratch * thread()
+        words = random_words(dimension)
+        own_scratch = args.scratch + 4 * scratch_size(dimension) * thread()
+        own_words = own_scratch + 4 * whole_lines(dimension)
         total = float32_array(own_scratch, 1, dimension)
-        drawn = uint32_array(own_scratch + random_offset, 1, words)
-        random = uint16_array(own_scratch + random_offset, 1, 2 * words)
+        drawn, random = uint32_array(own_words, 1, words), uint16_array(own_words, 1, 2 * words)
         table, chunks_before = 0, 0
         while True:
             chunk = fetch_and_add(args.next_chunk)
@@ -183,7 +182,7 @@ def make_row_update(dimension: int, optimizer: int, kind: int) -> ParallelLoop[R
                 sample = leaders[table, position]
                 row = ids[table, sample] + first_row[0, table]
                 if kind != FLOAT32:
-                    draw(drawn, row, args.step, args.seed, calls)
+                    draw(drawn, row, args.step, args.seed)
                 alone = sample * tables + table
                 gradient = gradients[alone : alone + 1]
                 if following[table, sample] != NONE:

@@ -43,7 +43,6 @@ def load(block: Any, half_block: Any, row: Any, column: Any, kind: Any) -> Any:
 @njit
 def prefetch_row(address: Any, row: Any, values: Any, size: Any) -> None:
     """Prefetch a row of an array at `address`: `values` values of `size` bytes each."""
-    literally(values)
     literally(size)
     for column in range(0, values, 4 * LINE // size):
         prefetch(address + size * (row * values + column))
