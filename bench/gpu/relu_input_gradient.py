@@ -1,9 +1,9 @@
 """Candidate for the engine: gradient of a layer's input and of the ReLU below it, in one kernel.
 
-The engine computes the matrix product with cuBLAS; `relu_backward` then reads and writes the result again, which
-takes a third of the time of all products of a step. Here the gradient of the ReLU and its column sums, the gradient
-of the lower layer's bias, are computed while the product is in registers. `tune_kernels.py` compares both on a GPU.
-The engine does not use this kernel, because it has not been measured yet.
+The engine computes the matrix product with cuBLAS. `relu_backward` then reads and writes the result again, which
+takes a third of the time of all products of a step. Here the gradient of the ReLU and its column sums (the
+gradient of the lower bias) are computed while the product is in registers. `tune_kernels.py` compares both on a
+GPU. The engine does not use this kernel, because it has not been measured yet.
 
 B samples, N outputs and K inputs of the layer. Activations and weights of the products are bfloat16.
 """
