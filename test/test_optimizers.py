@@ -123,11 +123,15 @@ def test_adagrad_counts_steps_like_pytorch() -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_state_per_value_is_the_size_of_the_state_of_the_tables(name: str) -> None:
+def test_declared_sizes_are_those_of_the_state(name: str) -> None:
     model = make_model()
     optimizer = make_optimizer(name, model)
+    tables = list(model.emb_l.parameters())
     kept = sum(value.numel() for _, state in optimizer.row_state() for value in state.values())
-    assert optimizer.state_per_value == round(kept / sum(table.numel() for table in model.emb_l.parameters()))
+    values, rows = sum(table.numel() for table in tables), sum(len(table) for table in tables)
+    assert kept == optimizer.state_per_value * values + optimizer.state_per_row * rows
+    kept = sum(value.numel() for _, state in optimizer.dense_state() for value in state.values())
+    assert kept == optimizer.state_per_weight * sum(weight.numel() for weight in model.dense_parameters())
 
 
 def test_row_wise_adagrad_saves_one_accumulator_per_row_under_its_published_name() -> None:

@@ -44,11 +44,15 @@ def top_widths(architecture: Architecture) -> tuple[int, ...]:
     return (width, *architecture.mlp_top)
 
 
+# Types of stored embedding rows, by the values of --embedding-precision.
+ROW_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def _make_tables(architecture: Architecture, device: torch.device) -> EmbeddingTables:
     """Return flat tables, which are faster, unless some are compressed."""
     rows, size = architecture.rows_per_table, architecture.feature_size
     if architecture.compression is None:
-        return FlatTables(rows, size, device)
+        return FlatTables(rows, size, device, ROW_TYPES[architecture.embedding_precision])
     return CompressedTables(rows, size, architecture.compression, device)
 
 

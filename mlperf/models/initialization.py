@@ -33,15 +33,25 @@ def initialize(
         assert isinstance(table, EmbeddingTable)
         for weight, low, high in table.initial_ranges():
             if generator is not None:
-                # In one call on a GPU, whose numbers depend on the size of the call.
-                step = _CHUNK if device.type == "cpu" else max(1, weight.numel())
-                for piece in weight.view(-1).split(step):
-                    piece.uniform_(low, high, generator=generator)
+                _fill_on_device(weight.view(-1), generator, low, high)
             else:
                 _fill_uniform(weight.flatten(), stream, low, high)
     for mlp in (model.bot_l, model.top_l):
         for layer in linear_layers(mlp):
             _fill_linear(layer, stream, mlp_init)
+
+
+def _fill_on_device(flat: torch.Tensor, generator: torch.Generator, low: float, high: float) -> None:
+    """Draw in float32. Rows in 16 bits are rounded to the nearest; drawn in bfloat16, they would have 256 values.
+
+    The numbers on a GPU depend on the size of the call: a float32 table is drawn in one.
+    """
+    if flat.dtype != torch.float32:
+        for piece in flat.split(_CHUNK):
+            piece.copy_(torch.empty_like(piece, dtype=torch.float32).uniform_(low, high, generator=generator))
+        return
+    for piece in flat.split(_CHUNK if flat.device.type == "cpu" else max(1, len(flat))):
+        piece.uniform_(low, high, generator=generator)
 
 
 def _fill_uniform(flat: torch.Tensor, stream: np.random.RandomState, low: float, high: float) -> None:

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from mlperf.models.layers.embedding.rows import RowParameter
-from mlperf.optim.optimizer import Optimizer, Trainable
-
-_EPSILON = 1e-10
+from mlperf.optim.optimizer import Optimizer, Trainable, sum_rows
 
 
 class Adagrad(Optimizer):
-    """w -= rate * gradient / (sqrt(sum of squared gradients) + 1e-10), as torch.optim.Adagrad.
+    """w -= rate * gradient / (sqrt(sum of squared gradients) + epsilon), as torch.optim.Adagrad.
 
-    Gradients of a row that a step reads more than once are summed before they are squared.
+    Gradients of a row that a step reads more than once are summed before they are squared. The sums are float32,
+    also for tables in 16 bits.
+
+    dense_sums: those of the dense parameters, in their order and shapes.
+    row_sums: those of each parameter trained row by row, [R, sums per row].
     """
 
+    state_per_weight = 1
     state_per_value = 1
+    epsilon = 1e-10
 
-    def __init__(self, model: Trainable) -> None:
-        super().__init__(model)
+    def __init__(self, model: Trainable, seed: int = 0) -> None:
+        super().__init__(model, seed)
         self.dense_sums = [torch.zeros_like(values) for values in self.dense_values]
         self.row_sums = {
-            parameter: parameter.values.new_zeros(len(parameter.values), self.sums_per_row(parameter))
+            parameter: parameter.values.new_zeros(
+                len(parameter.values), self.sums_per_row(parameter), dtype=torch.float32
+            )
             for parameter in self.row_parameters
         }
 
@@ -42,20 +48,18 @@ class Adagrad(Optimizer):
         self, parameter: RowParameter, rows: torch.Tensor, gradients: torch.Tensor, rate: float
     ) -> None:
         """Update the rows and their sums."""
-        distinct, position = rows.unique(return_inverse=True)  # (U,), (L,)
-        summed = gradients.new_zeros(len(distinct), gradients.shape[1])  # (U, W)
-        summed.index_add_(0, position, gradients)
+        distinct, summed = sum_rows(rows, gradients)
         sums = self.row_sums[parameter]
         squares = self.squares(summed)
         squares += sums[distinct]
         sums[distinct] = squares
-        parameter.values.index_add_(0, distinct, summed / (squares.sqrt() + _EPSILON), alpha=-rate)
+        self.subtract(parameter, distinct, summed / (squares.sqrt() + self.epsilon), rate)
 
     def update_dense(self, gradients: list[torch.Tensor], rate: float) -> None:
         """Update the weights and their sums."""
         torch._foreach_addcmul_(self.dense_sums, gradients, gradients, 1.0)
         roots = torch._foreach_sqrt(self.dense_sums)
-        torch._foreach_add_(roots, _EPSILON)
+        torch._foreach_add_(roots, self.epsilon)
         torch._foreach_addcdiv_(self.dense_values, gradients, roots, -rate)
 
     def group(self) -> dict[str, Any]:
@@ -63,10 +67,14 @@ class Adagrad(Optimizer):
         return {
             "lr": self.rate,
             "lr_decay": 0,
-            "eps": _EPSILON,
+            "eps": self.epsilon,
             "weight_decay": 0,
             "initial_accumulator_value": 0,
         }
+
+    def row_tensors(self) -> Iterable[torch.Tensor]:
+        """Return the sums of the tables."""
+        return self.row_sums.values()
 
     def dense_state(self) -> Iterator[tuple[nn.Parameter, dict[str, torch.Tensor]]]:
         """Yield the sums of each dense parameter."""

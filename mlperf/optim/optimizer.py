@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from mlperf.models.layers.embedding.rows import Lookup, RowGradients, RowParameter
+from mlperf.optim.rounding import random_bits, round_stochastically
 from mlperf.optim.saved_state import check_settings, check_structure, check_sums, check_tensors, step_count
 from mlperf.registry import OPTIMIZERS, load
 from mlperf.util.errors import RunError
@@ -43,18 +45,24 @@ class Trainable(Protocol):
 class Optimizer(ABC):
     """Updates the weights of a model: `add(lookup)` after each backward pass, `step(rate)` when a step is due.
 
+    seed: of the stochastic rounding of tables in 16 bits.
+
     A subclass defines the two updates and, if it has state, returns it from `dense_state` and `row_state`. It is
     registered in mlperf.registry.OPTIMIZERS under the name used by --optimizer. torch.optim is not used because it
     imports PyTorch's compiler, which adds a second to every start.
     """
 
-    # Optimizer state per table value, in float32 values (used for the memory check).
+    # Float32 values of state for each weight, for each value of a table, and for each row of a table (used for the
+    # memory check).
+    state_per_weight = 0
     state_per_value = 0
+    state_per_row = 0
 
-    def __init__(self, model: Trainable) -> None:
+    def __init__(self, model: Trainable, seed: int = 0) -> None:
         self.row_parameters = model.row_parameters()
         self.dense_parameters = model.dense_parameters()
         self.dense_values = [parameter.data for parameter in self.dense_parameters]
+        self.seed = seed
         self.steps = 0
         self.rate = 0.0
         self._numbers = {parameter: number for number, parameter in enumerate(model.parameters())}
@@ -102,6 +110,46 @@ class Optimizer(ABC):
         for dense in self.dense_parameters:
             dense.grad = None
         self.note_step(rate)
+
+    def subtract(self, parameter: RowParameter, rows: torch.Tensor, directions: torch.Tensor, rate: float) -> None:
+        """Subtract `rate` times `directions`, float32 [L, W], from `rows`, int64 [L].
+
+        Rows in 16 bits are rounded stochastically; they may occur only once.
+        """
+        values = parameter.values
+        if values.dtype == torch.float32:
+            values.index_add_(0, rows, directions, alpha=-rate)
+            return
+        updated = torch.sub(values[rows].float(), directions, alpha=rate)
+        bits = random_bits(rows, values.shape[1], seed=self.seed, step=self.steps)
+        values[rows] = round_stochastically(updated, values.dtype, bits)
+
+    @contextmanager
+    def preserved(self, rows: torch.Tensor) -> Iterator[None]:
+        """Undo, at the end, what is done to the state of the dense parameters and of `rows`, int64 [L].
+
+        For warming up: a step with learning rate 0 changes no weights, but it may change the state.
+        """
+        dense = [tensor for _, kept in self.dense_state() for tensor in kept.values()]
+        before = [tensor.clone() for tensor in dense]
+        tables = list(self.row_tensors())
+        rows_before = [tensor[rows] for tensor in tables]
+        try:
+            yield
+        finally:
+            for tensor, value in zip(dense, before, strict=True):
+                tensor.copy_(value)
+            for tensor, value in zip(tables, rows_before, strict=True):
+                tensor[rows] = value
+
+    def row_tensors(self) -> Iterable[torch.Tensor]:
+        """Return the state of the tables, in tensors [R, any]."""
+        return ()
+
+    def continue_at(self, step: int) -> None:
+        """Continue after `step` steps. An optimizer with state for each weight has the number in its state."""
+        if not self.state_per_weight:
+            self.steps = step
 
     def note_step(self, rate: float) -> None:
         """Count a step; called directly by engines that apply the update themselves."""
@@ -182,7 +230,17 @@ class Optimizer(ABC):
         return RunError(f"{source}: contains no state of {type(self).__name__} for this model; {_SAME_OPTIMIZER}")
 
 
-def make_optimizer(name: str, model: Trainable) -> Optimizer:
-    """Return the optimizer with the --optimizer name `name`, for `model`."""
-    optimizer: Optimizer = load(OPTIMIZERS[name])(model)
+def sum_rows(rows: torch.Tensor, gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the distinct `rows`, int64 [U], and the sums of their gradients, float32 [U, W].
+
+    rows: int64 [L], a row may occur more than once. gradients: float32 [L, W].
+    """
+    distinct, position = rows.unique(return_inverse=True)  # (U,), (L,)
+    summed = gradients.new_zeros(len(distinct), gradients.shape[1])
+    return distinct, summed.index_add_(0, position, gradients)
+
+
+def make_optimizer(name: str, model: Trainable, seed: int = 0) -> Optimizer:
+    """Return the optimizer with the --optimizer name `name`, for `model`. seed: as for Optimizer."""
+    optimizer: Optimizer = load(OPTIMIZERS[name])(model, seed)
     return optimizer

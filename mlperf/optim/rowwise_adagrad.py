@@ -17,7 +17,8 @@ class RowWiseAdagrad(Adagrad):
     Dense parameters are updated by Adagrad.
     """
 
-    state_per_value = 0  # one accumulator per row is negligible
+    state_per_value = 0
+    state_per_row = 1
 
     def sums_per_row(self, parameter: RowParameter) -> int:
         """Return 1."""

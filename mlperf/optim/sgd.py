@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mlperf.models.layers.embedding.rows import RowParameter
-from mlperf.optim.optimizer import Optimizer
+from mlperf.optim.optimizer import Optimizer, sum_rows
 
 
 class SGD(Optimizer):
@@ -17,7 +17,9 @@ class SGD(Optimizer):
         self, parameter: RowParameter, rows: torch.Tensor, gradients: torch.Tensor, rate: float
     ) -> None:
         """Subtract the gradients from the rows."""
-        parameter.values.index_add_(0, rows, gradients, alpha=-rate)
+        if parameter.values.dtype != torch.float32:  # a row is rounded once, after all of its gradients
+            rows, gradients = sum_rows(rows, gradients)
+        self.subtract(parameter, rows, gradients, rate)
 
     def update_dense(self, gradients: list[torch.Tensor], rate: float) -> None:
         """Subtract the gradients from the weights."""

@@ -62,7 +62,7 @@ class DebugReport(Listener):
     def _print_parameters(self, state: str) -> None:
         print(f"{state} parameters (weights and bias):")
         for parameter in self._model.parameters():
-            print(parameter.detach().cpu().numpy(), flush=True)
+            print(parameter.detach().float().cpu().numpy(), flush=True)
 
 
 def _ids(batch: Batch) -> Iterator[list[np.ndarray]]:

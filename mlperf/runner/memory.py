@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -18,21 +18,27 @@ import torch
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.source import MIN_GROUP_ROWS
 from mlperf.data.synthetic.random_batches import STATE_BYTES
-from mlperf.models.dlrm import Architecture, top_widths
+from mlperf.models.dlrm import ROW_TYPES, Architecture, top_widths
 from mlperf.models.layers.embedding.compressed_tables import compressed_bytes
+from mlperf.optim.optimizer import Optimizer
 from mlperf.registry import OPTIMIZERS, load
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError
-from mlperf.util.memory import MemoryNeed, require_memory_for
+from mlperf.util.memory import MemoryNeed, MemorySaving, require_memory_for
 
-_TABLES = "the embedding tables (--arch-sparse-feature-size, --max-ind-range, --arch-embedding-size)"
+_TABLES = (
+    "the embedding tables (--embedding-precision, --arch-sparse-feature-size, --max-ind-range, "
+    "--arch-embedding-size)"
+)
+_STATE = "the optimizer's state of the tables (--optimizer)"
 _MLPS = "the MLPs (--arch-mlp-bot, --arch-mlp-top)"
 _PAIRS = "the pairs of features (--arch-embedding-size)"
 _TRAINING_BATCH = "a training batch (--mini-batch-size, --num-indices-per-lookup)"
 _TEST_BATCH = "a test batch (--test-mini-batch-size)"
+_SCORES = "the scores and labels of the test split"
 _READ_AHEAD = "batches read ahead (--num-workers, --test-num-workers)"
 _ACCUMULATED = "accumulated gradients (--mlperf-grad-accum-iter)"
-_STATES = "random data (--num-batches, --data-size, --mini-batch-size)"
+_STREAMS = "random data (--num-batches, --data-size, --mini-batch-size)"
 
 
 @dataclass(frozen=True)
@@ -67,11 +73,20 @@ def require_run_memory(
     model = list(_model(settings, architecture))
     on_device = [*model, *_computation(settings, architecture, sizes)]
     on_host = list(_data(settings, architecture, sizes))
+    saving = _saving(settings, architecture)
     if device.type == "cpu":
-        require_memory_for([*on_device, *on_host])
+        require_memory_for([*on_device, *on_host], saving=saving)
         return
     require_memory_for(on_host)
-    require_memory_for(on_device, available=available_on_gpu(device), where=" of the GPU")
+    require_memory_for(on_device, available=available_on_gpu(device), where=" of the GPU", saving=saving)
+
+
+def _saving(settings: Settings, architecture: Architecture) -> MemorySaving | None:
+    """Return what tables in 16 bits would save, None if this run cannot have them."""
+    if architecture.compression is not None or settings.quantization.requested:
+        return None
+    halved = replace(architecture, embedding_precision="bf16")
+    return MemorySaving("--embedding-precision=bf16", table_bytes(architecture) - table_bytes(halved))
 
 
 def available_on_gpu(device: torch.device) -> int:
@@ -106,13 +121,20 @@ def table_bytes(architecture: Architecture) -> int:
         return pooling + compressed_bytes(
             architecture.rows_per_table, architecture.feature_size, architecture.compression
         )
-    return pooling + 4 * rows * architecture.feature_size
+    return pooling + ROW_TYPES[architecture.embedding_precision].itemsize * rows * architecture.feature_size
 
 
 def _model(settings: Settings, architecture: Architecture) -> Iterator[MemoryNeed]:
     trains = not settings.inference_only
-    state = load(OPTIMIZERS[settings.training.optimizer]).state_per_value if trains else 0
-    yield MemoryNeed(_TABLES, (1 + state) * table_bytes(architecture))
+    yield MemoryNeed(_TABLES, table_bytes(architecture))
+    optimizer: type[Optimizer] = load(OPTIMIZERS[settings.training.optimizer])
+    if trains:
+        # The state is float32, whatever the precision of the rows.
+        state_bytes = optimizer.state_per_value * table_bytes(replace(architecture, embedding_precision="fp32"))
+        if architecture.compression is None:
+            state_bytes += 4 * optimizer.state_per_row * sum(architecture.rows_per_table)
+        yield MemoryNeed(_STATE, state_bytes)
+    state = optimizer.state_per_weight if trains else 0
     layers = [a * b for widths in (architecture.mlp_bot, top_widths(architecture)) for a, b in pairwise(widths)]
     yield MemoryNeed(_MLPS, 4 * ((1 + state) * sum(layers) + (max(layers) if trains else 0)))
     if architecture.interaction_op == "dot":
@@ -135,6 +157,7 @@ def _computation(settings: Settings, architecture: Architecture, sizes: RunSizes
             yield MemoryNeed(_ACCUMULATED, summed * (pooled + 8 * tables))
     if settings.inference_only or settings.training.evaluates:
         yield MemoryNeed(_TEST_BATCH, sizes.test_batch(settings) * (value_bytes * interaction + 8 * tables))
+        yield MemoryNeed(_SCORES, 8 * sizes.test_samples)
 
 
 def _data(settings: Settings, architecture: Architecture, sizes: RunSizes) -> Iterator[MemoryNeed]:
@@ -142,7 +165,7 @@ def _data(settings: Settings, architecture: Architecture, sizes: RunSizes) -> It
     sample = 4 * (architecture.mlp_bot[0] + 1 + len(architecture.rows_per_table))  # as in the binary file
     if settings.data.generation == "random":
         batches = -(-sizes.train_samples // settings.data.batch_size)
-        yield MemoryNeed(_STATES, batches * STATE_BYTES)
+        yield MemoryNeed(_STREAMS, batches * STATE_BYTES)
     rows_ahead = 0
     if settings.data.generation != "dataset":
         rows_ahead = min(sizes.train_samples, 2 * sizes.train_batch(settings))

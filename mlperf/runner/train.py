@@ -72,7 +72,7 @@ def _start(
     # Random data and weights share one stream, data first, as in published runs.
     generated = generated_batches(settings, stream) if prepared is None else None
     model = build_model(architecture, device)
-    optimizer = make_optimizer(settings.training.optimizer, model)
+    optimizer = make_optimizer(settings.training.optimizer, model, settings.seed)
     loaded = fill_weights(settings, model, stream, prepared, optimizer)
     step = make_step(model, settings, optimizer)
     report_unused_flags(settings)
@@ -142,6 +142,7 @@ def _make_loop(
     training, test = settings.training, splits.test
     batches = splits.train.batches_per_epoch
     state = _initial_state(settings, batches, loaded)
+    optimizer.continue_at(state.step)
     all_metrics = settings.compliance.enabled or training.auc_threshold > 0
 
     def evaluate_test() -> Metrics:

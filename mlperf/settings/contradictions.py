@@ -40,8 +40,15 @@ def _check_precision(settings: Settings) -> None:
     precision = settings.precision
     if precision == "tf32" and not settings.use_gpu:
         raise UsageError("--precision=tf32 requires --use-gpu; use fp32 or bf16 on a CPU")
-    if precision != "fp32" and settings.quantization.requested:
-        raise UsageError(f"--precision={precision} cannot be combined with quantization, whose baseline is fp32")
+    rows = settings.model.architecture.embedding_precision
+    for flag, value in (("--precision", precision), ("--embedding-precision", rows)):
+        if value != "fp32" and settings.quantization.requested:
+            raise UsageError(f"{flag}={value} cannot be combined with quantization, whose baseline is fp32")
+    if rows != "fp32" and settings.model.architecture.compression is not None:
+        raise UsageError(
+            f"--embedding-precision={rows} cannot be combined with --qr-flag or --md-flag: compressed tables are "
+            "stored in fp32"
+        )
 
 
 def _check_model(settings: Settings) -> None:

@@ -17,6 +17,8 @@ from mlperf.settings.kinds import (
     whole_numbers,
 )
 
+EMBEDDING_PRECISIONS = ("fp32", "bf16", "fp16")
+
 _MAX_DIMENSION = 1 << 20
 _MAX_WIDTH = 1 << 24  # of a layer
 
@@ -104,6 +106,12 @@ class Architecture:
     )
     loss_threshold: float = flag(
         "--loss-threshold", between(0, 0.5, below=True), 0.0, "t: clamp predictions to [t, 1-t]"
+    )
+    embedding_precision: str = flag(
+        "--embedding-precision",
+        choice(*EMBEDDING_PRECISIONS),
+        "fp32",
+        "precision of stored embedding rows; bf16, fp16: half the memory, updates are rounded stochastically",
     )
     compression: Compression | None = variants(
         {

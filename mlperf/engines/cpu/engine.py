@@ -12,6 +12,9 @@ from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
 from mlperf.settings.settings import Settings
 
+OPTIMIZERS = ("sgd",)
+EMBEDDING_PRECISIONS = ("fp32",)
+
 # The compiler unrolls the interaction over all tables.
 MAX_TABLES = 32
 
@@ -23,7 +26,7 @@ class CpuEngine:
 
     def supports(self, model: DLRM_Net, settings: Settings) -> str | None:
         """Return why this engine cannot do the run, None if it can."""
-        return unsupported_setting(settings) or unsupported_by_loops(model) or _missing_requirement()
+        return unsupported_setting(settings, OPTIMIZERS) or unsupported_by_loops(model) or _missing_requirement()
 
     def make_step(self, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> CpuStep:
         """Return the training step."""
@@ -40,7 +43,7 @@ def unsupported_by_loops(model: DLRM_Net) -> str | None:
     tables = len(model.architecture.rows_per_table)
     if tables > MAX_TABLES:
         return f"{tables} tables exceed the limit of {MAX_TABLES} of the cpu engine"
-    return unsupported_model(model)
+    return unsupported_model(model, EMBEDDING_PRECISIONS)
 
 
 def _missing_requirement() -> str | None:

@@ -46,21 +46,29 @@ class FlatLookup:
         weighted = gradients * self.pooling.weight.index_select(0, self.rows)
         yield RowGradients(self.tables.row_parameter, self.rows, weighted)
         if self.pooling.learned:
-            read = self.tables.weight.index_select(0, self.rows)
+            read = self.tables.weight.index_select(0, self.rows)  # widened to float32 by the product
             of_weights = (gradients * read).sum(1, keepdim=True)
             yield RowGradients(self.pooling.row_parameter, self.rows, of_weights)
 
 
 class FlatTables(EmbeddingTables):
-    """T tables of `rows_per_table` rows, float32, summed per sample.
+    """T tables of `rows_per_table` rows, summed per sample.
+
+    dtype: of the stored rows, float32, bfloat16 or float16. Looked up, they are float32.
 
     The lookup is one gather from the flat block `weight` [R, D] instead of one per table. It is not part of the
     autograd graph: the optimizer scatters the gradients of the pooled vectors itself. The tables are ordinary
     embedding bags whose weights are views of the block; table K begins at row `first_row[K]`.
     """
 
-    def __init__(self, rows_per_table: Sequence[int], dimension: int, device: torch.device) -> None:
-        weight = torch.empty(sum(rows_per_table), dimension, device=device)
+    def __init__(
+        self,
+        rows_per_table: Sequence[int],
+        dimension: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        weight = torch.empty(sum(rows_per_table), dimension, device=device, dtype=dtype)
         tables = [EmbeddingBag(view) for view in weight.split(tuple(rows_per_table))]
         super().__init__(tables, dimension, device)
         self.rows_per_table = tuple(rows_per_table)
@@ -87,7 +95,7 @@ class FlatTables(EmbeddingTables):
         return FlatLookup(self, pooling, rows, bags, pooled.requires_grad_())
 
     def _weighted_rows(self, rows: torch.Tensor, pooling: PoolingWeights | None) -> torch.Tensor:
-        gathered = self._rows.index_select(0, rows)
+        gathered = self._rows.index_select(0, rows).float()
         if pooling is not None:
             gathered *= pooling.weight.index_select(0, rows)
         return gathered
@@ -96,7 +104,7 @@ class FlatTables(EmbeddingTables):
         self, rows: torch.Tensor, offsets: torch.Tensor, bags: torch.Tensor, pooling: PoolingWeights | None
     ) -> torch.Tensor:
         """Return the sums [T * B, D] of `rows` [L] between one of `offsets` [T * B] and the next."""
-        if isinstance(self._rows, torch.Tensor):
+        if isinstance(self._rows, torch.Tensor) and self._rows.dtype == torch.float32:
             weights = None if pooling is None else pooling.weight[:, 0].index_select(0, rows)
             return nn.functional.embedding_bag(rows, self._rows, offsets, mode="sum", per_sample_weights=weights)
         empty = torch.zeros(len(offsets), self.dimension, device=self.device)

@@ -46,7 +46,7 @@ class EmbeddingTable(nn.Module, ABC):
         ids: int64 [B, n], n ids per sample; or [L] with `offsets` [B], where in `ids` each sample begins.
         per_sample_weights: float32, one for each id.
         """
-        vectors = self.combine([nn.functional.embedding(rows, weight) for weight, rows in self.parts(ids)])
+        vectors = self.combine([_rows_of(weight, rows) for weight, rows in self.parts(ids)])
         if per_sample_weights is not None:
             vectors = vectors * per_sample_weights.unsqueeze(-1)
         return vectors.sum(1) if offsets is None else _sum_bags(vectors, offsets)
@@ -92,6 +92,12 @@ class EmbeddingTables(nn.ModuleList, ABC):
     def _get_name(self) -> str:
         """Return the class name in printed models."""
         return "ModuleList"
+
+
+def _rows_of(weight: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return the rows [..., W] as float32."""
+    vectors = nn.functional.embedding(rows, weight)
+    return vectors if vectors.dtype == torch.float32 else vectors.float()
 
 
 def _sum_bags(vectors: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ from torch import nn
 class RowParameter:
     """Rows of one width that are trained row by row; optimizers keep state per RowParameter.
 
-    values: float32 [R, W].
+    values: [R, W], float32 or, with --embedding-precision, bfloat16 or float16.
     parameters: the same memory as consecutive parameters of the state_dict, [rows, W] each ([rows] for pooling
         weights, W = 1).
     """
@@ -53,7 +53,7 @@ class ReadableRows(Protocol):
     """Rows that can be read by number: a tensor [R, W], or quantized rows."""
 
     def index_select(self, dim: int, index: torch.Tensor) -> torch.Tensor:
-        """Return the rows `index` [L] as float32 [L, W]."""
+        """Return the rows `index` [L] as [L, W], in the dtype of the tensor or, if quantized, in float32."""
         ...
 
     @property
