@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from dlrm_models import make_batch, make_model
@@ -14,7 +12,6 @@ from program import run_program
 from small_runs import error_of, load, train
 
 from mlperf.models.dlrm import ROW_TYPES, DLRM_Net
-from mlperf.models.initialization import initialize
 from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.models.layers.embedding.rows import RowParameter
 from mlperf.models.loss import Loss
@@ -27,14 +24,6 @@ from mlperf.util.errors import RunError
 
 HALVES = ("bf16", "fp16")
 SAVE = ("--save-model=own.pt", "--mlperf-auc-threshold=0.01")
-CPU = torch.device("cpu")
-
-
-def half_model(precision: str, *, embedding_init: str = "numpy") -> DLRM_Net:
-    """Return a model like `dlrm_models.make_model` with tables of another precision."""
-    model = DLRM_Net(replace(make_model().architecture, embedding_precision=precision), CPU)
-    initialize(model, np.random.RandomState(3), mlp_init="normal", embedding_init=embedding_init, seed=3)
-    return model
 
 
 def metrics_in(line: str) -> list[float]:
@@ -140,7 +129,7 @@ def train_steps(model: DLRM_Net, optimizer: Optimizer, steps: range, rate: float
 @pytest.mark.parametrize("precision", HALVES)
 def test_step_gives_a_neighbour_of_the_float32_result(precision: str, name: str) -> None:
     """Both start from the same weights. Rows that occur several times are rounded once."""
-    half = half_model(precision)
+    half = make_model(embedding_precision=precision)
     exact = make_model()
     rows_of(exact).values.copy_(rows_of(half).values)
     before = rows_of(half).values.clone()
@@ -160,7 +149,7 @@ def test_step_gives_a_neighbour_of_the_float32_result(precision: str, name: str)
 @pytest.mark.parametrize("precision", HALVES)
 def test_changes_too_small_for_the_precision_add_up(precision: str) -> None:
     """1000 steps of a 64th of a unit each; rounding to the nearest would leave the weights at 1."""
-    model = half_model(precision)
+    model = make_model(embedding_precision=precision)
     rows = rows_of(model)
     rows.values.fill_(1.0)
     optimizer = make_optimizer("sgd", model, seed=5)
@@ -175,7 +164,7 @@ def test_changes_too_small_for_the_precision_add_up(precision: str) -> None:
 
 def test_seed_and_step_select_the_random_bits() -> None:
     def trained(seed: int, first_step: int) -> torch.Tensor:
-        model = half_model("bf16")
+        model = make_model(embedding_precision="bf16")
         optimizer = make_optimizer("sgd", model, seed)
         optimizer.continue_at(first_step)
         train_steps(model, optimizer, range(1))
@@ -189,7 +178,7 @@ def test_seed_and_step_select_the_random_bits() -> None:
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("precision", HALVES)
 def test_lookup_sums_the_rows_in_float32(precision: str, several: bool) -> None:
-    half, exact = half_model(precision), make_model()
+    half, exact = make_model(embedding_precision=precision), make_model()
     rows_of(exact).values.copy_(rows_of(half).values)
     batch = make_batch(1, several)
     found, expected = (model.look_up(batch).pooled for model in (half, exact))
@@ -201,14 +190,14 @@ def test_lookup_sums_the_rows_in_float32(precision: str, several: bool) -> None:
 @pytest.mark.parametrize("precision", HALVES)
 def test_initial_values_are_those_of_float32_rounded_to_the_nearest(precision: str) -> None:
     for generator in ("numpy", "device"):
-        half = half_model(precision, embedding_init=generator)
+        half = make_model(embedding_init=generator, embedding_precision=precision)
         exact = make_model(embedding_init=generator)
         assert torch.equal(rows_of(half).values, rows_of(exact).values.to(ROW_TYPES[precision]))
         assert torch.equal(*(model.state_dict()["bot_l.0.weight"] for model in (half, exact)))
 
 
 def test_tables_in_16_bits_need_half_the_memory() -> None:
-    model, half = make_model(), half_model("bf16")
+    model, half = make_model(), make_model(embedding_precision="bf16")
     assert isinstance(half.tables, FlatTables)
     assert 2 * half.tables.weight.nbytes == 2 * half.table_bytes() == model.table_bytes()
 

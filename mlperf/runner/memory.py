@@ -35,6 +35,7 @@ _MLPS = "the MLPs (--arch-mlp-bot, --arch-mlp-top)"
 _PAIRS = "the pairs of features (--arch-embedding-size)"
 _TRAINING_BATCH = "a training batch (--mini-batch-size, --num-indices-per-lookup)"
 _TEST_BATCH = "a test batch (--test-mini-batch-size)"
+_SCORES = "the scores and labels of the test split"
 _READ_AHEAD = "batches read ahead (--num-workers, --test-num-workers)"
 _ACCUMULATED = "accumulated gradients (--mlperf-grad-accum-iter)"
 _STREAMS = "random data (--num-batches, --data-size, --mini-batch-size)"
@@ -156,6 +157,7 @@ def _computation(settings: Settings, architecture: Architecture, sizes: RunSizes
             yield MemoryNeed(_ACCUMULATED, summed * (pooled + 8 * tables))
     if settings.inference_only or settings.training.evaluates:
         yield MemoryNeed(_TEST_BATCH, sizes.test_batch(settings) * (value_bytes * interaction + 8 * tables))
+        yield MemoryNeed(_SCORES, 8 * sizes.test_samples)
 
 
 def _data(settings: Settings, architecture: Architecture, sizes: RunSizes) -> Iterator[MemoryNeed]:
