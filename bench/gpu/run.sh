@@ -77,8 +77,8 @@ stage() { # runs a stage: name, limit in seconds, lines of its log to show, comm
     echo "##### $name: status $status after $((SECONDS - start)) s (limit $limit s)"
     [[ $status -eq 0 ]] || failed+=("$name")
 }
-script() { # runs a stage that is a script of this folder: name, limit, lines, script and its flags
-    local name=$1 limit=$2 lines=$3 file=bench/gpu/$4
+script() { # runs a stage that is a script of bench/: name, limit, lines, script and its flags
+    local name=$1 limit=$2 lines=$3 file=bench/$4
     shift 4
     stage "$name" "$limit" "$lines" "$python" "$file" "$@" ${reduced[@]+"${reduced[@]}"}
 }
@@ -93,7 +93,7 @@ tests() { # runs a stage that is a selection of tests: name, limit, arguments of
 for name in "${stages[@]}"; do
     model=test/test_gpu_benchmark_model.py
     case $name in
-        env) script env 40 40 print_environment.py ;;
+        env) script env 40 40 gpu/print_environment.py ;;
         smoke) tests smoke 90 $model::test_steps_match_float64 $model::test_captured_step_reports_an_invalid_id ;;
         # That kernels compile for other generations of GPUs is tested without a GPU.
         tests) tests tests 150 -n 8 test/test_gpu_step.py test/test_gpu_kernels.py -k "not compile" ;;
@@ -101,13 +101,14 @@ for name in "${stages[@]}"; do
             tests large 120 $model::test_large_batches_match_float64_and_repeat \
                 $model::test_asynchronous_steps_give_the_sums_of_synchronous_steps
             ;;
-        profile) script profile 120 90 profile_step.py --output="$out/profile.json" ;;
-        tune) script tune 150 90 tune_kernels.py ;;
+        profile) script profile 120 90 gpu/profile_step.py --output="$out/profile.json" ;;
+        tune) script tune 150 90 gpu/tune_kernels.py ;;
         full)
             tests full 120 $model::test_tables_of_the_full_size_match_float64
-            script full_times 90 10 time_full_tables.py
+            script full_times 90 10 gpu/time_full_tables.py
             ;;
-        measure) script measure 200 40 measure_engine.py ;;
+        measure) script measure 260 80 measure_training.py --no-compile --minutes=3 --rounds=8 ${on_gpu[@]+"${on_gpu[@]}"} \
+                --evaluate=$evaluated ;;
         run)
             if [[ ${#reduced[@]} -gt 0 ]]; then
                 echo "##### run: skipped, it needs a GPU"
@@ -118,7 +119,7 @@ for name in "${stages[@]}"; do
         general) tests general 180 -n 8 test/test_gpu_autograd.py ;;
         sanitize)
             if [[ ${#reduced[@]} -gt 0 ]]; then
-                script sanitize 100 10 run_for_sanitizer.py
+                script sanitize 100 10 gpu/run_for_sanitizer.py
             else
                 stage sanitize 100 40 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck \
                     --error-exitcode 9 "$python" bench/gpu/run_for_sanitizer.py
