@@ -6,8 +6,8 @@ dropped:
 - undecoded: rows as the GPU engine reads them, with --use-gpu in pinned memory
 - decoded: dense features, ids and labels as the other engines read them
 
-Each rate is compared with a plain copy of as many bytes by the same number of threads, in the same rounds. The file
-is written first, so that the page cache has it. Prints medians.
+Each rate is compared with a plain copy of as many bytes by the same number of threads, in the same rounds. The
+file is written first, so that the page cache has it. Prints medians.
 """
 
 from __future__ import annotations
