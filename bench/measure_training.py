@@ -58,6 +58,7 @@ from training_shapes import SHAPES, Shape, in_order, precisions_named, shapes_na
 ROUNDS = 30
 MAX_FILE_BYTES = 1 << 28
 GPU_EVALUATION_BATCH = 65536
+REDUCED_EVALUATION = 1000  # samples
 BYTES_BESIDE_TABLES = 9e9  # of a step with full-size tables on a GPU
 FULL_TABLES_LIMIT = 24_000_000  # rows per table if the full tables do not fit on a GPU
 STEPS_PER_ROUND = {"cpu": 10, "cuda": 100}
@@ -93,7 +94,7 @@ def main() -> None:
         args.optimizer,
         args.embedding_precision,
         1 if args.reduced else args.rounds,
-        args.evaluate,
+        min(args.evaluate, REDUCED_EVALUATION) if args.reduced else args.evaluate,
         args.compile and not args.reduced,
     )
     print(
@@ -203,7 +204,7 @@ def measure(shape: Shape, precision: str, plan: Plan, seconds: float, budget: Ti
     report(f"{own.shape.title}, {precision}", own.shape.batch_size, times, floor.seconds_of_tables, missing)
     print(f"  {'initialization of the tables':<42}{1e3 * own.initialized:>10,.0f} ms", flush=True)
     if plan.evaluated:
-        time_evaluation(own, plan)
+        time_evaluation(own, plan, f"{shape.name} {precision} evaluation", budget)
 
 
 @dataclass(frozen=True)
@@ -326,14 +327,24 @@ def report(
         print(f"  {name:<42}not measured: {reason}")
 
 
-def time_evaluation(own: Prepared, plan: Plan) -> None:
-    """Print the time of an evaluation with all metrics."""
+def time_evaluation(own: Prepared, plan: Plan, name: str, budget: TimeBudget) -> None:
+    """Print the time of an evaluation with all metrics, if the budget has room for it."""
     source = own.source
     if plan.device.type == "cuda":
         source = replace(source, batch_size=GPU_EVALUATION_BATCH)
-    start = time.perf_counter()
-    evaluate(make_scorer(own.model, own.settings), Repeated(source, plan.evaluated), all_metrics=True)
-    milliseconds = 1e3 * (time.perf_counter() - start)
+    scorer = make_scorer(own.model, own.settings)
+
+    def evaluation(samples: int) -> float:
+        start = time.perf_counter()
+        evaluate(scorer, Repeated(source, samples), all_metrics=True)
+        return time.perf_counter() - start
+
+    part = max(1, plan.evaluated // 100)
+    evaluation(part)  # compiles
+    if evaluation(part) * plan.evaluated / part > budget.remaining:
+        budget.left_out.append(name)
+        return
+    milliseconds = 1e3 * evaluation(plan.evaluated)
     print(f"  {f'evaluation of {plan.evaluated:,} samples':<42}{milliseconds:>10,.0f} ms", flush=True)
 
 
