@@ -1,8 +1,8 @@
 """Time a step on the CPU with each optimizer and table precision: python bench/measure_optimizers.py.
 
-For each shape and precision of the products, the combinations take turns in one process: each with the `cpu` engine
-and, with float32 tables, with the `autograd` engine. The ids are drawn uniformly, so most rows of a batch are read
-once.
+For each shape and precision of the products, the combinations take turns in one process: each with the `cpu`
+engine and, with float32 tables, with the `autograd` engine. The ids are uniform: most rows of a batch are
+read once.
 
 Prints medians of the times, and of the ratios to SGD with float32 tables in the same round. With one thread, it is
 the time of the processor, which other work on a shared machine changes least.

@@ -99,7 +99,7 @@ def update_layers(
 
 
 class LayerwiseStep(ABC, Generic[Inputs, Rate]):
-    """A training step of SGD. bottom, top: layers of the MLPs, without the last layer of the top MLP."""
+    """A training step. bottom, top: layers of the MLPs, without the last layer of the top MLP."""
 
     bottom: Sequence[Layer[Rate]]
     top: Sequence[Layer[Rate]]
