@@ -51,6 +51,7 @@ WRONG = [
     ("--quantize-mlp-with-bit=8", "--quantize-mlp-with-bit"),
     ("--quantize-emb-with-bit=16", "--quantize-emb-with-bit"),
     (f"{DATASET} --inference-only --quantize-emb-with-bit=4 --save-onnx", "--save-onnx"),
+    (f"{DATASET} --inference-only --use-gpu --quantize-mlp-with-bit=8", "--quantize-mlp-with-bit=8"),
     (f"{DATASET} --inference-only --debug-mode", "--debug-mode"),
     ("--print-precision=-1", "--print-precision"),
     ("--data-trace-file=x", "--data-trace-file"),
