@@ -1,6 +1,6 @@
 """A second device without a GPU: its tensors cannot be mixed with those in host memory, as on a GPU.
 
-Its tensors say that they are on the device "meta", the only one besides the CPU that every build of PyTorch has.
+Its tensors say that they are on the device "lazy", whose gradients every build of PyTorch can compute.
 Operations compute in host memory, so that their results can be compared with those of the CPU.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-DEVICE = torch.device("meta")
+DEVICE = torch.device("lazy")
 _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 # Operations whose result, or its size, the host must know.
 _WAITS = ("_local_scalar_dense", "_unique2", "masked_select", "nonzero", "unique_dim")

@@ -179,7 +179,10 @@ def test_debug_mode_prints_a_model_on_any_device(compression: str) -> None:
 
 @pytest.mark.parametrize("compression", ["none", "md"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rwsadagrad"])
-def test_checkpoint_of_the_cpu_is_resumed_on_a_device(optimizer: str, compression: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("saved_on", "loaded_on"), [(CPU, DEVICE), (DEVICE, CPU)])
+def test_checkpoint_of_one_device_is_resumed_on_another(
+    saved_on: torch.device, loaded_on: torch.device, optimizer: str, compression: str, tmp_path: Path
+) -> None:
     def trained(device: torch.device, epochs: int) -> tuple[AutogradStep, dict[str, torch.Tensor]]:
         model = make_model(compression, "learned", device=device)
         step = AutogradStep(model, Loss("bce"), make_optimizer(optimizer, model), "fp32")
@@ -188,7 +191,7 @@ def test_checkpoint_of_the_cpu_is_resumed_on_a_device(optimizer: str, compressio
         return step, host_values(model)
 
     with SecondDevice():
-        saved, weights = trained(CPU, 2)
+        saved, weights = trained(saved_on, 2)
         checkpoint.save(
             tmp_path / "model.pt",
             model=saved.model,
@@ -200,7 +203,7 @@ def test_checkpoint_of_the_cpu_is_resumed_on_a_device(optimizer: str, compressio
             test_batches=5,
             seed=1,
         )
-        loaded, _ = trained(DEVICE, 0)
+        loaded, _ = trained(loaded_on, 0)
         checkpoint.load_weights(tmp_path / "model.pt", loaded.model, optimizer=loaded.optimizer)
         torch.testing.assert_close(host_values(loaded.model), weights, rtol=0, atol=0)
         assert loaded.optimizer.steps == (0 if optimizer == "sgd" else 2)
