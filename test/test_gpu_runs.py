@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from program import GOLDEN, RUNS, Finished, golden_flags, read_events, run_program
 from small_runs import SHAPE, TRAIN
 from test_golden_runs import FROM_THE_SEED
+
+from mlperf.evaluation.metrics import binary_metrics
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="runs on a GPU: no GPU found")
 
@@ -83,6 +86,18 @@ def test_run_is_continued_on_the_other_device(
         for device in DEVICES.values()
     ]
     assert numbers(scores[1].metric_lines[-1]) == pytest.approx(numbers(scores[0].metric_lines[-1]), rel=5e-3)
+
+
+@pytest.mark.parametrize("decimals", [2, 7])
+def test_metrics_of_millions_of_scores_are_those_of_the_cpu(decimals: int) -> None:
+    """With two decimals, nearly all scores are tied."""
+    stream = np.random.default_rng(decimals)
+    scores = torch.from_numpy(stream.random(5_000_000).round(decimals).astype(np.float32))
+    labels = (torch.from_numpy(stream.random(5_000_000).astype(np.float32)) < 0.03 + 0.1 * scores).float()
+    expected, found = (
+        astuple(binary_metrics(scores.to(device), labels.to(device)))[:6] for device in ("cpu", "cuda")
+    )
+    assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_log_of_a_gpu_is_complete(terabyte: Path, tmp_path: Path) -> None:
