@@ -118,7 +118,7 @@ for name in "${stages[@]}"; do
                 stage run 150 25 env SEED=1 LOGDIR="$out/run" ./run_and_time.sh --use-gpu --precision=bf16
             fi
             ;;
-        general) tests general 180 -n 8 test/test_gpu_autograd.py ;;
+        general) tests general 240 -n 8 test/test_gpu_autograd.py test/test_gpu_runs.py ;;
         sanitize)
             if [[ ${#reduced[@]} -gt 0 ]]; then
                 script sanitize 100 10 run_for_sanitizer.py
