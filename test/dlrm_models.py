@@ -26,6 +26,7 @@ def make_model(
     interaction_op: str = "dot",
     *,
     embedding_init: str = "numpy",
+    embedding_precision: str = "fp32",
 ) -> DLRM_Net:
     """Return an initialized model of three tables, 3 dense features and dimension 4."""
     architecture = Architecture(
@@ -37,6 +38,7 @@ def make_model(
         compression=COMPRESSIONS[compression],
         weighted_pooling=weighted_pooling,
         loss_threshold=0.01,
+        embedding_precision=embedding_precision,
     )
     model = DLRM_Net(architecture, torch.device("cpu"))
     initialize(model, np.random.RandomState(3), mlp_init="normal", embedding_init=embedding_init, seed=3)

@@ -160,7 +160,8 @@ def test_every_flag_of_the_model_is_recorded_and_compared() -> None:
     names = {flag.name for _, flag in declared_flags(ModelSettings)}
     of_other_variants = {name for name in names if name.startswith("--md-") and name != "--md-flag"}
     not_of_the_weights = {"--arch-embedding-size", "--mlp-init", "--embedding-init"}
-    assert flags.keys() == names - of_other_variants - not_of_the_weights | {
+    shown_by_the_weights = {"--embedding-precision"}
+    assert flags.keys() == names - of_other_variants - not_of_the_weights - shown_by_the_weights | {
         *("--optimizer", "--mlperf-grad-accum-iter"),
     }
     path = Path("model.pt")

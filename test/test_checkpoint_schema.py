@@ -267,9 +267,8 @@ def test_weights_of_another_type_are_not_converted(dtype: torch.dtype, tmp_path:
     )
     model = make_model()
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(
-        RunError, match=rf"emb_l\.0\.weight is {name} of shape \[23, 4\], must be float32 of shape"
-    ):
+    first = r"bot_l\.0\.weight" if dtype == torch.float16 else r"emb_l\.0\.weight"  # tables are in 16 bits, too
+    with pytest.raises(RunError, match=rf"{first} is {name} of shape \[\d+, \d\], must be float32 of shape"):
         load_weights(tmp_path / "x.pt", model, trains=False)
     assert same_tensors(dict(before), dict(model.state_dict()))
 

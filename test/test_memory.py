@@ -12,7 +12,7 @@ import torch
 from mlperf.runner.memory import available_on_gpu, resource_failures
 from mlperf.util import memory
 from mlperf.util.errors import RunError
-from mlperf.util.memory import MemoryNeed, available_memory, require_memory, require_memory_for
+from mlperf.util.memory import MemoryNeed, MemorySaving, available_memory, require_memory, require_memory_for
 
 GIB = 1 << 30
 
@@ -79,6 +79,14 @@ def test_parts_of_a_run_that_need_most_memory_are_named(monkeypatch: pytest.Monk
     assert "the rest" not in str(caught.value)
     monkeypatch.setattr(memory, "available_memory", lambda: None)
     require_memory_for(needs)
+
+
+def test_saving_is_named_only_if_it_is_enough() -> None:
+    needs, saving = [MemoryNeed("the tables (--rows)", 96 * 10**9)], MemorySaving("--half", 48 * 10**9)
+    with pytest.raises(RunError, match=r"96\.0 GB for the tables \(--rows\); --half needs 48\.0 GB less$"):
+        require_memory_for(needs, available=48 * 10**9, saving=saving)
+    with pytest.raises(RunError, match=r"96\.0 GB for the tables \(--rows\)$"):
+        require_memory_for(needs, available=47 * 10**9, saving=saving)
 
 
 def test_control_group_alone_is_enough(tmp_path: Path) -> None:

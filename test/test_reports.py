@@ -26,17 +26,18 @@ from mlperf.settings.from_flags import parse
 
 
 @pytest.mark.parametrize(
-    ("kind", "several", "op"),
+    ("kind", "several", "op", "rows"),
     [
-        *((kind, several, "dot") for kind in COMPRESSIONS for several in (False, True)),
-        ("none", False, "cat"),
-        ("none", True, "sum"),
+        *((kind, several, "dot", "fp32") for kind in COMPRESSIONS for several in (False, True)),
+        ("none", False, "cat", "bf16"),
+        ("none", True, "sum", "fp16"),
     ],
 )
 def test_exported_model_predicts_the_same_at_any_batch_size(
-    kind: str, several: bool, op: str, tmp_path: Path
+    kind: str, several: bool, op: str, rows: str, tmp_path: Path
 ) -> None:
-    model = make_model(kind, weighted_pooling="fixed" if kind == "md" else None, interaction_op=op)
+    pooling = "fixed" if kind == "md" else None
+    model = make_model(kind, weighted_pooling=pooling, interaction_op=op, embedding_precision=rows)
     path = tmp_path / "model.onnx"
     save_onnx(model, path, multi_hot=several)
     onnx.checker.check_model(str(path), full_check=True)

@@ -96,7 +96,8 @@ def _to_float16(values: torch.Tensor, pattern: torch.Tensor, bits: torch.Tensor)
     # 13 bits of the fraction are cut off, and the exponent's bias is 15 instead of 127.
     normal = (magnitude + (bits >> 3) >> 13) - (127 - 15 << 10)
     scaled = (values.abs() * 2.0**24).clamp(max=2.0**10)
-    whole = scaled.floor()  # integers: a float32 sum of the number and the random bits would be rounded
-    subnormal = whole.to(torch.int64) + (((scaled - whole) * 2.0**16).to(torch.int64) + bits >> 16)
+    whole = scaled.floor()
+    # All terms are exact in float32: the sum of the fraction and the random bits reaches 1.
+    subnormal = whole.to(torch.int64) + ((scaled - whole) * 2.0**16 >= 2.0**16 - bits)
     rounded = torch.where(magnitude < 127 - 14 << 23, subnormal, normal.clamp(max=0x7C00))  # 0x7C00: infinity
     return pattern >> 16 & 0x8000 | rounded

@@ -24,7 +24,7 @@ from mlperf.optim.optimizer import Optimizer
 from mlperf.registry import OPTIMIZERS, load
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError
-from mlperf.util.memory import MemoryNeed, require_memory_for
+from mlperf.util.memory import MemoryNeed, MemorySaving, require_memory_for
 
 _TABLES = (
     "the embedding tables (--embedding-precision, --arch-sparse-feature-size, --max-ind-range, "
@@ -35,6 +35,7 @@ _MLPS = "the MLPs (--arch-mlp-bot, --arch-mlp-top)"
 _PAIRS = "the pairs of features (--arch-embedding-size)"
 _TRAINING_BATCH = "a training batch (--mini-batch-size, --num-indices-per-lookup)"
 _TEST_BATCH = "a test batch (--test-mini-batch-size)"
+_SCORES = "the scores and labels of the test split"
 _READ_AHEAD = "batches read ahead (--num-workers, --test-num-workers)"
 _ACCUMULATED = "accumulated gradients (--mlperf-grad-accum-iter)"
 _STREAMS = "random data (--num-batches, --data-size, --mini-batch-size)"
@@ -72,11 +73,20 @@ def require_run_memory(
     model = list(_model(settings, architecture))
     on_device = [*model, *_computation(settings, architecture, sizes)]
     on_host = list(_data(settings, architecture, sizes))
+    saving = _saving(settings, architecture)
     if device.type == "cpu":
-        require_memory_for([*on_device, *on_host])
+        require_memory_for([*on_device, *on_host], saving=saving)
         return
     require_memory_for(on_host)
-    require_memory_for(on_device, available=available_on_gpu(device), where=" of the GPU")
+    require_memory_for(on_device, available=available_on_gpu(device), where=" of the GPU", saving=saving)
+
+
+def _saving(settings: Settings, architecture: Architecture) -> MemorySaving | None:
+    """Return what tables in 16 bits would save, None if this run cannot have them."""
+    if architecture.compression is not None or settings.quantization.requested:
+        return None
+    halved = replace(architecture, embedding_precision="bf16")
+    return MemorySaving("--embedding-precision=bf16", table_bytes(architecture) - table_bytes(halved))
 
 
 def available_on_gpu(device: torch.device) -> int:
@@ -147,6 +157,7 @@ def _computation(settings: Settings, architecture: Architecture, sizes: RunSizes
             yield MemoryNeed(_ACCUMULATED, summed * (pooled + 8 * tables))
     if settings.inference_only or settings.training.evaluates:
         yield MemoryNeed(_TEST_BATCH, sizes.test_batch(settings) * (value_bytes * interaction + 8 * tables))
+        yield MemoryNeed(_SCORES, 8 * sizes.test_samples)
 
 
 def _data(settings: Settings, architecture: Architecture, sizes: RunSizes) -> Iterator[MemoryNeed]:

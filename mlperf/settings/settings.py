@@ -12,7 +12,7 @@ from mlperf.settings.model import ModelSettings
 from mlperf.settings.reports import ComplianceSettings, QuantizationSettings, ReportSettings
 from mlperf.settings.training import TrainingSettings
 
-# Precision of matrix products; weights, updates and the loss are always float32.
+# Precision of matrix products; weights, updates and the loss are float32 (tables: --embedding-precision).
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
@@ -46,7 +46,7 @@ class Settings:
         "--precision",
         choice(*PRECISIONS),
         "fp32",
-        "precision of matrix products and activations (tf32: GPU only); all else is always float32",
+        "precision of matrix products and activations (tf32: GPU only); weights, updates and loss are float32",
         group="training",
     )
     load_model: Path | None = flag(

@@ -7,6 +7,7 @@ is written right after an evaluation, when no gradients and no sums of the loss 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,8 +23,10 @@ from mlperf.training.checkpoint_file import open_checkpoint, write_checkpoint
 from mlperf.training.checkpoint_flags import Flags, check_flags
 from mlperf.training.checkpoint_schema import CONTINUATION, FLAGS, check_entries
 from mlperf.training.state import TrainingState
-from mlperf.training.state_dict import state_dict_mismatch, unwrapped, wrong_kind
+from mlperf.training.state_dict import saved_precision, state_dict_mismatch, unwrapped, wrong_kind
 from mlperf.util.errors import RunError
+
+_log = logging.getLogger(__name__)
 
 
 def save(
@@ -101,6 +104,7 @@ def load_weights(
         problem = mismatch or wrong_kind(found, weights)
         if problem is not None:
             raise RunError(f"{path}: {problem}")
+        _check_precision(found, weights, path, trains=trains)
         if trains:
             check_entries(contents, path)
         saved = contents.get("opt_state_dict")
@@ -113,6 +117,21 @@ def load_weights(
     if trains:
         _check_finite(weights, path)
     return contents
+
+
+def _check_precision(
+    found: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], path: Path, *, trains: bool
+) -> None:
+    """Log that the tables are converted to another precision. RunError if training is to resume with it."""
+    saved = saved_precision(found, weights)
+    if saved is None:
+        return
+    if trains:
+        raise RunError(
+            f"{path}: cannot resume: was saved with --embedding-precision={saved}; pass the flags with which it "
+            "was saved"
+        )
+    _log.info("%s: the embedding tables are stored in %s and are converted", path, saved)
 
 
 def _check_finite(weights: Mapping[str, torch.Tensor], path: Path) -> None:

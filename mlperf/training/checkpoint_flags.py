@@ -18,8 +18,9 @@ from mlperf.util.printable import shown_name
 # Values by the names of the flags, as text; None for a flag without a value.
 Flags = Mapping[str, str | None]
 
-# Not recorded: the rows of the tables may come from the data, and the initial weights are gone.
-_NOT_RECORDED = frozenset({"--arch-embedding-size", "--mlp-init", "--embedding-init"})
+# Not recorded: the rows of the tables may come from the data, the initial weights are gone, and the weights show
+# their precision.
+_NOT_RECORDED = frozenset({"--arch-embedding-size", "--mlp-init", "--embedding-init", "--embedding-precision"})
 # They determine the names and shapes of the weights, and nothing else that affects the scores.
 _SHOWN_BY_WEIGHTS = frozenset(
     {

@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 
+from mlperf.models.dlrm import ROW_TYPES
 from mlperf.util.errors import RunError
 from mlperf.util.printable import shown, shown_name
 from mlperf.util.tensors import difference, is_plain
+
+_ROW_PRECISIONS = {dtype: name for name, dtype in ROW_TYPES.items()}
 
 # Modules that PyTorch puts around a model or a part of it: data-parallel training, torch.compile, FSDP and
 # activation checkpointing.
@@ -73,13 +76,33 @@ def state_dict_mismatch(found: Mapping[str, Any], expected: Mapping[str, torch.T
 def wrong_kind(found: Mapping[str, Any], expected: Mapping[str, torch.Tensor]) -> str | None:
     """Return the first value in `found` that is not a tensor of the dtype of the model's, None if there is none.
 
-    Nothing is converted: 64-bit, integer or complex weights come from another program, or are damaged.
+    Tables may have another of the precisions of --embedding-precision, see `saved_precision`. Nothing else is
+    converted: 64-bit, integer or complex weights come from another program, or are damaged.
     """
     for name, weight in expected.items():
-        text = difference(found[name], weight)
+        value, allowed = found[name], weight
+        if _is_table(name) and is_plain(value) and value.dtype in _ROW_PRECISIONS:
+            allowed = torch.empty_like(weight, dtype=value.dtype, device="meta")
+        text = difference(value, allowed)
         if text is not None:
             return f"{name} {text}"
     return None
+
+
+def saved_precision(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str | None:
+    """Return the --embedding-precision of the tables in `found` if it differs from that of the model, else None.
+
+    found: has the names of `expected`, and tensors that `wrong_kind` accepts.
+    """
+    for name, weight in expected.items():
+        if _is_table(name) and found[name].dtype != weight.dtype:
+            return _ROW_PRECISIONS[found[name].dtype]
+    return None
+
+
+def _is_table(name: str) -> bool:
+    """Return whether this is the name of an uncompressed embedding table."""
+    return name.startswith("emb_l.") and name.count(".") == 2 and name.endswith(".weight")
 
 
 def _difference(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> str:

@@ -33,20 +33,34 @@ class MemoryNeed:
     size: int
 
 
-def require_memory_for(needs: Sequence[MemoryNeed], *, available: int | None = None, where: str = "") -> None:
+@dataclass(frozen=True)
+class MemorySaving:
+    """A way to need less memory. how: the flag to pass. size: the bytes that it saves."""
+
+    how: str
+    size: int
+
+
+def require_memory_for(
+    needs: Sequence[MemoryNeed],
+    *,
+    available: int | None = None,
+    where: str = "",
+    saving: MemorySaving | None = None,
+) -> None:
     """Raise RunError, which names the largest parts, if all together need more bytes than are available.
 
-    available: bytes; if None, those of host memory. where: text after "memory".
+    available: bytes; if None, those of host memory. where: text after "memory". saving: named if it is enough.
     """
     available = available_memory() if available is None else available
     total = sum(need.size for need in needs)
     if available is None or total <= available:
         return
     largest = sorted((need for need in needs if need.size > total // 100), key=lambda need: -need.size)
-    raise RunError(
-        f"needs {_size(total)} of memory{where}, {_size(available)} are available: "
-        + ", ".join(f"{_size(need.size)} for {need.what}" for need in largest[:_SHOWN_NEEDS])
-    )
+    parts = ", ".join(f"{_size(need.size)} for {need.what}" for need in largest[:_SHOWN_NEEDS])
+    if saving is not None and total - saving.size <= available:
+        parts += f"; {saving.how} needs {_size(saving.size)} less"
+    raise RunError(f"needs {_size(total)} of memory{where}, {_size(available)} are available: {parts}")
 
 
 def _size(size: int) -> str:
