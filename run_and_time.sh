@@ -174,7 +174,9 @@ set_up() { # sets python; exits on usage errors, before installing anything if p
             exit 2
         fi
     fi
-    run_for_line python tools/setup.sh || exit
+    local needs=mlperf_logging
+    [[ $make_sample == false ]] || needs+=,sklearn,tqdm
+    run_for_line python tools/setup.sh --needs=$needs || exit
     assemble_flags "$python" "$@" || exit
 }
 

@@ -37,7 +37,7 @@ done
 common=(--learning-rate=0.1 --debug-mode)
 check_flags "${common[@]}" "$@"
 
-python=$(tools/setup.sh requirements-test.txt)
+python=$(tools/setup.sh --needs=sklearn,mlperf_logging,tqdm,pytest,xdist requirements-test.txt)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mlperf.data.binary import BinaryFile
+from mlperf.data.buffer_pool import BufferPool
 from mlperf.data.synthetic import legacy_stream
 from mlperf.data.synthetic.random_batches import RandomBatches
 from mlperf.settings.data import DataSettings, GeneratedDataSettings, IdDistribution
@@ -61,6 +62,40 @@ def test_order_of_shuffled_batches_depends_on_seed_and_epoch(tmp_path: Path) -> 
     assert order(source, 1, first=7) == order(source, 1)[7:]
 
 
+@pytest.mark.parametrize("batch_size", [1, 7, 300, 9000])
+@pytest.mark.parametrize("readers", [1, 3])
+def test_batches_that_are_kept_stay_as_they_were_read(readers: int, batch_size: int, tmp_path: Path) -> None:
+    rows = 400 if batch_size == 1 else 40_000
+    table = write_rows(tmp_path / "x.bin", rows)
+    sizes = (rows, *([50] * 25))
+    settings = {"shuffle_seed": 4, "readers": readers}
+    source = BinaryFile(tmp_path / "x.bin", rows, batch_size, sizes, **settings)  # type: ignore[arg-type]
+    kept = [*zip(source.batches(0), source.raw_batches(0), strict=True)]
+    expected = torch.from_numpy(table)
+    starts = []
+    for batch, raw in kept:
+        starts.append(raw.first_row)
+        part = expected[raw.first_row : raw.first_row + batch_size]
+        assert torch.equal(raw.rows, part)
+        assert torch.equal(batch.indices, part[:, 14:].T)
+        assert torch.equal(batch.labels, part[:, :1].float())
+        torch.testing.assert_close(batch.dense, part[:, 1:14].float().log1p())
+    assert sorted(starts) == list(range(0, rows, batch_size)) != starts
+
+
+def test_memory_of_batches_is_used_again_when_nothing_refers_to_it() -> None:
+    pool = BufferPool(640)
+    first = pool.take(640)
+    address, view = first.ctypes.data, torch.from_numpy(first[64:128].view(np.int64)).view(2, 4).numpy()[1]
+    del first
+    others = [pool.take(10) for _ in range(3)]
+    assert address not in {other.ctypes.data for other in others}
+    del view
+    assert pool.take(640).ctypes.data == address
+    with pytest.raises(ValueError, match="641"):
+        pool.take(641)
+
+
 def test_limit_takes_the_first_batches(tmp_path: Path) -> None:
     write_rows(tmp_path / "x.bin", 100)
     source = binary_file(tmp_path / "x.bin", 100, 8, limit=3)
@@ -88,8 +123,10 @@ def test_value_out_of_range_is_named(column: int, value: int, tmp_path: Path) ->
     table = write_rows(tmp_path / "x.bin", 20)
     table[13, column] = value
     table.astype("<i4").tofile(tmp_path / "x.bin")
-    with pytest.raises(RunError, match=rf"x\.bin: row 14, column {column + 1}: .* {value} "):
-        list(binary_file(tmp_path / "x.bin", 20, 6).batches(0))
+    for seed in (None, 1, 2):
+        source = binary_file(tmp_path / "x.bin", 20, 3, shuffle_seed=seed)
+        with pytest.raises(RunError, match=rf"x\.bin: row 14, column {column + 1}: .* {value} "):
+            list(source.batches(0))
 
 
 def random_settings(samples: int, batch_size: int, **generated: object) -> DataSettings:

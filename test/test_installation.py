@@ -7,14 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from program import ROOT
+from program import GOLDEN, ROOT, golden_flags
+from small_runs import SHAPE, TRAIN
 
 import mlperf
 from mlperf.cli.__main__ import PROGRAMS
@@ -105,6 +105,58 @@ def test_missing_package_is_reported_in_one_line(call: list[str]) -> None:
     assert "tools/setup.sh" in done.stderr
 
 
+# Runs a program in a Python in which the packages named by the first argument cannot be imported.
+WITHOUT = """
+import runpy, sys
+missing, program = sys.argv[1].split(","), sys.argv[2]
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Finder())
+sys.argv = sys.argv[2:]
+sys.path.insert(0, program.rpartition("/")[0])
+runpy.run_path(program, run_name="__main__")
+"""
+
+
+def run_without(packages: str, program: str, *flags: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT, packages, str(ROOT / program), *flags]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_training_without_a_log_needs_neither_the_packages_of_logs_samples_nor_progress_bars(
+    terabyte: Path, tmp_path: Path
+) -> None:
+    flags = [flag for flag in (*SHAPE, *TRAIN) if flag not in ("--mlperf-logging", "--nepochs=2")]
+    others = "mlperf_logging,sklearn,tqdm,matplotlib,onnx,tensorboard,pandas,scipy"
+    done = run_without(
+        others, "dlrm_s_pytorch.py", *flags, f"--processed-data-file={terabyte}", "--num-batches=6", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Testing at - 6/6 of epoch 0," in done.stdout
+
+
+def test_log_without_its_package_is_refused_before_anything_is_opened(terabyte: Path, tmp_path: Path) -> None:
+    flags = golden_flags("sgd", terabyte)
+    assert "--mlperf-logging" in flags
+    done = run_without("mlperf_logging", "dlrm_s_pytorch.py", *flags, "--save-model=model.pt", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    error = "--mlperf-logging requires the package mlperf-logging (pip install mlperf-logging)"
+    assert done.stderr == f"dlrm_s_pytorch.py: error: {error}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tools_for_data_need_no_package_of_logs_samples_or_progress_bars(tmp_path: Path) -> None:
+    raw = f"--raw-data-file={GOLDEN}/terabyte/day"
+    for program, *flags in (
+        ("tools/prepare_criteo.py", raw, "--data-set=terabyte", "--processed-data-file=prepared"),
+        ("tools/verify_data.py", "prepared"),
+    ):
+        done = run_without("mlperf_logging,sklearn,tqdm", program, *flags, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+
+
 def test_tool_outside_a_checkout_reports_the_missing_package(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "tools", tmp_path / "tools")
     done = python("tools/verify_data.py", "--help", cwd=tmp_path)
@@ -154,134 +206,6 @@ def test_wheel_contains_the_programs_and_all_files_that_they_read(tmp_path: Path
     entry_points = next(name for name in names if name.endswith("entry_points.txt"))
     assert zipfile.ZipFile(wheel).read(entry_points).decode().count("dlrm-") == len(SCRIPTS)
     assert f"-{mlperf.__version__}-" in wheel.name
-
-
-# Stands for Python, venv and pip: makes .venv/bin/python, logs what pip is to install, and fails if told to.
-FAKE_PYTHON = """#!/bin/sh
-case "$*" in
-    *venv*--clear*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
-    *"pip install"*) echo "$*" >>pip.log && sleep "${PIP_SECONDS:-0}" && exit "${PIP_STATUS:-0}" ;;
-esac
-"""
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """Return a folder with what tools/setup.sh needs, and a Python that installs nothing."""
-    folder = tmp_path / "checkout"
-    for name in ("tools/setup.sh", "tools/signals.sh", "pyproject.toml", "mlperf/version.py", "requirements.txt"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
-    (folder / "requirements-test.txt").write_text("pytest\n")
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "python3").write_text(FAKE_PYTHON)
-    (tmp_path / "bin" / "python3").chmod(0o755)
-    return folder
-
-
-def setup(checkout: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(checkout / "tools" / "setup.sh"), *arguments],
-        env={"PATH": f"{checkout.parent / 'bin'}:/usr/bin:/bin", **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def installs(checkout: Path) -> list[str]:
-    """Return what pip was asked to install since the last call."""
-    log = checkout / "pip.log"
-    lines = log.read_text().splitlines() if log.exists() else []
-    log.unlink(missing_ok=True)
-    return lines
-
-
-def test_setup_installs_the_requirements_and_the_project_only_once(checkout: Path) -> None:
-    done = setup(checkout)
-    assert done.stdout == f"{checkout}/.venv/bin/python\n"
-    requirements, project = installs(checkout)
-    assert requirements.endswith("--requirement=requirements.txt")
-    assert "--no-deps" in project
-    assert project.endswith("--editable .")
-    assert setup(checkout).stdout == done.stdout
-    assert installs(checkout) == []
-
-
-def test_installing_the_test_requirements_also_satisfies_run_and_time(checkout: Path) -> None:
-    setup(checkout, "requirements-test.txt")
-    assert "--requirement=requirements.txt --requirement=requirements-test.txt" in installs(checkout)[0]
-    setup(checkout)
-    setup(checkout, "requirements-test.txt")
-    assert installs(checkout) == []
-
-
-def test_setup_installs_again_after_a_change_and_after_changing_back(checkout: Path) -> None:
-    setup(checkout, "requirements-test.txt")
-    requirements = (checkout / "requirements.txt").read_text()
-    for text in (requirements + "more\n", requirements):
-        installs(checkout)
-        (checkout / "requirements.txt").write_text(text)
-        setup(checkout)
-        assert len(installs(checkout)) == 2
-
-
-def test_setup_installs_again_after_the_folder_was_moved(checkout: Path) -> None:
-    setup(checkout)
-    installs(checkout)
-    moved = checkout.rename(checkout.parent / "moved")
-    setup(moved)
-    assert len(installs(moved)) == 2
-
-
-def test_setup_waits_for_a_concurrent_installation_and_then_installs_nothing(checkout: Path) -> None:
-    first = subprocess.Popen(
-        [str(checkout / "tools" / "setup.sh")],
-        env={"PATH": f"{checkout.parent / 'bin'}:/usr/bin:/bin", "PIP_SECONDS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while not (checkout / "pip.log").exists():
-        assert first.poll() is None
-        time.sleep(0.01)
-    second = setup(checkout)
-    assert second.stderr == "setup.sh: waiting for another installation into .venv\n"
-    assert second.stdout == f"{checkout}/.venv/bin/python\n"
-    assert first.wait() == 0
-    assert len(installs(checkout)) == 2
-
-
-def test_failed_setup_is_reported_and_repeated(checkout: Path) -> None:
-    failed = setup(checkout, PIP_STATUS="1")
-    assert failed.returncode == 1
-    assert failed.stdout == ""
-    assert failed.stderr.splitlines()[-1] == "setup.sh: error: pip could not install requirements.txt"
-    installs(checkout)
-    assert setup(checkout).returncode == 0
-    assert len(installs(checkout)) == 2
-
-
-@pytest.mark.parametrize(
-    ("argument", "status", "text"),
-    [("--help", 0, "Create the virtual environment"), ("--hlep", 2, "--hlep"), ("no.txt", 1, "no.txt: no such")],
-)
-def test_setup_rejects_wrong_arguments_before_installing(
-    argument: str, status: int, text: str, checkout: Path
-) -> None:
-    done = setup(checkout, argument)
-    assert done.returncode == status
-    assert text in done.stdout + done.stderr
-    assert installs(checkout) == []
-    assert not (checkout / ".venv").exists()
-
-
-def test_setup_names_the_package_missing_in_a_given_environment(checkout: Path) -> None:
-    bare = checkout.parent / "bin" / "bare"
-    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
-    bare.chmod(0o755)
-    done = setup(checkout, DLRM_PYTHON=str(bare))
-    assert done.returncode == 1
-    assert f"DLRM_PYTHON={bare}: lacks the package torch" in done.stderr
 
 
 @pytest.mark.parametrize(("flag", "status"), [("--help", 0), ("--version", 0), ("--lerning-rate=1", 2)])

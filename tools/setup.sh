@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Create the virtual environment of this project and print the path of its interpreter.
 #
-#   python=$(tools/setup.sh [requirements file ...])
+#   python=$(tools/setup.sh [--needs=package,...] [requirements file ...])
 #
 # Installs requirements.txt, the files named and this project itself (editable, with its programs dlrm-train,
 # dlrm-prepare, ...) into .venv at the root of the repository. Does nothing if they are already installed. pip's own
 # environment variables (PIP_INDEX_URL, PIP_FIND_LINKS, PIP_NO_INDEX, ...) are obeyed.
 #
-# DLRM_PYTHON=/path/to/python uses another environment without changing it. It must have the packages of
-# requirements.txt; this project need not be installed in it.
+# DLRM_PYTHON=/path/to/python uses another environment without changing it. It must have torch, numpy, numba and the
+# packages after --needs, by the names under which they are imported; this project need not be installed in it. An
+# active virtual environment is used only if DLRM_PYTHON names it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tools/signals.sh
@@ -27,11 +28,11 @@ is_supported() { # succeeds if Python $1 has wheels of the pinned packages and c
     "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null
 }
 
-missing_package() { # prints the first package of requirements.txt that is missing in Python $1, or nothing
+missing_package() { # prints the first of the packages named after $1 that is missing in Python $1, or nothing
     "$1" -c '
+import sys
 from importlib.util import find_spec
-names = ("torch", "numpy", "sklearn", "mlperf_logging", "tqdm", "numba")
-print(next((name for name in names if find_spec(name) is None), ""))'
+print(next((name for name in sys.argv[1:] if find_spec(name) is None), ""))' "${@:2}"
 }
 
 find_base() { # prints the Python with which to create the environment, or nothing
@@ -44,34 +45,54 @@ find_base() { # prints the Python with which to create the environment, or nothi
     done
 }
 
+without_installing() { # prints how to use an environment that exists: the active one, if there is one
+    if [[ -n ${VIRTUAL_ENV:-} && $VIRTUAL_ENV != "$PWD/.venv" ]]; then
+        echo "DLRM_PYTHON=${VIRTUAL_ENV//[[:cntrl:]]/?}/bin/python uses the active environment instead"
+    else
+        echo "DLRM_PYTHON=/path/to/python uses an existing environment instead"
+    fi
+}
+
 install() { # creates .venv and installs the given requirements files
     local base
     if ! "$python" -c '' 2>/dev/null; then
         base=$(find_base)
-        [[ -n $base ]] || fail "found no Python 3.11 to 3.14 with venv and ensurepip (on Debian: python3-venv)"
-        run "$base" -m venv --clear .venv || fail "$base could not create .venv"
+        [[ -n $base ]] ||
+            fail "found no Python 3.11 to 3.14 with venv and ensurepip (on Debian: python3-venv); $without"
+        run "$base" -m venv --clear .venv || fail "$base could not create .venv; $without"
     fi
     run "$python" -m pip install --disable-pip-version-check --quiet "${@/#/--requirement=}" ||
-        fail "pip could not install ${*}"
+        fail "pip could not install ${*}; $without"
     # requirements.txt has the build tool: nothing is downloaded for this.
     run "$python" -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable . ||
-        fail "pip could not install this project into .venv"
+        fail "pip could not install this project into .venv; $without"
 }
 
-for file in "$@"; do
-    case $file in
+packages=(torch numpy numba) # needed for training
+files=()
+for argument in "$@"; do
+    case $argument in
     --help | -h)
         usage
         exit 0
         ;;
-    -*) fail "$file: unknown flag; allowed are --help and names of requirements files" 2 ;;
+    --needs=?*)
+        IFS=, read -ra more <<<"${argument#--needs=}"
+        packages+=("${more[@]}")
+        ;;
+    -*) fail "$argument: unknown flag; allowed are --help, --needs and names of requirements files" 2 ;;
+    *)
+        [[ -f $argument ]] || fail "$argument: no such requirements file"
+        files+=("$argument")
+        ;;
     esac
-    [[ -f $file ]] || fail "$file: no such requirements file"
 done
+set -- ${files[@]+"${files[@]}"}
 
 if [[ -n ${DLRM_PYTHON:-} ]]; then
     command -v "$DLRM_PYTHON" >/dev/null || fail "DLRM_PYTHON=$DLRM_PYTHON: no such program" 2
-    missing=$(missing_package "$DLRM_PYTHON") || fail "DLRM_PYTHON=$DLRM_PYTHON: cannot be run as a Python" 2
+    missing=$(missing_package "$DLRM_PYTHON" "${packages[@]}") ||
+        fail "DLRM_PYTHON=$DLRM_PYTHON: cannot be run as a Python" 2
     [[ -z $missing ]] || fail "DLRM_PYTHON=$DLRM_PYTHON: lacks the package $missing; requirements.txt lists all"
     command -v "$DLRM_PYTHON"
     exit 0
@@ -98,9 +119,10 @@ if ! is_installed; then
     fi
 fi
 if ! is_installed; then
+    without=$(without_installing)
     # pip's progress goes to stderr; stdout has only the path.
     {
-        echo "setup.sh: installing into .venv (first run)"
+        echo "setup.sh: installing into .venv (first run); $without"
         rm -f .venv/installed-*
         install requirements.txt "$@"
         touch "$(stamp)" "$wanted"

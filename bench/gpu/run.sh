@@ -63,7 +63,10 @@ if [[ -n ${WHEELS:-} ]]; then
         --target "$packages" "$WHEELS"/*.whl || fail "WHEELS=$WHEELS: cannot be installed"
     export PYTHONPATH=$packages${PYTHONPATH:+:$PYTHONPATH}
 fi
-python=$(tools/setup.sh requirements-test.txt) || exit 2
+needs=triton,pytest,xdist
+# The benchmark always writes a log, and the tests of general compare runs that do.
+[[ " ${stages[*]} " != *" general "* && " ${stages[*]} " != *" run "* ]] || needs+=,mlperf_logging
+python=$(tools/setup.sh --needs=$needs requirements-test.txt) || exit 2
 export DLRM_PYTHON=$python PYTHONUNBUFFERED=1
 export PYTHONPATH=$PWD:$PWD/bench${PYTHONPATH:+:$PYTHONPATH}
 

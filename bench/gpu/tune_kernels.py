@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import torch
 from gpu_workload import (
@@ -20,15 +21,21 @@ from gpu_workload import (
     median_microseconds,
     parse_workload,
 )
+from relu_input_gradient import relu_input_gradient
+from triton.runtime.errors import OutOfResources
 
 from mlperf.engines.gpu.kernels.embedding_update import update_rows
 from mlperf.engines.gpu.kernels.interaction import interact, interact_backward
 from mlperf.engines.gpu.kernels.linear import relu_backward
 from mlperf.engines.gpu.step import GpuStep
+from mlperf.util.errors import RunError
 from mlperf.util.program import run_program
 
 # Block sizes of relu_backward: rows, columns, tiles per program instance, warps.
 RELU_SIZES = ((32, 128, 8, 4), (32, 128, 2, 4), (32, 256, 4, 8), (16, 256, 8, 4), (64, 128, 4, 8))
+
+# Tile sizes of relu_input_gradient: rows, columns, depth, warps, stages.
+RELU_PRODUCT_SIZES = ((128, 256, 64, 8, 3), (128, 256, 64, 8, 4), (256, 128, 64, 8, 3), (128, 128, 64, 8, 4))
 
 
 def main() -> None:
@@ -41,6 +48,7 @@ def main() -> None:
         if precision == "bf16":
             tune_relu(workload, width=max(workload.top_mlp))
             time_products(workload, step)
+            compare_relu_input_gradient(workload, step)
 
 
 def report(workload: Workload, name: str, function: Callable[[], object]) -> None:
@@ -94,6 +102,47 @@ def tune_relu(workload: Workload, width: int) -> None:
     for rows, columns, tiles, warps in RELU_SIZES:
         name = f"relu_backward of {width} outputs, {rows} x {columns} x {tiles} tiles, {warps} warps"
         report(workload, name, partial(backward, rows=rows, columns=columns, tiles=tiles, warps=warps))
+
+
+def compare_relu_input_gradient(workload: Workload, step: GpuStep) -> None:
+    """Check the candidate kernel for each layer above a ReLU, and time it beside what the engine uses.
+
+    RunError if the results differ by more than rounding.
+    """
+    samples = workload.batch_size
+    for (_, width), (inputs, outputs) in pairwise(layer_widths(workload, step)):
+        if inputs != width:  # the interaction is in between
+            continue
+        shapes = ((samples, outputs), (outputs, inputs), (samples, inputs))
+        gradient, weight, output = (torch.randn(*shape, device=workload.device).bfloat16() for shape in shapes)
+        output.relu_()
+        sums = torch.zeros(2, inputs, device=workload.device)
+        separate = partial(_product_and_relu, gradient, weight, output, sums[0])
+        candidate = partial(relu_input_gradient, gradient=gradient, weight=weight, inputs=output, d_bias=sums[1])
+        expected, found = separate(), candidate()
+        scale = float(expected.abs().max())
+        if not torch.allclose(found.float(), expected.float(), rtol=0.02, atol=0.01 * scale):
+            raise RunError(f"relu_input_gradient of {inputs} to {outputs}: differs from the product and its ReLU")
+        if not torch.allclose(sums[1], sums[0], rtol=0.02, atol=0.01 * scale * samples**0.5):
+            raise RunError(f"relu_input_gradient of {inputs} to {outputs}: differs in the gradient of the bias")
+        name = f"gradient of the input and ReLU, {inputs} to {outputs}"
+        report(workload, f"{name}, separate", separate)
+        for sizes in RELU_PRODUCT_SIZES:
+            rows, columns, depth, warps, stages = sizes
+            tiles = {"rows": rows, "columns": columns, "depth": depth, "warps": warps, "stages": stages}
+            shown = f"{rows} x {columns} x {depth}, {warps} warps, {stages} stages"
+            try:
+                report(workload, f"{name}, one kernel, {shown}", partial(candidate, **tiles))
+            except OutOfResources as error:
+                print(f"  {name}, one kernel, {shown}: not possible: {error}", flush=True)
+
+
+def _product_and_relu(
+    gradient: torch.Tensor, weight: torch.Tensor, output: torch.Tensor, d_bias: torch.Tensor
+) -> torch.Tensor:
+    result = gradient @ weight
+    relu_backward(gradient=result, output=output, d_bias=d_bias)
+    return result
 
 
 def time_products(workload: Workload, step: GpuStep) -> None:

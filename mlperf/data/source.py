@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import Protocol, TypeVar
 
 from mlperf.data.batch import Batch
 
 Item = TypeVar("Item")
+Key = TypeVar("Key")
 
-# Minimum number of rows that a reader thread returns at a time, as several batches if they are small.
+# Minimum number of rows that a thread reads at a time, as several batches if they are small.
 MIN_GROUP_ROWS = 8192
 
 
@@ -45,37 +47,33 @@ def raise_if_set(cancelled: threading.Event | None) -> None:
 
 
 def read_ahead(
-    read: Callable[[int], Item],
-    numbers: Sequence[int],
+    read: Callable[[Key], Item],
+    keys: Iterable[Key],
     threads: int,
-    group_size: int = 1,
     cancelled: threading.Event | None = None,
 ) -> Generator[Item, None, None]:
-    """Yield `read(number)` for each of `numbers`, in order, computed by threads that work ahead.
+    """Yield `read(key)` for each of `keys`, in order, computed by threads that work ahead.
 
-    A thread reads `group_size` numbers at a time, to reduce overhead when reads are short. At most two groups per
-    thread are read ahead. An exception of `read` is raised when its group is due. When the consumer closes this
-    iterator, groups that are not yet started are cancelled, and `cancelled` is set, so that a long `read` can end
-    early.
+    At most two reads per thread are ahead. An exception of `read` is raised when its result is due. When the
+    consumer closes this iterator, reads that are not yet started are cancelled, and `cancelled` is set, so that a
+    long `read` can end early.
     """
-    starts = iter(range(0, len(numbers), group_size))
-    pending: deque[Future[list[Item]]] = deque()
+    remaining = iter(keys)
+    pending: deque[Future[Item]] = deque()
     with ThreadPoolExecutor(threads, "read-ahead") as pool:
 
         def submit_next() -> None:
-            start = next(starts, None)
-            if start is not None:
-                group = numbers[start : start + group_size]
-                pending.append(pool.submit(lambda: [read(number) for number in group]))
+            for key in islice(remaining, 1):
+                pending.append(pool.submit(read, key))
 
         try:
             for _ in range(2 * threads):
                 submit_next()
             while pending:
-                group = pending[0].result()
+                item = pending[0].result()
                 pending.popleft()
                 submit_next()
-                yield from group
+                yield item
         finally:
             if cancelled is not None:
                 cancelled.set()

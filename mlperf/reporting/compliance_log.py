@@ -20,43 +20,14 @@ from mlperf.benchmarks import EDITIONS
 from mlperf.compliance.warm_start import MARK
 from mlperf.data.source import BatchSource
 from mlperf.evaluation.metrics import Metrics
-from mlperf.settings.reports import ComplianceSettings
+from mlperf.reporting.compliance_log_file import open_log_file
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Listener, Outcome, Position
 from mlperf.util.clock import UnixClock
-from mlperf.util.errors import RunError, UsageError
-from mlperf.util.files import has_content, write_fully
-from mlperf.util.new_file import NewFile, numbered, open_new
-from mlperf.util.output_files import require_writable_file, require_writable_folder, try_to_write
+from mlperf.util.errors import RunError
+from mlperf.util.files import write_fully
 
 _log = logging.getLogger(__name__)
-
-_DEFAULT_FILE = ComplianceSettings().log_file
-
-
-def is_default_log(settings: Settings) -> bool:
-    """Return whether the log has the default name, which gets a number if there is such a file."""
-    return settings.compliance.log_file == _DEFAULT_FILE
-
-
-def check_log_file(settings: Settings) -> None:
-    """Raise an error if the log cannot be written or would replace another one, before any other work.
-
-    UsageError if --mlperf-log-file names a file with content; for the default name another name is found.
-    """
-    path = settings.compliance.log_file
-    if is_default_log(settings):
-        require_writable_folder("--mlperf-log-file", path.parent)
-    else:
-        require_writable_file("--mlperf-log-file", path, allow_streams=True)
-    if not is_default_log(settings) and has_content(path):
-        raise UsageError(_refusal(path))
-    if not path.exists():
-        try_to_write("--mlperf-log-file", path)
-
-
-def _refusal(path: Path) -> str:
-    return f"--mlperf-log-file={path}: exists and is not overwritten; name another file, or remove this one"
 
 
 class ComplianceLog(Listener):
@@ -75,7 +46,7 @@ class ComplianceLog(Listener):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._edition = EDITIONS[settings.compliance.edition]
-        self._path, self._file = _open(settings.compliance.log_file)
+        self._path, self._file = open_log_file(settings.compliance.log_file)
         # Created directly, not by logging.getLogger, so that no other code can write to this file.
         logger = logging.Logger("mlperf.compliance_log", logging.INFO)
         self._lines = _LineWriter(self._file)
@@ -262,19 +233,6 @@ class _LineWriter(logging.Handler):
             with suppress(OSError):
                 os.ftruncate(self._descriptor, size)
                 os.lseek(self._descriptor, size, os.SEEK_SET)
-
-
-def _open(path: Path) -> tuple[Path, NewFile]:
-    """Return the file of the log and its name."""
-    names = numbered(path) if path == _DEFAULT_FILE else iter([path])
-    for name in names:
-        try:
-            return name, open_new(name)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise RunError(f"--mlperf-log-file={name}: cannot be written: {error.strerror}") from None
-    raise UsageError(_refusal(path))
 
 
 def _epoch_num(position: Position) -> float:

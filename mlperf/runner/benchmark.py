@@ -10,6 +10,7 @@ from mlperf.data.criteo.days import TRAINING_SPLITS
 from mlperf.export.onnx import require_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import require_graphviz
+from mlperf.reporting.compliance_log_file import require_mlperf_logging
 from mlperf.runner.data import Splits, open_splits, verified_data
 from mlperf.runner.evaluate import evaluate_only, load_model
 from mlperf.runner.files import check_files, checkpoint_reserved
@@ -29,6 +30,8 @@ def run_benchmark(settings: Settings) -> Result:
 
 
 def _run(settings: Settings, device: torch.device) -> Result:
+    if settings.compliance.enabled and not settings.inference_only:  # otherwise no log is written
+        require_mlperf_logging()
     check_files(settings)
     _check_load_model(settings)
     if settings.report.save_onnx:

@@ -18,7 +18,7 @@ from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.export.onnx import ONNX_FILE, WEIGHTS_FILE, save_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph
-from mlperf.reporting.compliance_log import check_log_file, is_default_log
+from mlperf.reporting.compliance_log_file import check_log_file, is_default_log
 from mlperf.reporting.profile import profile_files
 from mlperf.runner.data import prepared_prefix, trace_files
 from mlperf.settings.settings import Settings

@@ -20,7 +20,7 @@ from mlperf.evaluation.evaluate import evaluate
 from mlperf.evaluation.metrics import Metrics
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.optim.optimizer import Optimizer, make_optimizer
-from mlperf.reporting.compliance_log import is_default_log
+from mlperf.reporting.compliance_log_file import is_default_log
 from mlperf.runner.data import Splits, generated_batches, open_splits
 from mlperf.runner.files import draw_compute_graph, export_onnx
 from mlperf.runner.listeners import make_debug_report, make_listeners, stop_listeners

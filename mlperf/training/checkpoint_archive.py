@@ -13,21 +13,15 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mlperf.training.zip_headers import CENTRAL, END, END64, LOCAL, LOCATOR, MAX16, MAX32
 from mlperf.util.files import read_fully_at, write_fully_at
 from mlperf.util.printable import shown_name
 
 _MAX_DIRECTORY = 64 << 20  # bytes
 _MAX_RECORDS = 100_000
 
-_LOCAL = struct.Struct("<4s5H3I2H")
-_CENTRAL = struct.Struct("<4s6H3I5H2I")
-_END = struct.Struct("<4s4H2IH")
-_END64 = struct.Struct("<4sQ2H2I4Q")
-_LOCATOR = struct.Struct("<4sIQI")
-
 _STREAMED = 0x8  # sizes and CRC-32 follow the contents
 _UTF8 = 0x800
-_MAX16, _MAX32 = 0xFFFF, 0xFFFFFFFF
 
 _DIGEST = b"mlperf checkpoint, sha256 of headers "
 
@@ -103,7 +97,7 @@ def read_archive(descriptor: int) -> Archive:
     except (struct.error, UnicodeDecodeError):
         raise DamagedArchive("its directory is damaged") from None
     digest = hashlib.sha256()
-    for start, end in (*headers, (directory.start, directory.end + _END.size - 2)):
+    for start, end in (*headers, (directory.start, directory.end + END.size - 2)):
         digest.update(_bytes_at(descriptor, start, end - start))
     comment = directory.comment
     recorded = comment.removeprefix(_DIGEST).decode("ascii", "replace") if comment.startswith(_DIGEST) else None
@@ -134,27 +128,27 @@ def _bytes_at(descriptor: int, offset: int, size: int, *, required: bool = True)
 def _read_directory(descriptor: int) -> _Directory:
     """Return the central directory."""
     size = os.fstat(descriptor).st_size
-    tail_start = max(0, size - _END.size - _MAX16)
+    tail_start = max(0, size - END.size - MAX16)
     tail = _bytes_at(descriptor, tail_start, size - tail_start)
     position = tail.rfind(b"PK\5\6")
-    if position < 0 or len(tail) - position < _END.size:
+    if position < 0 or len(tail) - position < END.size:
         raise DamagedArchive("it is truncated: the directory at its end is missing")
-    _, disk, first_disk, here, count, length, start, comment_length = _END.unpack_from(tail, position)
-    comment, end = tail[position + _END.size :], tail_start + position
+    _, disk, first_disk, here, count, length, start, comment_length = END.unpack_from(tail, position)
+    comment, end = tail[position + END.size :], tail_start + position
     if len(comment) != comment_length:
         raise DamagedArchive("bytes are missing or were added at its end")
     directory_end = end
-    locator = tail[position - _LOCATOR.size : position] if position >= _LOCATOR.size else b""
+    locator = tail[position - LOCATOR.size : position] if position >= LOCATOR.size else b""
     if locator.startswith(b"PK\6\7"):
-        _, disk64, directory_end, disks = _LOCATOR.unpack(locator)
-        content = _bytes_at(descriptor, directory_end, _END64.size)
-        _, _, _, _, *disks64, here64, count64, length64, start64 = _END64.unpack(content)
-        rest = end - _LOCATOR.size - directory_end - 12
+        _, disk64, directory_end, disks = LOCATOR.unpack(locator)
+        content = _bytes_at(descriptor, directory_end, END64.size)
+        _, _, _, _, *disks64, here64, count64, length64, start64 = END64.unpack(content)
+        rest = end - LOCATOR.size - directory_end - 12
         if content[:12] != b"PK\6\6" + struct.pack("<Q", rest) or (disk64, disks, *disks64) != (0, 1, 0, 0):
             raise DamagedArchive("its directory is damaged")
         for value, limit, value64 in (
-            *((here, _MAX16, here64), (count, _MAX16, count64)),
-            *((length, _MAX32, length64), (start, _MAX32, start64)),
+            *((here, MAX16, here64), (count, MAX16, count64)),
+            *((length, MAX32, length64), (start, MAX32, start64)),
         ):
             if value not in (value64, limit):
                 raise DamagedArchive("its directory is damaged")
@@ -187,14 +181,14 @@ def _entries(directory: bytes) -> Iterator[_Entry]:
     """Return the entries of a central directory."""
     position = 0
     while position < len(directory):
-        fields = _CENTRAL.unpack_from(directory, position)
+        fields = CENTRAL.unpack_from(directory, position)
         signature, _, _, flags, method, _, _, crc32, stored, size = fields[:10]
         name_length, extra_length, comment_length, disk, _, _, start = fields[10:]
-        name_start = position + _CENTRAL.size
+        name_start = position + CENTRAL.size
         extra_start = name_start + name_length
         name = directory[name_start:extra_start]
         position = extra_start + extra_length + comment_length
-        if signature != b"PK\1\2" or position > len(directory) or disk not in (0, _MAX16):
+        if signature != b"PK\1\2" or position > len(directory) or disk not in (0, MAX16):
             raise DamagedArchive("its directory is damaged")
         values = _with_zip64(directory[extra_start : extra_start + extra_length], size, stored, start)
         size, stored, start = values
@@ -208,7 +202,7 @@ def _with_zip64(extra: bytes, *values: int) -> tuple[int, ...]:
         if kind == 1:
             large += [number for (number,) in struct.iter_unpack("<Q", content[: len(content) // 8 * 8])]
     following = iter(large)
-    result = tuple(next(following, -1) if value == _MAX32 else value for value in values)
+    result = tuple(next(following, -1) if value == MAX32 else value for value in values)
     if -1 in result:
         raise DamagedArchive("its directory is damaged")
     return result
@@ -232,7 +226,7 @@ def _read_records(descriptor: int, directory: _Directory) -> tuple[list[Record],
     has_no_crc32 = all(entry.crc32 == 0 for entry in entries)
     for number, entry in enumerate(entries):
         following = entries[number + 1].start if number + 1 < len(entries) else directory.start
-        if (number == 0 and entry.start != 0) or following < entry.start + _LOCAL.size:
+        if (number == 0 and entry.start != 0) or following < entry.start + LOCAL.size:
             raise DamagedArchive("bytes were added before the archive, or its directory is damaged")
         offset = entry.start + _local_header_size(descriptor, entry)
         end = offset + entry.size
@@ -246,10 +240,10 @@ def _read_records(descriptor: int, directory: _Directory) -> tuple[list[Record],
 
 def _local_header_size(descriptor: int, entry: _Entry) -> int:
     """Return the size of the header before the contents of an entry. DamagedArchive if they contradict."""
-    header = _bytes_at(descriptor, entry.start, _LOCAL.size)
-    signature, _, flags, method, _, _, crc32, stored, size, name_length, extra_length = _LOCAL.unpack(header)
-    rest = _bytes_at(descriptor, entry.start + _LOCAL.size, name_length + extra_length)
-    if stored == size == _MAX32:
+    header = _bytes_at(descriptor, entry.start, LOCAL.size)
+    signature, _, flags, method, _, _, crc32, stored, size, name_length, extra_length = LOCAL.unpack(header)
+    rest = _bytes_at(descriptor, entry.start + LOCAL.size, name_length + extra_length)
+    if stored == size == MAX32:
         size, stored = _with_zip64(rest[name_length:], size, stored)
     known = (crc32, stored, size)
     agree = known == (entry.crc32, entry.size, entry.size) or (flags & _STREAMED and known == (0, 0, 0))
@@ -258,7 +252,7 @@ def _local_header_size(descriptor: int, entry: _Entry) -> int:
     # Some writers mark ASCII names as UTF-8 in only one of the two places.
     if method != 0 or (flags ^ entry.flags) & ~_UTF8:
         raise DamagedArchive(f"header and directory entry of {shown_name(entry.name)} differ")
-    return _LOCAL.size + name_length + extra_length
+    return LOCAL.size + name_length + extra_length
 
 
 def _check_descriptor(descriptor: int, entry: _Entry, end: int, following: int) -> None:
@@ -267,7 +261,7 @@ def _check_descriptor(descriptor: int, entry: _Entry, end: int, following: int) 
     expected = [b""]
     if entry.flags & _STREAMED:
         sizes = [struct.pack("<I2Q", entry.crc32, entry.size, entry.size)]
-        if entry.size <= _MAX32:
+        if entry.size <= MAX32:
             sizes.append(struct.pack("<3I", entry.crc32, entry.size, entry.size))
         expected = [prefix + content for content in sizes for prefix in (b"", b"PK\7\x08")]
         if entry.size == 0:

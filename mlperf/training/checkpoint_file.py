@@ -9,15 +9,13 @@ from __future__ import annotations
 import itertools
 import mmap
 import os
-import pickle
 import pickletools
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,10 +33,10 @@ from mlperf.training.checkpoint_legacy import is_legacy, read_legacy
 from mlperf.training.checkpoint_pickle import MAX_PICKLE_BYTES, read_pickle
 from mlperf.training.checkpoint_records import Records
 from mlperf.training.checkpoint_values import DamagedPickle, UnsafePickle
+from mlperf.training.checkpoint_writer import write_archive
 from mlperf.util.errors import RunError
 from mlperf.util.files import atomic_file, open_regular, read_fully_at
 from mlperf.util.memory import require_memory
-from mlperf.util.signals import deferred
 
 # Follows the pickle of our own checkpoints, where other programs do not look. A file in which it stands without
 # the digest was damaged or repacked; a file that another program saved has neither.
@@ -47,67 +45,11 @@ _HAS_DIGEST = b"\nmlperf: the comment of this archive has a digest\n"
 _MAX_COPIED = 1024  # bytes; numbers that are tensors, which are looked at before everything is verified
 
 
-class _Pickler(pickle.Pickler):
-    """Pickler that marks its output as part of an archive with a digest."""
-
-    def __init__(self, file: Any, protocol: int) -> None:
-        super().__init__(file, protocol=protocol)
-        self._file = file
-
-    def dump(self, obj: Any) -> None:
-        super().dump(obj)
-        self._file.write(_HAS_DIGEST)
-
-
-_PICKLE_MODULE: Any = SimpleNamespace(__name__="pickle", Pickler=_Pickler)
-
-
-class _Output:
-    """The file to which `torch.save` writes. PyTorch's writer hides exceptions, or aborts the process.
-
-    After a failure or a signal, and when the file is closed, what is written is discarded. failure: to be raised
-    after `torch.save`.
-    """
-
-    def __init__(self, file: BinaryIO, signals: deferred) -> None:
-        self._file = file
-        self._signals = signals
-        self.failure: OSError | None = None
-
-    def write(self, content: Any) -> int:
-        """Write all of `content`."""
-        if not self._file.closed and self.failure is None and not self._signals.is_waiting:
-            try:
-                self._file.write(content)
-            except OSError as error:
-                self.failure = error
-        return len(content)
-
-    def flush(self) -> None:
-        """Do nothing: `write_checkpoint` flushes the file."""
-
-
-@contextmanager
-def _crc32s() -> Iterator[None]:
-    """Let `torch.save` compute CRC-32s, also in a program that saves its other files without them."""
-    computes = torch.serialization.get_crc32_options()
-    torch.serialization.set_crc32_options(True)
-    try:
-        yield
-    finally:
-        torch.serialization.set_crc32_options(computes)
-
-
 def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
     """Write `contents` to `path` atomically, with a digest. RunError if that fails."""
     try:
         with atomic_file(path) as file:
-            with deferred() as signals, _crc32s():
-                output: Any = _Output(file, signals)
-                torch.save(dict(contents), output, pickle_module=_PICKLE_MODULE)
-            if output.failure is not None:
-                raise output.failure
-            file.flush()
+            write_archive(file.fileno(), contents, _HAS_DIGEST)
             record_digest(file.fileno())
     except (OSError, RuntimeError, DamagedArchive) as error:
         raise RunError(f"{path}: the checkpoint cannot be written: {error}") from None

@@ -14,19 +14,11 @@ from mlperf.util.crc32 import bytes_crc32, combine_crc32
 from mlperf.util.files import read_fully_at
 from mlperf.util.parallel import Stages, available_cores, run_in_order
 from mlperf.util.printable import shown_name
+from mlperf.util.tensors import pieces, staging_buffer
 
 _BLOCK = 4 << 20  # bytes; a block is still in the cache when its CRC-32 is computed
 _READ_AHEAD = 8 * _BLOCK
 _MAX_THREADS = 16
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Bytes of the file from `start` to `end` that belong to `target`, a tensor of bytes."""
-
-    start: int
-    end: int
-    target: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -36,6 +28,26 @@ class _Block:
     record: Record
     offset: int
     size: int
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Bytes of the file from `start` to `end`, elements of type `dtype`, that belong to `target` [elements]."""
+
+    start: int
+    end: int
+    dtype: torch.dtype
+    target: torch.Tensor
+
+    def section(self, start: int, end: int) -> torch.Tensor:
+        """Return the elements of the target that are between two offsets of the file."""
+        size = self.dtype.itemsize
+        return self.target[(start - self.start) // size : (end - self.start) // size]
+
+    def contains(self, block: _Block) -> bool:
+        """Return whether a block can be read into the memory of the target."""
+        is_inside = self.start <= block.offset and block.offset + block.size <= self.end
+        return is_inside and self.target.device.type == "cpu" and self.target.dtype == self.dtype
 
 
 class Records:
@@ -51,24 +63,27 @@ class Records:
     def fill(self, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Copy the second tensor of each pair to the first, of the same shape, and verify the records they need.
 
-        The second tensors are views of the mapped file. DamagedArchive if a record has another CRC-32, OSError if
-        the file cannot be read.
+        Elements are converted if the first tensor has another dtype, rounded to the nearest value. Any device is
+        filled through small blocks of host memory. The second tensors are views of the mapped file. DamagedArchive
+        if a record has another CRC-32, OSError if the file cannot be read.
         """
         parts: list[_Part] = []
         others: list[tuple[torch.Tensor, torch.Tensor]] = []
         records: dict[str, Record] = {}
         for target, source in pairs:
             record = self._record_of(source)
-            if record is not None and record.name not in self._verified and _same_bytes(target, source):
+            if record is not None and record.name not in self._verified and _same_order(target, source):
                 start = source.data_ptr() - self._base
-                parts.append(_Part(start, start + source.nbytes, target.detach().view(-1).view(torch.uint8)))
+                parts.append(_Part(start, start + source.nbytes, source.dtype, target.detach().view(-1)))
             else:
                 others.append((target, source))
             if record is not None:
                 records[record.name] = record
         self._read(list(records.values()), parts)
         for target, source in others:
-            target.copy_(source)
+            elements = _BLOCK // max(target.element_size(), source.element_size())
+            for into, piece in zip(pieces(target.detach(), elements), pieces(source, elements), strict=True):
+                into.copy_(piece)
 
     def verify(self) -> None:
         """Verify the records that were not verified yet. Errors as for `fill`."""
@@ -92,7 +107,8 @@ class Records:
         blocks = [block for record in records for block in _blocks(record)]
 
         def make_worker(gate: Stages) -> Callable[[int, _Block], None]:
-            scratch = torch.empty(min(_BLOCK, max(block.size for block in blocks)), dtype=torch.uint8)
+            size = min(_BLOCK, max(block.size for block in blocks))
+            scratch = staging_buffer(size, [part.target.device for part in parts])
 
             def read(number: int, block: _Block) -> None:
                 found[block.record.name, block.offset] = self._read_block(block, parts, scratch)
@@ -118,13 +134,10 @@ class Records:
             if part.start >= end:
                 break
             overlapping.append(part)
-        only = overlapping[0] if len(overlapping) == 1 else None
-        is_direct = (
-            only is not None and only.start <= start and end <= only.end and only.target.device.type == "cpu"
-        )
+        is_direct = len(overlapping) == 1 and overlapping[0].contains(block)
         buffer = scratch[: block.size]
-        if only is not None and is_direct:
-            buffer = only.target[start - only.start : end - only.start]
+        if is_direct:
+            buffer = overlapping[0].section(start, end).view(torch.uint8)
         content = buffer.numpy().data
         # Several threads read, which the system does not recognize as reading in order.
         os.posix_fadvise(self._descriptor, start + _READ_AHEAD, _BLOCK, os.POSIX_FADV_WILLNEED)
@@ -133,7 +146,7 @@ class Records:
         found = bytes_crc32(content)
         for part in [] if is_direct else overlapping:
             low, high = max(start, part.start), min(end, part.end)
-            part.target[low - part.start : high - part.start].copy_(buffer[low - start : high - start])
+            part.section(low, high).copy_(buffer[low - start : high - start].view(part.dtype))
         return found
 
 
@@ -143,7 +156,7 @@ def _blocks(record: Record) -> Iterator[_Block]:
         yield _Block(record, record.offset + done, min(_BLOCK, record.size - done))
 
 
-def _same_bytes(target: torch.Tensor, source: torch.Tensor) -> bool:
-    """Return whether copying `source` to `target` copies its bytes as they are."""
-    same_type = target.dtype == source.dtype and not target.is_complex()
-    return same_type and target.shape == source.shape and target.is_contiguous() and source.is_contiguous()
+def _same_order(target: torch.Tensor, source: torch.Tensor) -> bool:
+    """Return whether consecutive bytes of `source` become consecutive elements of `target`."""
+    is_real = not target.is_complex() and not source.is_complex()
+    return is_real and target.shape == source.shape and target.is_contiguous() and source.is_contiguous()

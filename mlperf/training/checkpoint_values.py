@@ -102,7 +102,7 @@ def _ordered(items: Any = ()) -> OrderedDict[Any, Any]:
     return result
 
 
-_STORAGES = {
+STORAGES = {
     "Double": torch.float64,
     "Float": torch.float32,
     "Half": torch.float16,
@@ -126,7 +126,7 @@ GLOBALS = {
     "numpy.core.multiarray.scalar": Global(_scalar),
     "numpy._core.multiarray.scalar": Global(_scalar),
     "_codecs.encode": Global(_encode),
-    **{f"torch.{name}Storage": Global(value=dtype) for name, dtype in _STORAGES.items()},
+    **{f"torch.{name}Storage": Global(value=dtype) for name, dtype in STORAGES.items()},
 }
 OTHER_TENSORS = {
     "torch._utils._rebuild_sparse_tensor": "a sparse tensor",

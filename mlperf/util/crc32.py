@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from mlperf.util.files import open_regular, read_fully_at
@@ -47,18 +48,21 @@ def _repeated_squares() -> list[int]:
 _POWERS = _repeated_squares()
 
 
-def combine_crc32(first: int, second: int, second_bytes: int) -> int:
-    """Return the CRC-32 of two consecutive parts from their CRC-32s and the length of the second part.
-
-    Appending n zero bytes to the first part multiplies its CRC-32 by x^(8 n).
-    """
-    factor, bits, n = _ONE, 8 * second_bytes, 0
+@lru_cache(maxsize=64)  # most parts of a file have one size
+def _factor(zero_bytes: int) -> int:
+    """Return x^(8 n): appending n zero bytes multiplies the CRC-32 by it."""
+    factor, bits, n = _ONE, 8 * zero_bytes, 0
     while bits:
         if bits & 1:
             factor = _multiply(_POWERS[n], factor)
         bits >>= 1
         n += 1
-    return _multiply(factor, first) ^ second
+    return factor
+
+
+def combine_crc32(first: int, second: int, second_bytes: int) -> int:
+    """Return the CRC-32 of two consecutive parts from their CRC-32s and the length of the second part."""
+    return _multiply(_factor(second_bytes), first) ^ second
 
 
 def file_crc32(path: Path, start: int = 0, end: int | None = None) -> int:

@@ -1,12 +1,11 @@
-"""Progress of a long pass over data: a bar on a terminal, otherwise a log line every 10 seconds."""
+"""Progress of a long pass over data: a bar of tqdm on a terminal, otherwise a log line every 10 seconds."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-
-from tqdm import tqdm
+from typing import Any
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -27,11 +26,7 @@ class Progress:
         self._bytes = done_bytes
         self._rows = done_rows
         self._started = self._logged = time.monotonic()
-        self._bar = (
-            tqdm(total=total_bytes, initial=done_bytes, desc=task, unit="B", unit_scale=True, dynamic_ncols=True)
-            if sys.stderr.isatty()
-            else None
-        )
+        self._bar = _bar(task, total_bytes, done_bytes) if sys.stderr.isatty() else None
 
     def add(self, size: int, rows: int) -> None:
         """Report that `size` more bytes and `rows` more rows are done."""
@@ -59,3 +54,12 @@ class Progress:
             f"{self._task}: {self._rows:,} rows, {self._bytes / 1e6:,.0f} of {self._total / 1e6:,.0f} MB, "
             f"{new / 1e6 / seconds:,.0f} MB/s, {left:,.0f} s left"
         )
+
+
+def _bar(task: str, total_bytes: int, done_bytes: int) -> Any:
+    """Return a bar, or None without tqdm, which only bars need."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return None
+    return tqdm(total=total_bytes, initial=done_bytes, desc=task, unit="B", unit_scale=True, dynamic_ncols=True)

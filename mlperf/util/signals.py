@@ -164,11 +164,6 @@ class deferred:
     In threads other than the main thread, which no signal interrupts, this has no effect.
     """
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether a signal has arrived, for blocks that can end early."""
-        return _delivery.arrived is not None
-
     def __enter__(self) -> deferred:
         self._is_main = threading.current_thread() is threading.main_thread()
         if not self._is_main:

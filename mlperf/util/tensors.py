@@ -1,7 +1,8 @@
-"""Tensors from files: whether they are what a program expects."""
+"""Tensors in files: whether they are what a program expects, and parts of them that fit into a buffer."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TypeGuard
 
 import torch
@@ -51,3 +52,25 @@ def difference(value: object, expected: torch.Tensor) -> str | None:
 
 def _of(tensor: torch.Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} of shape {list(tensor.shape)}"
+
+
+def pieces(tensor: torch.Tensor, max_elements: int) -> Iterator[torch.Tensor]:
+    """Yield views of all elements of a tensor, in their order, with up to `max_elements` elements each.
+
+    The shapes of the views depend on the shape of the tensor only.
+    """
+    if tensor.numel() <= max_elements:
+        yield tensor
+        return
+    rows = max_elements // (tensor.numel() // len(tensor))
+    if rows:
+        yield from tensor.split(rows)
+    else:
+        for row in tensor:
+            yield from pieces(row, max_elements)
+
+
+def staging_buffer(size: int, devices: Iterable[torch.device]) -> torch.Tensor:
+    """Return `size` bytes of host memory for copies from or to `devices`: page-locked if one of them is a GPU."""
+    is_pinned = any(device.type == "cuda" for device in devices)
+    return torch.empty(size, dtype=torch.uint8, pin_memory=is_pinned)

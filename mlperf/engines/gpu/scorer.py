@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from mlperf.data.batch import RawBatch, RowSource
-from mlperf.data.binary import invalid_row_error
+from mlperf.data.row_group import invalid_row_error
 from mlperf.data.source import BatchSource
 from mlperf.engines.gpu.kernels.decode import DENSE_WIDTH, NO_POSITION, POSITIONS_PER_ROW, decode
 from mlperf.engines.gpu.kernels.interaction import interact
