@@ -23,7 +23,9 @@ class GpuLayer:
         self._copy = torch.zeros(len(self.weight), input_width, dtype=dtype, device=self.weight.device)
         self._bias_copy = torch.zeros_like(self.bias, dtype=dtype)
         self._d_weight = torch.empty_like(self._copy)
-        self._d_bias = torch.zeros_like(self.bias)  # accumulated by relu_backward, cleared by the update
+        self.d_bias = torch.zeros_like(self.bias)  # accumulated by the kernels, cleared by the update
+        # Whether `backward` gets the gradient of the pre-activation, and `d_bias` contains that of the bias.
+        self.relu_is_done = False
         self.copy_weights()
 
     def copy_weights(self) -> None:
@@ -46,17 +48,19 @@ class GpuLayer:
     ) -> torch.Tensor:
         """Compute the gradients of the layer and return that of `inputs`.
 
-        gradient: [B, N], gradient of `output`; overwritten with the gradient of the pre-activation.
+        gradient: [B, N], gradient of `output`; overwritten with the gradient of the pre-activation, which it is
+            already if `relu_is_done`.
         rate: not needed; all layers are updated together at the end of the step.
         needs_input_grad: if False, what is returned is undefined.
         """
-        relu_backward(gradient=gradient, output=output, d_bias=self._d_bias)
+        if not self.relu_is_done:
+            relu_backward(gradient=gradient, output=output, d_bias=self.d_bias)
         input_gradient = gradient @ self._copy if needs_input_grad else gradient
         torch.mm(gradient.t(), inputs, out=self._d_weight)
         return input_gradient
 
     def parameters(self, squares: Mapping[int, torch.Tensor]) -> Iterator[DenseParameter]:
         """Yield the weight and the bias. squares: Adagrad's sums, by the address of their parameter."""
-        pairs = ((self.weight, self._d_weight, self._copy), (self.bias, self._d_bias, self._bias_copy))
+        pairs = ((self.weight, self._d_weight, self._copy), (self.bias, self.d_bias, self._bias_copy))
         for weight, gradient, copy in pairs:
             yield DenseParameter(weight, gradient, weight is self.bias, copy, squares.get(weight.data_ptr()))

@@ -57,6 +57,7 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
         self.row_sums = self._row_sums()
         # The seed of the rounding and the number of steps: the graph reads them from the device.
         self.counter = torch.tensor([optimizer.seed, optimizer.steps], device=self.device)
+        self.d_hidden_bias = self._leave_last_relu_to_the_loss()
         self.weight_update = WeightUpdate(self._dense_parameters(), self.dtype, self.epsilon)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._graph_rows = torch.empty(0, CRITEO.columns, dtype=torch.int32)
@@ -110,6 +111,7 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
             labels=activations.labels,
             d_weight=self.d_last_weight,
             d_bias=self.d_last_bias,
+            d_hidden_bias=self.d_hidden_bias,
             sums=self.sums.both,
             loss=self.loss.kind,
             class_weights=self.loss.weights,
@@ -153,6 +155,18 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
         """Train on the rows `inputs`, int32 [B, columns] on the device."""
         super().update(inputs, rate)
         self.update_mlps(rate)
+
+    def _leave_last_relu_to_the_loss(self) -> torch.Tensor | None:
+        """Return the bias gradient of the last hidden layer, which the loss computes; None without one.
+
+        The kernel of the loss has the output of that layer in registers, which saves another pass over it.
+        """
+        if not self.top:
+            return None
+        layer = self.top[-1]
+        assert isinstance(layer, GpuLayer)
+        layer.relu_is_done = True
+        return layer.d_bias
 
     def _row_sums(self) -> torch.Tensor | None:
         """Return the sums of squares of the rows, float32 [R, D] or [R, 1]; None for SGD."""
