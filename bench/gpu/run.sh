@@ -3,7 +3,7 @@
 #
 #   [OUT=folder] [WHEELS=folder] [DLRM_PYTHON=python] bench/gpu/run.sh [--reduced] first|second|STAGE ...
 #
-# first    the stages env smoke tests large: checks correctness, about 4 minutes.
+# first    the stages env smoke tests large optimizers: checks correctness, about 4 minutes.
 # second   the stages profile tune full measure run general sanitize: measures speed, about 5 minutes.
 #
 # OUT          folder for the log of each stage, NAME.log (default: a new folder under /tmp).
@@ -45,9 +45,10 @@ fi
 stages=()
 for name in "$@"; do
     case $name in
-        first) stages+=(env smoke tests large) ;;
+        first) stages+=(env smoke tests large optimizers) ;;
         second) stages+=(profile tune full measure run general sanitize) ;;
-        env | smoke | tests | large | profile | tune | full | measure | run | general | sanitize) stages+=("$name") ;;
+        env | smoke | tests | large | optimizers) stages+=("$name") ;;
+        profile | tune | full | measure | run | general | sanitize) stages+=("$name") ;;
         *) fail "$name: no such stage; bench/gpu/run.sh --help lists them" ;;
     esac
 done
@@ -99,12 +100,17 @@ for name in "${stages[@]}"; do
         env) script env 40 40 print_environment.py ;;
         smoke) tests smoke 90 $model::test_steps_match_float64 $model::test_captured_step_reports_an_invalid_id ;;
         # That kernels compile for other generations of GPUs is tested without a GPU.
-        tests) tests tests 150 -n 8 test/test_gpu_step.py test/test_gpu_kernels.py -k "not compile" ;;
+        tests) tests tests 150 -n 8 test/test_gpu_step.py test/test_gpu_kernels.py test/test_gpu_row_updates.py \
+            -k "not compile" ;;
         large)
             tests large 120 $model::test_large_batches_match_float64_and_repeat \
                 $model::test_asynchronous_steps_give_the_sums_of_synchronous_steps
             ;;
-        profile) script profile 120 90 profile_step.py --output="$out/profile.json" ;;
+        optimizers)
+            tests optimizers 180 $model::test_all_optimizers_and_precisions_of_tables_match_float64 \
+                $model::test_rows_updated_once_are_equal_in_every_run
+            ;;
+        profile) script profile 180 190 profile_step.py --output="$out/profile.json" ;;
         tune) script tune 150 90 tune_kernels.py ;;
         full)
             tests full 120 $model::test_tables_of_the_full_size_match_float64
