@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import triton
 
-from measure_training import synthetic_rows
 from mlperf.benchmarks import DLRM
 from mlperf.data.batch import RawBatch, RowSource
 from mlperf.engines.gpu.kernels.decode import DENSE_WIDTH
@@ -24,6 +23,7 @@ from mlperf.models.initialization import initialize
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.settings.model import Architecture
+from synthetic_rows import synthetic_rows
 from training_baselines import timed
 
 PRECISIONS = ("bf16", "tf32", "fp32")
