@@ -149,11 +149,15 @@ def test_log_without_its_package_is_refused_before_anything_is_opened(terabyte: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tools_for_data_need_no_package_of_logs_samples_or_progress_bars(tmp_path: Path) -> None:
+def test_tools_for_data_and_plots_need_no_package_of_logs_samples_or_progress_bars(tmp_path: Path) -> None:
     raw = f"--raw-data-file={GOLDEN}/terabyte/day"
+    (tmp_path / "run.txt").write_text(
+        "Finished training it 2/4 of epoch 0, -1.00 ms/it, loss 0.5, accuracy 75.0%\n"
+    )
     for program, *flags in (
         ("tools/prepare_criteo.py", raw, "--data-set=terabyte", "--processed-data-file=prepared"),
         ("tools/verify_data.py", "prepared"),
+        ("tools/plot_run.py", "run.txt"),
     ):
         done = run_without("mlperf_logging,sklearn,tqdm", program, *flags, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
