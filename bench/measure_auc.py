@@ -23,7 +23,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scores", type=int, default=10_000_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--reduced", action="store_true", help="few scores, to test this script")
     flags = parser.parse_args()
+    if flags.reduced:
+        flags.scores, flags.repeats = 10_000, 1
     stream = np.random.default_rng(1)
     scores = stream.beta(1, 20, flags.scores).astype(np.float32)
     labels = (stream.random(flags.scores) < scores).astype(np.float32)

@@ -1,7 +1,8 @@
 """Count the evaluations to the target per precision: python bench/measure_precisions.py [--use-gpu] [--seeds=5].
 
-Runs `run_and_time.sh` for each seed and precision, on the sample unless DATADIR names other data. Prints the
-number of evaluations and epochs until each run reached its target.
+Runs `run_and_time.sh` for each seed, precision and precision of the embedding tables, on the sample unless DATADIR
+names other data. Prints the number of evaluations and epochs until each run reached its target, and by how many
+evaluations each column differs from the first.
 """
 
 from __future__ import annotations
@@ -14,32 +15,73 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
+from mlperf.settings.model import EMBEDDING_PRECISIONS
+from mlperf.util.errors import RunError, UsageError
 from mlperf.util.program import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTED = re.compile(r"^Testing at - (\d+)/(\d+) of epoch (\d+),$", re.MULTILINE)
+PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 def main() -> None:
-    """Print the table. Exit with status 1 if a run fails or misses its target."""
+    """Print the table. RunError if a run fails or misses its target."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--use-gpu", action="store_true", help="run on the GPU, including tf32")
+    parser.add_argument("--use-gpu", action="store_true", help="run on the GPU")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds: 1, 2, ... (default: 5)")
-    flags = parser.parse_args()
-    precisions = ("fp32", "tf32", "bf16") if flags.use_gpu else ("fp32", "bf16")
-    print(f"{'seed':>6}" + "".join(f"{precision:>24}" for precision in precisions))
-    for seed in range(1, flags.seeds + 1):
-        row = [run(seed, precision, use_gpu=flags.use_gpu) for precision in precisions]
-        print(f"{seed:>6}" + "".join(f"{text:>24}" for text in row), flush=True)
+    parser.add_argument("--precision", help="one or several, separated by commas (default: all of the device)")
+    parser.add_argument(
+        "--embedding-precision", default="fp32", help="one or several of fp32, bf16, fp16 (default: fp32)"
+    )
+    args = parser.parse_args()
+    if args.seeds < 1:
+        raise UsageError(f"--seeds={args.seeds}: must be at least 1")
+    on_device = [one for one in PRECISIONS if args.use_gpu or one != "tf32"]
+    precisions = named("--precision", args.precision or ",".join(on_device), on_device)
+    tables = named("--embedding-precision", args.embedding_precision, EMBEDDING_PRECISIONS)
+    columns = list(product(precisions, tables))
+    print(f"{'seed':>6}" + "".join(f"{title(*column):>24}" for column in columns))
+    counts = []
+    for seed in range(1, args.seeds + 1):
+        row = [run(seed, *column, use_gpu=args.use_gpu) for column in columns]
+        counts.append([evaluations for evaluations, _ in row])
+        print(f"{seed:>6}" + "".join(f"{text:>24}" for _, text in row), flush=True)
+    print_differences(counts)
 
 
-def run(seed: int, precision: str, *, use_gpu: bool) -> str:
-    """Return the number of evaluations and epochs that a run needed to reach its target."""
+def named(flag: str, names: str, known: Sequence[str]) -> list[str]:
+    """Return the names, separated by commas. UsageError if one is not in `known`."""
+    chosen = [name.strip() for name in names.split(",")]
+    for name in chosen:
+        if name not in known:
+            raise UsageError(f"{flag}={names}: {name!r} is unknown; must be one or several of {', '.join(known)}")
+    return chosen
+
+
+def title(precision: str, tables: str) -> str:
+    """Return the heading of a column."""
+    return precision if tables == "fp32" else f"{precision}, tables {tables}"
+
+
+def print_differences(counts: Sequence[Sequence[int]]) -> None:
+    """Print the range of the differences of each column from the first. counts: evaluations, [seeds][columns]."""
+    ranges = []
+    for column in zip(*counts, strict=True):
+        differences = [own - row[0] for own, row in zip(column, counts, strict=True)]
+        ranges.append(f"{min(differences):+d} to {max(differences):+d}")
+    print(f"{'':>6}" + "".join(f"{text:>24}" for text in ranges))
+
+
+def run(seed: int, precision: str, tables: str, *, use_gpu: bool) -> tuple[int, str]:
+    """Return the number of evaluations that a run needed to reach its target, and a text with the epochs."""
+    flags = [f"--precision={precision}", f"--embedding-precision={tables}", *(["--use-gpu"] if use_gpu else [])]
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            ["./run_and_time.sh", f"--precision={precision}", *(["--use-gpu"] if use_gpu else [])],
+            ["./run_and_time.sh", *flags],
             cwd=ROOT,
             env={**os.environ, "SEED": str(seed), "LOGDIR": folder},
             capture_output=True,
@@ -47,12 +89,11 @@ def run(seed: int, precision: str, *, use_gpu: bool) -> str:
             check=False,
         )
     if done.returncode != 0:
-        sys.exit(
-            f"measure_precisions.py: error: seed {seed}, {precision}: status {done.returncode}\n{done.stderr}"
-        )
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RunError(f"seed {seed}, {' '.join(flags)}: status {done.returncode}: {reason}")
     found = TESTED.findall(done.stdout)
     iteration, batches, epoch = map(int, found[-1])
-    return f"{len(found)} ({epoch + iteration / batches:.2f} epochs)"
+    return len(found), f"{len(found)} ({epoch + iteration / batches:.2f} epochs)"
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""Time the training step, a lower bound and plain PyTorch programs: python bench/measure_training.py [--use-gpu].
+"""Time the training step, a lower bound and other programs: python bench/measure_training.py [--use-gpu].
 
 For each shape and precision, in one process and with the same number of threads, the contenders take turns:
 
 - floor: a lower bound, the matrix products alone plus the time to move the embedding rows at copy bandwidth
 - plain: one sparse nn.EmbeddingBag per table, nn.Sequential, torch.optim.SGD
 - plain, torch.compile: the same with its dense part compiled, if there is a C++ compiler
+- torchrec: the same with fbgemm-gpu's table-batched embeddings and their fused optimizer, if it is installed
 - this project, with one batch kept in memory and with batches read from a binary file
 
-Prints medians: on a CPU of the steps, on a GPU of the means of the rounds. Shapes that do not fit in memory are
-reported and skipped.
+Prints medians: on a CPU of the steps, on a GPU of the means of the rounds. What cannot be measured (no memory, no
+equivalent, not installed) is printed with the reason. With --minutes, what matters most is measured first, in
+fewer rounds, and the last line names what was left out.
 """
 
 from __future__ import annotations
@@ -20,96 +22,120 @@ import gc
 import math
 import os
 import platform
-import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice, repeat
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mlperf import benchmarks
-from mlperf.benchmarks import Workload
 from mlperf.cli.train import parse
-from mlperf.data.batch import Batch, RawBatch
 from mlperf.data.binary import BinaryFile
 from mlperf.data.schema import CRITEO
 from mlperf.engines.choose import make_scorer, make_step
+from mlperf.engines.protocol import TrainingStep
 from mlperf.engines.warm_up import warm_up
 from mlperf.evaluation.evaluate import evaluate
-from mlperf.optim.sgd import SGD
+from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.optim.optimizer import make_optimizer
+from mlperf.registry import OPTIMIZERS
+from mlperf.runner.memory import RunSizes, available_on_gpu, require_run_memory, table_bytes
 from mlperf.runner.model import build_model, initialize_model
-from mlperf.util.errors import RunError
+from mlperf.settings.model import EMBEDDING_PRECISIONS
+from mlperf.settings.settings import Settings
+from mlperf.util.errors import RunError, UsageError
 from mlperf.util.program import run_program
-from training_baselines import Floor, PlainStep, Step, captured, timed
+from synthetic_rows import Repeated, write_rows
+from time_budget import TimeBudget
+from training_baselines import Floor, Step, captured, timed
+from training_contenders import COMPILED, PLAIN, RATE, OtherPrograms
+from training_shapes import SHAPES, Shape, in_order, precisions_named, shapes_named
 
-# Minimum sizes of the file, which is read repeatedly: in a short one the start-up of the readers would dominate.
-MIN_BATCHES = 64
-MIN_SAMPLES = 1 << 20
-GPU_EVALUATION_BATCH = 65536
 ROUNDS = 30
-RATE = 1e-4  # low, because training on the same batch repeatedly must not diverge
+MAX_FILE_BYTES = 1 << 28
+GPU_EVALUATION_BATCH = 65536
+REDUCED_EVALUATION = 1000  # samples
+BYTES_BESIDE_TABLES = 9e9  # of a step with full-size tables on a GPU
+FULL_TABLES_LIMIT = 24_000_000  # rows per table if the full tables do not fit on a GPU
+STEPS_PER_ROUND = {"cpu": 10, "cuda": 100}
+COMPILATION_SECONDS = 90.0  # of torch.compile, which is not worth it in a shorter share of the time
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A model and a batch size.
+class Plan:
+    """What is measured, for each shape and precision.
 
-    limit: maximum number of rows per table; None for the sizes of the workload.
-    min_batches: minimum number of batches in the file.
-    plain: whether plain PyTorch is timed too, which needs memory for a second copy of the tables.
+    evaluated: number of samples of an evaluation, in the first combination only. compile: also time torch.compile.
     """
 
-    name: str
-    batch_size: int
-    workload: Workload
-    limit: int | None = None
-    min_batches: int = MIN_BATCHES
-    plain: bool = True
-
-    @property
-    def tables(self) -> tuple[int, ...]:
-        """Rows per table."""
-        return tuple(min(rows, self.limit or rows) for rows in self.workload.data.table_rows)
-
-    @property
-    def batches(self) -> int:
-        """Batches in the file."""
-        return max(self.min_batches, MIN_SAMPLES // self.batch_size)
-
-
-KAGGLE = Shape("Kaggle", 128, benchmarks.KAGGLE)
-MLPERF = Shape("MLPerf", 2048, benchmarks.DLRM, limit=400_000)
-LARGE = replace(MLPERF, batch_size=65536)
-FULL = replace(LARGE, name="MLPerf, full tables", limit=None, plain=False)
+    device: torch.device
+    optimizer: str
+    embedding_precision: str
+    rounds: int
+    evaluated: int
+    compile: bool
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--use-gpu", action="store_true", help="measure on the first GPU, with larger shapes")
-    parser.add_argument(
-        "--evaluate", type=int, default=0, metavar="N", help="also time an evaluation of N samples"
+    args = parse_arguments()
+    shapes = shapes_named(args.shapes, use_gpu=args.use_gpu)
+    precisions = precisions_named(args.precision, use_gpu=args.use_gpu)
+    if args.reduced:
+        shapes = [shape.reduced() for shape in shapes]
+    if args.use_gpu and not torch.cuda.is_available():
+        raise UsageError("--use-gpu: no GPU is visible to PyTorch")
+    plan = Plan(
+        torch.device("cuda" if args.use_gpu else "cpu"),
+        args.optimizer,
+        args.embedding_precision,
+        1 if args.reduced else args.rounds,
+        min(args.evaluate, REDUCED_EVALUATION) if args.reduced else args.evaluate,
+        args.compile and not args.reduced,
     )
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="number of rounds (default: 30)")
-    parser.add_argument("--shapes", default="", help="only the shapes whose name contains this text")
-    flags = parser.parse_args()
-    if flags.use_gpu and not torch.cuda.is_available():
-        sys.exit("measure_training.py: error: --use-gpu: no GPU is visible to PyTorch")
-    device = torch.device("cuda" if flags.use_gpu else "cpu")
-    shapes = (KAGGLE, MLPERF, LARGE, FULL) if flags.use_gpu else (KAGGLE, MLPERF)
-    precisions = ("fp32", "tf32", "bf16") if flags.use_gpu else ("fp32", "bf16")
-    print(f"{machine(device)}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(
+        f"{machine(plan.device)}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads, "
+        f"{plan.optimizer}, tables in {plan.embedding_precision}"
+    )
     print(f"{'':44}{'ms/step':>10}{'samples/s':>14}{'of floor':>10}{'of plain':>10}")
-    for shape in shapes:
-        if flags.shapes in shape.name:
-            for precision in precisions:
-                measure_if_it_fits(shape, precision, device, flags.rounds, flags.evaluate)
+    measure_all(in_order(shapes, precisions), plan, TimeBudget(args.minutes))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the flags. UsageError if a number is out of range."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = ", ".join(shape.name for shape in SHAPES)
+    parser.add_argument("--use-gpu", action="store_true", help="measure on the first GPU")
+    parser.add_argument(
+        "--shapes",
+        help=f"one or several of {names}, separated by commas (default: all; on a CPU the last two)",
+    )
+    parser.add_argument("--precision", help="one or several of fp32, tf32 (GPU), bf16 (default: all)")
+    parser.add_argument("--optimizer", choices=list(OPTIMIZERS), default="sgd", help="default: sgd")
+    parser.add_argument(
+        "--embedding-precision", choices=EMBEDDING_PRECISIONS, default="fp32", help="of the tables (default: fp32)"
+    )
+    parser.add_argument("--minutes", type=float, help="measure as much as possible in this time (default: all)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"number of rounds at most (default: {ROUNDS})")
+    parser.add_argument(
+        "--evaluate", type=int, default=0, metavar="N", help="also time an evaluation of N samples, the first time"
+    )
+    parser.add_argument("--no-compile", dest="compile", action="store_false", help="do not time torch.compile")
+    parser.add_argument("--reduced", action="store_true", help="tiny sizes and one round, to test this script")
+    args = parser.parse_args()
+    if args.minutes is not None and not 0 < args.minutes < math.inf:
+        raise UsageError(f"--minutes={args.minutes}: must be greater than 0")
+    if args.rounds < 1:
+        raise UsageError(f"--rounds={args.rounds}: must be at least 1")
+    if args.evaluate < 0:
+        raise UsageError(f"--evaluate={args.evaluate}: must be at least 0")
+    if args.reduced and args.use_gpu:
+        raise UsageError("--reduced measures on the CPU: omit --use-gpu")
+    return args
 
 
 def machine(device: torch.device) -> str:
@@ -125,138 +151,157 @@ def _lines(path: str) -> Sequence[str]:
     return Path(path).read_text().splitlines() if os.path.exists(path) else []
 
 
-def measure_if_it_fits(
-    shape: Shape, precision: str, device: torch.device, rounds: int, evaluated: int, *, compiled: bool = True
-) -> None:
-    """Print the rows of one shape and precision, or the reason why there are none, and free all memory."""
-    try:
-        measure(shape, precision, device, rounds, evaluated, compiled=compiled)
-    except (RunError, torch.OutOfMemoryError) as error:
-        reason = str(error).partition("\n")[0]
-        print(f"{shape.name}, batch {shape.batch_size}, {precision}: not measured: {reason}", flush=True)
-    torch.compiler.reset()  # otherwise the next batch size is compiled with dynamic shapes
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
-def measure(
-    shape: Shape, precision: str, device: torch.device, rounds: int, evaluated: int, *, compiled: bool = True
-) -> None:
-    """Print the rows of one shape and precision. compiled: whether torch.compile is timed too."""
+def measure_all(cases: Sequence[tuple[Shape, str]], plan: Plan, budget: TimeBudget) -> None:
+    """Print the rows of each shape and precision in the given order, then the names of those left out."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "measured.bin"
-        settings = parse(
-            [
-                *shape.workload.network.flags,
-                *f"--data-generation=dataset --processed-data-file={file}".split(),
-                *f"--mini-batch-size={shape.batch_size} --precision={precision} --embedding-init=device".split(),
-                *(["--use-gpu"] if device.type == "cuda" else []),
-            ]
-        )
-        architecture = replace(settings.model.architecture, rows_per_table=shape.tables)
-        start = time.perf_counter()
-        model = build_model(architecture, device)
-        initialize_model(settings, model, np.random.RandomState(1))
-        _wait(device)
-        initialized = time.perf_counter() - start
-        write_rows(file, shape)
-        source = BinaryFile(
-            file,
-            shape.batch_size * shape.batches,
-            shape.batch_size,
-            shape.tables,
-            readers=settings.readers,
-            pin_memory=settings.use_gpu,
-        )
-        step = make_step(model, settings, SGD(model))
-        warm_up(step, shape.batch_size)
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        floor = Floor(architecture, shape.batch_size, dtype, device)
-        steps: dict[str, Step] = {"floor": captured(floor, device)}
-        if shape.plain:
-            batch = next(source.batches(0))
-            steps["plain"] = PlainStep(architecture, batch, precision, device, RATE)
-            compilers = ("gcc", "clang") if device.type == "cuda" else ("g++", "clang++")
-            if compiled and any(map(shutil.which, compilers)):
-                steps["plain, torch.compile"] = PlainStep(
-                    architecture, batch, precision, device, RATE, compiled=True
-                )
-        kept = next(step.batches(source, 0))
-        steps["this project, batch in memory"] = lambda: step.train(kept, RATE)
-        stream = step.batches(Repeated(source, sys.maxsize), 0)
-        steps["this project, from the file"] = lambda: step.train(next(stream), RATE)
-        seconds = take_turns(steps, rounds, device)
-        step.check()
-        report(shape, precision, seconds, floor.seconds_of_tables)
-        print(f"  {'initialization of the tables':<42}{1e3 * initialized:>10,.0f} ms")
-        if evaluated:
-            if device.type == "cuda":
-                source = replace(source, batch_size=GPU_EVALUATION_BATCH)
-            start = time.perf_counter()
-            evaluate(make_scorer(model, settings), Repeated(source, evaluated), all_metrics=True)
-            print(
-                f"  {f'evaluation of {evaluated:,} samples':<42}{1e3 * (time.perf_counter() - start):>10,.0f} ms"
-            )
+        for number, (shape, precision) in enumerate(cases):
+            name = f"{shape.name} {precision}"
+            if number and not budget.allows(name):
+                continue
+            seconds = budget.share(len(cases) - number)
+            if number:
+                plan = replace(plan, evaluated=0)
+            try:
+                measure(shape, precision, plan, seconds, budget, Path(folder))
+            except (RunError, MemoryError, torch.OutOfMemoryError) as error:
+                reason = str(error).partition("\n")[0]
+                print(f"{name}: not measured: {reason}", flush=True)
+            torch.compiler.reset()  # otherwise the next batch size is compiled with dynamic shapes
+            gc.collect()
+            if plan.device.type == "cuda":
+                torch.cuda.empty_cache()
+    if budget.left_out:
+        print(f"left out for lack of time: {'; '.join(budget.left_out)}")
 
 
-def write_rows(path: Path, shape: Shape) -> None:
-    """Write a file of synthetic rows."""
-    stream = np.random.default_rng(1)
-    with path.open("wb") as file:
-        for _ in range(shape.batches):
-            file.write(synthetic_rows(shape.batch_size, shape.tables, stream).tobytes())
+def measure(shape: Shape, precision: str, plan: Plan, seconds: float, budget: TimeBudget, folder: Path) -> None:
+    """Print the rows of one shape and precision.
 
-
-def synthetic_rows(
-    samples: int, table_rows: Sequence[int], stream: np.random.Generator, *, uniform: bool = False
-) -> np.ndarray:
-    """Return rows of the Criteo binary file, int32 [samples, 40].
-
-    Ids are log-uniform in each table, so that a few are frequent, as in real data; or uniform.
+    seconds: time for all of it; at least one round is made. folder: for the files, one for each shape.
     """
-    rows = np.empty((samples, CRITEO.columns), CRITEO.dtype)
-    rows[:, 0] = stream.random(samples) < 0.25
-    rows[:, CRITEO.dense_columns] = stream.geometric(0.05, (samples, CRITEO.dense_features)) - 1
-    for column, count in zip(rows[:, CRITEO.id_columns].T, table_rows, strict=True):
-        drawn = count * stream.random(samples) if uniform else count ** stream.random(samples) - 1
-        column[:] = np.minimum(drawn, count - 1)
-    return rows
+    start = time.perf_counter()
+    own = prepare(shape, precision, plan, folder / f"{shape.name}.bin")
+    architecture, step = own.model.architecture, own.step
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    floor = Floor(architecture, shape.batch_size, dtype, plan.device, state_per_row(plan.optimizer, architecture))
+    steps: dict[str, Step] = {"floor": captured(floor, plan.device)}
+    missing: dict[str, str] = {}
+    if shape.plain:
+        batch = next(iter(own.source.batches(0)))
+        with_compile = plan.compile and seconds > COMPILATION_SECONDS
+        if plan.compile and not with_compile:
+            budget.left_out.append(f"{shape.name} {precision} {COMPILED}")
+        others = OtherPrograms(architecture, batch, precision, plan.device, plan.optimizer, with_compile)
+        made, missing = others.make()
+        steps.update(made)
+    kept = next(iter(step.batches(own.source, 0)))
+    steps["this project, batch in memory"] = lambda: step.train(kept, RATE)
+    stream = iter(step.batches(Repeated(own.source, sys.maxsize), 0))
+    steps["this project, from the file"] = lambda: step.train(next(stream), RATE)
+    budget.note_preparation(time.perf_counter() - start)
+    times = take_turns(steps, plan.rounds, plan.device, start + seconds)
+    step.check()
+    report(f"{own.shape.title}, {precision}", own.shape.batch_size, times, floor.seconds_of_tables, missing)
+    print(f"  {'initialization of the tables':<42}{1e3 * own.initialized:>10,.0f} ms", flush=True)
+    if plan.evaluated:
+        time_evaluation(own, plan, f"{shape.name} {precision} evaluation", budget)
 
 
-class Repeated:
-    """A source of `samples` samples that reads a shorter file repeatedly, always to its end."""
+@dataclass(frozen=True)
+class Prepared:
+    """This project's step, ready to be timed. initialized: seconds to build and initialize the model."""
 
-    def __init__(self, source: BinaryFile, samples: int) -> None:
-        self._source = source
-        self.batches_per_epoch = math.ceil(samples / source.batch_size)
-        self.samples = self.batches_per_epoch * source.batch_size
-
-    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Yield batches."""
-        endless = chain.from_iterable(map(self._source.batches, repeat(0)))
-        return islice(endless, first, self.batches_per_epoch)
-
-    def raw_batches(self, epoch: int, first: int = 0) -> Iterator[RawBatch]:
-        """Yield undecoded batches."""
-        endless = chain.from_iterable(map(self._source.raw_batches, repeat(0)))
-        return islice(endless, first, self.batches_per_epoch)
+    shape: Shape
+    settings: Settings
+    model: DLRM_Net
+    step: TrainingStep
+    source: BinaryFile
+    initialized: float
 
 
-def take_turns(steps: dict[str, Step], rounds: int, device: torch.device) -> dict[str, list[float]]:
+def prepare(shape: Shape, precision: str, plan: Plan, file: Path) -> Prepared:
+    """Build the model, write `file` unless it exists, and warm up. RunError if the memory does not suffice."""
+    settings = settings_of(shape, precision, plan, file)
+    shape, architecture = fitted(shape, settings, plan)
+    samples = rows_of_file(shape, plan)
+    require_run_memory(settings, architecture, plan.device, RunSizes(samples, 0))
+    if not file.exists():
+        write_rows(file, samples, shape.tables)
+    start = time.perf_counter()
+    model = build_model(architecture, plan.device)
+    initialize_model(settings, model, np.random.RandomState(1))
+    _wait(plan.device)
+    initialized = time.perf_counter() - start
+    source = BinaryFile(
+        file,
+        samples,
+        shape.batch_size,
+        shape.tables,
+        readers=settings.readers,
+        pin_memory=settings.use_gpu,
+    )
+    step = make_step(model, settings, make_optimizer(plan.optimizer, model, settings.seed))
+    warm_up(step, shape.batch_size)
+    return Prepared(shape, settings, model, step, source, initialized)
+
+
+def settings_of(shape: Shape, precision: str, plan: Plan, file: Path) -> Settings:
+    """Return the settings of a run with this project."""
+    return parse(
+        [
+            *shape.workload.network.flags,
+            *("--data-generation=dataset", f"--processed-data-file={file}"),
+            *f"--mini-batch-size={shape.batch_size} --precision={precision} --embedding-init=device".split(),
+            *f"--optimizer={plan.optimizer} --embedding-precision={plan.embedding_precision}".split(),
+            *(["--use-gpu"] if plan.device.type == "cuda" else []),
+        ]
+    )
+
+
+def fitted(shape: Shape, settings: Settings, plan: Plan) -> tuple[Shape, Architecture]:
+    """Return the shape, with smaller tables if the full ones do not fit on the GPU, and its architecture."""
+    architecture = replace(settings.model.architecture, rows_per_table=shape.tables)
+    if plan.device.type == "cuda" and shape.limit is None:
+        state = 4 * state_per_row(plan.optimizer, architecture) * sum(shape.tables)
+        if table_bytes(architecture) + state + BYTES_BESIDE_TABLES > available_on_gpu(plan.device):
+            shape = replace(shape, limit=FULL_TABLES_LIMIT)
+            architecture = replace(architecture, rows_per_table=shape.tables)
+    return shape, architecture
+
+
+def state_per_row(optimizer: str, architecture: Architecture) -> int:
+    """Return the float32 values that an optimizer keeps for each embedding row."""
+    return {"adagrad": architecture.feature_size, "rwsadagrad": 1}.get(optimizer, 0)
+
+
+def rows_of_file(shape: Shape, plan: Plan) -> int:
+    """Return the rows to write: as many as the rounds can read, within MAX_FILE_BYTES.
+
+    A shorter file is read again and again: in one that is too short the start of its readers would dominate.
+    """
+    steps = plan.rounds * 2 * STEPS_PER_ROUND[plan.device.type]
+    batches = min(steps, MAX_FILE_BYTES // (CRITEO.row_bytes * shape.batch_size))
+    return shape.batch_size * max(2, batches)
+
+
+def take_turns(steps: dict[str, Step], rounds: int, device: torch.device, end: float) -> dict[str, list[float]]:
     """Return the step times in seconds for each contender. Short steps are repeated in each round.
 
     On a GPU, each round gives one value, the mean of its steps: the host runs ahead and prefetches, so slow reads
     show up only in a few later steps. The first steps of a round are not counted.
+
+    end: time on the clock of `time.perf_counter` after which no further round starts.
     """
     on_gpu = device.type == "cuda"
     count = {}
     for name, step in steps.items():
-        timed(step, 3, device)
-        max_steps = 100 if on_gpu else 10
-        count[name] = max(1, min(max_steps, int(0.1 / statistics.median(timed(step, 5, device)))))
+        slowest = max(timed(step, 2, device)[1:])
+        typical = slowest if slowest > 0.1 else statistics.median(timed(step, 5, device))
+        count[name] = max(1, min(STEPS_PER_ROUND[device.type], int(0.1 / typical)))
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
+    for number in range(rounds):
+        if number and time.perf_counter() > end:
+            break
         for name, step in steps.items():
             if on_gpu:
                 leading = count[name] // 2 + 1
@@ -267,20 +312,40 @@ def take_turns(steps: dict[str, Step], rounds: int, device: torch.device) -> dic
     return seconds
 
 
-def report(shape: Shape, precision: str, seconds: dict[str, list[float]], tables: float) -> None:
-    """Print a row for each contender."""
+def report(
+    title: str, batch_size: int, seconds: dict[str, list[float]], tables: float, missing: dict[str, str]
+) -> None:
+    """Print a row for each contender. tables: seconds that are added to the floor."""
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     medians["floor"] += tables
-    print(
-        f"{shape.name}, batch {shape.batch_size}, {precision} ({1e3 * tables:.2f} ms of the floor are the tables)"
-    )
+    print(f"{title} ({1e3 * tables:.2f} ms of the floor are the tables)")
     for name, median in medians.items():
-        of_plain = f"{median / medians['plain']:10.2f}" if "plain" in medians else f"{'':>10}"
-        rate = shape.batch_size / median
-        print(
-            f"  {name:<42}{1e3 * median:>10.3f}{rate:>14,.0f}{median / medians['floor']:10.2f}{of_plain}",
-            flush=True,
-        )
+        of_plain = f"{median / medians[PLAIN]:10.2f}" if PLAIN in medians else f"{'':>10}"
+        rate = batch_size / median
+        print(f"  {name:<42}{1e3 * median:>10.3f}{rate:>14,.0f}{median / medians['floor']:10.2f}{of_plain}")
+    for name, reason in missing.items():
+        print(f"  {name:<42}not measured: {reason}")
+
+
+def time_evaluation(own: Prepared, plan: Plan, name: str, budget: TimeBudget) -> None:
+    """Print the time of an evaluation with all metrics, if the budget has room for it."""
+    source = own.source
+    if plan.device.type == "cuda":
+        source = replace(source, batch_size=GPU_EVALUATION_BATCH)
+    scorer = make_scorer(own.model, own.settings)
+
+    def evaluation(samples: int) -> float:
+        start = time.perf_counter()
+        evaluate(scorer, Repeated(source, samples), all_metrics=True)
+        return time.perf_counter() - start
+
+    part = max(1, plan.evaluated // 100)
+    evaluation(part)  # compiles
+    if evaluation(part) * plan.evaluated / part > budget.remaining:
+        budget.left_out.append(name)
+        return
+    milliseconds = 1e3 * evaluation(plan.evaluated)
+    print(f"  {f'evaluation of {plan.evaluated:,} samples':<42}{milliseconds:>10,.0f} ms", flush=True)
 
 
 def _wait(device: torch.device) -> None:

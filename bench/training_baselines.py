@@ -1,4 +1,4 @@
-"""Baselines of `measure_training.py`: a lower bound of the training step, and plain PyTorch."""
+"""What `measure_training.py` compares with: a lower bound of the training step, and plain PyTorch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from mlperf.data.batch import Batch
 from mlperf.engines.cpu import products
-from mlperf.models.dlrm import Architecture, top_widths
+from mlperf.models.dlrm import ROW_TYPES, Architecture, top_widths
 from mlperf.models.reference import ReferenceDLRM
 
 Step = Callable[[], object]
@@ -24,11 +24,17 @@ class Floor:
     The products use the same library as the step for these sizes, without biases, activations or updates. On a
     GPU, widths are rounded up to a multiple of 16, because odd widths select slow kernels, and the products of the
     interaction are left out: a fused kernel computes them while it moves the embedding rows.
-    `seconds_of_tables`: time to read each row, and to read and write it for the update, at copy bandwidth.
+    `seconds_of_tables`: time to read each row, and to read and write it and its optimizer state for the update, at
+    copy bandwidth. state_per_row: float32 values of state per embedding row.
     """
 
     def __init__(
-        self, architecture: Architecture, batch_size: int, dtype: torch.dtype, device: torch.device
+        self,
+        architecture: Architecture,
+        batch_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        state_per_row: int = 0,
     ) -> None:
         self._device = device
         self._products: list[Step] = []
@@ -36,7 +42,8 @@ class Floor:
         for first, widths in ((True, architecture.mlp_bot), (False, top_widths(architecture))):
             for number, (fan_in, fan_out) in enumerate(pairwise(widths)):
                 self._add_layer(batch_size, fan_in, fan_out, dtype, needs_input_grad=not (first and number == 0))
-        moved = 3 * 4 * batch_size * tables * dimension
+        row_bytes = ROW_TYPES[architecture.embedding_precision].itemsize * dimension
+        moved = (3 * row_bytes + 2 * 4 * state_per_row) * batch_size * tables
         self.seconds_of_tables = moved / copy_bandwidth(device)
         if device.type == "cuda":
             return
@@ -108,10 +115,17 @@ def timed(step: Callable[[], object], count: int, device: torch.device) -> list[
     return seconds
 
 
+# The optimizers of torch.optim with the updates of this project's, by their --optimizer names.
+PLAIN_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adagrad": torch.optim.Adagrad,
+}
+
+
 class PlainStep:
     """A training step with plain PyTorch: modules, optimizer, loss and autocast.
 
-    compiled: use torch.compile for everything except the embedding tables.
+    optimizer: a key of PLAIN_OPTIMIZERS. compiled: use torch.compile for everything except the embedding tables.
     """
 
     def __init__(
@@ -122,21 +136,48 @@ class PlainStep:
         device: torch.device,
         rate: float,
         *,
+        optimizer: str = "sgd",
         compiled: bool = False,
     ) -> None:
         with torch.device(device):
-            self._model = ReferenceDLRM.new(architecture, sparse=True)
-        self._predict = torch.compile(self._model.predict) if compiled else self._model.predict
+            self.model = ReferenceDLRM.new(architecture, sparse=True)
+        self._dense = DenseStep(self.model, batch, precision, device, rate, optimizer, compiled=compiled)
+
+    def __call__(self) -> torch.Tensor:
+        """Train on the batch. Returns the mean loss before the update."""
+        return self._dense.train(self.model.pooled)
+
+
+class DenseStep:
+    """A training step with PyTorch, whatever the embedding tables are.
+
+    model: the optimizer updates all its parameters. Other arguments as for PlainStep.
+    """
+
+    def __init__(
+        self,
+        model: ReferenceDLRM,
+        batch: Batch,
+        precision: str,
+        device: torch.device,
+        rate: float,
+        optimizer: str,
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self._predict = torch.compile(model.predict) if compiled else model.predict
         self._batch = batch.to(device)
         self._precision = precision
         self._device = device
-        self._optimizer = torch.optim.SGD(self._model.parameters(), lr=rate)
+        self._optimizer = PLAIN_OPTIMIZERS[optimizer](model.parameters(), lr=rate)
         self._loss = nn.BCELoss()
 
-    def __call__(self) -> None:
-        """Train on the batch."""
+    def train(self, pooled: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Train on the batch and return the mean loss. pooled: looks up ids [T, B], returns float32 [B, T, D]."""
         self._optimizer.zero_grad()
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
-            probability = self._predict(self._batch.dense, self._model.pooled(self._batch.indices))
-        self._loss(probability.float(), self._batch.labels).backward()
+            probability = self._predict(self._batch.dense, pooled(self._batch.indices))
+        loss: torch.Tensor = self._loss(probability.float(), self._batch.labels)
+        loss.backward()
         self._optimizer.step()
+        return loss.detach()

@@ -66,8 +66,6 @@ def test_benchmark_model_runs_on_the_fast_engine(chosen: Chosen, device: str) ->
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        ("--optimizer=adagrad", "--optimizer=adagrad is not supported by the cpu and gpu engines"),
-        ("--optimizer=rwsadagrad", "--optimizer=rwsadagrad is not supported by the cpu and gpu engines"),
         ("--mlperf-grad-accum-iter=2", "--mlperf-grad-accum-iter=2 is not supported by the cpu and gpu engines"),
         ("--inference-only --quantize-emb-with-bit=8", "quantized weights need PyTorch's own operators"),
     ],
@@ -75,6 +73,20 @@ def test_benchmark_model_runs_on_the_fast_engine(chosen: Chosen, device: str) ->
 def test_unsupported_setting_is_named(chosen: Chosen, flags: str, reason: str, device: str) -> None:
     settings = settings_of(*flags.split(), *(["--use-gpu"] if device == "gpu" else []))
     assert chosen(model_of(), settings) == f"engine: autograd on the {device.upper()}, because {reason}"
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "rwsadagrad"])
+def test_adagrad_of_small_float32_models_keeps_the_order_of_published_losses(
+    chosen: Chosen, optimizer: str
+) -> None:
+    settings = settings_of(f"--optimizer={optimizer}")
+    reason = (
+        f"--optimizer={optimizer} in fp32 reproduces published losses of models with fewer than 65,536 MLP weights"
+    )
+    assert chosen(model_of(), settings) == f"engine: autograd on the CPU, because {reason}"
+    assert chosen(model_of(mlp_top=(256, 256, 1)), settings) == FAST["cpu"]
+    assert chosen(model_of(embedding_precision="bf16"), settings) == FAST["cpu"]
+    assert chosen(model_of(), settings_of(f"--optimizer={optimizer}", "--precision=bf16")) == FAST["cpu"]
 
 
 def test_random_data_is_trained_with_autograd(chosen: Chosen) -> None:
@@ -172,3 +184,12 @@ def test_adagrad_uses_the_published_summation_order_on_intel_processors(
     model = model_of()
     make_step(model, settings_of(f"--optimizer={optimizer}"), make_optimizer(optimizer, model))
     assert os.environ.get("MKL_CBWR") == expected
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rwsadagrad"])
+def test_gpu_engine_supports_all_optimizers_and_precisions_of_tables(
+    chosen: Chosen, optimizer: str, precision: str
+) -> None:
+    settings = settings_of("--use-gpu", f"--optimizer={optimizer}")
+    assert chosen(model_of(embedding_precision=precision), settings) == FAST["gpu"]

@@ -21,6 +21,7 @@ from mlperf.benchmarks import DLRM, EDITIONS
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 from mlperf.settings.dataset import PreparationSettings
+from mlperf.settings.from_flags import parse
 from mlperf.submission.check import check_log
 
 TINY = ("--arch-sparse-feature-size=4", "--arch-mlp-bot=13-4", "--arch-mlp-top=2-1")  # trains in no time
@@ -370,6 +371,15 @@ def test_gpu_configurations_match_the_reference_convergence_points(name: str) ->
     lines = (ROOT / "mlperf" / "systems" / f"config_{name}.sh").read_text().splitlines()
     found = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
     assert {key: found[key].removesuffix(".0") for key in points} == points
+
+
+def test_each_configuration_of_a_gpu_names_its_precision() -> None:
+    files = sorted((ROOT / "mlperf" / "systems").glob("config_gpu_*.sh"))
+    assert len(files) >= 3
+    for file in files:
+        flags = re.search(r"^TRAINER_FLAGS=\((.*)\)$", file.read_text(), re.MULTILINE)
+        assert flags is not None
+        assert parse(flags[1].split()).precision == "bf16"
 
 
 def test_setup_uses_the_given_environment() -> None:

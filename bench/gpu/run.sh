@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Check and time the GPU engine on a machine with a GPU. README.md in this folder lists requirements and expected times.
 #
-#   [OUT=folder] [WHEELS=folder] [DLRM_PYTHON=python] bench/gpu/run.sh [--reduced] first|second|STAGE ...
+#   [OUT=folder] [WHEELS=folder] [DLRM_PYTHON=python] bench/gpu/run.sh [--reduced] first|tables|second|STAGE ...
 #
-# first    the stages env smoke tests large: checks correctness, about 4 minutes.
-# second   the stages profile tune full measure run general sanitize: measures speed, about 5 minutes.
+# first    the stages env smoke tests large optimizers: checks correctness, about 2 minutes.
+# tables   the stages env profile times measure variants reading auc precisions: measures everything that the tables of
+#          the documentation contain, about 8 minutes. What cannot start within 10 minutes is skipped and named.
+# second   the stages tune full run general sanitize: slower checks and other block sizes, about 3 minutes.
 #
 # OUT          folder for the log of each stage, NAME.log (default: a new folder under /tmp).
 # WHEELS       a folder with wheels of packages that the environment lacks, on a machine without a network.
@@ -36,18 +38,25 @@ for flag in "$@"; do
 done
 
 reduced=()
+gpu=(--use-gpu)
 if [[ ${1:-} == --reduced ]]; then
     reduced=(--reduced)
+    gpu=()
     export TRITON_INTERPRET=1
     shift
 fi
 [[ $# -gt 0 ]] || fail "no stage is named; bench/gpu/run.sh --help lists them"
+tables=(env profile times measure variants reading auc precisions)
 stages=()
+end_of_tables=
 for name in "$@"; do
     case $name in
-        first) stages+=(env smoke tests large) ;;
-        second) stages+=(profile tune full measure run general sanitize) ;;
-        env | smoke | tests | large | profile | tune | full | measure | run | general | sanitize) stages+=("$name") ;;
+        first) stages+=(env smoke tests large optimizers) ;;
+        tables) stages+=(start_of_tables "${tables[@]}" end_of_tables) ;;
+        second) stages+=(tune full run general sanitize) ;;
+        env | smoke | tests | large | optimizers) stages+=("$name") ;;
+        profile | times | measure | variants | reading | auc | precisions) stages+=("$name") ;;
+        tune | full | run | general | sanitize) stages+=("$name") ;;
         *) fail "$name: no such stage; bench/gpu/run.sh --help lists them" ;;
     esac
 done
@@ -75,15 +84,39 @@ stage() { # runs a stage: name, limit in seconds, lines of its log to show, comm
     local name=$1 limit=$2 lines=$3 start=$SECONDS status=0
     shift 3
     echo "##### $name"
+    if [[ -n $end_of_tables ]]; then
+        if ((end_of_tables - SECONDS < 20)); then
+            echo "##### $name: skipped, the 10 minutes of the tables are over"
+            failed+=("$name")
+            return
+        fi
+        ((end_of_tables - SECONDS >= limit)) || limit=$((end_of_tables - SECONDS))
+    fi
     run timeout "$limit" "$@" >"$out/$name.log" 2>&1 || status=$?
     grep -vE '^\s*$|Warning' "$out/$name.log" | tail -n "$lines"
     echo "##### $name: status $status after $((SECONDS - start)) s (limit $limit s)"
     [[ $status -eq 0 ]] || failed+=("$name")
 }
-script() { # runs a stage that is a script of this folder: name, limit, lines, script and its flags
-    local name=$1 limit=$2 lines=$3 file=bench/gpu/$4
+script() { # runs a stage that is a script of bench/: name, limit, lines, script and its flags
+    local name=$1 limit=$2 lines=$3 file=bench/$4
     shift 4
     stage "$name" "$limit" "$lines" "$python" "$file" "$@" ${reduced[@]+"${reduced[@]}"}
+}
+training() { # runs a stage that is measure_training.py: name, limit, its flags
+    local name=$1 limit=$2
+    shift 2
+    if [[ ${#reduced[@]} -gt 0 ]]; then
+        script "$name" "$limit" 80 measure_training.py "$@" --no-compile --shapes=Kaggle-128 --precision=bf16
+    else
+        script "$name" "$limit" 80 measure_training.py "$@" --no-compile --rounds=8 --use-gpu
+    fi
+}
+on_gpu() { # runs a stage unless --reduced is given: name and the rest of its arguments
+    if [[ ${#reduced[@]} -gt 0 ]]; then
+        echo "##### $1: skipped, it needs a GPU"
+    else
+        stage "$@"
+    fi
 }
 tests() { # runs a stage that is a selection of tests: name, limit, arguments of pytest
     local name=$1 limit=$2
@@ -96,32 +129,45 @@ tests() { # runs a stage that is a selection of tests: name, limit, arguments of
 for name in "${stages[@]}"; do
     model=test/test_gpu_benchmark_model.py
     case $name in
-        env) script env 40 40 print_environment.py ;;
+        start_of_tables) end_of_tables=$((SECONDS + 600)) ;;
+        end_of_tables) end_of_tables= ;;
+        env) script env 40 40 gpu/print_environment.py ;;
         smoke) tests smoke 90 $model::test_steps_match_float64 $model::test_captured_step_reports_an_invalid_id ;;
         # That kernels compile for other generations of GPUs is tested without a GPU.
-        tests) tests tests 150 -n 8 test/test_gpu_step.py test/test_gpu_kernels.py -k "not compile" ;;
+        tests)
+            tests tests 150 -n 8 test/test_gpu_step.py test/test_gpu_kernels.py test/test_gpu_row_updates.py \
+                -k "not compile"
+            ;;
         large)
             tests large 120 $model::test_large_batches_match_float64_and_repeat \
                 $model::test_asynchronous_steps_give_the_sums_of_synchronous_steps
             ;;
-        profile) script profile 120 90 profile_step.py --output="$out/profile.json" ;;
-        tune) script tune 150 90 tune_kernels.py ;;
-        full)
-            tests full 120 $model::test_tables_of_the_full_size_match_float64
-            script full_times 90 10 time_full_tables.py
+        optimizers)
+            tests optimizers 180 $model::test_all_optimizers_and_precisions_of_tables_match_float64 \
+                $model::test_rows_updated_once_are_equal_in_every_run
             ;;
-        measure) script measure 200 40 measure_engine.py ;;
-        run)
-            if [[ ${#reduced[@]} -gt 0 ]]; then
-                echo "##### run: skipped, it needs a GPU"
-            else
-                stage run 150 25 env SEED=1 LOGDIR="$out/run" ./run_and_time.sh --use-gpu --precision=bf16
-            fi
+        profile) script profile 180 190 gpu/profile_step.py --output="$out/profile.json" ;;
+        times) script times 90 10 gpu/time_full_tables.py ;;
+        measure) training measure 240 --minutes=2.5 --evaluate=89137319 ;;
+        variants)
+            for variant in adagrad,fp32 rwsadagrad,fp32 sgd,bf16 sgd,fp16 rwsadagrad,bf16; do
+                training "variant_${variant/,/_}" 75 --optimizer="${variant%,*}" --embedding-precision="${variant#*,}" \
+                    --minutes=0.3 --precision=bf16 --shapes=MLPerf-full-65536,MLPerf-65536,MLPerf-2048
+            done
             ;;
+        reading) script reading 90 60 measure_reading.py ${gpu[@]+"${gpu[@]}"} ;;
+        auc) script auc 60 10 measure_auc.py ;;
+        precisions)
+            on_gpu precisions 240 10 "$python" bench/measure_precisions.py --use-gpu --precision=bf16 \
+                --embedding-precision=fp32,bf16
+            ;;
+        tune) script tune 150 90 gpu/tune_kernels.py ;;
+        full) tests full 120 $model::test_tables_of_the_full_size_match_float64 ;;
+        run) on_gpu run 150 25 env SEED=1 LOGDIR="$out/run" ./run_and_time.sh --use-gpu --precision=bf16 ;;
         general) tests general 240 -n 8 test/test_gpu_autograd.py test/test_gpu_runs.py ;;
         sanitize)
             if [[ ${#reduced[@]} -gt 0 ]]; then
-                script sanitize 100 10 run_for_sanitizer.py
+                script sanitize 100 10 gpu/run_for_sanitizer.py
             else
                 stage sanitize 100 40 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck \
                     --error-exitcode 9 "$python" bench/gpu/run_for_sanitizer.py

@@ -7,4 +7,4 @@ WARMUP_STEPS=8000
 DECAY_START_STEP=70000
 DECAY_STEPS=30000
 EPOCHS=1
-TRAINER_FLAGS=(--use-gpu --embedding-init=device)
+TRAINER_FLAGS=(--use-gpu --embedding-init=device --precision=bf16)

@@ -7,4 +7,4 @@ WARMUP_STEPS=2750
 DECAY_START_STEP=49315
 DECAY_STEPS=27772
 EPOCHS=1
-TRAINER_FLAGS=(--use-gpu --embedding-init=device)
+TRAINER_FLAGS=(--use-gpu --embedding-init=device --precision=bf16)

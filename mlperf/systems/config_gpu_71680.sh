@@ -7,4 +7,4 @@ WARMUP_STEPS=2500
 DECAY_START_STEP=46821
 DECAY_STEPS=15406
 EPOCHS=1
-TRAINER_FLAGS=(--use-gpu --embedding-init=device)
+TRAINER_FLAGS=(--use-gpu --embedding-init=device --precision=bf16)

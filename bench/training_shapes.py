@@ -1,0 +1,86 @@
+"""Models and batch sizes that the training step is measured with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mlperf import benchmarks
+from mlperf.benchmarks import Workload
+from mlperf.util.errors import UsageError
+
+REDUCED_ROWS = 1000  # rows per table at most with --reduced
+REDUCED_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model and a batch size.
+
+    limit: maximum number of rows per table; None for the sizes of the workload.
+    plain: whether other programs are timed too, which needs memory for a second copy of the tables.
+    """
+
+    name: str
+    batch_size: int
+    workload: Workload
+    limit: int | None = None
+    plain: bool = True
+
+    @property
+    def tables(self) -> tuple[int, ...]:
+        """Rows per table."""
+        return tuple(min(rows, self.limit or rows) for rows in self.workload.data.table_rows)
+
+    @property
+    def title(self) -> str:
+        """The name, and the limit of the tables if it is not part of the name."""
+        return f"{self.name}, tables of at most {self.limit:,} rows" if self.limit else self.name
+
+    def reduced(self) -> Shape:
+        """Return the same with tiny tables and batches, to test a script."""
+        batch_size = min(self.batch_size, REDUCED_BATCH)
+        return replace(self, name=f"{self.name} reduced", limit=REDUCED_ROWS, batch_size=batch_size)
+
+
+# The most important first. The tables of 400,000 rows take 1.7 GB, the full ones 96 GB.
+SHAPES = (
+    Shape("MLPerf-full-65536", 65536, benchmarks.DLRM, plain=False),
+    Shape("MLPerf-65536", 65536, benchmarks.DLRM, limit=400_000),
+    Shape("MLPerf-2048", 2048, benchmarks.DLRM, limit=400_000),
+    Shape("Kaggle-128", 128, benchmarks.KAGGLE),
+)
+PRECISIONS = ("bf16", "tf32", "fp32")
+CPU_SHAPES = ("MLPerf-2048", "Kaggle-128")
+
+
+def shapes_named(names: str | None, *, use_gpu: bool) -> list[Shape]:
+    """Return the shapes with these names, separated by commas, the most important first; None: the default."""
+    if names is None:
+        return [shape for shape in SHAPES if use_gpu or shape.name in CPU_SHAPES]
+    chosen = _chosen(names, [shape.name for shape in SHAPES], "--shapes")
+    return [shape for shape in SHAPES if shape.name in chosen]
+
+
+def precisions_named(names: str | None, *, use_gpu: bool) -> list[str]:
+    """Return these precisions, separated by commas, the fastest first; None: all of the device."""
+    known = [name for name in PRECISIONS if use_gpu or name != "tf32"]
+    chosen = set(known) if names is None else _chosen(names, known, "--precision")
+    return [precision for precision in known if precision in chosen]
+
+
+def in_order(shapes: Sequence[Shape], precisions: Sequence[str]) -> list[tuple[Shape, str]]:
+    """Return all combinations, the most important first: fp32, by far the slowest on a GPU, comes last."""
+    fast, slow = ([one for one in precisions if (one == "fp32") is is_slow] for is_slow in (False, True))
+    return [(shape, one) for group in (fast, slow) for shape in shapes for one in group]
+
+
+def _chosen(names: str, known: Sequence[str], flag: str) -> set[str]:
+    chosen = [name.strip() for name in names.split(",")]
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise UsageError(
+            f"{flag}={names}: {unknown[0]!r} is unknown; must be one or several of {', '.join(known)}, "
+            "separated by commas"
+        )
+    return set(chosen)
