@@ -7,6 +7,7 @@ compiled, and of those that a batch of another size compiled again.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,21 @@ from mlperf.data.schema import CRITEO
 from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
-from mlperf.optim.sgd import SGD
+from mlperf.optim.optimizer import make_optimizer
 from mlperf.settings.model import Architecture
 
 COMPUTE_CAPABILITIES = (80, 90, 100)
 # Widths that differ only in size compile alike: one layer of each kind is enough.
 ARCHITECTURE = Architecture((100,) * 26, 128, (13, 128), (256, 1))
+# Precision, optimizer, precision of the tables.
+VARIANTS = (
+    ("fp32", "sgd", "fp32"),
+    ("tf32", "sgd", "fp32"),
+    ("bf16", "sgd", "fp32"),
+    ("bf16", "sgd", "bf16"),
+    ("fp32", "adagrad", "fp32"),
+    ("bf16", "rwsadagrad", "fp16"),
+)
 
 
 class CompilerDriver:
@@ -47,7 +57,7 @@ class CompilerDriver:
 
 
 def main() -> None:
-    """Compile all kernels in all precisions."""
+    """Compile the kernels of all variants."""
     gpu = CompilerDriver()
     driver.set_active(gpu)
     run = JITFunction.run
@@ -61,9 +71,10 @@ def main() -> None:
 
     JITFunction.run = compile_only
     compiled_again: set[str] = set()
-    for precision in ("fp32", "tf32", "bf16"):
-        model = DLRM_Net(ARCHITECTURE, torch.device("cpu"))
-        step = GpuStep(model, Loss("bce"), SGD(model), precision, 40_000_000)
+    for precision, optimizer, table_precision in VARIANTS:
+        architecture = replace(ARCHITECTURE, embedding_precision=table_precision)
+        model = DLRM_Net(architecture, torch.device("cpu"))
+        step = GpuStep(model, Loss("bce"), make_optimizer(optimizer, model), precision, 40_000_000)
         step.warm_up(128)
         before = set(binaries)
         for size in (1, 77):

@@ -27,8 +27,9 @@ def make_model(
     *,
     embedding_init: str = "numpy",
     embedding_precision: str = "fp32",
+    device: torch.device | None = None,
 ) -> DLRM_Net:
-    """Return an initialized model of three tables, 3 dense features and dimension 4."""
+    """Return an initialized model of three tables, 3 dense features and dimension 4, on the CPU by default."""
     architecture = Architecture(
         rows_per_table=ROWS,
         dimension=4,
@@ -40,7 +41,7 @@ def make_model(
         loss_threshold=0.01,
         embedding_precision=embedding_precision,
     )
-    model = DLRM_Net(architecture, torch.device("cpu"))
+    model = DLRM_Net(architecture, device or torch.device("cpu"))
     initialize(model, np.random.RandomState(3), mlp_init="normal", embedding_init=embedding_init, seed=3)
     return model
 

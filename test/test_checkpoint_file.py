@@ -70,6 +70,14 @@ def test_every_flipped_bit_of_our_own_file_is_noticed(own: bytes, tmp_path: Path
         refusal(write(tmp_path, flipped(own, bit)))
 
 
+@pytest.mark.parametrize("offset", [1 << 62, 1 << 63, (1 << 64) - 1])
+def test_offset_far_beyond_the_file_is_damage(offset: int, own: bytes, tmp_path: Path) -> None:
+    locator = own.index(b"PK\6\7")
+    path = write(tmp_path, own[: locator + 8] + offset.to_bytes(8, "little") + own[locator + 16 :])
+    assert "damaged" in refusal(path)
+    assert not is_checkpoint(path)
+
+
 def test_flipped_bit_of_a_foreign_file_is_noticed_or_without_effect(tmp_path: Path) -> None:
     refused = 0
     for bit in random_bits(SAVED, 300):

@@ -61,7 +61,8 @@ def test_tensors_of_a_device_are_written_block_by_block_and_as_if_they_were_on_t
 
 def test_tensors_of_a_device_are_filled_block_by_block(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "model.pt", {"state_dict": tables()})
-    targets = {name: torch.zeros_like(tensor) for name, tensor in tables().items()}  # some are not contiguous
+    targets = {name: torch.zeros_like(tensor) for name, tensor in tables().items()}
+    targets["columns"] = torch.zeros(57, 40_000).T  # not contiguous
     copies: list[int] = []
     with open_checkpoint(tmp_path / "model.pt") as file:
         sources = file.contents["state_dict"]
@@ -69,6 +70,19 @@ def test_tensors_of_a_device_are_filled_block_by_block(tmp_path: Path) -> None:
         file.verify()
     assert max(copies) <= MAX_COPY
     assert is_same(targets, tables())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="saves tensors of a GPU: no GPU found")
+def test_checkpoint_of_a_gpu_is_that_of_the_cpu_and_is_loaded_to_both(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "gpu.pt", {"state_dict": {name: one.cuda() for name, one in tables().items()}})
+    write_checkpoint(tmp_path / "cpu.pt", {"state_dict": tables()})
+    assert (tmp_path / "gpu.pt").read_bytes() == (tmp_path / "cpu.pt").read_bytes()
+    for device in ("cuda", "cpu"):
+        targets = {name: torch.zeros_like(tensor, device=device) for name, tensor in tables().items()}
+        with open_checkpoint(tmp_path / "gpu.pt") as file:
+            file.fill((target, file.contents["state_dict"][name]) for name, target in targets.items())
+            file.verify()
+        assert is_same({name: target.cpu() for name, target in targets.items()}, tables())
 
 
 # Prints by how much saving and loading raise the peak of the resident memory, in bytes.

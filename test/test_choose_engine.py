@@ -66,8 +66,6 @@ def test_benchmark_model_runs_on_the_fast_engine(chosen: Chosen, device: str) ->
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        ("--optimizer=adagrad", "--optimizer=adagrad is not supported by the cpu and gpu engines"),
-        ("--optimizer=rwsadagrad", "--optimizer=rwsadagrad is not supported by the cpu and gpu engines"),
         ("--mlperf-grad-accum-iter=2", "--mlperf-grad-accum-iter=2 is not supported by the cpu and gpu engines"),
         ("--inference-only --quantize-emb-with-bit=8", "quantized weights need PyTorch's own operators"),
     ],
@@ -172,3 +170,12 @@ def test_adagrad_uses_the_published_summation_order_on_intel_processors(
     model = model_of()
     make_step(model, settings_of(f"--optimizer={optimizer}"), make_optimizer(optimizer, model))
     assert os.environ.get("MKL_CBWR") == expected
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rwsadagrad"])
+def test_gpu_engine_supports_all_optimizers_and_precisions_of_tables(
+    chosen: Chosen, optimizer: str, precision: str
+) -> None:
+    settings = settings_of("--use-gpu", f"--optimizer={optimizer}")
+    assert chosen(model_of(embedding_precision=precision), settings) == FAST["gpu"]

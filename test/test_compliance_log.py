@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -18,13 +19,19 @@ from program import read_events as events
 
 from mlperf.benchmarks import DLRM, EDITIONS, Edition
 from mlperf.compliance.official import check_compliance
+from mlperf.evaluation.metrics import Metrics
+from mlperf.reporting.compliance_log import ComplianceLog
+from mlperf.settings.from_flags import parse
 from mlperf.submission.check import check_log
 from mlperf.submission.run_set import finished_log
+from mlperf.training.events import Outcome, Position
+from mlperf.util.signals import Stopped, handlers_of_caller, raised_in_program
 
 BENCHMARK = (
     *(*DLRM.flags, "--data-generation=dataset", "--mlperf-bin-loader", "--mlperf-bin-shuffle"),
     *("--mini-batch-size=128", "--learning-rate=0.2", "--nepochs=4", "--mlperf-logging"),
 )
+ENDS = ("start", "stop")
 # A network that trains in no time, where the target does not matter.
 SMALL = (
     *("--arch-sparse-feature-size=4", "--arch-mlp-bot=13-4", "--arch-mlp-top=2-1", "--loss-function=bce"),
@@ -219,6 +226,48 @@ def test_interrupted_run_logs_aborted(number: signal.Signals, easy: Path, tmp_pa
     assert message.endswith(ends[number])
     assert_aborted(tmp_path / "mlperf_dlrm.log")
     assert finished_log(tmp_path) is None
+
+
+def test_signal_at_any_moment_of_an_evaluation_ends_everything_once(tmp_path: Path) -> None:
+    """A signal arrives whenever a function of this project returns while the log of an epoch is written."""
+    position = Position(0, 3, 10)
+    metrics = Metrics(0.5, 0.5, 0.5, 0.5, 0.5, 0.5)
+
+    def interrupted_after(returns: int, path: Path) -> bool:
+        """Return whether there were so many returns."""
+        log = ComplianceLog(parse([*SMALL, "--processed-data-file=x", f"--mlperf-log-file={path}"]))
+        remaining = returns
+
+        def on_event(frame: FrameType, event: str, argument: object) -> None:
+            nonlocal remaining
+            if event == "return" and "mlperf/" in frame.f_code.co_filename:
+                remaining -= 1
+                if remaining == 0:
+                    signal.raise_signal(signal.SIGTERM)
+
+        outcome = Outcome.SUCCESS
+        with handlers_of_caller(), raised_in_program():
+            try:
+                sys.setprofile(on_event)
+                log.epoch_start(position)
+                log.evaluation_start(position)
+                log.evaluation_stop(position, metrics, metrics, True)
+                log.epoch_stop(position)
+            except Stopped:
+                outcome = Outcome.INTERRUPTED
+            finally:
+                sys.setprofile(None)
+            log.run_stop(position, outcome)
+        return outcome is Outcome.INTERRUPTED
+
+    returns = 1
+    while interrupted_after(returns, tmp_path / f"{returns}.log"):
+        found = events(tmp_path / f"{returns}.log")
+        for key in ("block", "epoch", "eval"):
+            starts, stops = ([event for event in found if event["key"] == f"{key}_{edge}"] for edge in ENDS)
+            assert len(starts) == len(stops) <= 1
+        returns += 1
+    assert returns > 20
 
 
 def test_log_states_where_a_run_from_a_checkpoint_started(easy: Path, tmp_path: Path) -> None:

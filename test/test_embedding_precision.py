@@ -244,6 +244,17 @@ def test_float32_checkpoint_is_evaluated_with_half_the_memory(terabyte: Path, tm
     assert found == pytest.approx(expected, abs=0.5)  # in %
 
 
+def test_value_beyond_the_range_of_fp16_is_named(terabyte: Path, tmp_path: Path) -> None:
+    path = tmp_path / "own.pt"
+    train(terabyte, tmp_path, *SAVE)
+    contents = torch.load(path, weights_only=True)
+    contents["state_dict"]["emb_l.3.weight"][2, 1] = 1e5
+    torch.save(contents, path)
+    assert load(path, terabyte, tmp_path, "--inference-only", "--embedding-precision=bf16").status == 0
+    run = load(path, terabyte, tmp_path, "--inference-only", "--embedding-precision=fp16")
+    assert f"{path}: emb_l.3.weight has values beyond 65,504" in error_of(run)
+
+
 def test_mlp_in_16_bits_is_refused(terabyte: Path, tmp_path: Path) -> None:
     path = tmp_path / "own.pt"
     train(terabyte, tmp_path, *SAVE)

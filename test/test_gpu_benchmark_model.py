@@ -5,6 +5,7 @@ Without a GPU, Triton's interpreter runs it with few samples and narrow MLPs.
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +26,34 @@ from mlperf.util.errors import RunError
 
 ON_GPU = DEVICE.type == "cuda"
 BATCH_SIZE = 2048 if ON_GPU else 16
-LARGE_BATCHES = ((65536, "bf16"), (65536, "fp32"), (131072, "tf32")) if ON_GPU else ((20, "fp32"),)
+LARGE_BATCHES = tuple(product((65536, 131072), ("fp32", "tf32", "bf16"))) if ON_GPU else ((20, "fp32"),)
 NETWORK = DLRM.network if ON_GPU else Network((13, 40, 128), (136, 24, 1))
 ROW_LIMIT = 400_000 if ON_GPU else 2000
+BATCH_SIZES = (300, 2048, 65536) if ON_GPU else (12,)
+OPTIMIZERS = ("sgd", "adagrad", "rwsadagrad")
+VARIANTS = (
+    [(optimizer, precision) for optimizer in OPTIMIZERS for precision in ("fp32", "bf16", "fp16")]
+    if ON_GPU
+    else [("adagrad", "bf16"), ("rwsadagrad", "fp32")]
+)
 
 
-def make_step(precision: str, row_limit: int = ROW_LIMIT) -> GpuStep:
+def make_step(
+    precision: str, row_limit: int = ROW_LIMIT, *, optimizer: str = "sgd", table_precision: str = "fp32"
+) -> GpuStep:
     """Return a step of the benchmark's model, whose tables have at most `row_limit` rows."""
     sizes = tuple(min(rows, row_limit) for rows in DLRM.data.table_rows)
-    architecture = Architecture(sizes, NETWORK.embedding_dimension, NETWORK.bottom_mlp, NETWORK.top_mlp)
+    architecture = Architecture(
+        sizes,
+        NETWORK.embedding_dimension,
+        NETWORK.bottom_mlp,
+        NETWORK.top_mlp,
+        embedding_precision=table_precision,
+    )
     model = DLRM_Net(architecture, DEVICE)
     initialize(model, np.random.RandomState(1), mlp_init="normal", embedding_init="device", seed=1)
-    return make_gpu_step(model, precision=precision, max_ind_range=DLRM.data.index_limit or -1)
+    index_limit = DLRM.data.index_limit or -1
+    return make_gpu_step(model, precision=precision, max_ind_range=index_limit, optimizer=optimizer)
 
 
 def make_batch(step: GpuStep, size: int, seed: int) -> RawBatch:
@@ -44,13 +61,38 @@ def make_batch(step: GpuStep, size: int, seed: int) -> RawBatch:
     return raw_batch(random_rows(size, sizes, np.random.default_rng(seed)), sizes)
 
 
+@pytest.mark.parametrize("size", [BATCH_SIZE, *([300] if ON_GPU else [])])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", *(["tf32"] if ON_GPU else [])])
-def test_steps_match_float64(precision: str) -> None:
+def test_steps_match_float64(precision: str, size: int) -> None:
     """Train on two batches of the captured size, with different data and rates, and on one of another size."""
     step = make_step(precision)
-    step.warm_up(BATCH_SIZE)
-    for seed, (size, rate) in enumerate(((BATCH_SIZE, 0.3), (BATCH_SIZE, 0.1), (BATCH_SIZE // 2 + 3, 0.2))):
-        assert_step_matches_reference(step, make_batch(step, size, seed), rate, precision)
+    step.warm_up(size)
+    for seed, (samples, rate) in enumerate(((size, 0.3), (size, 0.1), (size // 2 + 3, 0.2))):
+        assert_step_matches_reference(step, make_batch(step, samples, seed), rate, precision)
+
+
+@pytest.mark.parametrize(("optimizer", "table_precision"), VARIANTS)
+@pytest.mark.parametrize("size", BATCH_SIZES)
+def test_all_optimizers_and_precisions_of_tables_match_float64(
+    size: int, optimizer: str, table_precision: str
+) -> None:
+    """Train on two batches, so that the second replays a graph with another rate and other random bits."""
+    step = make_step("fp32", optimizer=optimizer, table_precision=table_precision)
+    step.warm_up(size)
+    for seed, rate in enumerate((0.05, 0.02)):
+        assert_step_matches_reference(step, make_batch(step, size, seed), rate, "fp32")
+
+
+@pytest.mark.parametrize(("optimizer", "table_precision"), VARIANTS[1:])
+def test_rows_updated_once_are_equal_in_every_run(optimizer: str, table_precision: str) -> None:
+    """No atomic additions: equal weights and batches give rows that are equal bit for bit."""
+    tables = []
+    for _ in range(2):
+        step = make_step("bf16", optimizer=optimizer, table_precision=table_precision)
+        step.warm_up(BATCH_SIZES[-1])
+        step.train(make_batch(step, BATCH_SIZES[-1], 5), 1.0)
+        tables.append(table_rows(step.model))
+    assert torch.equal(tables[0], tables[1])
 
 
 def test_captured_step_reports_an_invalid_id(tmp_path: Path) -> None:

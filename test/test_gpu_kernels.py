@@ -32,15 +32,19 @@ def test_relu_backward_sums_over_any_number_of_tiles(tiles: int) -> None:
     torch.testing.assert_close(d_bias, expected_bias)
 
 
+@pytest.mark.parametrize("follows_relu", [False, True])
 @pytest.mark.parametrize("tiles", [1, 3])
-def test_loss_backward_sums_over_any_number_of_tiles(tiles: int) -> None:
-    hidden, weight, bias = drawn(250, 24), drawn(1, 20), drawn(1)
+def test_loss_backward_sums_over_any_number_of_tiles(tiles: int, follows_relu: bool) -> None:
+    """After a ReLU, the gradient is that of the ReLU's input, and its sums are those of the bias below."""
+    before, weight, bias = drawn(250, 24), drawn(1, 20), drawn(1)
+    hidden = before.relu() if follows_relu else before
     labels = (drawn(250) > 0).float()
     variables = [value.clone().requires_grad_() for value in (hidden, weight, bias)]
     logits = torch.nn.functional.linear(variables[0][:, :20], variables[1], variables[2]).squeeze(1)
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels)
     loss.backward()
-    d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+    d_weight, d_bias, d_hidden_bias = torch.zeros_like(weight), torch.zeros_like(bias), drawn(20)
+    bias_before = d_hidden_bias.clone()
     sums = torch.zeros(2, dtype=torch.float64, device=DEVICE)
     d_hidden = loss_backward(
         hidden=hidden,
@@ -49,16 +53,20 @@ def test_loss_backward_sums_over_any_number_of_tiles(tiles: int) -> None:
         labels=labels,
         d_weight=d_weight,
         d_bias=d_bias,
+        d_hidden_bias=d_hidden_bias if follows_relu else None,
         sums=sums,
         loss="bce",
         class_weights=(1.0, 1.0),
         threshold=0.0,
         tiles=tiles,
     )
-    found = (d_hidden[:, :20], d_weight, d_bias)
-    for gradient, variable in zip(found, variables, strict=True):
-        assert variable.grad is not None
-        torch.testing.assert_close(gradient, variable.grad[..., : gradient.shape[-1]], rtol=1e-4, atol=1e-7)
+    expected = [variable.grad for variable in variables if variable.grad is not None]
+    expected[0] = expected[0][:, :20]
+    if follows_relu:
+        expected[0] = expected[0] * (before[:, :20] > 0)
+        torch.testing.assert_close(d_hidden_bias - bias_before, expected[0].sum(0), rtol=1e-4, atol=1e-6)
+    for gradient, value in zip((d_hidden[:, :20], d_weight, d_bias), expected, strict=True):
+        torch.testing.assert_close(gradient, value, rtol=1e-4, atol=1e-7)
     assert float(sums[0]) == pytest.approx(250 * loss.item(), rel=1e-5)
     assert int(sums[1]) == int(((logits > 0) == (labels > 0)).sum())
 
@@ -89,6 +97,9 @@ def test_kernels_compile_once_for_all_batch_sizes_and_for_every_generation_of_gp
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    kernels = "decode interact_backward interact loss_backward predict relu_backward update_rows update_weights"
+    kernels = (
+        "decode interact_backward interact loss_backward predict relu_backward sum_and_update_rows update_rows "
+        "update_shared_rows update_weights"
+    )
     assert report["compiled"] == [f"_{name}_kernel" for name in kernels.split()]
     assert report["compiled again"] == []

@@ -39,10 +39,13 @@ from mlperf.runner.model import architecture_of, initialize_model
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError
 
+ON_GPU = DEVICE.type == "cuda"
+
 
 @pytest.mark.filterwarnings("ignore:(overflow|divide by zero) encountered:RuntimeWarning")
 @pytest.mark.parametrize("seed", range(5))
 def test_step_equals_autograd_on_random_shapes(seed: int) -> None:
+    """With another optimizer for each seed."""
     stream = np.random.default_rng(seed)
     threshold = float(stream.choice([0.0, 0.3]))
     architecture = random_architecture(stream, loss_threshold=threshold)
@@ -50,7 +53,10 @@ def test_step_equals_autograd_on_random_shapes(seed: int) -> None:
     max_ind_range = int(stream.choice([-1, 4000]))
     architecture = replace(architecture, rows_per_table=rows)
     loss = Loss(str(stream.choice(["mse", "bce", "wbce"])), (0.5, 2.0))
-    general, fast = both_steps(architecture, loss, max_ind_range=max_ind_range, last_layer_scale=0.02)
+    optimizer = ("sgd", "adagrad", "rwsadagrad")[seed % 3]
+    general, fast = both_steps(
+        architecture, loss, max_ind_range=max_ind_range, optimizer=optimizer, last_layer_scale=0.02
+    )
     before = copy.deepcopy(general.model.state_dict())
     fast.warm_up(12)  # on a GPU, batches of this size replay a graph and the others do not
     for size in (12, 7, 12, 33):
@@ -65,6 +71,24 @@ def test_step_equals_autograd_on_random_shapes(seed: int) -> None:
     fast.check()
     changes = [float((value - before[name]).abs().max()) for name, value in general.model.state_dict().items()]
     assert max(changes) > 0.01, "without updates there is nothing to compare"
+    assert_equal_steps(general, fast)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rwsadagrad"])
+def test_tables_in_16_bits_are_trained_as_by_autograd(optimizer: str, precision: str) -> None:
+    """The rows are rounded with the same random bits, which differ from step to step."""
+    architecture = replace(TINY, rows_per_table=(3, 50), embedding_precision=precision)
+    general, fast = both_steps(architecture, optimizer=optimizer, last_layer_scale=0.1)
+    before = {name: value.clone() for name, value in general.model.state_dict().items()}
+    stream = np.random.default_rng(7)
+    fast.warm_up(10)
+    for _ in range(2):
+        batch, raw = both_batches(10, architecture.rows_per_table, stream)
+        general.train(batch, 0.5)
+        fast.train(raw, 0.5)
+        torch.testing.assert_close(fast.score(raw)[0].cpu(), general.score(batch)[0], rtol=1e-4, atol=1e-6)
+    assert not torch.equal(general.model.state_dict()["emb_l.0.weight"], before["emb_l.0.weight"])
     assert_equal_steps(general, fast)
 
 
@@ -98,12 +122,17 @@ def test_uninitialized_memory_is_never_read(mlp_top: tuple[int, ...]) -> None:
     assert_equal_steps(general, fast)
 
 
-def test_warming_up_changes_nothing() -> None:
-    general, fast = both_steps(TINY)
+@pytest.mark.parametrize(
+    ("optimizer", "precision"), [("sgd", "fp32"), ("sgd", "bf16"), ("adagrad", "fp32"), ("rwsadagrad", "fp16")]
+)
+def test_warming_up_changes_nothing(optimizer: str, precision: str) -> None:
+    general, fast = both_steps(replace(TINY, embedding_precision=precision), optimizer=optimizer)
     fast.warm_up(10)
     assert fast.sums.both.tolist() == [0.0, 0.0]
     for name, value in fast.model.state_dict().items():
         assert torch.equal(value.cpu(), general.model.state_dict()[name]), name
+    state = general.optimizer.state_dict()
+    torch.testing.assert_close(fast.optimizer.state_dict(), state, rtol=0, atol=0, check_device=False)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
@@ -152,16 +181,16 @@ def test_first_invalid_value_is_named_by_its_position_in_the_file(
     assert str(caught.value) == f"{path}: {message}"
 
 
-@pytest.mark.parametrize("name", ["sgd", "itself_wbce"])
+@pytest.mark.parametrize("name", ["sgd", "itself_wbce", "adagrad", *(["rwsadagrad"] if ON_GPU else [])])
 def test_golden_run_is_reproduced(name: str, terabyte: Path) -> None:
     """The interpreter runs only the first batches, at a second per batch."""
-    batches = 2 if DEVICE.type == "cpu" else len(RUNS[name]["train_loss"])
+    batches = len(RUNS[name]["train_loss"]) if ON_GPU else 2
     settings = parse([*golden_flags(name, terabyte), "--use-gpu"])
     prepared = prepared_data(settings.data)
     model = DLRM_Net(architecture_of(settings, prepared), CPU)
     initialize_model(settings, model, np.random.RandomState(settings.seed))
     model = on_device(model)
-    step = make_step(model, settings, make_optimizer("sgd", model))
+    step = make_step(model, settings, make_optimizer(settings.training.optimizer, model))
     assert isinstance(step, GpuStep)
     train = open_splits(settings, prepared).train
     assert isinstance(train, BinaryFile)

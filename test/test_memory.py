@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mlperf.runner.memory import available_on_gpu, resource_failures
+from mlperf.cli.train import parse
+from mlperf.runner.memory import RunSizes, available_on_gpu, require_run_memory, resource_failures
 from mlperf.util import memory
 from mlperf.util.errors import RunError
 from mlperf.util.memory import MemoryNeed, MemorySaving, available_memory, require_memory, require_memory_for
@@ -132,6 +133,46 @@ def test_thread_that_cannot_be_started_is_one_line() -> None:
         raise RuntimeError("can't start new thread")  # as Python does at the limit of the system
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "CUDA error: no kernel image is available for execution on the device",
+        "CUDA error: uncorrectable ECC error encountered",
+        "CUDA error: all CUDA-capable devices are busy or unavailable",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "Triton Error [CUDA]: device kernel image is invalid",
+    ],
+)
+def test_failure_of_the_gpu_is_one_line(reason: str) -> None:
+    with pytest.raises(RunError) as caught, resource_failures():
+        raise RuntimeError(f"{reason}\nCUDA kernel errors might be asynchronously reported at some other API call")
+    assert str(caught.value) == f"the GPU failed: {reason}"
+
+
+def test_pinned_memory_that_cannot_be_allocated_is_one_line() -> None:
+    with pytest.raises(RunError, match=r"^not enough memory: CUDA error: out of memory; "), resource_failures():
+        raise RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`")
+
+
+@pytest.mark.parametrize("reason", ["an illegal memory access was encountered", "device-side assert triggered"])
+def test_bug_on_the_gpu_keeps_its_traceback(reason: str) -> None:
+    with pytest.raises(RuntimeError, match=reason), resource_failures():
+        raise RuntimeError(f"CUDA error: {reason}")
+
+
 def test_other_failures_are_not_blamed_on_the_memory() -> None:
     with pytest.raises(RuntimeError, match="shape"), resource_failures():
         torch.zeros(2).view(3)
+
+
+def test_quantized_tables_are_counted_beside_those_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = parse(
+        [
+            *("--data-generation=dataset", "--raw-data-file=day", "--inference-only", "--quantize-emb-with-bit=4"),
+            *("--arch-mlp-bot=13-100", "--arch-sparse-feature-size=100", "--arch-embedding-size=1000000"),
+        ]
+    )
+    monkeypatch.setattr(memory, "available_memory", lambda: 10**8)
+    words = r"0\.4 GB for the embedding tables .*, 58\.0 MB for the quantized tables beside them \(--quantize-emb"
+    with pytest.raises(RunError, match=words):
+        require_run_memory(settings, settings.model.architecture, torch.device("cpu"), RunSizes(1, 1))

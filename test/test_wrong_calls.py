@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from program import GOLDEN, run_program, start_program
 
 from mlperf.cli.train import parse
@@ -51,6 +53,7 @@ WRONG = [
     ("--quantize-mlp-with-bit=8", "--quantize-mlp-with-bit"),
     ("--quantize-emb-with-bit=16", "--quantize-emb-with-bit"),
     (f"{DATASET} --inference-only --quantize-emb-with-bit=4 --save-onnx", "--save-onnx"),
+    (f"{DATASET} --inference-only --use-gpu --quantize-mlp-with-bit=8", "--quantize-mlp-with-bit=8"),
     (f"{DATASET} --inference-only --debug-mode", "--debug-mode"),
     ("--print-precision=-1", "--print-precision"),
     ("--data-trace-file=x", "--data-trace-file"),
@@ -133,6 +136,21 @@ def test_missing_gpu_is_a_usage_error(tmp_path: Path) -> None:
     run = start_program("--use-gpu", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
     assert run.status == 2
     assert "--use-gpu" in run.stderr
+
+
+def test_driver_that_does_not_work_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn() -> bool:
+        warnings.warn("CUDA initialization: The NVIDIA driver is too old.\nUpdate it.", stacklevel=2)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", warn)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    run = run_program("--use-gpu", cwd=tmp_path)
+    assert (run.status, run.stdout) == (2, "")
+    assert run.stderr == (
+        "dlrm_s_pytorch.py: error: --use-gpu: no GPU is visible to PyTorch: CUDA initialization: The NVIDIA "
+        "driver is too old; omit the flag to run on the CPU\n"
+    )
 
 
 LAUNCHED = [

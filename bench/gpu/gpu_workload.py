@@ -27,6 +27,8 @@ from synthetic_rows import synthetic_rows
 from training_baselines import timed
 
 PRECISIONS = ("bf16", "tf32", "fp32")
+# Optimizers and precisions of the tables whose rows are updated once, by the sum of their gradients.
+SUMMED_UPDATES = (("sgd", "bf16"), ("adagrad", "fp32"), ("adagrad", "bf16"), ("rwsadagrad", "fp32"))
 FULL_SIZE_BYTES = 105e9  # the benchmark's tables (96 GB) and the buffers of a step
 SMALLER_ROW_LIMIT = 24_000_000
 RATE = 1e-4  # low, because training on the same batches repeatedly must not diverge
@@ -80,15 +82,21 @@ def full_row_limit() -> int | None:
     return None if torch.cuda.mem_get_info()[0] > FULL_SIZE_BYTES else SMALLER_ROW_LIMIT
 
 
-def make_step(workload: Workload, precision: str) -> GpuStep:
+def make_step(
+    workload: Workload, precision: str, *, optimizer: str = DLRM.optimizer, table_precision: str = "fp32"
+) -> GpuStep:
     """Return a step of the benchmark's model, not warmed up."""
     architecture = Architecture(
-        workload.table_rows, DLRM.network.embedding_dimension, workload.bottom_mlp, workload.top_mlp
+        workload.table_rows,
+        DLRM.network.embedding_dimension,
+        workload.bottom_mlp,
+        workload.top_mlp,
+        embedding_precision=table_precision,
     )
     model = DLRM_Net(architecture, workload.device)
     initialize(model, np.random.RandomState(1), mlp_init="normal", embedding_init="device", seed=1)
-    optimizer = make_optimizer(DLRM.optimizer, model)
-    return GpuStep(model, Loss(DLRM.network.loss), optimizer, precision, DLRM.data.index_limit or -1)
+    made = make_optimizer(optimizer, model)
+    return GpuStep(model, Loss(DLRM.network.loss), made, precision, DLRM.data.index_limit or -1)
 
 
 def make_batch(workload: Workload, seed: int, *, size: int | None = None, uniform: bool = False) -> RawBatch:

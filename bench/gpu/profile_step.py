@@ -1,4 +1,7 @@
-"""Time a step in each precision and list the time of each of its kernels: python bench/gpu/profile_step.py."""
+"""Time a step in each precision and with each kind of table update, and list the time of each of its kernels.
+
+python bench/gpu/profile_step.py
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,16 @@ import sys
 from pathlib import Path
 
 import torch
-from gpu_workload import PRECISIONS, RATE, Workload, make_batch, make_step, parse_workload, time_steps
+from gpu_workload import (
+    PRECISIONS,
+    RATE,
+    SUMMED_UPDATES,
+    Workload,
+    make_batch,
+    make_step,
+    parse_workload,
+    time_steps,
+)
 from torch.profiler import ProfilerActivity, profile
 
 from mlperf.util.files import write_atomically
@@ -19,21 +31,27 @@ PRINTED_KERNELS = 24
 
 
 def main() -> None:
-    """Print the tables and write them as JSON: for each precision, [kernel, launches, microseconds] per step."""
+    """Print the tables and write them as JSON: each step's [kernel, launches, microseconds]."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("profile.json"), help="default: profile.json")
     workload, args = parse_workload(parser)
     measured = {precision: measure(workload, precision) for precision in PRECISIONS}
+    for optimizer, table_precision in SUMMED_UPDATES:
+        name = f"bf16, {optimizer}, tables in {table_precision}"
+        measured[name] = measure(workload, "bf16", optimizer, table_precision)
     write_atomically(args.output, json.dumps(measured))
 
 
-def measure(workload: Workload, precision: str) -> list[tuple[str, float, float]]:
+def measure(
+    workload: Workload, precision: str, optimizer: str = "sgd", table_precision: str = "fp32"
+) -> list[tuple[str, float, float]]:
     """Print the time of a step and of its slowest kernels, and return all kernels, slowest first."""
     on_gpu = workload.device.type == "cuda"
-    step = make_step(workload, precision)
+    step = make_step(workload, precision, optimizer=optimizer, table_precision=table_precision)
     step.warm_up(workload.batch_size)
     batches = [make_batch(workload, seed) for seed in range(4)]
-    time_steps(workload, step, batches, f"tables of at most {workload.row_limit:,} rows, {precision}")
+    name = f"tables of at most {workload.row_limit:,} rows in {table_precision}, {optimizer}, {precision}"
+    time_steps(workload, step, batches, name)
     steps = STEPS if on_gpu else 1
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
         for number in range(steps):

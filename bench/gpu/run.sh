@@ -3,7 +3,7 @@
 #
 #   [OUT=folder] [WHEELS=folder] [DLRM_PYTHON=python] bench/gpu/run.sh [--reduced] first|tables|second|STAGE ...
 #
-# first    the stages env smoke tests large: checks correctness, about 80 seconds.
+# first    the stages env smoke tests large optimizers: checks correctness, about 2 minutes.
 # tables   the stages env profile times measure variants reading auc precisions: measures everything that the tables of
 #          the documentation contain, about 8 minutes. What cannot start within 10 minutes is skipped and named.
 # second   the stages tune full run general sanitize: slower checks and other block sizes, about 3 minutes.
@@ -51,11 +51,12 @@ stages=()
 end_of_tables=
 for name in "$@"; do
     case $name in
-        first) stages+=(env smoke tests large) ;;
+        first) stages+=(env smoke tests large optimizers) ;;
         tables) stages+=(start_of_tables "${tables[@]}" end_of_tables) ;;
         second) stages+=(tune full run general sanitize) ;;
-        env | smoke | tests | large | profile | times | measure | variants | reading | auc | precisions | tune | full | run | \
-            general | sanitize) stages+=("$name") ;;
+        env | smoke | tests | large | optimizers) stages+=("$name") ;;
+        profile | times | measure | variants | reading | auc | precisions) stages+=("$name") ;;
+        tune | full | run | general | sanitize) stages+=("$name") ;;
         *) fail "$name: no such stage; bench/gpu/run.sh --help lists them" ;;
     esac
 done
@@ -73,7 +74,7 @@ if [[ -n ${WHEELS:-} ]]; then
 fi
 needs=triton,pytest,xdist
 # The benchmark always writes a log, and the tests of general compare runs that do.
-[[ " ${stages[*]} " != *" general "* && " ${stages[*]} " != *" run "* ]] || needs+=,mlperf_logging
+[[ ! " ${stages[*]} " =~ " "(general|run|precisions)" " ]] || needs+=,mlperf_logging
 python=$(tools/setup.sh --needs=$needs requirements-test.txt) || exit 2
 export DLRM_PYTHON=$python PYTHONUNBUFFERED=1
 export PYTHONPATH=$PWD:$PWD/bench${PYTHONPATH:+:$PYTHONPATH}
@@ -133,12 +134,17 @@ for name in "${stages[@]}"; do
         env) script env 40 40 gpu/print_environment.py ;;
         smoke) tests smoke 90 $model::test_steps_match_float64 $model::test_captured_step_reports_an_invalid_id ;;
         # That kernels compile for other generations of GPUs is tested without a GPU.
-        tests) tests tests 150 -n 8 test/test_gpu_step.py test/test_gpu_kernels.py -k "not compile" ;;
+        tests) tests tests 150 -n 8 test/test_gpu_step.py test/test_gpu_kernels.py test/test_gpu_row_updates.py \
+            -k "not compile" ;;
         large)
             tests large 120 $model::test_large_batches_match_float64_and_repeat \
                 $model::test_asynchronous_steps_give_the_sums_of_synchronous_steps
             ;;
-        profile) script profile 120 90 gpu/profile_step.py --output="$out/profile.json" ;;
+        optimizers)
+            tests optimizers 180 $model::test_all_optimizers_and_precisions_of_tables_match_float64 \
+                $model::test_rows_updated_once_are_equal_in_every_run
+            ;;
+        profile) script profile 180 190 gpu/profile_step.py --output="$out/profile.json" ;;
         times) script times 90 10 gpu/time_full_tables.py ;;
         measure) training measure 240 --minutes=2.5 --evaluate=89137319 ;;
         variants)
@@ -156,7 +162,7 @@ for name in "${stages[@]}"; do
         tune) script tune 150 90 gpu/tune_kernels.py ;;
         full) tests full 120 $model::test_tables_of_the_full_size_match_float64 ;;
         run) on_gpu run 150 25 env SEED=1 LOGDIR="$out/run" ./run_and_time.sh --use-gpu --precision=bf16 ;;
-        general) tests general 180 -n 8 test/test_gpu_autograd.py ;;
+        general) tests general 240 -n 8 test/test_gpu_autograd.py test/test_gpu_runs.py ;;
         sanitize)
             if [[ ${#reduced[@]} -gt 0 ]]; then
                 script sanitize 100 10 gpu/run_for_sanitizer.py

@@ -9,23 +9,28 @@ import argparse
 import sys
 from dataclasses import replace
 
-from gpu_workload import make_batch, make_step, parse_workload
+from gpu_workload import SUMMED_UPDATES, make_batch, make_step, parse_workload
 
 from mlperf.util.program import run_program
 
 
 def main() -> None:
-    """Train on two batches of different sizes and score them, in two precisions."""
+    """Train on two batches of different sizes and score them, in two precisions and with each kind of update."""
     workload, args = parse_workload(argparse.ArgumentParser(description=__doc__))
     workload = replace(workload, row_limit=3000)
-    for precision in ("bf16", "fp32"):
-        step = make_step(workload, precision)
+    for precision, optimizer, table_precision in (
+        ("bf16", "sgd", "fp32"),
+        ("fp32", "sgd", "fp32"),
+        *(("bf16", *update) for update in SUMMED_UPDATES),
+    ):
+        step = make_step(workload, precision, optimizer=optimizer, table_precision=table_precision)
         for size in (12, 5) if args.reduced else (300, 77):
             batch = make_batch(workload, seed=size, size=size)
             step.train(batch, 0.1)
             step.score(batch)
         step.check()
-        print(f"{precision}: loss {float(step.sums.loss):.6f}, summed over all samples", flush=True)
+        name = f"{precision}, {optimizer}, tables in {table_precision}"
+        print(f"{name}: loss {float(step.sums.loss):.6f}, summed over all samples", flush=True)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ def _visualize(name: str, arguments: Sequence[str] | None) -> int:
     from mlperf.plots import model_figures
     from mlperf.plots.packages import require_packages, save_figure
     from mlperf.runner.benchmark import load_for_inference
+    from mlperf.runner.memory import resource_failures
 
     # Use large batches: they are only read.
     settings = parse([*others, "--inference-only", "--mini-batch-size=4096", "--test-mini-batch-size=1024"])
@@ -91,15 +92,16 @@ def _visualize(name: str, arguments: Sequence[str] | None) -> int:
     outputs = [NamedFile(path, f"{path.name} of --output-dir={args.output_dir}") for path in files.values()]
     model, splits = load_for_inference(settings, outputs)
     assert splits.test is not None
-    counts = model_figures.count_ids(splits.train, model.architecture.rows_per_table, args.most_samples)
-    tables = model_figures.choose_tables(counts, args.most_tables)
-    vectors, labels = model_figures.last_hidden_layer(model, splits.test, args.most_points)
-    figures = {
-        "tables": model_figures.draw_tables(model, counts, tables, args.most_rows, args.method),
-        "norms": model_figures.draw_norms(model, counts, tables),
-        "categories": model_figures.draw_categories(counts),
-        "hidden": model_figures.draw_hidden(vectors, labels, args.method),
-    }
+    with resource_failures():
+        counts = model_figures.count_ids(splits.train, model.architecture.rows_per_table, args.most_samples)
+        tables = model_figures.choose_tables(counts, args.most_tables)
+        vectors, labels = model_figures.last_hidden_layer(model, splits.test, args.most_points)
+        figures = {
+            "tables": model_figures.draw_tables(model, counts, tables, args.most_rows, args.method),
+            "norms": model_figures.draw_norms(model, counts, tables),
+            "categories": model_figures.draw_categories(counts),
+            "hidden": model_figures.draw_hidden(vectors, labels, args.method),
+        }
     with system_failures(args.output_dir, "the figures cannot be written"):
         args.output_dir.mkdir(parents=True, exist_ok=True)
         for figure_name, figure in figures.items():

@@ -36,8 +36,10 @@ class Batch:
         """Return the bag of each id, table * B + sample, int64 [L]. Requires `offsets`."""
         assert self.offsets is not None
         starts = self.offsets.flatten()
-        stops = torch.cat((starts[1:], starts.new_tensor([len(self.indices)])))
-        return torch.repeat_interleave(torch.arange(len(starts), device=starts.device), stops - starts)
+        stops = torch.cat((starts[1:], starts.new_full((1,), len(self.indices))))
+        bags = torch.arange(len(starts), device=starts.device)
+        # Without the size of the result, the host would wait for it.
+        return torch.repeat_interleave(bags, stops - starts, output_size=len(self.indices))
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`. Copies from pinned memory do not block the host."""

@@ -1,7 +1,7 @@
 """Layer-by-layer training step shared by the CPU and GPU engines, with handwritten gradients.
 
-Each weight is updated as soon as its gradient is known. An engine provides the layers, the interaction and the
-loss.
+An engine provides the layers, the interaction and the loss. It updates each weight as soon as its gradient is
+known, or all layers together at the end of the step.
 
 B samples, T tables, N and K widths of a layer's output and input.
 """
@@ -47,9 +47,9 @@ class Layer(Weights, Protocol[Rate_contra]):
         *,
         needs_input_grad: bool,
     ) -> torch.Tensor:
-        """Update the layer and return the gradient of `inputs` [B, K]; undefined if `needs_input_grad` is False.
+        """Compute the gradients and return that of `inputs` [B, K]; undefined if `needs_input_grad` is False.
 
-        gradient: [B, N], gradient of `output`; overwritten.
+        gradient: [B, N], gradient of `output`; overwritten. rate: for an engine that updates the layer at once.
         """
         ...
 
@@ -86,7 +86,7 @@ def update_layers(
     *,
     needs_input_grad: bool,
 ) -> torch.Tensor:
-    """Update the layers, last first, and return the gradient of their input, if it is needed.
+    """Run the backward pass of the layers, last first, and return the gradient of their input, if it is needed.
 
     values: return value of `run_layers`. gradient: gradient of its last element; overwritten.
     """
@@ -99,7 +99,7 @@ def update_layers(
 
 
 class LayerwiseStep(ABC, Generic[Inputs, Rate]):
-    """A training step of SGD. bottom, top: layers of the MLPs, without the last layer of the top MLP."""
+    """A training step. bottom, top: layers of the MLPs, without the last layer of the top MLP."""
 
     bottom: Sequence[Layer[Rate]]
     top: Sequence[Layer[Rate]]
@@ -122,7 +122,7 @@ class LayerwiseStep(ABC, Generic[Inputs, Rate]):
 
     @abstractmethod
     def update_last_layer(self, activations: Activations, rate: Rate) -> torch.Tensor:
-        """Add to the sums, update the last layer and return the gradient of its inputs."""
+        """Add to the sums, run the backward pass of the last layer and return the gradient of its inputs."""
 
     @abstractmethod
     def interaction_gradients(
@@ -147,11 +147,11 @@ class LayerwiseStep(ABC, Generic[Inputs, Rate]):
         return bottom_gradient
 
     def update_top(self, activations: Activations, gradient: torch.Tensor, rate: Rate) -> torch.Tensor:
-        """Update the top MLP but its last layer, and return the gradient of the interaction."""
+        """Run the backward pass of the top MLP but its last layer, and return the gradient of the interaction."""
         return update_layers(self.top, activations.top, gradient, rate, needs_input_grad=True)
 
     def update_bottom(self, activations: Activations, gradient: torch.Tensor, rate: Rate) -> None:
-        """Update the bottom MLP. gradient: gradient of its output."""
+        """Run the backward pass of the bottom MLP. gradient: gradient of its output."""
         update_layers(self.bottom, activations.bottom, gradient, rate, needs_input_grad=False)
 
     def update(self, inputs: Inputs, rate: Rate) -> None:

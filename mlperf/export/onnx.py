@@ -33,7 +33,8 @@ def save_onnx(model: DLRM_Net, path: Path, *, multi_hot: bool) -> None:
 
     The inputs are those of ReferenceDLRM, `dense` and `indices`, or `dense`, `offsets`, `indices_0`, `indices_1`,
     ...; the output is `probability` [B, 1]. Weights of more than 1 GB are stored beside the file, in
-    `<name>.data`, since an ONNX file is limited to 2 GB.
+    `<name>.data`, since an ONNX file is limited to 2 GB. The weights are not copied, except to host memory from a
+    GPU, one parameter at a time.
 
     multi_hot: whether there may be several ids per table and sample.
     """

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from mlperf.models.dlrm import DLRM_Net
-from mlperf.util.errors import UsageError
 
 _DTYPES = {8: torch.qint8, 16: torch.float16}
 
@@ -19,11 +18,7 @@ def quantize_mlps(model: DLRM_Net, bits: int) -> None:
 
     bits: 8 (int8 weights, dynamically quantized activations) or 16 (float16 weights).
     """
-    if model.tables.device.type != "cpu":
-        raise UsageError(
-            f"--quantize-mlp-with-bit={bits}: PyTorch's dynamic quantization runs on the CPU only; leave out "
-            "--use-gpu, or use --quantize-emb-with-bit"
-        )
+    assert model.tables.device.type == "cpu", "PyTorch's dynamic quantization runs on the CPU only"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the module is deprecated in favour of a separate package
         for mlp in (model.bot_l, model.top_l):

@@ -77,7 +77,7 @@ class ReferenceDLRM(nn.Module):
         if batch.offsets is None:
             return {"dense": batch.dense, "indices": batch.indices}
         first = batch.offsets[:, 0]
-        counts = torch.diff(first, append=first.new_tensor([len(batch.indices)])).tolist()
+        counts = torch.diff(first, append=first.new_full((1,), len(batch.indices))).tolist()
         ids = {f"indices_{number}": part for number, part in enumerate(batch.indices.split(counts))}
         return {"dense": batch.dense, "offsets": batch.offsets - first.unsqueeze(1), **ids}
 

@@ -23,6 +23,7 @@ from mlperf.util.printable import shown_name
 Fill = Callable[[Iterable[tuple[torch.Tensor, torch.Tensor]]], None]
 
 _SHOWN_NAMES = 3
+_ROUNDED_TOGETHER = 1 << 16  # rows, to limit temporary memory: a random value takes 64 bits while it is computed
 _SAME_OPTIMIZER = "pass the --optimizer with which it was saved"
 
 
@@ -120,9 +121,10 @@ class Optimizer(ABC):
         if values.dtype == torch.float32:
             values.index_add_(0, rows, directions, alpha=-rate)
             return
-        updated = torch.sub(values[rows].float(), directions, alpha=rate)
-        bits = random_bits(rows, values.shape[1], seed=self.seed, step=self.steps)
-        values[rows] = round_stochastically(updated, values.dtype, bits)
+        for some, change in zip(rows.split(_ROUNDED_TOGETHER), directions.split(_ROUNDED_TOGETHER), strict=True):
+            updated = torch.sub(values[some].float(), change, alpha=rate)
+            bits = random_bits(some, values.shape[1], seed=self.seed, step=self.steps)
+            values[some] = round_stochastically(updated, values.dtype, bits)
 
     @contextmanager
     def preserved(self, rows: torch.Tensor) -> Iterator[None]:

@@ -70,11 +70,12 @@ def choose_tables(counts: Sequence[TableCounts], max_tables: int) -> list[int]:
 
 
 def table_rows(model: DLRM_Net, table: int, rows: Counts) -> Points:
-    """Return the vectors [len(rows), D] of ids `rows` of a table, compressed or not."""
+    """Return the vectors [len(rows), D] of ids `rows` of any table. Only they are moved to the host."""
     import torch
 
+    ids = torch.from_numpy(rows).unsqueeze(1).to(model.tables.device)
     with torch.no_grad():
-        vectors: Points = model.emb_l[table](torch.from_numpy(rows).unsqueeze(1)).numpy()
+        vectors: Points = model.emb_l[table](ids).cpu().numpy()
     return vectors
 
 
@@ -84,10 +85,10 @@ def last_hidden_layer(model: DLRM_Net, test: BatchSource, max_samples: int) -> t
 
     seen: list[torch.Tensor] = []
     labels: list[torch.Tensor] = []
-    hook = model.top_l[-2].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    hook = model.top_l[-2].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].cpu()))
     with torch.no_grad():
         for batch in test.batches(0):
-            model(batch)
+            model(batch.to(model.tables.device))
             labels.append(batch.labels)
             if sum(map(len, seen)) >= max_samples:
                 break

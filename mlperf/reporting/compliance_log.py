@@ -26,6 +26,7 @@ from mlperf.training.events import Listener, Outcome, Position
 from mlperf.util.clock import UnixClock
 from mlperf.util.errors import RunError
 from mlperf.util.files import write_fully
+from mlperf.util.signals import deferred
 
 _log = logging.getLogger(__name__)
 
@@ -57,8 +58,7 @@ class ComplianceLog(Listener):
         self._best_auc = 0.0
         self._run_started = False
         self._trained = False
-        self._open_epoch = False
-        self._open_evaluation = False
+        self._open: set[str] = set()  # keys of the starts whose end is not yet logged
         try:
             self._point(constants.CACHE_CLEAR, settings.compliance.cache_cleared)
             self._start(constants.INIT_START)
@@ -98,26 +98,20 @@ class ComplianceLog(Listener):
             self._report_name()
         self._start(constants.BLOCK_START, first_epoch_num=_epoch_num(position), epoch_count=1)
         self._start(constants.EPOCH_START, epoch_num=_epoch_num(position))
-        self._open_epoch = True
 
     def evaluation_start(self, position: Position) -> None:
         """Log the start of an evaluation."""
         self._start(constants.EVAL_START, epoch_num=_epoch_num(position))
-        self._open_evaluation = True
 
     def evaluation_stop(self, position: Position, metrics: Metrics, best: Metrics, improved: bool) -> None:
         """Log the AUC and the end of an evaluation."""
         self._best_auc = best.auc
-        epoch_num = _epoch_num(position)
-        self._point(constants.EVAL_ACCURACY, metrics.auc, epoch_num=epoch_num)
-        self._end(constants.EVAL_STOP, epoch_num=epoch_num)
-        self._open_evaluation = False
+        self._point(constants.EVAL_ACCURACY, metrics.auc, epoch_num=_epoch_num(position))
+        self._end_evaluation(position)
 
     def epoch_stop(self, position: Position) -> None:
         """Log the end of an epoch."""
-        self._end(constants.EPOCH_STOP, epoch_num=_epoch_num(position))
-        self._end(constants.BLOCK_STOP, first_epoch_num=position.epoch + 1)
-        self._open_epoch = False
+        self._end_epoch(position)
 
     def run_stop(self, position: Position | None, outcome: Outcome) -> None:
         """Log the end of an open evaluation or epoch and the outcome of the run, and close the file."""
@@ -131,12 +125,22 @@ class ComplianceLog(Listener):
         status = constants.SUCCESS if success else constants.ABORTED
         with self._file:
             if position is not None:
-                if self._open_evaluation:
-                    self._end(constants.EVAL_STOP, epoch_num=_epoch_num(position))
-                if self._open_epoch:
-                    self.epoch_stop(position)
+                self._end_evaluation(position)
+                self._end_epoch(position)
             self._end(constants.RUN_STOP, status=status, outcome=outcome.value)
             self._lines.sync()
+
+    def _end_evaluation(self, position: Position) -> None:
+        """Log the end of an evaluation, if one is open."""
+        if constants.EVAL_START in self._open:
+            self._end(constants.EVAL_STOP, epoch_num=_epoch_num(position))
+
+    def _end_epoch(self, position: Position) -> None:
+        """Log the end of an epoch and of its block, if they are open."""
+        if constants.EPOCH_START in self._open:
+            self._end(constants.EPOCH_STOP, epoch_num=_epoch_num(position))
+        if constants.BLOCK_START in self._open:
+            self._end(constants.BLOCK_STOP, first_epoch_num=position.epoch + 1)
 
     def _report_name(self) -> None:
         default = self._settings.compliance.log_file
@@ -175,11 +179,15 @@ class ComplianceLog(Listener):
             self._lines.raise_failure()
 
     def _start(self, key: str, **metadata: Any) -> None:
-        self._log.start(key=key, metadata=metadata, time_ms=self._clock.milliseconds())
+        with deferred():  # a signal in between would leave it open, or end it twice
+            self._log.start(key=key, metadata=metadata, time_ms=self._clock.milliseconds())
+            self._open.add(key)
         self._lines.raise_failure()
 
     def _end(self, key: str, **metadata: Any) -> None:
-        self._log.end(key=key, metadata=metadata, time_ms=self._clock.milliseconds())
+        with deferred():
+            self._log.end(key=key, metadata=metadata, time_ms=self._clock.milliseconds())
+            self._open.discard(key.replace("_stop", "_start"))
         self._lines.raise_failure()
 
 

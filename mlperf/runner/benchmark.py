@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -76,6 +77,12 @@ def _check_load_model(settings: Settings) -> None:
 def _device(settings: Settings) -> torch.device:
     if not settings.use_gpu:
         return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise UsageError("--use-gpu: no GPU is visible to PyTorch; omit the flag to run on the CPU")
-    return torch.device("cuda")
+    with warnings.catch_warnings(record=True) as caught:  # they say why CUDA cannot be initialized
+        warnings.simplefilter("always")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+    reasons = [str(warning.message).partition("\n")[0].rstrip(".") for warning in caught[:1]]
+    if torch.version.cuda is None:
+        reasons = ["this build does not support CUDA"]
+    problem = ": ".join(["no GPU is visible to PyTorch", *reasons])
+    raise UsageError(f"--use-gpu: {problem}; omit the flag to run on the CPU")

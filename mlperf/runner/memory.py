@@ -30,6 +30,7 @@ _TABLES = (
     "the embedding tables (--embedding-precision, --arch-sparse-feature-size, --max-ind-range, "
     "--arch-embedding-size)"
 )
+_QUANTIZED = "the quantized tables beside them (--quantize-emb-with-bit)"
 _STATE = "the optimizer's state of the tables (--optimizer)"
 _MLPS = "the MLPs (--arch-mlp-bot, --arch-mlp-top)"
 _PAIRS = "the pairs of features (--arch-embedding-size)"
@@ -39,6 +40,18 @@ _SCORES = "the scores and labels of the test split"
 _READ_AHEAD = "batches read ahead (--num-workers, --test-num-workers)"
 _ACCUMULATED = "accumulated gradients (--mlperf-grad-accum-iter)"
 _STREAMS = "random data (--num-batches, --data-size, --mini-batch-size)"
+
+# Beginnings of the messages of failures on a GPU, and what they contain if this program is at fault.
+_GPU_FAILURES = ("CUDA error", "CUDA driver error", "Triton Error [CUDA]")
+_GPU_BUGS = (
+    "illegal",
+    "misaligned",
+    "assert",
+    "invalid argument",
+    "invalid configuration",
+    "invalid resource",
+    "captur",
+)
 
 
 @dataclass(frozen=True)
@@ -97,20 +110,29 @@ def available_on_gpu(device: torch.device) -> int:
 
 @contextmanager
 def resource_failures() -> Iterator[None]:
-    """Turn a failed allocation, on the host or on the GPU, or a thread that cannot be started into a RunError."""
+    """Turn a failed allocation, a failed GPU, or a thread that cannot be started into a RunError.
+
+    A GPU fails because of its memory, its driver, another process, or a build of PyTorch without code for it.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         reason = (str(error).strip() or "MemoryError").splitlines()[0]
         if "can't start new thread" in reason:
             raise RunError(f"{reason}: smaller --num-workers, --test-num-workers need fewer") from None
-        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in reason
-        if not is_memory and "can't allocate memory" not in reason:
+        words = (
+            "not enough memory",
+            "can't allocate memory",
+            "out of memory",
+        )  # the last one also of pinned memory
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in reason for text in words):
+            raise RunError(
+                f"not enough memory: {reason}; smaller --mini-batch-size, --test-mini-batch-size, "
+                "--mlperf-grad-accum-iter, --num-workers or a smaller model need less"
+            ) from None
+        if not reason.startswith(_GPU_FAILURES) or any(text in reason for text in _GPU_BUGS):
             raise
-        raise RunError(
-            f"not enough memory: {reason}; smaller --mini-batch-size, --test-mini-batch-size, "
-            "--mlperf-grad-accum-iter, --num-workers or a smaller model need less"
-        ) from None
+        raise RunError(f"the GPU failed: {reason}") from None
 
 
 def table_bytes(architecture: Architecture) -> int:
@@ -127,6 +149,13 @@ def table_bytes(architecture: Architecture) -> int:
 def _model(settings: Settings, architecture: Architecture) -> Iterator[MemoryNeed]:
     trains = not settings.inference_only
     yield MemoryNeed(_TABLES, table_bytes(architecture))
+    bits = settings.quantization.embedding_bits
+    if bits != 32 and architecture.compression is None:
+        rows, values = (
+            sum(architecture.rows_per_table),
+            sum(architecture.rows_per_table) * architecture.feature_size,
+        )
+        yield MemoryNeed(_QUANTIZED, values * bits // 8 + 8 * rows)  # minimum and step of each row
     optimizer: type[Optimizer] = load(OPTIMIZERS[settings.training.optimizer])
     if trains:
         # The state is float32, whatever the precision of the rows.

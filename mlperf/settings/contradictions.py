@@ -165,6 +165,11 @@ def _check_inference(settings: Settings) -> None:
             raise UsageError(f"{flag.name} requires --inference-only: a quantized model cannot be trained")
         if report.save_onnx:
             raise UsageError(f"--save-onnx cannot be combined with {flag.name}: the export is not quantized")
+    if settings.use_gpu and quantization.mlp_bits != 32:
+        raise UsageError(
+            f"--quantize-mlp-with-bit={quantization.mlp_bits}: PyTorch's dynamic quantization runs on the CPU "
+            "only; leave out --use-gpu, or use --quantize-emb-with-bit"
+        )
     for name, is_set in (
         ("--debug-mode", report.debug),
         ("--enable-profiling", report.profile),

@@ -104,7 +104,7 @@ def load_weights(
         problem = mismatch or wrong_kind(found, weights)
         if problem is not None:
             raise RunError(f"{path}: {problem}")
-        _check_precision(found, weights, path, trains=trains)
+        converted = _is_converted(found, weights, path, trains=trains)
         if trains:
             check_entries(contents, path)
         saved = contents.get("opt_state_dict")
@@ -116,22 +116,35 @@ def load_weights(
         file.verify()
     if trains:
         _check_finite(weights, path)
+    elif converted:
+        _check_range(weights, path)
     return contents
 
 
-def _check_precision(
+def _is_converted(
     found: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], path: Path, *, trains: bool
-) -> None:
-    """Log that the tables are converted to another precision. RunError if training is to resume with it."""
+) -> bool:
+    """Return whether the tables have another precision, and log it. RunError if training is to resume."""
     saved = saved_precision(found, weights)
     if saved is None:
-        return
+        return False
     if trains:
         raise RunError(
             f"{path}: cannot resume: was saved with --embedding-precision={saved}; pass the flags with which it "
             "was saved"
         )
     _log.info("%s: the embedding tables are stored in %s and are converted", path, saved)
+    return True
+
+
+def _check_range(weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Raise RunError if a value became infinite when it was converted to float16."""
+    for name, value in weights.items():
+        if value.dtype == torch.float16 and value.numel() and any(map(math.isinf, torch.aminmax(value))):
+            raise RunError(
+                f"{path}: {name} has values beyond {torch.finfo(torch.float16).max:,.0f}, the largest of "
+                "--embedding-precision=fp16; use bf16 or fp32"
+            )
 
 
 def _check_finite(weights: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -19,6 +19,7 @@ from mlperf.util.printable import shown_name
 
 _MAX_DIRECTORY = 64 << 20  # bytes
 _MAX_RECORDS = 100_000
+_MAX_OFFSET = 1 << 62  # the system accepts larger ones only up to 1 << 63
 
 _STREAMED = 0x8  # sizes and CRC-32 follow the contents
 _UTF8 = 0x800
@@ -116,7 +117,7 @@ def record_digest(descriptor: int) -> None:
 
 def _bytes_at(descriptor: int, offset: int, size: int, *, required: bool = True) -> bytes:
     """Return `size` bytes of a file. DamagedArchive if they are `required` and the file is shorter."""
-    if size < 0 or size > _MAX_DIRECTORY:
+    if not 0 <= size <= _MAX_DIRECTORY or not 0 <= offset <= _MAX_OFFSET:
         raise DamagedArchive("its directory is damaged")
     content = bytearray(size)
     found = read_fully_at(descriptor, memoryview(content), offset)

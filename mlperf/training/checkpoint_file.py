@@ -1,7 +1,8 @@
 """Checkpoint files: written atomically, and read without trusting their contents.
 
-They are files of `torch.save`. Reading does not use `torch.load`, which opens the path several times, does not
-check the CRC-32s of a mapped file, and allows functions that a small file can use to allocate any memory.
+They have the format of `torch.save`, and `torch.load` reads them, but neither is used. `torch.save` copies all
+tables to the host at once. `torch.load` opens the path several times, does not check the CRC-32s of a mapped file,
+and allows functions that a small file can use to allocate any memory.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
             write_archive(file.fileno(), contents, _HAS_DIGEST)
             record_digest(file.fileno())
     except (OSError, RuntimeError, DamagedArchive) as error:
-        raise RunError(f"{path}: the checkpoint cannot be written: {error}") from None
+        cause = str(error).partition("\n")[0]  # errors of a GPU have several lines
+        raise RunError(f"{path}: the checkpoint cannot be written: {cause}") from None
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class CheckpointFile:
 
     def fill(self, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Copy the second tensor of each pair, from `contents`, to the first, of the same shape, and verify it.
+
+        If the first tensor has another dtype, the elements are converted, rounded to the nearest value.
 
         RunError if a tensor is damaged or cannot be read. The first tensors are undefined then.
         """

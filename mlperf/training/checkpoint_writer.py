@@ -2,7 +2,8 @@
 
 `torch.save` writes whole storages. All tables are in one, which it copies to the host if it is on a GPU. Here,
 each tensor is a record of its own. Tensors on the CPU are written from their own memory, others through one block
-of host memory per thread. One thread writes while the others copy and compute CRC-32s.
+of host memory per thread. One thread writes while the others copy and compute CRC-32s. Python's zipfile does
+these in turn, and does not align the contents.
 """
 
 from __future__ import annotations

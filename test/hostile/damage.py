@@ -95,25 +95,31 @@ EVERY_FORMAT: tuple[Damage, ...] = (
 )
 
 
+_NAME = 0  # size of a field that is a name
+
 # Signatures of the headers of a zip archive, with the offsets and sizes of their fields.
 _HEADERS = (
-    (b"PK\x03\x04", ((4, 2), (6, 2), (8, 2), (10, 4), (14, 4), (18, 4), (22, 4), (26, 2), (28, 2), (30, 8))),
+    (b"PK\x03\x04", ((4, 2), (6, 2), (8, 2), (10, 4), (14, 4), (18, 4), (22, 4), (26, 2), (28, 2), (30, _NAME))),
     (
         b"PK\x01\x02",
-        ((8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (28, 2), (30, 2), (32, 2), (42, 4), (46, 8)),
+        ((8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (28, 2), (30, 2), (32, 2), (42, 4), (46, _NAME)),
     ),
     (b"PK\x05\x06", ((4, 2), (6, 2), (8, 2), (10, 2), (12, 4), (16, 4), (20, 2))),
+    (b"PK\x06\x06", ((4, 8), (12, 2), (16, 4), (24, 8), (32, 8), (40, 8), (48, 8))),
+    (b"PK\x06\x07", ((4, 4), (8, 8), (16, 4))),
+    (b"\x01\x00\x10\x00", ((0, 2), (2, 2), (4, 8), (12, 8))),  # 64-bit sizes before a record
+    (b"\x01\x00\x18\x00", ((0, 2), (2, 2), (4, 8), (12, 8), (20, 8))),  # and in the directory
 )
 
 
 def header_field(content: bytes, other: bytes, draw: random.Random) -> bytes:
     """Change one field of a zip archive's local headers, central directory or end record."""
-    signature, fields = draw.choice(_HEADERS)
+    signature, fields = draw.choice([header for header in _HEADERS if header[0] in content])
     places = _occurrences(content, signature)
     offset, size = draw.choice(fields)
     at = draw.choice(places) + offset
     old = content[at : at + size]
-    if size == 8:  # the start of a name
+    if size == _NAME:
         index = draw.randrange(8)
         return _replaced(content, at + index, draw.choice([b"\x00", b"/", b"\xff", b"0", b"7", b"\x1b"]))
     number = int.from_bytes(old, "little")

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from mlperf.engines.gpu.scorer import GpuScorer
     from mlperf.engines.gpu.step import GpuStep
 
-OPTIMIZERS = ("sgd",)
-EMBEDDING_PRECISIONS = ("fp32",)
+OPTIMIZERS = ("sgd", "adagrad", "rwsadagrad")
+EMBEDDING_PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 class GpuEngine:
-    """SGD, one batch per step: cuBLAS matrix products with Triton kernels in between."""
+    """One batch per step: cuBLAS matrix products with Triton kernels in between."""
 
     description = "gpu (Triton kernels, each step replayed as a CUDA graph)"
 

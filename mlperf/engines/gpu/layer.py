@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import torch
 from torch import nn
 
-from mlperf.engines.gpu.kernels.linear import relu_backward, update_weights
+from mlperf.engines.gpu.kernels.linear import relu_backward
+from mlperf.engines.gpu.kernels.weight_update import DenseParameter
 
 
 class GpuLayer:
@@ -19,7 +22,10 @@ class GpuLayer:
         self.weight, self.bias = linear.weight.data, linear.bias.data
         self._copy = torch.zeros(len(self.weight), input_width, dtype=dtype, device=self.weight.device)
         self._bias_copy = torch.zeros_like(self.bias, dtype=dtype)
-        self._d_bias = torch.zeros_like(self.bias)  # accumulated by relu_backward, cleared by update_weights
+        self._d_weight = torch.empty_like(self._copy)
+        self.d_bias = torch.zeros_like(self.bias)  # accumulated by the kernels, cleared by the update
+        # Whether `backward` gets the gradient of the pre-activation, and `d_bias` contains that of the bias.
+        self.relu_is_done = False
         self.copy_weights()
 
     def copy_weights(self) -> None:
@@ -40,13 +46,21 @@ class GpuLayer:
         *,
         needs_input_grad: bool = True,
     ) -> torch.Tensor:
-        """Update the layer and return the gradient of `inputs`; undefined if `needs_input_grad` is False.
+        """Compute the gradients of the layer and return that of `inputs`.
 
-        gradient: [B, N], gradient of `output`; overwritten with the gradient of the pre-activation.
-        rate: float32 scalar on the device.
+        gradient: [B, N], gradient of `output`; overwritten with the gradient of the pre-activation, which it is
+            already if `relu_is_done`.
+        rate: not needed; all layers are updated together at the end of the step.
+        needs_input_grad: if False, what is returned is undefined.
         """
-        relu_backward(gradient=gradient, output=output, d_bias=self._d_bias)
+        if not self.relu_is_done:
+            relu_backward(gradient=gradient, output=output, d_bias=self.d_bias)
         input_gradient = gradient @ self._copy if needs_input_grad else gradient
-        update_weights(weight=self.weight, copy=self._copy, gradient=gradient.t() @ inputs, rate=rate)
-        update_weights(weight=self.bias, copy=self._bias_copy, gradient=self._d_bias, rate=rate, clear=True)
+        torch.mm(gradient.t(), inputs, out=self._d_weight)
         return input_gradient
+
+    def parameters(self, squares: Mapping[int, torch.Tensor]) -> Iterator[DenseParameter]:
+        """Yield the weight and the bias. squares: Adagrad's sums, by the address of their parameter."""
+        pairs = ((self.weight, self._d_weight, self._copy), (self.bias, self.d_bias, self._bias_copy))
+        for weight, gradient, copy in pairs:
+            yield DenseParameter(weight, gradient, weight is self.bias, copy, squares.get(weight.data_ptr()))

@@ -5,6 +5,9 @@ B samples, T tables, D embedding dimension.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 
 from mlperf.data.batch import RawBatch
@@ -12,30 +15,50 @@ from mlperf.data.schema import CRITEO
 from mlperf.engines.gpu.kernels.embedding_update import update_rows
 from mlperf.engines.gpu.kernels.interaction import interact_backward
 from mlperf.engines.gpu.kernels.last_layer import loss_backward
-from mlperf.engines.gpu.kernels.linear import update_weights
+from mlperf.engines.gpu.kernels.row_update import update_rows_once
+from mlperf.engines.gpu.kernels.weight_update import DenseParameter, WeightUpdate
+from mlperf.engines.gpu.layer import GpuLayer
 from mlperf.engines.gpu.scorer import GpuScorer
 from mlperf.engines.layerwise import Activations, LayerwiseStep, mark_nonfinite_weights, require_rate
 from mlperf.engines.protocol import LossSums
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
+from mlperf.optim.adagrad import Adagrad
 from mlperf.optim.optimizer import Optimizer
 from mlperf.optim.sgd import SGD
 
 
 class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
-    """Trains a model with SGD, one batch per step."""
+    """Trains a model with SGD, Adagrad or row-wise Adagrad, one batch per step.
+
+    The tables are updated as soon as the gradients of their rows are known, the MLPs at the end of the step.
+    """
+
+    ranges: ClassVar[Mapping[str, str]] = {
+        **LayerwiseStep.ranges,
+        "update_last_layer": "loss and gradient of the last layer",
+        "update_top": "gradient of the top MLP",
+        "update_bottom": "gradient of the bottom MLP",
+        "update_mlps": "update of the MLPs",
+    }
 
     def __init__(
         self, model: DLRM_Net, loss: Loss, optimizer: Optimizer, precision: str, max_ind_range: int
     ) -> None:
         super().__init__(model, precision, max_ind_range)
-        assert isinstance(optimizer, SGD), "the GPU engine supports only SGD"
+        assert isinstance(optimizer, SGD | Adagrad), "the GPU engine supports only SGD and Adagrad"
         self.loss = loss
         self.optimizer = optimizer
         self.sums = LossSums.zeros(self.device)
         self.rate = torch.zeros((), device=self.device)
         self.d_last_weight = torch.zeros_like(self.last_weight)
         self.d_last_bias = torch.zeros_like(self.last_bias)
+        self.epsilon = optimizer.epsilon if isinstance(optimizer, Adagrad) else 0.0
+        self.row_sums = self._row_sums()
+        # The seed of the rounding and the number of steps: the graph reads them from the device.
+        self.counter = torch.tensor([optimizer.seed, optimizer.steps], device=self.device)
+        self.d_hidden_bias = self._leave_last_relu_to_the_loss()
+        self.weight_update = WeightUpdate(self._dense_parameters(), self.dtype, self.epsilon)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._graph_rows = torch.empty(0, CRITEO.columns, dtype=torch.int32)
 
@@ -44,8 +67,9 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
         rows = torch.zeros(batch_size, CRITEO.columns, dtype=torch.int32, device=self.device)
         self.score_rows(rows)
         self.rate.zero_()
-        for _ in range(2):
-            self.update(rows, self.rate)
+        with self.optimizer.preserved(self.table_starts.long()):
+            for _ in range(2):
+                self.update(rows, self.rate)
         if self.device.type == "cuda":
             self._graph_rows = rows
             self._capture()
@@ -63,6 +87,7 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
         rate = require_rate(rate)
         self.note_source(batch)
         self.rate.fill_(rate)
+        self.counter[1].fill_(self.optimizer.steps)
         rows = self.upload.copy(batch.rows)
         if self._graph is not None and len(rows) == len(self._graph_rows):
             self._graph_rows.copy_(rows)
@@ -78,22 +103,20 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
         mark_nonfinite_weights((*self.bottom, *self.top), self.sums)
 
     def update_last_layer(self, activations: Activations, rate: torch.Tensor) -> torch.Tensor:
-        """Add to the sums, update the last layer and return the gradient of its inputs."""
-        gradient = loss_backward(
+        """Add to the sums, compute the gradients of the last layer and return that of its inputs."""
+        return loss_backward(
             hidden=activations.top[-1],
             weight=self.last_weight,
             bias=self.last_bias,
             labels=activations.labels,
             d_weight=self.d_last_weight,
             d_bias=self.d_last_bias,
+            d_hidden_bias=self.d_hidden_bias,
             sums=self.sums.both,
             loss=self.loss.kind,
             class_weights=self.loss.weights,
             threshold=self.threshold,
         )
-        for weight, d_weight in ((self.last_weight, self.d_last_weight), (self.last_bias, self.d_last_bias)):
-            update_weights(weight=weight, copy=weight, gradient=d_weight, rate=rate, clear=True)
-        return gradient
 
     def interaction_gradients(
         self, activations: Activations, gradient: torch.Tensor
@@ -110,4 +133,55 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
 
     def update_rows(self, activations: Activations, gradients: torch.Tensor, rate: torch.Tensor) -> None:
         """Update the rows of the tables."""
-        update_rows(tables=self.tables.weight, embedding_rows=activations.ids, d_embeddings=gradients, rate=rate)
+        tables = self.tables.weight
+        if self.row_sums is None and tables.dtype == torch.float32:
+            update_rows(tables=tables, embedding_rows=activations.ids, d_embeddings=gradients, rate=rate)
+            return
+        update_rows_once(
+            tables=tables,
+            sums=self.row_sums,
+            embedding_rows=activations.ids,
+            d_embeddings=gradients,
+            rate=rate,
+            counter=self.counter,
+            epsilon=self.epsilon,
+        )
+
+    def update_mlps(self, rate: torch.Tensor) -> None:
+        """Update all layers by their gradients."""
+        self.weight_update.run(rate)
+
+    def update(self, inputs: torch.Tensor, rate: torch.Tensor) -> None:
+        """Train on the rows `inputs`, int32 [B, columns] on the device."""
+        super().update(inputs, rate)
+        self.update_mlps(rate)
+
+    def _leave_last_relu_to_the_loss(self) -> torch.Tensor | None:
+        """Return the bias gradient of the last hidden layer, which the loss computes; None without one.
+
+        The kernel of the loss has the output of that layer in registers, which saves another pass over it.
+        """
+        if not self.top:
+            return None
+        layer = self.top[-1]
+        assert isinstance(layer, GpuLayer)
+        layer.relu_is_done = True
+        return layer.d_bias
+
+    def _row_sums(self) -> torch.Tensor | None:
+        """Return the sums of squares of the rows, float32 [R, D] or [R, 1]; None for SGD."""
+        return self.optimizer.row_sums[self.tables.row_parameter] if isinstance(self.optimizer, Adagrad) else None
+
+    def _dense_parameters(self) -> list[DenseParameter]:
+        """Return the weights and biases of all layers, with their gradients and sums of squares."""
+        squares: dict[int, torch.Tensor] = {}
+        if isinstance(self.optimizer, Adagrad):
+            pairs = zip(self.optimizer.dense_values, self.optimizer.dense_sums, strict=True)
+            squares = {values.data_ptr(): sums for values, sums in pairs}
+        parameters: list[DenseParameter] = []
+        for layer in (*self.bottom, *self.top):
+            assert isinstance(layer, GpuLayer)
+            parameters += layer.parameters(squares)
+        for weight, gradient in ((self.last_weight, self.d_last_weight), (self.last_bias, self.d_last_bias)):
+            parameters.append(DenseParameter(weight, gradient, True, None, squares.get(weight.data_ptr())))
+        return parameters

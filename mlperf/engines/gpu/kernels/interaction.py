@@ -1,7 +1,7 @@
 """Embedding lookup and dot interaction on the GPU, forward and backward.
 
 B samples, T tables, F = T + 1 features, D embedding dimension, R rows of all tables. Activations are float32 or
-bfloat16; tables are float32.
+bfloat16; tables are float32, bfloat16 or float16.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def interact(
     Each row holds the bottom MLP's output, then the dot products of the pairs of features (in the order of
     `mlperf.models.layers.interaction`), then zeros.
 
-    tables: float32 [R, D]. embedding_rows: int32 [B, T]. bottom: [B, D].
+    tables: [R, D]. embedding_rows: int32 [B, T]. bottom: [B, D].
     width: D plus the number of pairs, rounded up to a multiple of 8.
     self_interaction: whether a feature is also paired with itself.
     allow_tf32: whether float32 products may be computed in TF32.
@@ -119,14 +119,14 @@ def _load_features(
     is_embedding = (feature > 0) & (feature <= T)
     row = tl.load(embedding_rows + sample * T + feature - 1, mask=is_embedding, other=0).to(tl.int64)
     source = tables + row[:, None] * D + column[None, :]
-    embeddings = tl.load(source, mask=is_embedding[:, None] & (column < D)[None, :], other=0.0)
+    embeddings = tl.load(source, mask=is_embedding[:, None] & (column < D)[None, :], other=0.0).to(tl.float32)
     first = tl.load(bottom + sample * D + column, mask=column < D, other=0.0).to(tl.float32)
     return tl.where((feature == 0)[:, None], first[None, :], embeddings)
 
 
 @triton.jit
 def _interact_kernel(
-    tables,  # float32 [R, D]
+    tables,  # [R, D]
     embedding_rows,  # int32 [B, T]
     bottom,  # [B, D]
     out,  # [B, WIDTH], output: bottom, the products of pairs, zeros
@@ -164,7 +164,7 @@ def _interact_kernel(
 
 @triton.jit
 def _interact_backward_kernel(
-    tables,  # float32 [R, D]
+    tables,  # [R, D]
     embedding_rows,  # int32 [B, T]
     bottom,  # [B, D]
     gradient,  # [B, WIDTH], gradient of `out`

@@ -47,16 +47,19 @@ def loss_backward(
     labels: torch.Tensor,
     d_weight: torch.Tensor,
     d_bias: torch.Tensor,
+    d_hidden_bias: torch.Tensor | None,
     sums: torch.Tensor,
     loss: str,
     class_weights: tuple[float, ...],
     threshold: float,
     tiles: int | None = None,
 ) -> torch.Tensor:
-    """Compute the loss and return the gradient of `hidden`.
+    """Compute the loss and return the gradient of `hidden` or, if it is the output of a ReLU, of the ReLU's input.
 
     hidden, weight, bias, threshold: as in `predict`. labels: float32 [B].
     d_weight: float32 [1, N], d_bias: float32 [1]; accumulated.
+    d_hidden_bias: float32 [N], accumulated: gradient of the bias below the ReLU. None if there is no ReLU because
+        `hidden` is the interaction.
     sums: float64 [2], accumulated: the sum of the losses and the number of correct predictions.
     loss: "mse", or any other name for binary cross-entropy with the `class_weights` of labels 0 and 1.
     tiles: number of tiles of samples summed by each program instance; default depends on B.
@@ -73,12 +76,14 @@ def loss_backward(
         gradient,
         d_weight,
         d_bias,
+        d_hidden_bias,
         sums,
         samples,
         tiles,
         *class_weights,
         threshold,
         MSE=loss == "mse",
+        RELU=d_hidden_bias is not None,
         num_warps=WARPS,
         **constants,
     )
@@ -146,6 +151,7 @@ def _loss_backward_kernel(
     d_hidden,  # [B, STRIDE], output
     d_weight,  # float32 [N], accumulated
     d_bias,  # float32 [1], accumulated
+    d_hidden_bias,  # float32 [N], accumulated; None without RELU
     sums,  # float64 [2], accumulated: loss, correct predictions
     samples,
     tiles,
@@ -153,6 +159,7 @@ def _loss_backward_kernel(
     weight_of_1,
     THRESHOLD: tl.constexpr,
     MSE: tl.constexpr,
+    RELU: tl.constexpr,
     N: tl.constexpr,
     STRIDE: tl.constexpr,
     NP: tl.constexpr,
@@ -160,6 +167,7 @@ def _loss_backward_kernel(
 ):
     """Process BLOCK * tiles samples."""
     weight_sums = tl.zeros((NP,), tl.float32)
+    hidden_bias_sums = tl.zeros((NP,), tl.float32)
     bias_sum = 0.0
     loss_sum = 0.0
     correct_sum = 0.0
@@ -194,8 +202,13 @@ def _loss_backward_kernel(
         weight_sums += tl.sum(d_logit[:, None] * values, axis=0)
         target = d_hidden + sample.to(tl.int64)[:, None] * STRIDE + column[None, :]
         value = (d_logit[:, None] * weights[None, :]).to(d_hidden.dtype.element_ty)
+        if RELU:
+            value = tl.where(values > 0, value, tl.zeros_like(value))
+            hidden_bias_sums += tl.sum(value.to(tl.float32), axis=0)
         tl.store(target, value, mask=in_batch[:, None] & (column < N)[None, :])
     tl.atomic_add(d_weight + column, weight_sums, mask=column < N, sem="relaxed")
+    if RELU:
+        tl.atomic_add(d_hidden_bias + column, hidden_bias_sums, mask=column < N, sem="relaxed")
     tl.atomic_add(d_bias, bias_sum, sem="relaxed")
     tl.atomic_add(sums, loss_sum.to(tl.float64), sem="relaxed")
     tl.atomic_add(sums + 1, correct_sum.to(tl.float64), sem="relaxed")
