@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,11 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use small blocks and buckets, as the killed programs do. The number of buckets decides the permutation."""
     monkeypatch.setattr("mlperf.data.criteo.prepare.text_blocks.BLOCK_BYTES", 8000)
     monkeypatch.setattr("mlperf.data.criteo.prepare.shuffle.SMALL_BUCKET_BYTES", 8000)
+
+
+@pytest.fixture
+def restored_threads() -> Iterator[None]:
+    """Restore the number of threads after the test."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)

@@ -75,6 +75,20 @@ def test_unsupported_setting_is_named(chosen: Chosen, flags: str, reason: str, d
     assert chosen(model_of(), settings) == f"engine: autograd on the {device.upper()}, because {reason}"
 
 
+@pytest.mark.parametrize("optimizer", ["adagrad", "rwsadagrad"])
+def test_adagrad_of_small_float32_models_keeps_the_order_of_published_losses(
+    chosen: Chosen, optimizer: str
+) -> None:
+    settings = settings_of(f"--optimizer={optimizer}")
+    reason = (
+        f"--optimizer={optimizer} in fp32 reproduces published losses of models with fewer than 65,536 MLP weights"
+    )
+    assert chosen(model_of(), settings) == f"engine: autograd on the CPU, because {reason}"
+    assert chosen(model_of(mlp_top=(256, 256, 1)), settings) == FAST["cpu"]
+    assert chosen(model_of(embedding_precision="bf16"), settings) == FAST["cpu"]
+    assert chosen(model_of(), settings_of(f"--optimizer={optimizer}", "--precision=bf16")) == FAST["cpu"]
+
+
 def test_random_data_is_trained_with_autograd(chosen: Chosen) -> None:
     line = chosen(model_of(), parse(["--arch-embedding-size=2-3"]))
     reason = "--data-generation=random can have several ids per table and sample"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -15,26 +15,46 @@ from mlperf.data.batch import Batch
 from mlperf.engines.autograd.step import AutogradStep
 from mlperf.engines.cpu.scorer import CpuScorer
 from mlperf.engines.cpu.step import CpuStep
-from mlperf.models.dlrm import Architecture
+from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.loss import Loss
+from mlperf.optim.optimizer import Optimizer, make_optimizer
 from mlperf.optim.sgd import SGD
+from mlperf.registry import OPTIMIZERS
 
 
-def autograd_step(architecture: Architecture, loss: Loss, precision: str = "fp32") -> AutogradStep:
+def autograd_step(
+    architecture: Architecture, loss: Loss, precision: str = "fp32", optimizer: str = "sgd"
+) -> AutogradStep:
     model = make_model(architecture)
-    return AutogradStep(model, loss, SGD(model), precision)
+    return AutogradStep(model, loss, trained_optimizer(optimizer, model), precision)
 
 
-def cpu_step(architecture: Architecture, loss: Loss, precision: str = "fp32") -> CpuStep:
+def cpu_step(architecture: Architecture, loss: Loss, precision: str = "fp32", optimizer: str = "sgd") -> CpuStep:
     model = make_model(architecture)
-    return CpuStep(model, loss, SGD(model), precision)
+    return CpuStep(model, loss, trained_optimizer(optimizer, model), precision)
+
+
+def trained_optimizer(name: str, model: DLRM_Net) -> Optimizer:
+    """Return an optimizer with sums as after many steps: small ones would amplify rounding differences."""
+    optimizer, generator = make_optimizer(name, model, seed=7), torch.Generator().manual_seed(0)
+    for sums in sums_of(optimizer):
+        sums.uniform_(0.5, 1, generator=generator)
+    return optimizer
+
+
+def sums_of(optimizer: Optimizer) -> list[torch.Tensor]:
+    """Return Adagrad's sums; none for SGD."""
+    return [sums for _, state in (*optimizer.dense_state(), *optimizer.row_state()) for sums in state.values()]
+
+
+HALF_ARCHITECTURE = Architecture((3, 50, 500), 16, (13, 40, 16), (30, 1))
 
 
 class MakeStep(Protocol):
     """One of the two functions above."""
 
     def __call__(
-        self, architecture: Architecture, loss: Loss, precision: str = "fp32"
+        self, architecture: Architecture, loss: Loss, precision: str = "fp32", optimizer: str = "sgd"
     ) -> AutogradStep | CpuStep: ...
 
 
@@ -50,11 +70,80 @@ def test_cpu_engine_trains_as_autograd_does(seed: int) -> None:
         general.train(batch, 0.1)
         fast.train(batch, 0.1)
     torch.testing.assert_close(fast.sums.both, general.sums.both, rtol=1e-5, atol=0)
+    require_same_state(fast, general)
+    torch.testing.assert_close(fast.score(batch)[0], general.score(batch)[0], rtol=1e-4, atol=1e-6)
+    assert fast.optimizer.state_dict() == general.optimizer.state_dict()
+
+
+def require_same_state(fast: CpuStep, general: AutogradStep) -> None:
+    """Compare weights and Adagrad's sums."""
     expected = general.model.state_dict()
     for name, value in fast.model.state_dict().items():
         torch.testing.assert_close(value, expected[name], rtol=2e-4, atol=2e-6, msg=partial("{}: {}".format, name))
-    torch.testing.assert_close(fast.score(batch)[0], general.score(batch)[0], rtol=1e-4, atol=1e-6)
-    assert fast.optimizer.state_dict() == general.optimizer.state_dict()
+    for sums, other in zip(sums_of(fast.optimizer), sums_of(general.optimizer), strict=True):
+        torch.testing.assert_close(sums, other, rtol=2e-4, atol=0)
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "rwsadagrad"])
+@pytest.mark.parametrize("seed", range(4))
+def test_cpu_engine_trains_with_adagrad_as_autograd_does(seed: int, optimizer: str) -> None:
+    stream = np.random.default_rng(seed)
+    stream.choice([0.0, 0.3])  # architectures as above: loops are compiled for each
+    architecture = random_architecture(stream)
+    loss = Loss("wbce", (0.5, 2.0))
+    general = autograd_step(architecture, loss, optimizer=optimizer)
+    fast = cpu_step(architecture, loss, optimizer=optimizer)
+    for size in (64, 64, 7, 130):
+        batch = make_batch(size, architecture.rows_per_table, stream)
+        general.train(batch, 0.1)
+        fast.train(batch, 0.1)
+    torch.testing.assert_close(fast.sums.both, general.sums.both, rtol=1e-5, atol=0)
+    require_same_state(fast, general)
+    assert fast.optimizer.steps == general.optimizer.steps == 4
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("embedding_precision", ["bf16", "fp16"])
+def test_cpu_engine_trains_tables_in_16_bits_as_autograd_does(embedding_precision: str, optimizer: str) -> None:
+    """Both draw the same random numbers, so a value differs only where a rounding difference decides."""
+    architecture = replace(HALF_ARCHITECTURE, embedding_precision=embedding_precision)
+    general = autograd_step(architecture, Loss("bce"), optimizer=optimizer)
+    fast, stream = cpu_step(architecture, Loss("bce"), optimizer=optimizer), np.random.default_rng(0)
+    for _ in range(4):
+        batch = make_batch(100, architecture.rows_per_table, stream)
+        torch.testing.assert_close(fast.score(batch)[0], general.score(batch)[0], rtol=1e-3, atol=1e-4)
+        for step in (general, fast):
+            step.train(batch, 0.1)
+    changed = fast.tables.weight != general.model.row_parameters()[0].values
+    initial = make_model(architecture).row_parameters()[0].values
+    assert (fast.tables.weight != initial).float().mean() > 0.1
+    assert changed.float().mean() < 0.01
+    expected = general.model.state_dict()
+    for name, value in fast.model.state_dict().items():
+        torch.testing.assert_close(value.float(), expected[name].float(), rtol=0.01, atol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_continued_step_of_16_bit_tables_equals_an_undisturbed_one(precision: str, optimizer: str) -> None:
+    architecture = replace(HALF_ARCHITECTURE, embedding_precision="bf16")
+    whole, stream = cpu_step(architecture, Loss("bce"), precision, optimizer), np.random.default_rng(0)
+    batches = [make_batch(100, architecture.rows_per_table, stream) for _ in range(6)]
+    for batch in batches[:3]:
+        whole.train(batch, 0.1)
+    model = make_model(architecture)
+    model.load_state_dict(whole.model.state_dict())
+    resumed_optimizer = make_optimizer(optimizer, model, seed=7)
+    resumed_optimizer.load_state_dict(whole.optimizer.state_dict(), "saved")
+    resumed_optimizer.continue_at(3)
+    resumed = CpuStep(model, Loss("bce"), resumed_optimizer, precision)
+    resumed.warm_up(100)
+    for batch in batches[3:]:
+        for step in (whole, resumed):
+            step.train(batch, 0.1)
+    expected = whole.model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    assert all(map(torch.equal, sums_of(resumed_optimizer), sums_of(whole.optimizer)))
 
 
 @pytest.mark.parametrize("make_step", [autograd_step, cpu_step])
@@ -90,11 +179,14 @@ def test_bf16_rounds_the_inputs_of_matrix_products(make_step: MakeStep) -> None:
         assert torch.equal(step.score(coarse)[0], step.score(fine)[0]) is same
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("make_step", [autograd_step, cpu_step])
-def test_warming_up_changes_nothing(make_step: MakeStep) -> None:
+def test_warming_up_changes_nothing(make_step: MakeStep, optimizer: str) -> None:
     architecture = Architecture((3, 50), 4, (13, 8, 4), (8, 1))
-    step = make_step(architecture, Loss("bce"))
+    step = make_step(architecture, Loss("bce"), optimizer=optimizer)
+    sums_before = [sums.clone() for sums in sums_of(step.optimizer)]
     step.warm_up(32)
+    assert all(map(torch.equal, sums_of(step.optimizer), sums_before))
     assert step.sums.both.tolist() == [0.0, 0.0]
     assert all(parameter.grad is None for parameter in step.model.parameters())
     expected = make_model(architecture).state_dict()
@@ -112,14 +204,6 @@ def test_nonfinite_weight_makes_the_loss_nan(layer: str, precision: str) -> None
     step.train(make_batch(64, architecture.rows_per_table, np.random.default_rng(0)), 0.1)
     step.check()
     assert not torch.isfinite(step.sums.loss)
-
-
-@pytest.fixture
-def restored_threads() -> Iterator[None]:
-    """Restore the number of threads after the test."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("restored_threads")

@@ -134,8 +134,10 @@ for name in "${stages[@]}"; do
         env) script env 40 40 gpu/print_environment.py ;;
         smoke) tests smoke 90 $model::test_steps_match_float64 $model::test_captured_step_reports_an_invalid_id ;;
         # That kernels compile for other generations of GPUs is tested without a GPU.
-        tests) tests tests 150 -n 8 test/test_gpu_step.py test/test_gpu_kernels.py test/test_gpu_row_updates.py \
-            -k "not compile" ;;
+        tests)
+            tests tests 150 -n 8 test/test_gpu_step.py test/test_gpu_kernels.py test/test_gpu_row_updates.py \
+                -k "not compile"
+            ;;
         large)
             tests large 120 $model::test_large_batches_match_float64_and_repeat \
                 $model::test_asynchronous_steps_give_the_sums_of_synchronous_steps

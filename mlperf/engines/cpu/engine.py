@@ -8,25 +8,36 @@ from mlperf.engines.cpu.scorer import CpuScorer
 from mlperf.engines.cpu.step import CpuStep
 from mlperf.engines.supported import unsupported_model, unsupported_setting
 from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.layers.mlp import linear_layers
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
 from mlperf.settings.settings import Settings
 
-OPTIMIZERS = ("sgd",)
-EMBEDDING_PRECISIONS = ("fp32",)
+OPTIMIZERS = ("sgd", "adagrad", "rwsadagrad")
+EMBEDDING_PRECISIONS = ("fp32", "bf16", "fp16")
+
+# Losses of the original implementation were published for Adagrad with small models. Adagrad amplifies rounding
+# differences until the printed losses differ (`fix_mkl_summation_order`), so float32 models with fewer weights in
+# their MLPs than this are trained in the order of summation of the general engine.
+PUBLISHED_SIZES = 1 << 16
 
 # The compiler unrolls the interaction over all tables.
 MAX_TABLES = 32
 
 
 class CpuEngine:
-    """SGD, one batch per step: oneDNN and MKL matrix products with fused loops in between."""
+    """One batch per step: oneDNN and MKL matrix products with fused loops in between."""
 
     description = "cpu (fused loops and oneDNN products)"
 
     def supports(self, model: DLRM_Net, settings: Settings) -> str | None:
         """Return why this engine cannot do the run, None if it can."""
-        return unsupported_setting(settings, OPTIMIZERS) or unsupported_by_loops(model) or _missing_requirement()
+        return (
+            unsupported_setting(settings, OPTIMIZERS)
+            or unsupported_by_loops(model)
+            or _needs_published_order(model, settings)
+            or _missing_requirement()
+        )
 
     def make_step(self, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> CpuStep:
         """Return the training step."""
@@ -44,6 +55,19 @@ def unsupported_by_loops(model: DLRM_Net) -> str | None:
     if tables > MAX_TABLES:
         return f"{tables} tables exceed the limit of {MAX_TABLES} of the cpu engine"
     return unsupported_model(model, EMBEDDING_PRECISIONS)
+
+
+def _needs_published_order(model: DLRM_Net, settings: Settings) -> str | None:
+    """Return why a run must reproduce published losses to the last bit, None if it need not."""
+    optimizer, architecture = settings.training.optimizer, model.architecture
+    exact = settings.precision == "fp32" and architecture.embedding_precision == "fp32"
+    weights = sum(layer.weight.numel() for mlp in (model.bot_l, model.top_l) for layer in linear_layers(mlp))
+    if settings.inference_only or optimizer == "sgd" or not exact or weights >= PUBLISHED_SIZES:
+        return None
+    return (
+        f"--optimizer={optimizer} in fp32 reproduces published losses of models with fewer than "
+        f"{PUBLISHED_SIZES:,} MLP weights"
+    )
 
 
 def _missing_requirement() -> str | None:

@@ -13,33 +13,42 @@ from mlperf.data.batch import Batch
 from mlperf.data.source import BatchSource
 from mlperf.engines.cpu.layer import CpuLayer
 from mlperf.engines.cpu.loops import interaction, last_layer
+from mlperf.engines.cpu.loops.table_rows import row_kind
 from mlperf.engines.cpu.workspace import Workspace
 from mlperf.engines.layerwise import Activations, Layer, run_layers
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.models.layers.mlp import linear_layers
+from mlperf.optim.optimizer import Optimizer
 
 
 class CpuScorer:
-    """Evaluates a model. precision: "fp32" or "bf16", dtype of matrix products and activations."""
+    """Evaluates a model.
 
-    def __init__(self, model: DLRM_Net, precision: str) -> None:
+    precision: "fp32" or "bf16", dtype of matrix products and activations. optimizer: None if the model is not
+    trained.
+    """
+
+    def __init__(self, model: DLRM_Net, precision: str, optimizer: Optimizer | None = None) -> None:
         assert isinstance(model.tables, FlatTables)
         architecture = model.architecture
         self.device = model.tables.device
         self.tables = model.tables
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.is_bfloat16 = self.dtype == torch.bfloat16
-        self.bottom: Sequence[Layer[float]] = [CpuLayer(layer, self.dtype) for layer in linear_layers(model.bot_l)]
+        self.bottom: Sequence[Layer[float]] = [
+            CpuLayer(layer, self.dtype, optimizer) for layer in linear_layers(model.bot_l)
+        ]
         *hidden, last = linear_layers(model.top_l)
-        self.top: Sequence[Layer[float]] = [CpuLayer(layer, self.dtype) for layer in hidden]
+        self.top: Sequence[Layer[float]] = [CpuLayer(layer, self.dtype, optimizer) for layer in hidden]
         self.last_weight, self.last_bias = last.weight.data, last.bias.data
         self.threshold = float(architecture.loss_threshold)
         self.interaction_width = model.top_widths[0]
         self.workspace = Workspace()
         sizes = (len(architecture.rows_per_table), architecture.dimension)
         self.scratch = torch.empty(torch.get_num_threads() * interaction.scratch_size(*sizes))
-        self._interact = interaction.make_forward(*sizes, architecture.interaction_itself).prepare(
+        self.row_kind = row_kind(self.tables.weight.dtype)
+        self._interact = interaction.make_forward(*sizes, architecture.interaction_itself, self.row_kind).prepare(
             first_row=self.tables.first_row.data_ptr(),
             block=self.tables.weight.data_ptr(),
             scratch=self.scratch.data_ptr(),

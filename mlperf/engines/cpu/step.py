@@ -8,35 +8,40 @@ from __future__ import annotations
 import torch
 
 from mlperf.data.batch import Batch
-from mlperf.engines.cpu.loops import interaction, last_layer, table_update
+from mlperf.engines.cpu.layer import LastLayerUpdater
+from mlperf.engines.cpu.loops import interaction, last_layer
+from mlperf.engines.cpu.row_updater import make_row_updater
 from mlperf.engines.cpu.scorer import CpuScorer
 from mlperf.engines.layerwise import Activations, LayerwiseStep, mark_nonfinite_weights, require_rate
 from mlperf.engines.protocol import LossSums
 from mlperf.engines.warm_up import synthetic_batch
 from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.layers.mlp import linear_layers
 from mlperf.models.loss import MIN_LOG, MIN_VARIANCE, Loss
 from mlperf.optim.optimizer import Optimizer
 
 
 class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
-    """Trains a model with SGD, one batch per step."""
+    """Trains a model, one batch per step."""
 
     def __init__(self, model: DLRM_Net, loss: Loss, optimizer: Optimizer, precision: str) -> None:
-        super().__init__(model, precision)
+        super().__init__(model, precision, optimizer)
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
         self.sums = LossSums.zeros(self.device)
         tables, dimension = len(self.tables.rows_per_table), self.tables.dimension
-        block = {
-            "first_row": self.tables.first_row.data_ptr(),
-            "block": self.tables.weight.data_ptr(),
-            "rows": len(self.tables.weight),
-        }
         self._interaction_backward = interaction.make_backward(
-            tables, dimension, model.architecture.interaction_itself
-        ).prepare(**block, scratch=self.scratch.data_ptr(), bfloat16=self.is_bfloat16)
-        self._table_update = table_update.make_table_update(dimension).prepare(**block, tables=tables)
+            tables, dimension, model.architecture.interaction_itself, self.row_kind
+        ).prepare(
+            first_row=self.tables.first_row.data_ptr(),
+            block=self.tables.weight.data_ptr(),
+            rows=len(self.tables.weight),
+            scratch=self.scratch.data_ptr(),
+            bfloat16=self.is_bfloat16,
+        )
+        self._row_updater = make_row_updater(self.tables, optimizer)
+        self._last_updater = LastLayerUpdater(linear_layers(model.top_l)[-1], optimizer)
         width = self.last_weight.numel()
         self._partial_sums = torch.zeros(torch.get_num_threads(), width + 3, dtype=torch.float64)
         weight_of_0, weight_of_1 = loss.weights
@@ -56,7 +61,8 @@ class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
         """Score a batch and train with learning rate 0."""
         batch = synthetic_batch(self.model, batch_size)
         self.score(batch)
-        self.update(batch, 0.0)
+        with self.optimizer.preserved(self.tables.first_row):  # the rows that the batch reads
+            self.update(batch, 0.0)
         self.sums.clear()
 
     def train(self, batch: Batch, rate: float | None) -> None:
@@ -80,8 +86,7 @@ class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
         self._last_layer.run()
         total = self._partial_sums.sum(0)  # (N + 3,)
         width = hidden.shape[1]
-        self.last_weight.view(-1).add_(total[:width], alpha=-rate)
-        self.last_bias.add_(total[width], alpha=-rate)
+        self._last_updater.update(total[: width + 1], rate)
         self.sums.both.add_(total[width + 1 :])
         return gradient
 
@@ -102,7 +107,4 @@ class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
 
     def update_rows(self, activations: Activations, gradients: torch.Tensor, rate: float) -> None:
         """Update the rows of the tables. gradients: float32 [B, T, D]."""
-        args = self._table_update.args
-        args.ids, args.row_gradients = activations.ids.data_ptr(), gradients.data_ptr()
-        args.samples, args.rate = len(gradients), rate
-        self._table_update.run()
+        self._row_updater.update(activations.ids, gradients, rate)

@@ -16,17 +16,18 @@ from numba import carray, literally, njit
 
 from mlperf.engines.cpu.loops.intrinsics import (
     FAST,
-    LINE,
     bfloat16_array,
     float32_array,
     from_bfloat16,
     int64_array,
-    prefetch,
     share,
     thread,
     to_bfloat16,
+    uint16_array,
+    whole_lines,
 )
 from mlperf.engines.cpu.loops.parallel import Address, Arguments, Integer, ParallelLoop, arguments
+from mlperf.engines.cpu.loops.table_rows import FLOAT32, load, prefetch_row, value_size
 from mlperf.models.layers.pairs import pair_count
 
 # Up to this dimension, one feature is multiplied with all others at once; for larger ones, with four at a time.
@@ -36,29 +37,32 @@ _SHORT_FEATURE = 32
 _AHEAD = 2
 
 
-def _whole_lines(count: int) -> int:
-    """Return `count` float32 values rounded up to whole cache lines."""
-    return (count + LINE - 1) // LINE * LINE
-
-
 def _padded_features(tables: int) -> int:
-    return _whole_lines(tables + 1)
+    return whole_lines(tables + 1)
 
 
 def scratch_size(tables: int, dimension: int) -> int:
     """Return the scratch memory per thread in float32 values, rounded up to whole cache lines."""
     padded = _padded_features(tables)
-    return _whole_lines((tables + 1 + padded) * dimension + (tables + 1) * (tables + 2) + padded)
+    return whole_lines((tables + 1 + padded) * dimension + (tables + 1) * (tables + 2) + padded)
 
 
 @njit(fastmath=FAST)
-def _gather(sample: Any, args: Any, is_bfloat16: Any, features: Any, tables: Any, dimension: Any) -> None:
-    """Write the features of a sample to `features` [F, D], and prefetch the rows of a later one."""
+def _gather(
+    sample: Any, args: Any, is_bfloat16: Any, features: Any, tables: Any, dimension: Any, kind: Any, size: Any
+) -> None:
+    """Write the features of a sample to `features` [F, D], and prefetch the rows of a later one.
+
+    kind: type of the rows. size: bytes of a value of a row.
+    """
     literally(tables)
     literally(dimension)
+    literally(kind)
+    literally(size)
     samples = args.samples
     ids, first_row = int64_array(args.ids, tables, samples), int64_array(args.first_row, tables, 1)
     block = float32_array(args.block, args.rows, dimension)
+    half_block = uint16_array(args.block, args.rows, dimension)
     bottom = float32_array(args.bottom, samples, dimension)
     half_bottom = bfloat16_array(args.bottom, samples, dimension)
     for d in range(dimension):
@@ -66,12 +70,11 @@ def _gather(sample: Any, args: Any, is_bfloat16: Any, features: Any, tables: Any
     if sample + _AHEAD < samples:
         for table in range(tables):
             row = ids[table, sample + _AHEAD] + first_row[table, 0]
-            for column in range(0, dimension, LINE):
-                prefetch(args.block + 4 * (row * dimension + column))
+            prefetch_row(args.block, row, dimension, size)
     for table in range(tables):
         row = ids[table, sample] + first_row[table, 0]
         for d in range(dimension):
-            features[table + 1, d] = block[row, d]
+            features[table + 1, d] = load(block, half_block, row, d, kind)
 
 
 @njit(fastmath=FAST)
@@ -131,7 +134,7 @@ class Forward(Arguments):
 
     ids: Address  # int64 [T, B]
     first_row: Address  # int64 [T], first row of each table in the block
-    block: Address  # float32 [R, D], the rows of all tables
+    block: Address  # [R, D], the rows of all tables
     bottom: Address  # [B, D], the bottom MLP's output
     interacted: Address  # [B, D + P], written
     scratch: Address  # float32 [threads, scratch_size]
@@ -141,8 +144,11 @@ class Forward(Arguments):
 
 
 @cache
-def make_forward(tables: int, dimension: int, self_interaction: bool) -> ParallelLoop[Forward]:
-    """Return the loop for lookup and interaction."""
+def make_forward(
+    tables: int, dimension: int, self_interaction: bool, kind: int = FLOAT32
+) -> ParallelLoop[Forward]:
+    """Return the loop for lookup and interaction. kind: type of the rows."""
+    size = value_size(kind)
     count, padded, pairs = (
         tables + 1,
         _padded_features(tables),
@@ -165,7 +171,7 @@ def make_forward(tables: int, dimension: int, self_interaction: bool) -> Paralle
         dots = float32_array(own_scratch + 4 * (count + padded) * dimension, 1, pairs + padded)
         start, stop = share(samples)
         for sample in range(start, stop):
-            _gather(sample, args, is_bfloat16, features, tables, dimension)
+            _gather(sample, args, is_bfloat16, features, tables, dimension, kind, size)
             if is_short:
                 _products_across(features, turned, dots, diagonal, count, padded, dimension)
             else:
@@ -219,7 +225,7 @@ class Backward(Arguments):
 
     ids: Address  # int64 [T, B]
     first_row: Address  # int64 [T], first row of each table in the block
-    block: Address  # float32 [R, D], the rows of all tables
+    block: Address  # [R, D], the rows of all tables
     bottom: Address  # [B, D], the bottom MLP's output
     gradient: Address  # [B, D + P], gradient of the interaction
     bottom_gradient: Address  # [B, D], written
@@ -231,8 +237,11 @@ class Backward(Arguments):
 
 
 @cache
-def make_backward(tables: int, dimension: int, self_interaction: bool) -> ParallelLoop[Backward]:
-    """Return the loop for the gradients of bottom output and embedding rows."""
+def make_backward(
+    tables: int, dimension: int, self_interaction: bool, kind: int = FLOAT32
+) -> ParallelLoop[Backward]:
+    """Return the loop for the gradients of bottom output and embedding rows. kind: type of the rows."""
+    size = value_size(kind)
     count, pairs = tables + 1, pair_count(tables + 1, self_interaction=self_interaction)
     scratch, diagonal = scratch_size(tables, dimension), int(self_interaction)
 
@@ -249,7 +258,7 @@ def make_backward(tables: int, dimension: int, self_interaction: bool) -> Parall
         symmetric = float32_array(own_scratch + 4 * count * dimension, count, count)
         start, stop = share(samples)
         for sample in range(start, stop):
-            _gather(sample, args, is_bfloat16, features, tables, dimension)
+            _gather(sample, args, is_bfloat16, features, tables, dimension, kind, size)
             _symmetric_gradient(
                 gradient[sample], half_gradient[sample], is_bfloat16, symmetric, diagonal, dimension
             )

@@ -12,7 +12,7 @@ import numpy as np
 from llvmlite import ir
 from numba import carray, njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
 # Reassociation is allowed; NaNs are preserved.
 FAST = {"reassoc", "contract", "nsz"}
@@ -21,12 +21,18 @@ FAST = {"reassoc", "contract", "nsz"}
 LINE = 16
 
 
-def _generated(generate: Callable[..., Any]) -> Any:
-    """Typed wrapper of `numba.extending.intrinsic`."""
+@register_jitable
+def whole_lines(count: int) -> int:
+    """Return `count` float32 values rounded up to whole cache lines."""
+    return (count + LINE - 1) // LINE * LINE
+
+
+def generated(generate: Callable[..., Any]) -> Any:
+    """Decorator: `numba.extending.intrinsic` with a type."""
     return intrinsic(generate)
 
 
-@_generated
+@generated
 def _pointer(typing: Any, address: Any) -> Any:
     """Return an int64 address as a pointer."""
 
@@ -36,7 +42,7 @@ def _pointer(typing: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
-@_generated
+@generated
 def to_bfloat16(typing: Any, number: Any) -> Any:
     """Return a float32 as bfloat16 bits, rounded to nearest, ties to even; a NaN stays a NaN."""
 
@@ -52,7 +58,7 @@ def to_bfloat16(typing: Any, number: Any) -> Any:
     return types.uint16(types.float32), generate
 
 
-@_generated
+@generated
 def from_bfloat16(typing: Any, bits: Any) -> Any:
     """Return bfloat16 bits as a float32."""
 
@@ -63,7 +69,7 @@ def from_bfloat16(typing: Any, bits: Any) -> Any:
     return types.float32(types.uint16), generate
 
 
-@_generated
+@generated
 def prefetch(typing: Any, address: Any) -> Any:
     """Prefetch the cache line at an address; invalid addresses are ignored."""
 
@@ -76,6 +82,18 @@ def prefetch(typing: Any, address: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
+
+
+@generated
+def fetch_and_add(typing: Any, address: Any) -> Any:
+    """Add 1 to the int64 at an address, atomically, and return the value before."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(64)
+        pointer = builder.inttoptr(arguments[0], word.as_pointer())
+        return builder.atomic_rmw("add", pointer, word(1), "monotonic")
+
+    return types.int64(types.int64), generate
 
 
 @njit
@@ -94,6 +112,24 @@ def float64_array(address: Any, rows: Any, columns: Any) -> Any:
 def int64_array(address: Any, rows: Any, columns: Any) -> Any:
     """Return the int64 [rows, columns] at an address."""
     return carray(_pointer(address), (rows, columns), np.int64)
+
+
+@njit
+def int32_array(address: Any, rows: Any, columns: Any) -> Any:
+    """Return the int32 [rows, columns] at an address."""
+    return carray(_pointer(address), (rows, columns), np.int32)
+
+
+@njit
+def uint32_array(address: Any, rows: Any, columns: Any) -> Any:
+    """Return the uint32 [rows, columns] at an address."""
+    return carray(_pointer(address), (rows, columns), np.uint32)
+
+
+@njit
+def uint16_array(address: Any, rows: Any, columns: Any) -> Any:
+    """Return the uint16 [rows, columns] at an address."""
+    return carray(_pointer(address), (rows, columns), np.uint16)
 
 
 @njit

@@ -1,4 +1,4 @@
-"""CPU loops for training an MLP: ReLU backward pass, bias and weight updates.
+"""CPU loops for training an MLP: ReLU backward pass, bias and weight updates by SGD or Adagrad.
 
 B samples, N width of a layer. Activations are float32 or bfloat16; weights and biases are float32.
 """
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numba import carray, njit
 
+from mlperf.engines.cpu.loops.adagrad import adagrad_direction
 from mlperf.engines.cpu.loops.intrinsics import (
     FAST,
     LINE,
@@ -30,9 +31,11 @@ class ReluBackward(Arguments):
     gradient: Address  # [B, N], gradient of the output; set to 0 where the output is 0
     output: Address  # [B, N]
     bias: Address  # float32 [N], updated
+    bias_sums: Address  # float32 [N], Adagrad's sums, updated; 0 for SGD
     samples: Integer  # B
     width: Integer  # N
     rate: Real
+    epsilon: Real  # of Adagrad
     bfloat16: Integer  # whether gradient and output are bfloat16
 
 
@@ -52,6 +55,12 @@ def _mask_bfloat16(gradient: Any, output: Any, sums: Any) -> None:
         sums[column] += from_bfloat16(value)
 
 
+@njit(fastmath=FAST)
+def _adagrad_float32(weights: Any, sums: Any, gradients: Any, rate: Any, epsilon: Any) -> None:
+    for position in range(len(weights)):
+        weights[position] -= rate * adagrad_direction(gradients[position], sums, position, epsilon)
+
+
 def _relu_backward(pointer: Any) -> None:
     args = carray(pointer, 1)[0]
     samples, width, is_bfloat16, rate = args.samples, args.width, args.bfloat16 != 0, np.float32(args.rate)
@@ -67,8 +76,12 @@ def _relu_backward(pointer: Any) -> None:
             _mask_bfloat16(half_gradient[sample, left:right], half_output[sample, left:right], sums)
         else:
             _mask_float32(gradient[sample, left:right], output[sample, left:right], sums)
-    for column in range(left, right):
-        bias[0, column] -= rate * sums[column - left]
+    if args.bias_sums:
+        bias_sums = float32_array(args.bias_sums, 1, width)
+        _adagrad_float32(bias[0, left:right], bias_sums[0, left:right], sums, rate, np.float32(args.epsilon))
+    else:
+        for column in range(left, right):
+            bias[0, column] -= rate * sums[column - left]
 
 
 @cache
@@ -86,9 +99,11 @@ class WeightUpdate(Arguments):
 
     weights: Address  # float32 [count], updated
     copies: Address  # bfloat16 [count], the updated weights; not used in float32
+    sums: Address  # float32 [count], Adagrad's sums, updated; 0 for SGD
     gradients: Address  # [count]
     count: Integer
     rate: Real
+    epsilon: Real  # of Adagrad
     bfloat16: Integer  # whether gradients are bfloat16
 
 
@@ -106,14 +121,28 @@ def _update_bfloat16(weights: Any, copies: Any, gradients: Any, rate: Any) -> No
         copies[position] = to_bfloat16(value)
 
 
+@njit(fastmath=FAST)
+def _adagrad_bfloat16(weights: Any, copies: Any, sums: Any, gradients: Any, rate: Any, epsilon: Any) -> None:
+    for position in range(len(weights)):
+        direction = adagrad_direction(from_bfloat16(gradients[position]), sums, position, epsilon)
+        value = weights[position] - rate * direction
+        weights[position] = value
+        copies[position] = to_bfloat16(value)
+
+
 def _weight_update(pointer: Any) -> None:
     args = carray(pointer, 1)[0]
     count, is_bfloat16, rate = args.count, args.bfloat16 != 0, np.float32(args.rate)
     weights, gradients = float32_array(args.weights, 1, count), float32_array(args.gradients, 1, count)
     copies, half_gradients = bfloat16_array(args.copies, 1, count), bfloat16_array(args.gradients, 1, count)
+    sums, epsilon = float32_array(args.sums, 1, count), np.float32(args.epsilon)
     start, stop = share((count + LINE - 1) // LINE)
     part = slice(start * LINE, min(stop * LINE, count))
-    if is_bfloat16:
+    if args.sums and is_bfloat16:
+        _adagrad_bfloat16(weights[0, part], copies[0, part], sums[0, part], half_gradients[0, part], rate, epsilon)
+    elif args.sums:
+        _adagrad_float32(weights[0, part], sums[0, part], gradients[0, part], rate, epsilon)
+    elif is_bfloat16:
         _update_bfloat16(weights[0, part], copies[0, part], half_gradients[0, part], rate)
     else:
         _update_float32(weights[0, part], gradients[0, part], rate)

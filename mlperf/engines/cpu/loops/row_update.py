@@ -1,0 +1,193 @@
+"""Update of embedding rows from the sums of their gradients on the CPU: Adagrad, row-wise Adagrad, 16-bit tables.
+
+These need the whole sum of a row's gradients: Adagrad squares it, and a row in 16 bits is rounded once per step.
+The samples are grouped by the row they read (`row_groups`).
+
+B samples, T tables, D embedding dimension, R rows of all tables, S sums per row: D for Adagrad, 1 if row-wise.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import carray, literally, njit
+from numba.extending import register_jitable
+
+from mlperf.engines.cpu.loops.adagrad import adagrad_direction
+from mlperf.engines.cpu.loops.intrinsics import (
+    FAST,
+    fetch_and_add,
+    float32_array,
+    int32_array,
+    int64_array,
+    thread,
+    uint16_array,
+    uint32_array,
+    whole_lines,
+)
+from mlperf.engines.cpu.loops.parallel import Address, Arguments, Integer, ParallelLoop, Real, arguments
+from mlperf.engines.cpu.loops.rounding import draw, random_words, round_to_bfloat16, round_to_float16
+from mlperf.engines.cpu.loops.row_groups import NONE
+from mlperf.engines.cpu.loops.table_rows import (
+    BFLOAT16,
+    FLOAT32,
+    load,
+    prefetch_row,
+    value_size,
+)
+
+# Optimizers, compile-time constants of the loops.
+SGD, ADAGRAD, ROW_WISE_ADAGRAD = 0, 1, 2
+
+# Groups of a table that a thread takes at once.
+_CHUNK = 32
+
+# Rows are prefetched this many groups ahead.
+_AHEAD = 3
+
+
+@register_jitable
+def scratch_size(dimension: int) -> int:
+    """Return the scratch memory per thread in float32 values, whole cache lines: a gradient and random words."""
+    return whole_lines(dimension) + whole_lines(random_words(dimension))
+
+
+@arguments
+class RowUpdate(Arguments):
+    """Arguments of the update."""
+
+    ids: Address  # int64 [T, B]
+    first_row: Address  # int64 [T], first row of each table in the block
+    block: Address  # [R, D], the rows of all tables, updated
+    sums: Address  # float32 [R, S], Adagrad's sums, updated; not used by SGD
+    row_gradients: Address  # float32 [B, T, D]
+    leaders: Address  # int32 [T, B], as counts and following from `row_groups`
+    counts: Address  # int64 [T]
+    following: Address  # int32 [T, B]
+    next_chunk: Address  # int64 [1], the next chunk of groups that no thread has taken
+    scratch: Address  # float32 [threads, scratch_size]
+    tables: Integer  # T
+    samples: Integer  # B
+    rows: Integer  # R
+    dimension: Integer  # D
+    rate: Real
+    epsilon: Real
+    seed: Integer  # of the rounding
+    step: Integer  # number of optimizer steps before this one
+
+
+@njit(fastmath=False)
+def _sum_group(gradients: Any, following: Any, table: Any, sample: Any, tables: Any, total: Any) -> None:
+    """Write the sum of a group's gradients to `total` [1, D], added in the order of the samples."""
+    next = following[table, sample]
+    first, second = sample * tables + table, next * tables + table
+    for d in range(total.shape[1]):
+        total[0, d] = gradients[first, d] + gradients[second, d]
+    next = following[table, next]
+    while next != NONE:
+        position = next * tables + table
+        for d in range(total.shape[1]):
+            total[0, d] += gradients[position, d]
+        next = following[table, next]
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _mean_square(gradient: Any, dimension: Any) -> Any:
+    total = np.float32(0)
+    for d in range(dimension):
+        total += gradient[0, d] * gradient[0, d]
+    return total / np.float32(dimension)
+
+
+# PyTorch, too, rounds the product and the difference together where the CPU can.
+@njit(fastmath={"contract"})
+def _stepped(value: Any, change: Any, rate: Any) -> Any:
+    return value - rate * change
+
+
+@njit(fastmath=False, error_model="numpy")
+def _update_row(
+    args: Any, row: Any, gradient: Any, random: Any, optimizer: Any, kind: Any, dimension: Any, per_row: Any
+) -> None:
+    """Update a row and its sums. gradient: float32 [1, D]. random: 16 bits for each value, uint16 [1, D]."""
+    literally(optimizer)
+    literally(kind)
+    block = float32_array(args.block, args.rows, dimension)
+    half_block = uint16_array(args.block, args.rows, dimension)
+    sums = float32_array(args.sums, args.rows, per_row)
+    rate, epsilon = np.float32(args.rate), np.float32(args.epsilon)
+    root = np.float32(0)
+    if optimizer == ROW_WISE_ADAGRAD:
+        sums[row, 0] += _mean_square(gradient, dimension)
+        root = math.sqrt(sums[row, 0]) + epsilon
+    for d in range(dimension):
+        change = gradient[0, d]
+        if optimizer == ADAGRAD:
+            change = adagrad_direction(change, sums[row], d, epsilon)
+        elif optimizer == ROW_WISE_ADAGRAD:
+            change /= root
+        value = _stepped(load(block, half_block, row, d, kind), change, rate)
+        if kind == FLOAT32:
+            block[row, d] = value
+        elif kind == BFLOAT16:
+            half_block[row, d] = round_to_bfloat16(value, random[0, d])
+        else:
+            half_block[row, d] = round_to_float16(value, random[0, d])
+
+
+@cache
+def make_row_update(optimizer: int, kind: int) -> ParallelLoop[RowUpdate]:
+    """Return the loop that updates the rows of a batch. optimizer: one of the constants above. kind: of the rows.
+
+    A thread takes the next groups as soon as it has updated its last ones, because groups can have any size. A row
+    is updated by one thread, with its gradients added in the order of the samples, so the result does not depend
+    on which thread it is.
+    """
+    size = value_size(kind)
+
+    def row_update(pointer: Any) -> None:
+        args = carray(pointer, 1)[0]
+        tables, samples, dimension = args.tables, args.samples, args.dimension
+        per_row = dimension if optimizer == ADAGRAD else 1
+        ids, first_row = int64_array(args.ids, tables, samples), int64_array(args.first_row, 1, tables)
+        leaders, counts = int32_array(args.leaders, tables, samples), int64_array(args.counts, 1, tables)
+        following = int32_array(args.following, tables, samples)
+        gradients = float32_array(args.row_gradients, samples * tables, dimension)
+        words = random_words(dimension)
+        own_scratch = args.scratch + 4 * scratch_size(dimension) * thread()
+        own_words = own_scratch + 4 * whole_lines(dimension)
+        total = float32_array(own_scratch, 1, dimension)
+        drawn, random = uint32_array(own_words, 1, words), uint16_array(own_words, 1, 2 * words)
+        table, chunks_before = 0, 0
+        while True:
+            chunk = fetch_and_add(args.next_chunk)
+            while table < tables and chunk >= chunks_before + (counts[0, table] + _CHUNK - 1) // _CHUNK:
+                chunks_before += (counts[0, table] + _CHUNK - 1) // _CHUNK
+                table += 1
+            if table == tables:
+                break
+            count = counts[0, table]
+            start = (chunk - chunks_before) * _CHUNK
+            for position in range(start, min(start + _CHUNK, count)):
+                if position + _AHEAD < count:
+                    ahead = leaders[table, position + _AHEAD]
+                    row = ids[table, ahead] + first_row[0, table]
+                    prefetch_row(args.block, row, dimension, size)
+                    if optimizer != SGD:
+                        prefetch_row(args.sums, row, per_row, 4)
+                    prefetch_row(args.row_gradients, ahead * tables + table, dimension, 4)
+                sample = leaders[table, position]
+                row = ids[table, sample] + first_row[0, table]
+                if kind != FLOAT32:
+                    draw(drawn, row, args.step, args.seed)
+                alone = sample * tables + table
+                gradient = gradients[alone : alone + 1]
+                if following[table, sample] != NONE:
+                    _sum_group(gradients, following, table, sample, tables, total)
+                    gradient = total
+                _update_row(args, row, gradient, random, optimizer, kind, dimension, per_row)
+
+    return ParallelLoop(row_update, RowUpdate)
