@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.settings.settings import Settings
 
+# Those for which the engines have loops and kernels; others can be registered.
+OPTIMIZERS = ("sgd", "adagrad", "rwsadagrad")
 
-def unsupported_setting(settings: Settings, optimizers: Collection[str]) -> str | None:
-    """Return why an engine with these optimizers does not support `settings`, None if it does."""
+
+def unsupported_setting(settings: Settings) -> str | None:
+    """Return why neither engine supports `settings`, None if both do."""
     training = settings.training
     if settings.data.generation != "dataset":
         return f"--data-generation={settings.data.generation} can have several ids per table and sample"
@@ -18,23 +19,18 @@ def unsupported_setting(settings: Settings, optimizers: Collection[str]) -> str 
         return "quantized weights need PyTorch's own operators"
     if settings.inference_only:
         return None
-    if training.optimizer not in optimizers:
+    if training.optimizer not in OPTIMIZERS:
         return _unsupported("--optimizer", training.optimizer)
     if training.accumulate > 1:
         return _unsupported("--mlperf-grad-accum-iter", training.accumulate)
     return None
 
 
-def unsupported_model(model: DLRM_Net, embedding_precisions: Collection[str]) -> str | None:
-    """Return why an engine for tables of these precisions does not support `model`, None if it does.
-
-    The engines are written for MLPerf's DLRM.
-    """
+def unsupported_model(model: DLRM_Net) -> str | None:
+    """Return why neither engine supports `model`, None if both do. They are written for MLPerf's DLRM."""
     architecture = model.architecture
     if not isinstance(model.tables, FlatTables):
         return "the embedding tables are compressed"
-    if architecture.embedding_precision not in embedding_precisions:
-        return _unsupported("--embedding-precision", architecture.embedding_precision)
     if architecture.weighted_pooling is not None:
         return _unsupported("--weighted-pooling", architecture.weighted_pooling)
     if architecture.interaction_op != "dot":

@@ -13,9 +13,6 @@ from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
 from mlperf.settings.settings import Settings
 
-OPTIMIZERS = ("sgd", "adagrad", "rwsadagrad")
-EMBEDDING_PRECISIONS = ("fp32", "bf16", "fp16")
-
 # Losses of the original implementation were published for Adagrad with small models. Adagrad amplifies rounding
 # differences until the printed losses differ (`fix_mkl_summation_order`), so float32 models with fewer weights in
 # their MLPs than this are trained in the order of summation of the general engine.
@@ -33,7 +30,7 @@ class CpuEngine:
     def supports(self, model: DLRM_Net, settings: Settings) -> str | None:
         """Return why this engine cannot do the run, None if it can."""
         return (
-            unsupported_setting(settings, OPTIMIZERS)
+            unsupported_setting(settings)
             or unsupported_by_loops(model)
             or _needs_published_order(model, settings)
             or _missing_requirement()
@@ -54,7 +51,7 @@ def unsupported_by_loops(model: DLRM_Net) -> str | None:
     tables = len(model.architecture.rows_per_table)
     if tables > MAX_TABLES:
         return f"{tables} tables exceed the limit of {MAX_TABLES} of the cpu engine"
-    return unsupported_model(model, EMBEDDING_PRECISIONS)
+    return unsupported_model(model)
 
 
 def _needs_published_order(model: DLRM_Net, settings: Settings) -> str | None:

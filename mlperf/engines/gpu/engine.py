@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from mlperf.engines.gpu.scorer import GpuScorer
     from mlperf.engines.gpu.step import GpuStep
 
-OPTIMIZERS = ("sgd", "adagrad", "rwsadagrad")
-EMBEDDING_PRECISIONS = ("fp32", "bf16", "fp16")
-
 
 class GpuEngine:
     """One batch per step: cuBLAS matrix products with Triton kernels in between."""
@@ -26,11 +23,7 @@ class GpuEngine:
 
     def supports(self, model: DLRM_Net, settings: Settings) -> str | None:
         """Return why this engine cannot do the run, None if it can."""
-        return (
-            unsupported_setting(settings, OPTIMIZERS)
-            or unsupported_model(model, EMBEDDING_PRECISIONS)
-            or _unsupported_by_kernels(model)
-        )
+        return unsupported_setting(settings) or unsupported_model(model) or _unsupported_by_kernels(model)
 
     def make_step(self, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> GpuStep:
         """Return the training step."""
