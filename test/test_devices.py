@@ -27,6 +27,7 @@ from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.models.reference import ReferenceDLRM
 from mlperf.optim.optimizer import make_optimizer
+from mlperf.plots.compute_graph import make_graph
 from mlperf.plots.model_figures import last_hidden_layer, table_rows
 from mlperf.reporting.debug import DebugReport
 from mlperf.training import checkpoint
@@ -160,6 +161,14 @@ def test_figures_move_only_what_they_draw_to_the_host(compression: str) -> None:
     assert [values.shape for values in expected[1:]] == [(20, 5), (20,)]
     for here, there in zip(expected, found, strict=True):
         np.testing.assert_array_equal(there, here)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_compute_graph_is_that_of_the_cpu(compression: str) -> None:
+    pytest.importorskip("pygraphviz")
+    expected, found = on_both(lambda device: make_graph(make_model(compression, device=device)).string())
+    assert "[23, 4]" in expected or compression != "none"
+    assert found == expected
 
 
 @pytest.mark.parametrize("compression", ["none", "md"])

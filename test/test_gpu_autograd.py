@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from program import run_program
+from program import ROOT, run_program
 
 from mlperf.data.batch import Batch
 from mlperf.engines.autograd.step import AutogradStep
@@ -63,6 +63,7 @@ def test_losses_of_tables_and_optimizers_equal_those_on_the_cpu(
         "--num-indices-per-lookup=1",
         "--num-indices-per-lookup-fixed",
         "--rand-data-dist=gaussian",
+        f"--data-generation=synthetic --arch-embedding-size=9-9-9 --data-trace-file={ROOT}/input/dist_emb_j.log",
         "--lr-num-warmup-steps=30 --lr-decay-start-step=40 --lr-num-decay-steps=50",
         "--enable-profiling",
     ],
@@ -92,6 +93,7 @@ def test_rows_beyond_2_31_elements_are_read_and_updated() -> None:
         pytest.skip("needs 30 GB of free GPU memory")
     for optimizer, several in product(("sgd", "adagrad", "rwsadagrad"), (False, True)):
         update_distant_rows(optimizer, several)
+        torch.cuda.empty_cache()  # for the tests that run at the same time
 
 
 def update_distant_rows(optimizer: str, several: bool) -> None:

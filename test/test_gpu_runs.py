@@ -80,7 +80,8 @@ def test_run_is_continued_on_the_other_device(
     ended = succeeded(*flags, *resume, *DEVICES[second], cwd=tmp_path)
     assert "resuming after iteration" in ended.stderr
     assert len(ended.losses) == len(begun.losses) > 3
-    assert begun.losses + ended.losses == pytest.approx(whole.losses, rel=5e-3)
+    rel = 5e-3 if optimizer == "sgd" else 2e-2
+    assert begun.losses + ended.losses == pytest.approx(whole.losses, rel=rel)
     scores = [
         succeeded(*flags, "--inference-only", "--load-model=model.pt", *device, cwd=tmp_path)
         for device in DEVICES.values()
@@ -152,7 +153,8 @@ def test_debug_mode_prints_the_numbers_of_the_cpu(flags: list[str] | str, teraby
     given = golden_flags(flags, terabyte) if isinstance(flags, str) else flags
     cpu, gpu = (succeeded(*given, *device, "--debug-mode", cwd=tmp_path) for device in DEVICES.values())
     assert "updated parameters (weights and bias):" in gpu.stdout
-    assert re.sub(r"[-\d.e+]+", "#", gpu.stdout).split() == re.sub(r"[-\d.e+]+", "#", cpu.stdout).split()
+    words = [re.sub(r"[-\d.e+]+", "#", re.sub(r"[\[\]]", " ", run.stdout)).split() for run in (cpu, gpu)]
+    assert words[1] == words[0]
     initial = gpu.stdout.partition("time/loss")[0]
     assert initial == cpu.stdout.partition("time/loss")[0]
 
@@ -197,6 +199,7 @@ def test_tables_larger_than_the_gpu_are_refused_before_they_are_built(precision:
 
 def test_failed_allocation_ends_a_run_with_one_line(tmp_path: Path) -> None:
     """Another process may take the memory between the check and the allocation."""
+    torch.cuda.empty_cache()  # of earlier tests, whose memory would be used again
     free = torch.cuda.mem_get_info()[0]
     torch.cuda.set_per_process_memory_fraction(0.02)
     try:

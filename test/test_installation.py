@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -13,11 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from program import GOLDEN, ROOT, golden_flags
+from program import GOLDEN, ROOT, golden_flags, same_signal_handlers
 from small_runs import SHAPE, TRAIN
 
 import mlperf
 from mlperf.cli.__main__ import PROGRAMS
+from mlperf.util.program import run_program
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SCRIPTS: dict[str, str] = PROJECT["project"]["scripts"]
@@ -147,14 +149,28 @@ def test_log_without_its_package_is_refused_before_anything_is_opened(terabyte: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tools_for_data_need_no_package_of_logs_samples_or_progress_bars(tmp_path: Path) -> None:
+def test_tools_for_data_and_plots_need_no_package_of_logs_samples_or_progress_bars(tmp_path: Path) -> None:
     raw = f"--raw-data-file={GOLDEN}/terabyte/day"
+    (tmp_path / "run.txt").write_text(
+        "Finished training it 2/4 of epoch 0, -1.00 ms/it, loss 0.5, accuracy 75.0%\n"
+    )
     for program, *flags in (
         ("tools/prepare_criteo.py", raw, "--data-set=terabyte", "--processed-data-file=prepared"),
         ("tools/verify_data.py", "prepared"),
+        ("tools/plot_run.py", "run.txt"),
     ):
         done = run_without("mlperf_logging,sklearn,tqdm", program, *flags, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
+
+
+def test_version_of_a_missing_package_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def ask() -> None:
+        raise importlib.metadata.PackageNotFoundError("mlperf-logging")
+
+    with same_signal_handlers():
+        assert run_program("dlrm-check", ask) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"dlrm-check: error: mlperf_logging is not installed in this Python ({sys.executable})")
 
 
 def test_tool_outside_a_checkout_reports_the_missing_package(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
         self.d_last_bias = torch.zeros_like(self.last_bias)
         self.epsilon = optimizer.epsilon if isinstance(optimizer, Adagrad) else 0.0
         self.row_sums = self._row_sums()
-        # The seed of the rounding and the number of steps: the graph reads them from the device.
+        # For rounding: the seed and the number of steps, which the graph reads from the device.
         self.counter = torch.tensor([optimizer.seed, optimizer.steps], device=self.device)
         self.d_hidden_bias = self._leave_last_relu_to_the_loss()
         self.weight_update = WeightUpdate(self._dense_parameters(), self.dtype, self.epsilon)
@@ -87,7 +87,8 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
         rate = require_rate(rate)
         self.note_source(batch)
         self.rate.fill_(rate)
-        self.counter[1].fill_(self.optimizer.steps)
+        if self.tables.weight.dtype != torch.float32:
+            self.counter[1].fill_(self.optimizer.steps)
         rows = self.upload.copy(batch.rows)
         if self._graph is not None and len(rows) == len(self._graph_rows):
             self._graph_rows.copy_(rows)

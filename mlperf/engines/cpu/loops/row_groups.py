@@ -56,10 +56,10 @@ def _row_groups(pointer: Any) -> None:
         slots[0, :] = NONE
         count = 0
         for sample in range(samples):
-            id = ids[table, sample]
-            slot = (np.uint64(id) * _FIBONACCI) >> shift
+            row = ids[table, sample]
+            slot = (np.uint64(row) * _FIBONACCI) >> shift
             last = slots[0, slot]
-            while last != NONE and ids[table, last] != id:
+            while last != NONE and ids[table, last] != row:
                 slot = (slot + np.uint64(1)) & mask
                 last = slots[0, slot]
             if last == NONE:

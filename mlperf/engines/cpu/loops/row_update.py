@@ -81,17 +81,17 @@ class RowUpdate(Arguments):
 
 @njit(fastmath=False)
 def _sum_group(gradients: Any, following: Any, table: Any, sample: Any, tables: Any, total: Any) -> None:
-    """Write the sum of a group's gradients to `total` [1, D], added in the order of the samples."""
-    next = following[table, sample]
-    first, second = sample * tables + table, next * tables + table
+    """Write the sum of the gradients of a group of at least two to `total` [1, D], in the order of the samples."""
+    other = following[table, sample]
+    first, second = sample * tables + table, other * tables + table
     for d in range(total.shape[1]):
         total[0, d] = gradients[first, d] + gradients[second, d]
-    next = following[table, next]
-    while next != NONE:
-        position = next * tables + table
+    other = following[table, other]
+    while other != NONE:
+        position = other * tables + table
         for d in range(total.shape[1]):
             total[0, d] += gradients[position, d]
-        next = following[table, next]
+        other = following[table, other]
 
 
 @njit(fastmath=FAST, error_model="numpy")
