@@ -11,10 +11,10 @@ from program import ROOT
 
 
 def bench_module(name: str) -> Any:
-    """Return a module of bench/, run with the package `mlperf` of the tests."""
-    folder = str(ROOT / "bench")
-    if folder not in sys.path:
-        sys.path.append(folder)
+    """Return a module of bench/ or bench/gpu/, run with the package `mlperf` of the tests."""
+    for folder in (str(ROOT / "bench"), str(ROOT / "bench" / "gpu")):
+        if folder not in sys.path:
+            sys.path.append(folder)
     # bench/checkout.py would load another `mlperf`, from the same files.
     sys.modules.setdefault("checkout", ModuleType("checkout"))
     return importlib.import_module(name)

@@ -22,7 +22,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "mlperf" / "docs").glob("*.md")])
 PROGRAMS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 
 # Flags of other programs, and the flag of an example.
-FOREIGN_FLAGS = {"--usage", "--ruleset", "--check", "--lr-min"}
+FOREIGN_FLAGS = {"--no-deps", "--usage", "--ruleset", "--check", "--lr-min"}
 # Folders in which a path in the text is one of this repository.
 FOLDERS = ("mlperf/", "bench/", "tools/", "test/", "input/dist", ".ci/", ".github/")
 

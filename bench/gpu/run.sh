@@ -74,7 +74,7 @@ if [[ -n ${WHEELS:-} ]]; then
 fi
 needs=triton,pytest,xdist
 # The benchmark always writes a log, and the tests of general compare runs that do.
-[[ " ${stages[*]} " != *" general "* && " ${stages[*]} " != *" run "* ]] || needs+=,mlperf_logging
+[[ ! " ${stages[*]} " =~ " "(general|run|precisions)" " ]] || needs+=,mlperf_logging
 python=$(tools/setup.sh --needs=$needs requirements-test.txt) || exit 2
 export DLRM_PYTHON=$python PYTHONUNBUFFERED=1
 export PYTHONPATH=$PWD:$PWD/bench${PYTHONPATH:+:$PYTHONPATH}

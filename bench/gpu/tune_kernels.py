@@ -14,6 +14,7 @@ from itertools import pairwise
 import torch
 from gpu_workload import (
     PRECISIONS,
+    SUMMED_UPDATES,
     Workload,
     layer_widths,
     make_batch,
@@ -39,7 +40,7 @@ RELU_PRODUCT_SIZES = ((128, 256, 64, 8, 3), (128, 256, 64, 8, 4), (256, 128, 64,
 
 
 def main() -> None:
-    """Print a line for each size: the interaction in each precision, the rest in bfloat16."""
+    """Print a line for each size: the interaction in each precision, the rest in bf16."""
     workload, _ = parse_workload(argparse.ArgumentParser(description=__doc__))
     for precision in PRECISIONS:
         step = make_step(workload, precision)
@@ -49,6 +50,7 @@ def main() -> None:
             tune_relu(workload, width=max(workload.top_mlp))
             time_products(workload, step)
             compare_relu_input_gradient(workload, step)
+    time_summed_updates(workload)
 
 
 def report(workload: Workload, name: str, function: Callable[[], object]) -> None:
@@ -91,6 +93,21 @@ def tune_interaction(workload: Workload, step: GpuStep) -> None:
         for warps in (1, 2, 4, 8):
             name = f"update_rows with its sort, chunks of {chunk}, {warps} warps"
             report(workload, name, partial(update, chunk=chunk, warps=warps))
+
+
+def time_summed_updates(workload: Workload) -> None:
+    """Time the updates of the tables that first sum the gradients of a row, and the lookup in such tables."""
+    print("bf16, rows updated by the sum of their gradients:")
+    for optimizer, table_precision in SUMMED_UPDATES:
+        step = make_step(workload, "bf16", optimizer=optimizer, table_precision=table_precision)
+        activations = step.forward(make_batch(workload, 1).rows.to(workload.device))
+        bottom = activations.bottom[-1]
+        _, gradients = step.interaction_gradients(activations, torch.randn_like(activations.top[0]))
+        name = f"{optimizer}, tables in {table_precision}"
+        update = partial(step.update_rows, activations, gradients, step.rate)
+        report(workload, f"update with its sort, {name}", update)
+        lookup = partial(step.look_up_and_interact, activations.ids, bottom)
+        report(workload, f"lookup and interaction, {name}", lookup)
 
 
 def tune_relu(workload: Workload, width: int) -> None:

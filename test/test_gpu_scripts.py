@@ -1,0 +1,99 @@
+"""The scripts of bench/gpu/ in their reduced form, which needs no GPU, and the stages of run.sh."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from bench_modules import bench_module
+from program import ROOT
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the reduced forms run in Triton's interpreter")
+
+UPDATES = [
+    "sgd, tables in bf16",
+    "adagrad, tables in fp32",
+    "adagrad, tables in bf16",
+    "rwsadagrad, tables in fp32",
+]
+
+
+def printed(
+    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *flags: str
+) -> list[str]:
+    """Return the lines that a script prints."""
+    monkeypatch.setattr("sys.argv", [f"{script}.py", "--reduced", *flags])
+    assert bench_module(script).main() in (None, 0)
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.slow
+def test_profile_covers_each_precision_optimizer_and_kind_of_tables(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    lines = printed("profile_step", monkeypatch, capsys, f"--output={tmp_path / 'profile.json'}")
+    steps = [re.sub(r"^.* rows in (.*): batch .* ms/step.*$", r"\1", line) for line in lines if "ms/step" in line]
+    assert steps == [
+        *("fp32, sgd, bf16", "fp32, sgd, tf32", "fp32, sgd, fp32"),
+        *("bf16, sgd, bf16", "fp32, adagrad, bf16", "bf16, adagrad, bf16", "fp32, rwsadagrad, bf16"),
+    ]
+    kernels = json.loads((tmp_path / "profile.json").read_text())
+    assert list(kernels) == ["bf16", "tf32", "fp32", *(f"bf16, {update}" for update in UPDATES)]
+    assert all(kernels.values())
+
+
+@pytest.mark.slow
+def test_tuning_times_each_kind_of_update(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = printed("tune_kernels", monkeypatch, capsys)
+    for update in UPDATES:
+        for what in ("update with its sort", "lookup and interaction"):
+            (line,) = [line for line in lines if line.startswith(f"  {what}, {update}: ")]
+            assert int(line.rpartition(": ")[2].removesuffix(" us")) > 0
+
+
+def test_full_tables_are_timed_in_both_sizes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = printed("time_full_tables", monkeypatch, capsys)
+    assert [line.partition(": ")[0] for line in lines if "ms/step" in line] == [
+        f"tables of at most 2,000 rows in {precision}, bf16, {ids} ids"
+        for precision in ("fp32", "bf16")
+        for ids in ("log-uniform", "uniform")
+    ]
+
+
+def run_stages(*arguments: str, out: Path) -> subprocess.CompletedProcess[str]:
+    """Run the kit."""
+    return subprocess.run(
+        [str(ROOT / "bench" / "gpu" / "run.sh"), *arguments],
+        env={"PATH": "/usr/bin:/bin", "DLRM_PYTHON": sys.executable, "OUT": str(out), "HOME": str(out)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_stages_run_without_a_gpu_in_their_reduced_form(tmp_path: Path) -> None:
+    done = run_stages("--reduced", "reading", "run", "precisions", out=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "##### reading: status 0" in done.stdout
+    for name in ("run", "precisions"):
+        assert f"##### {name}: skipped, it needs a GPU" in done.stdout
+    assert "million samples/s" in (tmp_path / "reading.log").read_text()
+    assert done.stdout.splitlines()[-1] == "failed: nothing"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--reduced"], ["tables", "measures"], ["start_of_tables"]])
+def test_unknown_stage_is_refused(arguments: list[str], tmp_path: Path) -> None:
+    done = run_stages(*arguments, out=tmp_path / "out")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"run\.sh: error: .*; bench/gpu/run\.sh --help lists them\n", done.stderr)
+    assert not (tmp_path / "out").exists()
