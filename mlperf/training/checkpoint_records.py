@@ -14,7 +14,7 @@ from mlperf.util.crc32 import bytes_crc32, combine_crc32
 from mlperf.util.files import read_fully_at
 from mlperf.util.parallel import Stages, available_cores, run_in_order
 from mlperf.util.printable import shown_name
-from mlperf.util.tensors import pieces, staging_buffer
+from mlperf.util.tensors import flattened, pieces, staging_buffer
 
 _BLOCK = 4 << 20  # bytes; a block is still in the cache when its CRC-32 is computed
 _READ_AHEAD = 8 * _BLOCK
@@ -74,7 +74,7 @@ class Records:
             record = self._record_of(source)
             if record is not None and record.name not in self._verified and _same_order(target, source):
                 start = source.data_ptr() - self._base
-                parts.append(_Part(start, start + source.nbytes, source.dtype, target.detach().view(-1)))
+                parts.append(_Part(start, start + source.nbytes, source.dtype, flattened(target.detach())))
             else:
                 others.append((target, source))
             if record is not None:
