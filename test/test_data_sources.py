@@ -83,6 +83,19 @@ def test_batches_that_are_kept_stay_as_they_were_read(readers: int, batch_size: 
     assert sorted(starts) == list(range(0, rows, batch_size)) != starts
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 33, 150])
+def test_dense_features_of_a_batch_are_aligned_alike_wherever_the_reading_begins(
+    batch_size: int, tmp_path: Path
+) -> None:
+    """The rounding of matrix products depends on the alignment: a resumed run must give the same weights."""
+    write_rows(tmp_path / "x.bin", 1000)
+    source = binary_file(tmp_path / "x.bin", 1000, batch_size)
+    for first in range(3):
+        for batch in source.batches(0, first):
+            assert batch.dense.data_ptr() % 64 == 0
+            assert batch.dense.is_contiguous()
+
+
 def test_memory_of_batches_is_used_again_when_nothing_refers_to_it() -> None:
     pool = BufferPool(640)
     first = pool.take(640)

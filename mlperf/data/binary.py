@@ -65,7 +65,9 @@ class BinaryFile:
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch` from batch number `first` on. RunError if a row is invalid."""
 
-        buffers = BufferPool(decoded_bytes(self.schema, self._group_rows))
+        batch_size = min(self.batch_size, self.rows)
+        batches = min(self._group_size, math.ceil(self.rows / self.batch_size))
+        buffers = BufferPool(decoded_bytes(self.schema, batches, batch_size))
 
         def decoded(group: RowGroup) -> list[Batch]:
             batches = group.batches(buffers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from mlperf.data.buffer_pool import BufferPool
 from mlperf.data.schema import Rows, RowSchema
 from mlperf.data.watched_file import WatchedFile
 from mlperf.util.errors import RunError
+
+_ALIGNED_VALUES = 16  # float32, 64 bytes
 
 
 @dataclass(frozen=True)
@@ -39,24 +42,30 @@ class RowGroup:
     def batches(self, buffers: BufferPool) -> list[Batch]:
         """Return the decoded batches: dense features become log(1 + max(x, 0)). RunError if a row is invalid.
 
-        buffers: memory that the batches share, with blocks of at least `decoded_bytes` for R rows.
+        buffers: memory that the batches share, with blocks of at least `decoded_bytes` for these batches.
         """
-        schema, rows = self.source.schema, self.rows.numpy()
-        memory = buffers.take(decoded_bytes(schema, len(rows)))
-        indices = np.ndarray(schema.tables * len(rows), np.int64, memory)
-        dense = np.ndarray((len(rows), schema.dense_features), np.float32, memory, indices.nbytes)
-        labels = np.ndarray((len(rows), 1), np.float32, memory, indices.nbytes + dense.nbytes)
+        schema, rows, sizes = self.source.schema, self.rows.numpy(), np.array(self.sizes)
+        largest = int(sizes.max())
+        memory = buffers.take(decoded_bytes(schema, len(sizes), largest))
+        dense = np.ndarray((len(sizes), _dense_stride(schema, largest)), np.float32, memory)
+        indices = np.ndarray(schema.tables * len(rows), np.int64, memory, dense.nbytes)
+        labels = np.ndarray((len(rows), 1), np.float32, memory, dense.nbytes + indices.nbytes)
         limits = np.array(self.source.rows_per_table)
-        if not _decode(rows, np.array(self.sizes), limits, self.source.max_ind_range, dense, indices, labels):
+        if not _decode(rows, sizes, limits, self.source.max_ind_range, dense, indices, labels):
             raise self._first_error(rows, limits)
         np.log(dense, out=dense)
+        shape = (largest, schema.dense_features)
         parts = zip(
-            torch.from_numpy(dense).split(self.sizes),
+            torch.from_numpy(dense)[:, : math.prod(shape)].unflatten(1, shape).unbind(),
             torch.from_numpy(indices).split([schema.tables * size for size in self.sizes]),
             torch.from_numpy(labels).split(self.sizes),
+            self.sizes,
             strict=True,
         )
-        return [Batch(dense, ids.view(schema.tables, -1), None, labels) for dense, ids, labels in parts]
+        return [
+            Batch(features if size == largest else features[:size], ids.view(schema.tables, size), None, of_batch)
+            for features, ids, of_batch, size in parts
+        ]
 
     def _first_error(self, rows: Rows, limits: npt.NDArray[np.int64]) -> RunError:
         schema = self.source.schema
@@ -70,9 +79,18 @@ class RowGroup:
         return invalid_row_error(self.source, self.starts[batch] + row, column)
 
 
-def decoded_bytes(schema: RowSchema, rows: int) -> int:
-    """Return the bytes of `rows` decoded rows."""
-    return rows * (8 * schema.tables + 4 * schema.dense_features + 4)
+def decoded_bytes(schema: RowSchema, batches: int, batch_size: int) -> int:
+    """Return the bytes of decoded batches with up to `batch_size` rows each."""
+    return batches * (4 * _dense_stride(schema, batch_size) + batch_size * (8 * schema.tables + 4))
+
+
+def _dense_stride(schema: RowSchema, batch_size: int) -> int:
+    """Return the values between the dense features of two batches, which begin at multiples of 64 bytes.
+
+    The rounding of matrix products depends on the alignment. With one of its own, a batch would give other weights
+    after a run was resumed.
+    """
+    return -(-batch_size * schema.dense_features // _ALIGNED_VALUES) * _ALIGNED_VALUES
 
 
 def invalid_row_error(source: RowSource, row: int, column: int) -> RunError:
@@ -113,21 +131,26 @@ def _decode(
 ) -> bool:
     """Fill labels, indices (of each batch [T, B]) and dense with 1 + max(x, 0). Return whether all are valid.
 
+    dense: [batches, stride], each batch at the beginning of its row; the rest is set to 1.
+
     The inner loops have no branches, so that the compiler uses vector instructions.
     """
-    dense_features, tables = dense.shape[1], len(limits)
+    tables = len(limits)
+    dense_features = rows.shape[1] - 1 - tables
     invalid = False
     batch_start = 0
-    for size in sizes:
+    for number, size in enumerate(sizes):
         batch_stop = batch_start + size
+        dense[number, size * dense_features :] = 1
         for start in range(batch_start, batch_stop, _DECODED_TOGETHER):
             stop = min(start + _DECODED_TOGETHER, batch_stop)
             for row in range(start, stop):
                 label = rows[row, 0]
                 invalid |= (label < 0) | (label > 1)
                 labels[row, 0] = label
+                values = dense[number, (row - batch_start) * dense_features :]
                 for column in range(dense_features):
-                    dense[row, column] = np.float32(max(rows[row, 1 + column], 0)) + np.float32(1)
+                    values[column] = np.float32(max(rows[row, 1 + column], 0)) + np.float32(1)
             for table in range(tables):
                 column, limit = 1 + dense_features + table, limits[table]
                 ids = indices[tables * batch_start + table * size :][start - batch_start : stop - batch_start]
