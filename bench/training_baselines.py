@@ -16,6 +16,7 @@ from mlperf.models.reference import ReferenceDLRM
 
 Step = Callable[[], object]
 GPU_WIDTH_MULTIPLE = 16
+RATE = 1e-4  # low, because training on the same batches repeatedly must not diverge
 
 
 class Floor:

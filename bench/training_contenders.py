@@ -11,9 +11,8 @@ import torch
 from mlperf.data.batch import Batch
 from mlperf.models.dlrm import Architecture
 from torchrec_step import TorchRecStep, unavailable
-from training_baselines import PLAIN_OPTIMIZERS, PlainStep, Step
+from training_baselines import PLAIN_OPTIMIZERS, RATE, PlainStep, Step
 
-RATE = 1e-4  # low, because training on the same batch repeatedly must not diverge
 PLAIN = "plain"
 COMPILED = "plain, torch.compile"
 TORCHREC = "torchrec"
