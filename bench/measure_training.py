@@ -51,7 +51,7 @@ from mlperf.util.errors import RunError, UsageError
 from mlperf.util.program import run_program
 from synthetic_rows import Repeated, write_rows
 from time_budget import TimeBudget
-from training_baselines import Floor, Step, captured, timed
+from training_baselines import Floor, Step, captured, state_per_row, timed
 from training_contenders import COMPILED, PLAIN, RATE, OtherPrograms
 from training_shapes import SHAPES, Shape, in_order, precisions_named, shapes_named
 
@@ -267,11 +267,6 @@ def fitted(shape: Shape, settings: Settings, plan: Plan) -> tuple[Shape, Archite
             shape = replace(shape, limit=FULL_TABLES_LIMIT)
             architecture = replace(architecture, rows_per_table=shape.tables)
     return shape, architecture
-
-
-def state_per_row(optimizer: str, architecture: Architecture) -> int:
-    """Return the float32 values that an optimizer keeps for each embedding row."""
-    return {"adagrad": architecture.feature_size, "rwsadagrad": 1}.get(optimizer, 0)
 
 
 def rows_of_file(shape: Shape, plan: Plan) -> int:

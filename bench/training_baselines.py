@@ -115,6 +115,11 @@ def timed(step: Callable[[], object], count: int, device: torch.device) -> list[
     return seconds
 
 
+def state_per_row(optimizer: str, architecture: Architecture) -> int:
+    """Return the float32 values that an optimizer keeps for each embedding row."""
+    return {"adagrad": architecture.feature_size, "rwsadagrad": 1}.get(optimizer, 0)
+
+
 # The optimizers of torch.optim with the updates of this project's, by their --optimizer names.
 PLAIN_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
