@@ -46,7 +46,7 @@ SGD, ADAGRAD, ROW_WISE_ADAGRAD = 0, 1, 2
 _CHUNK = 32
 
 # Rows are prefetched this many groups ahead.
-_AHEAD = 3
+_AHEAD = 8
 
 
 @register_jitable
