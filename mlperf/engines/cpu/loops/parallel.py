@@ -7,6 +7,7 @@ that PyTorch has loaded, through the entry point that compilers use.
 from __future__ import annotations
 
 import ctypes
+import zlib
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -68,6 +69,16 @@ def _address(entry: str) -> int:
     return ctypes.cast(getattr(library, entry), ctypes.c_void_p).value or 0
 
 
+@cache
+def _sources_checksum() -> str:
+    """Return a checksum of all files of this folder, for the names of cached code.
+
+    numba notices changes of the file with the loop, but not those of the files from which it takes functions.
+    """
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return f"{zlib.crc32(b''.join(path.read_bytes() for path in sources)):08x}"
+
+
 class ParallelLoop(Generic[A]):
     """A compiled function that every thread runs on its part of the work.
 
@@ -77,6 +88,7 @@ class ParallelLoop(Generic[A]):
     def __init__(self, function: Callable[[Any], None], arguments: type[A]) -> None:
         for entry in _ENTRIES[1:]:
             llvmlite.binding.add_symbol(f"dlrm_{entry}", _address(entry))
+        function.__qualname__ = f"{function.__qualname__.partition('-')[0]}-{_sources_checksum()}"
         signature = types.void(types.CPointer(arguments.record))
         self._function = cfunc(signature, cache=True, fastmath=FAST)(function)  # keeps the code alive
         self._address = self._function.address
