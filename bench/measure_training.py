@@ -41,8 +41,8 @@ from mlperf.engines.protocol import TrainingStep
 from mlperf.engines.warm_up import warm_up
 from mlperf.evaluation.evaluate import evaluate
 from mlperf.models.dlrm import Architecture, DLRM_Net
-from mlperf.optim.optimizer import Optimizer, make_optimizer
-from mlperf.registry import OPTIMIZERS, load
+from mlperf.optim.optimizer import make_optimizer
+from mlperf.registry import OPTIMIZERS
 from mlperf.runner.memory import RunSizes, available_on_gpu, require_run_memory, table_bytes
 from mlperf.runner.model import build_model, initialize_model
 from mlperf.settings.model import EMBEDDING_PRECISIONS
@@ -51,7 +51,7 @@ from mlperf.util.errors import RunError, UsageError
 from mlperf.util.program import run_program
 from synthetic_rows import Repeated, write_rows
 from time_budget import TimeBudget
-from training_baselines import RATE, Floor, Step, captured, timed
+from training_baselines import RATE, Floor, Step, captured, state_per_row, timed
 from training_contenders import COMPILED, PLAIN, OtherPrograms
 from training_shapes import (
     BYTES_BESIDE_TABLES,
@@ -273,12 +273,6 @@ def fitted(shape: Shape, settings: Settings, plan: Plan) -> tuple[Shape, Archite
             shape = replace(shape, limit=ROWS_OF_SMALLER_TABLES)
             architecture = replace(architecture, rows_per_table=shape.tables)
     return shape, architecture
-
-
-def state_per_row(optimizer: str, architecture: Architecture) -> int:
-    """Return the float32 values that an optimizer keeps for each embedding row."""
-    kind: type[Optimizer] = load(OPTIMIZERS[optimizer])
-    return kind.state_per_value * architecture.feature_size + kind.state_per_row
 
 
 def rows_of_file(shape: Shape, plan: Plan) -> int:

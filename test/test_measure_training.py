@@ -122,6 +122,19 @@ def test_file_has_no_more_rows_than_can_be_read() -> None:
             assert few <= 2 * script.STEPS_PER_ROUND[device] * shape.batch_size
 
 
+def test_program_that_does_not_fit_in_memory_is_not_measured() -> None:
+    contenders = bench_module("training_contenders")
+    architecture = Architecture((4, 10**9), 16384, (13, 16384), (1,))
+    batch = make_batch(8, (4, 4), np.random.default_rng(2))
+    programs = contenders.OtherPrograms(
+        architecture, batch, "fp32", torch.device("cpu"), "sgd", with_compile=False
+    )
+    steps, missing = programs.make()
+    assert steps == {}
+    assert missing["plain"].startswith("the tables of plain: needs 65536.0 GB of memory")
+    assert set(missing) == {"plain", "torchrec"}
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_first_losses_with_torchrec_are_those_of_plain_pytorch(precision: str, optimizer: str) -> None:

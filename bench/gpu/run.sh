@@ -152,7 +152,7 @@ for name in "${stages[@]}"; do
         variants)
             for variant in adagrad,fp32 rwsadagrad,fp32 sgd,bf16 sgd,fp16 rwsadagrad,bf16; do
                 training "variant_${variant/,/_}" 75 --optimizer="${variant%,*}" --embedding-precision="${variant#*,}" \
-                    --minutes=0.3 --precision=bf16 --shapes=MLPerf-full-65536,MLPerf-65536,MLPerf-2048
+                    --minutes=0.4 --precision=bf16 --shapes=MLPerf-full-65536,MLPerf-65536,MLPerf-2048
             done
             ;;
         reading) script reading 90 60 measure_reading.py ${gpu[@]+"${gpu[@]}"} ;;
