@@ -14,9 +14,8 @@ from mlperf.runner.memory import table_bytes
 from mlperf.util.errors import RunError
 from mlperf.util.memory import require_memory
 from torchrec_step import TorchRecStep, unavailable
-from training_baselines import PLAIN_OPTIMIZERS, PlainStep, Step, state_per_row
+from training_baselines import PLAIN_OPTIMIZERS, RATE, PlainStep, Step, state_per_row
 
-RATE = 1e-4  # low, because training on the same batch repeatedly must not diverge
 PLAIN = "plain"
 COMPILED = "plain, torch.compile"
 TORCHREC = "torchrec"

@@ -12,6 +12,10 @@ from mlperf.util.errors import UsageError
 REDUCED_ROWS = 1000  # rows per table at most with --reduced
 REDUCED_BATCH = 128
 
+# On a GPU: bytes of a step beside its tables, and rows per table if the full tables do not fit.
+BYTES_BESIDE_TABLES = 9e9
+ROWS_OF_SMALLER_TABLES = 24_000_000
+
 
 @dataclass(frozen=True)
 class Shape:

@@ -132,8 +132,7 @@ def _sums_of(optimizer: Optimizer, parameter: torch.Tensor) -> torch.Tensor | No
     """Return the sums of squares of a dense parameter; None for SGD."""
     if not isinstance(optimizer, Adagrad):
         return None
-    number = next(n for n, one in enumerate(optimizer.dense_parameters) if one is parameter)
-    return optimizer.dense_sums[number]
+    return optimizer.sums_of(parameter)
 
 
 def _row_sums(optimizer: Optimizer) -> torch.Tensor | None:

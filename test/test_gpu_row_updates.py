@@ -17,7 +17,8 @@ from gpu_models import (
 )
 from small_models import make_model
 
-from mlperf.engines.gpu.kernels.row_update import CHUNK, PARTS, update_rows_once
+from mlperf.engines.gpu.kernels.row_update import PARTS, update_rows_once
+from mlperf.engines.gpu.kernels.sorted_rows import CHUNK
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.optim.adagrad import Adagrad

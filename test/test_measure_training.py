@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from bench_modules import bench_module
+from bench_modules import bench_module, printed
 from small_models import make_batch
 
 from mlperf.settings.model import Architecture
@@ -22,9 +22,7 @@ CASES = [
 
 def measure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *flags: str) -> list[str]:
     """Return the lines that the script prints."""
-    monkeypatch.setattr("sys.argv", ["measure_training.py", *flags])
-    bench_module("measure_training").main()
-    return capsys.readouterr().out.splitlines()
+    return printed("measure_training", monkeypatch, capsys, *flags)
 
 
 def names(lines: list[str]) -> list[str]:

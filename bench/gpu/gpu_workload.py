@@ -24,14 +24,12 @@ from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.settings.model import Architecture
 from synthetic_rows import synthetic_rows
-from training_baselines import timed
+from training_baselines import RATE, timed
+from training_shapes import BYTES_BESIDE_TABLES, ROWS_OF_SMALLER_TABLES
 
 PRECISIONS = ("bf16", "tf32", "fp32")
 # Optimizers and precisions of the tables whose rows are updated once, by the sum of their gradients.
 SUMMED_UPDATES = (("sgd", "bf16"), ("adagrad", "fp32"), ("adagrad", "bf16"), ("rwsadagrad", "fp32"))
-BYTES_BESIDE_TABLES = 9e9  # of a step
-SMALLER_ROW_LIMIT = 24_000_000
-RATE = 1e-4  # low, because training on the same batches repeatedly must not diverge
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def full_row_limit(table_precision: str) -> int | None:
     """Return the row limit at which the tables fit in GPU memory; None if they fit entirely."""
     values = sum(DLRM.data.table_rows) * DLRM.network.embedding_dimension
     needed = values * ROW_TYPES[table_precision].itemsize + BYTES_BESIDE_TABLES
-    return None if torch.cuda.mem_get_info()[0] > needed else SMALLER_ROW_LIMIT
+    return None if torch.cuda.mem_get_info()[0] > needed else ROWS_OF_SMALLER_TABLES
 
 
 def make_step(

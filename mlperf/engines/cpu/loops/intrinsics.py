@@ -132,10 +132,7 @@ def uint16_array(address: Any, rows: Any, columns: Any) -> Any:
     return carray(_pointer(address), (rows, columns), np.uint16)
 
 
-@njit
-def bfloat16_array(address: Any, rows: Any, columns: Any) -> Any:
-    """Return the bfloat16 [rows, columns] at an address, as uint16."""
-    return carray(_pointer(address), (rows, columns), np.uint16)
+bfloat16_array = uint16_array  # of their bits
 
 
 _thread_num: Any = types.ExternalFunction("dlrm_omp_get_thread_num", types.int32())
