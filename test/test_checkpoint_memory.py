@@ -40,6 +40,8 @@ def tables() -> dict[str, torch.Tensor]:
         "long row": block.view(1, 2, -1)[:, :, ::2],
         "empty": block[:0],
         "scalar": torch.tensor(3.0),
+        "one element of an expanded tensor": torch.ones(1).expand(5)[:1],
+        "one of two elements": torch.ones(2)[::2],
     }
 
 

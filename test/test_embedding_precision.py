@@ -165,6 +165,17 @@ def test_seed_and_step_select_the_random_bits() -> None:
     assert not torch.equal(trained(1, 0), trained(1, 1))
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizer_continues_after_more_steps_than_float32_can_count(name: str) -> None:
+    """The state of Adagrad has the number of steps in float32, as that of torch.optim."""
+    steps = (1 << 24) + 1
+    optimizer, continued = (make_optimizer(name, make_model(embedding_precision="bf16")) for _ in range(2))
+    optimizer.steps = steps
+    continued.load_state_dict(optimizer.state_dict(), "saved.pt")
+    continued.continue_at(steps)
+    assert continued.steps == steps
+
+
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("precision", HALVES)
 def test_lookup_sums_the_rows_in_float32(precision: str, several: bool) -> None:

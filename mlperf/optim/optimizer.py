@@ -149,8 +149,11 @@ class Optimizer(ABC):
         return ()
 
     def continue_at(self, step: int) -> None:
-        """Continue after `step` steps. An optimizer with state for each weight has the number in its state."""
-        if not self.state_per_weight:
+        """Continue after `step` steps.
+
+        A state for each weight has the number too, in float32, which rounds numbers from 2^24 on.
+        """
+        if not self.state_per_weight or self.steps == int(_float32(step)):
             self.steps = step
 
     def note_step(self, rate: float) -> None:
@@ -162,7 +165,7 @@ class Optimizer(ABC):
         """Return the state in the format of torch.optim, with parameters numbered in the order of the model."""
         state: dict[int, dict[str, torch.Tensor]] = {}
         for parameter, kept in self.dense_state():
-            state[self._numbers[parameter]] = {"step": torch.tensor(float(self.steps)), **kept}
+            state[self._numbers[parameter]] = {"step": _float32(self.steps), **kept}
         for parameter, kept in self.row_state():
             state[self._numbers[parameter]] = kept
         return {"state": state, "param_groups": [{**self.group(), "params": list(self._numbers.values())}]}
@@ -240,6 +243,11 @@ def sum_rows(rows: torch.Tensor, gradients: torch.Tensor) -> tuple[torch.Tensor,
     distinct, position = rows.unique(return_inverse=True)  # (U,), (L,)
     summed = gradients.new_zeros(len(distinct), gradients.shape[1])
     return distinct, summed.index_add_(0, position, gradients)
+
+
+def _float32(number: int) -> torch.Tensor:
+    """Return a number of steps as torch.optim saves it."""
+    return torch.tensor(float(number))
 
 
 def make_optimizer(name: str, model: Trainable, seed: int = 0) -> Optimizer:

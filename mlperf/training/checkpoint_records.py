@@ -14,7 +14,7 @@ from mlperf.util.crc32 import bytes_crc32, combine_crc32
 from mlperf.util.files import read_fully_at
 from mlperf.util.parallel import Stages, available_cores, run_in_order
 from mlperf.util.printable import shown_name
-from mlperf.util.tensors import BLOCK_BYTES, pieces, staging_buffer
+from mlperf.util.tensors import BLOCK_BYTES, flattened, pieces, staging_buffer
 
 _READ_AHEAD = 8 * BLOCK_BYTES
 _MAX_THREADS = 16
@@ -73,7 +73,7 @@ class Records:
             record = self._record_of(source)
             if record is not None and record.name not in self._verified and _same_order(target, source):
                 start = source.data_ptr() - self._base
-                parts.append(_Part(start, start + source.nbytes, source.dtype, target.detach().view(-1)))
+                parts.append(_Part(start, start + source.nbytes, source.dtype, flattened(target.detach())))
             else:
                 others.append((target, source))
             if record is not None:

@@ -23,7 +23,7 @@ from mlperf.training.zip_headers import NewRecord, directory
 from mlperf.util.crc32 import bytes_crc32, combine_crc32
 from mlperf.util.files import write_fully_at
 from mlperf.util.parallel import Stages, available_cores, run_in_order
-from mlperf.util.tensors import BLOCK_BYTES, is_plain, pieces, staging_buffer
+from mlperf.util.tensors import BLOCK_BYTES, flattened, is_plain, pieces, staging_buffer
 
 _FOLDER = "archive"
 _FORMAT_VERSION = b"3\n"  # of torch.save
@@ -153,5 +153,5 @@ def _content(elements: torch.Tensor, buffer: torch.Tensor) -> memoryview:
     if elements.device.type != "cpu" or not elements.is_contiguous() or is_pending:
         size = elements.numel() * elements.element_size()
         elements = buffer[:size].view(elements.dtype).view(elements.shape).copy_(elements)
-    content: memoryview = elements.view(-1).view(torch.uint8).numpy().data
+    content: memoryview = flattened(elements).view(torch.uint8).numpy().data
     return content

@@ -73,6 +73,14 @@ def pieces(tensor: torch.Tensor, max_elements: int) -> Iterator[torch.Tensor]:
             yield from pieces(row, max_elements)
 
 
+def flattened(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a contiguous tensor in one dimension, with a stride of 1.
+
+    The stride that `view` gives to a single element is that which it had.
+    """
+    return tensor.as_strided((tensor.numel(),), (1,))
+
+
 def staging_buffer(size: int, devices: Iterable[torch.device]) -> torch.Tensor:
     """Return `size` bytes of host memory for copies from or to `devices`: page-locked if one of them is a GPU."""
     is_pinned = any(device.type == "cuda" for device in devices)
