@@ -152,7 +152,7 @@ def _direction(gradient: torch.Tensor, sums: torch.Tensor | None) -> tuple[torch
     if sums.shape != gradient.shape:
         squares = squares.mean(1, keepdim=True)
     after = sums.double() + squares
-    return gradient / (after.sqrt() + 1e-10), after
+    return gradient / (after.sqrt() + Adagrad.epsilon), after
 
 
 def _rows_that_do_not_occur(rows: torch.Tensor, count: int) -> torch.Tensor:

@@ -27,7 +27,6 @@ from synthetic_rows import synthetic_rows
 from training_baselines import RATE, timed
 from training_shapes import BYTES_BESIDE_TABLES, ROWS_OF_SMALLER_TABLES
 
-PRECISIONS = ("bf16", "tf32", "fp32")
 # Optimizers and precisions of the tables whose rows are updated once, by the sum of their gradients.
 SUMMED_UPDATES = (("sgd", "bf16"), ("adagrad", "fp32"), ("adagrad", "bf16"), ("rwsadagrad", "fp32"))
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from gpu_workload import (
-    PRECISIONS,
     RATE,
     SUMMED_UPDATES,
     Workload,
@@ -25,6 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from mlperf.util.files import write_atomically
 from mlperf.util.program import run_program
+from training_shapes import PRECISIONS
 
 STEPS = 8
 PRINTED_KERNELS = 24

@@ -13,7 +13,6 @@ from itertools import pairwise
 
 import torch
 from gpu_workload import (
-    PRECISIONS,
     SUMMED_UPDATES,
     Workload,
     layer_widths,
@@ -31,6 +30,7 @@ from mlperf.engines.gpu.kernels.sgd_row_update import update_rows_by_sgd
 from mlperf.engines.gpu.step import GpuStep
 from mlperf.util.errors import RunError
 from mlperf.util.program import run_program
+from training_shapes import PRECISIONS
 
 # Block sizes of relu_backward: rows, columns, tiles per program instance, warps.
 RELU_SIZES = ((32, 128, 8, 4), (32, 128, 2, 4), (32, 256, 4, 8), (16, 256, 8, 4), (64, 128, 4, 8))
