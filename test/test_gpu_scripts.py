@@ -38,7 +38,6 @@ def test_profile_covers_each_precision_optimizer_and_kind_of_tables(
     assert all(kernels.values())
 
 
-@pytest.mark.slow
 def test_tuning_times_each_kind_of_update(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,7 +36,8 @@ class Workload:
     """Sizes that a script runs with.
 
     batch_size: B. row_limit: maximum number of rows per table. top_mlp, bottom_mlp: layer widths.
-    rounds: number of repetitions of a measurement. steps: number of steps timed together.
+    batches: number of different ones. rounds: number of repetitions of a measurement. steps: number of steps timed
+        together.
     """
 
     device: torch.device
@@ -44,6 +45,7 @@ class Workload:
     row_limit: int
     bottom_mlp: tuple[int, ...]
     top_mlp: tuple[int, ...]
+    batches: int
     rounds: int
     steps: int
 
@@ -54,10 +56,17 @@ class Workload:
 
 
 BENCHMARK = Workload(
-    torch.device("cuda"), 65536, 400_000, DLRM.network.bottom_mlp, DLRM.network.top_mlp, rounds=5, steps=20
+    torch.device("cuda"),
+    65536,
+    400_000,
+    DLRM.network.bottom_mlp,
+    DLRM.network.top_mlp,
+    batches=4,
+    rounds=5,
+    steps=20,
 )
 # Triton's interpreter takes milliseconds for each program instance of a kernel.
-REDUCED = Workload(torch.device("cpu"), 3, 2000, (13, 32, 128), (32, 1), rounds=1, steps=1)
+REDUCED = Workload(torch.device("cpu"), 3, 2000, (13, 32, 128), (32, 1), batches=1, rounds=1, steps=1)
 
 
 def parse_workload(parser: argparse.ArgumentParser) -> tuple[Workload, argparse.Namespace]:

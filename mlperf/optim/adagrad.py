@@ -79,7 +79,7 @@ class Adagrad(Optimizer):
         }
 
     def row_tensors(self) -> Iterable[torch.Tensor]:
-        """Return the sums of the tables."""
+        """Return the sums of the rows, [R, sums per row] for each parameter trained row by row."""
         return self.row_sums.values()
 
     def dense_state(self) -> Iterator[tuple[nn.Parameter, dict[str, torch.Tensor]]]:

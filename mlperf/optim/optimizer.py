@@ -145,7 +145,7 @@ class Optimizer(ABC):
                 tensor[rows] = value
 
     def row_tensors(self) -> Iterable[torch.Tensor]:
-        """Return the state of the tables, in tensors [R, any]."""
+        """Return the tensors of `row_state` in whole: [R, any] for each parameter trained row by row."""
         return ()
 
     def continue_at(self, step: int) -> None:
