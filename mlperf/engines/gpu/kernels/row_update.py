@@ -157,7 +157,7 @@ def _sum_and_update_rows_kernel(
 ):
     """Update the rows whose run lies inside CHUNK sorted positions.
 
-    Of a run that crosses a boundary, the sum inside the chunk is stored in `partial_sums`: at 0 if the run
+    If a run crosses a boundary, the sum of its part in this chunk is stored in `partial_sums`: at 0 if the run
     continues from the chunk before, at 1 if it begins in this one.
     """
     source, row, in_batch, is_first, previous, following = load_chunk(rows, order, count, CHUNK)
