@@ -7,15 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from gpu_models import (
-    DEVICE,
-    EARLIER_STEPS,
-    SEED,
-    assert_equally_rounded,
-    make_trained_optimizer,
-    on_device,
-)
-from small_models import make_model
+from gpu_models import DEVICE, assert_equally_rounded, on_device
+from small_models import EARLIER_STEPS, SEED, make_model, make_trained_optimizer
 
 from mlperf.engines.gpu.kernels.row_update import PARTS, update_rows_once
 from mlperf.engines.gpu.kernels.sorted_rows import CHUNK
