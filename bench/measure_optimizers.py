@@ -71,7 +71,7 @@ def measure(shape: Shape, precision: str, rounds: int) -> None:
     seconds: dict[Combination, list[float]] = {combination: [] for combination in steps}
     for number in range(rounds):
         for combination, step in steps.items():
-            for repetition in range(2):  # the first one after another combination, which used the caches
+            for repetition in range(2):  # only the second counts: another combination used the caches before
                 spent = timed(step, batches[(2 * number + repetition) % BATCHES])
             seconds[combination].append(spent)
     for (engine, tables, optimizer), values in seconds.items():

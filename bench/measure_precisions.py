@@ -20,12 +20,13 @@ from itertools import product
 from pathlib import Path
 
 from mlperf.settings.model import EMBEDDING_PRECISIONS
+from mlperf.settings.settings import PRECISIONS
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.program import run_program
+from named_values import named_values
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTED = re.compile(r"^Testing at - (\d+)/(\d+) of epoch (\d+),$", re.MULTILINE)
-PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 def main() -> None:
@@ -41,8 +42,8 @@ def main() -> None:
     if args.seeds < 1:
         raise UsageError(f"--seeds={args.seeds}: must be at least 1")
     on_device = [one for one in PRECISIONS if args.use_gpu or one != "tf32"]
-    precisions = named("--precision", args.precision or ",".join(on_device), on_device)
-    tables = named("--embedding-precision", args.embedding_precision, EMBEDDING_PRECISIONS)
+    precisions = named_values("--precision", args.precision or ",".join(on_device), on_device)
+    tables = named_values("--embedding-precision", args.embedding_precision, EMBEDDING_PRECISIONS)
     columns = list(product(precisions, tables))
     print(f"{'seed':>6}" + "".join(f"{title(*column):>24}" for column in columns))
     counts = []
@@ -51,15 +52,6 @@ def main() -> None:
         counts.append([evaluations for evaluations, _ in row])
         print(f"{seed:>6}" + "".join(f"{text:>24}" for _, text in row), flush=True)
     print_differences(counts)
-
-
-def named(flag: str, names: str, known: Sequence[str]) -> list[str]:
-    """Return the names, separated by commas. UsageError if one is not in `known`."""
-    chosen = [name.strip() for name in names.split(",")]
-    for name in chosen:
-        if name not in known:
-            raise UsageError(f"{flag}={names}: {name!r} is unknown; must be one or several of {', '.join(known)}")
-    return chosen
 
 
 def title(precision: str, tables: str) -> str:

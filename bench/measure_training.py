@@ -51,16 +51,22 @@ from mlperf.util.errors import RunError, UsageError
 from mlperf.util.program import run_program
 from synthetic_rows import Repeated, write_rows
 from time_budget import TimeBudget
-from training_baselines import Floor, Step, captured, timed
-from training_contenders import COMPILED, PLAIN, RATE, OtherPrograms
-from training_shapes import SHAPES, Shape, in_order, precisions_named, shapes_named
+from training_baselines import RATE, Floor, Step, captured, state_per_row, timed
+from training_contenders import COMPILED, PLAIN, OtherPrograms
+from training_shapes import (
+    BYTES_BESIDE_TABLES,
+    ROWS_OF_SMALLER_TABLES,
+    SHAPES,
+    Shape,
+    in_order,
+    precisions_named,
+    shapes_named,
+)
 
 ROUNDS = 30
 MAX_FILE_BYTES = 1 << 28
 GPU_EVALUATION_BATCH = 65536
 REDUCED_EVALUATION = 1000  # samples
-BYTES_BESIDE_TABLES = 9e9  # of a step with full-size tables on a GPU
-FULL_TABLES_LIMIT = 24_000_000  # rows per table if the full tables do not fit on a GPU
 STEPS_PER_ROUND = {"cpu": 10, "cuda": 100}
 COMPILATION_SECONDS = 90.0  # of torch.compile, which is not worth it in a shorter share of the time
 
@@ -264,14 +270,9 @@ def fitted(shape: Shape, settings: Settings, plan: Plan) -> tuple[Shape, Archite
     if plan.device.type == "cuda" and shape.limit is None:
         state = 4 * state_per_row(plan.optimizer, architecture) * sum(shape.tables)
         if table_bytes(architecture) + state + BYTES_BESIDE_TABLES > available_on_gpu(plan.device):
-            shape = replace(shape, limit=FULL_TABLES_LIMIT)
+            shape = replace(shape, limit=ROWS_OF_SMALLER_TABLES)
             architecture = replace(architecture, rows_per_table=shape.tables)
     return shape, architecture
-
-
-def state_per_row(optimizer: str, architecture: Architecture) -> int:
-    """Return the float32 values that an optimizer keeps for each embedding row."""
-    return {"adagrad": architecture.feature_size, "rwsadagrad": 1}.get(optimizer, 0)
 
 
 def rows_of_file(shape: Shape, plan: Plan) -> int:

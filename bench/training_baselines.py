@@ -13,9 +13,12 @@ from mlperf.data.batch import Batch
 from mlperf.engines.cpu import products
 from mlperf.models.dlrm import ROW_TYPES, Architecture, top_widths
 from mlperf.models.reference import ReferenceDLRM
+from mlperf.optim.optimizer import Optimizer
+from mlperf.registry import OPTIMIZERS, load
 
 Step = Callable[[], object]
 GPU_WIDTH_MULTIPLE = 16
+RATE = 1e-4  # low, because training on the same batches repeatedly must not diverge
 
 
 class Floor:
@@ -113,6 +116,12 @@ def timed(step: Callable[[], object], count: int, device: torch.device) -> list[
         step()
         seconds.append(time.perf_counter() - start)
     return seconds
+
+
+def state_per_row(optimizer: str, architecture: Architecture) -> int:
+    """Return the float32 values that an optimizer keeps for each embedding row."""
+    kind: type[Optimizer] = load(OPTIMIZERS[optimizer])
+    return kind.state_per_value * architecture.feature_size + kind.state_per_row
 
 
 # The optimizers of torch.optim with the updates of this project's, by their --optimizer names.

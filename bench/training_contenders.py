@@ -10,10 +10,12 @@ import torch
 
 from mlperf.data.batch import Batch
 from mlperf.models.dlrm import Architecture
+from mlperf.runner.memory import table_bytes
+from mlperf.util.errors import RunError
+from mlperf.util.memory import require_memory
 from torchrec_step import TorchRecStep, unavailable
-from training_baselines import PLAIN_OPTIMIZERS, PlainStep, Step
+from training_baselines import PLAIN_OPTIMIZERS, RATE, PlainStep, Step, state_per_row
 
-RATE = 1e-4  # low, because training on the same batch repeatedly must not diverge
 PLAIN = "plain"
 COMPILED = "plain, torch.compile"
 TORCHREC = "torchrec"
@@ -40,14 +42,21 @@ class OtherPrograms:
             reason = known_reason
             if reason is None:
                 try:
+                    self._require_memory(name)
                     step = make()
                     step()  # compiles, and fails if a precision is not supported
                     steps[name] = step
-                except RuntimeError as error:
+                except (RunError, RuntimeError) as error:
                     reason = str(error).partition("\n")[0]
             if reason is not None:
                 missing[name] = reason
         return steps, missing
+
+    def _require_memory(self, name: str) -> None:
+        """Raise RunError if the host has no memory for another copy of the tables and their optimizer state."""
+        if self.device.type == "cpu":
+            state = 4 * state_per_row(self.optimizer, self.architecture) * sum(self.architecture.rows_per_table)
+            require_memory(table_bytes(self.architecture) + state, f"the tables of {name}")
 
     def _programs(self) -> Iterator[tuple[str, Callable[[], Step], str | None]]:
         """Yield names, functions that make a step, and why they would be wrong or fail."""

@@ -7,10 +7,14 @@ from dataclasses import dataclass, replace
 
 from mlperf import benchmarks
 from mlperf.benchmarks import Workload
-from mlperf.util.errors import UsageError
+from named_values import named_values
 
 REDUCED_ROWS = 1000  # rows per table at most with --reduced
 REDUCED_BATCH = 128
+
+# On a GPU: bytes of a step beside its tables, and rows per table if the full tables do not fit.
+BYTES_BESIDE_TABLES = 9e9
+ROWS_OF_SMALLER_TABLES = 24_000_000
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,14 @@ def shapes_named(names: str | None, *, use_gpu: bool) -> list[Shape]:
     """Return the shapes with these names, separated by commas, the most important first; None: the default."""
     if names is None:
         return [shape for shape in SHAPES if use_gpu or shape.name in CPU_SHAPES]
-    chosen = _chosen(names, [shape.name for shape in SHAPES], "--shapes")
+    chosen = named_values("--shapes", names, [shape.name for shape in SHAPES])
     return [shape for shape in SHAPES if shape.name in chosen]
 
 
 def precisions_named(names: str | None, *, use_gpu: bool) -> list[str]:
     """Return these precisions, separated by commas, the fastest first; None: all of the device."""
     known = [name for name in PRECISIONS if use_gpu or name != "tf32"]
-    chosen = set(known) if names is None else _chosen(names, known, "--precision")
+    chosen = known if names is None else named_values("--precision", names, known)
     return [precision for precision in known if precision in chosen]
 
 
@@ -73,14 +77,3 @@ def in_order(shapes: Sequence[Shape], precisions: Sequence[str]) -> list[tuple[S
     """Return all combinations, the most important first: fp32, by far the slowest on a GPU, comes last."""
     fast, slow = ([one for one in precisions if (one == "fp32") is is_slow] for is_slow in (False, True))
     return [(shape, one) for group in (fast, slow) for shape in shapes for one in group]
-
-
-def _chosen(names: str, known: Sequence[str], flag: str) -> set[str]:
-    chosen = [name.strip() for name in names.split(",")]
-    unknown = [name for name in chosen if name not in known]
-    if unknown:
-        raise UsageError(
-            f"{flag}={names}: {unknown[0]!r} is unknown; must be one or several of {', '.join(known)}, "
-            "separated by commas"
-        )
-    return set(chosen)

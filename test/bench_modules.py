@@ -1,4 +1,4 @@
-"""Import modules of bench/ into the tests."""
+"""Import and run modules of bench/ in the tests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
+import pytest
 from program import ROOT
 
 
@@ -18,3 +19,12 @@ def bench_module(name: str) -> Any:
     # bench/checkout.py would load another `mlperf`, from the same files.
     sys.modules.setdefault("checkout", ModuleType("checkout"))
     return importlib.import_module(name)
+
+
+def printed(
+    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *flags: str
+) -> list[str]:
+    """Return the lines that a script prints."""
+    monkeypatch.setattr("sys.argv", [f"{script}.py", *flags])
+    assert bench_module(script).main() in (None, 0)
+    return capsys.readouterr().out.splitlines()

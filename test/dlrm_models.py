@@ -9,6 +9,8 @@ from mlperf.data.batch import Batch
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize
 from mlperf.models.layers.embedding.compressed_table import Compression, MixedDimension, QuotientRemainder
+from mlperf.models.loss import Loss
+from mlperf.optim.optimizer import Optimizer
 
 ROWS = (23, 2, 9)
 COMPRESSIONS: dict[str, Compression | None] = {
@@ -58,3 +60,13 @@ def make_batch(seed: int, several: bool, size: int = 6) -> Batch:
     ids = np.concatenate([stream.integers(0, rows, counts[t].sum()) for t, rows in enumerate(ROWS)])
     offsets = np.concatenate(([0], counts.ravel().cumsum()[:-1])).reshape(3, size)
     return Batch(dense, torch.from_numpy(ids), torch.from_numpy(offsets), labels)
+
+
+def train_steps(model: DLRM_Net, optimizer: Optimizer, steps: range, rate: float = 0.3) -> None:
+    """Take one step per number in `steps`, which seeds its batch, of several ids per table and sample."""
+    for number in steps:
+        batch = make_batch(number, several=True)
+        lookup = model.look_up(batch)
+        Loss("bce")(model.predict(batch.dense, lookup.pooled), batch.labels).backward()
+        optimizer.add(lookup)
+        optimizer.step(rate)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from small_models import make_model
+from small_models import make_model, make_trained_optimizer
 
 from mlperf.data.batch import Batch, RawBatch, RowSource
 from mlperf.data.schema import CRITEO
@@ -15,13 +15,9 @@ from mlperf.engines.gpu.limits import unsupported_size
 from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
-from mlperf.optim.adagrad import Adagrad
-from mlperf.optim.optimizer import Optimizer, make_optimizer
 from mlperf.settings.model import Architecture
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SEED = (1 << 32) + 7  # of the stochastic rounding
-EARLIER_STEPS = 3
 TINY = Architecture((3, 50, 5000), 16, (CRITEO.dense_features, 20, 16), (24, 10, 1))
 
 
@@ -30,21 +26,6 @@ def on_device(model: DLRM_Net) -> DLRM_Net:
     moved = DLRM_Net(model.architecture, DEVICE)
     moved.load_state_dict(model.state_dict())
     return moved
-
-
-def make_trained_optimizer(name: str, model: DLRM_Net) -> Optimizer:
-    """Return an optimizer that has taken steps before: sums of squares between 0.01 and 1.
-
-    With sums of 0, the first step of Adagrad has the size of the learning rate even where a gradient consists of
-    nothing but rounding errors.
-    """
-    optimizer = make_optimizer(name, model, seed=SEED)
-    optimizer.steps = EARLIER_STEPS
-    generator = torch.Generator().manual_seed(SEED)
-    if isinstance(optimizer, Adagrad):
-        for sums in (*optimizer.dense_sums, *optimizer.row_tensors()):
-            sums.copy_(0.01 + 0.99 * torch.rand(sums.shape, generator=generator))
-    return optimizer
 
 
 def make_gpu_step(

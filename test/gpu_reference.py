@@ -132,8 +132,7 @@ def _sums_of(optimizer: Optimizer, parameter: torch.Tensor) -> torch.Tensor | No
     """Return the sums of squares of a dense parameter; None for SGD."""
     if not isinstance(optimizer, Adagrad):
         return None
-    number = next(n for n, one in enumerate(optimizer.dense_parameters) if one is parameter)
-    return optimizer.dense_sums[number]
+    return optimizer.sums_of(parameter)
 
 
 def _row_sums(optimizer: Optimizer) -> torch.Tensor | None:
@@ -153,7 +152,7 @@ def _direction(gradient: torch.Tensor, sums: torch.Tensor | None) -> tuple[torch
     if sums.shape != gradient.shape:
         squares = squares.mean(1, keepdim=True)
     after = sums.double() + squares
-    return gradient / (after.sqrt() + 1e-10), after
+    return gradient / (after.sqrt() + Adagrad.epsilon), after
 
 
 def _rows_that_do_not_occur(rows: torch.Tensor, count: int) -> torch.Tensor:

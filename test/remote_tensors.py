@@ -1,4 +1,4 @@
-"""Tensors on a device that is not the CPU, for tests without one: they note what is copied from and to them."""
+"""Tensors on a second device that note what is copied from and to them, and refuse to compute."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from second_device import on_second_device
 from torch.utils._pytree import tree_map
 
 
 class RemoteTensor(torch.Tensor):
-    """A tensor whose `device` is not the CPU. Its elements are those of `local`, which is.
+    """A tensor on the second device. local: its elements, in host memory.
 
     note: called with the number of bytes of each copy, in any thread. Views are RemoteTensors. Other operations
-    than views and copies, such as `.cpu()`, fail.
+    than views and copies, such as `.cpu()`, fail, unlike those of DeviceTensor.
     """
 
     local: torch.Tensor
@@ -21,14 +22,7 @@ class RemoteTensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls, local: torch.Tensor, note: Callable[[int], None]) -> RemoteTensor:
-        remote: RemoteTensor = torch.Tensor._make_wrapper_subclass(
-            cls,
-            local.shape,
-            strides=local.stride(),
-            storage_offset=local.storage_offset(),
-            dtype=local.dtype,
-            device=torch.device("lazy"),  # PyTorch makes views of it, although no such device is installed
-        )
+        remote = on_second_device(cls, local)
         remote.local, remote.note = local, note
         return remote
 

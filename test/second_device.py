@@ -7,7 +7,7 @@ Operations compute in host memory, so that their results can be compared with th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
@@ -19,10 +19,24 @@ _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 _WAITS = ("_local_scalar_dense", "_unique2", "masked_select", "nonzero", "unique_dim")
 
 Operation = Callable[..., Any]
+AnyTensor = TypeVar("AnyTensor", bound=torch.Tensor)
 
 
 class MixedDevicesError(RuntimeError):
     """An operation got tensors on both devices."""
+
+
+def on_second_device(cls: type[AnyTensor], values: torch.Tensor) -> AnyTensor:
+    """Return a tensor of class `cls` on the second device, with the shape and layout of `values`."""
+    made: AnyTensor = torch.Tensor._make_wrapper_subclass(
+        cls,
+        values.shape,
+        strides=values.stride(),
+        storage_offset=values.storage_offset(),
+        dtype=values.dtype,
+        device=DEVICE,
+    )
+    return made
 
 
 class DeviceTensor(torch.Tensor):
@@ -32,14 +46,7 @@ class DeviceTensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls, values: torch.Tensor) -> DeviceTensor:
-        made: DeviceTensor = torch.Tensor._make_wrapper_subclass(
-            cls,
-            values.shape,
-            strides=values.stride(),
-            storage_offset=values.storage_offset(),
-            dtype=values.dtype,
-            device=DEVICE,
-        )
+        made = on_second_device(cls, values)
         made.on_host = values
         return made
 

@@ -1,4 +1,4 @@
-"""Models of random shapes, and batches for them, to compare the engines on."""
+"""Models of random shapes, and batches and optimizers for them, to compare the engines on."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import torch
 from mlperf.data.batch import Batch
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize
+from mlperf.optim.adagrad import Adagrad
+from mlperf.optim.optimizer import Optimizer, make_optimizer
 
 CPU = torch.device("cpu")
+SEED = (1 << 32) + 7  # of the stochastic rounding
+EARLIER_STEPS = 3  # of `make_trained_optimizer`
 
 
 def make_model(architecture: Architecture) -> DLRM_Net:
@@ -39,3 +43,18 @@ def random_architecture(stream: np.random.Generator, **chosen: object) -> Archit
         interaction_itself=bool(stream.integers(2)),
         **chosen,  # type: ignore[arg-type]
     )
+
+
+def make_trained_optimizer(name: str, model: DLRM_Net) -> Optimizer:
+    """Return an optimizer that has taken steps before: sums of squares between 0.01 and 1.
+
+    With sums of 0, the first step of Adagrad has the size of the learning rate even where a gradient consists of
+    nothing but rounding errors.
+    """
+    optimizer = make_optimizer(name, model, seed=SEED)
+    optimizer.steps = EARLIER_STEPS
+    generator = torch.Generator().manual_seed(SEED)
+    if isinstance(optimizer, Adagrad):
+        for sums in (*optimizer.dense_sums, *optimizer.row_tensors()):
+            sums.copy_(0.01 + 0.99 * torch.rand(sums.shape, generator=generator))
+    return optimizer

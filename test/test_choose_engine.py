@@ -18,6 +18,8 @@ from mlperf.cli.train import parse
 from mlperf.engines.choose import choose_engine, make_scorer, make_step
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.optim.optimizer import make_optimizer
+from mlperf.registry import OPTIMIZERS
+from mlperf.settings.model import EMBEDDING_PRECISIONS
 from mlperf.settings.settings import Settings
 
 DATA_SET = ("--data-generation=dataset", "--data-set=terabyte", f"--raw-data-file={GOLDEN}/terabyte/day")
@@ -186,8 +188,8 @@ def test_adagrad_uses_the_published_summation_order_on_intel_processors(
     assert os.environ.get("MKL_CBWR") == expected
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rwsadagrad"])
+@pytest.mark.parametrize("precision", EMBEDDING_PRECISIONS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_gpu_engine_supports_all_optimizers_and_precisions_of_tables(
     chosen: Chosen, optimizer: str, precision: str
 ) -> None:

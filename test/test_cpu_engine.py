@@ -9,13 +9,20 @@ from typing import Protocol
 import numpy as np
 import pytest
 import torch
-from small_models import make_batch, make_model, random_architecture
+from small_models import (
+    EARLIER_STEPS,
+    SEED,
+    make_batch,
+    make_model,
+    make_trained_optimizer,
+    random_architecture,
+)
 
 from mlperf.data.batch import Batch
 from mlperf.engines.autograd.step import AutogradStep
 from mlperf.engines.cpu.scorer import CpuScorer
 from mlperf.engines.cpu.step import CpuStep
-from mlperf.models.dlrm import Architecture, DLRM_Net
+from mlperf.models.dlrm import Architecture
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer, make_optimizer
 from mlperf.optim.sgd import SGD
@@ -26,20 +33,12 @@ def autograd_step(
     architecture: Architecture, loss: Loss, precision: str = "fp32", optimizer: str = "sgd"
 ) -> AutogradStep:
     model = make_model(architecture)
-    return AutogradStep(model, loss, trained_optimizer(optimizer, model), precision)
+    return AutogradStep(model, loss, make_trained_optimizer(optimizer, model), precision)
 
 
 def cpu_step(architecture: Architecture, loss: Loss, precision: str = "fp32", optimizer: str = "sgd") -> CpuStep:
     model = make_model(architecture)
-    return CpuStep(model, loss, trained_optimizer(optimizer, model), precision)
-
-
-def trained_optimizer(name: str, model: DLRM_Net) -> Optimizer:
-    """Return an optimizer with sums as after many steps: small ones would amplify rounding differences."""
-    optimizer, generator = make_optimizer(name, model, seed=7), torch.Generator().manual_seed(0)
-    for sums in sums_of(optimizer):
-        sums.uniform_(0.5, 1, generator=generator)
-    return optimizer
+    return CpuStep(model, loss, make_trained_optimizer(optimizer, model), precision)
 
 
 def sums_of(optimizer: Optimizer) -> list[torch.Tensor]:
@@ -65,18 +64,19 @@ def test_cpu_engine_trains_as_autograd_does(seed: int) -> None:
     architecture = random_architecture(stream, loss_threshold=threshold)
     loss = Loss(str(stream.choice(["mse", "bce", "wbce"])), (0.5, 2.0))
     general, fast = autograd_step(architecture, loss), cpu_step(architecture, loss)
-    for size in (64, 64, 7, 130):
-        batch = make_batch(size, architecture.rows_per_table, stream)
-        general.train(batch, 0.1)
-        fast.train(batch, 0.1)
-    torch.testing.assert_close(fast.sums.both, general.sums.both, rtol=1e-5, atol=0)
-    require_same_state(fast, general)
+    require_same_training(fast, general, stream)
+    batch = make_batch(130, architecture.rows_per_table, stream)
     torch.testing.assert_close(fast.score(batch)[0], general.score(batch)[0], rtol=1e-4, atol=1e-6)
     assert fast.optimizer.state_dict() == general.optimizer.state_dict()
 
 
-def require_same_state(fast: CpuStep, general: AutogradStep) -> None:
-    """Compare weights and Adagrad's sums."""
+def require_same_training(fast: CpuStep, general: AutogradStep, stream: np.random.Generator) -> None:
+    """Train both on the same batches, and compare losses, weights and Adagrad's sums."""
+    for size in (64, 64, 7, 130):
+        batch = make_batch(size, general.model.architecture.rows_per_table, stream)
+        general.train(batch, 0.1)
+        fast.train(batch, 0.1)
+    torch.testing.assert_close(fast.sums.both, general.sums.both, rtol=1e-5, atol=0)
     expected = general.model.state_dict()
     for name, value in fast.model.state_dict().items():
         torch.testing.assert_close(value, expected[name], rtol=2e-4, atol=2e-6, msg=partial("{}: {}".format, name))
@@ -93,13 +93,8 @@ def test_cpu_engine_trains_with_adagrad_as_autograd_does(seed: int, optimizer: s
     loss = Loss("wbce", (0.5, 2.0))
     general = autograd_step(architecture, loss, optimizer=optimizer)
     fast = cpu_step(architecture, loss, optimizer=optimizer)
-    for size in (64, 64, 7, 130):
-        batch = make_batch(size, architecture.rows_per_table, stream)
-        general.train(batch, 0.1)
-        fast.train(batch, 0.1)
-    torch.testing.assert_close(fast.sums.both, general.sums.both, rtol=1e-5, atol=0)
-    require_same_state(fast, general)
-    assert fast.optimizer.steps == general.optimizer.steps == 4
+    require_same_training(fast, general, stream)
+    assert fast.optimizer.steps == general.optimizer.steps == EARLIER_STEPS + 4
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -133,9 +128,9 @@ def test_continued_step_of_16_bit_tables_equals_an_undisturbed_one(precision: st
         whole.train(batch, 0.1)
     model = make_model(architecture)
     model.load_state_dict(whole.model.state_dict())
-    resumed_optimizer = make_optimizer(optimizer, model, seed=7)
+    resumed_optimizer = make_optimizer(optimizer, model, seed=SEED)
     resumed_optimizer.load_state_dict(whole.optimizer.state_dict(), "saved")
-    resumed_optimizer.continue_at(3)
+    resumed_optimizer.continue_at(EARLIER_STEPS + 3)
     resumed = CpuStep(model, Loss("bce"), resumed_optimizer, precision)
     resumed.warm_up(100)
     for batch in batches[3:]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from numba.core import event
 
-from mlperf.engines.cpu.loops import interaction, last_layer, mlp, row_groups, row_update, table_update
+from mlperf.engines.cpu.loops import interaction, last_layer, mlp, row_groups, row_update, sgd_row_update
 from mlperf.engines.cpu.loops.parallel import ParallelLoop
 from mlperf.engines.cpu.loops.table_rows import BFLOAT16
 from mlperf.models.loss import MIN_LOG, MIN_VARIANCE
@@ -28,7 +28,7 @@ def test_unknown_argument_of_a_loop_is_refused() -> None:
         lambda: last_layer.make_last_layer.__wrapped__(-100.0, 1e-12),
         lambda: interaction.make_forward.__wrapped__(3, 4, False),
         lambda: interaction.make_backward.__wrapped__(3, 4, True),
-        lambda: table_update.make_table_update.__wrapped__(4),
+        lambda: sgd_row_update.make_sgd_row_update.__wrapped__(4),
         row_groups.row_groups.__wrapped__,
         lambda: row_update.make_row_update.__wrapped__(row_update.ROW_WISE_ADAGRAD, BFLOAT16),
     ],

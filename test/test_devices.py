@@ -29,6 +29,7 @@ from mlperf.models.reference import ReferenceDLRM
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.plots.compute_graph import make_graph
 from mlperf.plots.model_figures import last_hidden_layer, table_rows
+from mlperf.registry import OPTIMIZERS
 from mlperf.reporting.debug import DebugReport
 from mlperf.training import checkpoint
 from mlperf.training.events import Outcome, Position
@@ -78,7 +79,7 @@ def test_second_device_refuses_what_a_gpu_refuses() -> None:
         assert device.waits == before + 1
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rwsadagrad"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize(
     ("compression", "pooling", "interaction", "precision"),
@@ -187,7 +188,7 @@ def test_debug_mode_prints_a_model_on_any_device(compression: str) -> None:
 
 
 @pytest.mark.parametrize("compression", ["none", "md"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rwsadagrad"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(("saved_on", "loaded_on"), [(CPU, DEVICE), (DEVICE, CPU)])
 def test_checkpoint_of_one_device_is_resumed_on_another(
     saved_on: torch.device, loaded_on: torch.device, optimizer: str, compression: str, tmp_path: Path

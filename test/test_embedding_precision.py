@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from dlrm_models import make_batch, make_model
+from dlrm_models import make_batch, make_model, train_steps
 from program import run_program
 from small_runs import error_of, load, train
 
 from mlperf.models.dlrm import ROW_TYPES, DLRM_Net
 from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.models.layers.embedding.rows import RowParameter
-from mlperf.models.loss import Loss
-from mlperf.optim.optimizer import Optimizer, make_optimizer
+from mlperf.optim.optimizer import make_optimizer
 from mlperf.optim.rounding import philox, random_bits, round_stochastically
 from mlperf.registry import OPTIMIZERS
 from mlperf.runner import memory as run_memory
@@ -114,15 +113,6 @@ def test_values_beyond_the_range_become_infinite_and_infinities_stay(precision: 
     up = round_stochastically(values, dtype, torch.full((4,), 0xFFFF))
     assert up.tolist() == [torch.inf, torch.inf, torch.inf, -torch.inf]
     assert float(round_stochastically(values, dtype, torch.zeros(4, dtype=torch.int64))[0]) == largest
-
-
-def train_steps(model: DLRM_Net, optimizer: Optimizer, steps: range, rate: float = 0.3) -> None:
-    for number in steps:
-        batch = make_batch(number, several=True)
-        lookup = model.look_up(batch)
-        Loss("bce")(model.predict(batch.dense, lookup.pooled), batch.labels).backward()
-        optimizer.add(lookup)
-        optimizer.step(rate)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

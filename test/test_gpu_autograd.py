@@ -15,6 +15,7 @@ from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import make_optimizer
+from mlperf.registry import OPTIMIZERS
 from mlperf.settings.model import Architecture
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="compares a GPU with the CPU: no GPU found")
@@ -27,7 +28,7 @@ MODEL = (
 )
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rwsadagrad"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(
     "flags",
     [
@@ -91,7 +92,7 @@ def test_rows_beyond_2_31_elements_are_read_and_updated() -> None:
     """The first, a middle and the last row of a block of 9.7 GB, and of as many sums of Adagrad."""
     if torch.cuda.mem_get_info()[0] < 30e9:
         pytest.skip("needs 30 GB of free GPU memory")
-    for optimizer, several in product(("sgd", "adagrad", "rwsadagrad"), (False, True)):
+    for optimizer, several in product(OPTIMIZERS, (False, True)):
         update_distant_rows(optimizer, several)
         torch.cuda.empty_cache()  # for the tests that run at the same time
 

@@ -21,7 +21,8 @@ from mlperf.engines.gpu.layer import GpuLayer
 from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.initialization import initialize
-from mlperf.settings.model import Architecture
+from mlperf.registry import OPTIMIZERS
+from mlperf.settings.model import EMBEDDING_PRECISIONS, Architecture
 from mlperf.util.errors import RunError
 
 ON_GPU = DEVICE.type == "cuda"
@@ -30,9 +31,8 @@ LARGE_BATCHES = tuple(product((65536, 131072), ("fp32", "tf32", "bf16"))) if ON_
 NETWORK = DLRM.network if ON_GPU else Network((13, 40, 128), (136, 24, 1))
 ROW_LIMIT = 400_000 if ON_GPU else 2000
 BATCH_SIZES = (300, 2048, 65536) if ON_GPU else (12,)
-OPTIMIZERS = ("sgd", "adagrad", "rwsadagrad")
 VARIANTS = (
-    [(optimizer, precision) for optimizer in OPTIMIZERS for precision in ("fp32", "bf16", "fp16")]
+    [(optimizer, precision) for optimizer in OPTIMIZERS for precision in EMBEDDING_PRECISIONS]
     if ON_GPU
     else [("adagrad", "bf16"), ("rwsadagrad", "fp32")]
 )

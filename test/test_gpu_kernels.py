@@ -12,9 +12,9 @@ import pytest
 import torch
 from gpu_models import DEVICE
 
-from mlperf.engines.gpu.kernels.embedding_update import update_rows
 from mlperf.engines.gpu.kernels.last_layer import loss_backward
 from mlperf.engines.gpu.kernels.linear import relu_backward
+from mlperf.engines.gpu.kernels.sgd_row_update import update_rows_by_sgd
 
 
 def drawn(*shape: int) -> torch.Tensor:
@@ -81,7 +81,7 @@ def test_gradients_of_a_very_frequent_row_are_summed(chunk: int) -> None:
     rows = (ids + torch.tensor([0, 1, 3])).int().to(DEVICE)
     expected = tables.index_add(0, rows.flatten(), d_embeddings, alpha=-0.5)
     rate = torch.tensor(0.5, device=DEVICE)
-    update_rows(tables=tables, embedding_rows=rows, d_embeddings=d_embeddings, rate=rate, chunk=chunk)
+    update_rows_by_sgd(tables=tables, embedding_rows=rows, d_embeddings=d_embeddings, rate=rate, chunk=chunk)
     torch.testing.assert_close(tables, expected, rtol=1e-5, atol=1e-5)
 
 

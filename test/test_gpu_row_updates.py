@@ -7,26 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from gpu_models import (
-    DEVICE,
-    EARLIER_STEPS,
-    SEED,
-    assert_equally_rounded,
-    make_trained_optimizer,
-    on_device,
-)
-from small_models import make_model
+from gpu_models import DEVICE, assert_equally_rounded, on_device
+from small_models import EARLIER_STEPS, SEED, make_model, make_trained_optimizer
 
-from mlperf.engines.gpu.kernels.row_update import CHUNK, PARTS, update_rows_once
+from mlperf.engines.gpu.kernels.row_update import PARTS, update_rows_once
+from mlperf.engines.gpu.kernels.sorted_rows import CHUNK
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.optim.adagrad import Adagrad
 from mlperf.optim.optimizer import Optimizer
 from mlperf.optim.rounding import random_bits, round_stochastically
-from mlperf.settings.model import Architecture
-
-OPTIMIZERS = ("sgd", "adagrad", "rwsadagrad")
-PRECISIONS = ("fp32", "bf16", "fp16")
+from mlperf.registry import OPTIMIZERS
+from mlperf.settings.model import EMBEDDING_PRECISIONS, Architecture
 
 
 @dataclass
@@ -68,7 +60,7 @@ def update(fast: Trained, rows: np.ndarray, gradients: torch.Tensor, rate: float
         d_embeddings=gradients.to(DEVICE),
         rate=torch.tensor(rate, device=DEVICE),
         counter=torch.tensor([SEED, EARLIER_STEPS], device=DEVICE),
-        epsilon=1e-10,
+        epsilon=Adagrad.epsilon,
     )
 
 
@@ -103,7 +95,7 @@ def drawn(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", EMBEDDING_PRECISIONS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize(("tables", "dimension", "samples"), [(1, 16, 37), (3, 20, 50), (31, 1, 5), (2, 3, 16)])
 def test_update_equals_that_of_the_optimizer(
@@ -141,7 +133,7 @@ def test_runs_are_summed_exactly_wherever_they_begin_and_end(name: str, runs: li
         assert_close(general, fast)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", EMBEDDING_PRECISIONS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_rate_0_changes_no_row_and_untouched_rows_stay(name: str, precision: str) -> None:
     rows = np.arange(0, 60, 2).reshape(10, 3) % 44

@@ -14,11 +14,11 @@ from small_runs import SHAPE, TRAIN
 from test_golden_runs import FROM_THE_SEED
 
 from mlperf.evaluation.metrics import binary_metrics
+from mlperf.registry import OPTIMIZERS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="runs on a GPU: no GPU found")
 
 DEVICES = {"cpu": [], "gpu": ["--use-gpu"]}
-OPTIMIZERS = ("sgd", "adagrad", "rwsadagrad")
 # Adagrad's first steps are as large as the learning rate for any gradient but 0, so that a rounding difference at
 # a ReLU changes the losses. Without it, the GPU agrees with the CPU as closely as two implementations on the CPU.
 TOLERANCE = {"sgd": 2e-5, "adagrad": 5e-3, "rwsadagrad": 5e-3}

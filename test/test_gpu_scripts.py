@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench_modules import bench_module
+from bench_modules import printed
 from program import ROOT
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the reduced forms run in Triton's interpreter")
@@ -23,20 +23,11 @@ UPDATES = [
 ]
 
 
-def printed(
-    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *flags: str
-) -> list[str]:
-    """Return the lines that a script prints."""
-    monkeypatch.setattr("sys.argv", [f"{script}.py", "--reduced", *flags])
-    assert bench_module(script).main() in (None, 0)
-    return capsys.readouterr().out.splitlines()
-
-
 @pytest.mark.slow
 def test_profile_covers_each_precision_optimizer_and_kind_of_tables(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    lines = printed("profile_step", monkeypatch, capsys, f"--output={tmp_path / 'profile.json'}")
+    lines = printed("profile_step", monkeypatch, capsys, "--reduced", f"--output={tmp_path / 'profile.json'}")
     steps = [re.sub(r"^.* rows in (.*): batch .* ms/step.*$", r"\1", line) for line in lines if "ms/step" in line]
     assert steps == [
         *("fp32, sgd, bf16", "fp32, sgd, tf32", "fp32, sgd, fp32"),
@@ -47,11 +38,10 @@ def test_profile_covers_each_precision_optimizer_and_kind_of_tables(
     assert all(kernels.values())
 
 
-@pytest.mark.slow
 def test_tuning_times_each_kind_of_update(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = printed("tune_kernels", monkeypatch, capsys)
+    lines = printed("tune_kernels", monkeypatch, capsys, "--reduced")
     for update in UPDATES:
         for what in ("update with its sort", "lookup and interaction"):
             (line,) = [line for line in lines if line.startswith(f"  {what}, {update}: ")]
@@ -61,7 +51,7 @@ def test_tuning_times_each_kind_of_update(
 def test_full_tables_are_timed_in_both_sizes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = printed("time_full_tables", monkeypatch, capsys)
+    lines = printed("time_full_tables", monkeypatch, capsys, "--reduced")
     assert [line.partition(": ")[0] for line in lines if "ms/step" in line] == [
         f"tables of at most 2,000 rows in {precision}, bf16, {ids} ids"
         for precision in ("fp32", "bf16")

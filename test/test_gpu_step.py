@@ -34,6 +34,7 @@ from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import make_optimizer
+from mlperf.registry import OPTIMIZERS
 from mlperf.runner.data import open_splits, prepared_data
 from mlperf.runner.model import architecture_of, initialize_model
 from mlperf.settings.settings import Settings
@@ -53,7 +54,7 @@ def test_step_equals_autograd_on_random_shapes(seed: int) -> None:
     max_ind_range = int(stream.choice([-1, 4000]))
     architecture = replace(architecture, rows_per_table=rows)
     loss = Loss(str(stream.choice(["mse", "bce", "wbce"])), (0.5, 2.0))
-    optimizer = ("sgd", "adagrad", "rwsadagrad")[seed % 3]
+    optimizer = tuple(OPTIMIZERS)[seed % 3]
     general, fast = both_steps(
         architecture, loss, max_ind_range=max_ind_range, optimizer=optimizer, last_layer_scale=0.02
     )
@@ -75,7 +76,7 @@ def test_step_equals_autograd_on_random_shapes(seed: int) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rwsadagrad"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_tables_in_16_bits_are_trained_as_by_autograd(optimizer: str, precision: str) -> None:
     """The rows are rounded with the same random bits, which differ from step to step."""
     architecture = replace(TINY, rows_per_table=(3, 50), embedding_precision=precision)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
-from bench_modules import bench_module
+from bench_modules import printed
 
 
 def test_every_optimizer_and_precision_of_the_tables_is_timed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--reduced", "--shapes=Kaggle-128", "--precision=bf16"]
-    monkeypatch.setattr(sys, "argv", ["measure_optimizers.py", *flags])
-    bench_module("measure_optimizers").main()
-    lines = capsys.readouterr().out.splitlines()[2:]
+    flags = ("--reduced", "--shapes=Kaggle-128", "--precision=bf16")
+    _, _, *lines = printed("measure_optimizers", monkeypatch, capsys, *flags)
     assert lines[0] == "Kaggle-128 reduced, tables of at most 1,000 rows, batch 128"
     assert len(lines) == 1 + 3 * 4  # for each optimizer, three precisions, one of them with both engines
     assert lines[1].split()[:4] == ["bf16,", "fp32,", "sgd,", "cpu"]

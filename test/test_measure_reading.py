@@ -5,27 +5,16 @@ from __future__ import annotations
 import os
 
 import pytest
-import torch
-from bench_modules import bench_module
+from bench_modules import bench_module, printed
 
 from mlperf.util.errors import UsageError
 
 
-def measure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *flags: str) -> list[str]:
-    """Return the lines that the script prints."""
-    monkeypatch.setattr("sys.argv", ["measure_reading.py", "--reduced", *flags])
-    threads = torch.get_num_threads()
-    try:
-        bench_module("measure_reading").main()
-    finally:
-        torch.set_num_threads(threads)
-    return capsys.readouterr().out.splitlines()
-
-
+@pytest.mark.usefixtures("restored_threads")
 def test_every_way_of_reading_is_timed_with_each_number_of_threads(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, _, *lines = measure(monkeypatch, capsys)
+    first, _, *lines = printed("measure_reading", monkeypatch, capsys, "--reduced")
     assert "20,000 rows" in first
     assert "30 million samples/s are 4.8 GB/s" in first
     headings = [line for line in lines if not line.startswith(" ")]

@@ -182,7 +182,10 @@ def test_batch_size_beyond_the_samples_of_generated_data_is_not_allocated(tmp_pa
         ("--data-size=1000000000000", "random data (--num-batches, --data-size"),
         ("--arch-mlp-bot=4-16777216-16777216-2", "the MLPs (--arch-mlp-bot, --arch-mlp-top)"),
         ("--arch-mlp-top=16777216-16777216-1", "the MLPs (--arch-mlp-bot, --arch-mlp-top)"),
-        ("--arch-embedding-size=1099511627776-3", "the embedding tables (--arch-sparse-feature-size"),
+        (
+            "--arch-embedding-size=1099511627776-3",
+            "the embedding tables (--embedding-precision, --arch-sparse-feature-size",
+        ),
         ("--arch-embedding-size=1099511627776-3 --qr-flag --qr-collisions=2", "the embedding tables"),
         ("--arch-embedding-size=1099511627776-3 --md-flag", "the embedding tables"),
         (

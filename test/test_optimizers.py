@@ -7,13 +7,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from dlrm_models import make_batch, make_model
+from dlrm_models import make_batch, make_model, train_steps
 from torch import nn
 
-from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.models.reference import ReferenceDLRM
-from mlperf.optim.optimizer import Optimizer, make_optimizer
+from mlperf.optim.optimizer import make_optimizer
 from mlperf.registry import OPTIMIZERS
 from mlperf.util.errors import RunError
 
@@ -21,16 +20,6 @@ PYTORCHS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
     "adagrad": torch.optim.Adagrad,
 }
-
-
-def train(model: DLRM_Net, optimizer: Optimizer, steps: range, rate: float = 0.3) -> None:
-    """Take one step per number in `steps`, which seeds its batch."""
-    for number in steps:
-        batch = make_batch(number, several=True)
-        lookup = model.look_up(batch)
-        Loss("bce")(model.predict(batch.dense, lookup.pooled), batch.labels).backward()
-        optimizer.add(lookup)
-        optimizer.step(rate)
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
@@ -82,14 +71,14 @@ def test_row_wise_adagrad_follows_its_formula() -> None:
 def test_training_continues_exactly_from_a_saved_state(name: str, compression: str) -> None:
     model = make_model(compression, "learned")
     optimizer = make_optimizer(name, model)
-    train(model, optimizer, range(3))
+    train_steps(model, optimizer, range(3))
     weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
-    train(model, optimizer, range(3, 6))
+    train_steps(model, optimizer, range(3, 6))
     continued = make_model(compression, "learned")
     continued.load_state_dict(weights)
     other = make_optimizer(name, continued)
     other.load_state_dict(state, "saved.pt")
-    train(continued, other, range(3, 6))
+    train_steps(continued, other, range(3, 6))
     assert all(torch.equal(value, continued.state_dict()[key]) for key, value in model.state_dict().items())
 
 
@@ -97,7 +86,7 @@ def test_training_continues_exactly_from_a_saved_state(name: str, compression: s
 def test_state_has_the_format_of_the_pytorch_optimizer(name: str) -> None:
     model = make_model()
     optimizer = make_optimizer(name, model)
-    train(model, optimizer, range(2))
+    train_steps(model, optimizer, range(2))
     saved = optimizer.state_dict()
     (group,) = saved["param_groups"]
     parameters = list(model.parameters())
@@ -114,10 +103,10 @@ def test_state_has_the_format_of_the_pytorch_optimizer(name: str) -> None:
 def test_adagrad_counts_steps_like_pytorch() -> None:
     model = make_model()
     optimizer = make_optimizer("adagrad", model)
-    train(model, optimizer, range(2))
+    train_steps(model, optimizer, range(2))
     continued = make_optimizer("adagrad", model)
     continued.load_state_dict(copy.deepcopy(optimizer.state_dict()), "saved.pt")
-    train(model, continued, range(3))
+    train_steps(model, continued, range(3))
     steps = [kept["step"] for kept in continued.state_dict()["state"].values() if "step" in kept]
     assert steps == [5.0] * len(model.dense_parameters())
 

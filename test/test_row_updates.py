@@ -19,12 +19,13 @@ from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.models.layers.embedding.rows import RowParameter
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.optim.rounding import random_bits
+from mlperf.registry import OPTIMIZERS
 
 ROWS = (1, 7, 300, 40)
 SEED = (1 << 40) + 17
 HALVES = ("bf16", "fp16")
 # SGD of float32 rows has a loop of its own, which the tests of the whole step cover.
-KINDS = [kind for kind in product(("sgd", "adagrad", "rwsadagrad"), ("fp32", *HALVES)) if kind != ("sgd", "fp32")]
+KINDS = [kind for kind in product(OPTIMIZERS, ROW_TYPES) if kind != ("sgd", "fp32")]
 
 
 class TablesOnly(torch.nn.Module):

@@ -24,14 +24,11 @@ from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.settings.model import Architecture
 from synthetic_rows import synthetic_rows
-from training_baselines import timed
+from training_baselines import RATE, timed
+from training_shapes import BYTES_BESIDE_TABLES, ROWS_OF_SMALLER_TABLES
 
-PRECISIONS = ("bf16", "tf32", "fp32")
 # Optimizers and precisions of the tables whose rows are updated once, by the sum of their gradients.
 SUMMED_UPDATES = (("sgd", "bf16"), ("adagrad", "fp32"), ("adagrad", "bf16"), ("rwsadagrad", "fp32"))
-BYTES_BESIDE_TABLES = 9e9  # of a step
-SMALLER_ROW_LIMIT = 24_000_000
-RATE = 1e-4  # low, because training on the same batches repeatedly must not diverge
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,8 @@ class Workload:
     """Sizes that a script runs with.
 
     batch_size: B. row_limit: maximum number of rows per table. top_mlp, bottom_mlp: layer widths.
-    rounds: number of repetitions of a measurement. steps: number of steps timed together.
+    batches: number of different ones. rounds: number of repetitions of a measurement. steps: number of steps timed
+        together.
     """
 
     device: torch.device
@@ -47,6 +45,7 @@ class Workload:
     row_limit: int
     bottom_mlp: tuple[int, ...]
     top_mlp: tuple[int, ...]
+    batches: int
     rounds: int
     steps: int
 
@@ -57,10 +56,17 @@ class Workload:
 
 
 BENCHMARK = Workload(
-    torch.device("cuda"), 65536, 400_000, DLRM.network.bottom_mlp, DLRM.network.top_mlp, rounds=5, steps=20
+    torch.device("cuda"),
+    65536,
+    400_000,
+    DLRM.network.bottom_mlp,
+    DLRM.network.top_mlp,
+    batches=4,
+    rounds=5,
+    steps=20,
 )
 # Triton's interpreter takes milliseconds for each program instance of a kernel.
-REDUCED = Workload(torch.device("cpu"), 3, 2000, (13, 32, 128), (32, 1), rounds=1, steps=1)
+REDUCED = Workload(torch.device("cpu"), 3, 2000, (13, 32, 128), (32, 1), batches=1, rounds=1, steps=1)
 
 
 def parse_workload(parser: argparse.ArgumentParser) -> tuple[Workload, argparse.Namespace]:
@@ -81,7 +87,7 @@ def full_row_limit(table_precision: str) -> int | None:
     """Return the row limit at which the tables fit in GPU memory; None if they fit entirely."""
     values = sum(DLRM.data.table_rows) * DLRM.network.embedding_dimension
     needed = values * ROW_TYPES[table_precision].itemsize + BYTES_BESIDE_TABLES
-    return None if torch.cuda.mem_get_info()[0] > needed else SMALLER_ROW_LIMIT
+    return None if torch.cuda.mem_get_info()[0] > needed else ROWS_OF_SMALLER_TABLES
 
 
 def make_step(

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from gpu_workload import (
-    PRECISIONS,
     RATE,
     SUMMED_UPDATES,
     Workload,
@@ -25,6 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from mlperf.util.files import write_atomically
 from mlperf.util.program import run_program
+from training_shapes import PRECISIONS
 
 STEPS = 8
 PRINTED_KERNELS = 24
@@ -49,7 +49,7 @@ def measure(
     on_gpu = workload.device.type == "cuda"
     step = make_step(workload, precision, optimizer=optimizer, table_precision=table_precision)
     step.warm_up(workload.batch_size)
-    batches = [make_batch(workload, seed) for seed in range(4)]
+    batches = [make_batch(workload, seed) for seed in range(workload.batches)]
     name = f"tables of at most {workload.row_limit:,} rows in {table_precision}, {optimizer}, {precision}"
     time_steps(workload, step, batches, name)
     steps = STEPS if on_gpu else 1

@@ -6,7 +6,7 @@
 # first    the stages env smoke tests large optimizers: checks correctness, about 2 minutes.
 # tables   the stages env profile times measure variants reading auc precisions: measures everything that the tables of
 #          the documentation contain, about 8 minutes. What cannot start within 10 minutes is skipped and named.
-# second   the stages tune full run general sanitize: slower checks and other block sizes, about 3 minutes.
+# second   the stages tune full run general sanitize: slower checks and other block sizes, about 4 minutes.
 #
 # OUT          folder for the log of each stage, NAME.log (default: a new folder under /tmp).
 # WHEELS       a folder with wheels of packages that the environment lacks, on a machine without a network.
@@ -152,7 +152,7 @@ for name in "${stages[@]}"; do
         variants)
             for variant in adagrad,fp32 rwsadagrad,fp32 sgd,bf16 sgd,fp16 rwsadagrad,bf16; do
                 training "variant_${variant/,/_}" 75 --optimizer="${variant%,*}" --embedding-precision="${variant#*,}" \
-                    --minutes=0.3 --precision=bf16 --shapes=MLPerf-full-65536,MLPerf-65536,MLPerf-2048
+                    --minutes=0.4 --precision=bf16 --shapes=MLPerf-full-65536,MLPerf-65536,MLPerf-2048
             done
             ;;
         reading) script reading 90 60 measure_reading.py ${gpu[@]+"${gpu[@]}"} ;;

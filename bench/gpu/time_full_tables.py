@@ -43,7 +43,7 @@ def measure(workload: Workload, table_precision: str) -> None:
     print(f"{size:.1f} GB of tables initialized in {time.perf_counter() - start:.1f} s", flush=True)
     step.warm_up(workload.batch_size)
     for uniform in (False, True):
-        batches = [make_batch(workload, seed, uniform=uniform) for seed in range(4)]
+        batches = [make_batch(workload, seed, uniform=uniform) for seed in range(workload.batches)]
         ids = "uniform" if uniform else "log-uniform"
         tables = f"tables of at most {workload.row_limit:,} rows in {table_precision}"
         time_steps(workload, step, batches, f"{tables}, bf16, {ids} ids")

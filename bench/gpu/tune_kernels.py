@@ -13,7 +13,6 @@ from itertools import pairwise
 
 import torch
 from gpu_workload import (
-    PRECISIONS,
     SUMMED_UPDATES,
     Workload,
     layer_widths,
@@ -25,12 +24,13 @@ from gpu_workload import (
 from relu_input_gradient import relu_input_gradient
 from triton.runtime.errors import OutOfResources
 
-from mlperf.engines.gpu.kernels.embedding_update import update_rows
 from mlperf.engines.gpu.kernels.interaction import interact, interact_backward
 from mlperf.engines.gpu.kernels.linear import relu_backward
+from mlperf.engines.gpu.kernels.sgd_row_update import update_rows_by_sgd
 from mlperf.engines.gpu.step import GpuStep
 from mlperf.util.errors import RunError
 from mlperf.util.program import run_program
+from training_shapes import PRECISIONS
 
 # Block sizes of relu_backward: rows, columns, tiles per program instance, warps.
 RELU_SIZES = ((32, 128, 8, 4), (32, 128, 2, 4), (32, 256, 4, 8), (16, 256, 8, 4), (64, 128, 4, 8))
@@ -88,7 +88,7 @@ def tune_interaction(workload: Workload, step: GpuStep) -> None:
     report(workload, "the sort in update_rows", lambda: rows.flatten().sort())
     _, d_embeddings = backward()
     rate = torch.zeros((), device=workload.device)
-    update = partial(update_rows, tables=tables, embedding_rows=rows, d_embeddings=d_embeddings, rate=rate)
+    update = partial(update_rows_by_sgd, tables=tables, embedding_rows=rows, d_embeddings=d_embeddings, rate=rate)
     for chunk in (16, 32, 64):
         for warps in (1, 2, 4, 8):
             name = f"update_rows with its sort, chunks of {chunk}, {warps} warps"

@@ -28,6 +28,6 @@ class BufferPool:
             block = self._free.pop()
         except IndexError:
             block = torch.empty(self.block_bytes, dtype=torch.uint8)
-        array = block.numpy()  # a new object, which all views keep alive: the block is no NumPy array
+        array = block.numpy()  # all views refer to this object: it ends when nothing refers to the block
         weakref.finalize(array, self._free.append, block).atexit = False
         return array[:size]

@@ -42,9 +42,11 @@ def initialize(
 
 
 def _fill_on_device(flat: torch.Tensor, generator: torch.Generator, low: float, high: float) -> None:
-    """Draw in float32. Rows in 16 bits are rounded to the nearest; drawn in bfloat16, they would have 256 values.
+    """Fill a table with uniform values in [low, high), drawn on its device in float32.
 
-    The numbers on a GPU depend on the size of the call: a float32 table is drawn in one.
+    Rows in 16 bits are rounded to the nearest value: drawn in bfloat16, they would have only 256 different values.
+    On a GPU, the numbers depend on the size of the call. A float32 table is drawn in one call, so that its values
+    stay those of earlier versions.
     """
     if flat.dtype != torch.float32:
         for piece in flat.split(_CHUNK):

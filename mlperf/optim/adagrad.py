@@ -36,6 +36,12 @@ class Adagrad(Optimizer):
             for parameter in self.row_parameters
         }
 
+    def sums_of(self, parameter: torch.Tensor) -> torch.Tensor:
+        """Return the sums of a dense parameter, float32, in its shape."""
+        return next(
+            sums for own, sums in zip(self.dense_parameters, self.dense_sums, strict=True) if own is parameter
+        )
+
     def sums_per_row(self, parameter: RowParameter) -> int:
         """Return the number of accumulators per row: one for each value."""
         return parameter.values.shape[1]
@@ -73,7 +79,7 @@ class Adagrad(Optimizer):
         }
 
     def row_tensors(self) -> Iterable[torch.Tensor]:
-        """Return the sums of the tables."""
+        """Return the sums of the rows, [R, sums per row] for each parameter trained row by row."""
         return self.row_sums.values()
 
     def dense_state(self) -> Iterator[tuple[nn.Parameter, dict[str, torch.Tensor]]]:

@@ -128,9 +128,9 @@ class Optimizer(ABC):
 
     @contextmanager
     def preserved(self, rows: torch.Tensor) -> Iterator[None]:
-        """Undo, at the end, what is done to the state of the dense parameters and of `rows`, int64 [L].
+        """Context for steps with learning rate 0 that warm up an engine: restores the state at the end.
 
-        For warming up: a step with learning rate 0 changes no weights, but it may change the state.
+        Such steps change no weights, but the state of the dense parameters and of `rows`, int64 [L].
         """
         dense = [tensor for _, kept in self.dense_state() for tensor in kept.values()]
         before = [tensor.clone() for tensor in dense]
@@ -145,7 +145,7 @@ class Optimizer(ABC):
                 tensor[rows] = value
 
     def row_tensors(self) -> Iterable[torch.Tensor]:
-        """Return the state of the tables, in tensors [R, any]."""
+        """Return the tensors of `row_state` in whole: [R, any] for each parameter trained row by row."""
         return ()
 
     def continue_at(self, step: int) -> None:

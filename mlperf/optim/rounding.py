@@ -6,8 +6,11 @@ average.
 
 The random bits are those of a counter-based generator, Philox4x32-10 (Salmon et al. 2011). They depend only on the
 seed, the step, the row and the column, not on the device, the number of threads or the order of the updates. A
-continued run therefore rounds like one that was not interrupted. The loops of the `cpu` engine and the kernels of
-the `gpu` engine compute the same bits.
+continued run therefore rounds like one that was not interrupted.
+
+This module is the definition. The loops of the `cpu` engine (`mlperf/engines/cpu/loops/rounding.py`) and the
+kernels of the `gpu` engine (`mlperf/engines/gpu/kernels/rounding.py`) compute the same bits, as
+`test/test_row_updates.py` and `test/test_gpu_row_updates.py` check.
 
 L rows, W values in a row.
 """
@@ -19,9 +22,11 @@ import torch
 # Each value takes 16 bits of the 4 words of 32 bits that one call of the generator gives.
 VALUES_PER_CALL = 8
 
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
-_ROUNDS = 10
+# Constants of Philox4x32-10.
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+ROUNDS = 10
+
 _WORD = 0xFFFFFFFF
 
 
@@ -34,16 +39,16 @@ def philox(
     """
     c0, c1, c2, c3 = counter
     low, high = key & _WORD, key >> 32 & _WORD
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         # The product may exceed 63 bits; int64 arithmetic keeps all of its 64 bits.
-        first, second = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        first, second = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
         c0, c1, c2, c3 = (
             (second >> 32 & _WORD) ^ c1 ^ low,
             second & _WORD,
             (first >> 32 & _WORD) ^ c3 ^ high,
             first & _WORD,
         )
-        low, high = low + _KEY_STEPS[0] & _WORD, high + _KEY_STEPS[1] & _WORD
+        low, high = low + KEY_STEPS[0] & _WORD, high + KEY_STEPS[1] & _WORD
     return c0, c1, c2, c3
 
 

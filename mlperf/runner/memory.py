@@ -41,6 +41,9 @@ _READ_AHEAD = "batches read ahead (--num-workers, --test-num-workers)"
 _ACCUMULATED = "accumulated gradients (--mlperf-grad-accum-iter)"
 _STREAMS = "random data (--num-batches, --data-size, --mini-batch-size)"
 
+# In messages of failed allocations, the last one also of pinned memory.
+_ALLOCATION_FAILURES = ("not enough memory", "can't allocate memory", "out of memory")
+
 # Beginnings of the messages of failures on a GPU, and what they contain if this program is at fault.
 _GPU_FAILURES = ("CUDA error", "CUDA driver error", "Triton Error [CUDA]")
 _GPU_BUGS = (
@@ -120,12 +123,8 @@ def resource_failures() -> Iterator[None]:
         reason = (str(error).strip() or "MemoryError").splitlines()[0]
         if "can't start new thread" in reason:
             raise RunError(f"{reason}: smaller --num-workers, --test-num-workers need fewer") from None
-        words = (
-            "not enough memory",
-            "can't allocate memory",
-            "out of memory",
-        )  # the last one also of pinned memory
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in reason for text in words):
+        is_allocation = any(text in reason for text in _ALLOCATION_FAILURES)
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or is_allocation:
             raise RunError(
                 f"not enough memory: {reason}; smaller --mini-batch-size, --test-mini-batch-size, "
                 "--mlperf-grad-accum-iter, --num-workers or a smaller model need less"
@@ -151,10 +150,8 @@ def _model(settings: Settings, architecture: Architecture) -> Iterator[MemoryNee
     yield MemoryNeed(_TABLES, table_bytes(architecture))
     bits = settings.quantization.embedding_bits
     if bits != 32 and architecture.compression is None:
-        rows, values = (
-            sum(architecture.rows_per_table),
-            sum(architecture.rows_per_table) * architecture.feature_size,
-        )
+        rows = sum(architecture.rows_per_table)
+        values = rows * architecture.feature_size
         yield MemoryNeed(_QUANTIZED, values * bits // 8 + 8 * rows)  # minimum and step of each row
     optimizer: type[Optimizer] = load(OPTIMIZERS[settings.training.optimizer])
     if trains:

@@ -13,13 +13,27 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mlperf.training.zip_headers import CENTRAL, END, END64, LOCAL, LOCATOR, MAX16, MAX32
+from mlperf.training.zip_headers import (
+    CENTRAL,
+    CENTRAL_SIGNATURE,
+    END,
+    END64,
+    END64_SIGNATURE,
+    END_SIGNATURE,
+    LOCAL,
+    LOCAL_SIGNATURE,
+    LOCATOR,
+    LOCATOR_SIGNATURE,
+    MAX16,
+    MAX32,
+    ZIP64,
+)
 from mlperf.util.files import read_fully_at, write_fully_at
 from mlperf.util.printable import shown_name
 
 _MAX_DIRECTORY = 64 << 20  # bytes
 _MAX_RECORDS = 100_000
-_MAX_OFFSET = 1 << 62  # the system accepts larger ones only up to 1 << 63
+_MAX_OFFSET = 1 << 62  # with the size of a record, it stays below 1 << 63, the limit of the system
 
 _STREAMED = 0x8  # sizes and CRC-32 follow the contents
 _UTF8 = 0x800
@@ -84,7 +98,7 @@ class _Directory:
 
 def is_archive(descriptor: int) -> bool:
     """Return whether a file begins like a zip archive. OSError if it cannot be read."""
-    return _bytes_at(descriptor, 0, 4, required=False) == b"PK\3\4"
+    return _bytes_at(descriptor, 0, 4, required=False) == LOCAL_SIGNATURE
 
 
 def read_archive(descriptor: int) -> Archive:
@@ -131,7 +145,7 @@ def _read_directory(descriptor: int) -> _Directory:
     size = os.fstat(descriptor).st_size
     tail_start = max(0, size - END.size - MAX16)
     tail = _bytes_at(descriptor, tail_start, size - tail_start)
-    position = tail.rfind(b"PK\5\6")
+    position = tail.rfind(END_SIGNATURE)
     if position < 0 or len(tail) - position < END.size:
         raise DamagedArchive("it is truncated: the directory at its end is missing")
     _, disk, first_disk, here, count, length, start, comment_length = END.unpack_from(tail, position)
@@ -140,12 +154,12 @@ def _read_directory(descriptor: int) -> _Directory:
         raise DamagedArchive("bytes are missing or were added at its end")
     directory_end = end
     locator = tail[position - LOCATOR.size : position] if position >= LOCATOR.size else b""
-    if locator.startswith(b"PK\6\7"):
+    if locator.startswith(LOCATOR_SIGNATURE):
         _, disk64, directory_end, disks = LOCATOR.unpack(locator)
         content = _bytes_at(descriptor, directory_end, END64.size)
         _, _, _, _, *disks64, here64, count64, length64, start64 = END64.unpack(content)
         rest = end - LOCATOR.size - directory_end - 12
-        if content[:12] != b"PK\6\6" + struct.pack("<Q", rest) or (disk64, disks, *disks64) != (0, 1, 0, 0):
+        if content[:12] != END64_SIGNATURE + struct.pack("<Q", rest) or (disk64, disks, *disks64) != (0, 1, 0, 0):
             raise DamagedArchive("its directory is damaged")
         for value, limit, value64 in (
             *((here, MAX16, here64), (count, MAX16, count64)),
@@ -189,7 +203,7 @@ def _entries(directory: bytes) -> Iterator[_Entry]:
         extra_start = name_start + name_length
         name = directory[name_start:extra_start]
         position = extra_start + extra_length + comment_length
-        if signature != b"PK\1\2" or position > len(directory) or disk not in (0, MAX16):
+        if signature != CENTRAL_SIGNATURE or position > len(directory) or disk not in (0, MAX16):
             raise DamagedArchive("its directory is damaged")
         values = _with_zip64(directory[extra_start : extra_start + extra_length], size, stored, start)
         size, stored, start = values
@@ -200,7 +214,7 @@ def _with_zip64(extra: bytes, *values: int) -> tuple[int, ...]:
     """Return 32-bit values with those replaced that are too large for 32 bits and follow in the extra field."""
     large: list[int] = []
     for kind, content in _extra_fields(extra):
-        if kind == 1:
+        if kind == ZIP64:
             large += [number for (number,) in struct.iter_unpack("<Q", content[: len(content) // 8 * 8])]
     following = iter(large)
     result = tuple(next(following, -1) if value == MAX32 else value for value in values)
@@ -248,7 +262,7 @@ def _local_header_size(descriptor: int, entry: _Entry) -> int:
         size, stored = _with_zip64(rest[name_length:], size, stored)
     known = (crc32, stored, size)
     agree = known == (entry.crc32, entry.size, entry.size) or (flags & _STREAMED and known == (0, 0, 0))
-    if signature != b"PK\3\4" or rest[:name_length] != entry.name or not agree:
+    if signature != LOCAL_SIGNATURE or rest[:name_length] != entry.name or not agree:
         raise DamagedArchive(f"header and directory entry of {shown_name(entry.name)} differ")
     # Some writers mark ASCII names as UTF-8 in only one of the two places.
     if method != 0 or (flags ^ entry.flags) & ~_UTF8:

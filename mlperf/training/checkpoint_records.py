@@ -14,10 +14,9 @@ from mlperf.util.crc32 import bytes_crc32, combine_crc32
 from mlperf.util.files import read_fully_at
 from mlperf.util.parallel import Stages, available_cores, run_in_order
 from mlperf.util.printable import shown_name
-from mlperf.util.tensors import flattened, pieces, staging_buffer
+from mlperf.util.tensors import BLOCK_BYTES, flattened, pieces, staging_buffer
 
-_BLOCK = 4 << 20  # bytes; a block is still in the cache when its CRC-32 is computed
-_READ_AHEAD = 8 * _BLOCK
+_READ_AHEAD = 8 * BLOCK_BYTES
 _MAX_THREADS = 16
 
 
@@ -81,7 +80,7 @@ class Records:
                 records[record.name] = record
         self._read(list(records.values()), parts)
         for target, source in others:
-            elements = _BLOCK // max(target.element_size(), source.element_size())
+            elements = BLOCK_BYTES // max(target.element_size(), source.element_size())
             for into, piece in zip(pieces(target.detach(), elements), pieces(source, elements), strict=True):
                 into.copy_(piece)
 
@@ -107,7 +106,7 @@ class Records:
         blocks = [block for record in records for block in _blocks(record)]
 
         def make_worker(gate: Stages) -> Callable[[int, _Block], None]:
-            size = min(_BLOCK, max(block.size for block in blocks))
+            size = min(BLOCK_BYTES, max(block.size for block in blocks))
             scratch = staging_buffer(size, [part.target.device for part in parts])
 
             def read(number: int, block: _Block) -> None:
@@ -140,7 +139,7 @@ class Records:
             buffer = overlapping[0].section(start, end).view(torch.uint8)
         content = buffer.numpy().data
         # Several threads read, which the system does not recognize as reading in order.
-        os.posix_fadvise(self._descriptor, start + _READ_AHEAD, _BLOCK, os.POSIX_FADV_WILLNEED)
+        os.posix_fadvise(self._descriptor, start + _READ_AHEAD, BLOCK_BYTES, os.POSIX_FADV_WILLNEED)
         if read_fully_at(self._descriptor, content, start) < block.size:
             raise DamagedArchive("it was truncated while it was read")
         found = bytes_crc32(content)
@@ -152,8 +151,8 @@ class Records:
 
 def _blocks(record: Record) -> Iterator[_Block]:
     """Return the blocks of a record; one, without content, if it is empty."""
-    for done in range(0, max(record.size, 1), _BLOCK):
-        yield _Block(record, record.offset + done, min(_BLOCK, record.size - done))
+    for done in range(0, max(record.size, 1), BLOCK_BYTES):
+        yield _Block(record, record.offset + done, min(BLOCK_BYTES, record.size - done))
 
 
 def _same_order(target: torch.Tensor, source: torch.Tensor) -> bool:

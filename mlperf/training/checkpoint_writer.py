@@ -23,12 +23,11 @@ from mlperf.training.zip_headers import NewRecord, directory
 from mlperf.util.crc32 import bytes_crc32, combine_crc32
 from mlperf.util.files import write_fully_at
 from mlperf.util.parallel import Stages, available_cores, run_in_order
-from mlperf.util.tensors import flattened, is_plain, pieces, staging_buffer
+from mlperf.util.tensors import BLOCK_BYTES, flattened, is_plain, pieces, staging_buffer
 
 _FOLDER = "archive"
 _FORMAT_VERSION = b"3\n"  # of torch.save
 
-_BLOCK = 4 << 20  # bytes; a block is still in the cache when it is written
 _MAX_THREADS = 8
 
 _STORAGE_TYPES = {dtype: getattr(torch, f"{name}Storage") for name, dtype in STORAGES.items()}
@@ -119,7 +118,7 @@ def _blocks(contents: Iterable[tuple[NewRecord, torch.Tensor]]) -> Iterator[_Blo
     """Yield all blocks in the order of the file."""
     for record, tensor in contents:
         offset = record.offset
-        for piece in pieces(tensor, _BLOCK // tensor.element_size()):
+        for piece in pieces(tensor, BLOCK_BYTES // tensor.element_size()):
             yield _Block(record, offset, piece)
             offset += piece.numel() * piece.element_size()
 
@@ -132,7 +131,7 @@ def _write_contents(descriptor: int, contents: Sequence[tuple[NewRecord, torch.T
             torch.cuda.synchronize(device)  # the threads do not wait for the streams of other threads
 
     def make_worker(gate: Stages) -> Callable[[int, _Block], None]:
-        buffer = staging_buffer(_BLOCK, devices)
+        buffer = staging_buffer(BLOCK_BYTES, devices)
 
         def write(number: int, block: _Block) -> None:
             content = _content(block.elements, buffer)

@@ -12,11 +12,15 @@ END64 = struct.Struct("<4sQ2H2I4Q")
 LOCATOR = struct.Struct("<4sIQI")  # of END64
 END = struct.Struct("<4s4H2IH")
 
+# The first four bytes of each.
+LOCAL_SIGNATURE, CENTRAL_SIGNATURE, END_SIGNATURE = b"PK\3\4", b"PK\1\2", b"PK\5\6"
+END64_SIGNATURE, LOCATOR_SIGNATURE = b"PK\6\6", b"PK\6\7"
+
 MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF  # in place of a number that is in a field of 64 bits
 
 _ALIGNMENT = 64  # of the contents of a record, as torch.save aligns them
 _PADDING = 0x4246  # type of the extra field with which torch.save aligns them
-_ZIP64 = 1  # type of the extra field with numbers of 64 bits
+ZIP64 = 1  # type of the extra field with numbers of 64 bits
 _VERSION = 45  # the first that has them
 _DATE = 1 << 5 | 1  # 1980-01-01, so that equal contents give equal files
 
@@ -40,7 +44,7 @@ class NewRecord:
         """Return the header before the contents."""
         extra = self._sizes + struct.pack("<2H", _PADDING, self._padding) + bytes(self._padding)
         lengths = (len(self._name), len(extra))
-        fields = LOCAL.pack(b"PK\3\4", _VERSION, 0, 0, 0, _DATE, self.crc32, MAX32, MAX32, *lengths)
+        fields = LOCAL.pack(LOCAL_SIGNATURE, _VERSION, 0, 0, 0, _DATE, self.crc32, MAX32, MAX32, *lengths)
         return fields + self._name + extra
 
     def entry(self) -> bytes:
@@ -48,18 +52,21 @@ class NewRecord:
         extra = _numbers(self.size, self.size, self.start)
         before = (_VERSION, _VERSION, 0, 0, 0, _DATE, self.crc32)
         lengths = (len(self._name), len(extra), 0)
-        return CENTRAL.pack(b"PK\1\2", *before, MAX32, MAX32, *lengths, 0, 0, 0, MAX32) + self._name + extra
+        return (
+            CENTRAL.pack(CENTRAL_SIGNATURE, *before, MAX32, MAX32, *lengths, 0, 0, 0, MAX32) + self._name + extra
+        )
 
 
 def _numbers(*numbers: int) -> bytes:
     """Return an extra field with numbers of 64 bits."""
-    return struct.pack(f"<2H{len(numbers)}Q", _ZIP64, 8 * len(numbers), *numbers)
+    return struct.pack(f"<2H{len(numbers)}Q", ZIP64, 8 * len(numbers), *numbers)
 
 
 def directory(records: Sequence[NewRecord]) -> bytes:
     """Return the directory of an archive and the end of the file, which follow the last record."""
     entries = b"".join(record.entry() for record in records)
     count, start = len(records), records[-1].end
-    end64 = END64.pack(b"PK\6\6", END64.size - 12, _VERSION, _VERSION, 0, 0, count, count, len(entries), start)
-    locator = LOCATOR.pack(b"PK\6\7", 0, start + len(entries), 1)
-    return entries + end64 + locator + END.pack(b"PK\5\6", 0, 0, MAX16, MAX16, MAX32, MAX32, 0)
+    sizes = (count, count, len(entries), start)
+    end64 = END64.pack(END64_SIGNATURE, END64.size - 12, _VERSION, _VERSION, 0, 0, *sizes)
+    locator = LOCATOR.pack(LOCATOR_SIGNATURE, 0, start + len(entries), 1)
+    return entries + end64 + locator + END.pack(END_SIGNATURE, 0, 0, MAX16, MAX16, MAX32, MAX32, 0)

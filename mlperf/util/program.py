@@ -93,7 +93,7 @@ def _run_program(name: str, work: Callable[[], int | None]) -> int:
         print(f"{name}: error: {one_line(f'{where}: {error.strerror}')}", file=sys.stderr)
         return RunError.exit_status
     except ModuleNotFoundError as error:
-        # Whoever asks for the version of a package gets the name under which it is installed.
+        # importlib.metadata names a package as it is installed: mlperf-logging instead of mlperf_logging.
         package = (error.name or "").partition(".")[0].replace("-", "_")
         if package not in _CORE_PACKAGES:
             raise

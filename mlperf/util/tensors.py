@@ -9,6 +9,9 @@ import torch
 
 from mlperf.util.printable import shown
 
+# Bytes that are copied at a time. They are still in the cache when they are written or their CRC-32 is computed.
+BLOCK_BYTES = 4 << 20
+
 
 def is_plain(value: object) -> TypeGuard[torch.Tensor]:
     """Return whether a value is a tensor with elements in memory: dense, not quantized, not nested."""

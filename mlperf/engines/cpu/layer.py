@@ -94,5 +94,4 @@ def _adagrad_arguments(optimizer: Optimizer | None, parameter: torch.Tensor, nam
     """Return the arguments that a loop needs for Adagrad; none for SGD. name: that of the sums of `parameter`."""
     if not isinstance(optimizer, Adagrad):
         return {}
-    number = next(n for n, one in enumerate(optimizer.dense_parameters) if one is parameter)
-    return {name: optimizer.dense_sums[number].data_ptr(), "epsilon": optimizer.epsilon}
+    return {name: optimizer.sums_of(parameter).data_ptr(), "epsilon": optimizer.epsilon}

@@ -11,8 +11,8 @@ import torch
 
 from mlperf.engines.cpu.loops import row_update
 from mlperf.engines.cpu.loops.row_groups import row_groups, slot_bits
+from mlperf.engines.cpu.loops.sgd_row_update import make_sgd_row_update
 from mlperf.engines.cpu.loops.table_rows import row_kind
-from mlperf.engines.cpu.loops.table_update import make_table_update
 from mlperf.engines.cpu.workspace import Workspace
 from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.optim.adagrad import Adagrad
@@ -39,7 +39,7 @@ class DirectUpdater:
     """SGD of float32 rows: subtracts each gradient on its own."""
 
     def __init__(self, tables: FlatTables) -> None:
-        self._update = make_table_update(tables.dimension).prepare(
+        self._update = make_sgd_row_update(tables.dimension).prepare(
             first_row=tables.first_row.data_ptr(),
             block=tables.weight.data_ptr(),
             rows=len(tables.weight),
@@ -75,7 +75,9 @@ class GroupedUpdater:
             sums = optimizer.row_sums[tables.row_parameter]
             adagrad = {"sums": sums.data_ptr(), "epsilon": optimizer.epsilon}
         self._group = row_groups().prepare(**shared)
-        self._update = row_update.make_row_update(_constant(optimizer), row_kind(tables.weight.dtype)).prepare(
+        self._update = row_update.make_row_update(
+            _optimizer_constant(optimizer), row_kind(tables.weight.dtype)
+        ).prepare(
             **shared,
             **adagrad,
             first_row=tables.first_row.data_ptr(),
@@ -102,7 +104,8 @@ class GroupedUpdater:
         self._update.run()
 
 
-def _constant(optimizer: Optimizer) -> int:
+def _optimizer_constant(optimizer: Optimizer) -> int:
+    """Return the constant of `row_update` for an optimizer."""
     if isinstance(optimizer, RowWiseAdagrad):
         return row_update.ROW_WISE_ADAGRAD
     return row_update.ADAGRAD if isinstance(optimizer, Adagrad) else row_update.SGD

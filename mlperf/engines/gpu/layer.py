@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from mlperf.engines.gpu.kernels.linear import relu_backward
 from mlperf.engines.gpu.kernels.weight_update import DenseParameter
+from mlperf.optim.adagrad import Adagrad
+from mlperf.optim.optimizer import Optimizer
 
 
 class GpuLayer:
@@ -19,6 +21,7 @@ class GpuLayer:
     """
 
     def __init__(self, linear: nn.Linear, input_width: int, dtype: torch.dtype) -> None:
+        self._linear = linear
         self.weight, self.bias = linear.weight.data, linear.bias.data
         self._copy = torch.zeros(len(self.weight), input_width, dtype=dtype, device=self.weight.device)
         self._bias_copy = torch.zeros_like(self.bias, dtype=dtype)
@@ -59,8 +62,13 @@ class GpuLayer:
         torch.mm(gradient.t(), inputs, out=self._d_weight)
         return input_gradient
 
-    def parameters(self, squares: Mapping[int, torch.Tensor]) -> Iterator[DenseParameter]:
-        """Yield the weight and the bias. squares: Adagrad's sums, by the address of their parameter."""
-        pairs = ((self.weight, self._d_weight, self._copy), (self.bias, self.d_bias, self._bias_copy))
-        for weight, gradient, copy in pairs:
-            yield DenseParameter(weight, gradient, weight is self.bias, copy, squares.get(weight.data_ptr()))
+    def parameters(self, optimizer: Optimizer) -> Iterator[DenseParameter]:
+        """Yield the weight and the bias, and what their update by `optimizer` needs."""
+        weight, bias = self._linear.weight, self._linear.bias
+        yield DenseParameter(self.weight, self._d_weight, False, self._copy, sums_of_squares(optimizer, weight))
+        yield DenseParameter(self.bias, self.d_bias, True, self._bias_copy, sums_of_squares(optimizer, bias))
+
+
+def sums_of_squares(optimizer: Optimizer, parameter: torch.Tensor) -> torch.Tensor | None:
+    """Return Adagrad's sums of a dense parameter; None for SGD."""
+    return optimizer.sums_of(parameter) if isinstance(optimizer, Adagrad) else None

@@ -12,16 +12,17 @@ import torch
 
 from mlperf.data.batch import RawBatch
 from mlperf.data.schema import CRITEO
-from mlperf.engines.gpu.kernels.embedding_update import update_rows
 from mlperf.engines.gpu.kernels.interaction import interact_backward
 from mlperf.engines.gpu.kernels.last_layer import loss_backward
 from mlperf.engines.gpu.kernels.row_update import update_rows_once
+from mlperf.engines.gpu.kernels.sgd_row_update import update_rows_by_sgd
 from mlperf.engines.gpu.kernels.weight_update import DenseParameter, WeightUpdate
-from mlperf.engines.gpu.layer import GpuLayer
+from mlperf.engines.gpu.layer import GpuLayer, sums_of_squares
 from mlperf.engines.gpu.scorer import GpuScorer
 from mlperf.engines.layerwise import Activations, LayerwiseStep, mark_nonfinite_weights, require_rate
 from mlperf.engines.protocol import LossSums
 from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.layers.mlp import linear_layers
 from mlperf.models.loss import Loss
 from mlperf.optim.adagrad import Adagrad
 from mlperf.optim.optimizer import Optimizer
@@ -67,7 +68,7 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
         rows = torch.zeros(batch_size, CRITEO.columns, dtype=torch.int32, device=self.device)
         self.score_rows(rows)
         self.rate.zero_()
-        with self.optimizer.preserved(self.table_starts.long()):
+        with self.optimizer.preserved(self.table_starts.long()):  # the rows that the batch reads
             for _ in range(2):
                 self.update(rows, self.rate)
         if self.device.type == "cuda":
@@ -136,7 +137,7 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
         """Update the rows of the tables."""
         tables = self.tables.weight
         if self.row_sums is None and tables.dtype == torch.float32:
-            update_rows(tables=tables, embedding_rows=activations.ids, d_embeddings=gradients, rate=rate)
+            update_rows_by_sgd(tables=tables, embedding_rows=activations.ids, d_embeddings=gradients, rate=rate)
             return
         update_rows_once(
             tables=tables,
@@ -175,14 +176,12 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
 
     def _dense_parameters(self) -> list[DenseParameter]:
         """Return the weights and biases of all layers, with their gradients and sums of squares."""
-        squares: dict[int, torch.Tensor] = {}
-        if isinstance(self.optimizer, Adagrad):
-            pairs = zip(self.optimizer.dense_values, self.optimizer.dense_sums, strict=True)
-            squares = {values.data_ptr(): sums for values, sums in pairs}
         parameters: list[DenseParameter] = []
         for layer in (*self.bottom, *self.top):
             assert isinstance(layer, GpuLayer)
-            parameters += layer.parameters(squares)
-        for weight, gradient in ((self.last_weight, self.d_last_weight), (self.last_bias, self.d_last_bias)):
-            parameters.append(DenseParameter(weight, gradient, True, None, squares.get(weight.data_ptr())))
+            parameters += layer.parameters(self.optimizer)
+        last = linear_layers(self.model.top_l)[-1]
+        for parameter, gradient in ((last.weight, self.d_last_weight), (last.bias, self.d_last_bias)):
+            squares = sums_of_squares(self.optimizer, parameter)
+            parameters.append(DenseParameter(parameter.data, gradient, True, None, squares))
         return parameters

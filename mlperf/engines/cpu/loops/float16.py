@@ -36,7 +36,7 @@ def _with_instruction(builder: Any, bits: Any) -> Any:
 
 
 def _with_arithmetic(builder: Any, bits: Any) -> Any:
-    """Convert with operations on integers and float32 that every CPU has vectors of."""
+    """Convert with operations for which every CPU has vector instructions."""
     word, real = ir.IntType(32), ir.FloatType()
     wide = builder.zext(bits, word)
     sign = builder.shl(builder.and_(wide, word(0x8000)), word(16))

@@ -96,46 +96,23 @@ def fetch_and_add(typing: Any, address: Any) -> Any:
     return types.int64(types.int64), generate
 
 
-@njit
-def float32_array(address: Any, rows: Any, columns: Any) -> Any:
-    """Return the float32 [rows, columns] at an address."""
-    return carray(_pointer(address), (rows, columns), np.float32)
+def _array_of(dtype: type) -> Any:
+    """Return a function for compiled code that returns the array [rows, columns] of `dtype` at an address."""
+
+    @njit
+    def array(address: Any, rows: Any, columns: Any) -> Any:
+        return carray(_pointer(address), (rows, columns), dtype)
+
+    return array
 
 
-@njit
-def float64_array(address: Any, rows: Any, columns: Any) -> Any:
-    """Return the float64 [rows, columns] at an address."""
-    return carray(_pointer(address), (rows, columns), np.float64)
-
-
-@njit
-def int64_array(address: Any, rows: Any, columns: Any) -> Any:
-    """Return the int64 [rows, columns] at an address."""
-    return carray(_pointer(address), (rows, columns), np.int64)
-
-
-@njit
-def int32_array(address: Any, rows: Any, columns: Any) -> Any:
-    """Return the int32 [rows, columns] at an address."""
-    return carray(_pointer(address), (rows, columns), np.int32)
-
-
-@njit
-def uint32_array(address: Any, rows: Any, columns: Any) -> Any:
-    """Return the uint32 [rows, columns] at an address."""
-    return carray(_pointer(address), (rows, columns), np.uint32)
-
-
-@njit
-def uint16_array(address: Any, rows: Any, columns: Any) -> Any:
-    """Return the uint16 [rows, columns] at an address."""
-    return carray(_pointer(address), (rows, columns), np.uint16)
-
-
-@njit
-def bfloat16_array(address: Any, rows: Any, columns: Any) -> Any:
-    """Return the bfloat16 [rows, columns] at an address, as uint16."""
-    return carray(_pointer(address), (rows, columns), np.uint16)
+float32_array = _array_of(np.float32)
+float64_array = _array_of(np.float64)
+int64_array = _array_of(np.int64)
+int32_array = _array_of(np.int32)
+uint32_array = _array_of(np.uint32)
+uint16_array = _array_of(np.uint16)
+bfloat16_array = uint16_array  # of their bits
 
 
 _thread_num: Any = types.ExternalFunction("dlrm_omp_get_thread_num", types.int32())

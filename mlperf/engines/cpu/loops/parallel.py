@@ -19,6 +19,7 @@ import torch
 from numba import cfunc, from_dtype, types
 
 from mlperf.engines.cpu.loops.intrinsics import FAST
+from mlperf.optim import rounding
 
 _ENTRIES = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 
@@ -71,11 +72,12 @@ def _address(entry: str) -> int:
 
 @cache
 def _sources_checksum() -> str:
-    """Return a checksum of all files of this folder, for the names of cached code.
+    """Return a checksum of the files that the loops consist of, for the names of cached code.
 
-    numba notices changes of the file with the loop, but not those of the files from which it takes functions.
+    They take functions from all files of this folder and constants from `mlperf.optim.rounding`. numba notices
+    changes only of the file with the loop.
     """
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(rounding.__file__)]
     return f"{zlib.crc32(b''.join(path.read_bytes() for path in sources)):08x}"
 
 

@@ -1,4 +1,4 @@
-"""Stochastic rounding in compiled loops: the same bits as `mlperf.optim.rounding`, which explains them."""
+"""Stochastic rounding in compiled loops: the same bits as `mlperf.optim.rounding`, which defines them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from numba import njit, types
 from numba.extending import register_jitable
 
 from mlperf.engines.cpu.loops.intrinsics import generated
-from mlperf.optim.rounding import VALUES_PER_CALL
+from mlperf.optim.rounding import KEY_STEPS, MULTIPLIERS, ROUNDS, VALUES_PER_CALL
 
 _MASK = np.uint64(0xFFFFFFFF)
 _HIGH = np.uint64(32)
-_FIRST_MULTIPLIER, _SECOND_MULTIPLIER = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_FIRST_KEY_STEP, _SECOND_KEY_STEP = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
-_ROUNDS = 10
+_FIRST_MULTIPLIER, _SECOND_MULTIPLIER = map(np.uint64, MULTIPLIERS)
+_FIRST_KEY_STEP, _SECOND_KEY_STEP = map(np.uint64, KEY_STEPS)
 
 # Words of the generator for each call.
 _WORDS = 4
@@ -38,7 +37,7 @@ def draw(words: Any, row: Any, step: Any, seed: Any) -> None:
         c0, c1 = np.uint64(row) & _MASK, np.uint64(row) >> _HIGH
         c2, c3 = np.uint64(call), np.uint64(step) & _MASK
         low, high = np.uint64(seed) & _MASK, np.uint64(seed) >> _HIGH
-        for _ in range(_ROUNDS):
+        for _ in range(ROUNDS):
             first, second = c0 * _FIRST_MULTIPLIER, c2 * _SECOND_MULTIPLIER
             c0, c1 = (second >> _HIGH) ^ c1 ^ low, second & _MASK
             c2, c3 = (first >> _HIGH) ^ c3 ^ high, first & _MASK

@@ -102,7 +102,7 @@ def _mean_square(gradient: Any, dimension: Any) -> Any:
     return total / np.float32(dimension)
 
 
-# PyTorch, too, rounds the product and the difference together where the CPU can.
+# Like PyTorch, round only once where the CPU has an instruction for the product and the difference.
 @njit(fastmath={"contract"})
 def _stepped(value: Any, change: Any, rate: Any) -> Any:
     return value - rate * change

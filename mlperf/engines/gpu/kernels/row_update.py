@@ -1,7 +1,8 @@
 """Update of the embedding rows that a batch used, each once by the sum of its gradients, on the GPU.
 
-Adagrad needs the sum before it squares it; rows in 16 bits are rounded once. The order of the additions depends on
-the batch only: equal batches give equal rows. For SGD on float32 rows, `embedding_update` is faster.
+For Adagrad, which squares the sum, and for rows in 16 bits, which are rounded once per step. The order of the
+additions depends on the batch only: equal batches give equal rows. For SGD on float32 rows, `sgd_row_update` is
+faster.
 
 B samples, T tables, L = B * T embeddings of a batch, D embedding dimension, R rows of all tables, C chunks.
 """
@@ -12,14 +13,10 @@ import torch
 import triton
 import triton.language as tl
 
-from mlperf.engines.gpu.kernels.optimizers import adagrad_direction
-from mlperf.engines.gpu.kernels.stochastic_rounding import random_bits, round_stochastically
+from mlperf.engines.gpu.kernels.adagrad import adagrad_direction
+from mlperf.engines.gpu.kernels.rounding import random_bits, round_stochastically
+from mlperf.engines.gpu.kernels.sorted_rows import CHUNK, load_chunk, sum_equal_rows, warps_per_chunk
 from mlperf.engines.gpu.triton_support import product_type, tile_size
-
-# Sorted embeddings per program instance, as in `embedding_update`.
-CHUNK = 16
-VALUES_PER_WARP = 512
-MAX_WARPS = 8
 
 # For rows whose run crosses a boundary: the number of chunks that a program instance searches for their beginning,
 # and of partial sums that it adds at a time. A row that occurs 40,000 times has 2,500 partial sums.
@@ -62,7 +59,7 @@ def update_rows_once(
         "DP": columns,
         "SUMS": 0 if sums is None else sums.shape[1],
         "CHUNK": CHUNK,
-        "num_warps": min(MAX_WARPS, max(1, CHUNK * columns // VALUES_PER_WARP)),
+        "num_warps": warps_per_chunk(CHUNK, columns),
     }
     _sum_and_update_rows_kernel[(chunks,)](
         tables,
@@ -160,19 +157,10 @@ def _sum_and_update_rows_kernel(
 ):
     """Update the rows whose run lies inside CHUNK sorted positions.
 
-    Equal rows are adjacent. Their gradients are summed by a product with a matrix of 0 and 1. Of a run that
-    crosses a boundary, the sum inside the chunk is stored in `partial_sums`: at 0 if the run continues from the
-    chunk before, at 1 if it begins in this one.
+    If a run crosses a boundary, the sum of its part in this chunk is stored in `partial_sums`: at 0 if the run
+    continues from the chunk before, at 1 if it begins in this one.
     """
-    start = tl.program_id(0) * CHUNK
-    position = start + tl.arange(0, CHUNK)
-    in_batch = position < count
-    source = tl.load(order + position, mask=in_batch, other=0)
-    row = tl.load(rows + position, mask=in_batch, other=-1)
-    row_before = tl.load(rows + position - 1, mask=in_batch & (position > 0), other=-1)
-    is_first = in_batch & ((position == start) | (row != row_before))
-    previous = tl.load(rows + start - 1, mask=start > 0, other=-1)
-    following = tl.load(rows + start + CHUNK, mask=start + CHUNK < count, other=-1)
+    source, row, in_batch, is_first, previous, following = load_chunk(rows, order, count, CHUNK)
     continues = row == previous
     is_shared = continues | (row == following)
     is_own = is_first & (is_shared == 0)
@@ -181,11 +169,7 @@ def _sum_and_update_rows_kernel(
     in_row = (column < D)[None, :]
     # before the gradients, so that both loads overlap
     values, squares = _load_rows(tables, sums, row, is_own, D, DP, SUMS)
-    gradient_source = d_embeddings + source[:, None] * D + column[None, :]
-    gradients = tl.load(gradient_source, mask=in_batch[:, None] & in_row, other=0.0)
-    row_across = tl.load(rows + position, mask=in_batch, other=-2)
-    is_equal = (row[:, None] == row_across[None, :]).to(DOT)
-    summed = tl.dot(is_equal, gradients.to(DOT), input_precision="ieee")  # (CHUNK, DP)
+    summed = sum_equal_rows(rows, d_embeddings, source, row, in_batch, D, DP, CHUNK, DOT)  # (CHUNK, DP)
     slot = tl.program_id(0).to(tl.int64) * 2 + tl.where(continues, 0, 1)
     target = partial_sums + slot[:, None] * D + column[None, :]
     tl.store(target, summed, mask=(is_first & is_shared)[:, None] & in_row)

@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from mlperf.engines.gpu.kernels.optimizers import adagrad_direction
+from mlperf.engines.gpu.kernels.adagrad import adagrad_direction
 
 # 8 values per thread of 4 warps.
 BLOCK = 1024

@@ -1,4 +1,4 @@
-"""SGD update of the embedding tables on the CPU.
+"""SGD update of float32 embedding rows on the CPU. `row_update` has all other updates.
 
 B samples, T tables, D embedding dimension, R rows of all tables.
 """
@@ -16,7 +16,7 @@ from mlperf.engines.cpu.loops.parallel import Address, Arguments, Integer, Paral
 
 
 @arguments
-class TableUpdate(Arguments):
+class SgdRowUpdate(Arguments):
     """Arguments of the update."""
 
     ids: Address  # int64 [T, B]
@@ -30,7 +30,7 @@ class TableUpdate(Arguments):
 
 
 @cache
-def make_table_update(dimension: int) -> ParallelLoop[TableUpdate]:
+def make_sgd_row_update(dimension: int) -> ParallelLoop[SgdRowUpdate]:
     """Return the loop that subtracts rate times the gradients from the rows of a batch.
 
     Each thread updates its own tables and columns. No atomics are needed, and the summation order does not depend
@@ -59,4 +59,4 @@ def make_table_update(dimension: int) -> ParallelLoop[TableUpdate]:
                         block[row, d] -= rate * gradients[sample * tables + table, d]
             start = last
 
-    return ParallelLoop(update, TableUpdate)
+    return ParallelLoop(update, SgdRowUpdate)

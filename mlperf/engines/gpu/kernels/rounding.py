@@ -1,4 +1,6 @@
-"""Stochastic rounding on the GPU, with the bits of `mlperf.optim.rounding`.
+"""Stochastic rounding on the GPU: the same bits as `mlperf.optim.rounding`, which defines them.
+
+Philox is a function of Triton.
 
 L rows, DP columns of a tile.
 """

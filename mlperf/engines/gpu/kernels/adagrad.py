@@ -1,4 +1,4 @@
-"""Rules of the optimizers, shared by the kernels that update weights."""
+"""Adagrad's rule, shared by the kernels that update weights."""
 
 from __future__ import annotations
 
