@@ -189,6 +189,20 @@ def test_warming_up_changes_nothing(make_step: MakeStep, optimizer: str) -> None
         assert torch.equal(value, expected[name]), name
 
 
+@pytest.mark.parametrize("logit", [-5, 5])  # the gradients have opposite signs
+@pytest.mark.parametrize("embedding_precision", ["fp32", "bf16", "fp16"])
+def test_warming_up_keeps_the_sign_of_zeros_in_tables(embedding_precision: str, logit: float) -> None:
+    """Small negative values of float16 are rounded to -0.0."""
+    architecture = Architecture((3, 50), 4, (13, 8, 4), (8, 1), embedding_precision=embedding_precision)
+    step = cpu_step(architecture, Loss("bce"))
+    step.model.get_parameter("top_l.2.bias").data.fill_(logit)
+    tables = [step.model.get_parameter(f"emb_l.{number}.weight").data for number in range(2)]
+    for table in tables:
+        table.fill_(-0.0)
+    step.warm_up(32)
+    assert all(bool(table.signbit().all()) for table in tables)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("layer", ["bot_l.0", "bot_l.2", "top_l.0", "top_l.2", "top_l.4"])
 def test_nonfinite_weight_makes_the_loss_nan(layer: str, precision: str) -> None:

@@ -128,13 +128,14 @@ class Optimizer(ABC):
 
     @contextmanager
     def preserved(self, rows: torch.Tensor) -> Iterator[None]:
-        """Context for steps with learning rate 0 that warm up an engine: restores the state at the end.
+        """Context for steps with learning rate 0 that warm up an engine: restores what they change at the end.
 
-        Such steps change no weights, but the state of the dense parameters and of `rows`, int64 [L].
+        They change the state of the dense parameters and of `rows`, int64 [L], and can change the sign of zeros in
+        `rows`.
         """
         dense = [tensor for _, kept in self.dense_state() for tensor in kept.values()]
         before = [tensor.clone() for tensor in dense]
-        tables = list(self.row_tensors())
+        tables = [*self.row_tensors(), *(parameter.values for parameter in self.row_parameters)]
         rows_before = [tensor[rows] for tensor in tables]
         try:
             yield
