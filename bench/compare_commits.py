@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import checkout  # noqa: F401
 
-import argparse
 import difflib
 import fnmatch
 import io
@@ -31,8 +30,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from command_line import script_parser
 from compared_files import facts_of_file
 from mlperf.benchmarks import DLRM, KAGGLE
+from mlperf.settings.kinds import at_least
 from mlperf.util.program import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -301,7 +302,7 @@ def take_turns(title: str, trees: Mapping[str, Path], rounds: int, measure: Call
 
 def main() -> int:
     """Compare or time. Returns 1 if there is an unexpected difference."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("commit", help="the earlier commit, in any form that git accepts")
     parser.add_argument("--only", default="", metavar="TEXT", help="run only the cases whose names contain TEXT")
     parser.add_argument(
@@ -312,8 +313,10 @@ def main() -> int:
         help="names of facts that may differ, as printed before the colon; may contain *; may be repeated",
     )
     parser.add_argument("--time", action="store_true", help="time both instead of comparing their outputs")
-    parser.add_argument("--rounds", type=int, default=7, help="with --time: number of rounds (default: 7)")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="with --time: rows of text (default: 1000000)")
+    parser.add_argument("--rounds", type=at_least(1), default=7, metavar="N", help="with --time: number of rounds")
+    parser.add_argument(
+        "--rows", type=at_least(24_000), default=1_000_000, metavar="N", help="with --time: rows of text"
+    )
     flags = parser.parse_args()
     if flags.time:
         time_both(flags.commit, flags.rounds, flags.rows)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import checkout  # noqa: F401
 
-import argparse
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from command_line import script_parser
 from mlperf.benchmarks import KAGGLE
 from mlperf.util.program import run_program
 
@@ -35,7 +35,7 @@ TABLE_KINDS = {"full tables": "", "quotient-remainder": "--qr-flag", "mixed dime
 
 def main() -> None:
     """Generate the sample, train on it, and draw the plots."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("--output-dir", type=Path, default=ROOT / "mlperf" / "docs" / "images")
     parser.add_argument(
         "--work-dir", type=Path, default=ROOT / "results" / "figures", help="folder for data, logs and models"

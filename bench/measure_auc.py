@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import checkout  # noqa: F401
 
-import argparse
 import statistics
 import sys
 import time
@@ -14,19 +13,28 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
+from command_line import script_parser
 from mlperf.evaluation.metrics import binary_metrics
+from mlperf.settings.kinds import at_least
+from mlperf.util.memory import require_memory
 from mlperf.util.program import run_program
+
+MIN_SCORES = 100  # among which there are clicks
+BYTES_PER_SCORE = 64  # of the sorts, in 64 bits
 
 
 def main() -> None:
     """Print the median times in seconds, their ratio and the difference of the AUCs."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scores", type=int, default=10_000_000)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = script_parser(__file__, __doc__)
+    parser.add_argument(
+        "--scores", type=at_least(MIN_SCORES), default=10_000_000, metavar="N", help="number of scores"
+    )
+    parser.add_argument("--repeats", type=at_least(1), default=3, metavar="N", help="number of calls of each")
     parser.add_argument("--reduced", action="store_true", help="few scores, to test this script")
     flags = parser.parse_args()
     if flags.reduced:
         flags.scores, flags.repeats = 10_000, 1
+    require_memory(BYTES_PER_SCORE * flags.scores, f"--scores={flags.scores}")
     stream = np.random.default_rng(1)
     scores = stream.beta(1, 20, flags.scores).astype(np.float32)
     labels = (stream.random(flags.scores) < scores).astype(np.float32)

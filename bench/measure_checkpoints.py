@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import checkout  # noqa: F401
 
-import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -23,10 +23,14 @@ from unittest import mock
 
 import torch
 
+from command_line import existing_folder, script_parser
+from mlperf.settings.kinds import at_least, positive
 from mlperf.training.checkpoint_archive import read_archive
 from mlperf.training.checkpoint_file import open_checkpoint, write_checkpoint
 from mlperf.training.checkpoint_records import Records
 from mlperf.util.files import atomic_file, sync, write_fully
+from mlperf.util.memory import require_memory
+from mlperf.util.program import run_program
 
 DIMENSION = 128
 CLOCKS = (time.perf_counter, time.process_time)
@@ -35,12 +39,15 @@ Tables = Mapping[str, torch.Tensor]
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gigabytes", type=float, default=2, help="size of the checkpoint (default: 2)")
-    parser.add_argument("--runs", type=int, default=5, help="number of runs of each (default: 5)")
-    parser.add_argument("--folder", type=Path, default=None, help="where to save (default: a temporary folder)")
+    parser = script_parser(__file__, __doc__)
+    parser.add_argument("--gigabytes", type=positive, default=2, metavar="X", help="size of the checkpoint")
+    parser.add_argument("--runs", type=at_least(1), default=5, metavar="N", help="number of runs of each")
+    parser.add_argument(
+        "--folder", type=existing_folder, metavar="PATH", help="where to save (default: the temporary folder)"
+    )
     flags = parser.parse_args()
-    rows = int(flags.gigabytes * 1e9 / 26 / DIMENSION / 4)
+    rows = max(1, int(flags.gigabytes * 1e9 / 26 / DIMENSION / 4))
+    require_memory(2 * 26 * DIMENSION * 4 * rows, f"--gigabytes={flags.gigabytes:g}: tables, saved and loaded")
     block = torch.randn(26 * rows, DIMENSION)  # the tables are views of one block, as in a model
     tables = {f"emb_l.{number}.weight": table for number, table in enumerate(block.split(rows))}
     with tempfile.TemporaryDirectory(dir=flags.folder) as folder:
@@ -149,4 +156,4 @@ def write_bytes(path: Path, tables: Tables) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program("measure_checkpoints.py", main))

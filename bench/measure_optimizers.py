@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import checkout  # noqa: F401
 
-import argparse
 import gc
 import statistics
 import sys
@@ -22,6 +21,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from command_line import script_parser
 from mlperf.cli.train import parse
 from mlperf.data.batch import Batch
 from mlperf.data.schema import CRITEO
@@ -32,6 +32,7 @@ from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.registry import OPTIMIZERS
 from mlperf.runner.model import build_model, initialize_model
+from mlperf.settings.kinds import at_least
 from mlperf.settings.model import EMBEDDING_PRECISIONS
 from mlperf.util.program import run_program
 from training_shapes import Shape, precisions_named, shapes_named
@@ -47,10 +48,10 @@ BASE: Combination = ("cpu", "fp32", "sgd")
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("--shapes", help="one or several shapes of measure_training.py (default: its default)")
     parser.add_argument("--precision", help="of the products: fp32, bf16 or both (default: both)")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"number of rounds (default: {ROUNDS})")
+    parser.add_argument("--rounds", type=at_least(1), default=ROUNDS, metavar="N", help="number of rounds")
     parser.add_argument("--reduced", action="store_true", help="tiny sizes and one round, to test this script")
     args = parser.parse_args()
     print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads")

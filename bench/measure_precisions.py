@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import checkout  # noqa: F401
 
-import argparse
 import os
 import re
 import subprocess
@@ -19,11 +18,12 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
+from command_line import named_values, script_parser
+from mlperf.settings.kinds import at_least
 from mlperf.settings.model import EMBEDDING_PRECISIONS
 from mlperf.settings.settings import PRECISIONS
-from mlperf.util.errors import RunError, UsageError
+from mlperf.util.errors import RunError
 from mlperf.util.program import run_program
-from named_values import named_values
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTED = re.compile(r"^Testing at - (\d+)/(\d+) of epoch (\d+),$", re.MULTILINE)
@@ -31,18 +31,16 @@ TESTED = re.compile(r"^Testing at - (\d+)/(\d+) of epoch (\d+),$", re.MULTILINE)
 
 def main() -> None:
     """Print the table. RunError if a run fails or misses its target."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("--use-gpu", action="store_true", help="run on the GPU")
-    parser.add_argument("--seeds", type=int, default=5, help="number of seeds: 1, 2, ... (default: 5)")
+    parser.add_argument("--seeds", type=at_least(1), default=5, metavar="N", help="number of seeds: 1, 2, ...")
     parser.add_argument("--precision", help="one or several, separated by commas (default: all of the device)")
     parser.add_argument(
         "--embedding-precision", default="fp32", help="one or several of fp32, bf16, fp16 (default: fp32)"
     )
     args = parser.parse_args()
-    if args.seeds < 1:
-        raise UsageError(f"--seeds={args.seeds}: must be at least 1")
     on_device = [one for one in PRECISIONS if args.use_gpu or one != "tf32"]
-    precisions = named_values("--precision", args.precision or ",".join(on_device), on_device)
+    precisions = on_device if args.precision is None else named_values("--precision", args.precision, on_device)
     tables = named_values("--embedding-precision", args.embedding_precision, EMBEDDING_PRECISIONS)
     columns = list(product(precisions, tables))
     print(f"{'seed':>6}" + "".join(f"{title(*column):>24}" for column in columns))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import checkout  # noqa: F401
 
-import argparse
 import gzip
 import importlib.util
 import os
@@ -25,9 +24,11 @@ from pathlib import Path
 
 import numpy as np
 
+from command_line import existing_folder, script_parser
 from mlperf.benchmarks import DLRM
 from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 from mlperf.data.schema import CRITEO
+from mlperf.settings.kinds import at_least
 from mlperf.util.program import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,6 +52,8 @@ peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(time.perf_counter() - start, peak, "-".join(map(str, made.counts)))
 """
 
+MIN_ROWS = 24_000
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -64,23 +67,27 @@ class Measured:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script_parser(__file__, __doc__)
     parser.add_argument(
         "--rows",
-        type=int,
+        type=at_least(MIN_ROWS),
         default=8_000_000,
+        metavar="N",
         help="total number of rows, 260 bytes of text each; polars needs 1 KB of memory per row",
     )
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="working folder (default: the temporary folder of the system)")
+    parser.add_argument("--repeats", type=at_least(1), default=3, metavar="N", help="number of runs of each")
     parser.add_argument(
-        "--cores", type=lambda text: [int(count) for count in text.split(",")], help="e.g. 1,2,4,8,16"
+        "--folder",
+        type=existing_folder,
+        metavar="PATH",
+        help="working folder (default: the temporary folder of the system)",
     )
+    parser.add_argument("--cores", type=core_counts, metavar="N,N,...", help="numbers of cores: 1,2,4,8,16")
     flags = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(dir=flags.folder) as name:
         folder = Path(name)
-        make_sample(SampleSettings(folder, rows=24_000, seed=1))
+        make_sample(SampleSettings(folder, rows=MIN_ROWS, seed=1))
         measure_own(folder, cores, "total", 1)  # compiles
         if flags.cores is not None:
             measure_scaling(folder, cores, flags.cores, flags.rows, flags.repeats)
@@ -101,6 +108,12 @@ def main() -> None:
         text = write_distinct(folder, rows)
         what = f"{rows / 1e6:g} million rows, ids of {len(LARGE_TABLES)} columns random"
         show(what, text, rows, measure_own(folder, cores, "total", flags.repeats))
+
+
+def core_counts(text: str) -> list[int]:
+    """Return the numbers of cores that --cores names. ArgumentTypeError if one is not a number from 1."""
+    kind = at_least(1)
+    return [kind(count) for count in text.split(",")]
 
 
 def measure_scaling(folder: Path, cores: Sequence[int], counts: Sequence[int], rows: int, repeats: int) -> None:

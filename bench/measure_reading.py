@@ -3,8 +3,8 @@
 For each number of reader threads and batch size, batches are read as the training and the evaluation do it and
 dropped:
 
-- undecoded: rows as the GPU engine reads them, with --use-gpu in pinned memory
-- decoded: dense features, ids and labels as the other engines read them
+  - undecoded: rows as the GPU engine reads them, with --use-gpu in pinned memory
+  - decoded: dense features, ids and labels as the other engines read them
 
 Each rate is compared with a plain copy of as many bytes by the same number of threads, in the same rounds. The
 file is written first, so that the page cache has it. Prints medians.
@@ -27,9 +27,11 @@ from pathlib import Path
 
 import torch
 
+from command_line import existing_folder, script_parser
 from mlperf.benchmarks import DLRM
 from mlperf.data.binary import BinaryFile
 from mlperf.data.schema import CRITEO
+from mlperf.settings.kinds import at_least
 from mlperf.util.errors import UsageError
 from mlperf.util.memory import require_memory
 from mlperf.util.program import run_program
@@ -70,21 +72,23 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Return the flags. UsageError if a number is out of range."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Return the flags. UsageError if one is wrong."""
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("--use-gpu", action="store_true", help="read undecoded rows into pinned memory")
     parser.add_argument(
-        "--rows", type=int, default=ROWS, help=f"rows of the file, 160 bytes each (default: {ROWS})"
+        "--rows", type=at_least(1), default=ROWS, metavar="N", help="rows of the file, 160 bytes each"
     )
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"number of rounds (default: {ROUNDS})")
-    parser.add_argument("--folder", type=Path, help="folder of the file (default: the temporary folder)")
+    parser.add_argument("--rounds", type=at_least(1), default=ROUNDS, metavar="N", help="number of rounds")
+    parser.add_argument(
+        "--folder",
+        type=existing_folder,
+        metavar="PATH",
+        help="folder of the file (default: the temporary folder)",
+    )
     parser.add_argument("--reduced", action="store_true", help="a tiny file and one round, to test this script")
     args = parser.parse_args()
     if args.reduced:
         args.rows, args.rounds = 20_000, 1
-    for name in ("rows", "rounds"):
-        if getattr(args, name) < 1:
-            raise UsageError(f"--{name}={getattr(args, name)}: must be at least 1")
     if args.use_gpu and not torch.cuda.is_available():
         raise UsageError("--use-gpu: no GPU is visible to PyTorch")
     return args

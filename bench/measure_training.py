@@ -2,11 +2,11 @@
 
 For each shape and precision, in one process and with the same number of threads, the contenders take turns:
 
-- floor: a lower bound, the matrix products alone plus the time to move the embedding rows at copy bandwidth
-- plain: one sparse nn.EmbeddingBag per table, nn.Sequential, torch.optim.SGD
-- plain, torch.compile: the same with its dense part compiled, if there is a C++ compiler
-- torchrec: the same with fbgemm-gpu's table-batched embeddings and their fused optimizer, if it is installed
-- this project, with one batch kept in memory and with batches read from a binary file
+  - floor: a lower bound, the matrix products alone plus the time to move the embedding rows at copy bandwidth
+  - plain: one sparse nn.EmbeddingBag per table, nn.Sequential, torch.optim.SGD
+  - plain, torch.compile: the same with its dense part compiled, if there is a C++ compiler
+  - torchrec: the same with fbgemm-gpu's table-batched embeddings and their fused optimizer, if it is installed
+  - this project, with one batch kept in memory and with batches read from a binary file
 
 Prints medians: on a CPU of the steps, on a GPU of the means of the rounds. What cannot be measured (no memory, no
 equivalent, not installed) is printed with the reason. With --minutes, what matters most is measured first, in
@@ -19,7 +19,6 @@ import checkout  # noqa: F401
 
 import argparse
 import gc
-import math
 import os
 import platform
 import statistics
@@ -33,6 +32,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from command_line import script_parser
 from mlperf.cli.train import parse
 from mlperf.data.binary import BinaryFile
 from mlperf.data.schema import CRITEO
@@ -45,6 +45,7 @@ from mlperf.optim.optimizer import make_optimizer
 from mlperf.registry import OPTIMIZERS
 from mlperf.runner.memory import RunSizes, available_on_gpu, require_run_memory, table_bytes
 from mlperf.runner.model import build_model, initialize_model
+from mlperf.settings.kinds import at_least, positive
 from mlperf.settings.model import EMBEDDING_PRECISIONS
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError, UsageError
@@ -112,8 +113,8 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Return the flags. UsageError if a number is out of range."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Return the flags. UsageError if one is wrong."""
+    parser = script_parser(__file__, __doc__)
     names = ", ".join(shape.name for shape in SHAPES)
     parser.add_argument("--use-gpu", action="store_true", help="measure on the first GPU")
     parser.add_argument(
@@ -125,20 +126,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--embedding-precision", choices=EMBEDDING_PRECISIONS, default="fp32", help="of the tables (default: fp32)"
     )
-    parser.add_argument("--minutes", type=float, help="measure as much as possible in this time (default: all)")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"number of rounds at most (default: {ROUNDS})")
     parser.add_argument(
-        "--evaluate", type=int, default=0, metavar="N", help="also time an evaluation of N samples, the first time"
+        "--minutes", type=positive, metavar="X", help="measure as much as possible in this time (default: all)"
+    )
+    parser.add_argument("--rounds", type=at_least(1), default=ROUNDS, metavar="N", help="number of rounds at most")
+    parser.add_argument(
+        "--evaluate",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="also time an evaluation of N samples, the first time",
     )
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="do not time torch.compile")
     parser.add_argument("--reduced", action="store_true", help="tiny sizes and one round, to test this script")
     args = parser.parse_args()
-    if args.minutes is not None and not 0 < args.minutes < math.inf:
-        raise UsageError(f"--minutes={args.minutes}: must be greater than 0")
-    if args.rounds < 1:
-        raise UsageError(f"--rounds={args.rounds}: must be at least 1")
-    if args.evaluate < 0:
-        raise UsageError(f"--evaluate={args.evaluate}: must be at least 0")
     if args.reduced and args.use_gpu:
         raise UsageError("--reduced measures on the CPU: omit --use-gpu")
     return args

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from command_line import named_values
 from mlperf import benchmarks
 from mlperf.benchmarks import Workload
-from named_values import named_values
 
 REDUCED_ROWS = 1000  # rows per table at most with --reduced
 REDUCED_BATCH = 128

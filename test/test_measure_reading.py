@@ -34,5 +34,5 @@ def test_every_way_of_reading_is_timed_with_each_number_of_threads(
 @pytest.mark.parametrize("flag", ["--rounds=0", "--rows=-1"])
 def test_number_out_of_range_is_refused(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["measure_reading.py", flag])
-    with pytest.raises(UsageError, match=f"{flag}: must be at least 1"):
+    with pytest.raises(UsageError, match=r"^--r[a-z]+: .* is not a whole number from 1 "):
         bench_module("measure_reading").main()
