@@ -7,7 +7,6 @@ one row for each sample.
 from __future__ import annotations
 
 import math
-import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from mlperf.data.npy import read_header, require_size
 from mlperf.data.schema import CRITEO, MAX_TABLE_ROWS, Rows
 from mlperf.data.watched_file import FileStatus, WatchedFile
 from mlperf.util.errors import RunError
@@ -26,13 +26,6 @@ from mlperf.util.failures import damage
 _BLOCK_ROWS = 1 << 16
 # Columns of the binary file in each array, in the order in which the arrays are written.
 _COLUMNS = {"y": slice(0, 1), "X_int": CRITEO.dense_columns, "X_cat": CRITEO.id_columns}
-# Readers of the header of an array by format version. Version 3 differs from 2 only in the names of fields of
-# structured arrays.
-_HEADER_READERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-    (3, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 def _width(name: str) -> int:
@@ -194,20 +187,9 @@ class _Member:
     def __init__(self, name: str, file: IO[bytes], size: int) -> None:
         self._name = name
         self._file = file
-        version = np.lib.format.read_magic(file)
-        if version not in _HEADER_READERS:
-            raise ValueError(f"{name} has the unknown format version {version[0]}.{version[1]}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the syntax of a damaged header, which is an error anyway
-            self.shape, fortran_order, self._dtype = _HEADER_READERS[version](file)
-        if self._dtype.kind not in "iufb":
-            raise ValueError(f"{name} is an array of {self._dtype}; expected numbers")
-        if not all(type(length) is int and length >= 0 for length in self.shape):
-            raise ValueError(f"{name} has the impossible shape {self.shape}")
-        expected = math.prod(self.shape) * self._dtype.itemsize
-        if expected != size - file.tell():
-            raise ValueError(f"{name} has {size - file.tell()} bytes, its shape {self.shape} says {expected}")
-        self._by_column = bool(fortran_order) and len(self.shape) > 1
+        header = read_header(file, name)
+        require_size(header, size - file.tell(), name)
+        self.shape, self._dtype, self._by_column = header.shape, header.dtype, header.by_column
         self._columns: list[npt.NDArray[np.generic]] = []
         self._done = 0
 
