@@ -22,6 +22,7 @@ INTERACTIONS: Mapping[str, str] = {
     "dot": "mlperf.models.layers.dot:DotInteraction",
     "cat": "mlperf.models.layers.cat:CatInteraction",
     "sum": "mlperf.models.layers.sum:SumInteraction",
+    "dcn": "mlperf.models.layers.cross:CrossInteraction",
 }
 
 

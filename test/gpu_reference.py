@@ -16,6 +16,7 @@ from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.optim.adagrad import Adagrad
 from mlperf.optim.optimizer import Optimizer
 from mlperf.optim.rounding import random_bits, round_stochastically
+from mlperf.settings.training import EPSILON
 
 # Largest relative error of an update. A wrong update is off by 100 %. In bfloat16, and to a lesser degree in TF32,
 # rounding moves activations across 0, where ReLU's gradient changes: PyTorch's autocast is off by 12 to 17 % too.
@@ -152,7 +153,7 @@ def _direction(gradient: torch.Tensor, sums: torch.Tensor | None) -> tuple[torch
     if sums.shape != gradient.shape:
         squares = squares.mean(1, keepdim=True)
     after = sums.double() + squares
-    return gradient / (after.sqrt() + Adagrad.epsilon), after
+    return gradient / (after.sqrt() + EPSILON), after
 
 
 def _rows_that_do_not_occur(rows: torch.Tensor, count: int) -> torch.Tensor:

@@ -19,6 +19,7 @@ from mlperf.optim.optimizer import Optimizer
 from mlperf.optim.rounding import random_bits, round_stochastically
 from mlperf.registry import OPTIMIZERS
 from mlperf.settings.model import EMBEDDING_PRECISIONS, Architecture
+from mlperf.settings.training import EPSILON
 
 
 @dataclass
@@ -60,7 +61,7 @@ def update(fast: Trained, rows: np.ndarray, gradients: torch.Tensor, rate: float
         d_embeddings=gradients.to(DEVICE),
         rate=torch.tensor(rate, device=DEVICE),
         counter=torch.tensor([SEED, EARLIER_STEPS], device=DEVICE),
-        epsilon=Adagrad.epsilon,
+        epsilon=EPSILON,
     )
 
 

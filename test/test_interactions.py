@@ -5,14 +5,23 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mlperf.models.dlrm import make_interaction
 from mlperf.models.layers.interaction import Interaction
 from mlperf.models.layers.pairs import pair_count, pair_indices
-from mlperf.registry import INTERACTIONS, load
+from mlperf.registry import INTERACTIONS
+from mlperf.settings.model import Architecture
 
 
 def make(name: str, features: int, dimension: int, self_interaction: bool = False) -> Interaction:
-    interaction: Interaction = load(INTERACTIONS[name])(features, dimension, self_interaction=self_interaction)
-    return interaction
+    architecture = Architecture(
+        rows_per_table=(3,) * (features - 1),
+        dimension=dimension,
+        interaction_op=name,
+        cross_layers=2,
+        cross_rank=3,
+        interaction_itself=self_interaction,
+    )
+    return make_interaction(architecture)
 
 
 @pytest.mark.parametrize("self_interaction", [False, True])
@@ -39,7 +48,7 @@ def test_sum_is_the_sum_of_the_features() -> None:
 def test_every_interaction_has_the_width_and_the_gradient_of_its_reference(
     name: str, self_interaction: bool
 ) -> None:
-    interaction = make(name, 4, 6, self_interaction)
+    interaction = make(name, 4, 6, self_interaction).double()
     inputs = [torch.rand(5, 6, dtype=torch.float64), torch.rand(5, 3, 6, dtype=torch.float64)]
     first = [tensor.clone().requires_grad_() for tensor in inputs]
     second = [tensor.clone().requires_grad_() for tensor in inputs]
@@ -53,8 +62,20 @@ def test_every_interaction_has_the_width_and_the_gradient_of_its_reference(
         torch.testing.assert_close(one.grad, other.grad)
 
 
-@pytest.mark.parametrize("name", INTERACTIONS)
-def test_no_interaction_adds_to_the_state_dict(name: str) -> None:
+def test_the_cross_network_is_its_definition() -> None:
+    network = make("dcn", 4, 6)
+    bottom, tables = torch.rand(5, 6), torch.rand(5, 3, 6)
+    weights = network.state_dict()
+    first = crossed = torch.cat((bottom, tables.flatten(1)), 1)
+    for layer in range(2):
+        down = torch.einsum("rn,bn->br", weights[f"V.{layer}.weight"], crossed)
+        up = torch.einsum("nr,br->bn", weights[f"W.{layer}.weight"], down) + weights[f"W.{layer}.bias"]
+        crossed = first * up + crossed
+    torch.testing.assert_close(network(bottom, tables), crossed)
+
+
+@pytest.mark.parametrize("name", ["dot", "cat", "sum"])
+def test_interactions_without_weights_add_nothing_to_the_state_dict(name: str) -> None:
     assert not make(name, 4, 6).state_dict()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mlperf.data.schema import CRITEO, RowSchema
+from mlperf.data.schema import CRITEO, LOG1P, DenseFormat, RowSchema
 from mlperf.data.watched_file import WatchedFile
 
 
@@ -20,12 +20,15 @@ class Batch:
         ordered by table, then by sample.
     offsets: int64 [T, B], position in `indices` of the first id of each table and sample; or None.
     labels: float32 [B, 1].
+    ids_per_table: if not None, each sample has this number of ids of each table. The ids of table k are
+        `indices` viewed as [B, ids_per_table[k]], and `offsets` say the same.
     """
 
     dense: torch.Tensor
     indices: torch.Tensor
     offsets: torch.Tensor | None
     labels: torch.Tensor
+    ids_per_table: tuple[int, ...] | None = None
 
     @property
     def size(self) -> int:
@@ -48,6 +51,7 @@ class Batch:
             self.indices.to(device, non_blocking=True),
             None if self.offsets is None else self.offsets.to(device, non_blocking=True),
             self.labels.to(device, non_blocking=True),
+            self.ids_per_table,
         )
 
     def pin(self) -> Batch:
@@ -57,6 +61,7 @@ class Batch:
             self.indices.pin_memory(),
             None if self.offsets is None else self.offsets.pin_memory(),
             self.labels.pin_memory(),
+            self.ids_per_table,
         )
 
 
@@ -68,6 +73,8 @@ class RowSource:
     max_ind_range: if positive, indices are first taken modulo it.
     schema: layout of the rows, with one id per table.
     file: the open file, to show an invalid value; None: opened by its path.
+    dense: format of the dense features.
+    modulo_rows: whether indices are taken modulo the rows of their table.
     """
 
     path: Path
@@ -75,6 +82,8 @@ class RowSource:
     max_ind_range: int = -1
     schema: RowSchema = CRITEO
     file: WatchedFile | None = None
+    dense: DenseFormat = LOG1P
+    modulo_rows: bool = False
 
     def __post_init__(self) -> None:
         self.schema.require_one_hot("RowSource")
@@ -85,11 +94,14 @@ class RawBatch:
     """B undecoded rows of the binary file, to be decoded on the device.
 
     rows: int32 [B, columns]: label, dense features, ids. first_row: position of the first row in the file, from 0.
+    ids: int32 [L], the valid ids of several per table, those of table k viewed as [B, ids of table k]; None if the
+        ids of `rows` are used.
     """
 
     rows: torch.Tensor
     first_row: int
     source: RowSource
+    ids: torch.Tensor | None = None
 
     @property
     def size(self) -> int:

@@ -76,6 +76,21 @@ class RowSchema:
             raise ValueError(f"{user} supports one id per table, not ids_per_table={self.ids_per_table}")
 
 
+@dataclass(frozen=True)
+class DenseFormat:
+    """What a dense column x of a row holds; the model gets ln(max(x, smallest) + offset), computed in float32.
+
+    smallest, offset: of integers; `offset` is greater than -`smallest`. is_float: the column holds the bits of the
+    float32 feature itself instead.
+    """
+
+    smallest: int = 0
+    offset: int = 1
+    is_float: bool = False
+
+
+LOG1P = DenseFormat()  # DLRM: ln(1 + max(x, 0))
+
 CRITEO = RowSchema(dense_features=13, ids_per_table=(1,) * 26)
 
 Rows = npt.NDArray[np.int32]  # rows in memory, int32 [N, columns]

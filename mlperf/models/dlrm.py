@@ -25,13 +25,8 @@ from mlperf.settings.model import Architecture
 
 def make_interaction(architecture: Architecture, device: torch.device | None = None) -> Interaction:
     """Return the interaction of the bottom MLP's output and the tables."""
-    interaction: Interaction = load(INTERACTIONS[architecture.interaction_op])(
-        len(architecture.rows_per_table) + 1,
-        architecture.feature_size,
-        self_interaction=architecture.interaction_itself,
-        device=device,
-    )
-    return interaction
+    cls: type[Interaction] = load(INTERACTIONS[architecture.interaction_op])
+    return cls.of(architecture, device)
 
 
 def top_widths(architecture: Architecture) -> tuple[int, ...]:
@@ -93,8 +88,9 @@ class DLRM_Net(nn.Module):
         return [*self.tables.row_parameters(), *pooling]
 
     def dense_parameters(self) -> Sequence[nn.Parameter]:
-        """Return the parameters trained from their `.grad`: maps of mixed-dimension tables, bottom and top MLP."""
-        return [*self.tables.dense_parameters(), *self.bot_l.parameters(), *self.top_l.parameters()]
+        """Return the parameters trained from their `.grad`: maps of mixed-dimension tables, interaction, MLPs."""
+        layers = (self.bot_l, self.interaction, self.top_l)
+        return [*self.tables.dense_parameters(), *(one for layer in layers for one in layer.parameters())]
 
     def table_bytes(self) -> int:
         """Return the memory of tables and pooling weights in bytes."""
@@ -110,15 +106,26 @@ class DLRM_Net(nn.Module):
 
     def predict(self, dense: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
         """Return the probability [B, 1] for dense features and pooled embeddings [B, T, D]."""
+        return self.probability(self.logits(dense, pooled))
+
+    def logits(self, dense: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+        """Return the output before the sigmoid, float32 [B, 1]; the arguments are those of `predict`."""
         bottom = self.bot_l(dense)  # (B, D)
         interacted = self.interaction(bottom, pooled)  # (B, top_widths[0])
-        hidden = self.top_l[:-1](interacted)  # (B, 1), before the sigmoid
-        probability: torch.Tensor = self.top_l[-1](hidden.float())  # in float32 under autocast too
+        logits: torch.Tensor = self.top_l[:-1](interacted).float()  # in float32 under autocast too
+        return logits
+
+    def probability(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probability [B, 1] for `logits`, float32 [B, 1]."""
+        probability: torch.Tensor = self.top_l[-1](logits)
         threshold = self.architecture.loss_threshold
         return probability.clamp(threshold, 1 - threshold) if threshold > 0 else probability
 
     def __repr__(self) -> str:
         """Return the published listing of the model: the modules that have weights."""
-        shown = (f"({name}): {module}" for name, module in self.named_children() if name != "interaction")
+        modules = dict(self.named_children())
+        if next(self.interaction.parameters(), None) is None:
+            del modules["interaction"]
+        shown = (f"({name}): {module}" for name, module in modules.items())
         listing = textwrap.indent("\n".join(shown), "  ")
         return f"{self._get_name()}(\n{listing}\n)"

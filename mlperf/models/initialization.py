@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.layers.cross import CrossInteraction
 from mlperf.models.layers.embedding.interface import EmbeddingTable
 from mlperf.models.layers.mlp import linear_layers
 
@@ -21,11 +22,13 @@ _CHUNK = 1 << 22
 def initialize(
     model: DLRM_Net, stream: np.random.RandomState, *, mlp_init: str, embedding_init: str, seed: int
 ) -> None:
-    """Fill `model` in place: the tables one by one, then the bottom and the top MLP layer by layer.
+    """Fill `model` in place: the tables one by one, then layer by layer the bottom MLP, interaction and top MLP.
 
     mlp_init: "normal", weights normal(0, sqrt(2 / (fan_in + fan_out))) and biases normal(0, sqrt(1 / fan_out));
-    or "uniform", both uniform in [0, 1). Tables are uniform in their `initial_ranges` (±sqrt(1 / rows) unless
-    they are compressed), drawn from `stream` (embedding_init "numpy") or on their device from `seed` ("device").
+    "uniform", both uniform in [0, 1); or "pytorch", both uniform in ±sqrt(1 / fan_in). A cross network has weights
+    normal(0, sqrt(2 / (fan_in + fan_out))) and biases of 0, whatever `mlp_init` is. Tables are uniform in their
+    `initial_ranges` (±sqrt(1 / rows) unless they are compressed), drawn from `stream` (embedding_init "numpy") or
+    on their device from `seed` ("device").
     """
     device = model.tables.device
     generator = torch.Generator(device).manual_seed(seed) if embedding_init == "device" else None
@@ -36,9 +39,12 @@ def initialize(
                 _fill_on_device(weight.view(-1), generator, low, high)
             else:
                 _fill_uniform(weight.flatten(), stream, low, high)
-    for mlp in (model.bot_l, model.top_l):
-        for layer in linear_layers(mlp):
-            _fill_linear(layer, stream, mlp_init)
+    for layer in linear_layers(model.bot_l):
+        _fill_linear(layer, stream, mlp_init)
+    if isinstance(model.interaction, CrossInteraction):
+        _fill_cross_network(model.interaction, stream)
+    for layer in linear_layers(model.top_l):
+        _fill_linear(layer, stream, mlp_init)
 
 
 def _fill_on_device(flat: torch.Tensor, generator: torch.Generator, low: float, high: float) -> None:
@@ -68,11 +74,26 @@ def _fill_linear(layer: nn.Linear, stream: np.random.RandomState, mlp_init: str)
     fan_out, fan_in = layer.weight.shape
     scales = {layer.weight: np.sqrt(2 / (fan_in + fan_out)), layer.bias: np.sqrt(1 / fan_out)}
     for parameter, scale in scales.items():
-        flat = parameter.view(-1)
-        for start in range(0, len(flat), _CHUNK):
-            piece = flat[start : start + _CHUNK]
-            if mlp_init == "uniform":
-                drawn = stream.random_sample(len(piece))
-            else:
-                drawn = stream.normal(0.0, scale, size=len(piece))
-            piece.copy_(torch.from_numpy(drawn.astype(np.float32)))
+        if mlp_init == "normal":
+            _fill_normal(parameter, stream, scale)
+        elif mlp_init == "uniform":
+            _fill_uniform(parameter.view(-1), stream, 0.0, 1.0)
+        else:
+            limit = np.sqrt(1 / fan_in)
+            _fill_uniform(parameter.view(-1), stream, -limit, limit)
+
+
+@torch.no_grad()
+def _fill_cross_network(network: CrossInteraction, stream: np.random.RandomState) -> None:
+    for down, up in network.layers():
+        for weight in (down.weight, up.weight):
+            _fill_normal(weight, stream, np.sqrt(2 / sum(weight.shape)))
+        up.bias.zero_()
+
+
+def _fill_normal(parameter: torch.Tensor, stream: np.random.RandomState, scale: float) -> None:
+    flat = parameter.view(-1)
+    for start in range(0, len(flat), _CHUNK):
+        piece = flat[start : start + _CHUNK]
+        drawn = stream.normal(0.0, scale, size=len(piece))
+        piece.copy_(torch.from_numpy(drawn.astype(np.float32)))

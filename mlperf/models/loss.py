@@ -34,9 +34,10 @@ class _BinaryCrossEntropy(torch.autograd.Function):
 
 
 class Loss(torch.nn.Module):
-    """Mean over the batch of the loss "mse", "bce" or "wbce" (bce times the weight of the sample's label).
+    """Mean over the batch of the loss "mse", "bce", "wbce" (bce times the weight of the label) or "bce_logits".
 
     weights: loss weights of labels 0 and 1; both are 1 unless `kind` is "wbce".
+    on_logits: whether the loss takes the output before the sigmoid instead of the probability.
     """
 
     def __init__(self, kind: str, weights: Sequence[float] = (1.0, 1.0)) -> None:
@@ -44,8 +45,18 @@ class Loss(torch.nn.Module):
         self.kind = kind
         self.weights = tuple(map(float, weights)) if kind == "wbce" else (1.0, 1.0)
 
-    def forward(self, probability: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss of `probability` and `labels`, float32 [B, 1] each."""
+    @property
+    def on_logits(self) -> bool:
+        """Whether `forward` takes logits."""
+        return self.kind == "bce_logits"
+
+    def forward(self, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the scalar loss of `output`, probabilities or logits, and `labels`, float32 [B, 1] each."""
+        if self.on_logits:
+            return torch.nn.functional.binary_cross_entropy_with_logits(output, labels)
+        return self._of_probability(output, labels)
+
+    def _of_probability(self, probability: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         if self.kind == "mse":
             return (probability - labels).square().mean()
         per_sample: torch.Tensor = _BinaryCrossEntropy.apply(probability, labels)

@@ -10,6 +10,7 @@ from torch import nn
 
 from mlperf.models.layers.embedding.rows import RowParameter
 from mlperf.optim.optimizer import Optimizer, Trainable, sum_rows
+from mlperf.settings.training import EPSILON
 
 
 class Adagrad(Optimizer):
@@ -24,10 +25,9 @@ class Adagrad(Optimizer):
 
     state_per_weight = 1
     state_per_value = 1
-    epsilon = 1e-10
 
-    def __init__(self, model: Trainable, seed: int = 0) -> None:
-        super().__init__(model, seed)
+    def __init__(self, model: Trainable, seed: int = 0, epsilon: float = EPSILON) -> None:
+        super().__init__(model, seed, epsilon)
         self.dense_sums = [torch.zeros_like(values) for values in self.dense_values]
         self.row_sums = {
             parameter: parameter.values.new_zeros(

@@ -17,6 +17,7 @@ from mlperf.models.layers.embedding.rows import Lookup, RowGradients, RowParamet
 from mlperf.optim.rounding import random_bits, round_stochastically
 from mlperf.optim.saved_state import check_settings, check_structure, check_sums, check_tensors, step_count
 from mlperf.registry import OPTIMIZERS, load
+from mlperf.settings.training import EPSILON
 from mlperf.util.errors import RunError
 from mlperf.util.printable import shown_name
 
@@ -46,7 +47,7 @@ class Trainable(Protocol):
 class Optimizer(ABC):
     """Updates the weights of a model: `add(lookup)` after each backward pass, `step(rate)` when a step is due.
 
-    seed: of the stochastic rounding of tables in 16 bits.
+    seed: of the stochastic rounding of tables in 16 bits. epsilon: Adagrad adds it to the square root of its sums.
 
     A subclass defines the two updates and, if it has state, returns it from `dense_state` and `row_state`. It is
     registered in mlperf.registry.OPTIMIZERS under the name used by --optimizer. torch.optim is not used because it
@@ -59,11 +60,12 @@ class Optimizer(ABC):
     state_per_value = 0
     state_per_row = 0
 
-    def __init__(self, model: Trainable, seed: int = 0) -> None:
+    def __init__(self, model: Trainable, seed: int = 0, epsilon: float = EPSILON) -> None:
         self.row_parameters = model.row_parameters()
         self.dense_parameters = model.dense_parameters()
         self.dense_values = [parameter.data for parameter in self.dense_parameters]
         self.seed = seed
+        self.epsilon = epsilon
         self.steps = 0
         self.rate = 0.0
         self._numbers = {parameter: number for number, parameter in enumerate(model.parameters())}
@@ -251,7 +253,7 @@ def _float32(number: int) -> torch.Tensor:
     return torch.tensor(float(number))
 
 
-def make_optimizer(name: str, model: Trainable, seed: int = 0) -> Optimizer:
-    """Return the optimizer with the --optimizer name `name`, for `model`. seed: as for Optimizer."""
-    optimizer: Optimizer = load(OPTIMIZERS[name])(model, seed)
+def make_optimizer(name: str, model: Trainable, seed: int = 0, epsilon: float = EPSILON) -> Optimizer:
+    """Return the optimizer with the --optimizer name `name`, for `model`. seed, epsilon: as for Optimizer."""
+    optimizer: Optimizer = load(OPTIMIZERS[name])(model, seed, epsilon)
     return optimizer

@@ -12,6 +12,7 @@ import torch
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize
+from mlperf.models.make import make_model
 from mlperf.optim.optimizer import Optimizer
 from mlperf.runner.data import table_rows
 from mlperf.runner.memory import table_bytes
@@ -37,7 +38,7 @@ def build_model(architecture: Architecture, device: torch.device) -> DLRM_Net:
             f"{uncompressed // 4:,} parameters, {uncompressed / 1e6:,.3f} MB: "
             f"{100 * (1 - needed / uncompressed):.1f} % saved"
         )
-    return DLRM_Net(architecture, device)
+    return make_model(architecture, device)
 
 
 def fill_weights(

@@ -72,7 +72,9 @@ def _start(
     # Random data and weights share one stream, data first, as in published runs.
     generated = generated_batches(settings, stream) if prepared is None else None
     model = build_model(architecture, device)
-    optimizer = make_optimizer(settings.training.optimizer, model, settings.seed)
+    optimizer = make_optimizer(
+        settings.training.optimizer, model, settings.seed, settings.training.adagrad_epsilon
+    )
     loaded = fill_weights(settings, model, stream, prepared, optimizer)
     step = make_step(model, settings, optimizer)
     report_unused_flags(settings)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection
 
 from mlperf.benchmarks import DLRM
+from mlperf.settings.data import MultiHotSettings
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import changed_flags
 from mlperf.settings.settings import Settings
@@ -14,6 +15,7 @@ from mlperf.util.one_process import require_one_process
 from mlperf.util.output_files import require_writable_file
 
 DENSE_FEATURES = DLRM.network.bottom_mlp[0]  # a benchmark on Criteo's logs takes all of them
+CRITEO_TABLES = len(DLRM.data.table_rows)
 
 
 def check_settings(settings: Settings) -> None:
@@ -32,6 +34,11 @@ def check_settings(settings: Settings) -> None:
 def check_preparation(settings: PreparationSettings, given: Collection[str]) -> None:
     """Raise UsageError if the flags of a preparation contradict each other. given: keys of the flags given."""
     require_one_process()
+    if settings.data_set == "terabyte_dcnv2" and settings.max_ind_range >= 0:
+        raise UsageError(
+            f"--max-ind-range={settings.max_ind_range}: --data-set=terabyte_dcnv2 is prepared without a limit; "
+            "the training takes the flag, and ids modulo the rows of their table"
+        )
     if "max_bad_rows" in given and settings.bad_rows != "skip":
         raise UsageError(f"--max-bad-rows={settings.max_bad_rows:g} requires --bad-rows=skip")
 
@@ -67,12 +74,25 @@ def _check_model(settings: Settings) -> None:
         raise UsageError(f"--arch-mlp-top ends in {architecture.mlp_top[-1]}: it must end in 1 (one output)")
     if architecture.interaction_itself and architecture.interaction_op != "dot":
         raise UsageError("--arch-interaction-itself requires --arch-interaction-op=dot")
+    if architecture.interaction_op != "dcn":
+        for flag in ("dcn_num_layers", "dcn_low_rank_dim"):
+            if flag in settings.given:
+                raise UsageError(f"--{flag.replace('_', '-')} requires --arch-interaction-op=dcn")
+    if model.loss == "bce_logits" and architecture.loss_threshold > 0:
+        raise UsageError(
+            f"--loss-threshold={architecture.loss_threshold:g} cannot be combined with "
+            "--loss-function=bce_logits, which does not use the predicted probabilities"
+        )
     if model.loss_weights != (1.0, 1.0) and model.loss != "wbce":
         raise UsageError("--loss-weights requires --loss-function=wbce")
 
 
 def _check_training(settings: Settings) -> None:
     training, schedule = settings.training, settings.training.schedule
+    if training.optimizer not in ("adagrad", "rwsadagrad") and "adagrad_epsilon" in settings.given:
+        raise UsageError(
+            f"--adagrad-epsilon={training.adagrad_epsilon:g} requires --optimizer=adagrad or rwsadagrad"
+        )
     if schedule.decay_steps > 0 and schedule.decay_start_step < schedule.warmup_steps:
         raise UsageError(
             f"--lr-decay-start-step={schedule.decay_start_step}: must be at least --lr-num-warmup-steps="
@@ -129,15 +149,28 @@ def _check_data(settings: Settings) -> None:
         ):
             if path is not None:
                 raise UsageError(f"{name}={path} requires --data-generation=dataset")
+        for flag, value in changed_flags(data.multi_hot):
+            raise UsageError(f"{flag.name}={flag.kind.show(value)} requires --data-generation=dataset")
         if data.verify:
             raise UsageError("--verify-data requires --data-generation=dataset: generated data has no checksums")
         return
     if data.raw_data_file is None and data.processed_data_file is None:
         raise UsageError("--data-generation=dataset requires --raw-data-file or --processed-data-file")
+    _check_multi_hot(data.multi_hot)
     dense_features = settings.model.architecture.mlp_bot[0]
     if dense_features != DENSE_FEATURES:
         raise UsageError(
             f"--arch-mlp-bot starts with {dense_features}, but Criteo data has {DENSE_FEATURES} dense features"
+        )
+
+
+def _check_multi_hot(multi_hot: MultiHotSettings) -> None:
+    if multi_hot.sizes is None:
+        for flag, value in changed_flags(multi_hot):
+            raise UsageError(f"{flag.name}={flag.kind.show(value)} requires --multi-hot-sizes")
+    elif len(multi_hot.sizes) != CRITEO_TABLES:
+        raise UsageError(
+            f"--multi-hot-sizes has {len(multi_hot.sizes)} numbers, but Criteo data has {CRITEO_TABLES} tables"
         )
 
 
@@ -160,6 +193,10 @@ def _check_generated_data(settings: Settings) -> None:
 
 def _check_inference(settings: Settings) -> None:
     quantization, report = settings.quantization, settings.report
+    if settings.load_weights is not None and settings.load_model is not None:
+        raise UsageError("--load-weights cannot be combined with --load-model, which loads all weights")
+    if settings.split != "test" and not settings.inference_only:
+        raise UsageError(f"--split={settings.split} requires --inference-only: a training evaluates on test")
     for flag, _ in changed_flags(quantization):
         if not settings.inference_only:
             raise UsageError(f"{flag.name} requires --inference-only: a quantized model cannot be trained")

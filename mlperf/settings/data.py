@@ -17,6 +17,7 @@ from mlperf.settings.kinds import (
     positive,
     switch,
     whole_between,
+    whole_numbers,
 )
 
 _MAX_THREADS = 1024
@@ -89,6 +90,35 @@ class GeneratedDataSettings:
 
 
 @dataclass(frozen=True)
+class MultiHotSettings:
+    """Several ids per table for a data set with one: a fixed function of that id adds the others.
+
+    sizes: number of ids of each table; None: one, the id itself.
+    tables_file: file with the added ids of every id; if None, it is beside the data, or in memory if it is small.
+    """
+
+    sizes: tuple[int, ...] | None = flag(
+        "--multi-hot-sizes",
+        whole_numbers(1 << 16),
+        None,
+        "number of ids of each table, of which all but the id of the data set are drawn (default: one id)",
+    )
+    distribution: str = flag(
+        "--multi-hot-distribution",
+        choice("uniform", "pareto"),
+        "uniform",
+        "distribution of the ids that --multi-hot-sizes adds",
+    )
+    tables_file: Path | None = flag(
+        "--multi-hot-tables",
+        file_name,
+        None,
+        "file (.npz) with the ids that --multi-hot-sizes adds to each id; created if missing (default: beside the "
+        "data, or in memory if they are few)",
+    )
+
+
+@dataclass(frozen=True)
 class DataSettings(DatasetSettings):
     """Source and size of batches. `generation`: "random", "synthetic" or "dataset"."""
 
@@ -133,6 +163,7 @@ class DataSettings(DatasetSettings):
         "before the run, compare all bytes of the splits that it reads with the checksums in X.json",
         group="Criteo data set",
     )
+    multi_hot: MultiHotSettings = part(MultiHotSettings, group="Criteo data set")
     generated: GeneratedDataSettings = part(GeneratedDataSettings, group="random and synthetic data")
 
     @property

@@ -11,7 +11,11 @@ from mlperf.settings.kinds import between, choice, file_prefix, switch, whole_be
 
 MAX_SEED = 2**32 - 1  # of NumPy's legacy generator
 # Names of the prepared data of each data set if only the raw data is given.
-PREPARED_NAMES = {"kaggle": "kaggleAdDisplayChallenge_processed", "terabyte": "terabyte_processed"}
+PREPARED_NAMES = {
+    "kaggle": "kaggleAdDisplayChallenge_processed",
+    "terabyte": "terabyte_processed",
+    "terabyte_dcnv2": "terabyte_dcnv2_processed",
+}
 _GROUP = "Criteo data set"
 
 
@@ -36,7 +40,11 @@ class DatasetSettings:
     """
 
     data_set: str = flag(
-        "--data-set", choice("kaggle", "terabyte"), "kaggle", "Criteo data set to use", group=_GROUP
+        "--data-set",
+        choice("kaggle", "terabyte", "terabyte_dcnv2"),
+        "kaggle",
+        "Criteo data set to use; terabyte_dcnv2: Terabyte as DLRM-DCNv2 numbers and transforms it",
+        group=_GROUP,
     )
     raw_data_file: Path | None = _raw_data_file(required=False)
     processed_data_file: Path | None = _processed_data_file(required=False)
@@ -44,7 +52,8 @@ class DatasetSettings:
         "--max-ind-range",
         whole_between(1, 1 << 32, or_value=-1),
         -1,
-        "ids are taken modulo N before they are numbered; -1: no limit",
+        "ids are taken modulo N before they are numbered, or with terabyte_dcnv2 afterwards, modulo the at most N "
+        "rows of their table; -1: no limit",
         group=_GROUP,
     )
     randomize: str = flag(

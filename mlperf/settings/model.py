@@ -69,6 +69,7 @@ class Architecture:
     rows_per_table: number of rows of each embedding table; replaced by those of the data set, if there is one.
     dimension: embedding dimension. mlp_bot: layer widths from the dense features to `feature_size`. mlp_top: layer
     widths after the interaction, down to 1. loss_threshold: t > 0 clamps the predictions to [t, 1 - t].
+    cross_layers, cross_rank: sizes of the cross network, the interaction "dcn".
     compression: compression of large tables; if None, tables are stored uncompressed.
     """
 
@@ -92,6 +93,12 @@ class Architecture:
         "top MLP layer widths, without the input width",
     )
     interaction_op: str = flag("--arch-interaction-op", choice(*INTERACTIONS), "dot", "feature interaction")
+    cross_layers: int = flag(
+        "--dcn-num-layers", whole_between(1, 64), 3, "dcn: number of layers of the cross network"
+    )
+    cross_rank: int = flag(
+        "--dcn-low-rank-dim", whole_between(1, _MAX_WIDTH), 512, "dcn: rank of the weights of the cross network"
+    )
     interaction_itself: bool = flag(
         "--arch-interaction-itself", switch, False, "dot: include the product of each feature with itself"
     )
@@ -136,9 +143,10 @@ class ModelSettings:
     architecture: Architecture = part(Architecture)
     mlp_init: str = flag(
         "--mlp-init",
-        choice("auto", "normal", "uniform"),
+        choice("auto", "normal", "uniform", "pytorch"),
         "auto",
-        "initial MLP weights; auto: normal for a data set, uniform for random data",
+        "initial weights outside the tables; pytorch: uniform in ±1/sqrt(fan_in), as DLRM-DCNv2; auto: pytorch "
+        "with dcn, otherwise normal for a data set and uniform for random data",
     )
     embedding_init: str = flag(
         "--embedding-init",
@@ -146,7 +154,12 @@ class ModelSettings:
         "numpy",
         "generator for initial table weights; numpy: same values on every machine; device: faster, on the device",
     )
-    loss: str = flag("--loss-function", choice("mse", "bce", "wbce"), "mse", "training loss")
+    loss: str = flag(
+        "--loss-function",
+        choice("mse", "bce", "wbce", "bce_logits"),
+        "mse",
+        "training loss; bce_logits: bce computed from the value before the sigmoid, as DLRM-DCNv2",
+    )
     loss_weights: tuple[float, float] = flag(
         "--loss-weights", two_weights, (1.0, 1.0), "wbce: weights of labels 0 and 1"
     )

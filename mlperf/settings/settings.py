@@ -52,6 +52,13 @@ class Settings:
     load_model: Path | None = flag(
         "--load-model", file_name, None, "checkpoint to resume or evaluate", group="checkpoints and inference"
     )
+    load_weights: Path | None = flag(
+        "--load-weights",
+        file_name,
+        None,
+        "file (.npz) with initial weights: emb.K.weight, bottom.N.weight, cross.L.V, top.N.weight, ...",
+        group="checkpoints and inference",
+    )
     save_model: Path | None = flag(
         "--save-model",
         file_name,
@@ -64,6 +71,13 @@ class Settings:
         switch,
         False,
         "evaluate on the test split and exit; flags of the training have no effect, and no log is written",
+        group="checkpoints and inference",
+    )
+    split: str = flag(
+        "--split",
+        choice("test", "val"),
+        "test",
+        "with --inference-only: evaluate on the first (test) or on the second half (val) of the last day",
         group="checkpoints and inference",
     )
     quantization: QuantizationSettings = part(QuantizationSettings, group="checkpoints and inference")
@@ -79,9 +93,11 @@ class Settings:
 
     @property
     def mlp_init(self) -> str:
-        """Distribution of initial MLP weights: "normal" or "uniform"."""
+        """Distribution of initial weights outside the tables: "normal", "uniform" or "pytorch"."""
         if self.model.mlp_init != "auto":
             return self.model.mlp_init
+        if self.model.architecture.interaction_op == "dcn":
+            return "pytorch"
         return "normal" if self.data.generation == "dataset" else "uniform"
 
     @property

@@ -9,6 +9,8 @@ from mlperf.registry import OPTIMIZERS
 from mlperf.settings.flags import flag, part
 from mlperf.settings.kinds import at_least, between, choice, positive
 
+EPSILON = 1e-10  # of torch.optim.Adagrad
+
 
 @dataclass(frozen=True)
 class ScheduleSettings:
@@ -32,6 +34,9 @@ class TrainingSettings:
 
     epochs: int = flag("--nepochs", at_least(1), 1, "passes over the training data")
     optimizer: str = flag("--optimizer", choice(*OPTIMIZERS), "sgd", "optimizer (rwsadagrad: row-wise Adagrad)")
+    adagrad_epsilon: float = flag(
+        "--adagrad-epsilon", positive, EPSILON, "Adagrad: number added to the square root of the sum of squares"
+    )
     schedule: ScheduleSettings = part(ScheduleSettings)
     accumulate: int = flag(
         "--mlperf-grad-accum-iter", at_least(1), 1, "number of batches whose gradients are summed before a step"

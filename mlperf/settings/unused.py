@@ -12,7 +12,8 @@ _DATASET = (
     *("--data-set", "--max-ind-range", "--data-randomize", "--data-sub-sample-rate", "--mlperf-bin-loader"),
     *("--mlperf-bin-shuffle", "--num-workers"),
 )
-_GENERATED = ("--arch-embedding-size", "--data-size", "--num-indices-per-lookup", "--num-indices-per-lookup-fixed")
+_TABLE_ROWS = ("--arch-embedding-size",)
+_GENERATED = ("--data-size", "--num-indices-per-lookup", "--num-indices-per-lookup-fixed")
 _EVALUATION = ("--test-mini-batch-size", "--test-num-workers")
 # Only what could be expected to apply. The flags of a training are otherwise welcome when its model is evaluated.
 _TRAINING = ("--num-batches", "--mlperf-acc-threshold", "--mlperf-auc-threshold")
@@ -44,10 +45,12 @@ def _conditions(settings: Settings) -> Iterator[tuple[str, bool, tuple[str, ...]
     dataset, inference = data.generation == "dataset", settings.inference_only
     evaluates = inference or training.evaluates
     yield f"with --data-generation={data.generation}", not dataset, (*_DATASET, *_EVALUATION)
-    yield "with --data-generation=dataset", dataset, _GENERATED
+    rows = () if data.data_set == "terabyte_dcnv2" else _TABLE_ROWS  # its ids are taken modulo any number of rows
+    yield "with --data-generation=dataset", dataset, (*rows, *_GENERATED)
     yield "with --num-batches", not dataset and data.num_batches > 0, ("--data-size",)
     yield "without evaluations (--test-freq, a threshold)", dataset and not evaluates, _EVALUATION
     yield "with --inference-only", inference, (*_TRAINING, *_LOG)
     yield "with --load-model", settings.load_model is not None, _INITIALIZATION
+    yield "with --load-weights", settings.load_weights is not None, _INITIALIZATION
     yield "without --lr-num-decay-steps", training.schedule.decay_steps == 0, ("--lr-decay-start-step",)
     yield "without --debug-mode", not settings.report.debug, ("--print-precision",)

@@ -45,8 +45,8 @@ class AutogradStep(AutogradScorer):
         """Accumulate the gradients of `batch`; if `rate` is given, apply them all with this learning rate."""
         batch = batch.to(self.device)
         lookup = self.look_up(batch)
-        probability = self.predict(batch, lookup.pooled)
-        loss = self.backward(probability, batch.labels)
+        logits = self.predict(batch, lookup.pooled)
+        loss, probability = self.backward(logits, batch.labels)
         self.optimizer.add(lookup)
         self.sums.loss.add_(loss.detach().double(), alpha=batch.size)
         self.sums.correct.add_((probability.detach().round() == batch.labels).sum())
@@ -58,15 +58,16 @@ class AutogradStep(AutogradScorer):
         return self.model.look_up(batch)
 
     def predict(self, batch: Batch, pooled: torch.Tensor) -> torch.Tensor:
-        """Return the probabilities [B, 1] for pooled embeddings [B, T, D]."""
+        """Return the logits [B, 1] for pooled embeddings [B, T, D]."""
         with self.autocast():
-            return self.model.predict(batch.dense, pooled)
+            return self.model.logits(batch.dense, pooled)
 
-    def backward(self, probability: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the loss and add its gradients to those of the weights."""
-        loss: torch.Tensor = self.loss(probability, labels)
+    def backward(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss and the probabilities [B, 1], and add to the gradients of the weights."""
+        probability = self.model.probability(logits)
+        loss: torch.Tensor = self.loss(logits if self.loss.on_logits else probability, labels)
         loss.backward()
-        return loss
+        return loss, probability
 
     def update(self, rate: float) -> None:
         """Apply the gradients."""

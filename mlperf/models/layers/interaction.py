@@ -6,9 +6,12 @@ The paper is arXiv 1906.00091. B batch, T tables, D embedding dimension, F = T +
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Self
 
 import torch
 from torch import nn
+
+from mlperf.settings.model import Architecture
 
 
 class Interaction(nn.Module, ABC):
@@ -28,6 +31,16 @@ class Interaction(nn.Module, ABC):
         self.self_interaction = self_interaction
         self.device = device
         self.out_features = self.width(features, dimension, self_interaction=self_interaction)
+
+    @classmethod
+    def of(cls, architecture: Architecture, device: torch.device | None = None) -> Self:
+        """Return the interaction of a model. A subclass with sizes of its own overrides this."""
+        return cls(
+            len(architecture.rows_per_table) + 1,
+            architecture.feature_size,
+            self_interaction=architecture.interaction_itself,
+            device=device,
+        )
 
     @staticmethod
     @abstractmethod

@@ -1,0 +1,14 @@
+"""Creation of a model from its architecture."""
+
+from __future__ import annotations
+
+import torch
+
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.dlrm_dcnv2 import DLRM_DCNv2
+from mlperf.settings.model import Architecture
+
+
+def make_model(architecture: Architecture, device: torch.device) -> DLRM_Net:
+    """Return DLRM or, with a cross network, DLRM-DCNv2; its weights are undefined."""
+    return (DLRM_DCNv2 if architecture.interaction_op == "dcn" else DLRM_Net)(architecture, device)
