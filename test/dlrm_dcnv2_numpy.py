@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy_layers import Array, CrossNetwork, Mlp
+from numpy_layers import Array, CrossNetwork, Mlp, cross_entropy
 
 TRAINING_DAYS = range(23)
 TEST_DAY = 23
@@ -115,16 +115,8 @@ def _layers(weights: dict[str, Array], part: str) -> range:
     return range(1 + max(int(name.split(".")[1]) for name in weights if name.startswith(f"{part}.")))
 
 
-def loss_and_gradient(logits: Array, labels: Array) -> tuple[float, Array]:
-    """Return the mean binary cross-entropy of logits [B, 1] and its gradient."""
-    labels = labels.astype(np.float32)
-    losses = np.maximum(logits, 0) - logits * labels + np.log1p(np.exp(-np.abs(logits)))
-    probabilities = 1 / (1 + np.exp(-logits))
-    return float(losses.mean()), (probabilities - labels) / np.float32(len(labels))
-
-
 def area_under_curve(scores: Array, labels: Array) -> float:
-    """Return the share of pairs of a click and a non-click in which the click has the larger score; ties count half."""
+    """Return how often a click has a larger score than a sample without click; ties count half."""
     clicks, others = scores[labels > 0][:, None], scores[labels == 0][None, :]
     return float(np.mean((clicks > others) + 0.5 * (clicks == others)))
 
@@ -140,15 +132,16 @@ class Optimizer:
 
     def step(self, gradients: list[Array]) -> None:
         for parameter, gradient, total in zip(self.parameters, gradients, self.sums, strict=True):
+            step = gradient
             if self.eps is not None:
-                total += gradient * gradient
-                gradient = gradient / (np.sqrt(total) + self.eps)
-            parameter -= self.rate * gradient
+                np.add(total, gradient * gradient, out=total)
+                step = gradient / (np.sqrt(total) + self.eps)
+            np.subtract(parameter, self.rate * step, out=parameter)
 
 
 @dataclass
 class Run:
-    """Results of a golden run: losses, logits of the first batch, final weights, AUC and loss of each test split."""
+    """Results of a golden run: losses, logits of the first batch, final weights, AUC and loss on val and test."""
 
     losses: list[float]
     first_logits: Array
@@ -171,15 +164,16 @@ def train(folder: Path, golden: dict[str, Any], name: str) -> Run:
         rows = data.rows(start, start + batch)
         logits = model.forward(rows)
         first_logits = logits[:, 0] if first_logits is None else first_logits
-        loss, gradient = loss_and_gradient(logits, rows.labels)
+        loss, gradient = cross_entropy(logits, rows.labels)
         optimizer.step(model.backward(gradient))
         losses.append(loss)
     assert first_logits is not None
     run = Run(losses, first_logits, weights, {}, {})
     for split, rows in _test_splits(Data.read(folder / "onehot", [TEST_DAY])):
         logits = model.forward(rows)
-        run.logloss[split] = loss_and_gradient(logits, rows.labels)[0]
-        run.auc[split] = area_under_curve(logits[:, 0], rows.labels[:, 0])
+        run.logloss[split] = cross_entropy(logits, rows.labels)[0]
+        # Rounding gives equal scores to some logits that differ in the last digits.
+        run.auc[split] = area_under_curve(1 / (1 + np.exp(-logits[:, 0])), rows.labels[:, 0])
     return run
 
 

@@ -91,6 +91,16 @@ class CrossNetwork:
     def __init__(self, layers: Sequence[tuple[Array, Array, Array]]) -> None:
         self.layers = layers
 
+    @classmethod
+    def drawn(cls, width: int, rank: int, layers: int, stream: np.random.RandomState) -> CrossNetwork:
+        """Return a network with initial weights."""
+        scale = np.sqrt(2 / (width + rank))
+        drawn = []
+        for _ in range(layers):
+            down, up = stream.normal(0.0, scale, (rank, width)), stream.normal(0.0, scale, (width, rank))
+            drawn.append((down.astype(np.float32), up.astype(np.float32), np.zeros(width, np.float32)))
+        return cls(drawn)
+
     def forward(self, x0: Array) -> Array:
         self.x0, self.inputs, self.downs, self.ups = x0, [], [], []
         x = x0
@@ -117,3 +127,11 @@ class CrossNetwork:
 
     def parameters(self) -> list[Array]:
         return [value for triple in self.layers for value in triple]
+
+
+def cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
+    """Return the mean binary cross-entropy of logits [B, 1] and its gradient."""
+    labels = labels.astype(np.float32)
+    losses = np.maximum(logits, 0) - logits * labels + np.log1p(np.exp(-np.abs(logits)))
+    probabilities = 1 / (1 + np.exp(-logits))
+    return float(losses.mean()), (probabilities - labels) / np.float32(len(labels))
