@@ -97,9 +97,10 @@ class Dlrm:
             for of_sample, row in zip(ids, of_table, strict=True):
                 np.add.at(total, of_sample, row)
             np.subtract(table, rate * total, out=table)
-        for part in (self.bottom, *([self.cross] if self.has_cross else []), self.top):
-            for parameter, change in zip(part.parameters(), part.gradients, strict=True):
-                np.subtract(parameter, rate * change, out=parameter)
+        parameters = [*self.bottom.parameters(), *self.cross.parameters(), *self.top.parameters()]
+        changes = [*self.bottom.gradients, *self.cross.gradients, *self.top.gradients]
+        for parameter, change in zip(parameters, changes, strict=True):
+            np.subtract(parameter, rate * change, out=parameter)
         return loss, probability
 
     def interact(self, features: list[Array]) -> Array:

@@ -90,6 +90,7 @@ class CrossNetwork:
 
     def __init__(self, layers: Sequence[tuple[Array, Array, Array]]) -> None:
         self.layers = layers
+        self.gradients: list[Array] = []
 
     @classmethod
     def drawn(cls, width: int, rank: int, layers: int, stream: np.random.RandomState) -> CrossNetwork:

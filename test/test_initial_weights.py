@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from program import GOLDEN
+from program import GOLDEN, read_events, run_program
+from small_runs import SHAPE, TRAIN, train
 
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.make import make_model
 from mlperf.settings.model import Architecture
 from mlperf.training.initial_weights import load_initial_weights
+from mlperf.training.weight_names import array_name
 from mlperf.util.errors import RunError
 
 DCNV2 = {"interaction_op": "dcn", "cross_layers": 2, "cross_rank": 3}
@@ -81,7 +83,8 @@ def test_arrays_in_column_order_and_compressed_archives_are_read(tmp_path: Path)
     model, contents = model_of(**DCNV2), arrays()
     contents["cross.0.V"][0, 0] = -0.0
     path = tmp_path / "weights.npz"
-    np.savez_compressed(path, **{name: np.asfortranarray(value) for name, value in contents.items()})
+    by_column: dict[str, Any] = {name: np.asfortranarray(value) for name, value in contents.items()}
+    np.savez_compressed(path, **by_column)
     load_initial_weights(path, model)
     loaded = model.state_dict()["interaction.V.0.weight"].numpy()
     np.testing.assert_array_equal(loaded.view(np.int32), contents["cross.0.V"].view(np.int32))
@@ -154,3 +157,64 @@ def test_damaged_files_are_errors(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(RunError, match="cannot read the weights: "):
             load_initial_weights(path, model)
+
+
+def weights_of(checkpoint: Path, path: Path) -> Path:
+    """Write the weights of a checkpoint to an archive."""
+    found = torch.load(checkpoint, weights_only=True)["state_dict"]
+    contents: dict[str, Any] = {str(array_name(name)): value.numpy() for name, value in found.items()}
+    np.savez(path, **contents)
+    return path
+
+
+def test_weights_of_a_checkpoint_give_its_metrics(terabyte: Path, tmp_path: Path) -> None:
+    train(terabyte, tmp_path, "--save-model=model.pt", "--num-batches=6")
+    path = weights_of(tmp_path / "model.pt", tmp_path / "weights.npz")
+    flags = (*SHAPE, *TRAIN, f"--processed-data-file={terabyte}")
+    run = run_program(*flags, f"--load-weights={path}", "--inference-only", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    assert "initial weights" not in run.stderr
+    loaded = run_program(*flags, "--load-model=model.pt", "--inference-only", cwd=tmp_path)
+    assert run.metric_lines == loaded.metric_lines
+
+    run = run_program(*flags, f"--load-weights={path}", "--mlperf-log-file=x.log", "--num-batches=2", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    assert [event["metadata"]["started_from"] for event in read_events(tmp_path / "x.log", "run_start")] == [
+        "weights"
+    ]
+
+    run = run_program(*flags, f"--load-weights={path}", f"--save-model={path}", cwd=tmp_path)
+    assert run.status == 2
+    assert "--load-weights" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            "--load-model=m.pt",
+            "--load-weights=w.npz cannot be combined with --load-model, which loads all weights",
+        ),
+        (
+            "--weighted-pooling=learned",
+            "--load-weights=w.npz cannot be combined with --weighted-pooling, whose weights ",
+        ),
+        (
+            "--qr-flag",
+            "--load-weights=w.npz cannot be combined with --qr-flag or --md-flag, whose tables the file ",
+        ),
+    ],
+)
+def test_load_weights_is_refused_where_the_file_cannot_have_them(flags: str, message: str, tmp_path: Path) -> None:
+    run = run_program("--load-weights=w.npz", flags, cwd=tmp_path)
+    assert run.status == 2
+    assert message in run.stderr
+
+
+def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
+    run = run_program("--load-weights=w.npz", cwd=tmp_path)
+    assert (run.status, run.stderr) == (1, "dlrm_s_pytorch.py: error: --load-weights=w.npz: no such file\n")
+    (tmp_path / "folder").mkdir()
+    run = run_program("--load-weights=folder", cwd=tmp_path)
+    assert run.status == 2
+    assert "--load-weights=folder is a folder; must be a file of weights in it" in run.stderr

@@ -53,7 +53,7 @@ def test_expanded_ids_are_the_golden_ones() -> None:
 
 def test_gradients_are_the_differences_of_the_loss() -> None:
     stream = np.random.default_rng(1)
-    layers = [tuple(stream.normal(size=shape) for shape in ((2, 5), (5, 2), (5,))) for _ in range(2)]
+    layers = [(stream.normal(size=(2, 5)), stream.normal(size=(5, 2)), stream.normal(size=5)) for _ in range(2)]
     network, x0 = CrossNetwork(layers), stream.normal(size=(4, 5))
     labels = stream.integers(0, 2, (4, 1))
 
