@@ -45,8 +45,8 @@ def make_parser(name: str) -> Parser:
         metavar=EDITION_OR_ALL.metavar,
         action="extend",
         default=[],
-        help=f"editions to check for, separated by commas or spaces: {', '.join(EDITIONS)} or {ALL_EDITIONS}; may be "
-        "repeated (default: recognized by the keys in the logs)",
+        help=f"editions to check for, separated by commas or spaces: {', '.join(EDITIONS)} or {ALL_EDITIONS}; may "
+        "be repeated (default: recognized by the keys in the logs)",
     )
     parser.add_argument(
         "--rcps", type=Path, help="JSON file of reference convergence points that replaces those of the edition"
