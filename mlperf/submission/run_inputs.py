@@ -28,7 +28,7 @@ _PRINT_FLAGS = (
 
 @dataclass(frozen=True)
 class RunInputs:
-    """data, configuration: values of DATADIR and CONFIG, "" if the variable is not set. benchmark: that of the runs."""
+    """data, configuration: DATADIR and CONFIG, "" if the variable is not set. benchmark: that of the runs."""
 
     data: str
     configuration: str
