@@ -85,7 +85,7 @@ def _start(
     for listener in listeners:
         listener.init_stop()
     for listener in listeners:
-        listener.run_start(None if loaded is None else checkpoint.saved_position(loaded))
+        listener.run_start(_started_from(settings, loaded))
     splits = _open(settings, prepared, generated)
     for listener in listeners:
         listener.data_opened(splits.train, splits.test)
@@ -93,6 +93,13 @@ def _start(
     report_replaced_checkpoint(settings)
     report_length(settings, loop.state, splits.train.batches_per_epoch)
     return model, splits.train, loop
+
+
+def _started_from(settings: Settings, loaded: dict[str, Any] | None) -> str | None:
+    """Return what was loaded, as `Listener.run_start` takes it. loaded: the contents of a checkpoint."""
+    if loaded is not None:
+        return checkpoint.saved_position(loaded)
+    return None if settings.load_weights is None else "weights"
 
 
 def _outcome_of(error: BaseException) -> Outcome:

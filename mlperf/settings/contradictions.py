@@ -193,8 +193,7 @@ def _check_generated_data(settings: Settings) -> None:
 
 def _check_inference(settings: Settings) -> None:
     quantization, report = settings.quantization, settings.report
-    if settings.load_weights is not None and settings.load_model is not None:
-        raise UsageError("--load-weights cannot be combined with --load-model, which loads all weights")
+    _check_load_weights(settings)
     if settings.split != "test" and not settings.inference_only:
         raise UsageError(f"--split={settings.split} requires --inference-only: a training evaluates on test")
     for flag, _ in changed_flags(quantization):
@@ -214,6 +213,17 @@ def _check_inference(settings: Settings) -> None:
     ):
         if is_set and settings.inference_only:
             raise UsageError(f"{name} cannot be used with --inference-only, because it reports on the training")
+
+
+def _check_load_weights(settings: Settings) -> None:
+    architecture = settings.model.architecture
+    for flag, is_set, reason in (
+        ("--load-model", settings.load_model is not None, "which loads all weights"),
+        ("--weighted-pooling", architecture.weighted_pooling is not None, "whose weights the file does not have"),
+        ("--qr-flag or --md-flag", architecture.compression is not None, "whose tables the file does not have"),
+    ):
+        if is_set and settings.load_weights is not None:
+            raise UsageError(f"--load-weights={settings.load_weights} cannot be combined with {flag}, {reason}")
 
 
 def _check_log(settings: Settings) -> None:
