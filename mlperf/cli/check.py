@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from mlperf.benchmarks import EDITIONS, Edition
+from mlperf.benchmarks import EDITIONS, OTHER_EDITIONS, Edition
 from mlperf.settings.argument_parser import Parser
-from mlperf.settings.kinds import reason
+from mlperf.settings.kinds import choice, reason
 from mlperf.submission.candidates import EditionCandidates
 from mlperf.submission.check import check_log, check_result
 from mlperf.submission.rcp import check_rcp_file
@@ -22,6 +22,7 @@ from mlperf.util.errors import RunError, UsageError
 from mlperf.util.program import program_name, run_program
 
 _ALL = "all"
+_EDITION_OR_ALL = choice(*EDITIONS, _ALL, refused=OTHER_EDITIONS)
 _EDITION = re.compile(r"\d+\.\d+\.\d+|all")  # known or not: an unknown one is named in the error
 
 
@@ -42,11 +43,11 @@ def make_parser(name: str) -> Parser:
     parser.add_argument(
         "--edition",
         type=_editions,
-        metavar="{" + ",".join([*EDITIONS, _ALL]) + "}",
+        metavar="EDITION",
         action="extend",
         default=[],
-        help="editions to check for, separated by commas or spaces; may be repeated (default: recognized by the "
-        "keys in the logs)",
+        help=f"editions to check for, separated by commas or spaces: {', '.join(EDITIONS)} or {_ALL}; may be "
+        "repeated (default: recognized by the keys in the logs)",
     )
     parser.add_argument(
         "--rcps", type=Path, help="JSON file of reference convergence points that replaces those of the edition"
@@ -68,8 +69,7 @@ def make_parser(name: str) -> Parser:
 def _editions(text: str) -> list[str]:
     names = text.split(",")
     for name in names:
-        if name not in (*EDITIONS, _ALL):
-            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join([*EDITIONS, _ALL])}")
+        _EDITION_OR_ALL(name)
     return names
 
 

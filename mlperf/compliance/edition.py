@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, Edition
+from mlperf.benchmarks import DLRM, EDITIONS, Edition, default_edition
 from mlperf.compliance import official
 from mlperf.compliance.log_reader import TOKEN, Log, parse_event
 from mlperf.compliance.run_times import is_plausible
@@ -36,7 +36,7 @@ def recognize(logs: Sequence[Log], other_days: Iterable[datetime.date] = ()) -> 
     other_days: days of runs of other benchmarks in the same package.
     """
     if not any(log.events for log in logs):
-        return Recognition((DEFAULT_EDITION,), "there is no log to tell")
+        return Recognition((default_edition(DLRM),), "there is no log to tell")
     if named := _named(logs):
         names = " and ".join(edition.name for edition in named)
         reason = "as its run logged" if len(named) == 1 else f"in doubt: the runs logged {names}"

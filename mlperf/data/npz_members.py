@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,18 +12,11 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from mlperf.data.npy import read_header, require_size
 from mlperf.data.watched_file import FileStatus, WatchedFile
 from mlperf.util.errors import RunError
 from mlperf.util.failures import damage
 from mlperf.util.printable import shown_name
-
-# Readers of the header of an array by format version. Version 3 differs from 2 only in the names of fields of
-# structured arrays.
-_HEADER_READERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-    (3, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 @contextmanager
@@ -88,20 +80,9 @@ class ArrayMember:
     def __init__(self, name: str, file: IO[bytes], size: int) -> None:
         self._name = name
         self._file = file
-        version = np.lib.format.read_magic(file)
-        if version not in _HEADER_READERS:
-            raise ValueError(f"{name} has the unknown format version {version[0]}.{version[1]}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the syntax of a damaged header, which is an error anyway
-            self.shape, fortran_order, self.dtype = _HEADER_READERS[version](file)
-        if self.dtype.kind not in "iufb":
-            raise ValueError(f"{name} is an array of {self.dtype}; expected numbers")
-        if not all(type(length) is int and length >= 0 for length in self.shape):
-            raise ValueError(f"{name} has the impossible shape {self.shape}")
-        expected = math.prod(self.shape) * self.dtype.itemsize
-        if expected != size - file.tell():
-            raise ValueError(f"{name} has {size - file.tell()} bytes, its shape {self.shape} says {expected}")
-        self.by_column = bool(fortran_order) and len(self.shape) > 1
+        header = read_header(file, name)
+        require_size(header, size - file.tell(), name)
+        self.shape, self.dtype, self.by_column = header.shape, header.dtype, header.by_column
         self._columns: list[npt.NDArray[np.generic]] = []
         self._done = 0
 
