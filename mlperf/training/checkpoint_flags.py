@@ -83,7 +83,7 @@ def check_flags(
 
     RunError, naming the flags and both values, if they contradict each other.
     """
-    saved, current = {**_USUAL, **_checked(recorded, path)}, {**_USUAL, **current}
+    saved, current = _completed(_checked(recorded, path)), _completed(current)
     compared = {name for name in current if name not in _SHOWN_BY_WEIGHTS | _USED_BY_TRAINING}
     if not same_shapes:
         compared |= _SHOWN_BY_WEIGHTS
@@ -103,6 +103,11 @@ def check_flags(
             f"{path}: was saved {_shown(differing, saved)} but is loaded {_shown(differing, current)}; "
             "pass the flags with which it was saved"
         )
+
+
+def _completed(flags: Flags) -> Flags:
+    """Return `flags` with those that are not recorded because they have their usual value."""
+    return {**flags, **{name: value for name, value in _USUAL.items() if name not in flags}}
 
 
 def _checked(recorded: object, path: Path) -> Flags:
