@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlperf.benchmarks import EDITIONS
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.source import BatchSource
 from mlperf.engines.choose import make_step
@@ -175,11 +174,11 @@ def _make_loop(
         )
 
     path = settings.save_model
-    edition = EDITIONS[settings.compliance.edition]
+    benchmark = settings.edition.benchmark
     return TrainingLoop(
         step=step,
         settings=training,
-        test_frequency=training.batches_between_tests(batches, edition.evaluations_per_epoch),
+        test_frequency=training.batches_between_tests(splits.train.samples, settings.data.batch_size, benchmark),
         print_frequency=settings.report.print_frequency,
         state=state,
         listeners=listeners,

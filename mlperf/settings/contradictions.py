@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from mlperf.benchmarks import DLRM
+from mlperf.benchmarks import DLRM, benchmark_with, editions_of
 from mlperf.settings.data import MultiHotSettings
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import changed_flags
@@ -227,7 +227,15 @@ def _check_load_weights(settings: Settings) -> None:
 
 
 def _check_log(settings: Settings) -> None:
-    """Refuse the entries and the path of a log that is not written."""
+    """Refuse the edition of another benchmark, and the entries and the path of a log that is not written."""
+    interaction = settings.model.architecture.interaction_op
+    benchmark = benchmark_with(interaction)
+    if settings.edition.benchmark is not benchmark:
+        raise UsageError(
+            f"--mlperf-edition={settings.edition.name} includes {settings.edition.benchmark.name}, but "
+            f"--arch-interaction-op={interaction} belongs to {benchmark.name}: allowed are "
+            f"{', '.join(edition.name for edition in editions_of(benchmark))}"
+        )
     if settings.compliance.enabled:
         return
     for flag, value in changed_flags(settings.compliance):
