@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.data.criteo.days import TERABYTE_DAYS, split_rows
+from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.day_files import DayPart, DayRows
 from mlperf.data.npy import StoredArray, open_archive, open_array
 from mlperf.data.schema import CRITEO
@@ -74,7 +75,12 @@ class OfficialFiles:
 
 
 def official_prefix(path: Path) -> Path | None:
-    """Return the prefix FOLDER/day of the files that FOLDER or FOLDER/day names, None if there are none."""
+    """Return the prefix FOLDER/day of the files that FOLDER or FOLDER/day names.
+
+    None if there are none, or if there is other prepared data of the name.
+    """
+    if DatasetPaths(path).any_exists():
+        return None
     for prefix in (path / _DAY, path):
         try:
             names = os.listdir(prefix.parent)
@@ -83,6 +89,12 @@ def official_prefix(path: Path) -> Path | None:
         if any(name.startswith(prefix.name) and _NAMES.fullmatch(name[len(prefix.name) :]) for name in names):
             return prefix
     return None
+
+
+def official_names(prefix: Path) -> list[Path]:
+    """Return the files of all days, those that do not exist included."""
+    endings = ("dense.npy", "labels.npy", "sparse.npy", "sparse_multi_hot.npz")
+    return [_day_file(prefix, day, ending) for day in range(TERABYTE_DAYS) for ending in endings]
 
 
 def open_day(prefix: Path, day: int, *, has_ids: bool, expected: dict[str, FileStatus] | None = None) -> DayRows:
