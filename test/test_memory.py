@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mlperf.benchmarks import DLRM
 from mlperf.cli.train import parse
 from mlperf.runner.memory import RunSizes, available_on_gpu, require_run_memory, resource_failures
 from mlperf.util import memory
@@ -82,12 +83,38 @@ def test_parts_of_a_run_that_need_most_memory_are_named(monkeypatch: pytest.Monk
     require_memory_for(needs)
 
 
-def test_saving_is_named_only_if_it_is_enough() -> None:
-    needs, saving = [MemoryNeed("the tables (--rows)", 96 * 10**9)], MemorySaving("--half", 48 * 10**9)
-    with pytest.raises(RunError, match=r"96\.0 GB for the tables \(--rows\); --half needs 48\.0 GB less$"):
-        require_memory_for(needs, available=48 * 10**9, saving=saving)
-    with pytest.raises(RunError, match=r"96\.0 GB for the tables \(--rows\)$"):
-        require_memory_for(needs, available=47 * 10**9, saving=saving)
+@pytest.mark.parametrize(
+    ("available", "named"),
+    [
+        (60, "; --half needs 48.0 GB less"),
+        (30, "; --tenth needs 86.4 GB less"),
+        (-30, "; --half needs 48.0 GB less and --tenth needs 86.4 GB less"),
+        (-50, ""),
+    ],
+)
+def test_savings_are_named_only_if_they_are_enough(available: int, named: str) -> None:
+    needs = [MemoryNeed("the tables (--rows)", 96 * 10**9)]
+    savings = [MemorySaving("--half", 48 * 10**9), MemorySaving("--tenth", 864 * 10**8)]
+    with pytest.raises(RunError) as caught:
+        require_memory_for(needs, available=available * 10**9, savings=savings)
+    assert str(caught.value).endswith(f"96.0 GB for the tables (--rows){named}")
+
+
+def test_memory_of_exact_adagrad_is_named_with_what_needs_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlperf.util.memory.available_memory", lambda: 120 * 10**9)
+    rows = "-".join(map(str, DLRM.data.table_rows))
+    flags = [
+        "--arch-sparse-feature-size=128",
+        "--arch-mlp-bot=13-512-256-128",
+        "--arch-mlp-top=1024-1",
+        "--optimizer=adagrad",
+    ]
+    settings = parse([*flags, f"--arch-embedding-size={rows}", "--arch-interaction-op=dcn"])
+    with pytest.raises(RunError) as caught:
+        require_run_memory(settings, settings.model.architecture, torch.device("cpu"), RunSizes(1, 0))
+    message = str(caught.value)
+    assert "96.1 GB for Adagrad's sums of squares, one for each value of the tables (--optimizer)" in message
+    assert message.endswith("--optimizer=rwsadagrad, another optimizer than the benchmark's, needs 95.4 GB less")
 
 
 def test_control_group_alone_is_enough(tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ _TABLES = (
 )
 _QUANTIZED = "the quantized tables beside them (--quantize-emb-with-bit)"
 _STATE = "the optimizer's state of the tables (--optimizer)"
+_SUMS = "Adagrad's sums of squares, one for each value of the tables (--optimizer)"
 _MLPS = "the MLPs (--arch-mlp-bot, --arch-mlp-top)"
+_CROSS = "the cross network (--dcn-num-layers, --dcn-low-rank-dim)"
 _PAIRS = "the pairs of features (--arch-embedding-size)"
 _TRAINING_BATCH = "a training batch (--mini-batch-size, --num-indices-per-lookup)"
 _TEST_BATCH = "a test batch (--test-mini-batch-size)"
@@ -89,20 +91,25 @@ def require_run_memory(
     model = list(_model(settings, architecture))
     on_device = [*model, *_computation(settings, architecture, sizes)]
     on_host = list(_data(settings, architecture, sizes))
-    saving = _saving(settings, architecture)
+    savings = list(_savings(settings, architecture))
     if device.type == "cpu":
-        require_memory_for([*on_device, *on_host], saving=saving)
+        require_memory_for([*on_device, *on_host], savings=savings)
         return
     require_memory_for(on_host)
-    require_memory_for(on_device, available=available_on_gpu(device), where=" of the GPU", saving=saving)
+    require_memory_for(on_device, available=available_on_gpu(device), where=" of the GPU", savings=savings)
 
 
-def _saving(settings: Settings, architecture: Architecture) -> MemorySaving | None:
-    """Return what tables in 16 bits would save, None if this run cannot have them."""
-    if architecture.compression is not None or settings.quantization.requested:
-        return None
-    halved = replace(architecture, embedding_precision="bf16")
-    return MemorySaving("--embedding-precision=bf16", table_bytes(architecture) - table_bytes(halved))
+def _savings(settings: Settings, architecture: Architecture) -> Iterator[MemorySaving]:
+    """Yield what tables in 16 bits and one sum for each row would save, if this run can have them."""
+    if architecture.compression is None and not settings.quantization.requested:
+        halved = replace(architecture, embedding_precision="bf16")
+        saved = table_bytes(architecture) - table_bytes(halved)
+        if saved:
+            yield MemorySaving("--embedding-precision=bf16", saved)
+    optimizer = settings.training.optimizer
+    if optimizer == "adagrad" and not settings.inference_only:
+        saved = _state_bytes(optimizer, architecture) - _state_bytes("rwsadagrad", architecture)
+        yield MemorySaving("--optimizer=rwsadagrad, another optimizer than the benchmark's,", saved)
 
 
 def available_on_gpu(device: torch.device) -> int:
@@ -155,17 +162,26 @@ def _model(settings: Settings, architecture: Architecture) -> Iterator[MemoryNee
         yield MemoryNeed(_QUANTIZED, values * bits // 8 + 8 * rows)  # minimum and step of each row
     optimizer: type[Optimizer] = load(OPTIMIZERS[settings.training.optimizer])
     if trains:
-        # The state is float32, whatever the precision of the rows.
-        state_bytes = optimizer.state_per_value * table_bytes(replace(architecture, embedding_precision="fp32"))
-        if architecture.compression is None:
-            state_bytes += 4 * optimizer.state_per_row * sum(architecture.rows_per_table)
-        yield MemoryNeed(_STATE, state_bytes)
+        what = _SUMS if optimizer.state_per_value else _STATE
+        yield MemoryNeed(what, _state_bytes(settings.training.optimizer, architecture))
     state = optimizer.state_per_weight if trains else 0
     layers = [a * b for widths in (architecture.mlp_bot, top_widths(architecture)) for a, b in pairwise(widths)]
+    if architecture.interaction_op == "dcn":
+        weights = 2 * architecture.cross_layers * top_widths(architecture)[0] * architecture.cross_rank
+        yield MemoryNeed(_CROSS, 4 * (1 + state) * weights)
     yield MemoryNeed(_MLPS, 4 * ((1 + state) * sum(layers) + (max(layers) if trains else 0)))
     if architecture.interaction_op == "dot":
         features = len(architecture.rows_per_table) + 1
         yield MemoryNeed(_PAIRS, 8 * features * features)
+
+
+def _state_bytes(optimizer_name: str, architecture: Architecture) -> int:
+    """Return the bytes that an optimizer keeps for the tables: float32, whatever the precision of the rows."""
+    optimizer: type[Optimizer] = load(OPTIMIZERS[optimizer_name])
+    state_bytes = optimizer.state_per_value * table_bytes(replace(architecture, embedding_precision="fp32"))
+    if architecture.compression is None:
+        state_bytes += 4 * optimizer.state_per_row * sum(architecture.rows_per_table)
+    return state_bytes
 
 
 def _computation(settings: Settings, architecture: Architecture, sizes: RunSizes) -> Iterator[MemoryNeed]:
@@ -173,16 +189,19 @@ def _computation(settings: Settings, architecture: Architecture, sizes: RunSizes
     tables, dimension = len(architecture.rows_per_table), architecture.feature_size
     value_bytes = 2 if settings.precision == "bf16" else 4
     interaction = top_widths(architecture)[0]
+    if architecture.interaction_op == "dcn":
+        interaction *= 1 + architecture.cross_layers
     pooled = 4 * tables * dimension
+    ids = 8 * sum(settings.data.multi_hot.sizes or (1,) * tables)
     if not settings.inference_only:
         batch = sizes.train_batch(settings)
         widths = sum(architecture.mlp_bot[1:]) + interaction + sum(architecture.mlp_top[:-1])
-        yield MemoryNeed(_TRAINING_BATCH, batch * (value_bytes * widths + pooled + 8 * tables))
+        yield MemoryNeed(_TRAINING_BATCH, batch * (value_bytes * widths + pooled + ids))
         if settings.training.accumulate > 1:
             summed = min(settings.training.accumulate * batch, sizes.train_samples)
-            yield MemoryNeed(_ACCUMULATED, summed * (pooled + 8 * tables))
+            yield MemoryNeed(_ACCUMULATED, summed * (pooled + ids))
     if settings.inference_only or settings.training.evaluates:
-        yield MemoryNeed(_TEST_BATCH, sizes.test_batch(settings) * (value_bytes * interaction + 8 * tables))
+        yield MemoryNeed(_TEST_BATCH, sizes.test_batch(settings) * (value_bytes * interaction + ids))
         yield MemoryNeed(_SCORES, 8 * sizes.test_samples)
 
 

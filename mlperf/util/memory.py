@@ -35,7 +35,7 @@ class MemoryNeed:
 
 @dataclass(frozen=True)
 class MemorySaving:
-    """A way to need less memory. how: the flag to pass. size: the bytes that it saves."""
+    """A way to need less memory. how: the flag to pass, and what else it changes. size: the saved bytes."""
 
     how: str
     size: int
@@ -46,11 +46,12 @@ def require_memory_for(
     *,
     available: int | None = None,
     where: str = "",
-    saving: MemorySaving | None = None,
+    savings: Sequence[MemorySaving] = (),
 ) -> None:
     """Raise RunError, which names the largest parts, if all together need more bytes than are available.
 
-    available: bytes; if None, those of host memory. where: text after "memory". saving: named if it is enough.
+    available: bytes; if None, those of host memory. where: text after "memory". savings: the first one that is
+    enough is named; if none is, all, if together they are enough.
     """
     available = available_memory() if available is None else available
     total = sum(need.size for need in needs)
@@ -58,8 +59,11 @@ def require_memory_for(
         return
     largest = sorted((need for need in needs if need.size > total // 100), key=lambda need: -need.size)
     parts = ", ".join(f"{_size(need.size)} for {need.what}" for need in largest[:_SHOWN_NEEDS])
-    if saving is not None and total - saving.size <= available:
-        parts += f"; {saving.how} needs {_size(saving.size)} less"
+    enough = [saving for saving in savings if total - saving.size <= available][:1]
+    if not enough and total - sum(saving.size for saving in savings) <= available:
+        enough = list(savings)
+    if enough:
+        parts += "; " + " and ".join(f"{saving.how} needs {_size(saving.size)} less" for saving in enough)
     raise RunError(f"needs {_size(total)} of memory{where}, {_size(available)} are available: {parts}")
 
 
