@@ -28,12 +28,14 @@ from mlperf.data.schema import CRITEO
 from mlperf.engines.autograd.step import AutogradStep
 from mlperf.engines.cpu.step import CpuStep
 from mlperf.engines.protocol import TrainingStep
+from mlperf.models.dlrm import ROW_TYPES
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.registry import OPTIMIZERS
 from mlperf.runner.model import build_model, initialize_model
 from mlperf.settings.kinds import at_least
 from mlperf.settings.model import EMBEDDING_PRECISIONS
+from mlperf.util.memory import require_memory
 from mlperf.util.program import run_program
 from training_shapes import Shape, precisions_named, shapes_named
 
@@ -54,10 +56,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=at_least(1), default=ROUNDS, metavar="N", help="number of rounds")
     parser.add_argument("--reduced", action="store_true", help="tiny sizes and one round, to test this script")
     args = parser.parse_args()
+    shapes = shapes_named(args.shapes, use_gpu=False)
+    precisions = precisions_named(args.precision, use_gpu=False)
     print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
     print(f"{'products, tables, optimizer, engine':44}{'ms/step':>10}{'of SGD':>10}")
-    for shape in shapes_named(args.shapes, use_gpu=False):
-        for precision in precisions_named(args.precision, use_gpu=False):
+    for shape in shapes:
+        for precision in precisions:
             chosen = shape.reduced() if args.reduced else shape
             print(f"{chosen.title}, batch {chosen.batch_size}")
             measure(chosen, precision, 1 if args.reduced else args.rounds)
@@ -85,6 +89,7 @@ def make_steps(shape: Shape, precision: str) -> dict[Combination, TrainingStep]:
     """Return the step of each combination; those with the same tables share a model."""
     network = shape.workload.network.flags
     settings = parse([*network, "--data-generation=dataset", "--processed-data-file=x", "--embedding-init=device"])
+    require_memory(bytes_of_all_tables(shape), f"--shapes={shape.name}: tables in each precision, and their sums")
     steps: dict[Combination, TrainingStep] = {}
     for tables in EMBEDDING_PRECISIONS:
         architecture = replace(
@@ -101,6 +106,13 @@ def make_steps(shape: Shape, precision: str) -> dict[Combination, TrainingStep]:
                 step.warm_up(shape.batch_size)
                 steps[engine, tables, name] = step
     return steps
+
+
+def bytes_of_all_tables(shape: Shape) -> int:
+    """Return the bytes of the tables in each precision, each with the sums of Adagrad and row-wise Adagrad."""
+    dimension = shape.workload.network.embedding_dimension
+    sums = 4 * dimension + 4
+    return sum(shape.tables) * sum(ROW_TYPES[name].itemsize * dimension + sums for name in EMBEDDING_PRECISIONS)
 
 
 def draw_batch(shape: Shape, stream: np.random.Generator) -> Batch:

@@ -1,7 +1,8 @@
-"""Independent NumPy reference implementation of DLRM: forward pass, backward pass and SGD.
+"""Independent NumPy reference implementation of DLRM and DLRM-DCNv2: forward pass, backward pass and SGD.
 
 It shares no code with the package and does not use torch. It accepts the flags of dlrm_s_pytorch.py for random
-data, the model, SGD and debug mode, and prints the same lines.
+data, the model, SGD and debug mode, and prints the same lines. dlrm_dcnv2_numpy.py repeats the golden runs of
+DLRM-DCNv2.
 
 B batch, T tables, D embedding dimension, F = T + 1 features.
 """
@@ -9,13 +10,11 @@ B batch, T tables, D embedding dimension, F = T + 1 features.
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 from dataclasses import dataclass
 
 import numpy as np
-
-Array = np.ndarray
+from numpy_layers import Array, CrossNetwork, Mlp, cross_entropy
 
 
 @dataclass
@@ -53,56 +52,6 @@ def draw_ids(flags: argparse.Namespace, stream: np.random.RandomState, rows: int
     return np.unique(np.round(stream.rand(count) * (rows - 1)).astype(np.int64))
 
 
-class Mlp:
-    """Linear layers with activations. `backward` returns the gradient with respect to the input."""
-
-    def __init__(
-        self, widths: list[int], activations: list[str], uniform: bool, stream: np.random.RandomState
-    ) -> None:
-        self.activations = activations
-        self.weights, self.biases = [], []
-        for fan_in, fan_out in itertools.pairwise(widths):
-            if uniform:
-                weight, bias = stream.rand(fan_out, fan_in), stream.rand(fan_out)
-            else:
-                weight = stream.normal(0.0, np.sqrt(2 / (fan_in + fan_out)), (fan_out, fan_in))
-                bias = stream.normal(0.0, np.sqrt(1 / fan_out), fan_out)
-            self.weights.append(weight.astype(np.float32))
-            self.biases.append(bias.astype(np.float32))
-
-    def forward(self, x: Array) -> Array:
-        self.inputs, self.outputs = [], []
-        for weight, bias, activation in zip(self.weights, self.biases, self.activations, strict=True):
-            self.inputs.append(x)
-            z = x @ weight.T + bias
-            if activation == "relu":
-                x = np.maximum(z, 0)
-            elif activation == "sigmoid":
-                x = 1 / (1 + np.exp(-z))
-            else:
-                x = np.tanh(z)
-            self.outputs.append(x)
-        return x
-
-    def backward(self, gradient: Array) -> Array:
-        self.gradients: list[tuple[Array, Array]] = []
-        layers = zip(self.weights, self.activations, self.inputs, self.outputs, strict=True)
-        for weight, activation, x, y in reversed(list(layers)):
-            slope = {"relu": y > 0, "sigmoid": y * (1 - y), "tanh": 1 - y * y}[activation]
-            delta = gradient * slope
-            self.gradients.insert(0, (delta.T @ x, delta.sum(0)))
-            gradient = delta @ weight
-        return gradient
-
-    def step(self, rate: np.float32) -> None:
-        for weight, bias, (of_weight, of_bias) in zip(self.weights, self.biases, self.gradients, strict=True):
-            np.subtract(weight, rate * of_weight, out=weight)
-            np.subtract(bias, rate * of_bias, out=bias)
-
-    def parameters(self) -> list[Array]:
-        return [value for pair in zip(self.weights, self.biases, strict=True) for value in pair]
-
-
 class Dlrm:
     """The model. `train` takes one SGD step and returns the loss and the predictions before the step."""
 
@@ -116,22 +65,31 @@ class Dlrm:
         features = len(self.tables) + 1
         self.pairs = [(i, j) for i in range(features) for j in range(i + flags.arch_interaction_itself)]
         size = flags.arch_sparse_feature_size
-        width = {"dot": size + len(self.pairs), "cat": features * size, "sum": size}[flags.arch_interaction_op]
-        self.top_widths = [width, *flags.arch_mlp_top]
-        hidden, uniform = flags.activation_function, flags.mlp_init != "normal"
-        self.bottom = Mlp(flags.arch_mlp_bot, [hidden] * (len(flags.arch_mlp_bot) - 1), uniform, stream)
-        self.top = Mlp(self.top_widths, [hidden] * (len(self.top_widths) - 2) + ["sigmoid"], uniform, stream)
+        widths = {"dot": size + len(self.pairs), "sum": size, "cat": features * size, "dcn": features * size}
+        self.top_widths = [widths[flags.arch_interaction_op], *flags.arch_mlp_top]
+        self.has_cross = flags.arch_interaction_op == "dcn"
+        init = {"auto": "pytorch" if self.has_cross else "uniform"}.get(flags.mlp_init, flags.mlp_init)
+        hidden = [flags.activation_function] * (len(flags.arch_mlp_bot) + len(self.top_widths))
+        self.bottom = Mlp.drawn(flags.arch_mlp_bot, hidden[: len(flags.arch_mlp_bot) - 1], init, stream)
+        layers = flags.dcn_num_layers if self.has_cross else 0
+        self.cross = CrossNetwork.drawn(features * size, flags.dcn_low_rank_dim, layers, stream)
+        self.top = Mlp.drawn(self.top_widths, [*hidden[: len(self.top_widths) - 2], "none"], init, stream)
 
     def train(self, batch: Sample, rate: np.float32) -> tuple[float, Array]:
         features = [self.bottom.forward(batch.dense)]
         for table, ids in zip(self.tables, batch.ids, strict=True):
             features.append(np.stack([table[of_sample].sum(0) for of_sample in ids]))
-        raw = self.top.forward(self.interact(features))
+        logits = self.top.forward(self.interact(features))
+        raw = 1 / (1 + np.exp(-logits))
         threshold = np.float32(self.flags.loss_threshold)
         probability = raw.clip(threshold, 1 - threshold) if threshold > 0 else raw
-        loss, gradient = self.loss(probability, batch.targets)
-        if threshold > 0:
-            gradient = gradient * ((raw >= threshold) & (raw <= 1 - threshold))
+        if self.flags.loss_function == "bce_logits":
+            loss, gradient = cross_entropy(logits, batch.targets)
+        else:
+            loss, gradient = self.loss(probability, batch.targets)
+            if threshold > 0:
+                gradient = gradient * ((raw >= threshold) & (raw <= 1 - threshold))
+            gradient = gradient * (raw * (1 - raw))
         gradients = self.interact_backward(features, self.top.backward(gradient))
         self.bottom.backward(gradients[0])
         for table, ids, of_table in zip(self.tables, batch.ids, gradients[1:], strict=True):
@@ -139,8 +97,10 @@ class Dlrm:
             for of_sample, row in zip(ids, of_table, strict=True):
                 np.add.at(total, of_sample, row)
             np.subtract(table, rate * total, out=table)
-        self.bottom.step(rate)
-        self.top.step(rate)
+        parameters = [*self.bottom.parameters(), *self.cross.parameters(), *self.top.parameters()]
+        changes = [*self.bottom.gradients, *self.cross.gradients, *self.top.gradients]
+        for parameter, change in zip(parameters, changes, strict=True):
+            np.subtract(parameter, rate * change, out=parameter)
         return loss, probability
 
     def interact(self, features: list[Array]) -> Array:
@@ -148,6 +108,8 @@ class Dlrm:
             return np.sum(features, 0)
         if self.flags.arch_interaction_op == "cat":
             return np.concatenate(features, 1)
+        if self.has_cross:
+            return self.cross.forward(np.concatenate(features, 1))
         products = [(features[i] * features[j]).sum(1, keepdims=True) for i, j in self.pairs]
         return np.concatenate([features[0], *products], 1)
 
@@ -158,6 +120,8 @@ class Dlrm:
         size = self.flags.arch_sparse_feature_size
         if self.flags.arch_interaction_op == "cat":
             return np.split(gradient, len(features), 1)
+        if self.has_cross:
+            return np.split(self.cross.backward(gradient), len(features), 1)
         found = [np.zeros_like(feature) for feature in features]
         found[0] += gradient[:, :size]
         for number, (i, j) in enumerate(self.pairs, start=size):
@@ -178,14 +142,16 @@ class Dlrm:
         return float(np.mean(weight * terms)), weight * gradient / count
 
     def parameters(self) -> list[Array]:
-        return [*self.tables, *self.bottom.parameters(), *self.top.parameters()]
+        downs = [down for down, _, _ in self.cross.layers]
+        ups = [value for _, *pair in self.cross.layers for value in pair]
+        return [*self.tables, *downs, *ups, *self.bottom.parameters(), *self.top.parameters()]
 
     def __str__(self) -> str:
-        lines = ["DLRM_Net(", "  (emb_l): ModuleList("]
+        lines = ["DLRM_DCNv2(" if self.has_cross else "DLRM_Net(", "  (emb_l): ModuleList("]
         for number, table in enumerate(self.tables):
             lines.append(f"    ({number}): EmbeddingBag({table.shape[0]}, {table.shape[1]}, mode=sum)")
-        lines.append("  )")
-        printed = {"relu": "ReLU()", "sigmoid": "Sigmoid()", "tanh": "Tanh()"}
+        lines += ["  )", *(self.cross_lines() if self.has_cross else [])]
+        printed = {"relu": "ReLU()", "sigmoid": "Sigmoid()", "tanh": "Tanh()", "none": "Sigmoid()"}
         for name, mlp in (("bot_l", self.bottom), ("top_l", self.top)):
             lines.append(f"  ({name}): Sequential(")
             for number, (weight, activation) in enumerate(zip(mlp.weights, mlp.activations, strict=True)):
@@ -196,6 +162,15 @@ class Dlrm:
                 lines.append(f"    ({2 * number + 1}): {printed[activation]}")
             lines.append("  )")
         return "\n".join([*lines, ")"])
+
+    def cross_lines(self) -> list[str]:
+        count, (rank, width) = len(self.cross.layers), self.cross.layers[0][0].shape
+        number, times = ("0", "") if count == 1 else (f"0-{count - 1}", f"{count} x ")
+        lines = ["  (interaction): CrossInteraction("]
+        for name, fan_in, fan_out in (("V", width, rank), ("W", rank, width)):
+            layer = f"{times}Linear(in_features={fan_in}, out_features={fan_out}, bias={name == 'W'})"
+            lines += [f"    ({name}): ModuleList(", f"      ({number}): {layer}", "    )"]
+        return [*lines, "  )"]
 
 
 def print_before(flags: argparse.Namespace, model: Dlrm, batches: list[Sample]) -> None:
@@ -259,11 +234,13 @@ def parse() -> argparse.Namespace:
     add("--arch-embedding-size", type=numbers, default=[4, 3, 2])
     add("--arch-mlp-bot", type=numbers, default=[4, 3, 2])
     add("--arch-mlp-top", type=numbers, default=[4, 2, 1])
-    add("--arch-interaction-op", choices=("dot", "cat", "sum"), default="dot")
+    add("--arch-interaction-op", choices=("dot", "cat", "sum", "dcn"), default="dot")
+    add("--dcn-num-layers", type=int, default=3)
+    add("--dcn-low-rank-dim", type=int, default=512)
     add("--arch-interaction-itself", action="store_true")
     add("--activation-function", choices=("relu", "sigmoid", "tanh"), default="relu")
-    add("--mlp-init", choices=("auto", "normal", "uniform"), default="auto")
-    add("--loss-function", choices=("mse", "bce", "wbce"), default="mse")
+    add("--mlp-init", choices=("auto", "normal", "uniform", "pytorch"), default="auto")
+    add("--loss-function", choices=("mse", "bce", "wbce", "bce_logits"), default="mse")
     add("--loss-weights", type=lambda text: [float(part) for part in text.split("-")], default=[1.0, 1.0])
     add("--loss-threshold", type=float, default=0.0)
     add("--data-generation", choices=("random",), default="random")

@@ -46,6 +46,7 @@ cases=(
     "--mini-batch-size=2 --data-size=4"
     "--mini-batch-size=2 --data-size=5"
     "--mini-batch-size=2 --data-size=5 --nepochs=3"
+    "--mini-batch-size=2 --data-size=5 --arch-interaction-op=dcn --dcn-low-rank-dim=3 --loss-function=bce_logits"
 )
 
 echo "Running commands ..."

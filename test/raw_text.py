@@ -52,17 +52,23 @@ class Expected:
     counts: list[int]
 
 
-def prepare_slowly(days: Sequence[Sequence[Row]], max_ind_range: int) -> Expected:
-    """Prepare in text order, one field at a time, as the format is described."""
+def prepare_slowly(days: Sequence[Sequence[Row]], max_ind_range: int = -1, *, dcnv2: bool = False) -> Expected:
+    """Prepare in text order, one field at a time, as the format is described.
+
+    dcnv2: as for DLRM-DCNv2: negative integers are kept, and ids are numbered from 2.
+    """
     numbers: list[dict[int, int]] = [{} for _ in range(26)]
     prepared = []
     for day in days:
         for row in day:
-            integers = [max(int(field or 0), 0) for field in row[1:14]]
+            integers = [int(field or 0) for field in row[1:14]]
+            if not dcnv2:
+                integers = [max(value, 0) for value in integers]
             ids = [int(field or "0", 16) for field in row[14:]]
             if max_ind_range > 0:
                 ids = [value % max_ind_range for value in ids]
-            indices = [seen.setdefault(value, len(seen)) for seen, value in zip(numbers, ids, strict=True)]
+            first = 2 if dcnv2 else 0
+            indices = [seen.setdefault(value, len(seen) + first) for seen, value in zip(numbers, ids, strict=True)]
             prepared.append([int(row[0]), *integers, *indices])
     everything = np.array(prepared, np.int32)
     last = len(days[-1])

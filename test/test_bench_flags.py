@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 from bench_modules import bench_module
+from program import ROOT
 
 from mlperf.util.errors import UsageError
 
@@ -23,6 +27,7 @@ from mlperf.util.errors import UsageError
         ("measure_preparation", "--cores=1,a", "a whole number from 1 "),
         ("measure_preparation", "--rows=1", "a whole number from 24000 "),
         ("compare_commits", "--rounds=0", "a whole number from 1 "),
+        ("measure_optimizers", "--shapes=Kaggle", "Kaggle-128"),
     ],
 )
 def test_wrong_flag_is_refused_with_what_is_allowed(
@@ -35,3 +40,33 @@ def test_wrong_flag_is_refused_with_what_is_allowed(
     assert flag.partition("=")[0] in str(caught.value)
     assert allowed in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+GPU_SCRIPTS = ("profile_step", "run_for_sanitizer", "time_full_tables", "tune_kernels")
+
+
+@pytest.mark.parametrize("script", GPU_SCRIPTS)
+def test_measuring_a_gpu_without_one_is_refused(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", [f"{script}.py"])
+    with pytest.raises(UsageError, match="no GPU is visible to PyTorch; --reduced runs without one"):
+        bench_module(script).main()
+    monkeypatch.setattr("sys.argv", [f"{script}.py", "--reduced"])
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(UsageError, match="--reduced needs Triton's interpreter: set TRITON_INTERPRET=1"):
+        bench_module(script).main()
+
+
+def test_scripts_for_a_gpu_find_their_modules_from_any_folder(tmp_path: Path) -> None:
+    script = ROOT / "bench" / "gpu" / "print_environment.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--reduce"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("print_environment.py: error: ")
+    assert len(done.stderr.splitlines()) == 1

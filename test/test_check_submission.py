@@ -33,18 +33,19 @@ NEWER = ("1.0.0", "1.1.0", "2.0.0")
 @pytest.mark.parametrize("edition", EDITIONS.values(), ids=lambda edition: edition.name)
 def test_required_keys_and_target_match_the_official_rules(edition: Edition) -> None:
     rules = Path(mlp_compliance.__file__).parent
-    names = ("common", "closed_common", "closed_dlrm")
-    required, targets = set(), []
+    names = ("common", "closed_common", f"closed_{edition.benchmark.name}")
+    required, optional, targets = set[str](), set[str](), []
     for name in names:
         for record in yaml.load(
             (rules / f"training_{edition.name}" / f"{name}.yaml").read_text(), Loader=yaml.BaseLoader
         ):
             key = record.get("KEY", {})
             if "REQ" in key:
-                required.add(key["NAME"])
+                (optional if key["REQ"] == "OPTIONAL" else required).add(key["NAME"])
             targets.append(key.get("ATLEAST_ONE_CHECK", ""))
     assert edition.required_keys - {"seed"} == required
     assert ("seed" in edition.required_keys) == edition.checks_package
+    assert edition.new_optional_keys == optional
     assert any(f"v['value'] >= {edition.auc_target}" in target for target in targets)
 
 

@@ -29,6 +29,11 @@ def test_sample_run_prints_exactly_the_published_output(tmp_path: Path) -> None:
         "--round-targets --mlp-init=normal --print-freq=2",
         "--mini-batch-size=4 --num-batches=3 --arch-interaction-op=sum --arch-embedding-size=40-7-100 "
         "--activation-function=sigmoid --num-indices-per-lookup-fixed --print-precision=3",
+        "--mini-batch-size=3 --data-size=10 --arch-interaction-op=dcn --dcn-num-layers=2 --dcn-low-rank-dim=5 "
+        "--loss-function=bce_logits --round-targets",
+        "--mini-batch-size=3 --data-size=10 --arch-interaction-op=dcn --dcn-num-layers=1 --dcn-low-rank-dim=1 "
+        "--loss-function=bce --mlp-init=normal --activation-function=tanh",
+        "--mini-batch-size=3 --data-size=10 --mlp-init=pytorch --loss-function=bce_logits",
     ],
 )
 def test_numpy_implementation_prints_the_same(flags: str, tmp_path: Path) -> None:
@@ -42,12 +47,25 @@ def test_numpy_implementation_prints_the_same(flags: str, tmp_path: Path) -> Non
     assert compare([str(path) for path in outputs]) == 0
 
 
-def test_numpy_implementation_imports_nothing_from_this_project() -> None:
-    text = (ROOT / "test" / "dlrm_s_numpy.py").read_text()
-    imported = {
-        line.split()[1].partition(".")[0] for line in text.splitlines() if line.startswith(("import", "from"))
+@pytest.mark.parametrize("program", ["dlrm_s_numpy.py", "dlrm_dcnv2_numpy.py"])
+def test_numpy_implementations_import_nothing_from_this_project(program: str) -> None:
+    allowed = {
+        "__future__",
+        "argparse",
+        "collections",
+        "dataclasses",
+        "itertools",
+        "json",
+        "pathlib",
+        "sys",
+        "typing",
     }
-    assert imported == {"__future__", "argparse", "dataclasses", "itertools", "numpy", "sys"}
+    for name in (program, "numpy_layers.py"):
+        lines = (ROOT / "test" / name).read_text().splitlines()
+        imported = {
+            line.split()[1].partition(".")[0] for line in lines if line.lstrip().startswith(("import", "from"))
+        }
+        assert imported - allowed <= {"numpy", "numpy_layers"}
 
 
 @pytest.mark.parametrize(

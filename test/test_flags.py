@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 from program import ROOT
 
+from mlperf.benchmarks import DLRM
 from mlperf.cli import flag_reference
 from mlperf.cli.train import main
 from mlperf.settings.argument_parser import Parser
@@ -142,7 +143,7 @@ def test_threshold_without_test_freq_evaluates_as_often_as_the_edition_requires(
     flags: tuple[str, ...], expected: int
 ) -> None:
     training = parse([*DATASET, *flags]).training
-    assert training.batches_between_tests(batches_per_epoch=100, evaluations_per_epoch=20) == expected
+    assert training.batches_between_tests(samples=1591, batch_size=16, benchmark=DLRM) == expected  # 100 batches
 
 
 def test_only_kaggle_data_is_also_written_as_an_archive() -> None:

@@ -13,7 +13,7 @@ import pytest
 from foreign_logs import foreign_entries, write_log
 from program import same_signal_handlers
 
-from mlperf.benchmarks import DEFAULT_EDITION
+from mlperf.benchmarks import DLRM, default_edition
 from mlperf.compliance.log_reader import read_log
 from mlperf.submission.package import Package, write_package
 from mlperf.submission.run_inputs import RunInputs
@@ -33,7 +33,7 @@ def package(folder: Path) -> Package:
         folder=folder,
         submitter="Ours",
         system="box",
-        edition=DEFAULT_EDITION,
+        edition=default_edition(DLRM),
         description={},
         configuration=None,
         trainer_flags=(),

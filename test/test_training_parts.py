@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mlperf.benchmarks import DLRM, DLRM_DCNV2
 from mlperf.models.loss import Loss
 from mlperf.settings.training import ScheduleSettings, TrainingSettings
 from mlperf.training.schedule import learning_rate
@@ -64,4 +65,16 @@ def test_cross_entropy_of_nan_is_nan() -> None:
 )
 def test_scheduled_evaluations_happen_at_optimizer_steps(batches: int, accumulate: int, expected: int) -> None:
     settings = TrainingSettings(accumulate=accumulate, auc_threshold=0.8)
-    assert settings.batches_between_tests(batches, evaluations_per_epoch=20) == expected
+    for samples in (batches * 8 - 7, batches * 8):
+        assert settings.batches_between_tests(samples, batch_size=8, benchmark=DLRM) == expected
+
+
+@pytest.mark.parametrize(
+    ("batch", "steps"),
+    [(32768, 6401), (55296, 3793), (65536, 3200), (102400, 2048), (135168, 1551), (160000, 1310)],
+)
+def test_evaluations_of_dlrm_dcnv2_follow_the_published_intervals(batch: int, steps: int) -> None:
+    samples = DLRM_DCNV2.data.train_samples
+    assert DLRM_DCNV2.steps_between_evaluations(samples, batch) == steps
+    settings = TrainingSettings(accumulate=2, auc_threshold=0.8)
+    assert settings.batches_between_tests(samples, batch // 2, DLRM_DCNV2) == 2 * steps

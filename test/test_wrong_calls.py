@@ -102,6 +102,13 @@ WRONG = [
     (f"{DATASET} --mlperf-submitter=Acme", "--mlperf-submitter=Acme requires --mlperf-logging"),
     (f"{DATASET} --mlperf-cache-cleared", "--mlperf-cache-cleared=true requires --mlperf-logging"),
     (f"{DATASET} --mlperf-edition=2.0.0", "--mlperf-edition=2.0.0 requires --mlperf-logging"),
+    ("--mlperf-edition=9.9.9", "--mlperf-edition: '9.9.9' is unknown; allowed: 0.7.0, 1.0.0"),
+    ("--mlperf-edition=6.1.0", "--mlperf-edition: '6.1.0' includes dlrmv4, which is not supported"),
+    (
+        "--mlperf-edition=6.0.0",
+        "--mlperf-edition=6.0.0 includes dlrm_dcnv2, but --arch-interaction-op=dot belongs to",
+    ),
+    ("--mlperf-edition=2.1.0 --arch-interaction-op=dcn", "belongs to dlrm_dcnv2: allowed are 3.0.0, 3.1.0"),
     ("--data-generation=synthetic --data-trace-file=x/", "--data-trace-file: 'x/' names a folder"),
     (f"{DATASET} --save-model=none/x --test-freq=5", "--save-model=none/x: folder none does not exist"),
     (f"{DATASET} --save-model=x.pt --test-freq=5 --mlperf-grad-accum-iter=2", "--test-freq"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,6 +23,7 @@ from mlperf.models.initialization import initialize
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.settings.model import Architecture
+from mlperf.util.errors import UsageError
 from synthetic_rows import synthetic_rows
 from training_baselines import RATE, timed
 from training_shapes import BYTES_BESIDE_TABLES, ROWS_OF_SMALLER_TABLES
@@ -70,7 +71,7 @@ REDUCED = Workload(torch.device("cpu"), 3, 2000, (13, 32, 128), (32, 1), batches
 
 
 def parse_workload(parser: argparse.ArgumentParser) -> tuple[Workload, argparse.Namespace]:
-    """Add --reduced to `parser`; return the selected workload and all flags. Exits with status 2 without a GPU."""
+    """Add --reduced to `parser`; return the selected workload and all flags. UsageError without a GPU."""
     parser.add_argument(
         "--reduced",
         action="store_true",
@@ -78,8 +79,9 @@ def parse_workload(parser: argparse.ArgumentParser) -> tuple[Workload, argparse.
     )
     args = parser.parse_args()
     if not args.reduced and not torch.cuda.is_available():
-        print(f"{parser.prog}: error: no GPU is visible to PyTorch; --reduced runs without one", file=sys.stderr)
-        sys.exit(2)
+        raise UsageError("no GPU is visible to PyTorch; --reduced runs without one")
+    if args.reduced and os.environ.get("TRITON_INTERPRET") != "1":
+        raise UsageError("--reduced needs Triton's interpreter: set TRITON_INTERPRET=1")
     return REDUCED if args.reduced else BENCHMARK, args
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
+import bench_folder  # noqa: F401
+
 import importlib.metadata
 import os
 import platform
@@ -12,6 +13,7 @@ import sys
 
 import torch
 
+from command_line import script_parser
 from mlperf.util.program import run_program
 
 PACKAGES = ("torch", "triton", "numpy", "numba", "scikit-learn", "mlperf-logging", "pytest", "pytest-xdist")
@@ -21,7 +23,7 @@ PROGRAMS = ("nvidia-smi", "gcc", "clang", "compute-sanitizer")
 
 def main() -> int:
     """Print one fact per line. Returns 1 if something required is missing."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("--reduced", action="store_true", help="the checks run without a GPU")
     args = parser.parse_args()
     problems = []

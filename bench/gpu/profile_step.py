@@ -5,7 +5,8 @@ python bench/gpu/profile_step.py
 
 from __future__ import annotations
 
-import argparse
+import bench_folder  # noqa: F401
+
 import json
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from gpu_workload import (
 )
 from torch.profiler import ProfilerActivity, profile
 
+from command_line import script_parser
 from mlperf.util.files import write_atomically
 from mlperf.util.program import run_program
 from training_shapes import PRECISIONS
@@ -32,7 +34,7 @@ PRINTED_KERNELS = 24
 
 def main() -> None:
     """Print the tables and write them as JSON: each step's [kernel, launches, microseconds]."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script_parser(__file__, __doc__)
     parser.add_argument("--output", type=Path, default=Path("profile.json"), help="default: profile.json")
     workload, args = parse_workload(parser)
     measured = {precision: measure(workload, precision) for precision in PRECISIONS}

@@ -5,18 +5,20 @@ PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python bench/
 
 from __future__ import annotations
 
-import argparse
+import bench_folder  # noqa: F401
+
 import sys
 from dataclasses import replace
 
 from gpu_workload import SUMMED_UPDATES, make_batch, make_step, parse_workload
 
+from command_line import script_parser
 from mlperf.util.program import run_program
 
 
 def main() -> None:
     """Train on two batches of different sizes and score them, in two precisions and with each kind of update."""
-    workload, args = parse_workload(argparse.ArgumentParser(description=__doc__))
+    workload, args = parse_workload(script_parser(__file__, __doc__))
     workload = replace(workload, row_limit=3000)
     for precision, optimizer, table_precision in (
         ("bf16", "sgd", "fp32"),

@@ -5,7 +5,8 @@ python bench/gpu/time_full_tables.py
 
 from __future__ import annotations
 
-import argparse
+import bench_folder  # noqa: F401
+
 import gc
 import sys
 import time
@@ -14,13 +15,14 @@ from dataclasses import replace
 import torch
 from gpu_workload import Workload, full_row_limit, make_batch, make_step, parse_workload, time_steps
 
+from command_line import script_parser
 from mlperf.benchmarks import DLRM
 from mlperf.util.program import run_program
 
 
 def main() -> None:
     """Print times and memory. Tables that do not fit in memory are limited to 24 million rows."""
-    workload, args = parse_workload(argparse.ArgumentParser(description=__doc__))
+    workload, args = parse_workload(script_parser(__file__, __doc__))
     for table_precision in ("fp32", "bf16"):
         sized = workload
         if not args.reduced:

@@ -5,7 +5,8 @@ The sizes in use are the constants at the top of each file of mlperf/engines/gpu
 
 from __future__ import annotations
 
-import argparse
+import bench_folder  # noqa: F401
+
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +25,7 @@ from gpu_workload import (
 from relu_input_gradient import relu_input_gradient
 from triton.runtime.errors import OutOfResources
 
+from command_line import script_parser
 from mlperf.engines.gpu.kernels.interaction import interact, interact_backward
 from mlperf.engines.gpu.kernels.linear import relu_backward
 from mlperf.engines.gpu.kernels.sgd_row_update import update_rows_by_sgd
@@ -41,7 +43,7 @@ RELU_PRODUCT_SIZES = ((128, 256, 64, 8, 3), (128, 256, 64, 8, 4), (256, 128, 64,
 
 def main() -> None:
     """Print a line for each size: the interaction in each precision, the rest in bf16."""
-    workload, _ = parse_workload(argparse.ArgumentParser(description=__doc__))
+    workload, _ = parse_workload(script_parser(__file__, __doc__))
     for precision in PRECISIONS:
         step = make_step(workload, precision)
         print(f"{precision}:")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, WORKLOADS
+from mlperf.benchmarks import BENCHMARKS, WORKLOADS, dashed, default_edition, editions_of
 from mlperf.util.program import run_program
 
 _NAME = "python -m mlperf.benchmarks"
@@ -27,21 +27,27 @@ def _print_values(arguments: Sequence[str] | None) -> int:
     parser.add_argument("name", choices=WORKLOADS, help="the benchmark or workload")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--flags", action="store_true", help="flags of the trainer")
-    what.add_argument("--data-flags", action="store_true", help="the subset that the preparation also accepts")
+    what.add_argument("--data-flags", action="store_true", help="the subset for the preparation")
+    what.add_argument(
+        "--table-rows", action="store_true", help="rows of the tables, as --arch-embedding-size takes them"
+    )
     what.add_argument(
         "--editions", action="store_true", help="MLPerf Training editions that include the benchmark"
     )
     what.add_argument("--default-edition", action="store_true", help="the edition that runs use by default")
     args = parser.parse_args(arguments)
     workload = WORKLOADS[args.name]
+    rows = workload.data.table_rows
     if args.flags:
         lines = workload.flags
     elif args.data_flags:
-        lines = workload.data.flags
+        lines = workload.data.preparation_flags
+    elif args.table_rows:
+        lines = (dashed(rows),) if rows else ()
     elif args.default_edition:
-        lines = (DEFAULT_EDITION.name,) if DEFAULT_EDITION.benchmark is workload else ()
+        lines = (default_edition(BENCHMARKS[args.name]).name,) if args.name in BENCHMARKS else ()
     else:
-        lines = tuple(name for name, edition in EDITIONS.items() if edition.benchmark is workload)
+        lines = tuple(edition.name for edition in editions_of(workload))
     for line in lines:
         print(line)
     return 0

@@ -27,14 +27,16 @@ DLRM = Benchmark(
     optimizer="sgd",
     auc_target=0.8025,
     evaluations_per_epoch=20,
+    rounds_interval_up=True,
+    first_epoch=1,
     runs=5,
     hyperparameters=(
-        LoggedHyperparameter("opt_base_learning_rate", setting="learning_rate"),
-        LoggedHyperparameter("opt_learning_rate_warmup_steps", setting="warmup_steps"),
-        LoggedHyperparameter("lr_decay_start_steps", setting="decay_start_step"),
-        LoggedHyperparameter("sgd_opt_base_learning_rate", setting="learning_rate"),
+        LoggedHyperparameter("opt_base_learning_rate", setting="schedule.learning_rate"),
+        LoggedHyperparameter("opt_learning_rate_warmup_steps", setting="schedule.warmup_steps"),
+        LoggedHyperparameter("lr_decay_start_steps", setting="schedule.decay_start_step"),
+        LoggedHyperparameter("sgd_opt_base_learning_rate", setting="schedule.learning_rate"),
         LoggedHyperparameter("sgd_opt_learning_rate_decay_poly_power", value=2),
-        LoggedHyperparameter("sgd_opt_learning_rate_decay_steps", setting="decay_steps"),
+        LoggedHyperparameter("sgd_opt_learning_rate_decay_steps", setting="schedule.decay_steps"),
     ),
 )
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlperf.benchmarks import DEFAULT_EDITION
+from mlperf.benchmarks import DLRM
 from mlperf.plots.log_files import LOG_SUFFIXES
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import between, file_name
@@ -63,7 +63,7 @@ def make_parser(name: str) -> Parser:
     add(
         "--target",
         type=between(0, 1),
-        help=f"draw a horizontal line at this value (default: {DEFAULT_EDITION.auc_target} for AUC; 0: no line)",
+        help=f"draw a horizontal line at this value (default: {DLRM.auc_target} for AUC; 0: no line)",
     )
     add("--title", default="", help="title of the figure")
     return parser
@@ -91,7 +91,7 @@ def _plot(name: str, arguments: Sequence[str] | None) -> int:
         metric = "auc" if any(run.curves.auc for run in runs) else "accuracy"
     target = args.target
     if target is None:
-        target = DEFAULT_EDITION.auc_target if metric == "auc" else 0.0
+        target = DLRM.auc_target if metric == "auc" else 0.0
     drawn = []
     for run, label in zip(runs, labels, strict=True):
         if has_curve(run.curves, metric):

@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mlperf.benchmarks import DEFAULT_EDITION, EDITIONS, STATUSES, SampleSize
+from mlperf.benchmarks import DLRM, EDITIONS, STATUSES, SampleSize, default_edition
 from mlperf.compliance.log_reader import Log, as_text, read_log
 from mlperf.compliance.warm_start import require_from_scratch
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.dataset import MAX_SEED
 from mlperf.settings.kinds import reason, whole_between
+from mlperf.settings.reports import EDITION
 from mlperf.settings.timed_run import check_timed_run
 from mlperf.submission.check import check_result
 from mlperf.submission.package import NAME, Package, write_package
@@ -90,7 +91,13 @@ def make_parser(name: str) -> Parser:
         default=Path("submission"),
         help="folder for the package and the logs of the runs",
     )
-    add("--edition", choices=tuple(EDITIONS), default=DEFAULT_EDITION.name, help="edition of MLPerf Training")
+    add(
+        "--edition",
+        type=EDITION,
+        metavar=EDITION.metavar,
+        default=default_edition(DLRM).name,
+        help=f"edition of MLPerf Training: {', '.join(EDITIONS)}",
+    )
     add("--division", choices=("closed", "open"), default="closed", help="division of the submission")
     add("--status", choices=STATUSES, default="onprem", help="availability of the system")
     add(

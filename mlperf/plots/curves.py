@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from mlperf.benchmarks import BENCHMARKS, DEFAULT_EDITION, Benchmark
+from mlperf.benchmarks import BENCHMARKS, DLRM, Benchmark
 from mlperf.compliance.log_kind import other_benchmark, other_content
 from mlperf.compliance.log_reader import Log, is_fraction, read_log
 from mlperf.plots.evaluations import read_evaluations
@@ -87,7 +87,7 @@ class Curves:
     submitter: str = ""
     system: str = ""
     warnings: list[str] = field(default_factory=list)
-    benchmark: Benchmark = DEFAULT_EDITION.benchmark
+    benchmark: Benchmark = DLRM
     counted: bool = False
 
     @property
@@ -167,7 +167,7 @@ class Curves:
 
 def _benchmark(log: Log) -> Benchmark:
     """Return the benchmark of a log, by default the latest. OtherBenchmarkError if it is not a supported one."""
-    benchmark = BENCHMARKS.get(_text(log, "submission_benchmark"), DEFAULT_EDITION.benchmark)
+    benchmark = BENCHMARKS.get(_text(log, "submission_benchmark"), DLRM)
     other = other_benchmark(log, benchmark.name)
     if other is not None:
         raise OtherBenchmarkError(log.path, other[1])

@@ -10,13 +10,13 @@ import logging
 import os
 import stat
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TextIO
 
 from mlperf_logging.mllog import constants
 from mlperf_logging.mllog.mllog import MLLogger
 
-from mlperf.benchmarks import EDITIONS
 from mlperf.compliance.warm_start import MARK
 from mlperf.data.source import BatchSource
 from mlperf.evaluation.metrics import Metrics
@@ -46,7 +46,8 @@ class ComplianceLog(Listener):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._edition = EDITIONS[settings.compliance.edition]
+        self._edition = settings.edition
+        self._first_epoch = self._edition.benchmark.first_epoch
         self._path, self._file = open_log_file(settings.compliance.log_file)
         # Created directly, not by logging.getLogger, so that no other code can write to this file.
         logger = logging.Logger("mlperf.compliance_log", logging.INFO)
@@ -96,17 +97,17 @@ class ComplianceLog(Listener):
         if not self._trained:
             self._trained = True
             self._report_name()
-        self._start(constants.BLOCK_START, first_epoch_num=_epoch_num(position), epoch_count=1)
-        self._start(constants.EPOCH_START, epoch_num=_epoch_num(position))
+        self._start(constants.BLOCK_START, first_epoch_num=self._epoch_num(position), epoch_count=1)
+        self._start(constants.EPOCH_START, epoch_num=self._epoch_num(position))
 
     def evaluation_start(self, position: Position) -> None:
         """Log the start of an evaluation."""
-        self._start(constants.EVAL_START, epoch_num=_epoch_num(position))
+        self._start(constants.EVAL_START, epoch_num=self._epoch_num(position))
 
     def evaluation_stop(self, position: Position, metrics: Metrics, best: Metrics, improved: bool) -> None:
         """Log the AUC and the end of an evaluation."""
         self._best_auc = best.auc
-        self._point(constants.EVAL_ACCURACY, metrics.auc, epoch_num=_epoch_num(position))
+        self._point(constants.EVAL_ACCURACY, metrics.auc, epoch_num=self._epoch_num(position))
         self._end_evaluation(position)
 
     def epoch_stop(self, position: Position) -> None:
@@ -133,14 +134,18 @@ class ComplianceLog(Listener):
     def _end_evaluation(self, position: Position) -> None:
         """Log the end of an evaluation, if one is open."""
         if constants.EVAL_START in self._open:
-            self._end(constants.EVAL_STOP, epoch_num=_epoch_num(position))
+            self._end(constants.EVAL_STOP, epoch_num=self._epoch_num(position))
 
     def _end_epoch(self, position: Position) -> None:
         """Log the end of an epoch and of its block, if they are open."""
         if constants.EPOCH_START in self._open:
-            self._end(constants.EPOCH_STOP, epoch_num=_epoch_num(position))
+            self._end(constants.EPOCH_STOP, epoch_num=self._epoch_num(position))
         if constants.BLOCK_START in self._open:
-            self._end(constants.BLOCK_STOP, first_epoch_num=position.epoch + 1)
+            self._end(constants.BLOCK_STOP, first_epoch_num=self._first_epoch + position.epoch)
+
+    def _epoch_num(self, position: Position) -> float:
+        """Return the epochs trained plus the number of the first: if it is 1, 1.5 is halfway through it."""
+        return self._first_epoch + position.epochs_done
 
     def _report_name(self) -> None:
         default = self._settings.compliance.log_file
@@ -165,8 +170,8 @@ class ComplianceLog(Listener):
         self._required_point(constants.GRADIENT_ACCUMULATION_STEPS, training.accumulate)
         self._point(constants.OPT_NAME, training.optimizer)
         for logged in self._edition.benchmark.hyperparameters:
-            setting = None if logged.setting is None else getattr(training.schedule, logged.setting)
-            self._point(logged.key, logged.value if setting is None else setting)
+            value = logged.value if logged.setting is None else attrgetter(logged.setting)(training)
+            self._point(logged.key, value)
 
     def _point(self, key: str, value: object = None, **metadata: Any) -> None:
         self._log.event(key=key, value=value, metadata=metadata, time_ms=self._clock.milliseconds())
@@ -241,8 +246,3 @@ class _LineWriter(logging.Handler):
             with suppress(OSError):
                 os.ftruncate(self._descriptor, size)
                 os.lseek(self._descriptor, size, os.SEEK_SET)
-
-
-def _epoch_num(position: Position) -> float:
-    """Return epoch_num: 1 plus the completed epochs, so 1.5 is halfway through the first epoch."""
-    return 1 + position.epochs_done

@@ -34,7 +34,7 @@ def _run(settings: Settings, device: torch.device) -> Result:
     if settings.compliance.enabled and not settings.inference_only:  # otherwise no log is written
         require_mlperf_logging()
     check_files(settings)
-    _check_load_model(settings)
+    _check_loaded_files(settings)
     if settings.report.save_onnx:
         require_onnx()
     if settings.report.plot_compute_graph:
@@ -53,25 +53,26 @@ def load_for_inference(settings: Settings, outputs: Sequence[NamedFile] = ()) ->
     outputs: files that the program is going to write.
     """
     check_files(settings, others=outputs)
-    _check_load_model(settings)
+    _check_loaded_files(settings)
     prepared = verified_data(settings, TRAINING_SPLITS)
     with resource_failures():
         model = load_model(settings, _device(settings), prepared)
     return model, open_splits(settings, prepared)
 
 
-def _check_load_model(settings: Settings) -> None:
-    path = settings.load_model
-    if path is None:
-        return
-    with system_failures(path, "the checkpoint cannot be read"):
-        is_folder, is_file = path.is_dir(), path.is_file()
-    if is_folder:
-        raise UsageError(
-            f"--load-model={path} is a folder; must be a checkpoint in it, such as {path / 'model.pt'}"
-        )
-    if not is_file:
-        raise RunError(f"--load-model={path}: no such file")
+def _check_loaded_files(settings: Settings) -> None:
+    for flag, path, what, example in (
+        ("--load-model", settings.load_model, "checkpoint", "model.pt"),
+        ("--load-weights", settings.load_weights, "file of weights", "initial.npz"),
+    ):
+        if path is None:
+            continue
+        with system_failures(path, f"the {what} cannot be read"):
+            is_folder, is_file = path.is_dir(), path.is_file()
+        if is_folder:
+            raise UsageError(f"{flag}={path} is a folder; must be a {what} in it, such as {path / example}")
+        if not is_file:
+            raise RunError(f"{flag}={path}: no such file")
 
 
 def _device(settings: Settings) -> torch.device:

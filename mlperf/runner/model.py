@@ -19,6 +19,7 @@ from mlperf.runner.memory import table_bytes
 from mlperf.settings.settings import Settings
 from mlperf.training import checkpoint
 from mlperf.training.checkpoint_flags import recorded_flags
+from mlperf.training.initial_weights import load_initial_weights
 
 _log = logging.getLogger(__name__)
 
@@ -48,16 +49,19 @@ def fill_weights(
     prepared: PreparedData | None,
     optimizer: Optimizer | None = None,
 ) -> dict[str, Any] | None:
-    """Load the weights and return the rest of the checkpoint, or initialize the weights and return None.
+    """Load a checkpoint and return its other entries, or load or draw initial weights and return None.
 
-    optimizer: of a run that trains. RunError if the checkpoint is damaged, belongs to another model or optimizer,
-    or was saved with flags that contradict those of this run.
+    optimizer: of a run that trains. RunError if the file is damaged, belongs to another model or optimizer, or was
+    saved with flags that contradict those of this run.
     """
     if settings.load_model is not None:
         flags = recorded_flags(settings, prepared)
         return checkpoint.load_weights(
             settings.load_model, model, flags, trains=not settings.inference_only, optimizer=optimizer
         )
+    if settings.load_weights is not None:
+        load_initial_weights(settings.load_weights, model)
+        return None
     initialize_model(settings, model, stream)
     return None
 

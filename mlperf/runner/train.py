@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlperf.benchmarks import EDITIONS
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.source import BatchSource
 from mlperf.engines.choose import make_step
@@ -86,7 +85,7 @@ def _start(
     for listener in listeners:
         listener.init_stop()
     for listener in listeners:
-        listener.run_start(None if loaded is None else checkpoint.saved_position(loaded))
+        listener.run_start(_started_from(settings, loaded))
     splits = _open(settings, prepared, generated)
     for listener in listeners:
         listener.data_opened(splits.train, splits.test)
@@ -94,6 +93,13 @@ def _start(
     report_replaced_checkpoint(settings)
     report_length(settings, loop.state, splits.train.batches_per_epoch)
     return model, splits.train, loop
+
+
+def _started_from(settings: Settings, loaded: dict[str, Any] | None) -> str | None:
+    """Return what was loaded, as `Listener.run_start` takes it. loaded: the contents of a checkpoint."""
+    if loaded is not None:
+        return checkpoint.saved_position(loaded)
+    return None if settings.load_weights is None else "weights"
 
 
 def _outcome_of(error: BaseException) -> Outcome:
@@ -168,11 +174,11 @@ def _make_loop(
         )
 
     path = settings.save_model
-    edition = EDITIONS[settings.compliance.edition]
+    benchmark = settings.edition.benchmark
     return TrainingLoop(
         step=step,
         settings=training,
-        test_frequency=training.batches_between_tests(batches, edition.evaluations_per_epoch),
+        test_frequency=training.batches_between_tests(splits.train.samples, settings.data.batch_size, benchmark),
         print_frequency=settings.report.print_frequency,
         state=state,
         listeners=listeners,

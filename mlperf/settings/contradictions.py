@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from mlperf.benchmarks import DLRM
+from mlperf.benchmarks import DLRM, benchmark_with, editions_of
 from mlperf.settings.data import MultiHotSettings
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import changed_flags
@@ -193,8 +193,7 @@ def _check_generated_data(settings: Settings) -> None:
 
 def _check_inference(settings: Settings) -> None:
     quantization, report = settings.quantization, settings.report
-    if settings.load_weights is not None and settings.load_model is not None:
-        raise UsageError("--load-weights cannot be combined with --load-model, which loads all weights")
+    _check_load_weights(settings)
     if settings.split != "test" and not settings.inference_only:
         raise UsageError(f"--split={settings.split} requires --inference-only: a training evaluates on test")
     for flag, _ in changed_flags(quantization):
@@ -216,8 +215,27 @@ def _check_inference(settings: Settings) -> None:
             raise UsageError(f"{name} cannot be used with --inference-only, because it reports on the training")
 
 
+def _check_load_weights(settings: Settings) -> None:
+    architecture = settings.model.architecture
+    for flag, is_set, reason in (
+        ("--load-model", settings.load_model is not None, "which loads all weights"),
+        ("--weighted-pooling", architecture.weighted_pooling is not None, "whose weights the file does not have"),
+        ("--qr-flag or --md-flag", architecture.compression is not None, "whose tables the file does not have"),
+    ):
+        if is_set and settings.load_weights is not None:
+            raise UsageError(f"--load-weights={settings.load_weights} cannot be combined with {flag}, {reason}")
+
+
 def _check_log(settings: Settings) -> None:
-    """Refuse the entries and the path of a log that is not written."""
+    """Refuse the edition of another benchmark, and the entries and the path of a log that is not written."""
+    interaction = settings.model.architecture.interaction_op
+    benchmark = benchmark_with(interaction)
+    if settings.edition.benchmark is not benchmark:
+        raise UsageError(
+            f"--mlperf-edition={settings.edition.name} includes {settings.edition.benchmark.name}, but "
+            f"--arch-interaction-op={interaction} belongs to {benchmark.name}: allowed are "
+            f"{', '.join(edition.name for edition in editions_of(benchmark))}"
+        )
     if settings.compliance.enabled:
         return
     for flag, value in changed_flags(settings.compliance):

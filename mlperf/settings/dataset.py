@@ -84,6 +84,16 @@ class DatasetSettings:
         """Whether preparation also writes X.npz, the Kaggle format of the original implementation."""
         return self.data_set == "kaggle" and not self.bin_loader
 
+    @property
+    def keep_negative(self) -> bool:
+        """Whether prepared files contain negative integers; otherwise they are 0 there."""
+        return self.data_set == "terabyte_dcnv2"
+
+    @property
+    def first_index(self) -> int:
+        """The number of the first id of each column. The reference of DLRM-DCNv2 reserves 0 and 1."""
+        return 2 if self.data_set == "terabyte_dcnv2" else 0
+
 
 @dataclass(frozen=True)
 class PreparationSettings(DatasetSettings):
@@ -110,6 +120,8 @@ class PreparationSettings(DatasetSettings):
     def of(cls, dataset: DatasetSettings, processed_data_file: Path) -> PreparationSettings:
         """Return the settings that prepare `dataset` at `processed_data_file`."""
         shared = {each.name: getattr(dataset, each.name) for each in fields(DatasetSettings)}
+        if dataset.data_set == "terabyte_dcnv2":
+            shared["max_ind_range"] = -1  # a limit of the tables, not of the ids
         return cls(**{**shared, "processed_data_file": processed_data_file})
 
     def flags(self) -> dict[str, str | int | float]:

@@ -176,8 +176,11 @@ boolean = Kind(_parse_boolean, "BOOL", _show_boolean, const=True)
 switch = Kind(_parse_boolean, "", _show_boolean, is_switch=True)
 
 
-def choice(*values: str | int, refused: Mapping[str, str] | None = None) -> Kind:
-    """Return the kind that accepts one of `values`. refused: other values, with the reasons for rejection."""
+def choice(*values: str | int, refused: Mapping[str, str] | None = None, metavar: str | None = None) -> Kind:
+    """Return the kind that accepts one of `values`.
+
+    refused: other values, with the reasons for rejection. metavar: name in the help, by default the values.
+    """
     allowed = ", ".join(map(str, values))
 
     def parse(text: str) -> str | int:
@@ -188,7 +191,7 @@ def choice(*values: str | int, refused: Mapping[str, str] | None = None) -> Kind
                 return value
         raise argparse.ArgumentTypeError(f"{shown(text)} is unknown; allowed: {allowed}")
 
-    return Kind(parse, "{" + ",".join(map(str, values)) + "}")
+    return Kind(parse, metavar or "{" + ",".join(map(str, values)) + "}")
 
 
 def _files(allowed: str) -> Kind:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlperf.benchmarks import DEFAULT_EDITION, DIVISIONS, EDITIONS, STATUSES
+from mlperf.benchmarks import DIVISIONS, DLRM, DLRM_DCNV2, EDITIONS, OTHER_EDITIONS, STATUSES, default_edition
 from mlperf.settings.flags import flag
 from mlperf.settings.kinds import at_least, boolean, choice, file_name, path_or, switch, text, whole_between
+
+ALL_EDITIONS = "all"
+_OTHERS = {name: f"includes {benchmark}, which is not supported" for name, benchmark in OTHER_EDITIONS.items()}
+EDITION = choice(*EDITIONS, refused=_OTHERS, metavar="EDITION")
+EDITION_OR_ALL = choice(*EDITIONS, ALL_EDITIONS, refused=_OTHERS, metavar="EDITION")
 
 
 @dataclass(frozen=True)
@@ -83,11 +88,13 @@ class ComplianceSettings:
         Path("mlperf_dlrm.log"),
         "path of the compliance log; older files are kept: the default name gets a number, others are refused",
     )
-    edition: str = flag(
+    edition: str | None = flag(
         "--mlperf-edition",
-        choice(*EDITIONS),
-        DEFAULT_EDITION.name,
-        "MLPerf Training edition; determines the log keys, the target and the evaluation schedule",
+        EDITION,
+        None,
+        f"edition of MLPerf Training: {', '.join(EDITIONS)}; determines the log keys, the target and the "
+        "evaluation schedule (default: "
+        f"{default_edition(DLRM).name}, with --arch-interaction-op=dcn {default_edition(DLRM_DCNV2).name})",
     )
     division: str = flag("--mlperf-division", choice(*DIVISIONS), "closed", "division in the log")
     submitter: str = flag("--mlperf-submitter", text, "reference", "organization in the log")

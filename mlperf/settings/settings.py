@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlperf.benchmarks import EDITIONS, Edition, benchmark_with, default_edition
 from mlperf.settings.data import DataSettings
 from mlperf.settings.flags import flag, part
 from mlperf.settings.kinds import MAX_INT32, boolean, choice, file_name, switch, text, whole_between
@@ -90,6 +91,13 @@ class Settings:
     def seed(self) -> int:
         """The seed of the run."""
         return self.data.seed
+
+    @property
+    def edition(self) -> Edition:
+        """The edition of --mlperf-edition; by default the latest with the benchmark of the interaction."""
+        if self.compliance.edition is not None:
+            return EDITIONS[self.compliance.edition]
+        return default_edition(benchmark_with(self.model.architecture.interaction_op))
 
     @property
     def mlp_init(self) -> str:

@@ -15,6 +15,7 @@ _PREPARED = "the data of a timed run is prepared without it"
 # By key of the flag (`Flag.key`): why run_and_time.sh refuses it, or what sets it.
 _REFUSED = {
     "load_model": f"a run that starts from a checkpoint is not a result; {_USE_TRAINER}, which marks its log",
+    "load_weights": f"a run with given weights is not a result; {_USE_TRAINER}, which marks its log",
     "inference_only": f"a timed run trains; {_USE_TRAINER}",
     "data_generation": _DATA,
     "data_set": _DATA,

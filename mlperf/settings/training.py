@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from mlperf.benchmarks import Benchmark
 from mlperf.registry import OPTIMIZERS
 from mlperf.settings.flags import flag, part
 from mlperf.settings.kinds import at_least, between, choice, positive
@@ -63,15 +63,13 @@ class TrainingSettings:
         """Whether the model is evaluated during training."""
         return self.test_freq > 0 or self.has_target
 
-    def batches_between_tests(self, batches_per_epoch: int, evaluations_per_epoch: int) -> int:
+    def batches_between_tests(self, samples: int, batch_size: int, benchmark: Benchmark) -> int:
         """Return the number of batches between evaluations; 0 if there are none during training.
 
-        This is --test-freq or, with a threshold, the number of batches that gives the edition's evaluations per
-        epoch, rounded up to whole optimizer steps.
+        This is --test-freq or, with a threshold, the interval that the benchmark requires. samples: of an epoch.
         """
         if self.test_freq > 0:
             return self.test_freq
         if not self.has_target:
             return 0
-        steps = math.ceil(batches_per_epoch / evaluations_per_epoch / self.accumulate)
-        return max(1, steps) * self.accumulate
+        return benchmark.steps_between_evaluations(samples, batch_size * self.accumulate) * self.accumulate

@@ -24,6 +24,7 @@ from mlperf.training.checkpoint_flags import Flags, check_flags
 from mlperf.training.checkpoint_schema import CONTINUATION, FLAGS, check_entries
 from mlperf.training.state import TrainingState
 from mlperf.training.state_dict import saved_precision, state_dict_mismatch, unwrapped, wrong_kind
+from mlperf.training.weight_names import is_of_reference, renamed
 from mlperf.util.errors import RunError
 
 _log = logging.getLogger(__name__)
@@ -98,6 +99,13 @@ def load_weights(
         contents = file.contents
         found = unwrapped(contents.pop("state_dict"), path)
         weights = model.state_dict()
+        if is_of_reference(found):
+            if trains:
+                raise RunError(
+                    f"{path}: cannot resume: has the weights of the reference implementation of DLRM-DCNv2; use "
+                    "--inference-only to evaluate them"
+                )
+            found = renamed(found, weights)
         mismatch = state_dict_mismatch(found, weights)
         if flags is not None and FLAGS in contents:
             check_flags(contents[FLAGS], flags, path, weights=found, same_shapes=mismatch is None, trains=trains)

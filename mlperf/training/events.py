@@ -36,7 +36,7 @@ class Listener:
     def run_start(self, started_from: str | None) -> None:
         """The timed part starts. The data has not been opened yet.
 
-        started_from: None for a run that starts from initial weights; otherwise what a checkpoint provided,
+        started_from: None for a run that starts from initial weights; otherwise what a file provided,
         "weights" or the position, such as "epoch 0, iteration 300".
         """
 

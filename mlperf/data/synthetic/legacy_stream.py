@@ -62,8 +62,12 @@ def _next_word(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64]) -
     if position[0] == _LENGTH:
         _twist(words)
         position[0] = 0
-    word = words[position[0]]
     position[0] += 1
+    return _tempered(words[position[0] - 1])
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _tempered(word: np.uint32) -> np.uint32:
     word ^= word >> np.uint32(11)
     word ^= (word << np.uint32(7)) & np.uint32(0x9D2C5680)
     word ^= (word << np.uint32(15)) & np.uint32(0xEFC60000)
@@ -130,3 +134,45 @@ def skip_at_once(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64],
 def _fill(words: npt.NDArray[np.uint32], position: npt.NDArray[np.int64], flat: npt.NDArray[np.float64]) -> None:
     for index in range(len(flat)):
         flat[index] = uniform(words, position)
+
+
+def fill_below(state: State, limit: int, numbers: npt.NDArray[np.int32]) -> None:
+    """Fill a contiguous array with integers from [0, limit), like `RandomState.randint` with its shape in int64.
+
+    limit: from 1 to 2^31. A limit of 1 draws nothing.
+    """
+    flat = numbers.reshape(-1)
+    if limit == 1:
+        flat[:] = 0
+        return
+    mask = (1 << (limit - 1).bit_length()) - 1
+    for start in range(0, len(flat), _NUMBERS_PER_CALL):
+        part = flat[start : start + _NUMBERS_PER_CALL]
+        _fill_below(state[0], state[1], np.uint32(limit - 1), np.uint32(mask), part)
+
+
+@numba.njit("void(uint32[::1], int64[::1], uint32, uint32, int32[::1])", nogil=True, cache=True)
+def _fill_below(
+    words: npt.NDArray[np.uint32],
+    position: npt.NDArray[np.int64],
+    largest: np.uint32,
+    mask: np.uint32,
+    flat: npt.NDArray[np.int32],
+) -> None:
+    """Take the low bits of each word and reject those above `largest`, without a branch for the rejection."""
+    tempered = np.empty(_LENGTH, np.uint32)
+    filled = 0
+    while filled < len(flat):
+        if position[0] == _LENGTH:
+            _twist(words)
+            position[0] = 0
+        first = position[0]
+        for number in range(first, _LENGTH):
+            tempered[number] = _tempered(words[number]) & mask
+        number = first
+        while number < _LENGTH and filled < len(flat):
+            word = tempered[number]
+            flat[filled] = word
+            filled += word <= largest
+            number += 1
+        position[0] = number

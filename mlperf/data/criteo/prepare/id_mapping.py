@@ -24,12 +24,15 @@ MAX_SLOTS = 1 << 32  # half full, they hold 2^31 ids, as many as an int32 can in
 class IdMapper:
     """A hash table for each embedding table: open addressing, at most half full, 16 to 32 bytes per distinct id.
 
+    first_index: number of the first id of each table.
     initial_slots, max_slots: sizes of a hash table, powers of 2; it is doubled when half full.
     """
 
-    def __init__(self, initial_slots: int = 1 << 12, max_slots: int = MAX_SLOTS) -> None:
+    def __init__(self, first_index: int = 0, *, initial_slots: int = 1 << 12, max_slots: int = MAX_SLOTS) -> None:
+        self._first_index = first_index
         self._initial_slots = initial_slots
         self._max_slots = max_slots
+        self._max_ids = max_slots // 2 - first_index
         self._slots: list[Slots] = [np.zeros(initial_slots, np.uint64) for _ in range(CRITEO.tables)]
         self._counts = [0] * CRITEO.tables
 
@@ -39,7 +42,7 @@ class IdMapper:
         return tuple(self._counts)
 
     def map(self, rows: Rows, tables: Sequence[int]) -> None:
-        """Replace the ids of `tables` in `rows` by their indices, in place.
+        """Replace the ids of `tables` in `rows` by their numbers, in place.
 
         rows: int32 [N, columns]; an id is the bits of a uint32. Different threads may map different tables at the
         same time.
@@ -47,8 +50,15 @@ class IdMapper:
         for table in tables:
             done = 0
             while True:
+                max_count = min(self._max_ids, len(self._slots[table]) // 2)
                 done, self._counts[table] = _map_ids(
-                    rows, CRITEO.first_id + table, done, self._slots[table], self._counts[table]
+                    rows,
+                    CRITEO.first_id + table,
+                    done,
+                    self._slots[table],
+                    self._counts[table],
+                    max_count,
+                    self._first_index,
                 )
                 if done == len(rows):
                     break
@@ -83,9 +93,10 @@ class IdMapper:
 
     def _resize(self, table: int, slots: int) -> None:
         if slots > self._max_slots:
+            advice = "" if self._first_index else "; pass a smaller --max-ind-range"
             raise RunError(
-                f"column {CRITEO.first_id + table + 1}: more than {self._max_slots // 2} distinct ids do not fit "
-                "the int32 of the binary file; pass a smaller --max-ind-range"
+                f"column {CRITEO.first_id + table + 1}: more than {self._max_ids} distinct ids do not fit "
+                f"the int32 of the binary file{advice}"
             )
         larger = np.zeros(slots, np.uint64)
         _copy(self._slots[table], larger)
@@ -98,11 +109,13 @@ def _first_slot(key: np.uint64, mask: int) -> int:
     return int((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(24)) & mask
 
 
-@numba.njit("(int32[:, ::1], int64, int64, uint64[::1], int64)", nogil=True, cache=True)
-def _map_ids(rows: Rows, column: int, first_row: int, slots: Slots, count: int) -> tuple[int, int]:
-    """Map a column from `first_row` on until the slots are half full; return the rows done and the ids so far."""
+@numba.njit("(int32[:, ::1], int64, int64, uint64[::1], int64, int64, int64)", nogil=True, cache=True)
+def _map_ids(
+    rows: Rows, column: int, first_row: int, slots: Slots, count: int, max_count: int, first_index: int
+) -> tuple[int, int]:
+    """Map a column from `first_row` on until there are `max_count` ids; return the rows done and the ids."""
     mask = len(slots) - 1
-    max_count = len(slots) // 2
+    shift = first_index - 1
     for row in range(first_row, len(rows)):
         key = np.uint64(np.uint32(rows[row, column]))
         slot = _first_slot(key, mask)
@@ -113,7 +126,7 @@ def _map_ids(rows: Rows, column: int, first_row: int, slots: Slots, count: int) 
                 return row, count
             count += 1
             slots[slot] = (key << np.uint64(32)) | np.uint64(count)
-        rows[row, column] = np.int32(np.int64(slots[slot] & np.uint64(0xFFFFFFFF)) - 1)
+        rows[row, column] = np.int32(np.int64(slots[slot] & np.uint64(0xFFFFFFFF)) + shift)
     return len(rows), count
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mlperf.data.criteo.prepare.downsampling import NegativeDownsampler
 from mlperf.data.criteo.prepare.id_mapping import IdMapper
-from mlperf.data.criteo.prepare.parse import REASON_NAMES, BlockParser, ParsedBlock, fault_error
+from mlperf.data.criteo.prepare.parse import REASON_NAMES, BlockParser, ParsedBlock, fault_error, smallest_integer
 from mlperf.data.criteo.prepare.plan import Plan
 from mlperf.data.criteo.prepare.row_file import RowFile
 from mlperf.data.criteo.prepare.shuffle import SpillFile
@@ -72,7 +72,7 @@ class Ingest:
         table_groups = [[int(table) for table in group] for group in groups]
 
         def make_worker(stages: Stages) -> Callable[[int, FileBlock], None]:
-            parser = BlockParser(self._settings.max_ind_range)
+            parser = BlockParser(self._settings.max_ind_range, keep_negative=self._settings.keep_negative)
             return lambda number, item: self._process(stages, table_groups, parser, number, item)
 
         blocks = self._blocks.portion(seconds)
@@ -160,6 +160,8 @@ class Ingest:
             return
         for day, part in self._plan.day_slices(file, first_row, kept):
             state.rows_per_day[day] += part.stop - part.start
+            if self._settings.keep_negative:
+                state.smallest[day] = min(state.smallest[day], smallest_integer(rows[part]))
             if day == last_day:
                 self._evaluation.append(rows[part])
             elif isinstance(self._train, SpillFile):

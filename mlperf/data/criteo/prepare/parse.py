@@ -22,6 +22,8 @@ _FIRST_ID = CRITEO.first_id
 _TAB, _NEWLINE, _RETURN, _MINUS, _ZERO, _NINE = b"\t\n\r-09"
 _MIN_ROW_BYTES = _COLUMNS + 1  # a label, the separators and the newline; the other fields may be empty
 _SHOWN_BYTES = 40
+_ALL_BITS = (1 << 64) - 1
+MAX_INT32 = (1 << 31) - 1
 
 # Reasons why a line is bad.
 OK, TOO_FEW, TOO_MANY, NOT_INTEGER, OUT_OF_RANGE, NOT_HEX, LONG_ID, NO_LABEL, LONG_LINE = range(9)
@@ -62,16 +64,20 @@ class ParsedBlock:
 
 
 class BlockParser:
-    """Parses blocks into memory that it reuses. max_ind_range: ids are taken modulo it; -1: no limit."""
+    """Parses blocks into memory that it reuses.
 
-    def __init__(self, max_ind_range: int) -> None:
+    max_ind_range: ids are taken modulo it; -1: no limit. keep_negative: negative integers are kept, otherwise 0.
+    """
+
+    def __init__(self, max_ind_range: int, *, keep_negative: bool = False) -> None:
         self._modulus = np.uint64(max_ind_range if 0 < max_ind_range < 1 << 32 else 1 << 32)
+        self._negative_bits = np.uint64(_ALL_BITS if keep_negative else 0)
         self._rows = np.empty((0, _COLUMNS), np.int32)
 
     def parse(self, block: TextBlock) -> ParsedBlock:
         """Parse the lines of a block. The returned rows are a view that the next call overwrites.
 
-        A row is the label, the dense features (0 if negative or empty) and the ids (bits of a uint32; 0 if empty).
+        A row is the label, the dense features (0 if empty) and the ids (bits of a uint32; 0 if empty).
         """
         if block.overlong:
             return ParsedBlock(self._rows[:0], 1, np.array([[0, LONG_LINE, 0, 0]]))
@@ -79,7 +85,7 @@ class BlockParser:
         if len(self._rows) < max_rows:
             self._rows = np.empty((max_rows, _COLUMNS), np.int32)
         faults = np.empty((block.length, 4), np.int64)  # pages that are not written use no memory
-        count, lines = _parse(block.text, block.length, self._rows, self._modulus, faults)
+        count, lines = _parse(block.text, block.length, self._rows, self._modulus, self._negative_bits, faults)
         return ParsedBlock(self._rows[:count], lines, faults[: lines - count].copy())
 
 
@@ -91,6 +97,16 @@ def fault_error(path: Path, first_line: int, block: TextBlock, fault: npt.NDArra
         field = field.partition(separator)[0]
     shown = f"{field[:_SHOWN_BYTES]!r}{'...' if len(field) > _SHOWN_BYTES else ''}"[1:]
     return RunError(f"{path}: row {first_line + line}, column {column + 1}: {shown}: {_MESSAGES[reason]}")
+
+
+@numba.njit("int64(int32[:, ::1])", nogil=True, cache=True)
+def smallest_integer(rows: Rows) -> int:
+    """Return the smallest dense feature of rows, the largest int32 if there are none."""
+    smallest = MAX_INT32
+    for row in range(len(rows)):
+        for column in range(1, _FIRST_ID):
+            smallest = min(smallest, rows[row, column])
+    return smallest
 
 
 _BYTES = np.uint64(0x0101010101010101)
@@ -128,8 +144,13 @@ def _eight_digits(word: np.uint64) -> tuple[bool, np.uint64]:
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _integer(text: Bytes, position: np.uint64, is_label: bool) -> tuple[int, np.uint64, np.uint64]:
-    """Parse an integer; return OK or the fault, the position of its end, and its value (0 if negative)."""
+def _integer(
+    text: Bytes, position: np.uint64, is_label: bool, negative_bits: np.uint64
+) -> tuple[int, np.uint64, np.uint64]:
+    """Parse an integer; return OK or the fault, the position of its end, and its value.
+
+    Of a negative value, the bits of `negative_bits` are returned: all or none.
+    """
     value, digits = np.uint64(0), 0
     negative = text[position] == _MINUS
     if negative:
@@ -147,7 +168,7 @@ def _integer(text: Bytes, position: np.uint64, is_label: bool) -> tuple[int, np.
         )
         return (TOO_FEW if at_end and digits == 0 and not negative else NO_LABEL), position, value
     if negative:
-        return (OK if digits else NOT_INTEGER), position, np.uint64(0)
+        return (OK if digits else NOT_INTEGER), position, (np.uint64(0) - value) & negative_bits
     return OK, position, value
 
 
@@ -190,8 +211,10 @@ def _separator(text: Bytes, position: np.uint64, column: int) -> tuple[int, np.u
     return (NOT_INTEGER if column < _FIRST_ID else NOT_HEX), position
 
 
-@numba.njit("(uint8[::1], int64, int32[:, ::1], uint64, int64[:, ::1])", nogil=True, cache=True)
-def _parse(text: Bytes, length: int, rows: Rows, modulus: np.uint64, faults: Faults) -> tuple[int, int]:
+@numba.njit("(uint8[::1], int64, int32[:, ::1], uint64, uint64, int64[:, ::1])", nogil=True, cache=True)
+def _parse(
+    text: Bytes, length: int, rows: Rows, modulus: np.uint64, negative_bits: np.uint64, faults: Faults
+) -> tuple[int, int]:
     """Fill `rows` and `faults`; return the number of good rows and the number of lines.
 
     The last byte of the text is a newline, at which every inner loop stops: the end is not checked otherwise.
@@ -204,7 +227,7 @@ def _parse(text: Bytes, length: int, rows: Rows, modulus: np.uint64, faults: Fau
         while column < _COLUMNS:
             field = position
             if column < _FIRST_ID:
-                reason, position, value = _integer(text, position, column == 0)
+                reason, position, value = _integer(text, position, column == 0, negative_bits)
             else:
                 good, value = _eight_digits(_eight_bytes(text, position))
                 if good:

@@ -21,6 +21,7 @@ from mlperf.data.criteo.prepare.id_mapping import IdMapper
 from mlperf.data.criteo.prepare.ingest import Ingest
 from mlperf.data.criteo.prepare.open_prepared import open_other_program
 from mlperf.data.criteo.prepare.outputs import require_other_names, require_writable_files
+from mlperf.data.criteo.prepare.parse import MAX_INT32
 from mlperf.data.criteo.prepare.plan import disk_needed, find_inputs, make_plan, require_disk
 from mlperf.data.criteo.prepare.publish import add_archive, publish
 from mlperf.data.criteo.prepare.row_file import RowFile, open_truncated
@@ -194,7 +195,10 @@ class _Preparation:
         if compressed and (advice := gzip_text.advice()):
             _log.info(f"{', '.join(compressed)}: {advice}")
         self._work.clear()
-        return PreparationState(rows_per_day=[0] * self._plan.days)
+        days = self._plan.days
+        return PreparationState(
+            rows_per_day=[0] * days, smallest=[MAX_INT32] * days if self._settings.keep_negative else []
+        )
 
     def _group_bytes(self) -> list[int]:
         """Return the size of each group of training rows that is shuffled separately."""
@@ -212,7 +216,7 @@ class _Preparation:
 
     def _read_text(self, state: PreparationState) -> None:
         settings, work = self._settings, self._work
-        mapper = IdMapper()
+        mapper = IdMapper(settings.first_index)
         train: RowFile | SpillFile
         with ThreadPoolExecutor(self._threads) as pool:
             work.restore_ids(mapper, state, pool)

@@ -25,6 +25,7 @@ class PreparationState:
     line, row: lines and good rows of that file before `offset`.
     lines: lines of all files so far.
     rows_per_day: rows of each day that are kept.
+    smallest: the smallest integer in the rows of each day, if negative ones are kept.
     bad: number of bad rows, by file name and reason.
     spill_rows, spill_extents: rows and extents in the spill file of the shuffle.
     train_rows, train_crc32: rows in the training file and the CRC-32 of their bytes.
@@ -41,6 +42,7 @@ class PreparationState:
     row: int = 0
     lines: int = 0
     rows_per_day: list[int] = field(default_factory=list)
+    smallest: list[int] = field(default_factory=list)
     bad: dict[str, dict[str, int]] = field(default_factory=dict)
     spill_rows: int = 0
     spill_extents: int = 0

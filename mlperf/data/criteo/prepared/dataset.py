@@ -26,13 +26,14 @@ class PreparedData:
     """A complete prepared data set.
 
     train, test, val: binary files. train_rows, test_rows, val_rows: their numbers of rows.
-    counts: rows of each embedding table.
+    counts: number of distinct ids of each embedding table. With "terabyte_dcnv2" they are numbered from 2.
     data_set, max_ind_range, sub_sample_rate, randomize, seed: flags of the preparation; None if prepared by
     another tool. The seed is None, too, if the preparation drew no random numbers.
     bad_rows: number of bad rows left out.
     inputs: raw text files; empty if prepared by another tool.
     statuses: status of the file of each split when it was found.
     checksums: CRC-32 of each split; empty if prepared by another tool.
+    smallest_integer: the smallest dense feature in the files if negative ones are kept; None if they are 0.
     """
 
     train: Path
@@ -51,6 +52,7 @@ class PreparedData:
     inputs: tuple[FileFacts, ...] = ()
     statuses: Mapping[str, FileStatus] = field(default_factory=dict)
     checksums: Mapping[str, int] = field(default_factory=dict)
+    smallest_integer: int | None = None
 
     def split(self, name: str) -> Path:
         """Return the binary file of a split: train, test or val."""
@@ -77,6 +79,7 @@ def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
         inputs=() if manifest.adopted else tuple(manifest.inputs),
         statuses=_statuses(paths),
         checksums=manifest.checksums,
+        smallest_integer=manifest.smallest_integer,
     )
 
 

@@ -31,10 +31,11 @@ class Manifest:
 
     flags, inputs: flags and input files; preparations in which both are equal give the same result.
     rows_per_day: rows of each day, without those that were dropped.
-    counts: rows of each embedding table.
+    counts: number of distinct ids of each embedding table.
     files: facts of the binary file of each split.
     bad_rows: number of bad rows left out, by file name and reason.
     archive: facts of X.npz, if it was written.
+    smallest_integer: the smallest dense feature of the data, if the files contain negative ones; otherwise None.
     """
 
     flags: dict[str, Any]
@@ -44,6 +45,7 @@ class Manifest:
     files: dict[str, FileFacts]
     bad_rows: dict[str, dict[str, int]] = field(default_factory=dict)
     archive: FileFacts | None = None
+    smallest_integer: int | None = None
     format_version: int = FORMAT_VERSION
 
     @property
@@ -67,6 +69,8 @@ class Manifest:
     def write(self, path: Path, temporary_folder: Path) -> None:
         """Write the manifest with its own checksum, atomically, through a temporary file in `temporary_folder`."""
         content = asdict(self)
+        if self.smallest_integer is None:  # as in the manifests of versions that did not have it
+            del content["smallest_integer"]
         write_atomically(path, json.dumps({**content, _CHECKSUM: json_crc32(content)}, indent=1), temporary_folder)
 
     @classmethod

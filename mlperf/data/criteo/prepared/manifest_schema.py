@@ -14,7 +14,7 @@ from mlperf.util.printable import shown
 from mlperf.util.strict_json import SchemaError, fields, file_name, items, refuse, whole
 
 _REQUIRED = ("format_version", "flags", "inputs", "rows_per_day", "counts", "files")
-_OPTIONAL = ("bad_rows", "archive")  # older manifests lack them
+_OPTIONAL = ("bad_rows", "archive", "smallest_integer")  # older manifests lack the first two
 _FLAGS = ("data_set", "max_ind_range", "data_randomize", "numpy_rand_seed")
 _FLAGS_OF_OLDER_MANIFESTS = {"data_sub_sample_rate": 0.0, "bad_rows": "stop"}  # defaults for missing flags
 _MAX_CRC32 = (1 << 32) - 1
@@ -40,8 +40,24 @@ def checked_content(content: object, format_version: int) -> dict[str, Any]:
         "bad_rows": _bad_rows(entries.get("bad_rows", {})),
         "archive": None if archive is None else _file(archive, "archive", has_checksum=True),
     }
+    checked["smallest_integer"] = _smallest_integer(entries, checked["flags"])
     _check_rows(checked["files"], checked["rows_per_day"])
     return checked
+
+
+def _smallest_integer(entries: dict[str, Any], flags: dict[str, Any]) -> int | None:
+    """Return the smallest integer, which only manifests of files with negative integers have."""
+    has_negative = flags.get("data_set") == "terabyte_dcnv2"
+    if has_negative != ("smallest_integer" in entries):
+        what = "needs" if has_negative else "must not have"
+        raise SchemaError(
+            f"it {what} an entry smallest_integer with flags.data_set {shown(flags.get('data_set'))}"
+        )
+    if not has_negative:
+        return None
+    if flags["max_ind_range"] != -1:
+        raise SchemaError("flags.max_ind_range must be -1 with flags.data_set 'terabyte_dcnv2'")
+    return whole(entries["smallest_integer"], "smallest_integer", -(2**31), 2**31 - 1)
 
 
 def _inputs(value: object) -> list[FileFacts]:

@@ -6,11 +6,8 @@ one row for each sample.
 
 from __future__ import annotations
 
-import math
-import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -18,21 +15,14 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from mlperf.data.npz_members import ArrayMember, opened_archive
 from mlperf.data.schema import CRITEO, MAX_TABLE_ROWS, Rows
-from mlperf.data.watched_file import FileStatus, WatchedFile
+from mlperf.data.watched_file import FileStatus
 from mlperf.util.errors import RunError
-from mlperf.util.failures import damage
 
 _BLOCK_ROWS = 1 << 16
 # Columns of the binary file in each array, in the order in which the arrays are written.
 _COLUMNS = {"y": slice(0, 1), "X_int": CRITEO.dense_columns, "X_cat": CRITEO.id_columns}
-# Readers of the header of an array by format version. Version 3 differs from 2 only in the names of fields of
-# structured arrays.
-_HEADER_READERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-    (3, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 def _width(name: str) -> int:
@@ -66,47 +56,6 @@ def _binary_blocks(path: Path) -> Iterator[Rows]:
             yield block.reshape(-1, CRITEO.columns)
 
 
-@contextmanager
-def _opened(path: Path, problem: str, expected: FileStatus | None = None) -> Iterator[_Zip]:
-    """Open an archive. RunError "path: problem: cause" if reading it fails, or if it changes meanwhile."""
-    file = WatchedFile(path, expected)
-    try:
-        with (
-            damage(path, problem),
-            open(file.descriptor, "rb", closefd=False) as stream,
-            zipfile.ZipFile(stream) as archive,
-            ExitStack() as stack,
-        ):
-            yield _Zip(archive, stack, file.status)
-    except RunError:
-        file.check()  # the better explanation
-        raise
-    file.check()
-
-
-class _Zip:
-    """An open archive. status: status of its file."""
-
-    def __init__(self, archive: zipfile.ZipFile, stack: ExitStack, status: FileStatus) -> None:
-        self._archive = archive
-        self._stack = stack
-        self.status = status
-
-    def has(self, name: str) -> bool:
-        """Return whether there is an array of this name. ValueError if there are several."""
-        count = self._archive.namelist().count(f"{name}.npy")
-        if count > 1:
-            raise ValueError(f"{name}.npy appears {count} times")
-        return count == 1
-
-    def array(self, name: str) -> _Member:
-        """Open an array. ValueError if there is none, or if it is no array of numbers."""
-        if not self.has(name):
-            raise ValueError(f"there is no {name}.npy")
-        info = self._archive.getinfo(f"{name}.npy")
-        return _Member(name, self._stack.enter_context(self._archive.open(info)), info.file_size)
-
-
 @dataclass(frozen=True)
 class Archive:
     """An archive of rows. counts: rows of each table, None if they are not in the archive."""
@@ -119,7 +68,7 @@ class Archive:
     @classmethod
     def open(cls, path: Path) -> Archive:
         """Read the shapes and the counts. RunError if the file is damaged or not such an archive."""
-        with _opened(path, "cannot read an archive with X_int, X_cat and y") as archive:
+        with opened_archive(path, "cannot read an archive with X_int, X_cat and y") as archive:
             members = {name: archive.array(name) for name in _COLUMNS}
             rows = (*members["y"].shape, 0)[0]
             for name in _COLUMNS:
@@ -137,7 +86,7 @@ class Archive:
         Raises RunError if a value is invalid for its column, or if the file has changed since `open`.
         """
         done = 0
-        with _opened(self.path, "damaged", self.status) as archive:
+        with opened_archive(self.path, "damaged", self.status) as archive:
             members = {name: archive.array(name) for name in _COLUMNS}
             while done < self.rows:
                 count = min(_BLOCK_ROWS, self.rows - done)
@@ -169,11 +118,11 @@ class Archive:
 
 def read_counts(path: Path) -> tuple[int, ...]:
     """Return the rows of each table from a `*_fea_count.npz` of another tool. RunError if it has none."""
-    with _opened(path, "cannot read counts per column") as archive:
+    with opened_archive(path, "cannot read counts per column") as archive:
         return _counts(archive.array("counts"), path)
 
 
-def _counts(member: _Member, path: Path) -> tuple[int, ...]:
+def _counts(member: ArrayMember, path: Path) -> tuple[int, ...]:
     """Return the rows of each table. RunError unless there is a whole number of at least 1 for every table."""
     allowed = f"expected {CRITEO.tables} counts from 1 to {MAX_TABLE_ROWS}"
     if member.shape != (CRITEO.tables,):
@@ -183,57 +132,3 @@ def _counts(member: _Member, path: Path) -> tuple[int, ...]:
     if not all(type(value) is not bool and 1 <= value <= MAX_TABLE_ROWS and value % 1 == 0 for value in values):
         raise RunError(f"{path}: {allowed}, found {values}")
     return tuple(int(value) for value in values)
-
-
-class _Member:
-    """An array in an archive, read from the beginning, some rows at a time.
-
-    name: of the array. size: bytes of the uncompressed file, with its header.
-    """
-
-    def __init__(self, name: str, file: IO[bytes], size: int) -> None:
-        self._name = name
-        self._file = file
-        version = np.lib.format.read_magic(file)
-        if version not in _HEADER_READERS:
-            raise ValueError(f"{name} has the unknown format version {version[0]}.{version[1]}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the syntax of a damaged header, which is an error anyway
-            self.shape, fortran_order, self._dtype = _HEADER_READERS[version](file)
-        if self._dtype.kind not in "iufb":
-            raise ValueError(f"{name} is an array of {self._dtype}; expected numbers")
-        if not all(type(length) is int and length >= 0 for length in self.shape):
-            raise ValueError(f"{name} has the impossible shape {self.shape}")
-        expected = math.prod(self.shape) * self._dtype.itemsize
-        if expected != size - file.tell():
-            raise ValueError(f"{name} has {size - file.tell()} bytes, its shape {self.shape} says {expected}")
-        self._by_column = bool(fortran_order) and len(self.shape) > 1
-        self._columns: list[npt.NDArray[np.generic]] = []
-        self._done = 0
-
-    def read(self, rows: int) -> npt.NDArray[np.generic]:
-        """Return the next rows."""
-        if self._by_column:
-            if not self._columns:
-                self._columns = [self._read_column() for _ in range(self.shape[1])]
-            self._done += rows
-            return np.stack([column[self._done - rows : self._done] for column in self._columns], axis=1)
-        return self._read(rows * math.prod(self.shape[1:])).reshape(rows, *self.shape[1:])
-
-    def finish(self) -> None:
-        """Raise ValueError unless the array was read completely; zipfile then verifies its checksum."""
-        if self._file.read(1):
-            raise ValueError(f"{self._name} has more values than its shape says")
-
-    def _read_column(self) -> npt.NDArray[np.generic]:
-        """Read the next column of an array in column order, as int32 if that is lossless."""
-        column = self._read(self.shape[0])
-        with np.errstate(invalid="ignore"):
-            narrow = column.astype(np.int32)
-        return narrow if np.array_equal(narrow, column) else column
-
-    def _read(self, count: int) -> npt.NDArray[np.generic]:
-        content = self._file.read(count * self._dtype.itemsize)
-        if len(content) < count * self._dtype.itemsize:
-            raise EOFError(f"{self._name} ends early")
-        return np.frombuffer(content, self._dtype)

@@ -1,0 +1,169 @@
+"""Arrays of numbers in .npy files and in uncompressed .npz archives, read in place."""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import warnings
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlperf.data.watched_file import FileStatus, WatchedFile
+from mlperf.util.errors import RunError
+from mlperf.util.failures import damage
+
+# Readers of the header of an array by format version. Version 3 differs from 2 only in the names of fields of
+# structured arrays.
+_HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    (3, 0): np.lib.format.read_array_header_2_0,
+}
+_MAX_HEADER_BYTES = 1 << 14
+# In front of each member of a zip archive: a signature, 22 bytes of facts, the lengths of the name and of the
+# extra fields (PKWARE's APPNOTE 4.3.7).
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+LOCAL_HEADER_BYTES = _LOCAL_HEADER.size
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of an array says. by_column: whether the array is in Fortran order."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    by_column: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the values in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_header(file: IO[bytes], name: str) -> Header:
+    """Read the header of the array `name`, from the beginning of `file`. ValueError unless it has numbers."""
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADER_READERS:
+        raise ValueError(f"{name} has the unknown format version {version[0]}.{version[1]}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the syntax of a damaged header, which is an error anyway
+        shape, by_column, dtype = _HEADER_READERS[version](file)
+    if dtype.kind not in "iufb":
+        raise ValueError(f"{name} is an array of {dtype}; expected numbers")
+    if not all(type(length) is int and length >= 0 for length in shape):
+        raise ValueError(f"{name} has the impossible shape {shape}")
+    return Header(shape, dtype, bool(by_column) and len(shape) > 1)
+
+
+def require_size(header: Header, size: int, name: str) -> None:
+    """Raise ValueError unless the array `name` has `size` bytes after its header."""
+    if header.nbytes != size:
+        raise ValueError(f"{name} has {size} bytes, its shape {header.shape} says {header.nbytes}")
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array of numbers in a file, by row and little-endian.
+
+    name: of the array, for messages: the path and, in an archive, the member. offset: of the first value, in bytes.
+    """
+
+    file: WatchedFile
+    name: str
+    header: Header
+    offset: int
+
+    @property
+    def rows(self) -> int:
+        """Length of the first axis."""
+        return self.header.shape[0]
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of a row."""
+        return math.prod(self.header.shape[1:]) * self.header.dtype.itemsize
+
+    def require(self, allowed: Sequence[str], shape: tuple[int | None, ...]) -> None:
+        """Raise RunError unless the array has one of the dtypes `allowed` and this shape; None: any length."""
+        found, dtype = self.header.shape, self.header.dtype
+        expected = ", ".join("N" if length is None else str(length) for length in shape)
+        expected += "," if len(shape) == 1 else ""
+        fits = len(found) == len(shape) and all(b in (None, a) for a, b in zip(found, shape, strict=True))
+        if dtype not in [np.dtype(each).newbyteorder("<") for each in allowed] or not fits:
+            raise RunError(
+                f"{self.name}: is an array of {_shown(dtype)} with shape {found}; expected {' or '.join(allowed)} "
+                f"and shape ({expected})"
+            )
+        if self.header.by_column:
+            raise RunError(f"{self.name}: is in Fortran order; expected C order, row by row")
+
+    def read(self, values: npt.NDArray[Any], first_row: int) -> None:
+        """Fill a contiguous array with rows from `first_row` on. RunError if the file ends before, or has changed."""
+        count = self.file.read_at(values.data, self.offset + first_row * self.row_bytes)
+        if count < values.nbytes:
+            raise RunError(f"{self.name}: ends before row {first_row + len(values)} of {self.rows}")
+
+
+def _shown(dtype: np.dtype[Any]) -> str:
+    return str(dtype) if dtype.isnative else f"big-endian {dtype.newbyteorder('<')}"
+
+
+def open_array(path: Path, expected: FileStatus | None = None) -> StoredArray:
+    """Open a .npy file and read its header. RunError if it is damaged, or has changed since it was `expected`."""
+    file = WatchedFile(path, expected)
+    with damage(path, "cannot read an array"):
+        header, offset = _header_at(file, 0, path.name)
+        require_size(header, file.size - offset, "the array")
+    file.check()
+    return StoredArray(file, str(path), header, offset)
+
+
+def open_archive(path: Path, expected: FileStatus | None = None) -> dict[str, StoredArray]:
+    """Open an uncompressed .npz file and read the headers of its arrays, by the names of the members.
+
+    RunError if it is damaged or compressed, or has changed since it was `expected`.
+    """
+    file = WatchedFile(path, expected)
+    arrays: dict[str, StoredArray] = {}
+    with (
+        damage(path, "cannot read an archive of arrays"),
+        open(file.descriptor, "rb", closefd=False) as stream,
+        zipfile.ZipFile(stream) as archive,
+    ):
+        for info in archive.infolist():
+            if info.filename in arrays:
+                raise ValueError(f"{info.filename} appears several times")
+            arrays[info.filename] = _member(file, info)
+    file.check()
+    return arrays
+
+
+def _member(file: WatchedFile, info: zipfile.ZipInfo) -> StoredArray:
+    """Return an array of an archive. ValueError if it is compressed, encrypted or incomplete."""
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+        raise ValueError(f"{info.filename} is compressed or encrypted; it can only be read in place if it is not")
+    local = bytearray(_LOCAL_HEADER.size)
+    file.read_at(memoryview(local), info.header_offset)
+    signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(local)
+    start = info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
+    if signature != b"PK\x03\x04" or start + info.file_size > file.size or info.file_size != info.compress_size:
+        raise ValueError(f"{info.filename} is not where the directory of the archive says")
+    header, offset = _header_at(file, start, info.filename)
+    require_size(header, start + info.file_size - offset, info.filename)
+    return StoredArray(file, f"{file.path}: {info.filename}", header, offset)
+
+
+def _header_at(file: WatchedFile, start: int, name: str) -> tuple[Header, int]:
+    """Return the header that begins at byte `start`, and the position of the first value."""
+    content = bytearray(_MAX_HEADER_BYTES)
+    count = file.read_at(memoryview(content), start)
+    stream = io.BytesIO(content[:count])
+    header = read_header(stream, name)
+    return header, start + stream.tell()

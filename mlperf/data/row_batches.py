@@ -1,0 +1,144 @@
+"""Batches of rows that are stored in order: which rows, read ahead by threads, decoded or not."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+
+import numpy as np
+import torch
+
+from mlperf.data.batch import Batch, RawBatch, RowSource
+from mlperf.data.buffer_pool import BufferPool
+from mlperf.data.multi_hot import MultiHotTables
+from mlperf.data.row_group import RowGroup, decoded_bytes
+from mlperf.data.schema import RowSchema
+from mlperf.data.source import MIN_GROUP_ROWS, Item, read_ahead
+
+Take = Callable[[int], torch.Tensor]  # memory: number of bytes to uint8 [bytes]
+
+
+class RowBatches(ABC):
+    """One split of a data set, as a BatchSource.
+
+    batch_size: number of rows of a batch.
+    shuffle_seed: seed of the random order in which each epoch visits the batches; None: file order.
+    limit: maximum number of batches in an epoch; 0: no limit.
+    readers: number of threads that read ahead.
+    multi_hot: tables that expand the ids; None: the ids are used as they are.
+    """
+
+    batch_size: int
+    shuffle_seed: int | None
+    limit: int
+    readers: int
+    pin_memory: bool
+    schema: RowSchema
+    multi_hot: MultiHotTables | None
+
+    @property
+    @abstractmethod
+    def split_rows(self) -> int:
+        """Number of rows of the split."""
+
+    @property
+    @abstractmethod
+    def source(self) -> RowSource:
+        """The rows, and what is valid in them."""
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Number of batches in an epoch, including a smaller last one."""
+        return min(self._all_batches, self.limit) if self.limit else self._all_batches
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in an epoch."""
+        return min(self.split_rows, self.batches_per_epoch * self.batch_size)
+
+    @property
+    def ids_per_table(self) -> tuple[int, ...] | None:
+        """Number of ids of each table in a sample; None: the one of the row."""
+        if self.multi_hot is not None:
+            return self.multi_hot.sizes
+        return self.source.reader.ids_per_table
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """Yield the batches of `epoch` from batch number `first` on. RunError if a row is invalid."""
+
+        batch_size = min(self.batch_size, self.split_rows)
+        batches = min(self._group_size, self._all_batches)
+        ids = sum(self.ids_per_table or self.schema.ids_per_table)
+        buffers = BufferPool(decoded_bytes(self.schema, ids, batches, batch_size))
+
+        def decoded(group: RowGroup) -> list[Batch]:
+            batches = group.batches(buffers)
+            return [batch.pin() for batch in batches] if self.pin_memory else batches
+
+        return self._read_epoch(epoch, first, decoded, pin_memory=False)
+
+    def raw_batches(self, epoch: int, first: int = 0) -> Iterator[RawBatch]:
+        """Yield the same batches undecoded; only several ids per table are checked."""
+        return self._read_epoch(epoch, first, RowGroup.raw_batches, pin_memory=self.pin_memory)
+
+    @property
+    def _all_batches(self) -> int:
+        """Number of batches without a limit."""
+        return math.ceil(self.split_rows / self.batch_size)
+
+    @property
+    def _group_size(self) -> int:
+        """Number of batches that are read together."""
+        return max(1, MIN_GROUP_ROWS // self.batch_size)
+
+    def _read_epoch(
+        self, epoch: int, first: int, make: Callable[[RowGroup], list[Item]], *, pin_memory: bool
+    ) -> Iterator[Item]:
+        source, ids = self.source, self.ids_per_table
+        group_rows = min(self._group_size * self.batch_size, self.split_rows)
+        row_bytes = self.schema.row_bytes + 4 * sum(ids or ())
+        buffers = BufferPool(group_rows * row_bytes)
+
+        def take(size: int) -> torch.Tensor:
+            # PyTorch reuses pinned memory itself, when the GPU has finished the copies from it.
+            if pin_memory:
+                return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+            return torch.from_numpy(buffers.take(size))
+
+        source.reader.check()
+        order, size = self._order(epoch)[first:], self._group_size
+        groups = (order[start : start + size] for start in range(0, len(order), size))
+        with closing(
+            read_ahead(lambda numbers: make(self._read(source, numbers, take)), groups, self.readers)
+        ) as read:
+            for batches in read:
+                yield from batches
+
+    def _order(self, epoch: int) -> Sequence[int]:
+        """Return the batch numbers in the order in which `epoch` visits them."""
+        if self.shuffle_seed is None:
+            return range(self.batches_per_epoch)
+        stream = np.random.default_rng(np.random.SeedSequence(self.shuffle_seed, spawn_key=(epoch,)))
+        order: Sequence[int] = stream.permutation(self._all_batches)[: self.batches_per_epoch].tolist()
+        return order
+
+    def _read(self, source: RowSource, numbers: Sequence[int], take: Take) -> RowGroup:
+        """Return the batches `numbers`, in memory from `take`. Neighbours in the file are read at once."""
+        starts = [number * self.batch_size for number in numbers]
+        sizes = [min(self.batch_size, self.split_rows - start) for start in starts]
+        count, columns, per_table = sum(sizes), self.schema.columns, self.ids_per_table
+        ids_bytes = count * 4 * sum(per_table or ())
+        memory = take(count * self.schema.row_bytes + ids_bytes).view(torch.int32)
+        rows = memory[: count * columns].view(-1, columns)
+        done = stop = 0  # rows read, and rows up to the end of the current batch
+        for start, size, following in zip(starts, sizes, [*starts[1:], -1], strict=True):
+            stop += size
+            if following != start + size:
+                source.reader.read(rows[done:stop].numpy(), start + size - (stop - done))
+                done = stop
+        group = RowGroup(source, rows, starts, sizes)
+        if per_table is None:
+            return group
+        return group.with_ids(memory[count * columns :], per_table, self.multi_hot)
