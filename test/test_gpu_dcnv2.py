@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,17 +22,31 @@ from gpu_models import (
     on_device,
     random_rows,
 )
-from small_models import make_model, random_architecture
+from program import GOLDEN
+from small_models import CPU, make_model, random_architecture
 
+from mlperf.cli.train import parse
 from mlperf.data.batch import RawBatch, RowSource
+from mlperf.data.multi_hot import MultiHotShape, MultiHotTables
 from mlperf.data.schema import CRITEO, DenseFormat
+from mlperf.engines.choose import choose_engine
 from mlperf.engines.gpu.bags import Bags
+from mlperf.engines.gpu.engine import GpuEngine
 from mlperf.engines.gpu.kernels.cross import cross_backward, cross_forward
 from mlperf.engines.gpu.kernels.decode import number_rows
 from mlperf.engines.gpu.kernels.pooling import pool
+from mlperf.engines.gpu.step import GpuStep
+from mlperf.models import make
 from mlperf.models.loss import Loss
+from mlperf.optim.optimizer import make_optimizer
 from mlperf.registry import OPTIMIZERS
+from mlperf.settings.model import Architecture
+from mlperf.settings.training import EPSILON
+from mlperf.training.initial_weights import load_initial_weights
+from mlperf.util.errors import RunError
 
+ON_GPU = DEVICE.type == "cuda"
+DATA_SET = ("--use-gpu", "--arch-mlp-bot=13-2", "--data-generation=dataset", "--processed-data-file=x")
 CROSS = replace(TINY, interaction_op="dcn", cross_layers=2, cross_rank=5)
 IDS = (3, 1, 4)  # of the tables of TINY
 
@@ -187,7 +203,9 @@ def test_tables_and_cross_network_are_equal_in_every_run() -> None:
 def scores_of(rows: np.ndarray, source: RowSource) -> torch.Tensor:
     fast = make_gpu_step(on_device(make_model(replace(TINY, rows_per_table=source.rows_per_table))))
     tensor = torch.from_numpy(rows)
-    return fast.score(RawBatch(tensor.pin_memory() if DEVICE.type == "cuda" else tensor, 0, source))[0].cpu()
+    scores = fast.score(RawBatch(tensor.pin_memory() if ON_GPU else tensor, 0, source))[0].cpu()
+    fast.check()
+    return scores
 
 
 def test_dense_features_are_decoded_in_the_format_of_their_source() -> None:
@@ -206,11 +224,93 @@ def test_dense_features_are_decoded_in_the_format_of_their_source() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 
-def test_ids_are_taken_modulo_the_rows_of_their_table() -> None:
+def test_ids_are_taken_modulo_the_rows_of_their_table(tmp_path: Path) -> None:
     rows_per_table = (3, 50)
+    source = RowSource(tmp_path / "rows.bin", rows_per_table, modulo_rows=True)
     rows = random_rows(20, rows_per_table, np.random.default_rng(0))
-    expected = scores_of(rows, RowSource(Path("rows.bin"), rows_per_table))
-    rows[:, CRITEO.first_id] += 3 * np.arange(-8, 12, dtype=np.int32)
-    rows[:, CRITEO.first_id + 1] += 50 * np.arange(20, dtype=np.int32)
-    found = scores_of(rows, RowSource(Path("rows.bin"), rows_per_table, modulo_rows=True))
-    assert torch.equal(found, expected)
+    expected = scores_of(rows, replace(source, modulo_rows=False))
+    for column, count in enumerate(rows_per_table, CRITEO.first_id):
+        rows[:, column] += count * np.arange(20, dtype=np.int32)
+    assert torch.equal(scores_of(rows, source), expected)
+    rows[7, CRITEO.first_id + 1] = -50
+    rows.tofile(source.path)
+    with pytest.raises(RunError, match="row 8, column 16: index -50 "):
+        scores_of(rows, source)
+
+
+GOLDEN_DCNV2 = GOLDEN / "dcnv2"
+GOLDEN_DENSE = DenseFormat(smallest=-3, offset=5)
+
+
+@pytest.mark.parametrize("name", ["adagrad", "sgd"] if ON_GPU else ["adagrad"])
+def test_golden_run_is_reproduced(name: str) -> None:
+    """The interpreter only runs the forward pass, of the samples whose logits are known."""
+    golden = json.loads((GOLDEN_DCNV2 / "golden.json").read_text())
+    shape, run, size = golden["model"], golden["runs"][name], golden["batch"]
+    table_rows, ids = tuple(shape["table_rows"]), tuple(shape["multi_hot_sizes"])
+    architecture = Architecture(
+        table_rows, 16, tuple(shape["bottom"]), tuple(shape["top"][1:]), "dcn", 3, shape["cross_rank"]
+    )
+    model = make.make_model(architecture, DEVICE)
+    load_initial_weights(GOLDEN_DCNV2 / "initial.npz", model)
+    optimizer = make_optimizer(name, model, epsilon=run["eps"] or EPSILON)
+    step = GpuStep(model, Loss("bce_logits"), optimizer, "fp32", -1, ids)
+    rows = np.fromfile(GOLDEN_DCNV2 / "onehot_train_4096.bin", np.int32).reshape(-1, CRITEO.columns)
+    source = RowSource(Path("rows.bin"), table_rows, dense=GOLDEN_DENSE, modulo_rows=True)
+    tables = MultiHotTables.drawn(MultiHotShape(table_rows, ids, "uniform"))
+
+    def batch(start: int, stop: int) -> RawBatch:
+        expanded = torch.from_numpy(tables.expand(rows[start:stop, CRITEO.id_columns]))
+        parts = torch.from_numpy(rows[start:stop]), expanded
+        found, added = (part.pin_memory() if ON_GPU else part for part in parts)
+        return RawBatch(found, start, source, added)
+
+    logits = torch.tensor(run["first_logits"])
+    torch.testing.assert_close(step.score(batch(0, len(logits)))[0].cpu().logit(), logits, rtol=0, atol=2e-6)
+    if not ON_GPU:
+        return
+    step.warm_up(size)
+    for number, expected in enumerate(run["loss"]):
+        step.sums.clear()
+        step.train(batch(number * size, (number + 1) * size), run["lr"])
+        step.check()
+        assert float(step.sums.loss) / size == pytest.approx(expected, abs=2e-5)
+    final = make.make_model(architecture, DEVICE)
+    load_initial_weights(GOLDEN_DCNV2 / f"final_{name}.npz", final)
+    for key, value in final.state_dict().items():
+        torch.testing.assert_close(
+            model.state_dict()[key], value, rtol=0, atol=1e-4 if name == "adagrad" else 1e-5
+        )
+
+
+DCN = ("--arch-interaction-op=dcn", "--loss-function=bce_logits", "--optimizer=adagrad")
+SEVERAL = "--multi-hot-sizes=" + "-".join(["3", *["1"] * 25])
+
+
+@pytest.mark.parametrize("flags", [(), (SEVERAL,), (SEVERAL, "--inference-only")])
+def test_gpu_engine_supports_one_and_several_ids_per_table(flags: tuple[str, ...]) -> None:
+    settings = parse([*DATA_SET, *DCN, *flags])
+    engine = choose_engine(make_model(CROSS), settings)
+    assert isinstance(engine, GpuEngine)
+    expected = settings.data.multi_hot.sizes
+    assert engine.make_scorer(make_model(CROSS), settings).ids_per_table == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "model", "reason"),
+    [
+        ((SEVERAL,), TINY, "--multi-hot-sizes is supported by the cpu and gpu engines only with"),
+        (DCN, replace(CROSS, rows_per_table=(2,) * 100), "100 tables exceed the limit of 31"),
+        (
+            DCN,
+            replace(CROSS, rows_per_table=(2,) * 26, dimension=40, mlp_top=(1,)),
+            "1080 inputs of the last layer",
+        ),
+    ],
+)
+def test_what_the_gpu_engine_does_not_support_is_named(
+    flags: tuple[str, ...], model: Architecture, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    choose_engine(make.make_model(model, CPU), parse([*DATA_SET, *flags]))
+    assert caplog.messages[-1].startswith(f"engine: autograd on the GPU, because {reason}")

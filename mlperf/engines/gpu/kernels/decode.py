@@ -201,8 +201,7 @@ def _decode_ids(
     size = tl.load(table_sizes + table, mask=table < TABLES, other=1)[None, :]
     start = tl.load(table_starts + table, mask=table < TABLES, other=0)[None, :]
     if tl.load(row_format + 3) != 0:
-        index = index % size
-        index = tl.where(index < 0, index + size, index)
+        index = tl.where(index < 0, index, index % size)  # a negative one is invalid
     id_is_invalid = is_id & ((index < 0) | (index >= size))
     id_position = position[:, None] + _FIRST_ID + table[None, :]
     first_invalid_id = tl.min(tl.min(tl.where(id_is_invalid, id_position, _NO_POSITION), axis=1), axis=0)
