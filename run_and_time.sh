@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
 # The benchmark: set up, find or generate data, prepare it, train to the target, time it, check the log.
 #
-#   [DATADIR=folder] [LOGDIR=folder] [SEED=n] [CONFIG=system or file] [EDITION=n.n.n] [DROP_CACHES=false] \
-#       ./run_and_time.sh [flags of the trainer]
+#   [BENCHMARK=dlrm_dcnv2] [DATADIR=folder] [LOGDIR=folder] [SEED=n] [CONFIG=system or file] [EDITION=n.n.n] \
+#       [DROP_CACHES=false] ./run_and_time.sh [flags of the trainer]
 #
+# BENCHMARK  dlrm (default: editions 0.7 to 2.1) or dlrm_dcnv2 (editions 3.0 to 6.0).
 # DATADIR  folder with day_0 ... day_23 of the Criteo Terabyte data, or with a prepared NAME_train.bin and its
-#          companions. Default: the data in input/, or a synthetic sample that is generated there if there is none.
+#          companions; for dlrm_dcnv2 also with the files day_K_*.npy and day_K_sparse_multi_hot.npz of its reference
+#          implementation. Default: the data in input/, or a synthetic sample that is generated there if there is none.
 # LOGDIR   folder for the compliance log and the console output (default: results/).
 # SEED     random seed of the run (default: drawn from the system).
-# CONFIG   a file, or the name between config_ and .sh of one in mlperf/systems/. Default: sample for the sample,
-#          otherwise gpu_32768 with --use-gpu, or cpu.
-# EDITION  edition of MLPerf Training whose rules apply to the evaluations, the log and its check (default: the latest).
+# CONFIG   a file, or the name between config_ and .sh of one in mlperf/systems/$BENCHMARK/. Default: sample for the
+#          sample, otherwise gpu_32768 with --use-gpu, or cpu.
+# EDITION  edition of MLPerf Training whose rules apply to the evaluations, the log and its check (default: the latest
+#          of the benchmark).
 # DROP_CACHES  false: do not drop the page cache of the machine before the run, which the rules require for a
 #          submission; the log states it (default: true).
 #
@@ -22,7 +25,6 @@ caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=tools/signals.sh
 source tools/signals.sh
-benchmark=dlrm
 
 fail() { # ends the script with status 2 and one line, also if the message has a name with line ends
     printf 'run_and_time.sh: error: %s\n' "${1//[[:cntrl:]]/?}" >&2
@@ -39,35 +41,71 @@ from_caller() { # sets the variable named $1 to path $2, taken relative to the f
     if [[ $2 == /* ]]; then printf -v "$1" %s "$2"; else printf -v "$1" %s "$caller/$2"; fi
 }
 
-find_data() { # sets raw_data and prepared_data to the prefixes found in folder $1; leaves them empty if none
-    local prepared=("$1"/*_train.bin) days=("$1"/day_[0-9]*)
-    if [[ -e ${prepared[0]} ]]; then
-        [[ ${#prepared[@]} -eq 1 ]] || fail "DATADIR=$1: has ${#prepared[@]} files *_train.bin; exactly one is allowed"
-        prepared_data=${prepared[0]%_train.bin}
-    fi
-    if [[ -e ${days[0]} ]]; then
-        raw_data=$1/day
-        prepared_data=${prepared_data:-$1/terabyte_processed}
-    fi
+choose_benchmark() { # sets benchmark, and data_set to its value of --data-set
+    benchmark=${BENCHMARK:-dlrm}
+    case $benchmark in
+    dlrm) data_set=terabyte ;;
+    dlrm_dcnv2) data_set=terabyte_dcnv2 ;;
+    *) fail "BENCHMARK=$benchmark: must be dlrm or dlrm_dcnv2" ;;
+    esac
 }
 
-choose_data() { # sets raw_data, prepared_data, is_sample and make_sample
+made_for() { # sets made_with to the --data-set with which the files with prefix $1 were prepared
+    # Files of other programs have no manifest. The manifest of files converted from another program's names no data
+    # set; they are dlrm's.
+    made_with=$data_set
+    [[ ! -f $1.json ]] || made_with=$(sed -n 's/^ *"data_set": "\([a-z0-9_]*\)".*/\1/p' -- "$1.json")
+    made_with=${made_with:-terabyte}
+}
+
+find_data() { # sets raw_data, prepared_data and is_official for what folder $1 has for the benchmark; $2: its name
+    local file made_with prepared=() other=''
+    for file in "$1"/*_train.bin; do
+        [[ -e $file ]] || continue
+        made_for "${file%_train.bin}"
+        if [[ $made_with == terabyte* && $made_with != "$data_set" ]]; then
+            other="$file was prepared with --data-set=$made_with, and $benchmark needs --data-set=$data_set"
+        else
+            prepared+=("${file%_train.bin}")
+        fi
+    done
+    for file in "$1"/day_[0-9]*; do
+        case $file in
+        *.npy | *_sparse_multi_hot.npz) ;;
+        *) [[ ! -e $file ]] || raw_data=$1/day ;;
+        esac
+    done
+    if [[ -e $1/day_0_labels.npy && $data_set != terabyte_dcnv2 ]]; then
+        other=${other:-"$1/day_0_labels.npy is of dlrm_dcnv2, not of $benchmark"}
+    elif [[ -e $1/day_0_labels.npy ]]; then
+        is_official=true
+        raw_data= # the files need no preparation
+        prepared+=("$1")
+    fi
+    [[ ${#prepared[@]} -le 1 ]] ||
+        fail "$2: has ${#prepared[@]} prepared data sets for $benchmark (${prepared[*]##*/}); exactly one is allowed"
+    prepared_data=${prepared[0]:-}
+    [[ -z $raw_data ]] || prepared_data=${prepared_data:-$1/${data_set}_processed}
+    [[ -n $prepared_data ]] || fail "$2: ${other:-"has neither day_0 ... day_23 nor a *_train.bin"}"
+}
+
+choose_data() { # sets raw_data, prepared_data, is_official, is_sample and make_sample
     raw_data=
     prepared_data=
+    is_official=false
     is_sample=false
     make_sample=false
     if [[ -n ${DATADIR:-} ]]; then
         local folder
         from_caller folder "$DATADIR"
         [[ -d $folder ]] || fail "DATADIR=$DATADIR: no such folder"
-        find_data "$folder"
-        [[ -n $raw_data$prepared_data ]] || fail "DATADIR=$DATADIR: has neither day_0 ... day_23 nor a *_train.bin"
+        find_data "$folder" "DATADIR=$DATADIR"
         [[ ! -e $folder/sample.json ]] || is_sample=true
     elif compgen -G "input/day_[0-9]*" >/dev/null && [[ ! -e input/sample.json ]]; then
-        find_data input
+        find_data input input
     else
         raw_data=input/day
-        prepared_data=input/sample_processed
+        prepared_data=input/${data_set/terabyte/sample}_processed
         is_sample=true
         make_sample=true
     fi
@@ -81,19 +119,22 @@ read_configuration() { # sets config and the variables that it defines
     [[ $is_sample == false ]] || name=sample
     name=${CONFIG:-$name}
     from_caller config "$name"
-    [[ -f $config ]] || config=mlperf/systems/config_$name.sh
-    [[ -f $config && -r $config ]] || fail "CONFIG=$name: neither a file nor one of $(cd mlperf/systems && echo config_*.sh)"
+    [[ -f $config ]] || config=mlperf/systems/$benchmark/config_$name.sh
+    [[ -f $config && -r $config ]] ||
+        fail "CONFIG=$name: neither a file nor one of $(cd "mlperf/systems/$benchmark" && echo config_*.sh)"
     local required=(BATCH_SIZE TEST_BATCH_SIZE LEARNING_RATE WARMUP_STEPS DECAY_START_STEP DECAY_STEPS EPOCHS)
     unset "${required[@]}" AUC_TARGET MAX_IND_RANGE
+    BENCHMARK=dlrm # of a configuration that does not say
     TRAINER_FLAGS=()
     load_configuration "$config"
+    [[ ${BENCHMARK:-} == "$benchmark" ]] ||
+        fail "$config: is a configuration for BENCHMARK=${BENCHMARK:-}, not for $benchmark"
     for variable in "${required[@]}"; do
         [[ -n ${!variable:-} ]] || fail "$config: does not set $variable"
     done
-    # This script divides by it: in the arithmetic of the shell, 08 would be octal.
-    [[ $BATCH_SIZE =~ ^[[:space:]]*[+]?0*([1-9][0-9]{0,9})[[:space:]]*$ ]] ||
+    # The trainer checks the values of all variables. This one has the same limits; the message here names the file.
+    [[ $BATCH_SIZE =~ ^[[:space:]]*[+]?0*[1-9][0-9]{0,9}[[:space:]]*$ ]] ||
         fail "$config: BATCH_SIZE=$BATCH_SIZE: must be a whole number from 1 to 2147483647"
-    BATCH_SIZE=${BASH_REMATCH[1]}
 }
 
 load_configuration() { # sources file $1, also as Windows writes text; fails if it is not a configuration
@@ -103,7 +144,7 @@ load_configuration() { # sources file $1, also as Windows writes text; fails if 
         source <(from_windows <"$1")
     else
         check_configuration "$1" "$1"
-        # shellcheck source=mlperf/systems/config_cpu.sh
+        # shellcheck source=mlperf/systems/dlrm/config_cpu.sh
         source "$1"
     fi
 }
@@ -139,7 +180,7 @@ ask() { # reads the output lines of `$1 -m mlperf.benchmarks $benchmark $3` into
 }
 
 assemble_flags() { # sets edition, trainer_flags and data_flags; $1: Python, remaining arguments: flags of the caller
-    local python=$1 editions benchmark_flags own_flags
+    local python=$1 editions benchmark_flags table_rows own_flags
     shift
     [[ -n $edition ]] || ask "$python" edition --default-edition || return
     ask "$python" editions --editions || return
@@ -147,16 +188,25 @@ assemble_flags() { # sets edition, trainer_flags and data_flags; $1: Python, rem
     ask "$python" benchmark_flags --flags || return
     ask "$python" data_flags --data-flags || return
     # A configuration may override the benchmark's limit and target for experiments.
-    [[ -z ${MAX_IND_RANGE:-} ]] || data_flags+=(--max-ind-range="$MAX_IND_RANGE")
     [[ -z ${AUC_TARGET:-} ]] || benchmark_flags+=(--mlperf-auc-threshold="$AUC_TARGET")
+    if [[ -n ${MAX_IND_RANGE:-} ]]; then
+        benchmark_flags+=(--max-ind-range="$MAX_IND_RANGE")
+        [[ " ${data_flags[*]}" != *" --max-ind-range="* ]] || data_flags+=(--max-ind-range="$MAX_IND_RANGE")
+    fi
+    if [[ $is_official == true ]]; then
+        # Unlike a manifest, these files do not say how many ids there are.
+        ask "$python" table_rows --table-rows || return
+        benchmark_flags+=(--arch-embedding-size="${table_rows[0]}")
+    fi
     trainer_flags=(
-        "${benchmark_flags[@]}" "${data_flags[@]}" --round-targets=true
+        "${benchmark_flags[@]}" --round-targets=true
         --data-generation=dataset --processed-data-file="$prepared_data" ${raw_data:+--raw-data-file="$raw_data"}
         --mlperf-bin-loader --mlperf-bin-shuffle
         --mini-batch-size="$BATCH_SIZE" --test-mini-batch-size="$TEST_BATCH_SIZE" --nepochs="$EPOCHS"
         --learning-rate="$LEARNING_RATE" --lr-num-warmup-steps="$WARMUP_STEPS"
         --lr-decay-start-step="$DECAY_START_STEP" --lr-num-decay-steps="$DECAY_STEPS"
-        --print-time --numpy-rand-seed="$seed" --mlperf-logging --mlperf-edition="$edition"
+        --print-time --print-freq=2147483647 # progress is printed at each evaluation
+        --numpy-rand-seed="$seed" --mlperf-logging --mlperf-edition="$edition"
         --mlperf-platform="$(basename "$config" .sh | sed 's/^config_//')"
     )
     own_flags=(${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} "$@")
@@ -188,7 +238,7 @@ make_data() { # generates the sample and prepares raw data, unless that is done
 
 name_log() { # sets log and console_log to files in $logdir that no other run has, and creates console_log
     local name number=1
-    name=$logdir/dlrm_$(date '+%Y%m%d_%H%M%S')_seed_$seed
+    name=$logdir/${benchmark}_$(date '+%Y%m%d_%H%M%S')_seed_$seed
     log=$name.log
     console_log=$name.console.txt
     # Creating a file is atomic, so that of two runs begun in the same second only one takes the name.
@@ -217,15 +267,10 @@ uptime_seconds() { # sets the variable named $1 to a time in seconds that does n
 }
 
 train() { # sets status; the output of the trainer goes to descriptor 3
-    local bytes row_bytes batches
-    bytes=$(wc -c <"${prepared_data}_train.bin")
-    row_bytes=$("$python" -c 'from mlperf.data.schema import CRITEO; print(CRITEO.row_bytes)')
-    batches=$(((bytes / row_bytes + BATCH_SIZE - 1) / BATCH_SIZE))
-    [[ $batches -gt 0 ]] || batches=1 # of an empty file, about which the trainer will say more
     ends_when_stopped=false # the log is checked and the result printed, also of a stopped run
     status=0
-    run "$python" dlrm_s_pytorch.py --print-freq=$(((batches + 19) / 20)) --mlperf-log-file="$log" \
-        --mlperf-cache-cleared="$cache_cleared" "${trainer_flags[@]}" >&3 2>&3 || status=$?
+    run "$python" dlrm_s_pytorch.py --mlperf-log-file="$log" --mlperf-cache-cleared="$cache_cleared" \
+        "${trainer_flags[@]}" >&3 2>&3 || status=$?
 }
 
 for flag in "$@"; do
@@ -250,6 +295,7 @@ logdir=$PWD/results
 [[ ! -e $logdir || -d $logdir ]] || fail "LOGDIR=${LOGDIR:-$logdir}: is not a folder"
 drop_caches=${DROP_CACHES:-true}
 [[ $drop_caches == true || $drop_caches == false ]] || fail "DROP_CACHES=$drop_caches: must be true or false"
+choose_benchmark
 edition=${EDITION:-} # if empty, assemble_flags asks for the default
 choose_data
 read_configuration "$@"

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from program import ROOT, Finished, read_events
 from repository_copy import copy_repository
+from timed_runs import result, run_and_time
 
 import mlperf
 from mlperf.benchmarks import DLRM, editions_of
@@ -43,29 +44,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_and_time(
-    clone: Path, *flags: str, cwd: Path | None = None, script: str = "run_and_time.sh", **variables: str
-) -> Finished:
-    done = subprocess.run(
-        [str(clone / script), *flags],
-        cwd=cwd or clone,
-        env={"PATH": "/usr/bin:/bin", "DLRM_PYTHON": sys.executable, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    return Finished(done.returncode, done.stdout, done.stderr)
-
-
 def files(folder: Path) -> set[Path]:
     """Return the files of a folder but for what Python caches."""
     return {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
-
-
-def result(run: Finished) -> list[str]:
-    """Return the fields of the last line."""
-    return run.stdout.splitlines()[-1].split(",")
 
 
 @pytest.mark.slow
@@ -368,14 +349,14 @@ def test_gpu_configurations_match_the_reference_convergence_points(name: str) ->
         "gpu_71680": {"LEARNING_RATE": "26", "WARMUP_STEPS": "2500", "DECAY_START_STEP": "46821"}
         | {"DECAY_STEPS": "15406", "BATCH_SIZE": "71680"},
     }[name]
-    lines = (ROOT / "mlperf" / "systems" / f"config_{name}.sh").read_text().splitlines()
+    lines = (ROOT / "mlperf" / "systems" / "dlrm" / f"config_{name}.sh").read_text().splitlines()
     found = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
     assert {key: found[key].removesuffix(".0") for key in points} == points
 
 
 def test_each_configuration_of_a_gpu_names_its_precision() -> None:
-    files = sorted((ROOT / "mlperf" / "systems").glob("config_gpu_*.sh"))
-    assert len(files) >= 3
+    files = sorted((ROOT / "mlperf" / "systems").glob("*/config_gpu_*.sh"))
+    assert len(files) >= 9
     for file in files:
         flags = re.search(r"^TRAINER_FLAGS=\((.*)\)$", file.read_text(), re.MULTILINE)
         assert flags is not None

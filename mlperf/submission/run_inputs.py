@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlperf.benchmarks import SampleSize
+from mlperf.benchmarks import DLRM, Benchmark, SampleSize
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.submission.run_set import ROOT
 from mlperf.util.errors import RunError, UsageError
@@ -28,15 +28,16 @@ _PRINT_FLAGS = (
 
 @dataclass(frozen=True)
 class RunInputs:
-    """data: value of DATADIR; configuration: value of CONFIG; "" if the variable is not set."""
+    """data, configuration: DATADIR and CONFIG, "" if the variable is not set. benchmark: that of the runs."""
 
     data: str
     configuration: str
+    benchmark: Benchmark = DLRM
 
     @classmethod
-    def of_environment(cls) -> RunInputs:
-        """Read the environment variables."""
-        return cls(os.environ.get("DATADIR", ""), os.environ.get("CONFIG", ""))
+    def of_environment(cls, benchmark: Benchmark = DLRM) -> RunInputs:
+        """Read the environment variables DATADIR and CONFIG."""
+        return cls(os.environ.get("DATADIR", ""), os.environ.get("CONFIG", ""), benchmark)
 
     @property
     def data_folder(self) -> Path:
@@ -84,10 +85,11 @@ class RunInputs:
         if not self.configuration:
             return None
         name = self.configuration
-        for file in (Path(name), ROOT / "mlperf" / "systems" / f"config_{name}.sh"):
+        folder = f"mlperf/systems/{self.benchmark.name}"
+        for file in (Path(name), ROOT / folder / f"config_{name}.sh"):
             if file.is_file():
                 return file
-        raise UsageError(f"CONFIG={name}: neither a file nor config_{name}.sh in mlperf/systems")
+        raise UsageError(f"CONFIG={name}: neither a file nor config_{name}.sh in {folder}")
 
     @property
     def configuration_text(self) -> str:

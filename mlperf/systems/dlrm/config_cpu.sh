@@ -1,5 +1,6 @@
 # Any machine without a GPU that holds the tables of the benchmark (mlperf/docs/training.md).
 # Hyperparameters of the reference implementation of the benchmark on a CPU.
+BENCHMARK=dlrm
 BATCH_SIZE=2048
 TEST_BATCH_SIZE=16384
 LEARNING_RATE=1.0

@@ -1,5 +1,6 @@
 # One GPU that holds the tables of the benchmark (mlperf/docs/training.md).
 # Hyperparameters of the MLPerf reference convergence point at global batch size 32768.
+BENCHMARK=dlrm
 BATCH_SIZE=32768
 TEST_BATCH_SIZE=131072
 LEARNING_RATE=18
