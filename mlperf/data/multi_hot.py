@@ -143,7 +143,9 @@ class MultiHotTables:
         if self.file is not None:
             self.file.check()
             if valid == _DAMAGED:
-                raise RunError(f"{self.file.path}: damaged: an id is outside its table; remove it to draw it again")
+                raise RunError(
+                    f"{self.file.path}: damaged: an id is outside its table; remove it to draw it again"
+                )
         return bool(valid == _VALID)
 
 

@@ -157,4 +157,3 @@ def verify_tables(path: Path) -> None:
                 f"{path}: damaged: the checksum of {name} is {found:08x}, its directory says {checksum:08x}; remove "
                 "it to draw it again"
             )
-

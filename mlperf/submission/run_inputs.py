@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlperf.benchmarks import DLRM, Benchmark, SampleSize
+from mlperf.benchmarks import DLRM, DLRM_DCNV2, Benchmark, SampleSize
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.submission.run_set import ROOT
 from mlperf.util.errors import RunError, UsageError
@@ -47,21 +48,27 @@ class RunInputs:
     @property
     def prepared(self) -> DatasetPaths | None:
         """The prepared data that run_and_time.sh uses, None if it finds none, or several. It may not exist yet."""
-        folder = self.data_folder
-        if not self.data and (self.sample is not None or not self._has_days):
-            return DatasetPaths(folder / "sample_processed")
+        folder, data_set = self.data_folder, self.benchmark.data.name
+        if not self.data and (self.sample is not None or not any(folder.glob("day_[0-9]*"))):
+            return DatasetPaths(folder / f"{data_set.replace('terabyte', 'sample')}_processed")
         # As for the shell, names with a leading dot, such as those of macOS on other disks, are none of the data.
-        found = [path for path in folder.glob("*_train.bin") if not path.name.startswith(".")]
-        return DatasetPaths(Path(str(found[0]).removesuffix("_train.bin"))) if len(found) == 1 else None
+        files = [path for path in folder.glob("*_train.bin") if not path.name.startswith(".")]
+        prefixes = [Path(str(file).removesuffix("_train.bin")) for file in files]
+        found = [prefix for prefix in prefixes if _made_with(prefix, data_set) == data_set]
+        return DatasetPaths(found[0]) if len(found) == 1 and not self.is_official else None
+
+    @property
+    def is_official(self) -> bool:
+        """Whether run_and_time.sh reads the day_K_*.npy files of the reference implementation in place."""
+        labels = self.data_folder / "day_0_labels.npy"
+        return self.benchmark is DLRM_DCNV2 and labels.exists() and (bool(self.data) or self.sample is None)
 
     @property
     def has_text(self) -> bool:
         """Whether run_and_time.sh prepares the data from raw text, unless that is done."""
-        return not self.data or self._has_days
-
-    @property
-    def _has_days(self) -> bool:
-        return any(self.data_folder.glob("day_[0-9]*"))
+        arrays = (".npy", "_sparse_multi_hot.npz")
+        days = (path for path in self.data_folder.glob("day_[0-9]*") if not path.name.endswith(arrays))
+        return not self.is_official and (not self.data or any(days))
 
     @property
     def sample(self) -> SampleSize | None:
@@ -120,3 +127,17 @@ class RunInputs:
     def configuration_hash(self) -> str:
         """SHA-256 of the content."""
         return hashlib.sha256(self.configuration_text.encode()).hexdigest()
+
+
+def _made_with(prefix: Path, data_set: str) -> str:
+    """Return the value of --data-set with which the files of a prefix were prepared, as run_and_time.sh finds it.
+
+    data_set: that of files without a manifest. Files that were converted from another program's name none, and are
+    of DLRM.
+    """
+    manifest = DatasetPaths(prefix).manifest
+    if not manifest.is_file():
+        return data_set
+    text = manifest.read_text(encoding="utf-8", errors="replace")
+    named = re.search(r'^ *"data_set": "([a-z0-9_]*)"', text, re.MULTILINE)
+    return DLRM.data.name if named is None else named[1]
