@@ -132,10 +132,9 @@ read_configuration() { # sets config and the variables that it defines
     for variable in "${required[@]}"; do
         [[ -n ${!variable:-} ]] || fail "$config: does not set $variable"
     done
-    # This script divides by it: in the arithmetic of the shell, 08 would be octal.
-    [[ $BATCH_SIZE =~ ^[[:space:]]*[+]?0*([1-9][0-9]{0,9})[[:space:]]*$ ]] ||
+    # The trainer checks the values of all variables. This one has the same limits; the message here names the file.
+    [[ $BATCH_SIZE =~ ^[[:space:]]*[+]?0*[1-9][0-9]{0,9}[[:space:]]*$ ]] ||
         fail "$config: BATCH_SIZE=$BATCH_SIZE: must be a whole number from 1 to 2147483647"
-    BATCH_SIZE=${BASH_REMATCH[1]}
 }
 
 load_configuration() { # sources file $1, also as Windows writes text; fails if it is not a configuration
@@ -206,7 +205,8 @@ assemble_flags() { # sets edition, trainer_flags and data_flags; $1: Python, rem
         --mini-batch-size="$BATCH_SIZE" --test-mini-batch-size="$TEST_BATCH_SIZE" --nepochs="$EPOCHS"
         --learning-rate="$LEARNING_RATE" --lr-num-warmup-steps="$WARMUP_STEPS"
         --lr-decay-start-step="$DECAY_START_STEP" --lr-num-decay-steps="$DECAY_STEPS"
-        --print-time --numpy-rand-seed="$seed" --mlperf-logging --mlperf-edition="$edition"
+        --print-time --print-freq=2147483647 # progress is printed at each evaluation
+        --numpy-rand-seed="$seed" --mlperf-logging --mlperf-edition="$edition"
         --mlperf-platform="$(basename "$config" .sh | sed 's/^config_//')"
     )
     own_flags=(${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} "$@")
@@ -267,15 +267,10 @@ uptime_seconds() { # sets the variable named $1 to a time in seconds that does n
 }
 
 train() { # sets status; the output of the trainer goes to descriptor 3
-    local bytes row_bytes batches
-    bytes=$(wc -c <"${prepared_data}_train.bin")
-    row_bytes=$("$python" -c 'from mlperf.data.schema import CRITEO; print(CRITEO.row_bytes)')
-    batches=$(((bytes / row_bytes + BATCH_SIZE - 1) / BATCH_SIZE))
-    [[ $batches -gt 0 ]] || batches=1 # of an empty file, about which the trainer will say more
     ends_when_stopped=false # the log is checked and the result printed, also of a stopped run
     status=0
-    run "$python" dlrm_s_pytorch.py --print-freq=$(((batches + 19) / 20)) --mlperf-log-file="$log" \
-        --mlperf-cache-cleared="$cache_cleared" "${trainer_flags[@]}" >&3 2>&3 || status=$?
+    run "$python" dlrm_s_pytorch.py --mlperf-log-file="$log" --mlperf-cache-cleared="$cache_cleared" \
+        "${trainer_flags[@]}" >&3 2>&3 || status=$?
 }
 
 for flag in "$@"; do

@@ -165,7 +165,7 @@ def test_any_program_names_a_full_disk_and_runs_without_stdout(
     [
         (("no_such",), 1, "no_such: no such file or folder"),
         ((".",), 1, ".: holds neither result_0.txt"),
-        ((".", "--edition=6.1.0"), 2, "--edition: '6.1.0' includes dlrmv4 instead of dlrm_dcnv2"),
+        ((".", "--edition=6.1.0"), 2, "--edition: '6.1.0' includes dlrmv4, which is not supported"),
         (("--edition", "2.0.0", "9.9.0", "."), 2, "--edition: '9.9.0' is unknown; allowed: 0.7.0, 1.0.0"),
         ((".", "--rcps=none.json"), 2, "--rcps=none.json: no such file"),
         ((".", "--rcps=."), 2, "--rcps=.: is a folder"),

@@ -155,14 +155,14 @@ def test_checkpoint_of_an_earlier_version_without_flags_is_resumed_and_evaluated
 
 
 def test_every_flag_of_the_model_is_recorded_and_compared() -> None:
-    everything = parse(["--qr-flag"])
+    everything = parse(["--qr-flag", "--arch-interaction-op=dcn", "--optimizer=adagrad", "--adagrad-epsilon=1"])
     flags = recorded_flags(everything, None)
     names = {flag.name for _, flag in declared_flags(ModelSettings)}
     of_other_variants = {name for name in names if name.startswith("--md-") and name != "--md-flag"}
     not_of_the_weights = {"--arch-embedding-size", "--mlp-init", "--embedding-init"}
     shown_by_the_weights = {"--embedding-precision"}
     assert flags.keys() == names - of_other_variants - not_of_the_weights - shown_by_the_weights | {
-        *("--optimizer", "--mlperf-grad-accum-iter"),
+        *("--optimizer", "--adagrad-epsilon", "--mlperf-grad-accum-iter"),
     }
     path = Path("model.pt")
     check_flags(flags, flags, path, weights=[], same_shapes=False, trains=True)

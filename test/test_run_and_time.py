@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from program import ROOT, Finished, read_events
 from repository_copy import copy_repository
+from timed_runs import result, run_and_time
 
 import mlperf
 from mlperf.benchmarks import DLRM, EDITIONS
@@ -43,29 +44,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_and_time(
-    clone: Path, *flags: str, cwd: Path | None = None, script: str = "run_and_time.sh", **variables: str
-) -> Finished:
-    done = subprocess.run(
-        [str(clone / script), *flags],
-        cwd=cwd or clone,
-        env={"PATH": "/usr/bin:/bin", "DLRM_PYTHON": sys.executable, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    return Finished(done.returncode, done.stdout, done.stderr)
-
-
 def files(folder: Path) -> set[Path]:
     """Return the files of a folder but for what Python caches."""
     return {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
-
-
-def result(run: Finished) -> list[str]:
-    """Return the fields of the last line."""
-    return run.stdout.splitlines()[-1].split(",")
 
 
 @pytest.mark.slow

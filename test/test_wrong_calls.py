@@ -103,7 +103,7 @@ WRONG = [
     (f"{DATASET} --mlperf-cache-cleared", "--mlperf-cache-cleared=true requires --mlperf-logging"),
     (f"{DATASET} --mlperf-edition=2.0.0", "--mlperf-edition=2.0.0 requires --mlperf-logging"),
     ("--mlperf-edition=9.9.9", "--mlperf-edition: '9.9.9' is unknown; allowed: 0.7.0, 1.0.0"),
-    ("--mlperf-edition=6.1.0", "--mlperf-edition: '6.1.0' includes dlrmv4 instead of dlrm_dcnv2, which is not"),
+    ("--mlperf-edition=6.1.0", "--mlperf-edition: '6.1.0' includes dlrmv4, which is not supported"),
     (
         "--mlperf-edition=6.0.0",
         "--mlperf-edition=6.0.0 includes dlrm_dcnv2, but --arch-interaction-op=dot belongs to",

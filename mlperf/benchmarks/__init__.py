@@ -16,8 +16,8 @@ BENCHMARKS: dict[str, Benchmark] = {DLRM.name: DLRM, DLRM_DCNV2.name: DLRM_DCNV2
 WORKLOADS: dict[str, Workload] = {**BENCHMARKS, KAGGLE.name: KAGGLE, TERABYTE_10M.name: TERABYTE_10M}
 # Each edition includes exactly one recommendation benchmark, so the edition's name identifies it.
 EDITIONS: dict[str, Edition] = {edition.name: edition for edition in (*dlrm.EDITIONS, *dlrm_dcnv2.EDITIONS)}
-# Editions whose recommendation benchmark is not supported.
-OTHER_EDITIONS = {"6.1.0": "includes dlrmv4 instead of dlrm_dcnv2, which is not supported"}
+# Editions whose recommendation benchmark is not supported, with its name.
+OTHER_EDITIONS = {"6.1.0": "dlrmv4"}
 
 
 def editions_of(workload: Workload) -> tuple[Edition, ...]:

@@ -11,10 +11,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from mlperf.benchmarks import BENCHMARKS, EDITIONS, OTHER_EDITIONS, Benchmark, Edition, editions_of
+from mlperf.benchmarks import BENCHMARKS, EDITIONS, Benchmark, Edition, editions_of
 from mlperf.compliance.log_reader import read_log
 from mlperf.settings.argument_parser import Parser
-from mlperf.settings.kinds import choice, reason
+from mlperf.settings.kinds import reason
+from mlperf.settings.reports import ALL_EDITIONS, EDITION_OR_ALL
 from mlperf.submission.candidates import EditionCandidates
 from mlperf.submission.check import check_log, check_result
 from mlperf.submission.rcp import check_rcp_file
@@ -23,8 +24,6 @@ from mlperf.submission.results import find_results, read_benchmark
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.program import program_name, run_program
 
-_ALL = "all"
-_EDITION_OR_ALL = choice(*EDITIONS, _ALL, refused=OTHER_EDITIONS)
 _EDITION = re.compile(r"\d+\.\d+\.\d+|all")  # known or not: an unknown one is named in the error
 
 
@@ -45,12 +44,12 @@ def make_parser(name: str) -> Parser:
     parser.add_argument(
         "--edition",
         type=_editions,
-        metavar="EDITION",
+        metavar=EDITION_OR_ALL.metavar,
         action="extend",
         default=[],
-        help=f"editions to check for, separated by commas or spaces: {', '.join(EDITIONS)} or {_ALL}; may be "
-        "repeated; each judges the results of the benchmark that it includes (default: recognized by the logs and "
-        "their package)",
+        help=f"editions to check for, separated by commas or spaces: {', '.join(EDITIONS)} or {ALL_EDITIONS}; may "
+        "be repeated; each judges the results of the benchmark that it includes (default: recognized by the logs "
+        "and their package)",
     )
     parser.add_argument(
         "--rcps", type=Path, help="JSON file of reference convergence points that replaces those of the edition"
@@ -72,7 +71,7 @@ def make_parser(name: str) -> Parser:
 def _editions(text: str) -> list[str]:
     names = text.split(",")
     for name in names:
-        _EDITION_OR_ALL(name)
+        EDITION_OR_ALL(name)
     return names
 
 
@@ -93,7 +92,7 @@ def _check(name: str, arguments: Sequence[str] | None) -> int:
     requested = dict.fromkeys(args.edition)
     if args.rcps is not None and not args.rcps.is_file():
         raise UsageError(f"--rcps={args.rcps}: {'is a folder' if args.rcps.is_dir() else 'no such file'}")
-    editions = [EDITIONS[name] for name in (EDITIONS if _ALL in requested else requested)]
+    editions = [EDITIONS[name] for name in (EDITIONS if ALL_EDITIONS in requested else requested)]
     points = set[str]() if args.rcps is None else check_rcp_file(args.rcps)
     given = {"--rcps": args.rcps, "--rcp-bypass": args.rcp_bypass or None, "--seed-bypass": args.seed_bypass}
     for flag, value in given.items():

@@ -3,7 +3,11 @@
 An engine provides the layers, the interaction and the loss. It updates each weight as soon as its gradient is
 known, or all layers together at the end of the step.
 
-B samples, T tables, N and K widths of a layer's output and input.
+The interaction is either the dot products, or the concatenation of the bottom MLP's output and the pooled rows
+followed by the layers of a cross network.
+
+B samples, T tables, N and K widths of a layer's output and input, D embedding dimension, r rank of a cross layer.
+In a cross network, N = (T + 1) * D.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 import torch
@@ -54,6 +58,48 @@ class Layer(Weights, Protocol[Rate_contra]):
         ...
 
 
+class CrossLayer(Protocol[Rate_contra]):
+    """A layer of a low-rank cross network: x0 * up + x with down = V x, [B, r], and up = W down + b, [B, N].
+
+    x0 is the input of the first layer, x that of this one. down_weight: V, float32 [r, N]. up_weight: W, float32
+    [N, r]. bias: b, float32 [N].
+    """
+
+    down_weight: torch.Tensor
+    up_weight: torch.Tensor
+    bias: torch.Tensor
+
+    def forward(self, x0: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the output [B, N], up and down."""
+        ...
+
+    def backward(
+        self,
+        gradient: torch.Tensor,
+        x0: torch.Tensor,
+        x: torch.Tensor,
+        up: torch.Tensor,
+        down: torch.Tensor,
+        d_x0: torch.Tensor,
+        rate: Rate_contra,
+    ) -> torch.Tensor:
+        """Compute the gradients, add that of `x0` to `d_x0` and return that of `x` [B, N].
+
+        gradient: [B, N], gradient of the output. d_x0: float32 [B, N]; of the first layer, whose `x` is `x0`, it
+        gets only the part of the first factor. rate: for an engine that updates the layer at once.
+        """
+        ...
+
+
+@dataclass
+class CrossValues:
+    """Input and intermediate results of a cross layer: inputs [B, N], up [B, N] and down [B, r]."""
+
+    inputs: torch.Tensor
+    up: torch.Tensor
+    down: torch.Tensor
+
+
 @dataclass
 class Activations:
     """Results of the forward pass that the backward pass needs.
@@ -62,12 +108,15 @@ class Activations:
     top: the interaction and the output of each layer of the top MLP but the last.
     labels: float32, one for each sample.
     ids: embedding row ids in an engine-specific layout.
+    cross: values of each layer of the cross network; the input of the first one is the concatenation x0. Empty
+        without a cross network.
     """
 
     bottom: list[torch.Tensor]
     top: list[torch.Tensor]
     labels: torch.Tensor
     ids: torch.Tensor
+    cross: list[CrossValues] = field(default_factory=list)
 
 
 def run_layers(layers: Iterable[Layer[Rate]], inputs: torch.Tensor) -> list[torch.Tensor]:
@@ -76,6 +125,18 @@ def run_layers(layers: Iterable[Layer[Rate]], inputs: torch.Tensor) -> list[torc
     for layer in layers:
         values.append(layer.forward(values[-1]))
     return values
+
+
+def run_cross_layers(
+    layers: Iterable[CrossLayer[Rate]], x0: torch.Tensor
+) -> tuple[torch.Tensor, list[CrossValues]]:
+    """Return the output of the cross network [B, N] for `x0` [B, N], and the values of each layer."""
+    x, values = x0, []
+    for layer in layers:
+        next_x, up, down = layer.forward(x0, x)
+        values.append(CrossValues(x, up, down))
+        x = next_x
+    return x, values
 
 
 def update_layers(
@@ -99,12 +160,21 @@ def update_layers(
 
 
 class LayerwiseStep(ABC, Generic[Inputs, Rate]):
-    """A training step. bottom, top: layers of the MLPs, without the last layer of the top MLP."""
+    """A training step.
+
+    bottom, top: layers of the MLPs, without the last layer of the top MLP. cross: layers of the cross network;
+    empty without one. mlp_ranges, cross_ranges: the ranges of a step, those of a cross network apart.
+    """
 
     bottom: Sequence[Layer[Rate]]
     top: Sequence[Layer[Rate]]
+    cross: Sequence[CrossLayer[Rate]]
     sums: LossSums
-    ranges: ClassVar[Mapping[str, str]] = {
+    cross_ranges: ClassVar[Mapping[str, str]] = {
+        "run_cross": "cross network",
+        "update_cross": "gradient and update of the cross network",
+    }
+    mlp_ranges: ClassVar[Mapping[str, str]] = {
         "score": "evaluation of a batch",
         "run_bottom": "bottom MLP",
         "look_up_and_interact": "embedding lookup and interaction",
@@ -115,6 +185,11 @@ class LayerwiseStep(ABC, Generic[Inputs, Rate]):
         "update_rows": "update of the embedding tables",
         "update_bottom": "gradient and update of the bottom MLP",
     }
+
+    @property
+    def ranges(self) -> Mapping[str, str]:
+        """Methods that a profile shows, and their names there."""
+        return {**self.mlp_ranges, **self.cross_ranges} if self.cross else self.mlp_ranges
 
     @abstractmethod
     def forward(self, inputs: Inputs) -> Activations:
@@ -128,9 +203,9 @@ class LayerwiseStep(ABC, Generic[Inputs, Rate]):
     def interaction_gradients(
         self, activations: Activations, gradient: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the gradients of the bottom MLP's output and of the rows read.
+        """Return the gradients of the bottom MLP's output and of the rows read, or of their sum for each bag.
 
-        gradient: gradient of the interaction.
+        gradient: gradient of the interaction; with a cross network, that of its input, float32 [B, N].
         """
 
     @abstractmethod
@@ -140,11 +215,26 @@ class LayerwiseStep(ABC, Generic[Inputs, Rate]):
     def update_tables(self, activations: Activations, gradient: torch.Tensor, rate: Rate) -> torch.Tensor:
         """Update the tables and return the gradient of the bottom MLP's output.
 
-        gradient: gradient of the interaction.
+        gradient: as for `interaction_gradients`.
         """
         bottom_gradient, row_gradients = self.interaction_gradients(activations, gradient)
         self.update_rows(activations, row_gradients, rate)
         return bottom_gradient
+
+    def zero_gradient(self, x0: torch.Tensor) -> torch.Tensor:
+        """Return zeros for the gradient of the cross network's input: float32 [B, N]."""
+        return torch.zeros_like(x0, dtype=torch.float32)
+
+    def update_cross(self, activations: Activations, gradient: torch.Tensor, rate: Rate) -> torch.Tensor:
+        """Run the backward pass of the cross network and return the gradient of its input, float32 [B, N].
+
+        gradient: gradient of its output.
+        """
+        x0 = activations.cross[0].inputs
+        d_x0 = self.zero_gradient(x0)
+        for layer, values in zip(reversed(self.cross), reversed(activations.cross), strict=True):
+            gradient = layer.backward(gradient, x0, values.inputs, values.up, values.down, d_x0, rate)
+        return d_x0.add_(gradient)
 
     def update_top(self, activations: Activations, gradient: torch.Tensor, rate: Rate) -> torch.Tensor:
         """Run the backward pass of the top MLP but its last layer, and return the gradient of the interaction."""
@@ -159,6 +249,8 @@ class LayerwiseStep(ABC, Generic[Inputs, Rate]):
         activations = self.forward(inputs)
         gradient = self.update_last_layer(activations, rate)
         gradient = self.update_top(activations, gradient, rate)
+        if self.cross:
+            gradient = self.update_cross(activations, gradient, rate)
         gradient = self.update_tables(activations, gradient, rate)
         self.update_bottom(activations, gradient, rate)
 
@@ -169,8 +261,12 @@ def require_rate(rate: float | None) -> float:
     return rate
 
 
-def mark_nonfinite_weights(layers: Iterable[Weights], sums: LossSums) -> None:
+def mark_nonfinite_weights(
+    layers: Iterable[Weights], sums: LossSums, cross: Iterable[CrossLayer[Rate]] = ()
+) -> None:
     """Set the loss to NaN if a weight is not finite: ReLU can hide it."""
-    for layer in layers:
-        if not math.isfinite(float(layer.weight.sum()) + float(layer.bias.sum())):
+    weights: list[tuple[torch.Tensor, ...]] = [(layer.weight, layer.bias) for layer in layers]
+    weights += [(layer.down_weight, layer.up_weight, layer.bias) for layer in cross]
+    for of_layer in weights:
+        if not math.isfinite(sum(float(values.sum()) for values in of_layer)):
             sums.loss.fill_(math.nan)

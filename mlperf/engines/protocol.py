@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -47,11 +47,14 @@ class TrainingStep(Scorer, Protocol):
     """Trains and predicts.
 
     sums: loss and correct predictions since `sums.clear()`.
-    ranges: methods that a profile shows, and their names there.
     """
 
     sums: LossSums
-    ranges: ClassVar[Mapping[str, str]]
+
+    @property
+    def ranges(self) -> Mapping[str, str]:
+        """Methods that a profile shows, and their names there."""
+        ...
 
     def warm_up(self, batch_size: int) -> None:
         """Run every kernel once on synthetic data, so that the timed part neither compiles nor allocates.

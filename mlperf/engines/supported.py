@@ -8,13 +8,14 @@ from mlperf.settings.settings import Settings
 
 # Those for which the engines have loops and kernels; others can be registered.
 OPTIMIZERS = ("sgd", "adagrad", "rwsadagrad")
+INTERACTIONS = ("dot", "dcn")
 
 
 def unsupported_setting(settings: Settings) -> str | None:
     """Return why neither engine supports `settings`, None if both do."""
     training = settings.training
-    if settings.data.generation != "dataset":
-        return f"--data-generation={settings.data.generation} can have several ids per table and sample"
+    if (reason := _unsupported_ids(settings)) is not None:
+        return reason
     if settings.quantization.requested:
         return "quantized weights need PyTorch's own operators"
     if settings.inference_only:
@@ -26,17 +27,36 @@ def unsupported_setting(settings: Settings) -> str | None:
     return None
 
 
+def _unsupported_ids(settings: Settings) -> str | None:
+    """Return why the number of ids per table is not supported, None if it is."""
+    data = settings.data
+    if data.generation != "dataset":
+        return f"--data-generation={data.generation} can have several ids per table and sample"
+    if data.multi_hot.sizes is not None and settings.model.architecture.interaction_op != "dcn":
+        return "--multi-hot-sizes is supported by the cpu and gpu engines only with --arch-interaction-op=dcn"
+    return None
+
+
 def unsupported_model(model: DLRM_Net) -> str | None:
-    """Return why neither engine supports `model`, None if both do. They are written for MLPerf's DLRM."""
+    """Return why neither engine supports `model`, None if both do. They are written for MLPerf's two models."""
     architecture = model.architecture
     if not isinstance(model.tables, FlatTables):
         return "the embedding tables are compressed"
     if architecture.weighted_pooling is not None:
         return _unsupported("--weighted-pooling", architecture.weighted_pooling)
-    if architecture.interaction_op != "dot":
+    if architecture.interaction_op not in INTERACTIONS:
         return _unsupported("--arch-interaction-op", architecture.interaction_op)
     if architecture.activation != "relu":
         return _unsupported("--activation-function", architecture.activation)
+    return None
+
+
+def without_cross_network(settings: Settings) -> str | None:
+    """Return why an engine without a cross network and without the loss on logits does not support `settings`."""
+    if settings.model.architecture.interaction_op == "dcn":
+        return "--arch-interaction-op=dcn is not supported by this engine"
+    if settings.model.loss == "bce_logits" and not settings.inference_only:
+        return "--loss-function=bce_logits is not supported by this engine"
     return None
 
 

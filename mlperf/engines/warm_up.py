@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from mlperf.data.batch import Batch
@@ -20,12 +22,20 @@ def warm_up(step: TrainingStep, batch_size: int) -> None:
     binary_metrics(labels, labels)
 
 
-def synthetic_batch(model: DLRM_Net, batch_size: int) -> Batch:
-    """Return a batch with one id per table, valid for any model."""
+def synthetic_batch(model: DLRM_Net, batch_size: int, ids_per_table: Sequence[int] | None = None) -> Batch:
+    """Return a batch that is valid for any model, with one id per table or `ids_per_table`. All ids are 0."""
     device = model.tables.device
-    return Batch(
-        torch.zeros(batch_size, model.architecture.mlp_bot[0], device=device),
-        torch.zeros(len(model.architecture.rows_per_table), batch_size, dtype=torch.int64, device=device),
-        None,
-        (torch.arange(batch_size, device=device) % 2).float().unsqueeze(1),
-    )
+    dense = torch.zeros(batch_size, model.architecture.mlp_bot[0], device=device)
+    labels = (torch.arange(batch_size, device=device) % 2).float().unsqueeze(1)
+    if ids_per_table is None:
+        tables = len(model.architecture.rows_per_table)
+        return Batch(dense, torch.zeros(tables, batch_size, dtype=torch.int64, device=device), None, labels)
+    sizes = tuple(ids_per_table)
+    ids = torch.zeros(batch_size * sum(sizes), dtype=torch.int64, device=device)
+    return Batch(dense, ids, bag_offsets(sizes, batch_size, device), labels, sizes)
+
+
+def bag_offsets(ids_per_table: Sequence[int], batch_size: int, device: torch.device) -> torch.Tensor:
+    """Return `Batch.offsets`, int64 [T, B], for bags of `ids_per_table` ids."""
+    counts = torch.tensor(ids_per_table, device=device).repeat_interleave(batch_size)
+    return (counts.cumsum(0) - counts).view(-1, batch_size)

@@ -9,7 +9,10 @@ from mlperf.benchmarks import DIVISIONS, DLRM, DLRM_DCNV2, EDITIONS, OTHER_EDITI
 from mlperf.settings.flags import flag
 from mlperf.settings.kinds import at_least, boolean, choice, file_name, path_or, switch, text, whole_between
 
-EDITION = choice(*EDITIONS, refused=OTHER_EDITIONS, metavar="EDITION")
+ALL_EDITIONS = "all"
+_OTHERS = {name: f"includes {benchmark}, which is not supported" for name, benchmark in OTHER_EDITIONS.items()}
+EDITION = choice(*EDITIONS, refused=_OTHERS, metavar="EDITION")
+EDITION_OR_ALL = choice(*EDITIONS, ALL_EDITIONS, refused=_OTHERS, metavar="EDITION")
 
 
 @dataclass(frozen=True)

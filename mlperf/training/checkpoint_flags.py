@@ -12,6 +12,7 @@ from pathlib import Path
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.settings.flags import Flag, declared_flags, flag_values
 from mlperf.settings.settings import Settings
+from mlperf.settings.training import EPSILON
 from mlperf.util.errors import RunError
 from mlperf.util.printable import shown_name
 
@@ -27,14 +28,24 @@ _SHOWN_BY_WEIGHTS = frozenset(
         *("--arch-sparse-feature-size", "--arch-mlp-bot", "--arch-mlp-top", "--weighted-pooling"),
         *("--qr-flag", "--qr-threshold", "--qr-collisions"),
         *("--md-flag", "--md-threshold", "--md-temperature", "--md-round-dims"),
+        *("--dcn-num-layers", "--dcn-low-rank-dim"),
     }
 )
 # The training settings that must not change when training is resumed.
-_OF_TRAINING = frozenset({"--optimizer", "--mlperf-grad-accum-iter"})
+_OF_TRAINING = frozenset({"--optimizer", "--adagrad-epsilon", "--mlperf-grad-accum-iter"})
 # Compared only if training is resumed. Learned and fixed pooling weights give the same scores.
 _USED_BY_TRAINING = _OF_TRAINING | {"--weighted-pooling", "--loss-function", "--loss-weights"}
 # Flags of the preparation that apply before ids are numbered.
-_PREPARATION = frozenset({"--max-ind-range", "--data-sub-sample-rate"})
+_PREPARATION = frozenset({"--data-set", "--max-ind-range", "--data-sub-sample-rate"})
+# Values of flags that are recorded only if they have another one. Versions without these flags behaved like this.
+_USUAL: dict[str, str | None] = {
+    "--dcn-num-layers": None,
+    "--dcn-low-rank-dim": None,
+    "--adagrad-epsilon": f"{EPSILON}",
+    "--multi-hot-sizes": None,
+    "--multi-hot-distribution": None,
+    "--data-set": "kaggle or terabyte",  # both number ids in the same way
+}
 
 
 def recorded_flags(settings: Settings, prepared: PreparedData | None) -> dict[str, str | None]:
@@ -44,11 +55,17 @@ def recorded_flags(settings: Settings, prepared: PreparedData | None) -> dict[st
     """
     values = [(flag, value) for flag, value in flag_values(settings.model) if flag.name not in _NOT_RECORDED]
     values += [(flag, value) for flag, value in flag_values(settings.training) if flag.name in _OF_TRAINING]
+    if settings.data.multi_hot.sizes is not None:
+        values += [(flag, value) for flag, value in flag_values(settings.data.multi_hot) if flag.name in _USUAL]
     flags = {flag.name: _text(flag, value) for flag, value in values}
+    if settings.model.architecture.interaction_op != "dcn":
+        del flags["--dcn-num-layers"], flags["--dcn-low-rank-dim"]
+    if prepared is not None and (prepared.data_set or settings.data.data_set) == "terabyte_dcnv2":
+        flags["--data-set"] = "terabyte_dcnv2"
     if prepared is not None and prepared.max_ind_range is not None:
         flags["--max-ind-range"] = str(prepared.max_ind_range)
         flags["--data-sub-sample-rate"] = str(prepared.sub_sample_rate)
-    return flags
+    return {name: value for name, value in flags.items() if value != _USUAL.get(name, "")}
 
 
 def _text(flag: Flag, value: object) -> str | None:
@@ -66,7 +83,7 @@ def check_flags(
 
     RunError, naming the flags and both values, if they contradict each other.
     """
-    saved = _checked(recorded, path)
+    saved, current = _completed(_checked(recorded, path)), _completed(current)
     compared = {name for name in current if name not in _SHOWN_BY_WEIGHTS | _USED_BY_TRAINING}
     if not same_shapes:
         compared |= _SHOWN_BY_WEIGHTS
@@ -86,6 +103,11 @@ def check_flags(
             f"{path}: was saved {_shown(differing, saved)} but is loaded {_shown(differing, current)}; "
             "pass the flags with which it was saved"
         )
+
+
+def _completed(flags: Flags) -> Flags:
+    """Return `flags` with those that are not recorded because they have their usual value."""
+    return {**flags, **{name: value for name, value in _USUAL.items() if name not in flags}}
 
 
 def _checked(recorded: object, path: Path) -> Flags:

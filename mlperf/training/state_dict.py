@@ -66,10 +66,10 @@ def state_dict_mismatch(found: Mapping[str, Any], expected: Mapping[str, torch.T
             listed = ", ".join(map(shown_name, names[:3])) + (
                 f" and {len(names) - 3} more" if len(names) > 3 else ""
             )
-            return (
-                f"{text.format(listed)}: saved with other model flags (--arch-mlp-bot, --arch-mlp-top, "
-                "--weighted-pooling, --qr-flag, --md-flag and their thresholds) or other data"
-            )
+            flags = "--arch-mlp-bot, --arch-mlp-top, --weighted-pooling, --qr-flag, --md-flag and their thresholds"
+            if names[0].startswith("interaction."):
+                flags = "--arch-interaction-op, --dcn-num-layers"
+            return f"{text.format(listed)}: saved with other model flags ({flags}) or other data"
     return None
 
 
@@ -123,7 +123,9 @@ def _difference(name: str, found: tuple[int, ...], expected: tuple[int, ...]) ->
             f"table {table} has dimension {found[1]} in the checkpoint and {expected[1]} in this model: "
             "--arch-sparse-feature-size, or --md-temperature and --md-round-dims, or --qr-operation"
         )
-    flag = {"bot_l": "--arch-mlp-bot", "top_l": "--arch-mlp-top or --arch-interaction-op"}.get(
-        name.split(".", maxsplit=1)[0], "--weighted-pooling or other data"
-    )
+    flag = {
+        "bot_l": "--arch-mlp-bot",
+        "top_l": "--arch-mlp-top or --arch-interaction-op",
+        "interaction": "--dcn-low-rank-dim, --arch-sparse-feature-size or another number of tables",
+    }.get(name.split(".", maxsplit=1)[0], "--weighted-pooling or other data")
     return f"{name} is {list(found)} in the checkpoint and {list(expected)} in this model: {flag}"

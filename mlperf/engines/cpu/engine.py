@@ -6,7 +6,7 @@ from mlperf.engines.cpu import products
 from mlperf.engines.cpu.loops.parallel import openmp
 from mlperf.engines.cpu.scorer import CpuScorer
 from mlperf.engines.cpu.step import CpuStep
-from mlperf.engines.supported import unsupported_model, unsupported_setting
+from mlperf.engines.supported import unsupported_model, unsupported_setting, without_cross_network
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.mlp import linear_layers
 from mlperf.models.loss import Loss
@@ -31,6 +31,7 @@ class CpuEngine:
         """Return why this engine cannot do the run, None if it can."""
         return (
             unsupported_setting(settings)
+            or without_cross_network(settings)
             or unsupported_by_loops(model)
             or _needs_published_order(model, settings)
             or _missing_requirement()

@@ -15,7 +15,7 @@ from mlperf.engines.cpu.layer import CpuLayer
 from mlperf.engines.cpu.loops import interaction, last_layer
 from mlperf.engines.cpu.loops.table_rows import row_kind
 from mlperf.engines.cpu.workspace import Workspace
-from mlperf.engines.layerwise import Activations, Layer, run_layers
+from mlperf.engines.layerwise import Activations, CrossLayer, Layer, run_layers
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.models.layers.mlp import linear_layers
@@ -41,6 +41,7 @@ class CpuScorer:
         ]
         *hidden, last = linear_layers(model.top_l)
         self.top: Sequence[Layer[float]] = [CpuLayer(layer, self.dtype, optimizer) for layer in hidden]
+        self.cross: Sequence[CrossLayer[float]] = ()
         self.last_weight, self.last_bias = last.weight.data, last.bias.data
         self.threshold = float(architecture.loss_threshold)
         self.interaction_width = model.top_widths[0]

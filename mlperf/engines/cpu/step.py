@@ -73,7 +73,7 @@ class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
 
     def check(self) -> None:
         """Set the loss to NaN if a weight is not finite."""
-        mark_nonfinite_weights((*self.bottom, *self.top), self.sums)
+        mark_nonfinite_weights((*self.bottom, *self.top), self.sums, self.cross)
 
     def update_last_layer(self, activations: Activations, rate: float) -> torch.Tensor:
         """Add to the sums, update the last layer and return the gradient of its inputs [B, N]."""

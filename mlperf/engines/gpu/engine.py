@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlperf.engines.supported import unsupported_model, unsupported_setting
+from mlperf.engines.supported import unsupported_model, unsupported_setting, without_cross_network
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
@@ -23,7 +23,12 @@ class GpuEngine:
 
     def supports(self, model: DLRM_Net, settings: Settings) -> str | None:
         """Return why this engine cannot do the run, None if it can."""
-        return unsupported_setting(settings) or unsupported_model(model) or _unsupported_by_kernels(model)
+        return (
+            unsupported_setting(settings)
+            or without_cross_network(settings)
+            or unsupported_model(model)
+            or _unsupported_by_kernels(model)
+        )
 
     def make_step(self, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> GpuStep:
         """Return the training step."""

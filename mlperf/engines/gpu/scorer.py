@@ -19,7 +19,7 @@ from mlperf.engines.gpu.kernels.interaction import interact
 from mlperf.engines.gpu.kernels.last_layer import predict
 from mlperf.engines.gpu.layer import GpuLayer
 from mlperf.engines.gpu.upload import Upload
-from mlperf.engines.layerwise import Activations, Layer, run_layers
+from mlperf.engines.layerwise import Activations, CrossLayer, Layer, run_layers
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.models.layers.mlp import linear_layers
@@ -62,6 +62,7 @@ class GpuScorer:
         self.top: Sequence[Layer[torch.Tensor]] = [
             GpuLayer(layer, width, self.dtype) for layer, width in zip(hidden, widths, strict=False)
         ]
+        self.cross: Sequence[CrossLayer[torch.Tensor]] = ()
         self.last_weight, self.last_bias = last.weight.data, last.bias.data
         rows = torch.tensor([0, *architecture.rows_per_table])
         self.table_sizes = rows[1:].to(self.device, torch.int32)

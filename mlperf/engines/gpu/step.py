@@ -35,8 +35,8 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
     The tables are updated as soon as the gradients of their rows are known, the MLPs at the end of the step.
     """
 
-    ranges: ClassVar[Mapping[str, str]] = {
-        **LayerwiseStep.ranges,
+    mlp_ranges: ClassVar[Mapping[str, str]] = {
+        **LayerwiseStep.mlp_ranges,
         "update_last_layer": "loss and gradient of the last layer",
         "update_top": "gradient of the top MLP",
         "update_bottom": "gradient of the bottom MLP",
@@ -102,7 +102,7 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
     def check(self) -> None:
         """Check the rows, and set the loss to NaN if a weight is not finite: ReLU can hide it."""
         super().check()
-        mark_nonfinite_weights((*self.bottom, *self.top), self.sums)
+        mark_nonfinite_weights((*self.bottom, *self.top), self.sums, self.cross)
 
     def update_last_layer(self, activations: Activations, rate: torch.Tensor) -> torch.Tensor:
         """Add to the sums, compute the gradients of the last layer and return that of its inputs."""
