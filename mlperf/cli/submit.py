@@ -1,7 +1,7 @@
 """Create a submission package: run the benchmark or take logs, describe the system, copy the code.
 
-The environment variables DATADIR and CONFIG of run_and_time.sh select the data and the configuration, and BENCHMARK
-the benchmark, as --benchmark does. Flags after -- are passed to the trainer. Repeating the command resumes an
+The environment variables DATADIR and CONFIG of run_and_time.sh select the data and the configuration, BENCHMARK
+selects the benchmark like --benchmark. Flags after -- are passed to the trainer. Repeating the command resumes an
 interrupted set of runs.
 """
 

@@ -113,8 +113,8 @@ def _write_results(package: Package, logs: Sequence[Log], scratch: Path) -> None
 def _rcp_bypass_folder(package: Package) -> Path:
     """Return the folder with the option that bypasses the convergence check.
 
-    The checker finds one option per file. If the folder of the benchmark has that of the seed check, this one is in
-    the folder of the system, where it counts for all its benchmarks.
+    The checker finds one option per file. If the folder of the benchmark has that of the seed check, this one is
+    in the folder of the system, where it counts for all its benchmarks.
     """
     system = Path("results") / package.system
     return system / package.benchmark if package.seed_bypass_reason is None else system
