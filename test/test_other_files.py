@@ -47,7 +47,7 @@ def test_file_that_is_no_log_is_one_finding_among_the_logs_of_a_result(kind: str
     assert not [line for line in lines if "Required" in line]
 
 
-@pytest.mark.parametrize("name", ["resnet", "dlrm_dcnv2"])
+@pytest.mark.parametrize("name", ["resnet", "dlrmv4"])
 def test_log_of_another_benchmark_is_named_before_anything_else(name: str, tmp_path: Path) -> None:
     entries = changed("submission_benchmark", name, (0,))(0, foreign_entries(1, edition="2.0.0"))
     write_log(

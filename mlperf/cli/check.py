@@ -7,10 +7,12 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from mlperf.benchmarks import EDITIONS, Edition
+from mlperf.benchmarks import BENCHMARKS, EDITIONS, Benchmark, Edition, editions_of
+from mlperf.compliance.log_reader import read_log
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import reason
 from mlperf.settings.reports import ALL_EDITIONS, EDITION_OR_ALL
@@ -18,7 +20,7 @@ from mlperf.submission.candidates import EditionCandidates
 from mlperf.submission.check import check_log, check_result
 from mlperf.submission.rcp import check_rcp_file
 from mlperf.submission.report import Report, render
-from mlperf.submission.results import find_results
+from mlperf.submission.results import find_results, read_benchmark
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.program import program_name, run_program
 
@@ -46,7 +48,8 @@ def make_parser(name: str) -> Parser:
         action="extend",
         default=[],
         help=f"editions to check for, separated by commas or spaces: {', '.join(EDITIONS)} or {ALL_EDITIONS}; may "
-        "be repeated (default: recognized by the keys in the logs)",
+        "be repeated; each judges the results of the benchmark that it includes (default: recognized by the logs "
+        "and their package)",
     )
     parser.add_argument(
         "--rcps", type=Path, help="JSON file of reference convergence points that replaces those of the edition"
@@ -89,18 +92,16 @@ def _check(name: str, arguments: Sequence[str] | None) -> int:
     requested = dict.fromkeys(args.edition)
     if args.rcps is not None and not args.rcps.is_file():
         raise UsageError(f"--rcps={args.rcps}: {'is a folder' if args.rcps.is_dir() else 'no such file'}")
-    editions: list[Edition | None] = [
-        EDITIONS[name] for name in (EDITIONS if ALL_EDITIONS in requested else requested)
-    ]
-    if args.rcps is not None:
-        check_rcp_file(args.rcps)
+    editions = [EDITIONS[name] for name in (EDITIONS if ALL_EDITIONS in requested else requested)]
+    points = set[str]() if args.rcps is None else check_rcp_file(args.rcps)
     given = {"--rcps": args.rcps, "--rcp-bypass": args.rcp_bypass or None, "--seed-bypass": args.seed_bypass}
     for flag, value in given.items():
         if value is not None and args.path.is_file():
             raise UsageError(f"{flag}: {args.path} is one log; it is for the logs of a result")
     passed, errors = True, set[str]()
     with _errors_as_one_line(args.path):
-        checks = _checks(args, editions or [None])
+        is_log = args.path.is_file()
+        checks = _checks_of_log(args.path, editions) if is_log else _checks(args, editions, points)
     for check in checks:
         try:
             with _errors_as_one_line(args.path):
@@ -116,10 +117,33 @@ def _check(name: str, arguments: Sequence[str] | None) -> int:
     return 0 if passed else 1
 
 
-def _checks(args: argparse.Namespace, editions: list[Edition | None]) -> list[Callable[[], Report]]:
-    """Return one call per check."""
-    if args.path.is_file():
-        return [partial(check_log, args.path, edition) for edition in editions]
+def _checks_of_log(path: Path, editions: list[Edition]) -> list[Callable[[], Report]]:
+    """Return one call per check of a log. editions: those asked for; if empty, it is recognized."""
+    benchmark = BENCHMARKS.get(str(read_log(path).value("submission_benchmark")))
+    judges = _judges(benchmark, editions)
+    if not judges:
+        raise UsageError(_not_included(path, [benchmark], editions))
+    return [partial(check_log, path, edition) for edition in judges]
+
+
+def _checks(args: argparse.Namespace, editions: list[Edition], points: set[str]) -> list[Callable[[], Report]]:
+    """Return one call per check of a result.
+
+    editions: those asked for; if empty, they are recognized. points: the benchmarks of the points in --rcps.
+    """
+    found = [(result, read_benchmark(result)) for result in find_results(args.path)]
+    judged = [(result, benchmark) for result, benchmark in found if _judges(benchmark, editions)]
+    if not judged:
+        raise UsageError(_not_included(args.path, [benchmark for _, benchmark in found], editions))
+    if len(judged) < len(found):
+        others = ", ".join(str(result.folder) for result, benchmark in found if not _judges(benchmark, editions))
+        note = f"left out, of a benchmark that --edition={_names(editions)} does not include: {others}"
+        first, benchmark = judged[0]
+        judged[0] = replace(first, notes=(*first.notes, note)), benchmark
+    for result, benchmark in judged:
+        if points and benchmark is not None and points != {benchmark.name}:
+            names = " and ".join(sorted(points))
+            raise UsageError(f"--rcps={args.rcps}: points of {names}; {result.folder} is of {benchmark.name}")
     check = partial(
         check_result,
         rcp_file=args.rcps,
@@ -127,7 +151,28 @@ def _checks(args: argparse.Namespace, editions: list[Edition | None]) -> list[Ca
         seed_bypass=args.seed_bypass,
         candidates=EditionCandidates(),
     )
-    return [partial(check, result, edition) for result in find_results(args.path) for edition in editions]
+    return [
+        partial(check, result, edition) for result, benchmark in judged for edition in _judges(benchmark, editions)
+    ]
+
+
+def _judges(benchmark: Benchmark | None, editions: list[Edition]) -> list[Edition | None]:
+    """Return the editions that judge a result; [None] if its edition is to be recognized, [] if it is left out.
+
+    benchmark: that of the result; None if it is unknown, and any edition judges it.
+    """
+    return [edition for edition in editions if benchmark in (edition.benchmark, None)] if editions else [None]
+
+
+def _not_included(path: Path, benchmarks: Sequence[Benchmark | None], editions: list[Edition]) -> str:
+    known = dict.fromkeys(benchmark for benchmark in benchmarks if benchmark is not None)
+    names = " and ".join(benchmark.name for benchmark in known)
+    allowed = [edition for benchmark in known for edition in editions_of(benchmark)]
+    return f"--edition={_names(editions)}: {path} is of {names}; allowed are {_names(allowed)}"
+
+
+def _names(editions: Sequence[Edition]) -> str:
+    return ", ".join(edition.name for edition in editions)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,32 +26,45 @@ class Recognition:
     reason: str
 
 
-def recognize(logs: Sequence[Log], other_days: Iterable[datetime.date] = ()) -> Recognition:
+def recognize(
+    logs: Sequence[Log],
+    other_days: Iterable[datetime.date] = (),
+    *,
+    among: Sequence[Edition] = (),
+    other_faults: Callable[[Edition], int] = lambda edition: 0,
+) -> Recognition:
     """Return the candidates for the edition of all logs of a package, of a result, or of one log.
 
     Logs of this project name it. Otherwise a candidate has the keys of the logs, its round was published after the
     runs, and its rules report the fewest errors. Results may be submitted again in a later round, so several
     candidates often remain.
 
-    other_days: days of runs of other benchmarks in the same package.
+    other_days: days of runs of other benchmarks in the same package. among: the editions that come into question,
+    in order; if empty, all. other_faults: number of faults that an edition finds with the rest of the package.
     """
     if not any(log.events for log in logs):
-        return Recognition((default_edition(DLRM),), "there is no log to tell")
+        default = among[-1] if among else default_edition(DLRM)
+        return Recognition((default,), "there is no log to tell")
     if named := _named(logs):
         names = " and ".join(edition.name for edition in named)
         reason = "as its run logged" if len(named) == 1 else f"in doubt: the runs logged {names}"
         return Recognition(tuple(named), reason)
-    by_keys, day = _with_keys_of(logs), max(filter(None, map(day_of_run, logs)), default=None)
-    last = max(edition.published for edition in EDITIONS.values())
+    among = among or tuple(EDITIONS.values())
+
+    def least_faults(editions: list[Edition]) -> list[Edition]:
+        return _least_faults(editions, logs, other_faults)
+
+    by_keys, day = _with_keys_of(logs, among), max(filter(None, map(day_of_run, logs)), default=None)
+    last = max(edition.published for edition in among)
     if day is not None and day <= last:
         day = max([day, *(other for other in other_days if other <= last)])
-    by_date = [edition for edition in EDITIONS.values() if day is not None and day <= edition.published]
+    by_date = [edition for edition in among if day is not None and day <= edition.published]
     if not by_date:
-        return _latest_first(_least_faults(by_keys, logs), day)
+        return _latest_first(least_faults(by_keys), day)
     both = [edition for edition in by_keys if edition in by_date]
     if both:
-        return _earliest_first(_least_faults(both, logs), day)
-    by_keys, by_date = _least_faults(by_keys, logs), _least_faults(by_date, logs)
+        return _earliest_first(least_faults(both), day)
+    by_keys, by_date = least_faults(by_keys), least_faults(by_date)
     reason = f"in doubt: by its keys, but its dates, {day}, are those of {by_date[0].name} or later"
     return Recognition((by_keys[-1], *by_date), reason)
 
@@ -90,14 +103,14 @@ def _named(logs: Sequence[Log]) -> list[Edition]:
     return [EDITIONS[name] for name in dict.fromkeys(map(str, names)) if name in EDITIONS]
 
 
-def _with_keys_of(logs: Sequence[Log]) -> list[Edition]:
-    """Return the editions whose keys the logs have; all editions if there is none.
+def _with_keys_of(logs: Sequence[Log], among: Sequence[Edition]) -> list[Edition]:
+    """Return the editions whose keys the logs have; all those of `among` if there is none.
 
     The open division requires none of the keys that tell the editions apart.
     """
     keys = {event.key for log in logs for event in log.events}
     closed = any(log.value("submission_division") != "open" for log in logs)
-    editions, required, found = list(EDITIONS.values()), set[str](), []
+    editions, required, found = list(among), set[str](), []
     for number, edition in enumerate(editions):
         required |= edition.new_keys
         later = {key for other in editions[number + 1 :] for key in other.new_keys} - edition.early_keys
@@ -106,12 +119,15 @@ def _with_keys_of(logs: Sequence[Log]) -> list[Edition]:
     return found or editions
 
 
-def _least_faults(editions: list[Edition], logs: Sequence[Log]) -> list[Edition]:
+def _least_faults(
+    editions: list[Edition], logs: Sequence[Log], other_faults: Callable[[Edition], int]
+) -> list[Edition]:
     """Return the editions whose checkers report the fewest errors."""
     if len(editions) == 1:
         return editions
     counts = [
-        sum(len(official.check_compliance(log.path, edition).errors) for log in logs) for edition in editions
+        sum(len(official.check_compliance(log.path, edition).errors) for log in logs) + other_faults(edition)
+        for edition in editions
     ]
     return [edition for edition, count in zip(editions, counts, strict=True) if count == min(counts)]
 

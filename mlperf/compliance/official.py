@@ -134,6 +134,13 @@ def _in_order(text: str) -> str:
     return text
 
 
+def included_benchmarks(edition: Edition) -> frozenset[str]:
+    """Return the names of all benchmarks that an edition includes."""
+    from mlperf_logging.benchmark_meta import get_allowed_benchmarks
+
+    return frozenset(get_allowed_benchmarks(_USAGE, edition.name))
+
+
 def check_seeds(logs: list[Path], edition: Edition) -> CheckerOutput:
     """Check that each run logs a seed and that all seeds differ."""
     from mlperf_logging.package_checker.seed_checker import SeedChecker

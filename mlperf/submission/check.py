@@ -19,7 +19,7 @@ from mlperf.compliance.findings import (
     seed_findings,
 )
 from mlperf.compliance.log_kind import NO_LOG, other_benchmark, other_content, other_names
-from mlperf.compliance.log_reader import Log, describe_evaluation, read_log
+from mlperf.compliance.log_reader import Log, describe_evaluation, is_number, read_log
 from mlperf.compliance.official import CheckerOutput
 from mlperf.compliance.run_times import decreasing_time, implausible_time, outside_of_run, repeated_end
 from mlperf.compliance.warm_start import warm_start
@@ -45,6 +45,8 @@ _REPEATED = {
 _DESCRIPTION = "system description"
 _OF_RESULTS = ("consistency", "seeds", _DESCRIPTION, "package", "convergence", "summarizer")
 _GIVEN = "as given"
+_SCALING = "scaling.json"
+_SAME_FACTOR = 5e-5  # four digits are printed
 
 
 def check_log(path: Path, edition: Edition | None = None) -> Report:
@@ -104,6 +106,11 @@ def _check_result(
     recognized: str,
 ) -> Report:
     report = Report(str(result.folder), edition, recognized)
+    if not logs:
+        missing = Finding(result.folder, None, "no result_*.txt")
+        report.checks.append(Check("package", "0 logs", Verdict.FAIL, "", (missing,)))
+        report.notes += result.notes
+        return report
     report.checks += _check_logs(logs, edition)
     with tempfile.TemporaryDirectory() as scratch, official.supplied_run_count(edition) as note:
         report.notes += [note, *result.notes] if note is not None else result.notes
@@ -117,6 +124,7 @@ def _check_result(
             checks.convergence(rcp_file, bypass=bypass),
         ]
         summary, report.score = checks.summary()
+        report.notes += checks.notes_on_scaling()
         report.checks = _located([*report.checks, summary])
     report.notes += _notes_on_short_runs(logs, edition)
     report.notes += similar_runs(logs, seeds_compared=checks.seeds_compared)
@@ -267,8 +275,14 @@ class _ResultChecks:
         return self._whole_package("summarizer", output, remark), score
 
     def _scaling_factor(self) -> float:
-        file = self.logs_copy / "scaling.json"  # written by the convergence checker
-        return float(json.loads(file.read_text())["scaling_factor"]) if file.is_file() else 1.0
+        return _factor(self.logs_copy / _SCALING) or 1.0  # written by the convergence checker
+
+    def notes_on_scaling(self) -> Iterator[str]:
+        """Yield a note if the result comes with another scaling factor than the checkers compute today."""
+        file = self.result.folder / _SCALING
+        given, computed = _factor(file), self._scaling_factor()
+        if self.result.in_package and given is not None and abs(given - computed) >= _SAME_FACTOR:
+            yield f"{file}: its factor is {given:.4f}; with the reference points of today it is {computed:.4f}"
 
     @property
     def seeds_compared(self) -> bool:
@@ -305,6 +319,15 @@ class _ResultChecks:
             text = text.replace(str(self.logs_copy / f"result_{number}.txt"), str(log.path))
         text = text.replace(str(self.package_copy / "systems"), str(result.description.parent))
         return " ".join(text.replace(str(self.package_copy), str(result.package)).split())
+
+
+def _factor(file: Path) -> float | None:
+    """Return the factor of the score in a file of the convergence checker, None without one."""
+    try:
+        factor = json.loads(file.read_text(encoding="utf-8"))["scaling_factor"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return float(factor) if is_number(factor) else None
 
 
 def _judge(name: str, subject: str, passed: bool, findings: Sequence[Finding], switch: str | None = None) -> Check:

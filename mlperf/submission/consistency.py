@@ -67,9 +67,16 @@ def _different_processes(logs: Sequence[Log]) -> Iterator[Finding]:
 
 
 def _repetitions(log: Log, key: str) -> list[Event]:
-    """Return the events with this key that belong to the same epoch as the first one."""
-    events = log.all(key)
-    return [event for event in events if event.metadata.get("epoch_num") == events[0].metadata.get("epoch_num")]
+    """Return the events with this key and the epoch of the first one that come from one line of a program.
+
+    Of several lines, that with most events counts: a script that starts the processes may log the event, too.
+    """
+    by_line: dict[str, list[Event]] = {}
+    for event in log.all(key):
+        if event.metadata.get("epoch_num") == log.all(key)[0].metadata.get("epoch_num"):
+            line = repr((event.metadata.get("file"), event.metadata.get("lineno")))
+            by_line.setdefault(line, []).append(event)
+    return max(by_line.values(), key=len, default=[])
 
 
 def _deviations(what: str, entries: Iterable[_Entry]) -> Iterator[Finding]:

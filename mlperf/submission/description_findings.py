@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mlperf.compliance.findings import Finding
 from mlperf.compliance.log_reader import as_text
 from mlperf.compliance.official import CRASHED, CheckerOutput
-from mlperf.submission.system_description import SUMMARY_FIELDS, required_kind
+from mlperf.submission.system_description import FIELDS, SUMMARY_FIELDS, required_kind
 
-MISSING_FIELD = "Missing field "  # start of a message of the system description checker
+# Starts of messages of the system description checker.
+MISSING_FIELD = "Missing field "
+WRONG_STATUS = "Field status contains a non valid value"
 
 
 def description_findings(path: Path, output: CheckerOutput) -> list[Finding]:
     """Return the messages of the system description checker and the fields that crash it, with line numbers."""
-    lines = max(1, len(path.read_text(encoding="utf-8", errors="replace").splitlines()))
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     faults = _faults(path)
     reasons = [reason for _, reason in output.errors if CRASHED not in reason or not faults]
-    return [*(Finding(path, lines, reason) for reason in reasons), *faults]
+    findings = [Finding(path, max(1, len(lines)), reason) for reason in reasons]
+    for number, reason in enumerate(reasons):
+        if reason.startswith(WRONG_STATUS):
+            findings[number] = replace(findings[number], line=_line_of("status", lines))
+            findings += _missing_fields(path, len(lines))  # the checker drops them if the status is wrong
+    return [*findings, *faults]
+
+
+def _missing_fields(path: Path, line: int) -> list[Finding]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return [Finding(path, line, f"{MISSING_FIELD}{name}") for name in FIELDS if name not in content]
+
+
+def _line_of(field: str, lines: Sequence[str]) -> int:
+    return next((number for number, line in enumerate(lines, 1) if f'"{field}"' in line), 1)
 
 
 def prevents_summary(finding: Finding) -> bool:
@@ -45,7 +63,6 @@ def _faults(path: Path) -> list[Finding]:
     for name, value in content.items():
         kind = required_kind(name, value)
         if kind is not None:
-            number = next((i for i, line in enumerate(lines, 1) if f'"{name}"' in line), 1)
             text = f"{name} is {as_text(value)}, not {kind}, as the official checker needs"
-            findings.append(Finding(path, number, text))
+            findings.append(Finding(path, _line_of(name, lines), text))
     return findings

@@ -57,14 +57,18 @@ def _epochs_to_converge(log: Log, target: float) -> float:
     return round(epoch, 3)
 
 
-def check_rcp_file(file: Path) -> None:
-    """Raise UsageError if the official checker cannot read the convergence points in a file."""
+def check_rcp_file(file: Path) -> set[str]:
+    """Return the benchmarks of the convergence points in a file.
+
+    UsageError if the official checker cannot read them.
+    """
     content = read_json(file, "--rcps")
     if not isinstance(content, dict) or not content:
         raise UsageError(f"--rcps={file}: not one JSON object with convergence points")
     for name, point in content.items():
         if (fault := _fault(point)) is not None:
             raise UsageError(f"--rcps={file}: {name}: {fault}")
+    return {point["Benchmark"] for point in content.values()}
 
 
 def _fault(point: object) -> str | None:

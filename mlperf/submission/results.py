@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mlperf.benchmarks import BENCHMARKS, Benchmark
-from mlperf.compliance.log_reader import Log
+from mlperf.compliance.log_reader import Log, read_log
 from mlperf.submission.system_description import empty_description
 from mlperf.util.errors import RunError
 
@@ -79,6 +80,28 @@ class Result:
         return next((str(value) for log in logs if (value := log.value("submission_division"))), "closed")
 
 
+def benchmark_of(result: Result, logs: Sequence[Log]) -> Benchmark | None:
+    """Return the benchmark of a result: in a package that of its folder, otherwise that of its logs.
+
+    Of logs that differ, it is that of most of them. If they name no supported one, the name of the folder decides;
+    None if that does not name one either.
+    """
+    named = [str(log.value("submission_benchmark")) for log in logs]
+    supported = [name for name in named if name in BENCHMARKS]
+    if supported and not result.in_package:
+        return BENCHMARKS[max(supported, key=supported.count)]
+    return BENCHMARKS.get(result.folder.name)
+
+
+def read_benchmark(result: Result) -> Benchmark | None:
+    """Return the benchmark of a result as `benchmark_of` does; logs that cannot be read do not count."""
+    logs = []
+    for path in () if result.in_package else result.logs:
+        with suppress(RunError):
+            logs.append(read_log(path))
+    return benchmark_of(result, logs)
+
+
 def _package_options(package: Path) -> dict[str, Path]:
     """Read the options of a whole package.
 
@@ -138,12 +161,27 @@ def _logs(folder: Path) -> tuple[Path, ...]:
 
 
 def _in_package(package: Path) -> Iterator[Result]:
-    once = (*_notes_on_options(package), *_note_on_others(package))
+    once = (*_notes_on_options(package), *_note_on_several(package), *_note_on_others(package))
     for system in _folders(package / "results"):
         for folder in filter(Path.is_dir, _benchmark_folders(system)):
             logs = tuple(sorted(folder.glob("result_*.txt")))
-            yield Result(folder, logs, system.name, package, True, (*_note_on_code(package, folder.name), *once))
+            notes = (*_note_on_power(folder), *_note_on_code(package, folder.name), *once)
+            yield Result(folder, logs, system.name, package, True, notes)
             once = ()  # only with the first result of the package
+
+
+def _note_on_power(folder: Path) -> tuple[str, ...]:
+    measured = folder / "power"
+    return (f"{measured}: left out, the measured power is not judged",) if measured.is_dir() else ()
+
+
+def _note_on_several(package: Path) -> tuple[str, ...]:
+    """Return a note on a package with results of several benchmarks that no edition includes together."""
+    names = [name for name in BENCHMARKS if any(folder.is_dir() for folder in package.glob(f"results/*/{name}"))]
+    if len(names) < 2:
+        return ()
+    judged = "each is judged by an edition that includes it"
+    return (f"{package}: has results of {' and '.join(names)}, which no edition includes together: {judged}",)
 
 
 def _note_on_code(package: Path, benchmark: str) -> tuple[str, ...]:

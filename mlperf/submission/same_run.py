@@ -13,6 +13,8 @@ from mlperf.util.errors import RunError
 
 Times = frozenset[tuple[str, float]]  # key and time of the events in _TIMED
 
+SAME_RUN = "the same run as in "  # start of findings about a run that another log records
+
 _TIMED = ("run_start", "eval_accuracy", "run_stop")
 _MIN_INTERVALS = 3  # that no two runs have in common to the millisecond
 
@@ -30,7 +32,7 @@ def same_runs(logs: Sequence[Log]) -> Iterator[Finding]:
         reason = _same_times(logs[first], logs[second]) or _same_course(logs[first], logs[second])
         if reason is not None:
             copies.add(second)
-            text = f"the same run as in {logs[first].path.name}: {reason}; each log must be of a run of its own"
+            text = f"{SAME_RUN}{logs[first].path.name}: {reason}; each log must be of a run of its own"
             yield Finding(logs[second].path, _start_line(logs[second]), text)
 
 
@@ -44,7 +46,7 @@ def runs_of_other_results(result: Result, logs: Sequence[Log]) -> Iterator[Findi
         times = _times(log)
         for path, other_times in times_elsewhere.items():
             if (reason := _equal_times(times, other_times)) is not None:
-                text = f"the same run as in {path}: {reason}; each result must have runs of its own"
+                text = f"{SAME_RUN}{path}: {reason}; each result must have runs of its own"
                 yield Finding(log.path, _start_line(log), text)
                 break
 

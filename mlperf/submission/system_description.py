@@ -32,6 +32,13 @@ FIELDS = (
     *("cooling", "hw_notes", "framework", "other_software_stack", "operating_system", "sw_notes"),
 )
 _MAY_BE_EMPTY = ("hw_notes", "sw_notes")
+# What a description calls the values of submission_status: the checker allows nothing else from edition 4.0.0 on.
+AVAILABILITY = {
+    "onprem": "Available on-premise",
+    "cloud": "Available cloud",
+    "preview": "Preview",
+    "research": "Research, Development, or Internal (RDI)",
+}
 # Fields that the checker and the summarizer concatenate into table rows: they must be strings.
 _TEXT_FIELDS = (
     *("submitter", "system_name", "host_processor_model_name", "host_processor_core_count"),
@@ -48,6 +55,7 @@ Description = dict[str, str | dict[str, str]]
 def empty_description(system: str, division: str) -> Description:
     """Return a description without content that the checkers accept."""
     known = {"division": division, "system_name": system, "number_of_nodes": "1", "submitter": "unnamed"}
+    known |= {"status": AVAILABILITY["onprem"]}
     counts = {"host_processors_per_node": "1", "accelerators_per_node": "0"}
     return {name: known.get(name, counts.get(name, "")) for name in FIELDS}
 
