@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlperf.benchmarks import DLRM, DLRM_DCNV2, Benchmark, SampleSize
+from mlperf.benchmarks import DLRM, Benchmark, SampleSize
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.submission.run_set import ROOT
 from mlperf.util.errors import RunError, UsageError
@@ -48,27 +47,30 @@ class RunInputs:
     @property
     def prepared(self) -> DatasetPaths | None:
         """The prepared data that run_and_time.sh uses, None if it finds none, or several. It may not exist yet."""
-        folder, data_set = self.data_folder, self.benchmark.data.name
-        if not self.data and (self.sample is not None or not any(folder.glob("day_[0-9]*"))):
+        folder = self.data_folder
+        data_set = self.benchmark.data.name
+        if not self.data and (self.sample is not None or not self._has_days):
             return DatasetPaths(folder / f"{data_set.replace('terabyte', 'sample')}_processed")
         # As for the shell, names with a leading dot, such as those of macOS on other disks, are none of the data.
-        files = [path for path in folder.glob("*_train.bin") if not path.name.startswith(".")]
-        prefixes = [Path(str(file).removesuffix("_train.bin")) for file in files]
-        found = [prefix for prefix in prefixes if _made_with(prefix, data_set) == data_set]
-        return DatasetPaths(found[0]) if len(found) == 1 and not self.is_official else None
-
-    @property
-    def is_official(self) -> bool:
-        """Whether run_and_time.sh reads the day_K_*.npy files of the reference implementation in place."""
-        labels = self.data_folder / "day_0_labels.npy"
-        return self.benchmark is DLRM_DCNV2 and labels.exists() and (bool(self.data) or self.sample is None)
+        names = [str(path) for path in folder.glob("*_train.bin") if not path.name.startswith(".")]
+        all_paths = [DatasetPaths(Path(name.removesuffix("_train.bin"))) for name in names]
+        found = [paths for paths in all_paths if _data_set(paths, data_set) in (data_set, "kaggle")]
+        return found[0] if len(found) == 1 else None
 
     @property
     def has_text(self) -> bool:
         """Whether run_and_time.sh prepares the data from raw text, unless that is done."""
-        arrays = (".npy", "_sparse_multi_hot.npz")
-        days = (path for path in self.data_folder.glob("day_[0-9]*") if not path.name.endswith(arrays))
-        return not self.is_official and (not self.data or any(days))
+        return not self.data or self._has_days
+
+    @property
+    def _has_days(self) -> bool:
+        days = self.data_folder.glob("day_[0-9]*")
+        return any(not day.name.endswith((".npy", "_sparse_multi_hot.npz")) for day in days)
+
+    @property
+    def has_official_files(self) -> bool:
+        """Whether run_and_time.sh trains on the files of the reference implementation of DLRM-DCNv2, in place."""
+        return self.benchmark is not DLRM and (self.data_folder / "day_0_labels.npy").is_file()
 
     @property
     def sample(self) -> SampleSize | None:
@@ -129,15 +131,12 @@ class RunInputs:
         return hashlib.sha256(self.configuration_text.encode()).hexdigest()
 
 
-def _made_with(prefix: Path, data_set: str) -> str:
-    """Return the value of --data-set with which the files of a prefix were prepared, as run_and_time.sh finds it.
+def _data_set(paths: DatasetPaths, default: str) -> str:
+    """Return --data-set of the preparation. default: for files without a manifest, which other programs wrote.
 
-    data_set: that of files without a manifest. Files that were converted from another program's name none, and are
-    of DLRM.
+    What was converted from files of another program has no data set in its manifest, and is of dlrm.
     """
-    manifest = DatasetPaths(prefix).manifest
-    if not manifest.is_file():
-        return data_set
-    text = manifest.read_text(encoding="utf-8", errors="replace")
-    named = re.search(r'^ *"data_set": "([a-z0-9_]*)"', text, re.MULTILINE)
-    return DLRM.data.name if named is None else named[1]
+    from mlperf.data.criteo.prepared.manifest import Manifest  # late, because --help needs no numpy
+
+    manifest = Manifest.read(paths.manifest)
+    return default if manifest is None else str(manifest.flags.get("data_set", DLRM.data.name))
