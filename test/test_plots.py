@@ -135,6 +135,6 @@ def test_steep_start_of_a_run_does_not_determine_the_scale(
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: saved.append(figure))
     losses = [100.0, *np.linspace(0.6, 0.5, 99)]
     run = Curves(loss=[Point(step, step / 100, loss) for step, loss in enumerate(losses, start=1)])
-    draw_runs([("run", run)], "auc", "iterations", 0.8, "", tmp_path / "run.png")
+    draw_runs([("run", run)], "auc", "iterations", {"target 0.8": 0.8}, "", tmp_path / "run.png")
     (axes,) = saved[0].axes
     assert axes.get_ylim()[1] < 1
