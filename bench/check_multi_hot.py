@@ -1,8 +1,8 @@
 """Compare the tables that expand ids with published facts: python bench/check_multi_hot.py golden.json.
 
-The file has, for each table of a benchmark, the number of rows and of ids per sample, and of the drawn ids the sum, the
-CRC-32 of their int32 values, and the beginning of the first and the last row. Draws all tables, 5.8 billion ids at
-the full size of DLRM-DCNv2, in a few megabytes of memory. Prints a line for each table.
+For each table of a benchmark, the file has the number of rows and of ids per sample, and of the drawn ids the sum,
+the CRC-32 of their int32 values, and the beginning of the first and the last row. Draws all tables, 5.8 billion
+ids at the full size of DLRM-DCNv2, in a few megabytes of memory. Prints a line for each table.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from mlperf.data.batch import Batch
+from mlperf.models import make
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize
 from mlperf.optim.adagrad import Adagrad
@@ -17,7 +18,7 @@ EARLIER_STEPS = 3  # of `make_trained_optimizer`
 
 
 def make_model(architecture: Architecture) -> DLRM_Net:
-    model = DLRM_Net(architecture, CPU)
+    model = make.make_model(architecture, CPU)
     initialize(model, np.random.RandomState(1), mlp_init="normal", embedding_init="numpy", seed=0)
     return model
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from mlperf.data.schema import CRITEO, LOG1P, DenseFormat, RowSchema
-from mlperf.data.watched_file import WatchedFile
+from mlperf.data.row_reader import RowReader
+from mlperf.data.schema import CRITEO, LOG1P, MAX_TABLE_ROWS, DenseFormat, RowSchema
 
 
 @dataclass(frozen=True)
@@ -67,33 +69,46 @@ class Batch:
 
 @dataclass(frozen=True)
 class RowSource:
-    """A binary file and the range of its valid ids.
+    """Stored rows, and the range of their valid ids.
 
+    path: the binary file, or the folder of the files.
     rows_per_table: the valid indices of table T are 0 to rows_per_table[T] - 1.
     max_ind_range: if positive, indices are first taken modulo it.
     schema: layout of the rows, with one id per table.
-    file: the open file, to show an invalid value; None: opened by its path.
+    reader: reads the rows; None: the binary file is opened by its path if that is needed.
     dense: format of the dense features.
-    modulo_rows: whether indices are taken modulo the rows of their table.
+    modulo_rows: whether indices, which must not be negative, are taken modulo the rows of their table.
     """
 
     path: Path
     rows_per_table: tuple[int, ...]
     max_ind_range: int = -1
     schema: RowSchema = CRITEO
-    file: WatchedFile | None = None
+    reader: RowReader | None = None
     dense: DenseFormat = LOG1P
     modulo_rows: bool = False
 
     def __post_init__(self) -> None:
         self.schema.require_one_hot("RowSource")
 
+    @property
+    def moduli(self) -> npt.NDArray[np.int64]:
+        """What indices are first taken modulo, table by table, int64 [T]; -1: nothing."""
+        limits = self.rows_per_table if self.modulo_rows else (self.max_ind_range,) * len(self.rows_per_table)
+        return np.array(limits)
+
+    @property
+    def smallest_id(self) -> int:
+        """Smallest index that is valid before it is taken modulo something."""
+        return 0 if self.modulo_rows else -MAX_TABLE_ROWS
+
 
 @dataclass(frozen=True)
 class RawBatch:
-    """B undecoded rows of the binary file, to be decoded on the device.
+    """B undecoded rows, to be decoded on the device.
 
-    rows: int32 [B, columns]: label, dense features, ids. first_row: position of the first row in the file, from 0.
+    rows: int32 [B, columns]: label, dense features, ids.
+    first_row: position of the first row in the split, from 0.
     ids: int32 [L], the valid ids of several per table, those of table k viewed as [B, ids of table k]; None if the
         ids of `rows` are used.
     """

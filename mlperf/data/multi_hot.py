@@ -1,8 +1,8 @@
 """Several ids per table for data with one: a table for each feature gives the ids of each id.
 
-The tables are those of the benchmark DLRM-DCNv2 (MLCommons' reference implementation, recommendation_v2): row i of a
-feature's table is i itself, followed by ids drawn from NumPy's legacy generator with seed 0, one feature after the
-other. So the expansion is a fixed function of the id, the same in every epoch and process.
+The tables are those of the benchmark DLRM-DCNv2 (MLCommons' reference implementation, recommendation_v2): row i of
+a feature's table is i itself, followed by ids drawn from NumPy's legacy generator with seed 0, one feature after
+the other. So the expansion is a fixed function of the id, the same in every epoch and process.
 """
 
 from __future__ import annotations
@@ -76,9 +76,11 @@ def _pareto(stream: np.random.RandomState, rows: int, shape: tuple[int, int]) ->
 
 @dataclass(frozen=True, eq=False)
 class MultiHotTables:
-    """The tables of all features: the ids of id i of feature k are `values[starts[k] + i * sizes[k]]` and following.
+    """The tables of all features.
 
-    values: int32, in memory or mapped from a file. starts: int64 [T]. file: the mapped file.
+    values: the tables, int32, in memory or mapped from a file.
+    starts: position in `values` of the first id of each table, int64 [T].
+    file: the mapped file.
     """
 
     shape: MultiHotShape
@@ -129,9 +131,9 @@ class MultiHotTables:
     ) -> bool:
         """Fill `expanded` with the ids of the batches in `rows`. Return False if an id of `rows` is invalid.
 
-        rows: int32 [N, columns], with the id of table k in column `first_id` + k; first the rows of the first batch.
-        sizes: number of rows of each batch. moduli: int64 [T], ids are first taken modulo it if it is positive, and
-            must then be at least `smallest_id` before. Valid ids are those of the table.
+        rows: int32 [N, columns], batch after batch, with the id of table k in column `first_id` + k.
+        sizes: number of rows of each batch.
+        moduli: int64 [T]; if it is positive, ids must be at least `smallest_id` and are first taken modulo it.
         expanded: int32 [N * ids per sample], batch after batch, each table by table.
 
         RunError if the file with the tables has changed or contains ids outside their table.
@@ -143,7 +145,9 @@ class MultiHotTables:
         if self.file is not None:
             self.file.check()
             if valid == _DAMAGED:
-                raise RunError(f"{self.file.path}: damaged: an id is outside its table; remove it to draw it again")
+                raise RunError(
+                    f"{self.file.path}: damaged: an id is outside its table; remove it to draw it again"
+                )
         return bool(valid == _VALID)
 
 
@@ -183,12 +187,12 @@ def _expand(
                 for row in range(block_rows):
                     index = np.int64(rows[block + row, first_id + table])
                     if modulus > 0:
-                        invalid |= index < smallest_id
+                        invalid |= bool(index < smallest_id)
                         if index < 0 or index >= modulus:  # a division takes longer than the rest
                             index %= modulus
                     if index < 0 or index >= limit:
                         invalid = True
-                        index = 0
+                        index = np.int64(0)
                     firsts[row] = start + index * count
                 block_start = done
                 for first in firsts[:block_rows]:
@@ -202,3 +206,29 @@ def _expand(
     if invalid:
         return _INVALID
     return _DAMAGED if damaged else _VALID
+
+
+@numba.njit("UniTuple(int64, 5)(int32[::1], int64[::1], int64[::1], int64[::1])", nogil=True, cache=True)
+def first_outside(
+    ids: Ids, sizes: IntArray, ids_per_table: IntArray, limits: IntArray
+) -> tuple[int, int, int, int, int]:
+    """Return where the first id outside its table is: batch, row in it, table, number in the row; and the id.
+
+    All are -1 if there is none.
+
+    ids: batch after batch, each table by table, [size, ids_per_table[k]] each. limits: rows of each table.
+    """
+    start = 0
+    for batch, size in enumerate(sizes):
+        for table in range(len(limits)):
+            count, largest = int(ids_per_table[table]), np.int32(limits[table] - 1)
+            part = ids[start : start + size * count]
+            invalid = False
+            for value in part:
+                invalid |= (value < 0) | (value > largest)
+            if invalid:
+                for position, value in enumerate(part):
+                    if value < 0 or value > largest:
+                        return batch, position // count, table, position % count, int(value)
+            start += len(part)
+    return -1, -1, -1, -1, -1

@@ -1,7 +1,7 @@
-"""The tables of `MultiHotTables` in a file: an uncompressed .npz with the arrays 0.npy, 1.npy, ..., int32 [rows, ids].
+"""The tables of `MultiHotTables` in a file: an uncompressed .npz with arrays 0.npy, 1.npy, ..., int32 [rows, ids].
 
-The values of each array begin at a multiple of 64 bytes, so that the file can be mapped into memory. The tables of the
-benchmark DLRM-DCNv2 have 23.9 GB.
+The values of each array begin at a multiple of 64 bytes, so that the file can be mapped into memory. The tables of
+the benchmark DLRM-DCNv2 have 23.9 GB.
 """
 
 from __future__ import annotations
@@ -126,15 +126,15 @@ def _arrays(path: Path, shape: MultiHotShape) -> list[StoredArray]:
 
 
 def _check_first_rows(tables: MultiHotTables) -> None:
-    """Compare the first drawn rows, which differ for another distribution or generator. RunError if they differ."""
+    """Raise RunError if the first drawn rows differ, as those of another distribution do."""
     assert tables.file is not None
     for number, piece in tables.shape.pieces():
         if tables.sizes[number] > 1:
             rows = min(_COMPARED_ROWS, len(piece))
             if not np.array_equal(tables.table(number)[:rows], piece[:rows]):
                 raise RunError(
-                    f"{tables.file.path}: has not the ids of --multi-hot-distribution={tables.shape.distribution}; "
-                    "remove it to draw them again"
+                    f"{tables.file.path}: has not the ids of --multi-hot-distribution="
+                    f"{tables.shape.distribution}; remove it to draw them again"
                 )
             return
 
@@ -154,7 +154,6 @@ def verify_tables(path: Path) -> None:
         found = parallel_crc32(path, array.file.read_at, stop - size, stop)
         if found != checksum:
             raise RunError(
-                f"{path}: damaged: the checksum of {name} is {found:08x}, its directory says {checksum:08x}; remove "
-                "it to draw it again"
+                f"{path}: damaged: the checksum of {name} is {found:08x}, its directory says {checksum:08x}; "
+                "remove it to draw it again"
             )
-

@@ -72,7 +72,7 @@ def require_size(header: Header, size: int, name: str) -> None:
 class StoredArray:
     """An array of numbers in a file, by row and little-endian.
 
-    name: of the array, for messages: the path and, in an archive, the member. offset: of the first value, in bytes.
+    name: path and, in an archive, name of the array, for messages. offset: of the first value, in bytes.
     """
 
     file: WatchedFile
@@ -105,7 +105,7 @@ class StoredArray:
             raise RunError(f"{self.name}: is in Fortran order; expected C order, row by row")
 
     def read(self, values: npt.NDArray[Any], first_row: int) -> None:
-        """Fill a contiguous array with rows from `first_row` on. RunError if the file ends before, or has changed."""
+        """Fill a contiguous array with rows from `first_row` on. RunError if the file is too short or changed."""
         count = self.file.read_at(values.data, self.offset + first_row * self.row_bytes)
         if count < values.nbytes:
             raise RunError(f"{self.name}: ends before row {first_row + len(values)} of {self.rows}")

@@ -14,6 +14,7 @@ from mlperf.data.batch import Batch, RawBatch, RowSource
 from mlperf.data.buffer_pool import BufferPool
 from mlperf.data.multi_hot import MultiHotTables
 from mlperf.data.row_group import RowGroup, decoded_bytes
+from mlperf.data.row_reader import RowReader
 from mlperf.data.schema import RowSchema
 from mlperf.data.source import MIN_GROUP_ROWS, Item, read_ahead
 
@@ -23,13 +24,15 @@ Take = Callable[[int], torch.Tensor]  # memory: number of bytes to uint8 [bytes]
 class RowBatches(ABC):
     """One split of a data set, as a BatchSource.
 
-    batch_size: number of rows of a batch.
+    reader: reads the rows. rows: number of rows of the split. batch_size: number of rows of a batch.
     shuffle_seed: seed of the random order in which each epoch visits the batches; None: file order.
     limit: maximum number of batches in an epoch; 0: no limit.
     readers: number of threads that read ahead.
     multi_hot: tables that expand the ids; None: the ids are used as they are.
     """
 
+    reader: RowReader
+    rows: int
     batch_size: int
     shuffle_seed: int | None
     limit: int
@@ -37,11 +40,6 @@ class RowBatches(ABC):
     pin_memory: bool
     schema: RowSchema
     multi_hot: MultiHotTables | None
-
-    @property
-    @abstractmethod
-    def split_rows(self) -> int:
-        """Number of rows of the split."""
 
     @property
     @abstractmethod
@@ -56,19 +54,19 @@ class RowBatches(ABC):
     @property
     def samples(self) -> int:
         """Number of samples in an epoch."""
-        return min(self.split_rows, self.batches_per_epoch * self.batch_size)
+        return min(self.rows, self.batches_per_epoch * self.batch_size)
 
     @property
     def ids_per_table(self) -> tuple[int, ...] | None:
         """Number of ids of each table in a sample; None: the one of the row."""
         if self.multi_hot is not None:
             return self.multi_hot.sizes
-        return self.source.reader.ids_per_table
+        return self.reader.ids_per_table
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch` from batch number `first` on. RunError if a row is invalid."""
 
-        batch_size = min(self.batch_size, self.split_rows)
+        batch_size = min(self.batch_size, self.rows)
         batches = min(self._group_size, self._all_batches)
         ids = sum(self.ids_per_table or self.schema.ids_per_table)
         buffers = BufferPool(decoded_bytes(self.schema, ids, batches, batch_size))
@@ -86,7 +84,7 @@ class RowBatches(ABC):
     @property
     def _all_batches(self) -> int:
         """Number of batches without a limit."""
-        return math.ceil(self.split_rows / self.batch_size)
+        return math.ceil(self.rows / self.batch_size)
 
     @property
     def _group_size(self) -> int:
@@ -97,7 +95,7 @@ class RowBatches(ABC):
         self, epoch: int, first: int, make: Callable[[RowGroup], list[Item]], *, pin_memory: bool
     ) -> Iterator[Item]:
         source, ids = self.source, self.ids_per_table
-        group_rows = min(self._group_size * self.batch_size, self.split_rows)
+        group_rows = min(self._group_size * self.batch_size, self.rows)
         row_bytes = self.schema.row_bytes + 4 * sum(ids or ())
         buffers = BufferPool(group_rows * row_bytes)
 
@@ -107,7 +105,7 @@ class RowBatches(ABC):
                 return torch.empty(size, dtype=torch.uint8, pin_memory=True)
             return torch.from_numpy(buffers.take(size))
 
-        source.reader.check()
+        self.reader.check()
         order, size = self._order(epoch)[first:], self._group_size
         groups = (order[start : start + size] for start in range(0, len(order), size))
         with closing(
@@ -127,7 +125,7 @@ class RowBatches(ABC):
     def _read(self, source: RowSource, numbers: Sequence[int], take: Take) -> RowGroup:
         """Return the batches `numbers`, in memory from `take`. Neighbours in the file are read at once."""
         starts = [number * self.batch_size for number in numbers]
-        sizes = [min(self.batch_size, self.split_rows - start) for start in starts]
+        sizes = [min(self.batch_size, self.rows - start) for start in starts]
         count, columns, per_table = sum(sizes), self.schema.columns, self.ids_per_table
         ids_bytes = count * 4 * sum(per_table or ())
         memory = take(count * self.schema.row_bytes + ids_bytes).view(torch.int32)
@@ -136,9 +134,10 @@ class RowBatches(ABC):
         for start, size, following in zip(starts, sizes, [*starts[1:], -1], strict=True):
             stop += size
             if following != start + size:
-                source.reader.read(rows[done:stop].numpy(), start + size - (stop - done))
+                self.reader.read(rows[done:stop].numpy(), start + size - (stop - done))
                 done = stop
-        group = RowGroup(source, rows, starts, sizes)
         if per_table is None:
-            return group
-        return group.with_ids(memory[count * columns :], per_table, self.multi_hot)
+            return RowGroup(source, rows, starts, sizes)
+        group = RowGroup(source, rows, starts, sizes, memory[count * columns :], per_table)
+        group.fill_ids(self.reader, self.multi_hot)
+        return group

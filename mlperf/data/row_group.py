@@ -1,10 +1,11 @@
-"""Rows of the binary file that were read together, as undecoded or as decoded batches."""
+"""Rows that were read together, as undecoded or as decoded batches."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numba
 import numpy as np
@@ -13,6 +14,8 @@ import torch
 
 from mlperf.data.batch import Batch, RawBatch, RowSource
 from mlperf.data.buffer_pool import BufferPool
+from mlperf.data.multi_hot import IntArray, MultiHotTables, first_outside
+from mlperf.data.row_reader import BinaryRows, RowReader
 from mlperf.data.schema import Rows, RowSchema
 from mlperf.data.watched_file import WatchedFile
 from mlperf.util.errors import RunError
@@ -25,63 +28,131 @@ class RowGroup:
     """The rows of several batches.
 
     rows: int32 [R, columns], batch after batch.
-    starts: position of the first row of each batch in the file, from 0.
+    starts: position of the first row of each batch in the split, from 0.
     sizes: number of rows of each batch.
+    ids: if there are several ids per table, those of all batches, int32 [R * ids per sample], batch after batch
+        and table by table; otherwise None. Filled by `fill_ids`.
+    ids_per_table: number of ids of each table in a sample, if there are `ids`.
     """
 
     source: RowSource
     rows: torch.Tensor
     starts: Sequence[int]
     sizes: list[int]
+    ids: torch.Tensor | None = None
+    ids_per_table: tuple[int, ...] = ()
+
+    def fill_ids(self, reader: RowReader, multi_hot: MultiHotTables | None) -> None:
+        """Expand the ids of the rows by `multi_hot` or, without it, read `ids`. RunError if one is invalid."""
+        assert self.ids is not None
+        source, ids = self.source, self.ids.numpy()
+        if multi_hot is None:
+            for part, start, size in zip(self._ids_of_batches(), self.starts, self.sizes, strict=True):
+                reader.read_ids(part.numpy(), start, size)
+            limits, counts = np.array(source.rows_per_table), np.array(self.ids_per_table)
+            place = first_outside(ids, np.array(self.sizes), counts, limits)
+            if place[0] >= 0:
+                raise self._outside_error(reader, *place)
+            return
+        first_id = source.schema.first_id
+        if not multi_hot.expand_rows(
+            self.rows.numpy(), first_id, self.sizes, source.moduli, source.smallest_id, ids
+        ):
+            raise self._first_error()
 
     def raw_batches(self) -> list[RawBatch]:
-        """Return the undecoded batches; they share the memory of `rows`."""
+        """Return the undecoded batches; they share the memory of `rows` and `ids`."""
         parts = self.rows.split(self.sizes)
-        return [RawBatch(rows, start, self.source) for rows, start in zip(parts, self.starts, strict=True)]
+        ids = [None] * len(parts) if self.ids is None else self._ids_of_batches()
+        batches = zip(parts, self.starts, ids, strict=True)
+        return [RawBatch(rows, start, self.source, of_batch) for rows, start, of_batch in batches]
 
     def batches(self, buffers: BufferPool) -> list[Batch]:
-        """Return the decoded batches: dense features become log(1 + max(x, 0)). RunError if a row is invalid.
+        """Return the decoded batches, with dense features as the DenseFormat says. RunError if a row is invalid.
 
         buffers: memory that the batches share, with blocks of at least `decoded_bytes` for these batches.
         """
-        schema, rows, sizes = self.source.schema, self.rows.numpy(), np.array(self.sizes)
-        largest = int(sizes.max())
-        memory = buffers.take(decoded_bytes(schema, len(sizes), largest))
+        source, schema, rows, sizes = self.source, self.source.schema, self.rows.numpy(), np.array(self.sizes)
+        largest, ids = int(sizes.max()), sum(self.ids_per_table) or schema.tables
+        memory = buffers.take(decoded_bytes(schema, ids, len(sizes), largest))
         dense = np.ndarray((len(sizes), _dense_stride(schema, largest)), np.float32, memory)
-        indices = np.ndarray(schema.tables * len(rows), np.int64, memory, dense.nbytes)
+        indices = np.ndarray(ids * len(rows), np.int64, memory, dense.nbytes)
         labels = np.ndarray((len(rows), 1), np.float32, memory, dense.nbytes + indices.nbytes)
-        limits = np.array(self.source.rows_per_table)
-        if not _decode(rows, sizes, limits, self.source.max_ind_range, dense, indices, labels):
-            raise self._first_error(rows, limits)
-        np.log(dense, out=dense)
+        decoded = 0 if self.ids is not None else schema.tables  # several ids are valid already
+        form = source.dense
+        if not _decode(
+            *(rows, rows.view(np.float32), sizes, np.array(source.rows_per_table)[:decoded], source.moduli),
+            *(
+                source.smallest_id,
+                form.is_float,
+                np.int32(form.smallest),
+                np.float32(form.offset),
+                schema.dense_features,
+            ),
+            *(dense, indices, labels),
+        ):
+            raise self._first_error()
+        if self.ids is not None:
+            indices[:] = self.ids.numpy()
+        if not form.is_float:
+            np.log(dense, out=dense)
         shape = (largest, schema.dense_features)
         parts = zip(
             torch.from_numpy(dense)[:, : math.prod(shape)].unflatten(1, shape).unbind(),
-            torch.from_numpy(indices).split([schema.tables * size for size in self.sizes]),
+            torch.from_numpy(indices).split([ids * size for size in self.sizes]),
             torch.from_numpy(labels).split(self.sizes),
             self.sizes,
             strict=True,
         )
         return [
-            Batch(features if size == largest else features[:size], ids.view(schema.tables, size), None, of_batch)
-            for features, ids, of_batch, size in parts
+            self._batch(features if size == largest else features[:size], of_batch, labels, size)
+            for features, of_batch, labels, size in parts
         ]
 
-    def _first_error(self, rows: Rows, limits: npt.NDArray[np.int64]) -> RunError:
-        schema = self.source.schema
+    def _batch(self, dense: torch.Tensor, indices: torch.Tensor, labels: torch.Tensor, size: int) -> Batch:
+        if self.ids is None:
+            return Batch(dense, indices.view(-1, size), None, labels)
+        return Batch(dense, indices, _fixed_offsets(self.ids_per_table, size), labels, self.ids_per_table)
+
+    def _ids_of_batches(self) -> list[torch.Tensor]:
+        assert self.ids is not None
+        per_sample = sum(self.ids_per_table)
+        return list(self.ids.split([per_sample * size for size in self.sizes]))
+
+    def _first_error(self) -> RunError:
+        source, schema = self.source, self.source.schema
         row, column = divmod(
-            _first_invalid(rows, limits, self.source.max_ind_range, schema.dense_features), schema.columns
+            _first_invalid(
+                *(self.rows.numpy(), np.array(source.rows_per_table), source.moduli),
+                *(source.smallest_id, schema.dense_features),
+            ),
+            schema.columns,
         )
         batch = 0
         while row >= self.sizes[batch]:
             row -= self.sizes[batch]
             batch += 1
-        return invalid_row_error(self.source, self.starts[batch] + row, column)
+        return invalid_row_error(source, self.starts[batch] + row, column)
+
+    def _outside_error(
+        self, reader: RowReader, batch: int, row: int, table: int, number: int, value: int
+    ) -> RunError:
+        where = reader.place_of_id(self.starts[batch] + row, table, number)
+        rows = self.source.rows_per_table[table]
+        return RunError(f"{where}: index {value} is not in table {table}, which has {rows} rows")
 
 
-def decoded_bytes(schema: RowSchema, batches: int, batch_size: int) -> int:
-    """Return the bytes of decoded batches with up to `batch_size` rows each."""
-    return batches * (4 * _dense_stride(schema, batch_size) + batch_size * (8 * schema.tables + 4))
+@lru_cache(maxsize=8)
+def _fixed_offsets(ids_per_table: tuple[int, ...], size: int) -> torch.Tensor:
+    """Return the offsets of a batch in which each sample has the same number of ids, int64 [T, B]."""
+    counts = torch.tensor(ids_per_table).view(-1, 1)
+    starts = (counts.cumsum(0) - counts) * size
+    return starts + counts * torch.arange(size)
+
+
+def decoded_bytes(schema: RowSchema, ids: int, batches: int, batch_size: int) -> int:
+    """Return the bytes of decoded batches with up to `batch_size` rows each, with `ids` ids in a row."""
+    return batches * (4 * _dense_stride(schema, batch_size) + batch_size * (8 * ids + 4))
 
 
 def _dense_stride(schema: RowSchema, batch_size: int) -> int:
@@ -96,15 +167,13 @@ def _dense_stride(schema: RowSchema, batch_size: int) -> int:
 def invalid_row_error(source: RowSource, row: int, column: int) -> RunError:
     """Return the error for an invalid label (column 0) or index; `row` and `column` count from 0."""
     schema = source.schema
-    found = np.zeros(1, schema.dtype)
-    file = source.file or WatchedFile(source.path)
-    file.read_at(found.data, row * schema.row_bytes + column * schema.dtype.itemsize)
-    value = int(found[0])
-    where = f"{source.path}: row {row + 1}, column {column + 1}"
+    reader = source.reader or BinaryRows(WatchedFile(source.path), row + 1, schema)
+    where, value = reader.place(row, column)
     if column == 0:
         return RunError(f"{where}: label {value} is not 0 or 1")
     table = column - schema.first_id
-    index = value % source.max_ind_range if source.max_ind_range > 0 else value
+    modulus = int(source.moduli[table])
+    index = value % modulus if modulus > 0 and not source.modulo_rows else value
     return RunError(
         f"{where}: index {index} is not in table {table}, which has {source.rows_per_table[table]} rows"
     )
@@ -116,27 +185,37 @@ _DECODED_TOGETHER = 128
 
 # The signature compiles the function (or loads it from the cache) on import, before the timed part of a run.
 @numba.njit(
-    "boolean(int32[:, ::1], int64[::1], int64[::1], int64, float32[:, ::1], int64[::1], float32[:, ::1])",
+    "boolean(int32[:, ::1], float32[:, ::1], int64[::1], int64[::1], int64[::1], int64, boolean, int32, float32,"
+    " int64, float32[:, ::1], int64[::1], float32[:, ::1])",
     nogil=True,
     cache=True,
 )
 def _decode(
     rows: Rows,
-    sizes: npt.NDArray[np.int64],
-    limits: npt.NDArray[np.int64],
-    max_ind_range: int,
+    float_rows: npt.NDArray[np.float32],
+    sizes: IntArray,
+    limits: IntArray,
+    moduli: IntArray,
+    smallest_id: int,
+    is_float: bool,
+    smallest: np.int32,
+    offset: np.float32,
+    dense_features: int,
     dense: npt.NDArray[np.float32],
-    indices: npt.NDArray[np.int64],
+    indices: IntArray,
     labels: npt.NDArray[np.float32],
 ) -> bool:
-    """Fill labels, indices (of each batch [T, B]) and dense with 1 + max(x, 0). Return whether all are valid.
+    """Fill labels, indices (of each batch [T, B]) and dense with max(x, smallest) + offset.
 
+    Return whether all labels and indices are valid.
+
+    float_rows: the same memory as `rows`; if `is_float`, its dense features are copied.
+    limits: rows of each table, or of none if no indices are needed.
     dense: [batches, stride], each batch at the beginning of its row; the rest is set to 1.
 
     The inner loops have no branches, so that the compiler uses vector instructions.
     """
     tables = len(limits)
-    dense_features = rows.shape[1] - 1 - tables
     invalid = False
     batch_start = 0
     for number, size in enumerate(sizes):
@@ -149,23 +228,28 @@ def _decode(
                 invalid |= (label < 0) | (label > 1)
                 labels[row, 0] = label
                 values = dense[number, (row - batch_start) * dense_features :]
-                for column in range(dense_features):
-                    values[column] = np.float32(max(rows[row, 1 + column], 0)) + np.float32(1)
+                if is_float:
+                    for column in range(dense_features):
+                        values[column] = float_rows[row, 1 + column]
+                else:
+                    for column in range(dense_features):
+                        values[column] = np.float32(max(rows[row, 1 + column], smallest)) + offset
             for table in range(tables):
-                column, limit = 1 + dense_features + table, limits[table]
+                column, limit, modulus = 1 + dense_features + table, limits[table], moduli[table]
                 ids = indices[tables * batch_start + table * size :][start - batch_start : stop - batch_start]
                 for position in range(stop - start):
                     index = np.int64(rows[start + position, column])
-                    if max_ind_range > 0:  # the compiler moves this test out of the loop
-                        index %= max_ind_range
+                    if modulus > 0:  # the compiler moves this test out of the loop
+                        invalid |= bool(index < smallest_id)
+                        index %= modulus
                     invalid |= (index < 0) | (index >= limit)
                     ids[position] = index
         batch_start = batch_stop
     return not invalid
 
 
-@numba.njit("int64(int32[:, ::1], int64[::1], int64, int64)", nogil=True, cache=True)
-def _first_invalid(rows: Rows, limits: npt.NDArray[np.int64], max_ind_range: int, dense_features: int) -> int:
+@numba.njit("int64(int32[:, ::1], int64[::1], int64[::1], int64, int64)", nogil=True, cache=True)
+def _first_invalid(rows: Rows, limits: IntArray, moduli: IntArray, smallest_id: int, dense_features: int) -> int:
     """Return row * columns + column of the first invalid label or index; at least one must be invalid."""
     columns = rows.shape[1]
     first_id = 1 + dense_features
@@ -174,8 +258,10 @@ def _first_invalid(rows: Rows, limits: npt.NDArray[np.int64], max_ind_range: int
             return row * columns
         for table in range(len(limits)):
             index = np.int64(rows[row, first_id + table])
-            if max_ind_range > 0:
-                index %= max_ind_range
+            if moduli[table] > 0:
+                if index < smallest_id:
+                    return row * columns + first_id + table
+                index %= moduli[table]
             if not 0 <= index < limits[table]:
                 return row * columns + first_id + table
     return -1

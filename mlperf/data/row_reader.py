@@ -18,7 +18,7 @@ class RowReader(Protocol):
 
     @property
     def ids_per_table(self) -> tuple[int, ...] | None:
-        """Number of ids of each table in a sample if they are stored beside the rows; None: they are in the rows."""
+        """Number of ids of each table in a sample if they are stored beside the rows; None: one, in the row."""
         ...
 
     def check(self) -> None:

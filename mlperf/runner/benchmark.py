@@ -42,7 +42,7 @@ def _run(settings: Settings, device: torch.device) -> Result:
     if settings.data.generation != "dataset":
         return train(settings, device, None)
     if settings.inference_only:
-        return evaluate_only(settings, device, verified_data(settings, ["test"]))
+        return evaluate_only(settings, device, verified_data(settings, [settings.split]))
     with checkpoint_reserved(settings):
         return train(settings, device, verified_data(settings, TRAINING_SPLITS))
 

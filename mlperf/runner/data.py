@@ -5,17 +5,24 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from mlperf.data.binary import BinaryFile
 from mlperf.data.criteo.prepare.open_prepared import open_prepared
-from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.data.criteo.prepared.dataset import PreparedData, describe_official
+from mlperf.data.criteo.prepared.official import OfficialFiles, official_prefix
 from mlperf.data.criteo.prepared.origin import compare_raw_data
+from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.criteo.prepared.raw_files import raw_files
 from mlperf.data.criteo.prepared.verify import verify_checksums
+from mlperf.data.day_files import DayFiles
+from mlperf.data.multi_hot import MultiHotShape, MultiHotTables
+from mlperf.data.multi_hot_file import multi_hot_tables, verify_tables
+from mlperf.data.row_batches import RowBatches
+from mlperf.data.schema import CRITEO, LOG1P, DenseFormat
 from mlperf.data.source import BatchSource
 from mlperf.data.synthetic.random_batches import RandomBatches
 from mlperf.data.synthetic.stack_distances import StackDistances
@@ -50,7 +57,36 @@ def verified_data(settings: Settings, splits: Sequence[str]) -> PreparedData:
             )
         # The log of a run may say that the page cache was dropped: what is read here must not be in it.
         verify_checksums(prepared, splits, drop_cache=settings.compliance.cache_cleared)
-    return prepared
+    return replace(prepared, multi_hot=_multi_hot(settings, prepared))
+
+
+def _multi_hot(settings: Settings, prepared: PreparedData) -> MultiHotTables | None:
+    """Return the tables that expand the ids (--multi-hot-sizes), drawing them if they are missing.
+
+    None if the ids are used as they are. UsageError if the data has several ids per table already, and other ones.
+    """
+    multi_hot, official = settings.data.multi_hot, prepared.official
+    if official is not None and official.ids_per_table is not None:
+        sizes = "-".join(map(str, official.ids_per_table))
+        if multi_hot.sizes != official.ids_per_table:
+            raise UsageError(
+                f"{prepared.train}: its rows have several ids per table; pass --multi-hot-sizes={sizes}"
+            )
+        for flag, value in changed_flags(multi_hot):
+            if flag.name != "--multi-hot-sizes":
+                raise UsageError(
+                    f"{flag.name}={flag.kind.show(value)}: the rows of {prepared.train} already have several ids "
+                    "per table"
+                )
+        return None
+    if multi_hot.sizes is None:
+        return None
+    shape = MultiHotShape(table_rows(settings, prepared), multi_hot.sizes, multi_hot.distribution)
+    prefix = DatasetPaths.from_name(prepared_prefix(settings.data)).prefix if official is None else official.prefix
+    tables = multi_hot_tables(shape, prefix, multi_hot.tables_file)
+    if settings.data.verify and tables.file is not None:
+        verify_tables(tables.file.path)
+    return tables
 
 
 def prepared_prefix(data: DataSettings) -> Path:
@@ -68,7 +104,11 @@ def prepared_data(data: DataSettings, given: Collection[str] = ()) -> PreparedDa
     preparation or the raw data contradict the prepared data.
     """
     path = prepared_prefix(data)
-    prepared = open_prepared(path, raw_data_file=data.raw_data_file)
+    official = official_prefix(path)
+    if official is not None:
+        prepared: PreparedData | None = describe_official(OfficialFiles.read(official))
+    else:
+        prepared = open_prepared(path, raw_data_file=data.raw_data_file)
     if prepared is not None:
         _check_preparation(prepared, data, given)
         if data.raw_data_file is not None:
@@ -95,6 +135,12 @@ def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collec
         "--data-sub-sample-rate": prepared.sub_sample_rate,
         "--data-randomize": prepared.randomize,
     }
+    if prepared.data_set == "terabyte_dcnv2":
+        if data.data_set != prepared.data_set:
+            raise UsageError(
+                f"--data-set={data.data_set}: {prepared.train} was prepared with terabyte_dcnv2; pass that value"
+            )
+        del recorded["--max-ind-range"]  # the training limits the rows of the tables
     declared = {flag.name: (flag, value) for flag, value in flag_values(data)}
     for name, actual in recorded.items():
         flag, requested = declared[name]
@@ -138,31 +184,82 @@ def _check_raw_data(prepared: PreparedData, raw_data_file: Path, data_set: str) 
 
 
 def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, ...]:
-    """Return the rows of each table: from the data set or, for generated data, from the flags."""
-    max_ind_range = settings.data.max_ind_range
+    """Return the rows of each table: from the data set or, for generated data, from the flags.
+
+    The ids of "terabyte_dcnv2" are taken modulo any numbers of rows, so the flags may give them. UsageError if
+    they must, because the data does not say how many ids there are, or if two flags do.
+    """
+    max_ind_range, given = settings.data.max_ind_range, settings.model.architecture.rows_per_table
     if prepared is None:
-        return settings.model.architecture.rows_per_table
+        return given
+    if settings.data.data_set == "terabyte_dcnv2" and "arch_embedding_size" in settings.given:
+        if len(given) != CRITEO.tables:
+            raise UsageError(
+                f"--arch-embedding-size has {len(given)} numbers, but Criteo data has {CRITEO.tables} tables"
+            )
+        if max_ind_range > 0:
+            raise UsageError(
+                f"--max-ind-range={max_ind_range} cannot be combined with --arch-embedding-size, which gives the "
+                "rows of each table"
+            )
+        return given
+    if not prepared.counts:
+        raise UsageError(
+            f"{prepared.train}: does not say how many ids each table has; pass --arch-embedding-size with "
+            f"{CRITEO.tables} numbers of rows"
+        )
     if max_ind_range < 0:
         return tuple(prepared.counts)
     return tuple(min(count, max_ind_range) for count in prepared.counts)
 
 
-def open_split(settings: Settings, prepared: PreparedData, split: str) -> BinaryFile:
-    """Return the batches of a split, "train" or "test"."""
+def open_split(settings: Settings, prepared: PreparedData, split: str) -> RowBatches:
+    """Return the batches of a split: "train", "test" or "val". RunError if a file has changed or has no rows."""
     data = settings.data
     train = split == "train"
+    if not prepared.rows(split):
+        raise RunError(f"{prepared.split(split)}: the split {split} has no rows")
+    batch_size = data.batch_size if train else data.test_batch_size
+    shuffle_seed = settings.seed if train and data.shuffle_batches else None
+    limit = data.num_batches if train else 0
+    readers = settings.readers if train else settings.test_readers
+    if prepared.official is not None:
+        return DayFiles(
+            folder=prepared.split(split),
+            reader=prepared.official.open(split),
+            batch_size=batch_size,
+            rows_per_table=table_rows(settings, prepared),
+            shuffle_seed=shuffle_seed,
+            limit=limit,
+            readers=readers,
+            pin_memory=settings.use_gpu,
+            multi_hot=prepared.multi_hot,
+        )
+    modulo_rows = data.data_set == "terabyte_dcnv2"
     return BinaryFile(
         path=prepared.split(split),
-        rows=prepared.train_rows if train else prepared.test_rows,
-        batch_size=data.batch_size if train else data.test_batch_size,
+        rows=prepared.rows(split),
+        batch_size=batch_size,
         rows_per_table=table_rows(settings, prepared),
-        max_ind_range=data.max_ind_range,
-        shuffle_seed=settings.seed if train and data.shuffle_batches else None,
-        limit=data.num_batches if train else 0,
-        readers=settings.readers if train else settings.test_readers,
+        max_ind_range=-1 if modulo_rows else data.max_ind_range,
+        shuffle_seed=shuffle_seed,
+        limit=limit,
+        readers=readers,
         pin_memory=settings.use_gpu,
         expected=prepared.statuses.get(split),
+        dense=_dense_format(prepared) if modulo_rows else LOG1P,
+        modulo_rows=modulo_rows,
+        multi_hot=prepared.multi_hot,
     )
+
+
+def _dense_format(prepared: PreparedData) -> DenseFormat:
+    """Return the format of the integers of "terabyte_dcnv2": with the smallest one m, ln(x - m + 2).
+
+    TorchRec's is the same. Criteo's smallest integer is -1: without a manifest, that is assumed.
+    """
+    smallest = min(-1, prepared.smallest_integer or 0)
+    return DenseFormat(smallest, 2 - smallest)
 
 
 def generated_batches(settings: Settings, stream: np.random.RandomState) -> BatchSource:

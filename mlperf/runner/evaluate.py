@@ -29,12 +29,12 @@ _log = logging.getLogger(__name__)
 
 
 def evaluate_only(settings: Settings, device: torch.device, prepared: PreparedData) -> Result:
-    """Evaluate on the test split and print the metrics."""
+    """Evaluate on the split of --split and print the metrics."""
     model = load_model(settings, device, prepared)
     report_unused_flags(settings)
     if settings.report.plot_compute_graph:
         draw_compute_graph(model)
-    test = open_split(settings, prepared, "test")
+    test = open_split(settings, prepared, settings.split)
     all_metrics = settings.compliance.enabled
     print("Testing for inference only", flush=True)
     if settings.quantization.requested:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from mlperf.data.criteo.prepared.named_files import (
     named_counts,
+    named_official_files,
     named_prepared_files,
     named_raw_files,
     named_work_files,
 )
+from mlperf.data.criteo.prepared.official import official_prefix
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.export.onnx import ONNX_FILE, WEIGHTS_FILE, save_onnx
 from mlperf.models.dlrm import DLRM_Net
@@ -50,8 +52,8 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
     Called before anything is opened, created or replaced. others: further outputs of the program.
     """
     writes = [*_outputs(settings), *others]
-    if settings.data.generation == "dataset":
-        writes += named_work_files(*_prepared_data(settings))
+    if settings.data.generation == "dataset" and (prepared := _prepared_data(settings)) is not None:
+        writes += named_work_files(*prepared)
     require_distinct(_inputs(settings), writes)
     for file in others:
         if file.path.parent.is_dir():  # otherwise it is created
@@ -73,9 +75,14 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
         check_log_file(settings)
 
 
-def _prepared_data(settings: Settings) -> tuple[DatasetPaths, str]:
-    """Return the paths of the prepared data and the flag from which they follow."""
+def _prepared_data(settings: Settings) -> tuple[DatasetPaths, str] | None:
+    """Return the paths of the prepared data and the flag from which they follow.
+
+    None if the data consists of files of the DLRM-DCNv2 reference.
+    """
     data, prefix = settings.data, prepared_prefix(settings.data)
+    if official_prefix(prefix) is not None:
+        return None
     flag = "--raw-data-file" if data.processed_data_file is None else "--processed-data-file"
     named_by = data.raw_data_file if data.processed_data_file is None else data.processed_data_file
     return DatasetPaths.from_name(prefix), f"{flag}={named_by}"
@@ -88,9 +95,12 @@ def _inputs(settings: Settings) -> list[NamedFile]:
     if data.generation == "synthetic":
         inputs += [NamedFile(path, f"--data-trace-file={path}") for path in trace_files(settings)]
     if data.generation == "dataset":
-        paths, origin = _prepared_data(settings)
         inputs += named_raw_files(data.raw_data_file)
-        inputs += chain(named_prepared_files(paths, origin), named_counts(paths, origin))
+        inputs += named("--multi-hot-tables", data.multi_hot.tables_file)
+        if (prepared := _prepared_data(settings)) is not None:
+            inputs += chain(named_prepared_files(*prepared), named_counts(*prepared))
+        else:
+            inputs += named_official_files(data.processed_data_file)
     return inputs
 
 

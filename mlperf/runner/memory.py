@@ -73,7 +73,7 @@ class RunSizes:
         if prepared is None:
             return cls(data.generated_samples, 0)
         limit = data.num_batches * data.batch_size or prepared.train_rows
-        return cls(min(prepared.train_rows, limit), prepared.test_rows)
+        return cls(min(prepared.train_rows, limit), prepared.rows(settings.split))
 
     def train_batch(self, settings: Settings) -> int:
         """Return the number of samples of the largest training batch, at least 1."""

@@ -13,7 +13,9 @@ from mlperf.data.criteo.days import SPLITS
 from mlperf.data.criteo.prepared.file_facts import FileFacts
 from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.npz import read_counts
+from mlperf.data.criteo.prepared.official import OfficialFiles
 from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.multi_hot import MultiHotTables
 from mlperf.data.schema import CRITEO
 from mlperf.data.watched_file import FileStatus
 from mlperf.util.errors import RunError
@@ -25,8 +27,10 @@ _log = logging.getLogger(__name__)
 class PreparedData:
     """A complete prepared data set.
 
-    train, test, val: binary files. train_rows, test_rows, val_rows: their numbers of rows.
-    counts: number of distinct ids of each embedding table. With "terabyte_dcnv2" they are numbered from 2.
+    train, test, val: binary files, or the folder of the files of the DLRM-DCNv2 reference. train_rows, test_rows,
+    val_rows: their numbers of rows.
+    counts: number of distinct ids of each embedding table; empty if that is not known. With "terabyte_dcnv2" they
+    are numbered from 2.
     data_set, max_ind_range, sub_sample_rate, randomize, seed: flags of the preparation; None if prepared by
     another tool. The seed is None, too, if the preparation drew no random numbers.
     bad_rows: number of bad rows left out.
@@ -34,6 +38,8 @@ class PreparedData:
     statuses: status of the file of each split when it was found.
     checksums: CRC-32 of each split; empty if prepared by another tool.
     smallest_integer: the smallest dense feature in the files if negative ones are kept; None if they are 0.
+    official: the files of the DLRM-DCNv2 reference, if the data consists of them.
+    multi_hot: tables that expand the ids in a run; None: the ids are used as they are.
     """
 
     train: Path
@@ -53,9 +59,15 @@ class PreparedData:
     statuses: Mapping[str, FileStatus] = field(default_factory=dict)
     checksums: Mapping[str, int] = field(default_factory=dict)
     smallest_integer: int | None = None
+    official: OfficialFiles | None = None
+    multi_hot: MultiHotTables | None = None
+
+    def rows(self, split: str) -> int:
+        """Return the number of rows of a split: train, test or val."""
+        return {"train": self.train_rows, "test": self.test_rows, "val": self.val_rows}[split]
 
     def split(self, name: str) -> Path:
-        """Return the binary file of a split: train, test or val."""
+        """Return the binary file of a split, train, test or val, or the folder of the files."""
         return {"train": self.train, "test": self.test, "val": self.val}[name]
 
 
@@ -80,6 +92,20 @@ def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
         statuses=_statuses(paths),
         checksums=manifest.checksums,
         smallest_integer=manifest.smallest_integer,
+    )
+
+
+def describe_official(files: OfficialFiles) -> PreparedData:
+    """Return the data set that consists of files of the DLRM-DCNv2 reference."""
+    folder = files.prefix.parent
+    return PreparedData(
+        *(folder, folder, folder),
+        counts=(),
+        train_rows=files.rows("train"),
+        test_rows=files.rows("test"),
+        val_rows=files.rows("val"),
+        data_set="terabyte_dcnv2",
+        official=files,
     )
 
 

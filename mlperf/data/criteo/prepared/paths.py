@@ -30,7 +30,7 @@ class DatasetPaths:
         if prefix.suffix in (".npz", ".bin"):
             prefix = prefix.with_suffix("")
         paths = cls(prefix)
-        if paths._any_exists():
+        if paths.any_exists():
             return paths
         must = "must be a prefix of file names: write"
         if os.path.isdir(processed_data_file):
@@ -52,7 +52,7 @@ class DatasetPaths:
                 return whole.prefix
         return None
 
-    def _any_exists(self) -> bool:
+    def any_exists(self) -> bool:
         """Whether a file or the work folder of the data set exists: a folder may have the same name."""
         splits = (self.split(name) for name in SPLITS)
         return any(map(os.path.exists, (self.manifest, self.archive, self.work_folder, *splits)))
