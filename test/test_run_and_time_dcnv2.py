@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,18 @@ TINY = (
 SYSTEMS = ROOT / "mlperf" / "systems"
 
 
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the raw text of 2,000 rows."""
-    make_sample(SampleSettings(tmp_path / "text", rows=2_000, seed=1))
-    return tmp_path / "text"
+    folder = tmp_path_factory.mktemp("sample")
+    make_sample(SampleSettings(folder, rows=2_000, seed=1))
+    return folder
+
+
+@pytest.fixture
+def text(sample: Path, tmp_path: Path) -> Path:
+    """Return a copy of the raw text."""
+    return shutil.copytree(sample, tmp_path / "text")
 
 
 def prepared(text: Path, benchmark: Benchmark) -> Path:
