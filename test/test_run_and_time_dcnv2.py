@@ -156,8 +156,10 @@ def test_official_files_are_trained_on_in_place(tmp_path: Path) -> None:
     rows = json.loads((golden / "golden.json").read_text())["model"]["table_rows"]
     before = sorted((golden / "onehot").iterdir())
     flags = (*TINY, f"--arch-embedding-size={'-'.join(map(str, rows))}", "--mini-batch-size=512")
-    variables = {"BENCHMARK": "dlrm_dcnv2", "DATADIR": str(golden / "onehot"), "LOGDIR": str(tmp_path)}
-    run = run_and_time(ROOT, *flags, DROP_CACHES="false", **variables)
+    folder = str(golden / "onehot")
+    run = run_and_time(
+        ROOT, *flags, BENCHMARK="dlrm_dcnv2", DATADIR=folder, LOGDIR=str(tmp_path), DROP_CACHES="false"
+    )
     assert run.status == 3, run.stdout + run.stderr
     assert "configuration mlperf/systems/dlrm_dcnv2/config_cpu.sh" in run.stdout
     (log,) = tmp_path.glob("*.log")
