@@ -19,22 +19,24 @@ from triton.runtime.jit import JITFunction
 from mlperf.data.batch import RawBatch, RowSource
 from mlperf.data.schema import CRITEO
 from mlperf.engines.gpu.step import GpuStep
-from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
+from mlperf.models.make import make_model
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.settings.model import Architecture
 
 COMPUTE_CAPABILITIES = (80, 90, 100)
 # Widths that differ only in size compile alike: one layer of each kind is enough.
 ARCHITECTURE = Architecture((100,) * 26, 128, (13, 128), (256, 1))
-# Precision, optimizer, precision of the tables.
-VARIANTS = (
-    ("fp32", "sgd", "fp32"),
-    ("tf32", "sgd", "fp32"),
-    ("bf16", "sgd", "fp32"),
-    ("bf16", "sgd", "bf16"),
-    ("fp32", "adagrad", "fp32"),
-    ("bf16", "rwsadagrad", "fp16"),
+# Precision, optimizer, precision of the tables, and ids per table of DLRM-DCNv2.
+VARIANTS: tuple[tuple[str, str, str, tuple[int, ...] | None], ...] = (
+    ("fp32", "sgd", "fp32", None),
+    ("tf32", "sgd", "fp32", None),
+    ("bf16", "sgd", "fp32", None),
+    ("bf16", "sgd", "bf16", None),
+    ("fp32", "adagrad", "fp32", None),
+    ("bf16", "rwsadagrad", "fp16", None),
+    ("bf16", "adagrad", "bf16", (3, *[1] * 25)),
+    ("fp32", "sgd", "fp32", (3, *[1] * 25)),
 )
 
 
@@ -71,15 +73,19 @@ def main() -> None:
 
     JITFunction.run = compile_only
     compiled_again: set[str] = set()
-    for precision, optimizer, table_precision in VARIANTS:
-        architecture = replace(ARCHITECTURE, embedding_precision=table_precision)
-        model = DLRM_Net(architecture, torch.device("cpu"))
-        step = GpuStep(model, Loss("bce"), make_optimizer(optimizer, model), precision, 40_000_000)
+    for precision, optimizer, table_precision, ids in VARIANTS:
+        architecture = replace(
+            ARCHITECTURE, embedding_precision=table_precision, interaction_op="dot" if ids is None else "dcn"
+        )
+        model = make_model(architecture, torch.device("cpu"))
+        trained, loss = make_optimizer(optimizer, model), Loss("bce" if ids is None else "bce_logits")
+        step = GpuStep(model, loss, trained, precision, 40_000_000, ids)
         step.warm_up(128)
         before = set(binaries)
         for size in (1, 77):
             rows = torch.zeros(size, CRITEO.columns, dtype=torch.int32)
-            batch = RawBatch(rows, 0, RowSource(Path("rows.bin"), ARCHITECTURE.rows_per_table))
+            added = None if ids is None else torch.zeros(size * sum(ids), dtype=torch.int32)
+            batch = RawBatch(rows, 0, RowSource(Path("rows.bin"), ARCHITECTURE.rows_per_table), added)
             step.train(batch, 0.1)
             step.score(batch)
         compiled_again |= {name for name, _ in binaries - before}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from small_models import make_model, make_trained_optimizer
+from small_models import CPU, make_model, make_trained_optimizer
 
 from mlperf.data.batch import Batch, RawBatch, RowSource
 from mlperf.data.schema import CRITEO
 from mlperf.engines.autograd.step import AutogradStep
 from mlperf.engines.gpu.limits import unsupported_size
 from mlperf.engines.gpu.step import GpuStep
+from mlperf.engines.warm_up import bag_offsets
+from mlperf.models import make
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.settings.model import Architecture
@@ -23,7 +26,7 @@ TINY = Architecture((3, 50, 5000), 16, (CRITEO.dense_features, 20, 16), (24, 10,
 
 def on_device(model: DLRM_Net) -> DLRM_Net:
     """Return a model with the same weights on the device that runs the kernels."""
-    moved = DLRM_Net(model.architecture, DEVICE)
+    moved = make.make_model(model.architecture, DEVICE)
     moved.load_state_dict(model.state_dict())
     return moved
 
@@ -34,11 +37,12 @@ def make_gpu_step(
     precision: str = "fp32",
     max_ind_range: int = -1,
     optimizer: str = "sgd",
+    ids_per_table: tuple[int, ...] | None = None,
 ) -> GpuStep:
     """Return a GPU step, with binary cross-entropy unless another loss is given."""
     assert unsupported_size(model) is None
     trained = make_trained_optimizer(optimizer, model)
-    return GpuStep(model, loss or Loss("bce"), trained, precision, max_ind_range)
+    return GpuStep(model, loss or Loss("bce"), trained, precision, max_ind_range, ids_per_table)
 
 
 def both_steps(
@@ -49,6 +53,7 @@ def both_steps(
     *,
     optimizer: str = "sgd",
     last_layer_scale: float = 1.0,
+    ids_per_table: tuple[int, ...] | None = None,
 ) -> tuple[AutogradStep, GpuStep]:
     """Return an autograd step in float32 on the CPU and a GPU step, with equal weights.
 
@@ -59,7 +64,7 @@ def both_steps(
     for parameter in model.top_l[-2].parameters():
         parameter.data *= last_layer_scale
     general = AutogradStep(model, loss or Loss("bce"), make_trained_optimizer(optimizer, model), "fp32")
-    return general, make_gpu_step(on_device(model), loss, precision, max_ind_range, optimizer)
+    return general, make_gpu_step(on_device(model), loss, precision, max_ind_range, optimizer, ids_per_table)
 
 
 def random_rows(size: int, rows_per_table: tuple[int, ...], stream: np.random.Generator) -> np.ndarray:
@@ -92,6 +97,25 @@ def both_batches(
     labels = rows[:, :1].astype(np.float32)
     batch = Batch(torch.from_numpy(dense), torch.from_numpy(indices), None, torch.from_numpy(labels))
     return batch, raw_batch(rows, rows_per_table, max_ind_range)
+
+
+def both_bag_batches(
+    size: int,
+    rows_per_table: tuple[int, ...],
+    ids_per_table: tuple[int, ...],
+    stream: np.random.Generator,
+) -> tuple[Batch, RawBatch]:
+    """Return the same samples with several ids per table, decoded and undecoded. Half of a bag is one id."""
+    batch, raw = both_batches(size, rows_per_table, stream)
+    bags = []
+    for rows, count in zip(rows_per_table, ids_per_table, strict=True):
+        drawn = stream.integers(0, rows, (size, count))
+        drawn[:, : count // 2] = drawn[:, :1]
+        bags.append(torch.from_numpy(drawn.flatten()))
+    indices = torch.cat(bags)
+    decoded = Batch(batch.dense, indices, bag_offsets(ids_per_table, size, CPU), batch.labels, ids_per_table)
+    ids = indices.int()
+    return decoded, replace(raw, ids=ids.pin_memory() if DEVICE.type == "cuda" else ids)
 
 
 def assert_equal_steps(general: AutogradStep, fast: GpuStep) -> None:

@@ -52,7 +52,7 @@ def trained(name: str, precision: str, rows: int, dimension: int, device: torch.
     return Trained(model, make_trained_optimizer(name, model))
 
 
-def update(fast: Trained, rows: np.ndarray, gradients: torch.Tensor, rate: float) -> None:
+def update(fast: Trained, rows: np.ndarray, gradients: torch.Tensor, rate: float, *, parts: int = PARTS) -> None:
     """Update `rows`, int [B, T], by `gradients`, [B * T, D], with the kernels."""
     update_rows_once(
         tables=fast.rows,
@@ -62,11 +62,18 @@ def update(fast: Trained, rows: np.ndarray, gradients: torch.Tensor, rate: float
         rate=torch.tensor(rate, device=DEVICE),
         counter=torch.tensor([SEED, EARLIER_STEPS], device=DEVICE),
         epsilon=EPSILON,
+        parts=parts,
     )
 
 
 def update_both(
-    name: str, precision: str, rows: np.ndarray, gradients: torch.Tensor, *, is_first_step: bool = False
+    name: str,
+    precision: str,
+    rows: np.ndarray,
+    gradients: torch.Tensor,
+    *,
+    is_first_step: bool = False,
+    parts: int = PARTS,
 ) -> tuple[Trained, Trained]:
     """Update equal models with the optimizer, on the CPU, and with the kernels."""
     count, dimension = int(rows.max()) + 2, gradients.shape[1]
@@ -77,7 +84,7 @@ def update_both(
             one.sums.zero_()
     flat = torch.from_numpy(rows).long().flatten()
     general.optimizer.update_rows(general.model.row_parameters()[0], flat, gradients, 0.5)
-    update(fast, rows, gradients, 0.5)
+    update(fast, rows, gradients, 0.5, parts=parts)
     return general, fast
 
 
@@ -132,6 +139,23 @@ def test_runs_are_summed_exactly_wherever_they_begin_and_end(name: str, runs: li
             assert torch.equal(fast.sums.cpu(), general.sums)
     else:  # division and square root are approximate on a GPU
         assert_close(general, fast)
+
+
+BLOCK = 2 * CHUNK  # with parts=2, of which two blocks are added at a time
+FREQUENT = {
+    "blocks from the beginning to the end": [9 * BLOCK],
+    "blocks and a part of one": [9 * BLOCK + 5],
+    "blocks behind a part of one, and before another": [5, 5 * BLOCK, 3],
+    "runs that begin and end with a block": [BLOCK, BLOCK, 2 * BLOCK, 3 * BLOCK, BLOCK],
+    "runs that begin in the last chunk of a block": [BLOCK - 1, 2 * BLOCK, BLOCK - CHUNK, 2 * BLOCK, 4],
+}
+
+
+@pytest.mark.parametrize("runs", FREQUENT.values(), ids=FREQUENT)
+def test_chunks_of_very_frequent_rows_are_added_block_by_block(runs: list[int]) -> None:
+    rows = np.random.default_rng(0).permutation(np.repeat(np.arange(len(runs)), runs))[:, None]
+    general, fast = update_both("sgd", "bf16", rows, (drawn(len(rows), 4) * 8).round() / 8, parts=2)
+    assert torch.equal(fast.rows.cpu(), general.rows)
 
 
 @pytest.mark.parametrize("precision", EMBEDDING_PRECISIONS)

@@ -57,6 +57,17 @@ def test_ids_and_clicks_are_counted_in_whole_batches(
     assert table.clicks.tolist() == clicks
 
 
+def test_every_id_of_a_sample_is_counted() -> None:
+    ids, offsets = torch.tensor([0, 1, 1, 1, 2, 0]), torch.tensor([[0, 2], [4, 5]])
+    source = TwoBatches()
+    source.batches = lambda epoch, first=0: iter(  # type: ignore[method-assign]
+        [Batch(torch.zeros(2, 1), ids, offsets, torch.tensor([[1.0], [0.0]]), (2, 1))]
+    )
+    first, second = count_ids(source, (2, 3), 2)
+    assert (first.occurrences.tolist(), first.clicks.tolist()) == ([1, 3], [1, 1])
+    assert (second.occurrences.tolist(), second.clicks.tolist()) == ([1, 0, 1], [0, 0, 1])
+
+
 def counts_of(occurrences: list[int]) -> TableCounts:
     return TableCounts(np.array(occurrences), np.array(occurrences) // 4)
 
@@ -116,6 +127,12 @@ def test_rows_are_coloured_by_click_rate() -> None:
     assert np.argsort(rates).tolist() == list(range(40))
 
 
+def test_compute_graph_shows_the_cross_network() -> None:
+    drawn = make_graph(make_model(interaction_op="dcn")).string()
+    assert drawn.count("x = x0 * (Linear 16 to 3 to 16) + x") == 2
+    assert "[B, 4, 4] to [B, 16]" in drawn
+
+
 @pytest.mark.parametrize("kind", COMPRESSIONS)
 def test_compute_graph_names_every_layer_and_every_weight_of_a_table(kind: str) -> None:
     model = make_model(kind)
@@ -135,6 +152,6 @@ def test_steep_start_of_a_run_does_not_determine_the_scale(
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: saved.append(figure))
     losses = [100.0, *np.linspace(0.6, 0.5, 99)]
     run = Curves(loss=[Point(step, step / 100, loss) for step, loss in enumerate(losses, start=1)])
-    draw_runs([("run", run)], "auc", "iterations", 0.8, "", tmp_path / "run.png")
+    draw_runs([("run", run)], "auc", "iterations", {"target 0.8": 0.8}, "", tmp_path / "run.png")
     (axes,) = saved[0].axes
     assert axes.get_ylim()[1] < 1

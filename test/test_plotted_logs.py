@@ -158,14 +158,16 @@ def test_log_of_another_benchmark_is_refused_by_name(tmp_path: Path) -> None:
                 (tmp_path / f"{name}.txt").read_text().replace("time_ms", "time_s")
             )
         run = plot(f"{name}.txt", cwd=tmp_path)
-        assert run == Finished(1, "", f"plot_run.py: error: {name}.txt: the log is of '{name}', not of dlrm\n")
+        assert run == Finished(
+            1, "", f"plot_run.py: error: {name}.txt: the log is of '{name}', not of dlrm or dlrm_dcnv2\n"
+        )
 
 
 def test_log_of_any_supported_benchmark_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     second = replace(DLRM, name="second", evaluations_per_epoch=10)
     log = numbered_log(tmp_path / "result_0.txt", "evaluations")
     log.write_text(log.read_text().replace('"dlrm"', '"second"'))
-    with pytest.raises(RunError, match="the log is of 'second', not of dlrm"):
+    with pytest.raises(RunError, match="the log is of 'second', not of dlrm or dlrm_dcnv2"):
         Curves.of_log(log)
     monkeypatch.setitem(BENCHMARKS, "second", second)
     curves = Curves.of_log(log)
@@ -201,7 +203,7 @@ def test_other_benchmarks_in_a_folder_are_left_out_with_a_warning(tmp_path: Path
     foreign_results(tmp_path / "logs" / "bert", "1.0.0", changed("submission_benchmark", "bert", tuple(range(5))))
     run = plot("logs", cwd=tmp_path)
     assert (run.status, len(run.stderr.splitlines())) == (1, 1)
-    assert run.stderr.endswith(" and 2 others: the log is of 'bert', not of dlrm\n")
+    assert run.stderr.endswith(" and 2 others: the log is of 'bert', not of dlrm or dlrm_dcnv2\n")
     foreign_results(tmp_path / "logs" / "dlrm", "1.0.0", unchanged)
     run = plot("logs", cwd=tmp_path)
     assert (run.status, run.stdout, len(run.stderr.splitlines())) == (0, "run.png: 5 runs\n", 1)
@@ -381,5 +383,5 @@ def test_loss_of_a_run_that_diverged_does_not_determine_the_scale(tmp_path: Path
         return Curves(loss=[Point(step, step / 100, loss + 1 / step**2) for step in range(1, 101)])
 
     losses = [(str(loss), run(loss)) for loss in (0.12, 0.13, 0.14, 9.0)]
-    draw_runs(losses, "auc", "iterations", 0, "", tmp_path / "run.png")
+    draw_runs(losses, "auc", "iterations", {}, "", tmp_path / "run.png")
     assert saved[0].axes[0].get_ylim()[1] < 1

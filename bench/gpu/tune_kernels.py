@@ -30,6 +30,7 @@ from mlperf.engines.gpu.kernels.interaction import interact, interact_backward
 from mlperf.engines.gpu.kernels.linear import relu_backward
 from mlperf.engines.gpu.kernels.sgd_row_update import update_rows_by_sgd
 from mlperf.engines.gpu.step import GpuStep
+from mlperf.engines.gpu.upload import RawRows
 from mlperf.util.errors import RunError
 from mlperf.util.program import run_program
 from training_shapes import PRECISIONS
@@ -62,7 +63,7 @@ def report(workload: Workload, name: str, function: Callable[[], object]) -> Non
 
 def tune_interaction(workload: Workload, step: GpuStep) -> None:
     """Time the interaction, its gradient and the table update on one batch."""
-    activations = step.forward(make_batch(workload, 1).rows.to(workload.device))
+    activations = step.forward(RawRows(make_batch(workload, 1).rows.to(workload.device)))
     tables, rows, bottom = step.tables.weight, activations.ids, activations.bottom[-1]
     gradient = torch.randn_like(activations.top[0])
     forward = partial(
@@ -102,7 +103,7 @@ def time_summed_updates(workload: Workload) -> None:
     print("bf16, rows updated by the sum of their gradients:")
     for optimizer, table_precision in SUMMED_UPDATES:
         step = make_step(workload, "bf16", optimizer=optimizer, table_precision=table_precision)
-        activations = step.forward(make_batch(workload, 1).rows.to(workload.device))
+        activations = step.forward(RawRows(make_batch(workload, 1).rows.to(workload.device)))
         bottom = activations.bottom[-1]
         _, gradients = step.interaction_gradients(activations, torch.randn_like(activations.top[0]))
         name = f"{optimizer}, tables in {table_precision}"

@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlperf.benchmarks import DLRM
+from mlperf.benchmarks import Benchmark
 from mlperf.plots.log_files import LOG_SUFFIXES
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import between, file_name
@@ -63,7 +63,7 @@ def make_parser(name: str) -> Parser:
     add(
         "--target",
         type=between(0, 1),
-        help=f"draw a horizontal line at this value (default: {DLRM.auc_target} for AUC; 0: no line)",
+        help="draw a horizontal line at this value (default: for AUC, the target of the benchmark; 0: no line)",
     )
     add("--title", default="", help="title of the figure")
     return parser
@@ -89,16 +89,14 @@ def _plot(name: str, arguments: Sequence[str] | None) -> int:
     metric = args.metric
     if metric == "auto":
         metric = "auc" if any(run.curves.auc for run in runs) else "accuracy"
-    target = args.target
-    if target is None:
-        target = DLRM.auc_target if metric == "auc" else 0.0
     drawn = []
     for run, label in zip(runs, labels, strict=True):
         if has_curve(run.curves, metric):
             drawn.append((label, run.curves))
         else:
             warnings.append(f"warning: left out: {run.path}: contains neither loss nor {metric}")
-    draw_runs(drawn, metric, _axis(runs, args.x), target, args.title, output)
+    targets = _targets(args.target, metric, [curves.benchmark for _, curves in drawn])
+    draw_runs(drawn, metric, _axis(runs, args.x), targets, args.title, output)
     for warning in warnings:
         _log.warning("%s", warning)
     print(f"{output}: {counted(len(drawn), 'run')}")
@@ -117,6 +115,20 @@ def _labels(runs: Sequence[Run], requested: str | None, arguments: int) -> list[
     if len(labels) == len(runs):
         return labels
     raise UsageError(f"--labels={requested}: {counted(len(labels), 'label')} for {counted(len(runs), 'run')}")
+
+
+def _targets(requested: float | None, metric: str, benchmarks: Iterable[Benchmark]) -> dict[str, float]:
+    """Return the targets to draw, by label. benchmarks: of the runs."""
+    if requested is not None:
+        text = f"target {requested:g}" if metric == "auc" else f"target {100 * requested:g} %"
+        return {text: requested} if requested > 0 else {}
+    if metric != "auc":
+        return {}
+    distinct = {benchmark.name: benchmark for benchmark in benchmarks}.values()
+    return {
+        f"target {each.auc_target:g}{f' ({each.name})' if len(distinct) > 1 else ''}": each.auc_target
+        for each in distinct
+    }
 
 
 def _output_file(requested: Path, logs: Sequence[Path]) -> Path:

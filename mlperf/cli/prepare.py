@@ -25,6 +25,9 @@ def _prepare(name: str, arguments: Sequence[str] | None) -> int:
     if settings.seed != PreparationSettings.seed and settings.randomize == "none" and not settings.sub_sample_rate:
         _log.warning("with --data-randomize=none, --numpy-rand-seed=%d has no effect", settings.seed)
 
+    if settings.reference_files:
+        return _prepare_reference_files(settings)
+
     from mlperf.data.criteo.prepare.pipeline import prepare
 
     prepared = prepare(settings)
@@ -36,6 +39,21 @@ def _prepare(name: str, arguments: Sequence[str] | None) -> int:
     if prepared.bad_rows:
         print(f"{prepared.bad_rows:,} bad rows left out; the manifest counts them per file and reason")
     print("rows per table: " + "-".join(str(count) for count in prepared.counts))
+    return 0
+
+
+def _prepare_reference_files(settings: PreparationSettings) -> int:
+    from mlperf.data.criteo.prepare.reference.preparation import prepare_reference_files
+
+    made = prepare_reference_files(settings)
+    last = len(made.rows_per_day) - 1
+    print(
+        f"{settings.processed_data_file}: day_0 to day_{last - 1}: {sum(made.rows_per_day[:-1]):,} rows, shuffled"
+    )
+    print(f"{settings.processed_data_file}: day_{last}: {made.rows_per_day[-1]:,} rows")
+    if bad_rows := sum(sum(reasons.values()) for reasons in made.bad_rows.values()):
+        print(f"{bad_rows:,} bad rows left out; the manifest counts them per file and reason")
+    print("ids per table: " + "-".join(str(count) for count in made.counts))
     return 0
 
 

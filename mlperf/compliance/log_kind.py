@@ -37,20 +37,20 @@ def other_content(log: Log) -> str | None:
     return _kind(log, head)
 
 
-def other_benchmark(log: Log, name: str) -> tuple[Event, str] | None:
-    """Return the event that shows that a log is not of the benchmark `name`, with the description; else None."""
-    named, others = log.all("submission_benchmark"), other_names(log, name)
+def other_benchmark(log: Log, *names: str) -> tuple[Event, str] | None:
+    """Return the event that shows that a log is of none of the benchmarks, with the description; else None."""
+    named, others = log.all("submission_benchmark"), other_names(log, *names)
     if named and len(others) == len(named):
         return others[0]
     if not named and (event := next((e for e in log.events if e.key.startswith("loadgen_")), None)) is not None:
-        return event, f"{OTHER_LOG}MLPerf Inference, not of {name}"
+        return event, f"{OTHER_LOG}MLPerf Inference, not of {' or '.join(names)}"
     return None
 
 
-def other_names(log: Log, name: str) -> list[tuple[Event, str]]:
-    """Return the events that name another benchmark than `name`, with a description of each."""
-    events = log.all("submission_benchmark")
-    return [(e, f"{OTHER_LOG}{as_text(e.value)}, not of {name}") for e in events if e.value != name]
+def other_names(log: Log, *names: str) -> list[tuple[Event, str]]:
+    """Return the events that name another benchmark than `names`, with a description of each."""
+    others = [event for event in log.all("submission_benchmark") if event.value not in names]
+    return [(event, f"{OTHER_LOG}{as_text(event.value)}, not of {' or '.join(names)}") for event in others]
 
 
 def _kind(log: Log, head: bytes) -> str:

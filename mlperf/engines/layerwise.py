@@ -85,8 +85,9 @@ class CrossLayer(Protocol[Rate_contra]):
     ) -> torch.Tensor:
         """Compute the gradients, add that of `x0` to `d_x0` and return that of `x` [B, N].
 
-        gradient: [B, N], gradient of the output. d_x0: float32 [B, N]; of the first layer, whose `x` is `x0`, it
-        gets only the part of the first factor. rate: for an engine that updates the layer at once.
+        gradient: [B, N], gradient of the output. d_x0: [B, N], from `zero_gradient`; of the first layer, whose
+        `x` is `x0`, it gets only the part of the first factor, or the layer adds both parts and returns `d_x0`.
+        rate: for an engine that updates the layer at once.
         """
         ...
 
@@ -222,7 +223,7 @@ class LayerwiseStep(ABC, Generic[Inputs, Rate]):
         return bottom_gradient
 
     def zero_gradient(self, x0: torch.Tensor) -> torch.Tensor:
-        """Return zeros for the gradient of the cross network's input: float32 [B, N]."""
+        """Return the gradient of the cross network's input before its last layer adds to it: zeros [B, N]."""
         return torch.zeros_like(x0, dtype=torch.float32)
 
     def update_cross(self, activations: Activations, gradient: torch.Tensor, rate: Rate) -> torch.Tensor:
@@ -234,7 +235,7 @@ class LayerwiseStep(ABC, Generic[Inputs, Rate]):
         d_x0 = self.zero_gradient(x0)
         for layer, values in zip(reversed(self.cross), reversed(activations.cross), strict=True):
             gradient = layer.backward(gradient, x0, values.inputs, values.up, values.down, d_x0, rate)
-        return d_x0.add_(gradient)
+        return d_x0 if gradient is d_x0 else d_x0.add_(gradient)
 
     def update_top(self, activations: Activations, gradient: torch.Tensor, rate: Rate) -> torch.Tensor:
         """Run the backward pass of the top MLP but its last layer, and return the gradient of the interaction."""

@@ -11,6 +11,7 @@ import io
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -19,6 +20,7 @@ from mlperf.benchmarks import BENCHMARKS, DLRM, Benchmark
 from mlperf.compliance.log_kind import other_benchmark, other_content
 from mlperf.compliance.log_reader import Log, is_fraction, read_log
 from mlperf.plots.evaluations import read_evaluations
+from mlperf.plots.log_files import compliance_log_of
 from mlperf.util.errors import RunError
 from mlperf.util.files import open_regular
 
@@ -33,6 +35,7 @@ _ACCURACY = re.compile(r"(?:^|[ ,])accuracy (?P<accuracy>[\d.]+) ?%")
 # Processes that share a pipe may print onto one line.
 _LINE_START = re.compile(r"(?=Finished training it )")
 
+_NAME = "submission_benchmark"
 # The nodes of a run start within this time.
 _SAME_START_MS = 60_000
 # Without training, or after divergence, the AUC of a model is 0.5 up to this much.
@@ -76,7 +79,7 @@ class Curves:
     a line for the same iteration, the value is their mean.
     submitter, system: named in the log, otherwise "".
     warnings: how the run failed, one sentence each.
-    benchmark: named in the log, otherwise the default.
+    benchmark: named in the log or in the compliance log of the same run, otherwise DLRM.
     counted: whether the log numbers evaluations instead of epochs (see `Evaluations`).
     """
 
@@ -105,7 +108,7 @@ class Curves:
         curves = cls(
             submitter=_text(log, "submission_org"),
             system=_text(log, "submission_platform"),
-            benchmark=_benchmark(log),
+            benchmark=_benchmark(log, compliance_log_of(path)),
         )
         last = curves._read_console(_read_lines(path))
         if not (curves.auc or curves.accuracy):
@@ -165,13 +168,23 @@ class Curves:
         return int(last["it"]) < int(last["n"]) and best < self.benchmark.auc_target
 
 
-def _benchmark(log: Log) -> Benchmark:
-    """Return the benchmark of a log, by default the latest. OtherBenchmarkError if it is not a supported one."""
-    benchmark = BENCHMARKS.get(_text(log, "submission_benchmark"), DLRM)
-    other = other_benchmark(log, benchmark.name)
+def _benchmark(log: Log, beside: Path | None) -> Benchmark:
+    """Return the benchmark that a log names, otherwise that of the compliance log beside it, otherwise DLRM.
+
+    OtherBenchmarkError if the log names one that is not supported.
+    """
+    other = other_benchmark(log, *BENCHMARKS)
     if other is not None:
         raise OtherBenchmarkError(log.path, other[1])
-    return benchmark
+    names = [_text(each, _NAME) for each in (log, *_readable(beside)) if each.all(_NAME)]
+    return next((BENCHMARKS[name] for name in names if name in BENCHMARKS), DLRM)
+
+
+def _readable(path: Path | None) -> Iterator[Log]:
+    """Yield a log if it can be read."""
+    if path is not None:
+        with suppress(RunError):
+            yield read_log(path, timed=False)
 
 
 def _on_events(log: Log) -> Iterator[str]:

@@ -25,6 +25,8 @@ _SAMPLE_NAME = re.compile(r"(num_|train_|trained_)?samples?(_num|_count)?")
 _RELATED_EVENTS = ("eval_start", "eval_stop", "block_stop", "epoch_stop")
 # A run may take a little longer than its schedule plans, but not this many times as long.
 _TOLERANCE = 1.5
+# Settings whose sum is the last step of the schedule.
+_DECAY = ("schedule.decay_start_step", "schedule.decay_steps")
 # No run takes so many epochs: larger numbers are iterations or samples.
 _MAX_EPOCHS = 100
 
@@ -173,7 +175,7 @@ def _epoch(log: Log, benchmark: Benchmark, before_line: int) -> _Epoch:
     samples = next((float(value) for value in logged if _is_positive(value)), float(benchmark.data.train_samples))
     batch = log.value("global_batch_size")
     steps = samples / batch if _is_positive(batch) else 0.0
-    planned = [log.value(key) for key in ("lr_decay_start_steps", "sgd_opt_learning_rate_decay_steps")]
+    planned = [log.value(entry.key) for entry in benchmark.hyperparameters if entry.setting in _DECAY]
     last_step = sum(value for value in planned if is_number(value))
     starts = (_epoch_num(event) for event in log.events if event.key in ("epoch_start", "block_start"))
     first = next((number for number in starts if number is not None), None)

@@ -26,7 +26,7 @@ def find_logs(folder: Path) -> list[Path]:
         raise RunError(f"{folder}: cannot be read: {error.strerror}") from None
     visible = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     visible = [path for path in visible if "results" in path.relative_to(folder).parts] or visible
-    both = {path.with_name(path.name.removesuffix(_CONSOLE) + ".log") for path in visible if _is_console(path)}
+    both = set(map(compliance_log_of, visible))
     found = sorted((path for path in visible if path not in both), key=_natural)
     if not found:
         raise RunError(
@@ -40,6 +40,11 @@ def logs_beside_results(folder: Path, found: Sequence[Path]) -> list[Path]:
     if any(path.parent == folder for path in found):
         return []
     return sorted((path for path in folder.iterdir() if _may_be_log(path) and path.name[0] != "."), key=_natural)
+
+
+def compliance_log_of(path: Path) -> Path | None:
+    """Return the compliance log of the same run as console output, which may be missing; None for another file."""
+    return path.with_name(path.name.removesuffix(_CONSOLE) + ".log") if _is_console(path) else None
 
 
 def log_name(path: Path) -> str:

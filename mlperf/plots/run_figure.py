@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from itertools import cycle, pairwise
 from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WIDTH, _HEIGHT = 12.0, 4.6  # inches; the width is that of a page
+_TARGET_DASHES = ("--", ":")
 _MAX_MARKED = 60  # a longer curve has no markers
 # With more losses, the printed ones are drawn more faintly.
 _MANY_LOSSES = 10
@@ -36,13 +37,18 @@ def has_curve(run: Curves, metric: str) -> bool:
 
 
 def draw_runs(
-    runs: Sequence[tuple[str, Curves]], metric: str, axis: str, target: float, title: str, output: Path
+    runs: Sequence[tuple[str, Curves]],
+    metric: str,
+    axis: str,
+    targets: Mapping[str, float],
+    title: str,
+    output: Path,
 ) -> None:
     """Draw the training loss, if a log has it, and the metric side by side into `output`.
 
     runs: label and curves of each run; runs with the same label have the same colour. metric: "auc" or
-    "accuracy". axis: "iterations" or "epochs". target: drawn as a horizontal line, unless it is 0. RunError if no
-    log has either curve, or the file cannot be written.
+    "accuracy". axis: "iterations" or "epochs". targets: horizontal lines, by label. RunError if no log has either
+    curve, or the file cannot be written.
     """
     from matplotlib.figure import Figure
 
@@ -57,7 +63,7 @@ def draw_runs(
     if has_loss:
         _draw_losses(axes[0], [(run, style) for run, style in styled if run.loss], axis)
     if has_metric:
-        _draw_metrics(axes[-1], styled, metric, axis, target)
+        _draw_metrics(axes[-1], styled, metric, axis, targets)
     for panel in axes:
         panel.set_xlabel(axis)
         panel.set_xlim(left=0)
@@ -99,7 +105,9 @@ def _draw_losses(panel: Axes, runs: list[tuple[Curves, Style]], axis: str) -> No
     _leave_out_start(panel, _without_outliers(drawn))
 
 
-def _draw_metrics(panel: Axes, runs: list[tuple[Curves, Style]], metric: str, axis: str, target: float) -> None:
+def _draw_metrics(
+    panel: Axes, runs: list[tuple[Curves, Style]], metric: str, axis: str, targets: Mapping[str, float]
+) -> None:
     from matplotlib.ticker import PercentFormatter
 
     drawn = []  # curves that determine the scale
@@ -117,24 +125,23 @@ def _draw_metrics(panel: Axes, runs: list[tuple[Curves, Style]], metric: str, ax
     panel.set_ylabel({"auc": "AUC on the test split", "accuracy": "accuracy"}[metric])
     if metric == "accuracy":
         panel.yaxis.set_major_formatter(PercentFormatter(1.0))
-    if target > 0:
-        text = f"target {target:g}" if metric == "auc" else f"target {100 * target:g} %"
-        panel.axhline(target, color="0.3", lw=1, ls="--", label=text)
+    for (text, target), dashes in zip(targets.items(), cycle(_TARGET_DASHES)):
+        panel.axhline(target, color="0.3", lw=1, ls=dashes, label=text)
     both = any(_trained(run, metric) and _tested(run, metric) for run, _ in runs)
     if both:
         panel.plot([], [], color="0.3", lw=1.8, marker="o", ms=4, label="test")
     if any(_trained(run, metric) for run, _ in runs):
         panel.plot([], [], color="0.3", lw=1, alpha=0.45, label="training")
-    _leave_out_start(panel, drawn, target)
+    _leave_out_start(panel, drawn, list(targets.values()))
 
 
-def _leave_out_start(panel: Axes, curves: list[_Drawn], target: float = 0.0) -> None:
+def _leave_out_start(panel: Axes, curves: list[_Drawn], targets: Sequence[float] = ()) -> None:
     """Set the y limits from the values after the first 10 %, so that the steep start does not dominate."""
     points = [point for curve in curves for point in zip(*curve, strict=True)]
     start = max((x for x, _ in points), default=0.0) / 10
     later = [y for x, y in points if x > start]
-    if later and target > 0:
-        later.append(target)
+    if later:
+        later += targets
     if later and max(later) > min(later):
         margin = 0.06 * (max(later) - min(later))
         panel.set_ylim(min(later) - margin, max(later) + margin)

@@ -39,6 +39,15 @@ def check_preparation(settings: PreparationSettings, given: Collection[str]) -> 
             f"--max-ind-range={settings.max_ind_range}: --data-set=terabyte_dcnv2 is prepared without a limit; "
             "the training takes the flag, and ids modulo the rows of their table"
         )
+    if settings.reference_files:
+        if settings.data_set != "terabyte_dcnv2":
+            raise UsageError("--reference-files requires --data-set=terabyte_dcnv2")
+        for key in ("data_randomize", "data_sub_sample_rate", "numpy_rand_seed"):
+            if key in given:
+                raise UsageError(
+                    f"--{key.replace('_', '-')} cannot be combined with --reference-files: the reference keeps "
+                    "all rows and shuffles those of days 0 to 22 with seed 0"
+                )
     if "max_bad_rows" in given and settings.bad_rows != "skip":
         raise UsageError(f"--max-bad-rows={settings.max_bad_rows:g} requires --bad-rows=skip")
 

@@ -113,6 +113,13 @@ class PreparationSettings(DatasetSettings):
         0.001,
         "with --bad-rows=skip: maximum fraction of bad rows",
     )
+    reference_files: bool = flag(
+        "--reference-files",
+        switch,
+        False,
+        "terabyte_dcnv2: write day_0_dense.npy, day_0_sparse.npy, day_0_labels.npy ... as the reference does, "
+        "byte for byte, to the new folder --processed-data-file",
+    )
     force: bool = flag("--force", switch, False, "start even if there seems to be too little disk space")
     checkpoint_seconds: float = 120.0
 
@@ -126,6 +133,8 @@ class PreparationSettings(DatasetSettings):
 
     def flags(self) -> dict[str, str | int | float]:
         """Return the entry of the manifest: the settings that determine the output, besides the inputs."""
+        if self.reference_files:
+            return {"data_set": self.data_set, "reference_files": True, "bad_rows": self.bad_rows}
         return {
             "data_set": self.data_set,
             "max_ind_range": self.max_ind_range,

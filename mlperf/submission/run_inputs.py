@@ -48,11 +48,14 @@ class RunInputs:
     def prepared(self) -> DatasetPaths | None:
         """The prepared data that run_and_time.sh uses, None if it finds none, or several. It may not exist yet."""
         folder = self.data_folder
+        data_set = self.benchmark.data.name
         if not self.data and (self.sample is not None or not self._has_days):
-            return DatasetPaths(folder / "sample_processed")
+            return DatasetPaths(folder / f"{data_set.replace('terabyte', 'sample')}_processed")
         # As for the shell, names with a leading dot, such as those of macOS on other disks, are none of the data.
-        found = [path for path in folder.glob("*_train.bin") if not path.name.startswith(".")]
-        return DatasetPaths(Path(str(found[0]).removesuffix("_train.bin"))) if len(found) == 1 else None
+        names = [str(path) for path in folder.glob("*_train.bin") if not path.name.startswith(".")]
+        all_paths = [DatasetPaths(Path(name.removesuffix("_train.bin"))) for name in names]
+        found = [paths for paths in all_paths if _data_set(paths, data_set) in (data_set, "kaggle")]
+        return found[0] if len(found) == 1 else None
 
     @property
     def has_text(self) -> bool:
@@ -61,7 +64,13 @@ class RunInputs:
 
     @property
     def _has_days(self) -> bool:
-        return any(self.data_folder.glob("day_[0-9]*"))
+        days = self.data_folder.glob("day_[0-9]*")
+        return any(not day.name.endswith((".npy", "_sparse_multi_hot.npz")) for day in days)
+
+    @property
+    def has_official_files(self) -> bool:
+        """Whether run_and_time.sh trains on the files of the reference implementation of DLRM-DCNv2, in place."""
+        return self.benchmark is not DLRM and (self.data_folder / "day_0_labels.npy").is_file()
 
     @property
     def sample(self) -> SampleSize | None:
@@ -120,3 +129,14 @@ class RunInputs:
     def configuration_hash(self) -> str:
         """SHA-256 of the content."""
         return hashlib.sha256(self.configuration_text.encode()).hexdigest()
+
+
+def _data_set(paths: DatasetPaths, default: str) -> str:
+    """Return --data-set of the preparation. default: for files without a manifest, which other programs wrote.
+
+    What was converted from files of another program has no data set in its manifest, and is of dlrm.
+    """
+    from mlperf.data.criteo.prepared.manifest import Manifest  # late, because --help needs no numpy
+
+    manifest = Manifest.read(paths.manifest)
+    return default if manifest is None else str(manifest.flags.get("data_set", DLRM.data.name))

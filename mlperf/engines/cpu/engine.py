@@ -6,7 +6,7 @@ from mlperf.engines.cpu import products
 from mlperf.engines.cpu.loops.parallel import openmp
 from mlperf.engines.cpu.scorer import CpuScorer
 from mlperf.engines.cpu.step import CpuStep
-from mlperf.engines.supported import unsupported_model, unsupported_setting, without_cross_network
+from mlperf.engines.supported import unsupported_model, unsupported_setting
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.mlp import linear_layers
 from mlperf.models.loss import Loss
@@ -31,7 +31,6 @@ class CpuEngine:
         """Return why this engine cannot do the run, None if it can."""
         return (
             unsupported_setting(settings)
-            or without_cross_network(settings)
             or unsupported_by_loops(model)
             or _needs_published_order(model, settings)
             or _missing_requirement()
@@ -40,17 +39,17 @@ class CpuEngine:
     def make_step(self, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> CpuStep:
         """Return the training step."""
         loss = Loss(settings.model.loss, settings.model.loss_weights)
-        return CpuStep(model, loss, optimizer, settings.precision)
+        return CpuStep(model, loss, optimizer, settings.precision, settings.data.multi_hot.sizes)
 
     def make_scorer(self, model: DLRM_Net, settings: Settings) -> CpuScorer:
         """Return the scorer."""
-        return CpuScorer(model, settings.precision)
+        return CpuScorer(model, settings.precision, ids_per_table=settings.data.multi_hot.sizes)
 
 
 def unsupported_by_loops(model: DLRM_Net) -> str | None:
     """Return why the loops cannot run `model`, None if they can."""
     tables = len(model.architecture.rows_per_table)
-    if tables > MAX_TABLES:
+    if tables > MAX_TABLES and model.architecture.interaction_op == "dot":
         return f"{tables} tables exceed the limit of {MAX_TABLES} of the cpu engine"
     return unsupported_model(model)
 
@@ -60,7 +59,8 @@ def _needs_published_order(model: DLRM_Net, settings: Settings) -> str | None:
     optimizer, architecture = settings.training.optimizer, model.architecture
     exact = settings.precision == "fp32" and architecture.embedding_precision == "fp32"
     weights = sum(layer.weight.numel() for mlp in (model.bot_l, model.top_l) for layer in linear_layers(mlp))
-    if settings.inference_only or optimizer == "sgd" or not exact or weights >= PUBLISHED_SIZES:
+    is_published = architecture.interaction_op == "dot" and weights < PUBLISHED_SIZES
+    if settings.inference_only or optimizer == "sgd" or not exact or not is_published:
         return None
     return (
         f"--optimizer={optimizer} in fp32 reproduces published losses of models with fewer than "

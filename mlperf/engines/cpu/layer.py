@@ -1,4 +1,4 @@
-"""A linear layer and its ReLU on the CPU."""
+"""The layers of the MLPs on the CPU."""
 
 from __future__ import annotations
 
@@ -11,6 +11,30 @@ from mlperf.optim.adagrad import Adagrad
 from mlperf.optim.optimizer import Optimizer
 
 
+class TrainedWeight:
+    """The weight of a linear layer, float32 [N, K], updated from the gradients of the layer.
+
+    copy: the weight in `dtype`, for the products; the weight itself in float32. optimizer: of the model; None
+    if the layer is not trained.
+    """
+
+    def __init__(self, weight: torch.Tensor, dtype: torch.dtype, optimizer: Optimizer | None = None) -> None:
+        self.copy = weight.data.to(dtype)
+        self._update = mlp.weight_update().prepare(
+            **adagrad_arguments(optimizer, weight, "sums"),
+            weights=weight.data_ptr(),
+            copies=self.copy.data_ptr(),
+            count=weight.numel(),
+            bfloat16=dtype == torch.bfloat16,
+        )
+
+    def update(self, gradient: torch.Tensor, inputs: torch.Tensor, rate: float) -> None:
+        """Update the weight by `gradient` [B, N], that of the layer's output, and its `inputs` [B, K]."""
+        weight_gradient = products.weight_gradient(gradient, inputs, self.copy)
+        self._update.args.gradients, self._update.args.rate = weight_gradient.data_ptr(), rate
+        self._update.run()
+
+
 class CpuLayer:
     """weight [N, K] and bias [N] are float32; the matrix products are in `dtype`.
 
@@ -19,25 +43,17 @@ class CpuLayer:
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype, optimizer: Optimizer | None = None) -> None:
         self.weight, self.bias = linear.weight.data, linear.bias.data
-        is_bfloat16 = dtype == torch.bfloat16
-        self._copy = self.weight.to(dtype)  # the weight itself in float32
+        self._product = TrainedWeight(linear.weight, dtype, optimizer)
         self._relu_backward = mlp.relu_backward().prepare(
-            **_adagrad_arguments(optimizer, linear.bias, "bias_sums"),
+            **adagrad_arguments(optimizer, linear.bias, "bias_sums"),
             bias=self.bias.data_ptr(),
             width=len(self.bias),
-            bfloat16=is_bfloat16,
-        )
-        self._weight_update = mlp.weight_update().prepare(
-            **_adagrad_arguments(optimizer, linear.weight, "sums"),
-            weights=self.weight.data_ptr(),
-            copies=self._copy.data_ptr(),
-            count=self.weight.numel(),
-            bfloat16=is_bfloat16,
+            bfloat16=dtype == torch.bfloat16,
         )
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the output [B, N] for `inputs` [B, K]."""
-        return products.relu_linear(inputs, self._copy, self.bias.to(inputs.dtype))
+        return products.relu_linear(inputs, self._product.copy, self.bias.to(inputs.dtype))
 
     def backward(
         self,
@@ -56,10 +72,9 @@ class CpuLayer:
         args.gradient, args.output = gradient.data_ptr(), output.data_ptr()
         args.samples, args.rate = len(gradient), rate
         self._relu_backward.run()
-        input_gradient = products.input_gradient(gradient, self._copy) if needs_input_grad else gradient
-        weight_gradient = products.weight_gradient(gradient, inputs, self._copy)
-        self._weight_update.args.gradients, self._weight_update.args.rate = weight_gradient.data_ptr(), rate
-        self._weight_update.run()
+        weight = self._product
+        input_gradient = products.input_gradient(gradient, weight.copy) if needs_input_grad else gradient
+        weight.update(gradient, inputs, rate)
         return input_gradient
 
 
@@ -71,7 +86,7 @@ class LastLayerUpdater:
         self._adagrad = isinstance(optimizer, Adagrad)
         self._updates = [
             mlp.weight_update().prepare(
-                **_adagrad_arguments(optimizer, parameter, "sums"),
+                **adagrad_arguments(optimizer, parameter, "sums"),
                 weights=parameter.data_ptr(),
                 count=parameter.numel(),
             )
@@ -90,7 +105,7 @@ class LastLayerUpdater:
             update.run()
 
 
-def _adagrad_arguments(optimizer: Optimizer | None, parameter: torch.Tensor, name: str) -> dict[str, int | float]:
+def adagrad_arguments(optimizer: Optimizer | None, parameter: torch.Tensor, name: str) -> dict[str, int | float]:
     """Return the arguments that a loop needs for Adagrad; none for SGD. name: that of the sums of `parameter`."""
     if not isinstance(optimizer, Adagrad):
         return {}

@@ -47,8 +47,22 @@ def linear(inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return torch.mm(inputs, weight.t())
 
 
-def input_gradient(gradient: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return `gradient` [B, N] times `weight` [N, K]: [B, K]."""
+def biased_linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Return `inputs` [B, K] times `weight` [N, K] plus `bias` [N]: [B, N]."""
+    if _is_large(len(inputs), weight):
+        return _onednn(inputs, weight, bias)
+    return torch.addmm(bias, inputs, weight.t())
+
+
+def input_gradient(
+    gradient: torch.Tensor, weight: torch.Tensor, other: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return `gradient` [B, N] times `weight` [N, K] plus `other` [B, K]: [B, K]."""
+    if other is not None:
+        if not _is_large(len(gradient), weight):
+            return torch.addmm(other, gradient, weight)
+        total: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(gradient, other, weight.t(), None, "add")
+        return total
     if _is_large(len(gradient), weight):
         return _onednn(gradient, weight.t())
     return torch.mm(gradient, weight)

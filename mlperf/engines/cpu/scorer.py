@@ -11,12 +11,14 @@ import torch
 
 from mlperf.data.batch import Batch
 from mlperf.data.source import BatchSource
+from mlperf.engines.cpu.cross_layer import CpuCrossLayer
+from mlperf.engines.cpu.features import DotProducts, Features, PooledFeatures
 from mlperf.engines.cpu.layer import CpuLayer
-from mlperf.engines.cpu.loops import interaction, last_layer
-from mlperf.engines.cpu.loops.table_rows import row_kind
+from mlperf.engines.cpu.loops import last_layer
 from mlperf.engines.cpu.workspace import Workspace
-from mlperf.engines.layerwise import Activations, CrossLayer, Layer, run_layers
+from mlperf.engines.layerwise import Activations, CrossLayer, CrossValues, Layer, run_cross_layers, run_layers
 from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.layers.cross import CrossInteraction
 from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.models.layers.mlp import linear_layers
 from mlperf.optim.optimizer import Optimizer
@@ -26,12 +28,17 @@ class CpuScorer:
     """Evaluates a model.
 
     precision: "fp32" or "bf16", dtype of matrix products and activations. optimizer: None if the model is not
-    trained.
+    trained. ids_per_table: ids of each table and sample; None: one.
     """
 
-    def __init__(self, model: DLRM_Net, precision: str, optimizer: Optimizer | None = None) -> None:
+    def __init__(
+        self,
+        model: DLRM_Net,
+        precision: str,
+        optimizer: Optimizer | None = None,
+        ids_per_table: Sequence[int] | None = None,
+    ) -> None:
         assert isinstance(model.tables, FlatTables)
-        architecture = model.architecture
         self.device = model.tables.device
         self.tables = model.tables
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -41,21 +48,10 @@ class CpuScorer:
         ]
         *hidden, last = linear_layers(model.top_l)
         self.top: Sequence[Layer[float]] = [CpuLayer(layer, self.dtype, optimizer) for layer in hidden]
-        self.cross: Sequence[CrossLayer[float]] = ()
         self.last_weight, self.last_bias = last.weight.data, last.bias.data
-        self.threshold = float(architecture.loss_threshold)
-        self.interaction_width = model.top_widths[0]
+        self.threshold = float(model.architecture.loss_threshold)
         self.workspace = Workspace()
-        sizes = (len(architecture.rows_per_table), architecture.dimension)
-        self.scratch = torch.empty(torch.get_num_threads() * interaction.scratch_size(*sizes))
-        self.row_kind = row_kind(self.tables.weight.dtype)
-        self._interact = interaction.make_forward(*sizes, architecture.interaction_itself, self.row_kind).prepare(
-            first_row=self.tables.first_row.data_ptr(),
-            block=self.tables.weight.data_ptr(),
-            scratch=self.scratch.data_ptr(),
-            rows=len(self.tables.weight),
-            bfloat16=self.is_bfloat16,
-        )
+        self.features, self.cross = self._make_features(model, ids_per_table, optimizer)
         self._score = last_layer.score().prepare(
             weights=self.last_weight.data_ptr(),
             bias=self.last_bias.data_ptr(),
@@ -63,6 +59,22 @@ class CpuScorer:
             threshold=self.threshold,
             bfloat16=self.is_bfloat16,
         )
+
+    def _make_features(
+        self, model: DLRM_Net, ids_per_table: Sequence[int] | None, optimizer: Optimizer | None
+    ) -> tuple[Features, Sequence[CrossLayer[float]]]:
+        """Return the lookup and, if the model has one, the layers of the cross network."""
+        if not isinstance(model.interaction, CrossInteraction):
+            assert ids_per_table is None, "the dot products take one id per table"
+            is_trained = optimizer is not None
+            return DotProducts(model, self.dtype, self.workspace, is_trained=is_trained), ()
+        sizes = ids_per_table or [1] * len(self.tables.rows_per_table)
+        layers = list(model.interaction.layers())
+        cross = [
+            CpuCrossLayer(*layer, self.dtype, optimizer, self.workspace, number, is_last=number == len(layers) - 1)
+            for number, layer in enumerate(layers)
+        ]
+        return PooledFeatures(self.tables, sizes, self.dtype, self.workspace), cross
 
     def batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Return the batches of `epoch` from number `first` on."""
@@ -85,20 +97,25 @@ class CpuScorer:
         """Run the model up to its last layer."""
         bottom = self.run_bottom(batch.dense)
         interacted = self.look_up_and_interact(batch.indices, bottom[-1])
-        return Activations(bottom, self.run_top(interacted), batch.labels, batch.indices)
+        crossed: list[CrossValues] = []
+        if self.cross:
+            interacted, crossed = self.run_cross(interacted)
+        return Activations(bottom, self.run_top(interacted), batch.labels, batch.indices, crossed)
 
     def run_bottom(self, dense: torch.Tensor) -> list[torch.Tensor]:
         """Return the input of the bottom MLP and the output of each layer for `dense`, float32 [B, K]."""
         return run_layers(self.bottom, dense.to(self.dtype))
 
     def look_up_and_interact(self, ids: torch.Tensor, bottom: torch.Tensor) -> torch.Tensor:
-        """Return the interaction of `bottom` [B, D] and the rows `ids` [T, B]."""
-        interacted = self.workspace.take("interacted", (len(bottom), self.interaction_width), self.dtype)
-        args = self._interact.args
-        args.ids, args.bottom, args.interacted = ids.data_ptr(), bottom.data_ptr(), interacted.data_ptr()
-        args.samples = len(bottom)
-        self._interact.run()
-        return interacted
+        """Return the interaction of `bottom` [B, D] and the rows `ids`, or the input of the cross network.
+
+        ids: as `Batch.indices`.
+        """
+        return self.features.forward(ids, bottom)
+
+    def run_cross(self, joined: torch.Tensor) -> tuple[torch.Tensor, list[CrossValues]]:
+        """Return the output of the cross network [B, N] for its input [B, N], and the values of each layer."""
+        return run_cross_layers(self.cross, joined)
 
     def run_top(self, interacted: torch.Tensor) -> list[torch.Tensor]:
         """Return the interaction and the output of each layer of the top MLP but the last."""

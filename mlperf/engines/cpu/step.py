@@ -5,11 +5,13 @@ B samples, T tables, D embedding dimension, N inputs of the last layer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from mlperf.data.batch import Batch
 from mlperf.engines.cpu.layer import LastLayerUpdater
-from mlperf.engines.cpu.loops import interaction, last_layer
+from mlperf.engines.cpu.loops import last_layer
 from mlperf.engines.cpu.row_updater import make_row_updater
 from mlperf.engines.cpu.scorer import CpuScorer
 from mlperf.engines.layerwise import Activations, LayerwiseStep, mark_nonfinite_weights, require_rate
@@ -20,27 +22,34 @@ from mlperf.models.layers.mlp import linear_layers
 from mlperf.models.loss import MIN_LOG, MIN_VARIANCE, Loss
 from mlperf.optim.optimizer import Optimizer
 
+# Constants of the loop of the last layer, by the values of --loss-function.
+_LOSSES = {
+    "mse": last_layer.SQUARED_ERROR,
+    "bce": last_layer.CROSS_ENTROPY,
+    "wbce": last_layer.CROSS_ENTROPY,
+    "bce_logits": last_layer.LOGIT_CROSS_ENTROPY,
+}
+
 
 class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
     """Trains a model, one batch per step."""
 
-    def __init__(self, model: DLRM_Net, loss: Loss, optimizer: Optimizer, precision: str) -> None:
-        super().__init__(model, precision, optimizer)
+    def __init__(
+        self,
+        model: DLRM_Net,
+        loss: Loss,
+        optimizer: Optimizer,
+        precision: str,
+        ids_per_table: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(model, precision, optimizer, ids_per_table)
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
         self.sums = LossSums.zeros(self.device)
-        tables, dimension = len(self.tables.rows_per_table), self.tables.dimension
-        self._interaction_backward = interaction.make_backward(
-            tables, dimension, model.architecture.interaction_itself, self.row_kind
-        ).prepare(
-            first_row=self.tables.first_row.data_ptr(),
-            block=self.tables.weight.data_ptr(),
-            rows=len(self.tables.weight),
-            scratch=self.scratch.data_ptr(),
-            bfloat16=self.is_bfloat16,
-        )
-        self._row_updater = make_row_updater(self.tables, optimizer)
+        self._ids_per_table = ids_per_table
+        sizes = [1] * len(self.tables.rows_per_table) if self.cross and ids_per_table is None else ids_per_table
+        self._row_updater = make_row_updater(self.tables, optimizer, sizes)
         self._last_updater = LastLayerUpdater(linear_layers(model.top_l)[-1], optimizer)
         width = self.last_weight.numel()
         self._partial_sums = torch.zeros(torch.get_num_threads(), width + 3, dtype=torch.float64)
@@ -50,7 +59,7 @@ class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
             bias=self.last_bias.data_ptr(),
             sums=self._partial_sums.data_ptr(),
             width=width,
-            loss=last_layer.SQUARED_ERROR if loss.kind == "mse" else last_layer.CROSS_ENTROPY,
+            loss=_LOSSES[loss.kind],
             weight_of_0=weight_of_0,
             weight_of_1=weight_of_1,
             threshold=self.threshold,
@@ -59,7 +68,7 @@ class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
 
     def warm_up(self, batch_size: int) -> None:
         """Score a batch and train with learning rate 0."""
-        batch = synthetic_batch(self.model, batch_size)
+        batch = synthetic_batch(self.model, batch_size, self._ids_per_table)
         self.score(batch)
         with self.optimizer.preserved(self.tables.first_row):  # the rows that the batch reads
             self.update(batch, 0.0)
@@ -93,18 +102,13 @@ class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
     def interaction_gradients(
         self, activations: Activations, gradient: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the gradients of the bottom MLP's output [B, D] and of the rows read, float32 [B, T, D]."""
-        bottom, samples = activations.bottom[-1], len(gradient)
-        shape = (samples, len(self.tables.rows_per_table), self.tables.dimension)
-        row_gradients = self.workspace.take("row gradients", shape, torch.float32)
-        bottom_gradient = self.workspace.take("bottom gradient", bottom.shape, self.dtype)
-        args = self._interaction_backward.args
-        args.ids, args.bottom, args.gradient = activations.ids.data_ptr(), bottom.data_ptr(), gradient.data_ptr()
-        args.bottom_gradient, args.row_gradients = bottom_gradient.data_ptr(), row_gradients.data_ptr()
-        args.samples = samples
-        self._interaction_backward.run()
-        return bottom_gradient, row_gradients
+        """Return the gradients of the bottom MLP's output [B, D] and of the bags, float32 [B, T, D]."""
+        return self.features.backward(activations.ids, activations.bottom[-1], gradient)
 
     def update_rows(self, activations: Activations, gradients: torch.Tensor, rate: float) -> None:
         """Update the rows of the tables. gradients: float32 [B, T, D]."""
         self._row_updater.update(activations.ids, gradients, rate)
+
+    def zero_gradient(self, x0: torch.Tensor) -> torch.Tensor:
+        """Return memory for the gradient of the cross network's input; its last layer writes the first values."""
+        return self.workspace.take("joined gradient", x0.shape, torch.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlperf.engines.supported import unsupported_model, unsupported_setting, without_cross_network
+from mlperf.engines.supported import unsupported_model, unsupported_setting
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
@@ -23,25 +23,21 @@ class GpuEngine:
 
     def supports(self, model: DLRM_Net, settings: Settings) -> str | None:
         """Return why this engine cannot do the run, None if it can."""
-        return (
-            unsupported_setting(settings)
-            or without_cross_network(settings)
-            or unsupported_model(model)
-            or _unsupported_by_kernels(model)
-        )
+        return unsupported_setting(settings) or unsupported_model(model) or _unsupported_by_kernels(model)
 
     def make_step(self, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> GpuStep:
         """Return the training step."""
         from mlperf.engines.gpu.step import GpuStep
 
         loss = Loss(settings.model.loss, settings.model.loss_weights)
-        return GpuStep(model, loss, optimizer, settings.precision, settings.data.max_ind_range)
+        data = settings.data
+        return GpuStep(model, loss, optimizer, settings.precision, data.max_ind_range, data.multi_hot.sizes)
 
     def make_scorer(self, model: DLRM_Net, settings: Settings) -> GpuScorer:
         """Return the scorer."""
         from mlperf.engines.gpu.scorer import GpuScorer
 
-        return GpuScorer(model, settings.precision, settings.data.max_ind_range)
+        return GpuScorer(model, settings.precision, settings.data.max_ind_range, settings.data.multi_hot.sizes)
 
 
 def _unsupported_by_kernels(model: DLRM_Net) -> str | None:

@@ -13,14 +13,26 @@ import torch
 
 from mlperf.data.batch import RawBatch, RowSource
 from mlperf.data.row_group import invalid_row_error
+from mlperf.data.schema import LOG1P
 from mlperf.data.source import BatchSource
-from mlperf.engines.gpu.kernels.decode import DENSE_WIDTH, NO_POSITION, POSITIONS_PER_ROW, decode
+from mlperf.engines.gpu.bags import Bags
+from mlperf.engines.gpu.cross_layer import GpuCrossLayer
+from mlperf.engines.gpu.kernels.decode import (
+    DENSE_WIDTH,
+    NO_POSITION,
+    POSITIONS_PER_ROW,
+    decode,
+    number_rows,
+    row_format,
+)
 from mlperf.engines.gpu.kernels.interaction import interact
 from mlperf.engines.gpu.kernels.last_layer import predict
+from mlperf.engines.gpu.kernels.pooling import pool
 from mlperf.engines.gpu.layer import GpuLayer
-from mlperf.engines.gpu.upload import Upload
-from mlperf.engines.layerwise import Activations, CrossLayer, Layer, run_layers
+from mlperf.engines.gpu.upload import RawRows, Upload
+from mlperf.engines.layerwise import Activations, CrossLayer, CrossValues, Layer, run_cross_layers, run_layers
 from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.layers.cross import CrossInteraction
 from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.models.layers.mlp import linear_layers
 
@@ -35,9 +47,12 @@ class GpuScorer:
 
     precision: "fp32", "tf32" or "bf16", for matrix products and activations.
     max_ind_range: if positive, ids are taken modulo it.
+    ids_per_table: number of ids of each table and sample if batches contain `ids`, which needs a cross network.
     """
 
-    def __init__(self, model: DLRM_Net, precision: str, max_ind_range: int) -> None:
+    def __init__(
+        self, model: DLRM_Net, precision: str, max_ind_range: int, ids_per_table: Sequence[int] | None = None
+    ) -> None:
         assert isinstance(model.tables, FlatTables)
         self.model = model
         self.tables = model.tables
@@ -51,7 +66,18 @@ class GpuScorer:
         # Valid ids fit in int32, so a larger modulus has no effect.
         self.modulus = max_ind_range if 0 < max_ind_range < 2**31 else -1
         self.threshold = float(architecture.loss_threshold)
+        self.ids_per_table = ids_per_table
+        self.cross: Sequence[CrossLayer[torch.Tensor]] = ()
+        self.bags: Bags | None = None
         self.interacted_width = padded_width(model.top_widths[0])
+        if isinstance(model.interaction, CrossInteraction):
+            layers = list(model.interaction.layers())
+            self.cross = [
+                GpuCrossLayer(*layer, self.dtype, is_first=number == 0, is_last=number == len(layers) - 1)
+                for number, layer in enumerate(layers)
+            ]
+            self.bags = Bags.of(ids_per_table or [1] * len(architecture.rows_per_table), self.device)
+            self.interacted_width = model.top_widths[0]  # not padded: a multiple of the embedding dimension
         widths = [DENSE_WIDTH, *architecture.mlp_bot[1:]]
         self.bottom: Sequence[Layer[torch.Tensor]] = [
             GpuLayer(layer, width, self.dtype)
@@ -62,7 +88,6 @@ class GpuScorer:
         self.top: Sequence[Layer[torch.Tensor]] = [
             GpuLayer(layer, width, self.dtype) for layer, width in zip(hidden, widths, strict=False)
         ]
-        self.cross: Sequence[CrossLayer[torch.Tensor]] = ()
         self.last_weight, self.last_bias = last.weight.data, last.bias.data
         rows = torch.tensor([0, *architecture.rows_per_table])
         self.table_sizes = rows[1:].to(self.device, torch.int32)
@@ -70,6 +95,7 @@ class GpuScorer:
         self.first_row = torch.zeros((), dtype=torch.int64, device=self.device)
         self.invalid = torch.full((), NO_POSITION, dtype=torch.int64, device=self.device)
         self.source: RowSource | None = None
+        self.row_format = row_format(LOG1P, modulo_rows=False).to(self.device)
         self.upload = Upload(self.device)
 
     def batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[RawBatch]:
@@ -81,13 +107,13 @@ class GpuScorer:
     def score(self, batch: RawBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the probabilities of a click and the labels, float32 [B] each, on the device."""
         self.note_source(batch)
-        scores = self.score_rows(self.upload.copy(batch.rows))
+        scores = self.score_rows(self.upload.copy(RawRows(batch.rows, batch.ids)))
         self.upload.done()
         return scores
 
-    def score_rows(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the probabilities and labels of `rows`, int32 [B, columns] on the device."""
-        activations = self.forward(rows)
+    def score_rows(self, inputs: RawRows) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the probabilities and labels of `inputs`, on the device."""
+        activations = self.forward(inputs)
         probabilities = predict(
             hidden=activations.top[-1], weight=self.last_weight, bias=self.last_bias, threshold=self.threshold
         )
@@ -100,29 +126,49 @@ class GpuScorer:
             assert self.source is not None
             raise invalid_row_error(self.source, position // POSITIONS_PER_ROW, position % POSITIONS_PER_ROW)
 
-    def forward(self, rows: torch.Tensor) -> Activations:
-        """Decode `rows`, int32 [B, columns] on the device, and run the model up to its last layer."""
+    def forward(self, inputs: RawRows) -> Activations:
+        """Decode `inputs`, on the device, and run the model up to its last layer."""
+        dense, labels, embedding_rows = self.decode(inputs)
+        bottom = self.run_bottom(dense)
+        interacted = self.look_up_and_interact(embedding_rows, bottom[-1])
+        cross: list[CrossValues] = []
+        if self.cross:
+            interacted, cross = self.run_cross(interacted)
+        return Activations(bottom, self.run_top(interacted), labels, embedding_rows, cross)
+
+    def decode(self, inputs: RawRows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the dense features, labels and embedding rows."""
         dense, labels, embedding_rows = decode(
-            rows=rows,
+            rows=inputs.rows,
             table_sizes=self.table_sizes,
             table_starts=self.table_starts,
             first_row=self.first_row,
+            row_format=self.row_format,
             invalid=self.invalid,
             modulus=self.modulus,
             dtype=self.dtype,
+            by_table=self.bags is not None,
+            with_ids=inputs.ids is None,
         )
-        bottom = self.run_bottom(dense)
-        interacted = self.look_up_and_interact(embedding_rows, bottom[-1])
-        return Activations(bottom, self.run_top(interacted), labels, embedding_rows)
+        if inputs.ids is not None:
+            assert self.bags is not None
+            embedding_rows = number_rows(ids=inputs.ids, table_starts=self.table_starts, bags=self.bags)
+        return dense, labels, embedding_rows
 
     def run_bottom(self, dense: torch.Tensor) -> list[torch.Tensor]:
         """Return the input of the bottom MLP and the output of each layer for `dense` [B, K]."""
         return run_layers(self.bottom, dense)
 
     def look_up_and_interact(self, embedding_rows: torch.Tensor, bottom: torch.Tensor) -> torch.Tensor:
-        """Return the interaction of `bottom` [B, D] and the rows `embedding_rows`, as decoded."""
+        """Return the interaction of `bottom` [B, D] and the rows `embedding_rows`, as decoded.
+
+        With a cross network, return its input, [B, F * D].
+        """
+        tables = self.tables.weight
+        if self.bags is not None:
+            return pool(tables=tables, embedding_rows=embedding_rows, bags=self.bags, bottom=bottom)
         return interact(
-            tables=self.tables.weight,
+            tables=tables,
             embedding_rows=embedding_rows,
             bottom=bottom,
             width=self.interacted_width,
@@ -130,11 +176,18 @@ class GpuScorer:
             allow_tf32=self.allow_tf32,
         )
 
+    def run_cross(self, x0: torch.Tensor) -> tuple[torch.Tensor, list[CrossValues]]:
+        """Return the output of the cross network for its input, and the values of each layer."""
+        return run_cross_layers(self.cross, x0)
+
     def run_top(self, interacted: torch.Tensor) -> list[torch.Tensor]:
         """Return the interaction and the output of each layer of the top MLP but the last."""
         return run_layers(self.top, interacted)
 
     def note_source(self, batch: RawBatch) -> None:
-        """Record where the rows of `batch` come from, for error messages about invalid values."""
-        self.source = batch.source
+        """Record where the rows of `batch` come from: their format, and where an invalid value is."""
+        if batch.source is not self.source:
+            found = row_format(batch.source.dense, modulo_rows=batch.source.modulo_rows)
+            self.row_format.copy_(found)
+            self.source = batch.source
         self.first_row.fill_(batch.first_row)

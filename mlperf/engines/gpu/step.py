@@ -5,13 +5,14 @@ B samples, T tables, D embedding dimension.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 
 from mlperf.data.batch import RawBatch
 from mlperf.data.schema import CRITEO
+from mlperf.engines.gpu.cross_layer import GpuCrossLayer
 from mlperf.engines.gpu.kernels.interaction import interact_backward
 from mlperf.engines.gpu.kernels.last_layer import loss_backward
 from mlperf.engines.gpu.kernels.row_update import update_rows_once
@@ -19,7 +20,13 @@ from mlperf.engines.gpu.kernels.sgd_row_update import update_rows_by_sgd
 from mlperf.engines.gpu.kernels.weight_update import DenseParameter, WeightUpdate
 from mlperf.engines.gpu.layer import GpuLayer, sums_of_squares
 from mlperf.engines.gpu.scorer import GpuScorer
-from mlperf.engines.layerwise import Activations, LayerwiseStep, mark_nonfinite_weights, require_rate
+from mlperf.engines.gpu.upload import RawRows
+from mlperf.engines.layerwise import (
+    Activations,
+    LayerwiseStep,
+    mark_nonfinite_weights,
+    require_rate,
+)
 from mlperf.engines.protocol import LossSums
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.mlp import linear_layers
@@ -29,7 +36,7 @@ from mlperf.optim.optimizer import Optimizer
 from mlperf.optim.sgd import SGD
 
 
-class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
+class GpuStep(GpuScorer, LayerwiseStep[RawRows, torch.Tensor]):
     """Trains a model with SGD, Adagrad or row-wise Adagrad, one batch per step.
 
     The tables are updated as soon as the gradients of their rows are known, the MLPs at the end of the step.
@@ -42,11 +49,22 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
         "update_bottom": "gradient of the bottom MLP",
         "update_mlps": "update of the MLPs",
     }
+    cross_ranges: ClassVar[Mapping[str, str]] = {
+        "run_cross": "cross network",
+        "update_cross": "gradient of the cross network",
+        "update_mlps": "update of the MLPs and of the cross network",
+    }
 
     def __init__(
-        self, model: DLRM_Net, loss: Loss, optimizer: Optimizer, precision: str, max_ind_range: int
+        self,
+        model: DLRM_Net,
+        loss: Loss,
+        optimizer: Optimizer,
+        precision: str,
+        max_ind_range: int,
+        ids_per_table: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(model, precision, max_ind_range)
+        super().__init__(model, precision, max_ind_range, ids_per_table)
         assert isinstance(optimizer, SGD | Adagrad), "the GPU engine supports only SGD and Adagrad"
         self.loss = loss
         self.optimizer = optimizer
@@ -61,11 +79,19 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
         self.d_hidden_bias = self._leave_last_relu_to_the_loss()
         self.weight_update = WeightUpdate(self._dense_parameters(), self.dtype, self.epsilon)
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._graph_rows = torch.empty(0, CRITEO.columns, dtype=torch.int32)
+        self._graph_rows = self._first_rows(0)
+
+    def _first_rows(self, batch_size: int) -> RawRows:
+        """Return a batch, on the device, in which all labels, features and ids are 0."""
+        ids = None if self.ids_per_table is None else batch_size * sum(self.ids_per_table)
+        return RawRows(
+            torch.zeros(batch_size, CRITEO.columns, dtype=torch.int32, device=self.device),
+            None if ids is None else torch.zeros(ids, dtype=torch.int32, device=self.device),
+        )
 
     def warm_up(self, batch_size: int) -> None:
         """Score a batch and train with learning rate 0; on a GPU, then capture a step as a CUDA graph."""
-        rows = torch.zeros(batch_size, CRITEO.columns, dtype=torch.int32, device=self.device)
+        rows = self._first_rows(batch_size)
         self.score_rows(rows)
         self.rate.zero_()
         with self.optimizer.preserved(self.table_starts.long()):  # the rows that the batch reads
@@ -90,8 +116,8 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
         self.rate.fill_(rate)
         if self.tables.weight.dtype != torch.float32:
             self.counter[1].fill_(self.optimizer.steps)
-        rows = self.upload.copy(batch.rows)
-        if self._graph is not None and len(rows) == len(self._graph_rows):
+        rows = self.upload.copy(RawRows(batch.rows, batch.ids))
+        if self._graph is not None and rows.is_like(self._graph_rows):
             self._graph_rows.copy_(rows)
             self._graph.replay()
         else:
@@ -120,10 +146,19 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
             threshold=self.threshold,
         )
 
+    def zero_gradient(self, x0: torch.Tensor) -> torch.Tensor:
+        """Return uninitialized memory: the last layer of the cross network overwrites it."""
+        return torch.empty_like(x0)
+
     def interaction_gradients(
         self, activations: Activations, gradient: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the gradients of the bottom MLP's output [B, D] and of the rows read."""
+        """Return the gradients of the bottom MLP's output [B, D] and of the rows read.
+
+        With a cross network, the latter are `gradient` itself, that of all features [B, F * D].
+        """
+        if self.cross:
+            return gradient[:, : self.tables.dimension].contiguous(), gradient
         return interact_backward(
             tables=self.tables.weight,
             embedding_rows=activations.ids,
@@ -136,7 +171,7 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
     def update_rows(self, activations: Activations, gradients: torch.Tensor, rate: torch.Tensor) -> None:
         """Update the rows of the tables."""
         tables = self.tables.weight
-        if self.row_sums is None and tables.dtype == torch.float32:
+        if self.row_sums is None and self.bags is None and tables.dtype == torch.float32:
             update_rows_by_sgd(tables=tables, embedding_rows=activations.ids, d_embeddings=gradients, rate=rate)
             return
         update_rows_once(
@@ -147,14 +182,15 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
             rate=rate,
             counter=self.counter,
             epsilon=self.epsilon,
+            bags=self.bags,
         )
 
     def update_mlps(self, rate: torch.Tensor) -> None:
         """Update all layers by their gradients."""
         self.weight_update.run(rate)
 
-    def update(self, inputs: torch.Tensor, rate: torch.Tensor) -> None:
-        """Train on the rows `inputs`, int32 [B, columns] on the device."""
+    def update(self, inputs: RawRows, rate: torch.Tensor) -> None:
+        """Train on `inputs`, on the device."""
         super().update(inputs, rate)
         self.update_mlps(rate)
 
@@ -177,8 +213,8 @@ class GpuStep(GpuScorer, LayerwiseStep[torch.Tensor, torch.Tensor]):
     def _dense_parameters(self) -> list[DenseParameter]:
         """Return the weights and biases of all layers, with their gradients and sums of squares."""
         parameters: list[DenseParameter] = []
-        for layer in (*self.bottom, *self.top):
-            assert isinstance(layer, GpuLayer)
+        for layer in (*self.bottom, *self.cross, *self.top):
+            assert isinstance(layer, GpuLayer | GpuCrossLayer)
             parameters += layer.parameters(self.optimizer)
         last = linear_layers(self.model.top_l)[-1]
         for parameter, gradient in ((last.weight, self.d_last_weight), (last.bias, self.d_last_bias)):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mlperf.data.criteo.prepared.named_files import named_prepared_files, named_raw_files, named_work_files
 from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.util.errors import UsageError
 from mlperf.util.output_files import require_distinct, require_writable_file, require_writable_folder
 
 _FLAG = "--processed-data-file"
@@ -31,3 +33,18 @@ def require_writable_files(paths: DatasetPaths, *, archive: bool) -> None:
     for file in named_prepared_files(paths, f"{_FLAG}={paths.prefix}"):
         if archive or file.path != paths.archive:
             require_writable_file(_FLAG, file.path, shown=file.name)
+
+
+def require_new_folder(folder: Path) -> None:
+    """Raise UsageError unless `folder` does not exist or is empty, so that another one can be renamed to it."""
+    require_writable_folder(_FLAG, folder.parent, named_by=folder)
+    if folder.is_symlink():
+        raise UsageError(f"{_FLAG}={folder} is a link; links are not replaced: name the folder itself")
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise UsageError(f"{_FLAG}={folder} is a file; with --reference-files it must be a new or empty folder")
+    if os.path.ismount(folder):
+        raise UsageError(f"{_FLAG}={folder} is a mount point, which cannot be replaced; name a folder in it")
+    if found := next(iter(folder.iterdir()), None):
+        raise UsageError(f"{_FLAG}={folder} contains {found.name}; with --reference-files it must be new or empty")

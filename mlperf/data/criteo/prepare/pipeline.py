@@ -10,22 +10,16 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from mlperf.data.criteo.days import split_rows
-from mlperf.data.criteo.prepare import gzip_text
-from mlperf.data.criteo.prepare.id_mapping import IdMapper
-from mlperf.data.criteo.prepare.ingest import Ingest
 from mlperf.data.criteo.prepare.open_prepared import open_other_program
 from mlperf.data.criteo.prepare.outputs import require_other_names, require_writable_files
-from mlperf.data.criteo.prepare.parse import MAX_INT32
-from mlperf.data.criteo.prepare.plan import disk_needed, find_inputs, make_plan, require_disk
+from mlperf.data.criteo.prepare.plan import disk_needed, find_inputs, make_plan
+from mlperf.data.criteo.prepare.preparation import Preparation
 from mlperf.data.criteo.prepare.publish import add_archive, publish
-from mlperf.data.criteo.prepare.row_file import RowFile, open_truncated
-from mlperf.data.criteo.prepare.shuffle import BucketPermuter, SpillFile, bucket_counts
+from mlperf.data.criteo.prepare.row_file import open_truncated
+from mlperf.data.criteo.prepare.shuffle import BucketPermuter, bucket_counts
 from mlperf.data.criteo.prepare.state import PreparationState
 from mlperf.data.criteo.prepare.work_folder import WorkFolder, locked
 from mlperf.data.criteo.prepared.dataset import PreparedData, describe
@@ -38,7 +32,7 @@ from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.crc32 import file_crc32
 from mlperf.util.errors import RunError
 from mlperf.util.failures import continued_by, system_failures
-from mlperf.util.parallel import Portions, available_cores
+from mlperf.util.parallel import Portions
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +65,7 @@ def prepare(settings: PreparationSettings) -> PreparedData:
                     _check_archive(settings, paths)
                     _log_replacement(settings, paths, facts)
                     with continued_by("the same command continues the preparation"):
-                        manifest = _Preparation(settings, paths, inputs, facts).run()
+                        manifest = _BinaryPreparation(settings, paths, inputs, facts).run()
                 elif _lacks_archive(settings, paths):
                     add_archive(paths, manifest, WorkFolder(paths))
                 WorkFolder(paths).remove()
@@ -139,144 +133,31 @@ def _check_archive(settings: PreparationSettings, paths: DatasetPaths) -> None:
         )
 
 
-class _Preparation:
-    """One preparation, started from the beginning or continued from the state of an interrupted process."""
+class _BinaryPreparation(Preparation[Manifest]):
+    """A preparation of the binary files of the splits."""
 
     def __init__(
         self, settings: PreparationSettings, paths: DatasetPaths, inputs: list[Path], facts: list[FileFacts]
     ) -> None:
-        self._settings = settings
         self._paths = paths
-        self._facts = facts
-        self._work = WorkFolder(paths)
-        self._threads = available_cores()
-        self._plan = make_plan(settings, inputs)
-        self._buckets = bucket_counts(self._group_bytes())
-        self._identity: dict[str, Any] = {
-            "flags": settings.flags(),
-            "inputs": [[fact.name, fact.size, fact.mtime_ns] for fact in facts],
-            "buckets": self._buckets,
-        }
-        self._last_checkpoint = time.monotonic()
+        plan = make_plan(settings, inputs)
+        training = list(plan.row_bytes[:-1])
+        buckets = bucket_counts([sum(training)] if settings.randomize == "total" else training)
+        super().__init__(settings, plan, facts, WorkFolder(paths), buckets)
 
-    def run(self) -> Manifest:
-        """Run the phases that are not yet finished."""
-        self._work.check()
-        state = self._work.load(self._identity)
-        if state is None:
-            state = self._start()
-        else:
-            where = state.position(self._plan.inputs)
-            _log.info(f"continuing the preparation in {self._work.path} from {where}")
-        try:
-            if state.phase == "text":
-                self._read_text(state)
-            if state.phase == "permute":
-                self._permute(state)
-            if state.phase == "split":
-                self._split(state)
-            return publish(self._settings, self._paths, self._facts, self._work, state)
-        except RunError:  # the same input would fail again: do not continue from it
-            self._work.remove()
-            raise
+    def _disk_needed(self) -> int:
+        return disk_needed(self._plan, self._settings)
 
-    def _start(self) -> PreparationState:
-        """Check the disk space, log warnings and hints about the inputs, and empty the work folder."""
-        self._check_disk()
-        if self._work.has_state():
-            _log.warning(
-                f"{self._work.path}: damaged, or from a preparation with other settings or inputs; starting over"
-            )
-        inputs = self._plan.inputs
-        both = [path.name for path in inputs if gzipped(path).is_file()]
-        if both:
-            _log.warning(f"the file exists with and without .gz; reading the one without: {', '.join(both)}")
-        compressed = [path.name for path in inputs if path.suffix == ".gz"]
-        if compressed and (advice := gzip_text.advice()):
-            _log.info(f"{', '.join(compressed)}: {advice}")
-        self._work.clear()
-        days = self._plan.days
-        return PreparationState(
-            rows_per_day=[0] * days, smallest=[MAX_INT32] * days if self._settings.keep_negative else []
-        )
+    def _phase_after_text(self) -> str:
+        return "split" if self._settings.randomize == "none" else "permute"
 
-    def _group_bytes(self) -> list[int]:
-        """Return the size of each group of training rows that is shuffled separately."""
-        training = self._plan.row_bytes[:-1]
-        return [sum(training)] if self._settings.randomize == "total" else list(training)
-
-    def _check_disk(self) -> None:
-        if self._settings.force:
-            return
-        work = self._work.path
-        removable = sum(file.stat().st_size for file in work.rglob("*")) if work.exists() else 0
-        hint = "; the first number is an estimate: pass --force to tools/prepare_criteo.py to start anyway"
-        needed = disk_needed(self._plan, self._settings)
-        require_disk(self._paths.prefix.parent, needed, "to prepare the data", removable=removable, hint=hint)
-
-    def _read_text(self, state: PreparationState) -> None:
-        settings, work = self._settings, self._work
-        mapper = IdMapper(settings.first_index)
-        train: RowFile | SpillFile
-        with ThreadPoolExecutor(self._threads) as pool:
-            work.restore_ids(mapper, state, pool)
-            evaluation = RowFile(work.part("test"), state.evaluation_rows)
-            if settings.randomize == "none":
-                train = RowFile(work.part("train"), state.train_rows, state.train_crc32)
-            else:
-                rows, extents = state.spill_rows, state.spill_extents
-                train = SpillFile(work.spill, self._buckets, settings.seed, rows=rows, extents=extents)
-            ingest = Ingest(settings, self._plan, state, mapper, train, evaluation)
-            try:
-                while not ingest.finished:
-                    ingest.run(self._seconds_to_checkpoint(), self._threads)
-                    state.evaluation_rows = evaluation.rows
-                    if isinstance(train, SpillFile):
-                        train.flush()
-                        state.spill_rows, state.spill_extents = train.rows, train.extents
-                    else:
-                        state.train_rows, state.train_crc32 = train.rows, train.checksum
-                    if not ingest.finished:
-                        work.save_ids(mapper, state, pool)
-                        self._checkpoint(state)
-            finally:
-                ingest.close()
-                train.close()
-                evaluation.close()
-        self._check_inputs()
-        self._check_splits(state)
-        state.ids = [list(mapper.counts)]
-        state.phase = "split" if settings.randomize == "none" else "permute"
-
-    def _seconds_to_checkpoint(self) -> float:
-        """Return the time to the next checkpoint. Shorter phases write none, to save time."""
-        return self._last_checkpoint + self._settings.checkpoint_seconds - time.monotonic()
-
-    def _checkpoint(self, state: PreparationState) -> None:
-        self._work.save(self._identity, state)
-        self._last_checkpoint = time.monotonic()
-
-    def _check_inputs(self) -> None:
-        """Raise RunError if an input file changed while it was read: it may still be copied."""
-        for path, facts in zip(self._plan.inputs, self._facts, strict=True):
-            if FileFacts.of(path) != facts:
-                raise RunError(f"{path}: changed while it was read; start again when it is complete")
-
-    def _check_splits(self, state: PreparationState) -> None:
-        """Raise RunError if all training rows, all test rows, or all rows of a file with bad rows were dropped."""
-        settings = self._settings
-        causes = [f"--data-sub-sample-rate={settings.sub_sample_rate}"] if settings.sub_sample_rate else []
-        causes += ["--bad-rows=skip"] if state.bad else []
-        for split, rows in (("training", sum(state.rows_per_day[:-1])), ("test", state.rows_per_day[-1])):
-            if rows == 0:
-                raise RunError(
-                    f"{settings.raw_data_file}: no rows are left for the {split} split by {' and '.join(causes)}"
-                )
-        if self._plan.ends is None:
-            for path, rows in zip(self._plan.inputs, state.rows_per_day, strict=True):
-                if rows == 0 and path.name in state.bad:  # not a few bad rows, but another kind of file
-                    reasons = ", ".join(f"{count} {reason}" for reason, count in state.bad[path.name].items())
-                    raise RunError(f"{path}: no rows are left of this file by {' and '.join(causes)}: {reasons}")
+    def _finish(self, state: PreparationState) -> Manifest:
+        """Shuffle the training rows, divide the last day, and move the files into place."""
+        if state.phase == "permute":
+            self._permute(state)
+        if state.phase == "split":
+            self._split(state)
+        return publish(self._settings, self._paths, self._facts, self._work, state)
 
     def _permute(self, state: PreparationState) -> None:
         work, settings = self._work, self._settings

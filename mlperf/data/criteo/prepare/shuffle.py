@@ -11,28 +11,23 @@ import os
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.criteo.prepare.row_file import open_truncated
+from mlperf.data.criteo.prepare.extents import Extents, ExtentWriter, read_rows_at
 from mlperf.data.criteo.prepare.splitmix64 import splitmix64
 from mlperf.data.schema import CRITEO, Rows
 from mlperf.util.crc32 import combine_crc32
-from mlperf.util.files import read_fully_at, write_fully, write_fully_at
+from mlperf.util.files import write_fully_at
 from mlperf.util.parallel import Stages, run_in_order
 
 MAX_BUCKET_BYTES = 128 << 20  # approximately; each thread has one bucket in memory
 SMALL_BUCKET_BYTES = 8 << 20  # fits in the CPU cache; used up to _MANY_BUCKETS buckets
 _MANY_BUCKETS = 256
 
-EXTENT_BYTES = 8  # index file entry: two int32, the bucket and the number of rows
-_EXTENT_ROWS = (
-    400  # 64 KB: large enough for an efficient write, small enough to keep one for each bucket in memory
-)
 _GATHER_ROWS = 1 << 11  # fits in the CPU cache between gather and write
 # Each thread needs memory for a little more than a bucket, and more threads are not faster on one disk.
 _MAX_THREADS = 8
@@ -47,82 +42,26 @@ def bucket_counts(expected_bytes: Sequence[int]) -> list[int]:
     ]
 
 
-class SpillFile:
-    """A temporary file of rows in extents, each of up to 400 rows of one bucket, and an index file of the extents.
+class SpillFile(ExtentWriter):
+    """Distributes rows at random among buckets.
 
-    buckets: number of buckets of each group.
-    rows, extents: contents of the files. If given, the files of an interrupted process are resumed: they are
-    truncated to these rows and extents.
+    buckets: number of buckets of each group. rows, extents: as in ExtentWriter.
     """
 
     def __init__(self, path: Path, buckets: Sequence[int], seed: int, *, rows: int = 0, extents: int = 0) -> None:
         self._buckets = buckets
         self._first_buckets = np.cumsum([0, *buckets])
         self._seed = seed
-        self.rows = rows
-        self.extents = extents
-        total = int(self._first_buckets[-1])
-        self._buffers = np.empty((total, _EXTENT_ROWS, CRITEO.columns), np.int32)
-        self._fill = np.zeros(total, np.int64)
-        self._file = open_truncated(path, rows * CRITEO.row_bytes)
-        self._index = open_truncated(index_path(path), extents * EXTENT_BYTES)
+        super().__init__(path, int(self._first_buckets[-1]), rows=rows, extents=extents)
 
     def append(self, rows: Rows, group: int) -> None:
         """Distribute the next rows, int32 [N, columns], of a group."""
         key, first, buckets = _key(self._seed), int(self._first_buckets[group]), self._buckets[group]
         done = 0
         while done < len(rows):
-            done = _scatter(rows, done, self.rows, key, first, buckets, self._buffers, self._fill)
-            for bucket in np.flatnonzero(self._fill[first : first + buckets] == _EXTENT_ROWS):
-                self._write(first + int(bucket))
+            done = _scatter(rows, done, self.rows, key, first, buckets, self.buffers, self.fill)
+            self.write_full(first, first + buckets)
         self.rows += len(rows)
-
-    def flush(self) -> None:
-        """Write all rows that are still in memory, as shorter extents."""
-        for bucket in np.flatnonzero(self._fill):
-            self._write(int(bucket))
-
-    def close(self) -> None:
-        """Close the files."""
-        os.close(self._file)
-        os.close(self._index)
-
-    def _write(self, bucket: int) -> None:
-        count = int(self._fill[bucket])
-        write_fully(self._file, self._buffers[bucket, :count].data)
-        write_fully(self._index, np.array([bucket, count], np.int32).data)
-        self._fill[bucket] = 0
-        self.extents += 1
-
-
-def index_path(spill: Path) -> Path:
-    """Return the path of the index file, which holds the bucket and the number of rows of each extent."""
-    return spill.with_name(f"{spill.name}.index")
-
-
-@dataclass(frozen=True)
-class _Extents:
-    """The extents of a spill file, sorted by bucket.
-
-    rows: number of rows of each extent. positions: row of the file at which it begins.
-    first: first[b] is the number of the first extent of bucket b.
-    """
-
-    rows: npt.NDArray[np.int64]
-    positions: npt.NDArray[np.int64]
-    first: npt.NDArray[np.int64]
-
-    @classmethod
-    def read(cls, spill: Path, buckets: int) -> _Extents:
-        bucket, rows = np.fromfile(index_path(spill), np.int32).reshape(-1, 2).astype(np.int64).T
-        order = np.argsort(bucket, kind="stable")
-        positions = np.cumsum(rows) - rows
-        return cls(rows[order], positions[order], np.searchsorted(bucket[order], np.arange(buckets + 1)))
-
-    def bucket_rows(self) -> npt.NDArray[np.int64]:
-        """Return the number of rows of each bucket."""
-        sums = np.concatenate([[0], np.cumsum(self.rows)])
-        return np.diff(sums[self.first])
 
 
 class BucketPermuter:
@@ -136,7 +75,7 @@ class BucketPermuter:
     ) -> None:
         total = sum(buckets)
         self._seed = seed
-        self._extents = _Extents.read(spill, total)
+        self._extents = Extents.read(spill, total)
         self._rows = self._extents.bucket_rows()
         self._starts = np.concatenate([[0], np.cumsum(self._rows)])
         self.checksums: list[int | None] = [None] * total if checksums is None else list(checksums)
@@ -186,7 +125,10 @@ class BucketPermuter:
     def write_bucket(self, bucket: int, memory: Rows, gathered: Rows) -> None:
         """Read one bucket into `memory` and write it permuted through the buffer `gathered`."""
         rows = memory[: self.bucket_rows(bucket)]
-        self._read_bucket(bucket, rows)
+        done = 0
+        for position, count in self._extents.of_bucket(bucket):
+            read_rows_at(self._spill, rows[done : done + count], position)
+            done += count
         stream = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(1, bucket)))
         order = stream.permutation(len(rows))
         start = int(self._starts[bucket]) * CRITEO.row_bytes
@@ -201,16 +143,6 @@ class BucketPermuter:
         # Dirty pages are not dropped, but the disk starts to write them now, so that the final fsync is short.
         os.posix_fadvise(self._target, start, offset - start, os.POSIX_FADV_DONTNEED)
         self.checksums[bucket] = checksum
-
-    def _read_bucket(self, bucket: int, rows: Rows) -> None:
-        extents = self._extents
-        done = 0
-        for extent in range(int(extents.first[bucket]), int(extents.first[bucket + 1])):
-            part = rows[done : done + int(extents.rows[extent])]
-            offset = int(extents.positions[extent]) * CRITEO.row_bytes
-            if (count := read_fully_at(self._spill, part.data, offset)) < part.nbytes:
-                raise OSError(f"temporary file ends {part.nbytes - count} bytes early")
-            done += len(part)
 
 
 class _BucketWriter:

@@ -9,6 +9,10 @@ from pathlib import Path
 _PHASES = {
     "text": "the end of the text",
     "permute": "the shuffle",
+    "permutation": "the computation of the permutation",
+    "scatter": "the distribution of the rows",
+    "gather": "the writing of the training days",
+    "last day": "the writing of the last day",
     "split": "the split of the last day",
     "publish": "the move of the finished files",
 }
@@ -20,7 +24,8 @@ class PreparationState:
 
     When a preparation continues, its files are truncated to this state.
 
-    phase: "text", "permute", "split" or "publish".
+    phase: "text", "permute", "split" or "publish"; with --reference-files "text", "permutation", "scatter",
+        "gather", "last day" or "publish".
     file, offset: number of the text file and the byte in it, unzipped, to continue at.
     line, row: lines and good rows of that file before `offset`.
     lines: lines of all files so far.
@@ -32,7 +37,8 @@ class PreparationState:
     evaluation_rows: rows of the last day in its file.
     ids: for each checkpoint, the number of distinct ids of each table so far.
     buckets: CRC-32 of each shuffled bucket, None if it is not yet written; None before the shuffle.
-    checksums: CRC-32 of each split, in the last phase.
+    parts: with --reference-files, CRC-32 of the parts of the files from each bucket, as in Gather.checksums.
+    checksums: CRC-32 of each split, or file of the reference, in the last phase.
     """
 
     phase: str = "text"
@@ -51,6 +57,7 @@ class PreparationState:
     evaluation_rows: int = 0
     ids: list[list[int]] = field(default_factory=list)
     buckets: list[int | None] | None = None
+    parts: list[list[int] | None] | None = None
     checksums: dict[str, int] = field(default_factory=dict)
 
     def position(self, inputs: Sequence[Path]) -> str:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from mlperf.data.criteo.days import SPLITS, split_rows
+from mlperf.data.criteo.prepare.extents import EXTENT_BYTES, index_path
 from mlperf.data.criteo.prepare.id_mapping import IdMapper
 from mlperf.data.criteo.prepare.row_file import open_truncated
-from mlperf.data.criteo.prepare.shuffle import EXTENT_BYTES, index_path
 from mlperf.data.criteo.prepare.state import PreparationState
 from mlperf.data.criteo.prepared.manifest import json_crc32
 from mlperf.data.criteo.prepared.paths import DatasetPaths
@@ -39,12 +39,14 @@ class WorkFolder:
     and left as it is, and so is a folder with other files in it.
     """
 
+    _phases_with_temporary: tuple[str, ...] = ("text", "permute")
+
     def __init__(self, paths: DatasetPaths) -> None:
         self._paths = paths
         self.path = paths.work_folder
         self.spill = self.path / "shuffle"
         self._ids = self.path / "ids"
-        self._temporary = (self.spill, index_path(self.spill), self._ids)
+        self._temporary: tuple[Path, ...] = (self.spill, index_path(self.spill), self._ids)
         self._state = self.path / "state.json"
         self._mark = self.path / "README.txt"
 
@@ -80,9 +82,13 @@ class WorkFolder:
 
     def _is_ours(self, file: Path) -> bool:
         status = file.lstat()
-        names = [self._mark, self._state, *self._temporary, *map(self.part, SPLITS), self.part_npz()]
+        names = [self._mark, self._state, *self._temporary, *self._parts()]
         is_single = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
         return is_single and (file in names or is_temporary(file))
+
+    def _parts(self) -> list[Path]:
+        """Return the files that become the prepared files."""
+        return [*map(self.part, SPLITS), self.part_npz()]
 
     def _is_own(self) -> bool:
         """Whether there is a marker or, in a folder of an earlier version, a state."""
@@ -121,6 +127,11 @@ class WorkFolder:
 
     def _has_files_of(self, state: PreparationState) -> bool:
         """Return whether the files exist and are at least as long as the state says."""
+        sizes = self._min_sizes(state)
+        return all((path.stat().st_size if path.is_file() else 0) >= size for path, size in sizes.items())
+
+    def _min_sizes(self, state: PreparationState) -> dict[Path, int]:
+        """Return the size that each file must have to continue from a state."""
         if state.phase == "publish":
             rows = {**split_rows(state.rows_per_day), "train": state.train_rows}
             min_sizes = {self.part_or_moved(split): rows[split] * CRITEO.row_bytes for split in SPLITS}
@@ -136,11 +147,11 @@ class WorkFolder:
             min_sizes[index_path(self.spill)] = state.spill_extents * EXTENT_BYTES
         if state.phase == "text":
             min_sizes[self._ids] = _ID_BYTES * sum(state.ids[-1])
-        return all((path.stat().st_size if path.is_file() else 0) >= size for path, size in min_sizes.items())
+        return min_sizes
 
     def save(self, identity: dict[str, Any], state: PreparationState) -> None:
         """Flush the files that the state describes to the disk, then write the state atomically."""
-        self.sync(temporary=state.phase in ("text", "permute"))
+        self.sync(temporary=state.phase in self._phases_with_temporary)
         content = {"version": _VERSION, "identity": identity, "state": asdict(state)}
         write_atomically(self._state, json.dumps({**content, "crc32": json_crc32(content)}))
 

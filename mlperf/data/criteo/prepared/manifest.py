@@ -21,8 +21,8 @@ from mlperf.util.printable import shown
 from mlperf.util.strict_json import SchemaError, parse_json
 
 FORMAT_VERSION = 1
-_MAX_BYTES = 1 << 20  # a manifest has a few kilobytes
-_CHECKSUM = "manifest_crc32"  # checksum of the rest of the file; older manifests have none
+MAX_BYTES = 1 << 20  # a manifest has a few kilobytes
+CHECKSUM = "manifest_crc32"  # checksum of the rest of the file; older manifests have none
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,13 @@ class Manifest:
         content = asdict(self)
         if self.smallest_integer is None:  # as in the manifests of versions that did not have it
             del content["smallest_integer"]
-        write_atomically(path, json.dumps({**content, _CHECKSUM: json_crc32(content)}, indent=1), temporary_folder)
+        write_atomically(path, json.dumps({**content, CHECKSUM: json_crc32(content)}, indent=1), temporary_folder)
 
     @classmethod
     def read(cls, path: Path) -> Manifest | None:
         """Return the manifest, None if there is no file. RunError if it is damaged or of another version."""
         try:
-            return cls._from_json(parse_json(read_regular(path, _MAX_BYTES)), path)
+            return cls._from_json(parse_json(read_regular(path, MAX_BYTES)), path)
         except FileNotFoundError:
             if os.path.islink(path):
                 raise RunError(f"{path}: is a link to a file that does not exist") from None
@@ -98,7 +98,7 @@ class Manifest:
         version = content.get("format_version")
         if isinstance(version, int) and version != FORMAT_VERSION:
             raise RunError(f"{path}: format version {shown(version)}, this program reads {FORMAT_VERSION}")
-        if _CHECKSUM in content and content.pop(_CHECKSUM) != json_crc32(content):
+        if CHECKSUM in content and content.pop(CHECKSUM) != json_crc32(content):
             raise SchemaError("its checksum does not match")
         return cls(**checked_content(content, FORMAT_VERSION))
 
@@ -115,18 +115,24 @@ class Manifest:
         The checksum of a file is computed only if its modification time has changed, for example by copying.
         """
         for split in SPLITS:
-            path, facts = paths.split(split), self.files[split]
-            if not path.is_file():
-                return f"{path}: no such file, but its manifest {paths.manifest} exists"
-            found = FileFacts.of(path)
-            if found.size != facts.size:
-                return f"{path}: {found.size} bytes, its manifest {paths.manifest} says {facts.size}"
-            if found.mtime_ns != facts.mtime_ns and file_crc32(path) != facts.crc32:
-                return (
-                    f"{path}: does not match its manifest {paths.manifest} (checksum differs); "
-                    "remove both to prepare the data again"
-                )
+            if problem := find_difference(paths.split(split), self.files[split], paths.manifest):
+                return problem
         return None
+
+
+def find_difference(path: Path, facts: FileFacts, manifest: Path) -> str | None:
+    """Compare a file with its facts in a manifest. Return a difference, None if there is none."""
+    if not path.is_file():
+        return f"{path}: no such file, but its manifest {manifest} exists"
+    found = FileFacts.of(path)
+    if found.size != facts.size:
+        return f"{path}: {found.size} bytes, its manifest {manifest} says {facts.size}"
+    if found.mtime_ns != facts.mtime_ns and file_crc32(path) != facts.crc32:
+        return (
+            f"{path}: does not match its manifest {manifest} (checksum differs); "
+            "remove both to prepare the data again"
+        )
+    return None
 
 
 def json_crc32(content: dict[str, Any]) -> int:

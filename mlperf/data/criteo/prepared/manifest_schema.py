@@ -24,7 +24,7 @@ def checked_content(content: object, format_version: int) -> dict[str, Any]:
     """Return the fields of a Manifest from the value of its JSON. SchemaError if it is no manifest."""
     entries = fields(content, "it", _REQUIRED, _OPTIONAL)
     whole(entries["format_version"], "format_version", format_version, format_version)
-    inputs = _inputs(entries["inputs"])
+    inputs = facts_of_inputs(entries["inputs"])
     days = items(entries["rows_per_day"], "rows_per_day", [KAGGLE_DAYS if len(inputs) == 1 else TERABYTE_DAYS])
     counts = items(entries["counts"], "counts", [CRITEO.tables])
     archive = entries.get("archive")
@@ -34,11 +34,11 @@ def checked_content(content: object, format_version: int) -> dict[str, Any]:
         "rows_per_day": [whole(rows, f"rows_per_day[{day}]", 0) for day, rows in enumerate(days)],
         "counts": [whole(count, f"counts[{table}]", 1, MAX_TABLE_ROWS) for table, count in enumerate(counts)],
         "files": {
-            split: _file(facts, f"files.{split}", has_checksum=True)
+            split: facts_of_file(facts, f"files.{split}", has_checksum=True)
             for split, facts in fields(entries["files"], "files", SPLITS).items()
         },
-        "bad_rows": _bad_rows(entries.get("bad_rows", {})),
-        "archive": None if archive is None else _file(archive, "archive", has_checksum=True),
+        "bad_rows": bad_rows(entries.get("bad_rows", {})),
+        "archive": None if archive is None else facts_of_file(archive, "archive", has_checksum=True),
     }
     checked["smallest_integer"] = _smallest_integer(entries, checked["flags"])
     _check_rows(checked["files"], checked["rows_per_day"])
@@ -60,9 +60,10 @@ def _smallest_integer(entries: dict[str, Any], flags: dict[str, Any]) -> int | N
     return whole(entries["smallest_integer"], "smallest_integer", -(2**31), 2**31 - 1)
 
 
-def _inputs(value: object) -> list[FileFacts]:
+def facts_of_inputs(value: object) -> list[FileFacts]:
+    """Return the input files."""
     inputs = items(value, "inputs", [1, TERABYTE_DAYS])
-    facts = [_file(each, f"inputs[{number}]", has_checksum=False) for number, each in enumerate(inputs)]
+    facts = [facts_of_file(each, f"inputs[{number}]", has_checksum=False) for number, each in enumerate(inputs)]
     for number, each in enumerate(facts):
         if each.size == 0:
             raise SchemaError(f"inputs[{number}].size is 0: an empty file cannot be prepared")
@@ -71,7 +72,8 @@ def _inputs(value: object) -> list[FileFacts]:
     return facts
 
 
-def _file(value: object, where: str, *, has_checksum: bool) -> FileFacts:
+def facts_of_file(value: object, where: str, *, has_checksum: bool) -> FileFacts:
+    """Return the facts of the file in the entry `where`; only some have a checksum."""
     entries = fields(value, where, ("name", "size", "mtime_ns", "crc32"))
     crc32 = entries["crc32"]
     if has_checksum:
@@ -106,7 +108,7 @@ def _flags(value: object) -> dict[str, Any]:
     return flags
 
 
-def _bad_rows(value: object) -> dict[str, dict[str, int]]:
+def bad_rows(value: object) -> dict[str, dict[str, int]]:
     """Return the numbers of bad rows by file name and reason."""
     if not isinstance(value, dict):
         refuse("bad_rows", value, "an object")

@@ -26,7 +26,7 @@ from mlperf.engines.cpu.loops.intrinsics import (
 from mlperf.engines.cpu.loops.parallel import Address, Arguments, Integer, ParallelLoop, Real, arguments
 
 # Values of `LastLayer.loss`.
-SQUARED_ERROR, CROSS_ENTROPY = 0, 1
+SQUARED_ERROR, CROSS_ENTROPY, LOGIT_CROSS_ENTROPY = 0, 1, 2
 
 
 @njit
@@ -99,7 +99,7 @@ class LastLayer(Arguments):
     sums: Address  # float64 [threads, N + 3], accumulated: gradients of weights and bias, loss, correct
     samples: Integer  # B
     width: Integer  # N
-    loss: Integer  # SQUARED_ERROR or CROSS_ENTROPY
+    loss: Integer  # SQUARED_ERROR, CROSS_ENTROPY or LOGIT_CROSS_ENTROPY
     weight_of_0: Real  # loss weight of label 0
     weight_of_1: Real  # loss weight of label 1
     threshold: Real  # t > 0: probabilities are clamped to [t, 1 - t]
@@ -131,6 +131,14 @@ def _cross_entropy(probability: Any, label: Any, weight: Any, min_log: Any, min_
     return loss, weight * (probability - label) / variance
 
 
+@njit(fastmath=FAST)
+def _logit_cross_entropy(logit: Any, label: Any) -> Any:
+    """Return the loss of a sample, log(1 + exp(logit)) - label * logit. Propagates NaN."""
+    zero = np.float32(0)
+    positive = logit if logit > zero else zero
+    return positive - label * logit + np.float32(math.log1p(math.exp(-abs(logit))))
+
+
 @cache
 def make_last_layer(min_log: float, min_variance: float) -> ParallelLoop[LastLayer]:
     """Return the loop of the last layer and the loss, forward and backward.
@@ -156,7 +164,8 @@ def make_last_layer(min_log: float, min_variance: float) -> ParallelLoop[LastLay
         one = np.float32(1)
         start, stop = share(samples)
         for sample in range(start, stop):
-            unclamped = _sigmoid(_logit(hidden, half_hidden, is_bfloat16, sample, width, weights, bias))
+            logit = _logit(hidden, half_hidden, is_bfloat16, sample, width, weights, bias)
+            unclamped = _sigmoid(logit)
             probability, label = unclamped, labels[0, sample]
             if threshold > 0:
                 probability = min(max(unclamped, threshold), one - threshold)
@@ -171,6 +180,9 @@ def make_last_layer(min_log: float, min_variance: float) -> ParallelLoop[LastLay
             logit_gradient = (
                 slope / np.float32(samples) * (one - unclamped) * unclamped if inside else np.float32(0)
             )
+            if loss_kind == LOGIT_CROSS_ENTROPY:
+                loss = _logit_cross_entropy(logit, label)
+                logit_gradient = (unclamped - label) / np.float32(samples)
             sums[0, width] += logit_gradient
             sums[0, width + 1] += loss
             sums[0, width + 2] += (one if probability > np.float32(0.5) else np.float32(0)) == label

@@ -61,10 +61,24 @@ def _adagrad_float32(weights: Any, sums: Any, gradients: Any, rate: Any, epsilon
         weights[position] -= rate * adagrad_direction(gradients[position], sums, position, epsilon)
 
 
+@njit(fastmath=FAST)
+def update_bias(args: Any, left: Any, right: Any, sums: Any) -> None:
+    """Update the columns `left` to `right` of a bias by the sums of their gradients.
+
+    args: has bias, bias_sums, width, rate and epsilon as `ReluBackward`.
+    """
+    rate, bias = np.float32(args.rate), float32_array(args.bias, 1, args.width)
+    if args.bias_sums:
+        bias_sums = float32_array(args.bias_sums, 1, args.width)
+        _adagrad_float32(bias[0, left:right], bias_sums[0, left:right], sums, rate, np.float32(args.epsilon))
+    else:
+        for column in range(left, right):
+            bias[0, column] -= rate * sums[column - left]
+
+
 def _relu_backward(pointer: Any) -> None:
     args = carray(pointer, 1)[0]
-    samples, width, is_bfloat16, rate = args.samples, args.width, args.bfloat16 != 0, np.float32(args.rate)
-    bias = float32_array(args.bias, 1, width)
+    samples, width, is_bfloat16 = args.samples, args.width, args.bfloat16 != 0
     start, stop = share((width + LINE - 1) // LINE)
     left, right = start * LINE, min(stop * LINE, width)
     gradient, output = float32_array(args.gradient, samples, width), float32_array(args.output, samples, width)
@@ -76,12 +90,7 @@ def _relu_backward(pointer: Any) -> None:
             _mask_bfloat16(half_gradient[sample, left:right], half_output[sample, left:right], sums)
         else:
             _mask_float32(gradient[sample, left:right], output[sample, left:right], sums)
-    if args.bias_sums:
-        bias_sums = float32_array(args.bias_sums, 1, width)
-        _adagrad_float32(bias[0, left:right], bias_sums[0, left:right], sums, rate, np.float32(args.epsilon))
-    else:
-        for column in range(left, right):
-            bias[0, column] -= rate * sums[column - left]
+    update_bias(args, left, right, sums)
 
 
 @cache

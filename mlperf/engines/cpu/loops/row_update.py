@@ -1,9 +1,10 @@
 """Update of embedding rows from the sums of their gradients on the CPU: Adagrad, row-wise Adagrad, 16-bit tables.
 
 These need the whole sum of a row's gradients: Adagrad squares it, and a row in 16 bits is rounded once per step.
-The samples are grouped by the row they read (`row_groups`).
+The ids are grouped by the row they read (`row_groups`). All ids of a bag have the gradient of the bag.
 
-B samples, T tables, D embedding dimension, R rows of all tables, S sums per row: D for Adagrad, 1 if row-wise.
+B samples, T tables, D embedding dimension, R rows of all tables, L ids, S sums per row: D for Adagrad, 1 if
+row-wise.
 """
 
 from __future__ import annotations
@@ -59,18 +60,21 @@ def scratch_size(dimension: int) -> int:
 class RowUpdate(Arguments):
     """Arguments of the update."""
 
-    ids: Address  # int64 [T, B]
+    ids: Address  # int64 [L], sizes and before: as for `row_groups`
+    sizes: Address  # int64 [T]
+    before: Address  # int64 [T]
     first_row: Address  # int64 [T], first row of each table in the block
     block: Address  # [R, D], the rows of all tables, updated
     sums: Address  # float32 [R, S], Adagrad's sums, updated; not used by SGD
-    row_gradients: Address  # float32 [B, T, D]
-    leaders: Address  # int32 [T, B], as counts and following from `row_groups`
+    bag_gradients: Address  # float32 [B, stride, D]; the first T of a sample are those of its bags
+    leaders: Address  # int32 [L], as counts and following from `row_groups`
     counts: Address  # int64 [T]
-    following: Address  # int32 [T, B]
+    following: Address  # int32 [L]
     next_chunk: Address  # int64 [1], the next chunk of groups that no thread has taken
     scratch: Address  # float32 [threads, scratch_size]
     tables: Integer  # T
     samples: Integer  # B
+    stride: Integer
     rows: Integer  # R
     dimension: Integer  # D
     rate: Real
@@ -79,19 +83,28 @@ class RowUpdate(Arguments):
     step: Integer  # number of optimizer steps before this one
 
 
+# error_model: the divisor is not 0.
+@njit(error_model="numpy")
+def _sample(position: Any, size: Any) -> Any:
+    """Return the sample of an id. size: ids of a bag of its table."""
+    return np.int64(position) if size == 1 else np.int64(np.uint32(position) // np.uint32(size))
+
+
 @njit(fastmath=False)
-def _sum_group(gradients: Any, following: Any, table: Any, sample: Any, tables: Any, total: Any) -> None:
-    """Write the sum of the gradients of a group of at least two to `total` [1, D], in the order of the samples."""
-    other = following[table, sample]
-    first, second = sample * tables + table, other * tables + table
+def _sum_group(
+    gradients: Any, following: Any, position: Any, table: Any, size: Any, stride: Any, total: Any
+) -> None:
+    """Write the sum of the gradients of a group of at least two to `total` [1, D], in the order of the ids."""
+    other = following[0, position]
+    first, second = _sample(position, size) * stride + table, _sample(other, size) * stride + table
     for d in range(total.shape[1]):
         total[0, d] = gradients[first, d] + gradients[second, d]
-    other = following[table, other]
+    other = following[0, other]
     while other != NONE:
-        position = other * tables + table
+        bag = _sample(other, size) * stride + table
         for d in range(total.shape[1]):
-            total[0, d] += gradients[position, d]
-        other = following[table, other]
+            total[0, d] += gradients[bag, d]
+        other = following[0, other]
 
 
 @njit(fastmath=FAST, error_model="numpy")
@@ -150,12 +163,11 @@ def make_row_update(optimizer: int, kind: int) -> ParallelLoop[RowUpdate]:
 
     def row_update(pointer: Any) -> None:
         args = carray(pointer, 1)[0]
-        tables, samples, dimension = args.tables, args.samples, args.dimension
+        tables, samples, dimension, stride = args.tables, args.samples, args.dimension, args.stride
         per_row = dimension if optimizer == ADAGRAD else 1
-        ids, first_row = int64_array(args.ids, tables, samples), int64_array(args.first_row, 1, tables)
-        leaders, counts = int32_array(args.leaders, tables, samples), int64_array(args.counts, 1, tables)
-        following = int32_array(args.following, tables, samples)
-        gradients = float32_array(args.row_gradients, samples * tables, dimension)
+        sizes, before = int64_array(args.sizes, 1, tables), int64_array(args.before, 1, tables)
+        first_row, counts = int64_array(args.first_row, 1, tables), int64_array(args.counts, 1, tables)
+        gradients = float32_array(args.bag_gradients, samples * stride, dimension)
         words = random_words(dimension)
         own_scratch = args.scratch + 4 * scratch_size(dimension) * thread()
         own_words = own_scratch + 4 * whole_lines(dimension)
@@ -169,24 +181,29 @@ def make_row_update(optimizer: int, kind: int) -> ParallelLoop[RowUpdate]:
                 table += 1
             if table == tables:
                 break
-            count = counts[0, table]
+            count, size_of_bag = counts[0, table], sizes[0, table]
+            positions, first = samples * size_of_bag, samples * before[0, table]
+            ids = int64_array(args.ids + 8 * first, 1, positions)
+            leaders = int32_array(args.leaders + 4 * first, 1, positions)
+            following = int32_array(args.following + 4 * first, 1, positions)
             start = (chunk - chunks_before) * _CHUNK
-            for position in range(start, min(start + _CHUNK, count)):
-                if position + _AHEAD < count:
-                    ahead = leaders[table, position + _AHEAD]
-                    row = ids[table, ahead] + first_row[0, table]
+            for number in range(start, min(start + _CHUNK, count)):
+                if number + _AHEAD < count:
+                    ahead = leaders[0, number + _AHEAD]
+                    row = ids[0, ahead] + first_row[0, table]
                     prefetch_row(args.block, row, dimension, size)
                     if optimizer != SGD:
                         prefetch_row(args.sums, row, per_row, 4)
-                    prefetch_row(args.row_gradients, ahead * tables + table, dimension, 4)
-                sample = leaders[table, position]
-                row = ids[table, sample] + first_row[0, table]
+                    bag = _sample(ahead, size_of_bag) * stride + table
+                    prefetch_row(args.bag_gradients, bag, dimension, 4)
+                position = leaders[0, number]
+                row = ids[0, position] + first_row[0, table]
                 if kind != FLOAT32:
                     draw(drawn, row, args.step, args.seed)
-                alone = sample * tables + table
+                alone = _sample(position, size_of_bag) * stride + table
                 gradient = gradients[alone : alone + 1]
-                if following[table, sample] != NONE:
-                    _sum_group(gradients, following, table, sample, tables, total)
+                if following[0, position] != NONE:
+                    _sum_group(gradients, following, position, table, size_of_bag, stride, total)
                     gradient = total
                 _update_row(args, row, gradient, random, optimizer, kind, dimension, per_row)
 

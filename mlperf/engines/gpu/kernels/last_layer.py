@@ -61,7 +61,8 @@ def loss_backward(
     d_hidden_bias: float32 [N], accumulated: gradient of the bias below the ReLU. None if there is no ReLU because
         `hidden` is the interaction.
     sums: float64 [2], accumulated: the sum of the losses and the number of correct predictions.
-    loss: "mse", or any other name for binary cross-entropy with the `class_weights` of labels 0 and 1.
+    loss: "mse", "bce_logits" for binary cross-entropy computed from the logit, or any other name for binary
+        cross-entropy of the probability with the `class_weights` of labels 0 and 1.
     tiles: number of tiles of samples summed by each program instance; default depends on B.
     """
     samples = len(hidden)
@@ -83,6 +84,7 @@ def loss_backward(
         *class_weights,
         threshold,
         MSE=loss == "mse",
+        LOGITS=loss == "bce_logits",
         RELU=d_hidden_bias is not None,
         num_warps=WARPS,
         **constants,
@@ -159,6 +161,7 @@ def _loss_backward_kernel(
     weight_of_1,
     THRESHOLD: tl.constexpr,
     MSE: tl.constexpr,
+    LOGITS: tl.constexpr,
     RELU: tl.constexpr,
     N: tl.constexpr,
     STRIDE: tl.constexpr,
@@ -179,9 +182,12 @@ def _loss_backward_kernel(
         label = tl.load(labels + sample, mask=in_batch, other=0.0)
         unclamped = 1.0 / (1.0 + tl.exp(-logit))
         probability = _clamp(unclamped, THRESHOLD)
-        if MSE:
+        if LOGITS:
+            loss = tl.where(logit > 0, logit, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(logit))) - logit * label
+            d_logit = (probability - label) / samples
+        elif MSE:
             loss = (probability - label) * (probability - label)
-            slope = 2.0 * (probability - label)
+            d_logit = 2.0 * (probability - label) / samples * (1.0 - unclamped) * unclamped
         else:
             complement = 1.0 - probability
             log_click = tl.log(probability)
@@ -191,10 +197,11 @@ def _loss_backward_kernel(
             class_weight = weight_of_0 + (weight_of_1 - weight_of_0) * label
             loss = class_weight * ((label - 1.0) * log_no_click - label * log_click)
             slope = class_weight * (probability - label) / tl.maximum(complement * probability, _MIN_VARIANCE)
+            d_logit = slope / samples * (1.0 - unclamped) * unclamped
         has_gradient = in_batch
         if THRESHOLD > 0:
             has_gradient = in_batch & (unclamped >= THRESHOLD) & (unclamped <= 1.0 - THRESHOLD)
-        d_logit = tl.where(has_gradient, slope / samples * (1.0 - unclamped) * unclamped, 0.0)
+        d_logit = tl.where(has_gradient, d_logit, 0.0)
         rounded = tl.where(probability > 0.5, 1.0, 0.0)
         loss_sum += tl.sum(tl.where(in_batch, loss, 0.0), axis=0)
         correct_sum += tl.sum(tl.where(in_batch & (rounded == label), 1.0, 0.0), axis=0)

@@ -1,6 +1,6 @@
 """Embeddings of a batch, sorted by the row they were read from, in chunks: shared by the updates of the tables.
 
-B samples, T tables, L = B * T embeddings of a batch, D embedding dimension.
+B samples, T tables, L embeddings of a batch, D embedding dimension.
 """
 
 from __future__ import annotations
@@ -42,6 +42,22 @@ def load_chunk(rows, order, count, CHUNK: tl.constexpr):
 
 
 @triton.jit
+def gradient_of_bag(position, sizes, before, samples, T: tl.constexpr, TP: tl.constexpr):
+    """Return which vector of D values is the gradient of each embedding, int64 [CHUNK].
+
+    The gradients of a sample are T + 1 vectors: that of the bottom MLP's output, then those of its bags.
+
+    position: int64 [CHUNK], positions of the embeddings before sorting. sizes, before: as in `Bags`. samples: B.
+    """
+    table = tl.arange(0, TP)
+    starts = tl.load(before + table, mask=table < T, other=0) * samples  # (TP,)
+    begun = (position.to(tl.int32)[:, None] >= starts[None, :]) & (table < T)[None, :]
+    number = tl.sum(begun.to(tl.int32), axis=1)  # (CHUNK,), the table, from 1
+    inside = position.to(tl.int32) - tl.load(before + number - 1) * samples
+    return (inside // tl.load(sizes + number - 1)).to(tl.int64) * (T + 1) + number
+
+
+@triton.jit
 def sum_equal_rows(
     rows,
     d_embeddings,
@@ -55,7 +71,8 @@ def sum_equal_rows(
 ):
     """Return, for each embedding of a chunk, the sum of the gradients of those with its row, float32 [CHUNK, DP].
 
-    d_embeddings: [L, D], in the order before sorting. source, row, in_batch: from `load_chunk`.
+    d_embeddings: [any, D]. source: int64 [CHUNK], which of `d_embeddings` are the gradients of the chunk. row,
+        in_batch: from `load_chunk`.
 
     Equal rows are adjacent. Their gradients are summed by a product with a matrix of 0 and 1.
     """

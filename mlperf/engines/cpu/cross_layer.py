@@ -1,0 +1,89 @@
+"""A layer of the low-rank cross network on the CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mlperf.engines.cpu import products
+from mlperf.engines.cpu.layer import TrainedWeight, adagrad_arguments
+from mlperf.engines.cpu.loops import cross
+from mlperf.engines.cpu.workspace import Workspace
+from mlperf.optim.optimizer import Optimizer
+
+
+class CpuCrossLayer:
+    """x0 * (W (V x) + b) + x. Weights and bias are float32; the matrix products are in `dtype`.
+
+    down, up: V and W. optimizer: of the model; None if the layer is not trained. workspace: shared by all layers.
+    number: of the layer, from 0. is_last: whether it is the last layer. Its backward pass comes first and writes
+    the gradient of x0, to which the other layers add.
+    """
+
+    def __init__(
+        self,
+        down: nn.Linear,
+        up: nn.Linear,
+        dtype: torch.dtype,
+        optimizer: Optimizer | None,
+        workspace: Workspace,
+        number: int,
+        *,
+        is_last: bool,
+    ) -> None:
+        self.down_weight, self.up_weight, self.bias = down.weight.data, up.weight.data, up.bias.data
+        self._down, self._up = (
+            TrainedWeight(down.weight, dtype, optimizer),
+            TrainedWeight(up.weight, dtype, optimizer),
+        )
+        self._workspace = workspace
+        self._crossed = f"crossed {number}"
+        width, is_bfloat16 = len(self.bias), dtype == torch.bfloat16
+        self._forward = cross.cross_forward().prepare(width=width, bfloat16=is_bfloat16)
+        self._backward = None
+        if optimizer is not None:
+            self._backward = cross.cross_backward().prepare(
+                **adagrad_arguments(optimizer, up.bias, "bias_sums"),
+                bias=self.bias.data_ptr(),
+                width=width,
+                overwrite=is_last,
+                bfloat16=is_bfloat16,
+            )
+
+    def forward(self, x0: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the output [B, N], W V x + b [B, N] and V x [B, r]."""
+        down = products.linear(x, self._down.copy)
+        up = products.biased_linear(down, self._up.copy, self.bias.to(x.dtype))
+        crossed = self._workspace.take(self._crossed, x.shape, x.dtype)
+        args = self._forward.args
+        args.x0, args.x, args.up, args.crossed = x0.data_ptr(), x.data_ptr(), up.data_ptr(), crossed.data_ptr()
+        args.samples = len(x)
+        self._forward.run()
+        return crossed, up, down
+
+    def backward(
+        self,
+        gradient: torch.Tensor,
+        x0: torch.Tensor,
+        x: torch.Tensor,
+        up: torch.Tensor,
+        down: torch.Tensor,
+        d_x0: torch.Tensor,
+        rate: float,
+    ) -> torch.Tensor:
+        """Update the layer, add the gradient of `x0` to `d_x0`, float32 [B, N], and return that of `x` [B, N].
+
+        gradient: [B, N], gradient of the output.
+        """
+        assert self._backward is not None
+        d_up = self._workspace.take("up gradient", x.shape, x.dtype)
+        args = self._backward.args
+        args.gradient, args.x0, args.up = gradient.data_ptr(), x0.data_ptr(), up.data_ptr()
+        args.d_up, args.d_x0 = d_up.data_ptr(), d_x0.data_ptr()
+        args.samples, args.rate = len(x), rate
+        self._backward.run()
+        d_down = products.input_gradient(d_up, self._up.copy)
+        self._up.update(d_up, down, rate)
+        d_x = products.input_gradient(d_down, self._down.copy, gradient)
+        self._down.update(d_down, x, rate)
+        return d_x
