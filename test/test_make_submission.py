@@ -15,7 +15,6 @@ from easy_data import write_easy_data
 from foreign_logs import (
     Entry,
     aborted,
-    as_package,
     both,
     changed,
     foreign_entries,
@@ -26,7 +25,7 @@ from foreign_logs import (
     without,
     write_log,
 )
-from package_maker import SYSTEM, make
+from package_maker import SYSTEM, make, write_system_file
 from program import ROOT, official_package_check, read_events
 from program import check_submission as check
 
@@ -37,11 +36,7 @@ from mlperf.submission.system_description import describe_processors
 @pytest.fixture
 def description(tmp_path: Path) -> Path:
     """Return a file with a whole system description."""
-    results = foreign_results(tmp_path / "other" / "results" / "box" / "dlrm", "2.0.0", unchanged)
-    file = as_package(results) / "systems" / "box.json"
-    content = json.loads(file.read_text())
-    file.write_text(json.dumps({name: value or "as it is" for name, value in content.items()}))
-    return file
+    return write_system_file(tmp_path / "other")
 
 
 @pytest.mark.parametrize("edition", ["1.0.0", "2.0.0"])

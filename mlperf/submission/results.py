@@ -181,8 +181,8 @@ def _note_on_several(package: Path) -> tuple[str, ...]:
     if len(names) < 2:
         return ()
     return (
-        f"{package}: has results of {' and '.join(names)}, which no edition includes together: each is judged by an "
-        "edition that includes it; submit them apart, because the official summarizer stops at the other one",
+        f"{package}: has results of {' and '.join(names)}, which no edition includes together: each is judged by "
+        "an edition that includes it; submit them apart, because the official summarizer stops at the other one",
     )
 
 
