@@ -10,6 +10,7 @@ from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize
 from mlperf.models.layers.embedding.compressed_table import Compression, MixedDimension, QuotientRemainder
 from mlperf.models.loss import Loss
+from mlperf.models.make import make_model as make_any_model
 from mlperf.optim.optimizer import Optimizer
 
 ROWS = (23, 2, 9)
@@ -38,12 +39,14 @@ def make_model(
         mlp_bot=(3, 8 if compression == "concat" else 4),
         mlp_top=(5, 1),
         interaction_op=interaction_op,
+        cross_layers=2,
+        cross_rank=3,
         compression=COMPRESSIONS[compression],
         weighted_pooling=weighted_pooling,
         loss_threshold=0.01,
         embedding_precision=embedding_precision,
     )
-    model = DLRM_Net(architecture, device or torch.device("cpu"))
+    model = make_any_model(architecture, device or torch.device("cpu"))
     initialize(model, np.random.RandomState(3), mlp_init="normal", embedding_init=embedding_init, seed=3)
     return model
 

@@ -20,15 +20,16 @@ from mlperf.models.reference import ReferenceDLRM
 from mlperf.optim.optimizer import make_optimizer
 
 
+@pytest.mark.parametrize("interaction", ["dot", "dcn"])
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("weighted", [None, "learned", "fixed"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad"])
 @pytest.mark.parametrize("kind", COMPRESSIONS)
 def test_training_equals_reference_model_with_pytorch_optimizer(
-    kind: str, optimizer: str, weighted: str | None, several: bool
+    kind: str, optimizer: str, weighted: str | None, several: bool, interaction: str
 ) -> None:
-    model = make_model(kind, weighted)
-    textbook = copy.deepcopy(ReferenceDLRM.of(make_model(kind, weighted)))
+    model = make_model(kind, weighted, interaction)
+    textbook = copy.deepcopy(ReferenceDLRM.of(make_model(kind, weighted, interaction)))
     ours = make_optimizer(optimizer, model)
     theirs: torch.optim.Optimizer
     if optimizer == "sgd":

@@ -57,6 +57,17 @@ def test_ids_and_clicks_are_counted_in_whole_batches(
     assert table.clicks.tolist() == clicks
 
 
+def test_every_id_of_a_sample_is_counted() -> None:
+    ids, offsets = torch.tensor([0, 1, 1, 1, 2, 0]), torch.tensor([[0, 2], [4, 5]])
+    source = TwoBatches()
+    source.batches = lambda epoch, first=0: iter(  # type: ignore[method-assign]
+        [Batch(torch.zeros(2, 1), ids, offsets, torch.tensor([[1.0], [0.0]]), (2, 1))]
+    )
+    first, second = count_ids(source, (2, 3), 2)
+    assert (first.occurrences.tolist(), first.clicks.tolist()) == ([1, 3], [1, 1])
+    assert (second.occurrences.tolist(), second.clicks.tolist()) == ([1, 0, 1], [0, 0, 1])
+
+
 def counts_of(occurrences: list[int]) -> TableCounts:
     return TableCounts(np.array(occurrences), np.array(occurrences) // 4)
 
@@ -114,6 +125,12 @@ def test_rows_are_coloured_by_click_rate() -> None:
     (axes,) = panels(draw_tables(model, [table, table], [1], 1000, "tsne"))
     rates = np.asarray(axes.collections[0].get_array())
     assert np.argsort(rates).tolist() == list(range(40))
+
+
+def test_compute_graph_shows_the_cross_network() -> None:
+    drawn = make_graph(make_model(interaction_op="dcn")).string()
+    assert drawn.count("x = x0 * (Linear 16 to 3 to 16) + x") == 2
+    assert "[B, 4, 4] to [B, 16]" in drawn
 
 
 @pytest.mark.parametrize("kind", COMPRESSIONS)

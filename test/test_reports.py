@@ -31,6 +31,8 @@ from mlperf.settings.from_flags import parse
         *((kind, several, "dot", "fp32") for kind in COMPRESSIONS for several in (False, True)),
         ("none", False, "cat", "bf16"),
         ("none", True, "sum", "fp16"),
+        ("none", True, "dcn", "bf16"),
+        ("concat", False, "dcn", "fp32"),
     ],
 )
 def test_exported_model_predicts_the_same_at_any_batch_size(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,17 @@ class Batch:
         bags = torch.arange(len(starts), device=starts.device)
         # Without the size of the result, the host would wait for it.
         return torch.repeat_interleave(bags, stops - starts, output_size=len(self.indices))
+
+    def ids_by_table(self) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+        """Yield the ids of each table, int64 [N], and the sample of each id; None if id i belongs to sample i."""
+        if self.offsets is None:
+            for ids in self.indices:
+                yield ids, None
+            return
+        samples = self.bags() % self.size
+        bounds = [*self.offsets[:, 0].tolist(), len(self.indices)]  # on a GPU, the host waits for it here
+        for start, stop in pairwise(bounds):
+            yield self.indices[start:stop], samples[start:stop]
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`. Copies from pinned memory do not block the host."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.layers.cross import CrossInteraction
 from mlperf.plots.packages import require_packages
 from mlperf.util.errors import RunError
 from mlperf.util.files import write_atomically
@@ -72,7 +73,11 @@ def make_graph(model: DLRM_Net) -> AGraph:
     add_grid("bottom MLP", reversed(_layers(model.bot_l)), 1, _DENSE)
     add_grid("tables", map(_table, range(tables), model.emb_l), _TABLES_PER_LINE, _TABLE)
     shapes = f"[B, {tables + 1}, {sizes.feature_size}] to [B, {model.top_widths[0]}]"
-    add("interaction", f"interaction: {sizes.interaction_op}\n{shapes}", _INTERACTION)
+    if isinstance(model.interaction, CrossInteraction):
+        cells = [f"concatenation\n{shapes}", *map(_cross_layer, model.interaction.layers())]
+        add_grid("interaction", reversed(cells), 1, _INTERACTION)
+    else:
+        add("interaction", f"interaction: {sizes.interaction_op}\n{shapes}", _INTERACTION)
     add_grid("top MLP", reversed(_layers(model.top_l)), 1, _DENSE)
     add("probability", "probability of a click\n[B, 1]", _INPUT)
     for start, end in (
@@ -96,6 +101,12 @@ def _layers(mlp: nn.Sequential) -> list[str]:
         else:
             lines[-1] += f", {type(module).__name__}"
     return lines
+
+
+def _cross_layer(layer: tuple[nn.Linear, nn.Linear]) -> str:
+    """Return the formula of a layer of the cross network, with its sizes."""
+    down, up = layer
+    return f"x = x0 * (Linear {down.in_features} to {down.out_features} to {up.out_features}) + x"
 
 
 def _table(number: int, table: nn.Module) -> str:

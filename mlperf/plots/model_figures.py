@@ -48,15 +48,18 @@ class TableCounts:
 
 
 def count_ids(train: BatchSource, rows_per_table: Sequence[int], max_samples: int) -> list[TableCounts]:
-    """Count ids and clicks in the first `max_samples` training samples, one entry per table."""
+    """Count ids and clicks in the first `max_samples` training samples, one entry per table.
+
+    An id that occurs several times in a sample is counted as often.
+    """
     tables = [TableCounts(np.zeros(rows, np.int64), np.zeros(rows, np.int64)) for rows in rows_per_table]
     seen = 0
     for batch in train.batches(0):
-        clicked = batch.labels[:, 0].numpy() > 0
-        for table, ids in zip(tables, batch.indices.numpy(), strict=True):
-            rows = len(table.occurrences)
+        clicked = batch.labels[:, 0] > 0
+        for table, (ids, samples) in zip(tables, batch.ids_by_table(), strict=True):
+            rows, has_click = len(table.occurrences), clicked if samples is None else clicked[samples]
             np.add(table.occurrences, np.bincount(ids, minlength=rows), out=table.occurrences)
-            np.add(table.clicks, np.bincount(ids[clicked], minlength=rows), out=table.clicks)
+            np.add(table.clicks, np.bincount(ids[has_click], minlength=rows), out=table.clicks)
         seen += batch.size
         if seen >= max_samples:
             break

@@ -63,7 +63,7 @@ class QuantizationSettings:
         "--quantize-mlp-with-bit",
         choice(8, 16, 32),
         32,
-        "bits of the MLP weights (with --inference-only on a CPU)",
+        "bits of the weights of MLPs and cross network (with --inference-only on a CPU)",
     )
     embedding_bits: int = flag(
         "--quantize-emb-with-bit", choice(4, 8, 32), 32, "bits of the embedding weights (with --inference-only)"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain
 
 import torch
 from torch import nn
@@ -85,7 +85,7 @@ class CompressedTables(EmbeddingTables):
         """Gather, combine and pool the rows of `batch`."""
         lookup = GatheredRows()
         pooled = []
-        for number, (ids, bags) in enumerate(_ids_by_table(batch)):
+        for number, (ids, bags) in enumerate(batch.ids_by_table()):
             table = self._tables[number]
             parts = [self._gather(lookup, parameter, rows) for parameter, rows in table.parts(ids)]
             vectors = table.combine(parts)  # (L, D)
@@ -129,15 +129,3 @@ class CompressedTables(EmbeddingTables):
         if not stored:
             stored = [rows.values for rows in self._row_parameters.values()]
         return sum(part.nbytes for part in chain(stored, self.dense_parameters()))
-
-
-def _ids_by_table(batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-    """Yield, for each table, its ids [L] and the sample of each (None if id i belongs to sample i)."""
-    if batch.offsets is None:
-        for ids in batch.indices:
-            yield ids, None
-        return
-    bags = batch.bags() % batch.size
-    bounds = [*batch.offsets[:, 0].tolist(), len(batch.indices)]  # on a GPU, the host waits for it here
-    for start, stop in pairwise(bounds):
-        yield batch.indices[start:stop], bags[start:stop]
