@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from foreign_logs import Entry, both, foreign_entries, foreign_results, unchanged, without, write_log
+from foreign_logs import Entry, both, changed, foreign_entries, foreign_results, unchanged, without, write_log
 from package_maker import make, write_system_file
 from program import check_submission as check
 from program import official_package_check
@@ -115,6 +115,44 @@ def test_contradicting_benchmark_is_refused_in_one_line(
     assert words in run.stderr
     assert len(run.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ("--division=closed",),
+            "--division=closed: not possible for dlrm_dcnv2 on the sample: requires eval_samples of 89137319",
+        ),
+        (("--rcp-bypass=why",), "--rcp-bypass: not allowed with the open division, which has no such check"),
+    ],
+)
+def test_runs_on_the_sample_belong_to_the_open_division(
+    arguments: tuple[str, ...], words: str, flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "sample.json").write_text('{"rows": 1000, "seed": 1}')
+    run = make(*flags, *arguments, "--benchmark=dlrm_dcnv2", cwd=tmp_path, DATADIR=str(tmp_path / "data"))
+    assert run.status == 2
+    assert run.stderr == f"make_submission.py: error: {words}\n"
+
+
+def opened(number: int, entries: list[Entry]) -> list[Entry]:
+    entries = changed("eval_samples", 1000, (number,))(number, entries)
+    return changed("submission_division", "open", (number,))(number, entries)
+
+
+def test_package_of_the_sample_passes_in_the_open_division(flags: tuple[str, ...], tmp_path: Path) -> None:
+    logs = sorted(foreign_results(tmp_path / "logs", "6.0.0", opened).iterdir())
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "sample.json").write_text('{"rows": 1000, "seed": 1}')
+    data = str(tmp_path / "data")
+    run = make(*flags, "--benchmark=dlrm_dcnv2", "--logs", *logs, cwd=tmp_path, DATADIR=data)
+    assert run.status == 0, run.stdout + run.stderr
+    package = tmp_path / "out" / "Ours"
+    assert json.loads((package / "systems" / "box.json").read_text())["division"] == "open"
+    assert not list(package.rglob("package_checker_params"))  # nothing to bypass
+    assert "FOUND NO ERRORS" in official_package_check(package, "6.0.0", tmp_path)
 
 
 def test_reference_of_twenty_runs_checks_other_runs(flags: tuple[str, ...], tmp_path: Path) -> None:
