@@ -122,7 +122,7 @@ def test_contradicting_benchmark_is_refused_in_one_line(
     [
         (
             ("--division=closed",),
-            "--division=closed: not possible for dlrm_dcnv2 on the sample: requires eval_samples of 89137319",
+            "--division=closed: not possible on the sample: requires eval_samples of 89137319",
         ),
         (("--rcp-bypass=why",), "--rcp-bypass: not allowed with the open division, which has no such check"),
     ],

@@ -45,6 +45,6 @@ def choose_division(division: str | None, benchmark: Benchmark, *, is_sample: bo
     """
     is_open = is_sample and benchmark is DLRM_DCNV2
     if is_open and division == "closed":
-        required = f"eval_samples of {benchmark.data.eval_samples}"
-        raise UsageError(f"--division=closed: not possible for {benchmark.name} on the sample: requires {required}")
+        samples = benchmark.data.eval_samples
+        raise UsageError(f"--division=closed: not possible on the sample: requires eval_samples of {samples}")
     return division or ("open" if is_open else "closed")
