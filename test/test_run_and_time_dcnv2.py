@@ -60,7 +60,7 @@ def test_raw_text_is_prepared_and_trained_on_and_the_log_follows_the_edition(
     assert (values["seed"], values["train_samples"]) == (5, 1_667)
     assert values["opt_adagrad_epsilon"] == 1e-8
     evaluations = [event["metadata"]["epoch_num"] for event in read_events(log, "eval_accuracy")]
-    assert evaluations == pytest.approx([step / 27 for step in range(1, 27)], abs=1e-4)  # 1,667 // (64 * 20) = 1
+    assert evaluations == pytest.approx([step / 27 for step in range(1, 28)], abs=1e-4)  # 1,667 // (64 * 20) = 1
     assert result(run)[:3] == ["RESULT", "RECOMMENDATION", "5"]
 
 
