@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from dataclasses import replace
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from mlperf.data.schema import CRITEO
 from mlperf.engines.autograd.step import AutogradStep
 from mlperf.engines.cpu.step import CpuStep
 from mlperf.engines.protocol import TrainingStep
+from mlperf.engines.warm_up import bag_offsets
 from mlperf.models.dlrm import ROW_TYPES
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import make_optimizer
@@ -87,8 +89,9 @@ def measure(shape: Shape, precision: str, rounds: int) -> None:
 
 def make_steps(shape: Shape, precision: str) -> dict[Combination, TrainingStep]:
     """Return the step of each combination; those with the same tables share a model."""
-    network = shape.workload.network.flags
-    settings = parse([*network, "--data-generation=dataset", "--processed-data-file=x", "--embedding-init=device"])
+    settings = parse(
+        [*shape.flags, "--data-generation=dataset", "--processed-data-file=x", "--embedding-init=device"]
+    )
     require_memory(bytes_of_all_tables(shape), f"--shapes={shape.name}: tables in each precision, and their sums")
     steps: dict[Combination, TrainingStep] = {}
     for tables in EMBEDDING_PRECISIONS:
@@ -98,8 +101,9 @@ def make_steps(shape: Shape, precision: str) -> dict[Combination, TrainingStep]:
         model = build_model(architecture, CPU)
         initialize_model(settings, model, np.random.RandomState(1))
         for name in OPTIMIZERS:
-            optimizer, loss = make_optimizer(name, model), Loss("bce")
-            engines: dict[str, TrainingStep] = {"cpu": CpuStep(model, loss, optimizer, precision)}
+            optimizer, loss = make_optimizer(name, model), Loss(settings.model.loss)
+            fast = CpuStep(model, loss, optimizer, precision, shape.ids_per_table)
+            engines: dict[str, TrainingStep] = {"cpu": fast}
             if tables == "fp32":
                 engines["autograd"] = AutogradStep(model, loss, optimizer, precision)
             for engine, step in engines.items():
@@ -117,13 +121,16 @@ def bytes_of_all_tables(shape: Shape) -> int:
 
 def draw_batch(shape: Shape, stream: np.random.Generator) -> Batch:
     """Return a batch of uniform ids."""
-    size = shape.batch_size
-    return Batch(
-        torch.from_numpy(stream.random((size, CRITEO.dense_features), np.float32)),
-        torch.from_numpy(np.stack([stream.integers(0, rows, size) for rows in shape.tables])),
-        None,
-        torch.from_numpy((stream.random((size, 1)) < 0.3).astype(np.float32)),
-    )
+    size, counts = shape.batch_size, shape.ids_per_table
+    dense = torch.from_numpy(stream.random((size, CRITEO.dense_features), np.float32))
+    ids = [
+        torch.from_numpy(stream.integers(0, rows, size * count))
+        for rows, count in zip(shape.tables, counts or repeat(1), strict=False)
+    ]
+    labels = torch.from_numpy((stream.random((size, 1)) < 0.3).astype(np.float32))
+    if counts is None:
+        return Batch(dense, torch.stack(ids), None, labels)
+    return Batch(dense, torch.cat(ids), bag_offsets(counts, size, CPU), labels, counts)
 
 
 def timed(step: TrainingStep, batch: Batch) -> float:

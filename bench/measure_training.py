@@ -35,6 +35,7 @@ import torch
 from command_line import script_parser
 from mlperf.cli.train import parse
 from mlperf.data.binary import BinaryFile
+from mlperf.data.multi_hot import MultiHotShape, MultiHotTables
 from mlperf.data.schema import CRITEO
 from mlperf.engines.choose import make_scorer, make_step
 from mlperf.engines.protocol import TrainingStep
@@ -119,7 +120,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--use-gpu", action="store_true", help="measure on the first GPU")
     parser.add_argument(
         "--shapes",
-        help=f"one or several of {names}, separated by commas (default: all; on a CPU the last two)",
+        help=f"one or several of {names}, separated by commas (default: those of DLRM, on a CPU "
+        "the last two of them)",
     )
     parser.add_argument("--precision", help="one or several of fp32, tf32 (GPU), bf16 (default: all)")
     parser.add_argument("--optimizer", choices=list(OPTIMIZERS), default="sgd", help="default: sgd")
@@ -190,11 +192,11 @@ def measure(shape: Shape, precision: str, plan: Plan, seconds: float, budget: Ti
     own = prepare(shape, precision, plan, folder / f"{shape.name}.bin")
     architecture, step = own.model.architecture, own.step
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    floor = Floor(architecture, shape.batch_size, dtype, plan.device, state_per_row(plan.optimizer, architecture))
+    batch = next(iter(own.source.batches(0)))
+    floor = Floor(architecture, batch, dtype, plan.device, state_per_row(plan.optimizer, architecture))
     steps: dict[str, Step] = {"floor": captured(floor, plan.device)}
     missing: dict[str, str] = {}
     if shape.plain:
-        batch = next(iter(own.source.batches(0)))
         with_compile = plan.compile and seconds > COMPILATION_SECONDS
         if plan.compile and not with_compile:
             budget.left_out.append(f"{shape.name} {precision} {COMPILED}")
@@ -234,6 +236,7 @@ def prepare(shape: Shape, precision: str, plan: Plan, file: Path) -> Prepared:
     require_run_memory(settings, architecture, plan.device, RunSizes(samples, 0))
     if not file.exists():
         write_rows(file, samples, shape.tables)
+    ids = shape.ids_per_table
     start = time.perf_counter()
     model = build_model(architecture, plan.device)
     initialize_model(settings, model, np.random.RandomState(1))
@@ -246,6 +249,7 @@ def prepare(shape: Shape, precision: str, plan: Plan, file: Path) -> Prepared:
         shape.tables,
         readers=settings.readers,
         pin_memory=settings.use_gpu,
+        multi_hot=None if ids is None else MultiHotTables.drawn(MultiHotShape(shape.tables, ids)),
     )
     step = make_step(model, settings, make_optimizer(plan.optimizer, model, settings.seed))
     warm_up(step, shape.batch_size)
@@ -256,7 +260,7 @@ def settings_of(shape: Shape, precision: str, plan: Plan, file: Path) -> Setting
     """Return the settings of a run with this project."""
     return parse(
         [
-            *shape.workload.network.flags,
+            *shape.flags,
             *("--data-generation=dataset", f"--processed-data-file={file}"),
             *f"--mini-batch-size={shape.batch_size} --precision={precision} --embedding-init=device".split(),
             *f"--optimizer={plan.optimizer} --embedding-precision={plan.embedding_precision}".split(),

@@ -65,14 +65,14 @@ class TorchRecStep:
         self._tables = _make_tables(architecture, device, rate, optimizer)
         for table, rows in zip(self._tables.split_embedding_weights(), architecture.rows_per_table, strict=True):
             table.uniform_(-(rows**-0.5), rows**-0.5)
-        tables, size = batch.indices.shape
-        self._offsets = torch.arange(tables * size + 1, device=device)
-        self._shape = (size, tables, architecture.feature_size)
+        self._offsets = bag_starts(batch).to(device)
+        self._shape = (batch.size, len(architecture.rows_per_table), architecture.feature_size)
 
     def copy_weights(self, model: ReferenceDLRM) -> None:
         """Take over all weights of `model`."""
         self._model.bot_l.load_state_dict(model.bot_l.state_dict())
         self._model.top_l.load_state_dict(model.top_l.state_dict())
+        self._model.interaction.load_state_dict(model.interaction.state_dict())
         for own, table in zip(self._tables.split_embedding_weights(), model.emb_l, strict=True):
             weight = table.weight
             assert isinstance(weight, torch.Tensor)
@@ -82,9 +82,17 @@ class TorchRecStep:
         """Train on the batch. Returns the mean loss before the update."""
         return self._dense.train(self._pooled)
 
-    def _pooled(self, indices: torch.Tensor) -> torch.Tensor:
-        pooled: torch.Tensor = self._tables(indices.flatten(), self._offsets)
+    def _pooled(self, batch: Batch) -> torch.Tensor:
+        pooled: torch.Tensor = self._tables(batch.indices.flatten(), self._offsets)
         return pooled.view(self._shape)
+
+
+def bag_starts(batch: Batch) -> torch.Tensor:
+    """Return the position of the first id of each bag, table by table, and the number of ids: [T * B + 1]."""
+    count = batch.indices.numel()
+    if batch.offsets is None:
+        return torch.arange(count + 1)
+    return torch.cat((batch.offsets.flatten(), batch.offsets.new_tensor([count])))
 
 
 def _make_tables(architecture: Architecture, device: torch.device, rate: float, optimizer: str) -> Any:

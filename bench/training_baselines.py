@@ -27,14 +27,15 @@ class Floor:
     The products use the same library as the step for these sizes, without biases, activations or updates. On a
     GPU, widths are rounded up to a multiple of 16, because odd widths select slow kernels, and the products of the
     interaction are left out: a fused kernel computes them while it moves the embedding rows.
-    `seconds_of_tables`: time to read each row, and to read and write it and its optimizer state for the update, at
-    copy bandwidth. state_per_row: float32 values of state per embedding row.
+    `seconds_of_tables`: time to read the rows of `batch`, and to read and write them and their optimizer state for
+    the update, at copy bandwidth. Of several ids per table, equal ones count once in the update. state_per_row:
+    float32 values of state per embedding row.
     """
 
     def __init__(
         self,
         architecture: Architecture,
-        batch_size: int,
+        batch: Batch,
         dtype: torch.dtype,
         device: torch.device,
         state_per_row: int = 0,
@@ -42,13 +43,18 @@ class Floor:
         self._device = device
         self._products: list[Step] = []
         tables, dimension = len(architecture.rows_per_table), architecture.dimension
+        batch_size = batch.size
         for first, widths in ((True, architecture.mlp_bot), (False, top_widths(architecture))):
             for number, (fan_in, fan_out) in enumerate(pairwise(widths)):
                 self._add_layer(batch_size, fan_in, fan_out, dtype, needs_input_grad=not (first and number == 0))
+        for _ in range(architecture.cross_layers if architecture.interaction_op == "dcn" else 0):
+            width, rank = top_widths(architecture)[0], architecture.cross_rank
+            self._add_layer(batch_size, width, rank, dtype, needs_input_grad=True)
+            self._add_layer(batch_size, rank, width, dtype, needs_input_grad=True)
         row_bytes = ROW_TYPES[architecture.embedding_precision].itemsize * dimension
-        moved = (3 * row_bytes + 2 * 4 * state_per_row) * batch_size * tables
-        self.seconds_of_tables = moved / copy_bandwidth(device)
-        if device.type == "cuda":
+        updated = rows_updated(batch) * 2 * (row_bytes + 4 * state_per_row)
+        self.seconds_of_tables = (batch.indices.numel() * row_bytes + updated) / copy_bandwidth(device)
+        if device.type == "cuda" or architecture.interaction_op == "dcn":
             return
         features = torch.randn(batch_size, tables + 1, dimension, device=device).to(dtype)
         pairs = torch.bmm(features, features.transpose(1, 2))
@@ -79,6 +85,14 @@ class Floor:
         """Compute all products once."""
         for product in self._products:
             product()
+
+
+def rows_updated(batch: Batch) -> int:
+    """Return the number of rows that an update with `batch` reads and writes."""
+    if batch.ids_per_table is None:
+        return batch.indices.numel()
+    of_tables = batch.indices.split([batch.size * count for count in batch.ids_per_table])
+    return sum(len(ids.unique()) for ids in of_tables)
 
 
 def captured(step: Step, device: torch.device) -> Step:
@@ -154,7 +168,11 @@ class PlainStep:
 
     def __call__(self) -> torch.Tensor:
         """Train on the batch. Returns the mean loss before the update."""
-        return self._dense.train(self.model.pooled)
+        return self._dense.train(self._pooled)
+
+    def _pooled(self, batch: Batch) -> torch.Tensor:
+        _, *ids = self.model.inputs(batch).values()
+        return self.model.pooled(*ids)
 
 
 class DenseStep:
@@ -181,11 +199,11 @@ class DenseStep:
         self._optimizer = PLAIN_OPTIMIZERS[optimizer](model.parameters(), lr=rate)
         self._loss = nn.BCELoss()
 
-    def train(self, pooled: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Train on the batch and return the mean loss. pooled: looks up ids [T, B], returns float32 [B, T, D]."""
+    def train(self, pooled: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
+        """Train on the batch and return the mean loss. pooled: looks up its ids and returns float32 [B, T, D]."""
         self._optimizer.zero_grad()
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
-            probability = self._predict(self._batch.dense, pooled(self._batch.indices))
+            probability = self._predict(self._batch.dense, pooled(self._batch))
         loss: torch.Tensor = self._loss(probability.float(), self._batch.labels)
         loss.backward()
         self._optimizer.step()

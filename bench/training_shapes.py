@@ -37,6 +37,18 @@ class Shape:
         return tuple(min(rows, self.limit or rows) for rows in self.workload.data.table_rows)
 
     @property
+    def ids_per_table(self) -> tuple[int, ...] | None:
+        """Ids of a sample in each table; None: one."""
+        return self.workload.data.ids_per_table
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The trainer's flags for the model and the number of ids."""
+        ids = self.ids_per_table
+        sizes = () if ids is None else (f"--multi-hot-sizes={'-'.join(map(str, ids))}",)
+        return (*self.workload.network.flags, *sizes)
+
+    @property
     def title(self) -> str:
         """The name, and the limit of the tables if it is not part of the name."""
         return f"{self.name}, tables of at most {self.limit:,} rows" if self.limit else self.name
@@ -47,21 +59,25 @@ class Shape:
         return replace(self, name=f"{self.name} reduced", limit=REDUCED_ROWS, batch_size=batch_size)
 
 
-# The most important first. The tables of 400,000 rows take 1.7 GB, the full ones 96 GB.
+# The most important first. Tables of 400,000 rows take 1.7 GB, the full ones of DLRM 96 GB.
 SHAPES = (
     Shape("MLPerf-full-65536", 65536, benchmarks.DLRM, plain=False),
     Shape("MLPerf-65536", 65536, benchmarks.DLRM, limit=400_000),
     Shape("MLPerf-2048", 2048, benchmarks.DLRM, limit=400_000),
     Shape("Kaggle-128", 128, benchmarks.KAGGLE),
+    Shape("DCNv2-65536", 65536, benchmarks.DLRM_DCNV2, limit=400_000),
+    Shape("DCNv2-2048", 2048, benchmarks.DLRM_DCNV2, limit=40_000),
 )
 PRECISIONS = ("bf16", "tf32", "fp32")
+# Measured if --shapes is not given. Those of DLRM-DCNv2 are usually measured with another --optimizer.
+GPU_SHAPES = ("MLPerf-full-65536", "MLPerf-65536", "MLPerf-2048", "Kaggle-128")
 CPU_SHAPES = ("MLPerf-2048", "Kaggle-128")
 
 
 def shapes_named(names: str | None, *, use_gpu: bool) -> list[Shape]:
     """Return the shapes with these names, separated by commas, the most important first; None: the default."""
     if names is None:
-        return [shape for shape in SHAPES if use_gpu or shape.name in CPU_SHAPES]
+        return [shape for shape in SHAPES if shape.name in (GPU_SHAPES if use_gpu else CPU_SHAPES)]
     chosen = named_values("--shapes", names, [shape.name for shape in SHAPES])
     return [shape for shape in SHAPES if shape.name in chosen]
 

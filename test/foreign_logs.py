@@ -1,4 +1,4 @@
-"""Logs like those of other submitters for editions 0.7 to 2.1: keys in another order, some after run_stop."""
+"""Logs like those of other submitters: keys in another order than this project has, some after run_stop."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from mlperf.benchmarks import DLRM, EDITIONS
 
 TENSORS = ("embeddings", *(f"bottom_mlp_dense{n}" for n in (1, 2, 3)), *(f"top_mlp_dense{n}" for n in range(1, 6)))
 # The start of the runs, shortly before the results of the edition were submitted.
@@ -15,13 +17,31 @@ STARTED_MS = {
     "1.1.0": 1_634_300_000_000,  # 2021-10-15
     "2.0.0": 1_650_000_000_000,  # 2022-04-15
     "2.1.0": 1_665_400_000_000,  # 2022-10-10
+    "3.0.0": 1_683_700_000_000,  # 2023-05-10
+    "3.1.0": 1_696_500_000_000,  # 2023-10-05
+    "4.0.0": 1_715_200_000_000,  # 2024-05-08
+    "4.1.0": 1_728_500_000_000,  # 2024-10-09
+    "5.0.0": 1_746_700_000_000,  # 2025-05-08
+    "5.1.0": 1_760_000_000_000,  # 2025-10-09
+    "6.0.0": 1_778_200_000_000,  # 2026-05-08
 }
 Entry = tuple[str, Any, dict[str, Any], int]  # key, value, metadata, ms since the start
 Change = Callable[[int, list[Entry]], list[Entry]]
 
 
-def foreign_entries(seed: int, *, edition: str, minutes: float = 2.0, last_epoch: float = 1.9) -> list[Entry]:
-    """Return the events of a compliant run at the reference's batch size 55296, converged at `last_epoch`."""
+def foreign_entries(
+    seed: int, *, edition: str, minutes: float = 2.0, last_epoch: float | None = None
+) -> list[Entry]:
+    """Return the events of a compliant run at the reference's batch size 55296, converged at `last_epoch`.
+
+    Epochs of DLRM begin with 1, those of DLRM-DCNv2 with 0. `last_epoch` is by default 0.9 after that.
+    """
+    if EDITIONS[edition].benchmark is DLRM:
+        return _dlrm_entries(seed, edition, minutes, 1.9 if last_epoch is None else last_epoch)
+    return _dcnv2_entries(seed, minutes, 0.9 if last_epoch is None else last_epoch)
+
+
+def _dlrm_entries(seed: int, edition: str, minutes: float, last_epoch: float) -> list[Entry]:
     entries: list[Entry] = [
         ("submission_benchmark", "dlrm", {}, 0),
         ("submission_org", "Else", {}, 0),
@@ -44,16 +64,8 @@ def foreign_entries(seed: int, *, edition: str, minutes: float = 2.0, last_epoch
         ("run_start", None, {}, 60_000),
         ("epoch_start", None, {"epoch_num": 1}, 60_010),
     ]
-    evaluations = round((last_epoch - 1) * 20)
     stop = 60_000 + round(minutes * 60_000)
-    for number in range(1, evaluations + 1):
-        epoch, auc = {"epoch_num": 1 + number / 20 - 1e-4}, 0.8026 - 0.002 * (evaluations - number)
-        if 1 < number < evaluations:
-            auc += seed * 1e-8  # as no two runs have the same AUCs
-        time = 60_000 + (stop - 60_000) * number // evaluations
-        entries += [("eval_start", None, epoch, time - 500), ("eval_accuracy", auc, epoch, time)]
-        if number < evaluations:
-            entries.append(("eval_stop", None, epoch, time))
+    entries += _evaluations(seed, 1, last_epoch, 0.8026, stop)
     entries += [
         ("epoch_stop", None, {"epoch_num": 2}, stop),
         ("run_stop", None, {"status": "success"}, stop),
@@ -65,6 +77,56 @@ def foreign_entries(seed: int, *, edition: str, minutes: float = 2.0, last_epoch
         return [entry for entry in entries if entry[0] not in ("gradient_accumulation_steps", "seed")]
     if edition != "1.0.0":
         entries += [("weights_initialization", None, {"tensor": name}, stop) for name in TENSORS]
+    return entries
+
+
+def _dcnv2_entries(seed: int, minutes: float, last_epoch: float) -> list[Entry]:
+    stop = 60_000 + round(minutes * 60_000)
+    return [
+        ("cache_clear", True, {}, 0),
+        ("init_start", None, {}, 10),
+        ("submission_benchmark", "dlrm_dcnv2", {}, 20),
+        ("submission_org", "Else", {}, 20),
+        ("submission_division", "closed", {}, 20),
+        ("submission_status", "onprem", {}, 20),
+        ("submission_platform", "1xBox", {}, 20),
+        ("seed", seed, {}, 20),
+        ("global_batch_size", 55296, {}, 20),
+        ("opt_name", "adagrad", {}, 20),
+        ("opt_base_learning_rate", 0.004, {}, 20),
+        ("opt_adagrad_learning_rate_decay", 0, {}, 20),
+        ("opt_weight_decay", 0, {}, 20),
+        ("opt_adagrad_initial_accumulator_value", 0.0, {}, 20),
+        ("opt_adagrad_epsilon", 1e-8, {}, 20),
+        ("opt_learning_rate_warmup_steps", 0, {}, 20),
+        ("opt_learning_rate_decay_start_step", 0, {}, 20),
+        ("opt_learning_rate_decay_steps", 0, {}, 20),
+        ("gradient_accumulation_steps", 1, {}, 20),
+        ("train_samples", 4195197692, {"epoch_num": 0.0}, 59_000),
+        ("eval_samples", 89137319, {"epoch_num": 0.0}, 59_000),
+        ("init_stop", None, {}, 60_000),
+        ("run_start", None, {}, 60_000),
+        ("epoch_start", None, {"epoch_num": 0}, 60_010),
+        *_evaluations(seed, 0, last_epoch, 0.8029, stop),
+        ("epoch_stop", None, {"epoch_num": 0}, stop),
+        ("run_stop", None, {"status": "success"}, stop),
+        ("eval_stop", None, {"epoch_num": last_epoch}, stop),
+        ("tracked_stats", {"throughput": 37107136.15}, {"step": 0.9}, stop + 9000),
+    ]
+
+
+def _evaluations(seed: int, first_epoch: int, last_epoch: float, auc: float, stop: int) -> list[Entry]:
+    """Return 20 evaluations per epoch, up to the one that reaches `auc` at `stop`, without its eval_stop."""
+    entries: list[Entry] = []
+    count = round((last_epoch - first_epoch) * 20)
+    for number in range(1, count + 1):
+        epoch, value = {"epoch_num": first_epoch + number / 20 - 1e-4}, auc - 0.002 * (count - number)
+        if 1 < number < count:
+            value += seed * 1e-8  # as no two runs have the same AUCs
+        time = 60_000 + (stop - 60_000) * number // count
+        entries += [("eval_start", None, epoch, time - 500), ("eval_accuracy", value, epoch, time)]
+        if number < count:
+            entries.append(("eval_stop", None, epoch, time))
     return entries
 
 
@@ -84,9 +146,9 @@ def write_log(path: Path, entries: list[Entry], edition: str = "2.0.0") -> None:
 
 
 def foreign_results(folder: Path, edition: str, change: Change) -> Path:
-    """Write five logs, applying `change(number, events)` to each; return the folder."""
+    """Write the logs of a result, applying `change(number, events)` to each; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(5):
+    for number in range(EDITIONS[edition].runs):
         entries = foreign_entries(100 + number, edition=edition, minutes=2 + number / 10)
         write_log(folder / f"result_{number}.txt", change(number, entries), edition)
     return folder
@@ -147,9 +209,9 @@ def moved_to_the_end(key: str) -> Change:
 
 
 def as_package(results: Path) -> Path:
-    """Return the package around results/<system>/dlrm, after adding a description with mostly empty fields."""
+    """Return the package around results/box/<benchmark>, after adding a description with mostly empty fields."""
     package = results.parents[2]
-    (package / "systems").mkdir()
+    (package / "systems").mkdir(exist_ok=True)
     description: dict[str, object] = dict.fromkeys(
         [
             *("host_processor_frequency", "host_processor_caches", "host_processor_interconnect", "cooling"),
@@ -161,7 +223,8 @@ def as_package(results: Path) -> Path:
         ],
         "",
     )
-    description |= {"submitter": "Else", "division": "closed", "status": "onprem", "system_name": "box"}
+    description |= {"submitter": "Else", "division": "closed", "system_name": "box"}
+    description |= {"status": "Available on-premise"}
     description |= {"number_of_nodes": "1", "host_processors_per_node": "2", "accelerators_per_node": "8"}
     description |= {"host_processor_model_name": "CPU", "host_processor_core_count": "64"}
     description |= {"accelerator_model_name": "GPU", "framework": "F", "other_software_stack": {"nccl": "2"}}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from gpu_models import DEVICE, distances
+from torch import nn
 
 from mlperf.data.batch import RawBatch
 from mlperf.data.schema import CRITEO
 from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.layers.cross import CrossInteraction
 from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.optim.adagrad import Adagrad
 from mlperf.optim.optimizer import Optimizer
@@ -34,20 +37,20 @@ DIFFERENTLY_ROUNDED = 0.02
 class ReferenceStep:
     """Loss and gradients of a step in float64.
 
-    loss: summed over the batch. probabilities: [B]. mlp_gradients: in the order of the parameters of the bottom
-    and the top MLP. rows: int64, each row of the tables that occurs in the batch, and its gradient.
+    loss: summed over the batch. probabilities: [B]. dense_gradients: in the order of `dense_parameters`. rows:
+    int64, each row of the tables that occurs in the batch, and its gradient.
     """
 
     loss: float
     probabilities: torch.Tensor
-    mlp_gradients: list[torch.Tensor]
+    dense_gradients: list[torch.Tensor]
     rows: torch.Tensor
     row_gradients: torch.Tensor
 
 
-def mlp_parameters(model: DLRM_Net) -> list[torch.Tensor]:
-    """Return the parameters of both MLPs."""
-    return [*model.bot_l.parameters(), *model.top_l.parameters()]
+def dense_parameters(model: DLRM_Net) -> list[torch.Tensor]:
+    """Return the parameters of both MLPs and of the cross network, if there is one."""
+    return [*model.bot_l.parameters(), *model.interaction.parameters(), *model.top_l.parameters()]
 
 
 def table_rows(model: DLRM_Net) -> torch.Tensor:
@@ -56,30 +59,59 @@ def table_rows(model: DLRM_Net) -> torch.Tensor:
     return model.tables.weight
 
 
-def reference_step(model: DLRM_Net, batch: RawBatch) -> ReferenceStep:
-    """Return the result of a step on `batch` of a model with dot interaction and binary cross-entropy."""
-    sizes = model.architecture.rows_per_table
+def reference_step(model: DLRM_Net, batch: RawBatch, ids_per_table: Sequence[int] | None = None) -> ReferenceStep:
+    """Return the result of a step on `batch` of a model with dot interaction or cross network.
+
+    The loss is binary cross-entropy. ids_per_table: if `batch` contains `ids`.
+    """
     rows = batch.rows.to(DEVICE)
     labels = rows[:, :1].double()
     dense = rows[:, CRITEO.dense_columns].clamp(min=0).double().log1p()
-    starts = torch.tensor([0, *sizes]).cumsum(0)[:-1].to(DEVICE)
-    used = (rows[:, CRITEO.id_columns][:, : len(sizes)].long() + starts).flatten()
-    embeddings = table_rows(model)[used].double().view(len(rows), len(sizes), -1).requires_grad_()
-    bottom_mlp, top_mlp = copy.deepcopy(model.bot_l).double(), copy.deepcopy(model.top_l).double()
-    bottom = bottom_mlp(dense)
-    features = torch.cat((bottom.unsqueeze(1), embeddings), 1)  # (B, F, D)
-    left, right = torch.tril_indices(len(sizes) + 1, len(sizes) + 1, -1, device=DEVICE)
-    products = torch.bmm(features, features.transpose(1, 2))[:, left, right]
-    probabilities = top_mlp(torch.cat((bottom, products), 1))
+    bags = rows_of_bags(model, batch, ids_per_table)
+    weight = table_rows(model)
+    pooled = torch.stack([weight[bag].double().sum(1) for bag in bags], 1).requires_grad_()  # (B, T, D)
+    bottom_mlp, top_mlp, interaction = (
+        copy.deepcopy(module).double() for module in (model.bot_l, model.top_l, model.interaction)
+    )
+    interacted = _interacted(interaction, bottom_mlp(dense), pooled)
+    probabilities = top_mlp(interacted)
     loss = torch.nn.functional.binary_cross_entropy(probabilities, labels)
-    parameters = [*bottom_mlp.parameters(), *top_mlp.parameters()]
-    gradients = torch.autograd.grad(loss, [embeddings, *parameters])
-    distinct, position = used.unique(return_inverse=True)
-    row_gradients = torch.zeros(len(distinct), embeddings.shape[2], dtype=torch.float64, device=DEVICE)
-    row_gradients.index_add_(0, position, gradients[0].flatten(0, 1))
+    parameters = [*bottom_mlp.parameters(), *interaction.parameters(), *top_mlp.parameters()]
+    gradients = torch.autograd.grad(loss, [pooled, *parameters])
+    distinct = torch.cat([bag.unique() for bag in bags])
+    row_gradients = torch.zeros(len(distinct), weight.shape[1], dtype=torch.float64, device=DEVICE)
+    for bag, gradient in zip(bags, gradients[0].unbind(1), strict=True):
+        for used in bag.unbind(1):
+            row_gradients.index_add_(0, torch.searchsorted(distinct, used.contiguous()), gradient)
     return ReferenceStep(
         loss.item() * batch.size, probabilities.detach().squeeze(1), list(gradients[1:]), distinct, row_gradients
     )
+
+
+def rows_of_bags(
+    model: DLRM_Net, batch: RawBatch, ids_per_table: Sequence[int] | None = None
+) -> list[torch.Tensor]:
+    """Return the rows of all tables that each sample reads, int64 [B, ids], table by table."""
+    sizes = model.architecture.rows_per_table
+    starts = torch.tensor([0, *sizes]).cumsum(0).tolist()
+    if batch.ids is None:
+        ids = batch.rows[:, CRITEO.id_columns][:, : len(sizes)].to(DEVICE).long()
+        return [ids[:, table : table + 1] + start for table, start in enumerate(starts[:-1])]
+    assert ids_per_table is not None
+    parts = batch.ids.to(DEVICE).long().split([batch.size * count for count in ids_per_table])
+    return [part.view(batch.size, -1) + start for part, start in zip(parts, starts, strict=False)]
+
+
+def _interacted(interaction: nn.Module, bottom: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+    """Return the dot products or the output of the cross network, written out once more."""
+    features = torch.cat((bottom.unsqueeze(1), pooled), 1)  # (B, F, D)
+    if not isinstance(interaction, CrossInteraction):
+        left, right = torch.tril_indices(features.shape[1], features.shape[1], -1, device=DEVICE)
+        return torch.cat((bottom, torch.bmm(features, features.transpose(1, 2))[:, left, right]), 1)
+    first = crossed = features.flatten(1)
+    for down, up in interaction.layers():
+        crossed = first * (crossed @ down.weight.t() @ up.weight.t() + up.bias) + crossed
+    return crossed
 
 
 def assert_step_matches_reference(step: GpuStep, batch: RawBatch, rate: float, precision: str) -> None:
@@ -89,9 +121,9 @@ def assert_step_matches_reference(step: GpuStep, batch: RawBatch, rate: float, p
     """
     model, optimizer = step.model, step.optimizer
     weight = table_rows(model)
-    expected = reference_step(model, batch)
-    mlps_before = [parameter.detach().double().clone() for parameter in mlp_parameters(model)]
-    mlp_sums = [_clone(_sums_of(optimizer, parameter)) for parameter in mlp_parameters(model)]
+    expected = reference_step(model, batch, step.ids_per_table)
+    dense_before = [parameter.detach().double().clone() for parameter in dense_parameters(model)]
+    dense_sums = [_clone(_sums_of(optimizer, parameter)) for parameter in dense_parameters(model)]
     rows_before, row_sums = weight[expected.rows].double(), _row_sums(optimizer)
     sums_before = None if row_sums is None else row_sums[expected.rows]
     others = _rows_that_do_not_occur(expected.rows, len(weight))
@@ -107,11 +139,11 @@ def assert_step_matches_reference(step: GpuStep, batch: RawBatch, rate: float, p
     step.check()
     error = abs(float(step.sums.loss) / expected.loss - 1)
     assert error < LOSS_TOLERANCE[precision], f"the loss differs by {error:.1e}"
-    changes = zip(mlp_parameters(model), mlps_before, expected.mlp_gradients, mlp_sums, strict=True)
+    changes = zip(dense_parameters(model), dense_before, expected.dense_gradients, dense_sums, strict=True)
     for number, (parameter, before, gradient, sums) in enumerate(changes):
         change = -rate * _direction(gradient, sums)[0]
         error = _relative_error(parameter.detach().double() - before, change)
-        assert error < UPDATE_TOLERANCE[precision], f"the update of MLP parameter {number} differs by {error:.1e}"
+        assert error < UPDATE_TOLERANCE[precision], f"the update of dense weight {number} differs by {error:.1e}"
     direction, sums_after = _direction(expected.row_gradients, sums_before)
     if weight.dtype == torch.float32:
         error = _relative_error(weight[expected.rows].double() - rows_before, -rate * direction)

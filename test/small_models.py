@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from mlperf.data.batch import Batch
+from mlperf.engines.warm_up import bag_offsets
 from mlperf.models import make
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize
@@ -31,6 +32,18 @@ def make_batch(size: int, rows_per_table: tuple[int, ...], stream: np.random.Gen
         None,
         torch.from_numpy((stream.random((size, 1)) < 0.3).astype(np.float32)),
     )
+
+
+def make_bag_batch(
+    size: int, rows_per_table: tuple[int, ...], ids_per_table: tuple[int, ...], stream: np.random.Generator
+) -> Batch:
+    """Return a batch with `ids_per_table` ids of each table and sample. A bag may have an id more than once."""
+    one = make_batch(size, rows_per_table, stream)
+    ids = np.concatenate(
+        [stream.integers(0, rows, size * count) for rows, count in zip(rows_per_table, ids_per_table, strict=True)]
+    )
+    offsets = bag_offsets(ids_per_table, size, CPU)
+    return Batch(one.dense, torch.from_numpy(ids), offsets, one.labels, ids_per_table)
 
 
 def random_architecture(stream: np.random.Generator, **chosen: object) -> Architecture:

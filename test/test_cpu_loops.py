@@ -8,7 +8,16 @@ import pytest
 import torch
 from numba.core import event
 
-from mlperf.engines.cpu.loops import interaction, last_layer, mlp, row_groups, row_update, sgd_row_update
+from mlperf.engines.cpu.loops import (
+    cross,
+    interaction,
+    last_layer,
+    mlp,
+    pooling,
+    row_groups,
+    row_update,
+    sgd_row_update,
+)
 from mlperf.engines.cpu.loops.parallel import ParallelLoop
 from mlperf.engines.cpu.loops.table_rows import BFLOAT16
 from mlperf.models.loss import MIN_LOG, MIN_VARIANCE
@@ -30,6 +39,9 @@ def test_unknown_argument_of_a_loop_is_refused() -> None:
         lambda: interaction.make_backward.__wrapped__(3, 4, True),
         lambda: sgd_row_update.make_sgd_row_update.__wrapped__(4),
         row_groups.row_groups.__wrapped__,
+        cross.cross_forward.__wrapped__,
+        cross.cross_backward.__wrapped__,
+        lambda: pooling.make_pooling.__wrapped__(BFLOAT16),
         lambda: row_update.make_row_update.__wrapped__(row_update.ROW_WISE_ADAGRAD, BFLOAT16),
     ],
 )
@@ -69,6 +81,24 @@ def test_loss_of_a_certain_wrong_prediction_is_bounded(logit: float, label: floa
     assert sums.sum(0)[2] == loss
     assert reference.grad is not None
     assert torch.equal(gradient, reference.grad)
+
+
+@pytest.mark.parametrize(("logit", "label"), [(200.0, 0.0), (-200.0, 1.0), (-200.0, 0.0), (0.5, 1.0)])
+def test_loss_from_the_logit_is_exact_for_certain_predictions(logit: float, label: float) -> None:
+    """Unlike the loss from the probability, it is not bounded, and its gradient does not vanish."""
+    hidden, zero, gradient = torch.tensor([[logit]]), torch.zeros(1), torch.empty(1, 1)
+    weight, labels, sums = torch.ones(1), torch.tensor([[label]]), torch.zeros(torch.get_num_threads(), 4).double()
+    last_layer.make_last_layer(MIN_LOG, MIN_VARIANCE).prepare(
+        **{"hidden": hidden.data_ptr(), "weights": weight.data_ptr(), "bias": zero.data_ptr()},
+        **{"labels": labels.data_ptr(), "hidden_gradient": gradient.data_ptr(), "sums": sums.data_ptr()},
+        **{"samples": 1, "width": 1, "loss": last_layer.LOGIT_CROSS_ENTROPY},
+    ).run()
+    reference = torch.tensor([[logit]], requires_grad=True)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(reference, labels)
+    loss.backward()
+    assert reference.grad is not None
+    torch.testing.assert_close(sums.sum(0)[2].float(), loss.detach(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient, reference.grad, rtol=1e-6, atol=0)
 
 
 def test_weights_are_rounded_to_bfloat16_as_pytorch_does() -> None:

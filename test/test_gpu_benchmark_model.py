@@ -1,4 +1,4 @@
-"""The GPU step on the benchmark's model against float64.
+"""The GPU step on the models of both benchmarks against float64.
 
 Without a GPU, Triton's interpreter runs it with few samples and narrow MLPs.
 """
@@ -11,16 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gpu_models import DEVICE, make_gpu_step, random_rows, raw_batch
-from gpu_reference import assert_step_matches_reference, mlp_parameters, table_rows
+from gpu_models import DEVICE, both_bag_batches, make_gpu_step, random_rows, raw_batch
+from gpu_reference import assert_step_matches_reference, dense_parameters, table_rows
 
-from mlperf.benchmarks import DLRM
+from mlperf.benchmarks import DLRM, DLRM_DCNV2
 from mlperf.benchmarks.benchmark import Network
 from mlperf.data.batch import RawBatch, RowSource
 from mlperf.engines.gpu.layer import GpuLayer
 from mlperf.engines.gpu.step import GpuStep
-from mlperf.models.dlrm import DLRM_Net
+from mlperf.models import make
 from mlperf.models.initialization import initialize
+from mlperf.models.loss import Loss
 from mlperf.registry import OPTIMIZERS
 from mlperf.settings.model import EMBEDDING_PRECISIONS, Architecture
 from mlperf.util.errors import RunError
@@ -29,6 +30,8 @@ ON_GPU = DEVICE.type == "cuda"
 BATCH_SIZE = 2048 if ON_GPU else 16
 LARGE_BATCHES = tuple(product((65536, 131072), ("fp32", "tf32", "bf16"))) if ON_GPU else ((20, "fp32"),)
 NETWORK = DLRM.network if ON_GPU else Network((13, 40, 128), (136, 24, 1))
+DCNV2_NETWORK = DLRM_DCNV2.network if ON_GPU else Network((13, 40, 16), (40, 24, 1), "dcn", "bce_logits", 2, 20)
+DCNV2_IDS = DLRM_DCNV2.data.ids_per_table if ON_GPU else (3, *[1] * 24, 17)
 ROW_LIMIT = 400_000 if ON_GPU else 2000
 BATCH_SIZES = (300, 2048, 65536) if ON_GPU else (12,)
 VARIANTS = (
@@ -39,26 +42,43 @@ VARIANTS = (
 
 
 def make_step(
-    precision: str, row_limit: int = ROW_LIMIT, *, optimizer: str = "sgd", table_precision: str = "fp32"
+    precision: str,
+    row_limit: int = ROW_LIMIT,
+    *,
+    network: Network = NETWORK,
+    ids_per_table: tuple[int, ...] | None = None,
+    optimizer: str = "sgd",
+    table_precision: str = "fp32",
 ) -> GpuStep:
-    """Return a step of the benchmark's model, whose tables have at most `row_limit` rows."""
-    sizes = tuple(min(rows, row_limit) for rows in DLRM.data.table_rows)
+    """Return a step of a benchmark's model, whose tables have at most `row_limit` rows."""
     architecture = Architecture(
-        sizes,
-        NETWORK.embedding_dimension,
-        NETWORK.bottom_mlp,
-        NETWORK.top_mlp,
+        tuple(min(rows, row_limit) for rows in DLRM.data.table_rows),
+        network.embedding_dimension,
+        network.bottom_mlp,
+        network.top_mlp,
+        network.interaction,
+        cross_layers=network.cross_layers or 1,
+        cross_rank=network.cross_rank or 1,
         embedding_precision=table_precision,
     )
-    model = DLRM_Net(architecture, DEVICE)
+    model = make.make_model(architecture, DEVICE)
     initialize(model, np.random.RandomState(1), mlp_init="normal", embedding_init="device", seed=1)
     index_limit = DLRM.data.index_limit or -1
-    return make_gpu_step(model, precision=precision, max_ind_range=index_limit, optimizer=optimizer)
+    return make_gpu_step(
+        model,
+        Loss(network.loss),
+        precision=precision,
+        max_ind_range=index_limit,
+        optimizer=optimizer,
+        ids_per_table=ids_per_table,
+    )
 
 
 def make_batch(step: GpuStep, size: int, seed: int) -> RawBatch:
-    sizes = step.model.architecture.rows_per_table
-    return raw_batch(random_rows(size, sizes, np.random.default_rng(seed)), sizes)
+    sizes, stream = step.model.architecture.rows_per_table, np.random.default_rng(seed)
+    if step.ids_per_table is not None:
+        return both_bag_batches(size, sizes, tuple(step.ids_per_table), stream)[1]
+    return raw_batch(random_rows(size, sizes, stream), sizes)
 
 
 @pytest.mark.parametrize("size", [BATCH_SIZE, *([300] if ON_GPU else [])])
@@ -68,6 +88,21 @@ def test_steps_match_float64(precision: str, size: int) -> None:
     step = make_step(precision)
     step.warm_up(size)
     for seed, (samples, rate) in enumerate(((size, 0.3), (size, 0.1), (size // 2 + 3, 0.2))):
+        assert_step_matches_reference(step, make_batch(step, samples, seed), rate, precision)
+
+
+@pytest.mark.parametrize("size", [300, 65536] if ON_GPU else [12])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", *(["tf32"] if ON_GPU else [])])
+def test_steps_of_dcnv2_match_float64(precision: str, size: int) -> None:
+    """Two batches of the captured size, and one of another size; tables in 16 bits with products in fp32."""
+    tables = "bf16" if precision == "fp32" else "fp32"
+    step = make_step(
+        precision, network=DCNV2_NETWORK, ids_per_table=DCNV2_IDS, optimizer="adagrad", table_precision=tables
+    )
+    if ON_GPU:
+        step.warm_up(size)
+    steps = ((size, 0.03), (size, 0.01), (size // 2 + 3, 0.02))
+    for seed, (samples, rate) in enumerate(steps if ON_GPU else steps[:1]):
         assert_step_matches_reference(step, make_batch(step, samples, seed), rate, precision)
 
 
@@ -113,7 +148,7 @@ def test_large_batches_match_float64_and_repeat(size: int, precision: str) -> No
     """From equal weights, two steps may differ only by the order of atomic additions."""
     step = make_step(precision)
     step.warm_up(size)
-    parameters = [*mlp_parameters(step.model), table_rows(step.model)]
+    parameters = [*dense_parameters(step.model), table_rows(step.model)]
     kept = [parameter.detach().clone() for parameter in parameters]
     assert_step_matches_reference(step, make_batch(step, size, 3), 1.0, precision)
     tables = []

@@ -264,7 +264,7 @@ def test_interrupted_set_is_resumed_and_its_package_passes_for_every_edition(tmp
                 break
         process.communicate(timeout=60)
     assert process.returncode == 143
-    first = sorted((tmp_path / "out" / "runs" / "box" / "run_0").glob("*.log"))
+    first = sorted((tmp_path / "out" / "runs" / "box" / "dlrm" / "run_0").glob("*.log"))
     assert len(first) == 1
 
     other = make(*flags, "--edition=1.0.0", cwd=tmp_path, **variables)
@@ -273,7 +273,7 @@ def test_interrupted_set_is_resumed_and_its_package_passes_for_every_edition(tmp
 
     other = make(*flags, "--seed=6", cwd=tmp_path, **variables)
     assert other.status == 2
-    assert "--seed=6: the runs in out/runs/box have the seeds 5, 6, 7, 8, 9" in other.stderr
+    assert "--seed=6: the runs in out/runs/box/dlrm have the seeds 5, 6, 7, 8, 9" in other.stderr
 
     own = (tmp_path / "mine.sh").read_text()
     (tmp_path / "mine.sh").write_text(own.replace("0.2", "0.3"))
@@ -285,7 +285,7 @@ def test_interrupted_set_is_resumed_and_its_package_passes_for_every_edition(tmp
     run = make(*flags, cwd=tmp_path, **variables)
     assert run.status == 0, run.stdout + run.stderr
     assert run.stdout.count("done before") == 1
-    assert sorted((tmp_path / "out" / "runs" / "box" / "run_0").glob("*.log")) == first
+    assert sorted((tmp_path / "out" / "runs" / "box" / "dlrm" / "run_0").glob("*.log")) == first
     package = tmp_path / "out" / "Ours"
     logs = sorted(package.glob("results/box/dlrm/*"))
     assert [log.name for log in logs] == [f"result_{number}.txt" for number in range(5)]

@@ -120,10 +120,10 @@ def test_output_that_is_a_file_is_reported_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"seeds": 3}'])
 def test_damaged_set_json_is_reported_in_one_line(content: str, tmp_path: Path) -> None:
-    plan = tmp_path / "submission" / "runs" / "x" / "set.json"
+    plan = tmp_path / "submission" / "runs" / "x" / "dlrm" / "set.json"
     plan.parent.mkdir(parents=True)
     plan.write_text(content)
     run = make("--submitter=a", "--system=x", *SYSTEM, cwd=tmp_path)
     assert run.status == 2
     assert run.stderr.count("\n") == 1
-    assert "submission/runs/x/set.json: damaged" in run.stderr
+    assert "submission/runs/x/dlrm/set.json: damaged" in run.stderr

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from bench_modules import bench_module, printed
-from small_models import make_batch
+from small_models import make_bag_batch, make_batch
 
 from mlperf.settings.model import Architecture
 from mlperf.util.errors import UsageError
@@ -90,8 +90,8 @@ def test_full_tables_come_first_and_fp32_last() -> None:
 @pytest.mark.parametrize(
     ("flag", "allowed"),
     [
-        ("--shapes=MLPerf", "MLPerf-full-65536, MLPerf-65536, MLPerf-2048, Kaggle-128"),
-        ("--shapes=", "MLPerf-full-65536, MLPerf-65536, MLPerf-2048, Kaggle-128"),
+        ("--shapes=MLPerf", "MLPerf-full-65536, MLPerf-65536, MLPerf-2048, Kaggle-128, DCNv2-65536, DCNv2-2048"),
+        ("--shapes=", "MLPerf-full-65536, MLPerf-65536, MLPerf-2048, Kaggle-128, DCNv2-65536, DCNv2-2048"),
         ("--precision=bf16,fp8", "bf16, fp32"),
         ("--precision=tf32", "bf16, fp32"),
         ("--minutes=0", "a number in [1e-37,"),
@@ -109,6 +109,24 @@ def test_wrong_flag_is_refused_with_what_is_allowed(
     assert flag.partition("=")[0] in str(caught.value)
     assert allowed in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_several_ids_per_table_are_measured_with_the_programs_that_have_an_equal_step(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = measure(
+        monkeypatch, capsys, *("--reduced", "--shapes=DCNv2-2048", "--precision=bf16", "--optimizer=adagrad")
+    )
+    assert lines[2].startswith("DCNv2-2048 reduced, tables of at most 1,000 rows, bf16")
+    measured = {line[2:44].strip() for line in lines[3:] if "not measured" not in line}
+    assert {"floor", "plain", "this project, batch in memory", "this project, from the file"} <= measured
+
+
+def test_lower_bound_counts_a_row_that_several_ids_read_once_in_the_update() -> None:
+    baselines = bench_module("training_baselines")
+    batch = make_bag_batch(50, (3, 1), (4, 2), np.random.default_rng(1))
+    assert baselines.rows_updated(batch) == 3 + 1
+    assert baselines.rows_updated(make_batch(50, (3, 1), np.random.default_rng(1))) == 100
 
 
 def test_file_has_no_more_rows_than_can_be_read() -> None:
@@ -138,14 +156,18 @@ def test_program_that_does_not_fit_in_memory_is_not_measured() -> None:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_first_losses_with_torchrec_are_those_of_plain_pytorch(precision: str, optimizer: str) -> None:
+@pytest.mark.parametrize("interaction", ["dot", "dcn"])
+def test_first_losses_with_torchrec_are_those_of_plain_pytorch(
+    interaction: str, precision: str, optimizer: str
+) -> None:
     torchrec, baselines = bench_module("torchrec_step"), bench_module("training_baselines")
     if reason := torchrec.unavailable():
         pytest.skip(reason)
     torch.manual_seed(1)
-    architecture = Architecture((4, 300, 50), 8, (13, 16, 8), (20, 1))
-    batch = make_batch(64, architecture.rows_per_table, np.random.default_rng(2))
-    arguments = (architecture, batch, precision, torch.device("cpu"), 0.05)
+    architecture = Architecture((4, 300, 50), 8, (13, 16, 8), (20, 1), interaction_op=interaction, cross_rank=4)
+    rows, stream = architecture.rows_per_table, np.random.default_rng(2)
+    batch = make_batch(64, rows, stream) if interaction == "dot" else make_bag_batch(64, rows, (3, 1, 5), stream)
+    arguments = (architecture, batch, precision, torch.device("cpu"), 0.05 if interaction == "dot" else 0.01)
     plain = baselines.PlainStep(*arguments, optimizer=optimizer)
     other = torchrec.TorchRecStep(*arguments, optimizer=optimizer)
     other.copy_weights(plain.model)

@@ -24,7 +24,7 @@ from mlperf.util.program import run_program
 
 
 def settings(data: Path) -> RunSettings:
-    return RunSettings("2.1.0", str(data), "", "", ())
+    return RunSettings("dlrm", "2.1.0", str(data), "", "", ())
 
 
 def package(folder: Path) -> Package:

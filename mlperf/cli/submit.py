@@ -1,7 +1,8 @@
 """Create a submission package: run the benchmark or take logs, describe the system, copy the code.
 
-The environment variables DATADIR and CONFIG of run_and_time.sh select the data and the configuration. Flags
-after -- are passed to the trainer. Repeating the command resumes an interrupted set of runs.
+The environment variables DATADIR and CONFIG of run_and_time.sh select the data and the configuration, BENCHMARK
+selects the benchmark like --benchmark. Flags after -- are passed to the trainer. Repeating the command resumes an
+interrupted set of runs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mlperf.benchmarks import DLRM, EDITIONS, STATUSES, SampleSize, default_edition
+from mlperf.benchmarks import (
+    BENCHMARKS,
+    DLRM,
+    EDITIONS,
+    STATUSES,
+    Benchmark,
+    SampleSize,
+    default_edition,
+    editions_of,
+)
 from mlperf.compliance.log_reader import Log, as_text, read_log
 from mlperf.compliance.warm_start import require_from_scratch
 from mlperf.settings.argument_parser import Parser
@@ -30,6 +40,7 @@ from mlperf.submission.results import find_results
 from mlperf.submission.run_inputs import RunInputs
 from mlperf.submission.run_set import ROOT, RunSettings, make_runs
 from mlperf.submission.system_description import (
+    AVAILABILITY,
     FIELDS,
     Description,
     describe_machine,
@@ -63,7 +74,7 @@ _NOT_AFTER_DASHES = {
     "mlperf_log_file": "use --output instead",
 }
 # The same for environment variables of run_and_time.sh and for fields of the system description.
-_RESERVED_VARIABLES = {"EDITION": "edition", "SEED": "seed"}
+_RESERVED_VARIABLES = {"EDITION": "edition", "SEED": "seed"}  # BENCHMARK is one way of choosing it
 _RESERVED_FIELDS = {
     "submitter": "--submitter",
     "division": "--division",
@@ -92,11 +103,15 @@ def make_parser(name: str) -> Parser:
         help="folder for the package and the logs of the runs",
     )
     add(
+        "--benchmark",
+        choices=tuple(BENCHMARKS),
+        help=f"benchmark of the runs (default: that of --edition, BENCHMARK in the environment, or {DLRM.name})",
+    )
+    add(
         "--edition",
         type=EDITION,
         metavar=EDITION.metavar,
-        default=default_edition(DLRM).name,
-        help=f"edition of MLPerf Training: {', '.join(EDITIONS)}",
+        help=f"edition of MLPerf Training: {', '.join(EDITIONS)} (default: the latest of the benchmark)",
     )
     add("--division", choices=("closed", "open"), default="closed", help="division of the submission")
     add("--status", choices=STATUSES, default="onprem", help="availability of the system")
@@ -148,6 +163,7 @@ def _name(text: str) -> str:
 def _submit(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
     require_one_process()
+    _choose_benchmark(args)
     _check_contradictions(args)
     if not (ROOT / "run_and_time.sh").is_file():
         raise RunError(
@@ -157,6 +173,22 @@ def _submit(name: str, arguments: Sequence[str] | None) -> int:
         return _make(args)
     except OSError as error:
         raise RunError(f"{error.filename or args.output}: {error.strerror or error}") from None
+
+
+def _choose_benchmark(args: argparse.Namespace) -> None:
+    """Set --benchmark and --edition where they are not given. UsageError if they contradict each other."""
+    variable = os.environ.get("BENCHMARK", "")
+    if variable not in ("", *BENCHMARKS):
+        raise UsageError(f"BENCHMARK={variable} in the environment: must be {' or '.join(BENCHMARKS)}")
+    edition = EDITIONS[args.edition] if args.edition is not None else None
+    name = args.benchmark or (edition.benchmark.name if edition is not None else variable or DLRM.name)
+    if variable not in ("", name):
+        flag = f"--benchmark={name}" if args.benchmark is not None else f"--edition={args.edition}"
+        raise UsageError(f"BENCHMARK={variable} in the environment: contradicts {flag}")
+    args.benchmark, args.edition = name, (edition or default_edition(BENCHMARKS[name])).name
+    allowed = [edition.name for edition in editions_of(BENCHMARKS[name])]
+    if args.edition not in allowed:
+        raise UsageError(f"--edition={args.edition}: does not include {name}; allowed are {', '.join(allowed)}")
 
 
 def _check_contradictions(args: argparse.Namespace) -> None:
@@ -200,7 +232,7 @@ def _check_files(args: argparse.Namespace, inputs: RunInputs) -> None:
 
 def _make(args: argparse.Namespace) -> int:
     edition = EDITIONS[args.edition]
-    inputs = RunInputs.of_environment()
+    inputs = RunInputs.of_environment(edition.benchmark)
     _check_files(args, inputs)
     check_timed_run(
         inputs.trainer_flags, _NOT_IN_A_RESULT, where=f" in TRAINER_FLAGS of CONFIG={inputs.configuration}"
@@ -218,6 +250,7 @@ def _make(args: argparse.Namespace) -> int:
         runs = make_runs(_logs_folder(args), settings, count, first_seed=args.seed, before_run=before_run)
         paths, configuration = runs.logs, runs.configuration
     logs = [read_log(path) for path in paths]
+    _require_benchmark(logs, edition.benchmark)
     if description is None:
         return _write_reference(args, logs)
     for log in logs:
@@ -231,16 +264,27 @@ def _make(args: argparse.Namespace) -> int:
         description=description,
         configuration=configuration,
         trainer_flags=settings.trainer_flags,
-        data=_data_text(sample),
+        data=_data_text(sample, inputs),
         bypass_reason=args.rcp_bypass or (SAMPLE_REASON if sample is not None else None),
         seed_bypass_reason=args.seed_bypass,
     )
     return _write_and_check(package, logs)
 
 
+def _require_benchmark(logs: list[Log], benchmark: Benchmark) -> None:
+    """Raise UsageError, naming the line, if a log is of another benchmark that could be chosen."""
+    for log in logs:
+        for event in log.all("submission_benchmark"):
+            if event.value != benchmark.name and event.value in list(BENCHMARKS):
+                raise UsageError(
+                    f"--logs: {log.path}:{event.line} is of {event.value}; use --benchmark={event.value}"
+                )
+
+
 def _write_and_check(package: Package, logs: list[Log]) -> int:
     folder = write_package(package, logs)
-    (result,) = (result for result in find_results(folder) if result.system == package.system)
+    own = folder / "results" / package.system / package.benchmark
+    (result,) = (result for result in find_results(folder) if result.folder == own)
     report = check_result(result, package.edition)
     print(f"package in {folder}")
     if any(log.value("cache_clear") in (False, 0) for log in logs):
@@ -265,7 +309,14 @@ def _run_settings(args: argparse.Namespace, inputs: RunInputs) -> RunSettings:
         f"--mlperf-status={args.status}",
         *args.trainer_flags,
     )
-    return RunSettings(args.edition, inputs.data, inputs.configuration, inputs.configuration_hash, trainer_flags)
+    return RunSettings(
+        args.benchmark,
+        args.edition,
+        inputs.data,
+        inputs.configuration,
+        inputs.configuration_hash,
+        trainer_flags,
+    )
 
 
 def _description(args: argparse.Namespace, inputs: RunInputs) -> Description:
@@ -284,7 +335,7 @@ def _description(args: argparse.Namespace, inputs: RunInputs) -> Description:
             raise UsageError(f"--set={text}: must be FIELD=VALUE, where FIELD is one of {', '.join(FIELDS)}")
         description[name] = value
     description |= {"submitter": args.submitter, "division": args.division}
-    description |= {"status": args.status, "system_name": args.system}
+    description |= {"status": AVAILABILITY[args.status], "system_name": args.system}
     missing = missing_fields(description)
     if missing:
         raise UsageError(
@@ -297,16 +348,18 @@ def _description(args: argparse.Namespace, inputs: RunInputs) -> Description:
 
 
 def _logs_folder(args: argparse.Namespace) -> Path:
-    folder: Path = args.output / _LOG_FOLDERS[args.reference] / args.system
+    folder: Path = args.output / _LOG_FOLDERS[args.reference] / args.system / args.benchmark
     return folder
 
 
 def _reference_file(args: argparse.Namespace) -> Path:
-    return _logs_folder(args) / "rcps_dlrm.json"
+    return _logs_folder(args).with_name(f"rcps_{args.benchmark}.json")
 
 
-def _data_text(sample: SampleSize | None) -> str:
+def _data_text(sample: SampleSize | None, inputs: RunInputs) -> str:
     """Return the section about the data for the README of the package."""
+    if sample is None and inputs.has_official_files:
+        return "`$DATA` holds the files day_K_*.npy or .npz that the reference implementation prepares."
     if sample is None:
         return (
             "`$DATA` holds day_0 ... day_23 of the Criteo Terabyte click logs, or the files "

@@ -110,10 +110,12 @@ def _with_keys_of(logs: Sequence[Log], among: Sequence[Edition]) -> list[Edition
     """
     keys = {event.key for log in logs for event in log.events}
     closed = any(log.value("submission_division") != "open" for log in logs)
-    editions, required, found = list(among), set[str](), []
+    editions, found = list(among), []
     for number, edition in enumerate(editions):
-        required |= edition.new_keys
-        later = {key for other in editions[number + 1 :] for key in other.new_keys} - edition.early_keys
+        earlier = [other for other in editions[: number + 1] if other.benchmark is edition.benchmark]
+        required = {key for other in earlier for key in other.new_keys}
+        introduced = (other.new_keys | other.new_optional_keys for other in editions[number + 1 :])
+        later = frozenset[str]().union(*introduced) - edition.early_keys
         if not later & keys and (required <= keys or not closed):
             found.append(edition)
     return found or editions

@@ -186,10 +186,9 @@ def _expand(
                 block_rows = min(_EXPANDED_TOGETHER, batch_stop - block)
                 for row in range(block_rows):
                     index = np.int64(rows[block + row, first_id + table])
-                    if modulus > 0:
+                    if modulus > 0 and (index < 0 or index >= modulus):  # a division takes longer than the rest
                         invalid |= bool(index < smallest_id)
-                        if index < 0 or index >= modulus:  # a division takes longer than the rest
-                            index %= modulus
+                        index %= modulus
                     if index < 0 or index >= limit:
                         invalid = True
                         index = np.int64(0)

@@ -51,14 +51,5 @@ def unsupported_model(model: DLRM_Net) -> str | None:
     return None
 
 
-def without_cross_network(settings: Settings) -> str | None:
-    """Return why an engine without a cross network and without the loss on logits does not support `settings`."""
-    if settings.model.architecture.interaction_op == "dcn":
-        return "--arch-interaction-op=dcn is not supported by this engine"
-    if settings.model.loss == "bce_logits" and not settings.inference_only:
-        return "--loss-function=bce_logits is not supported by this engine"
-    return None
-
-
 def _unsupported(flag: str, value: object) -> str:
     return f"{flag}={value} is not supported by the cpu and gpu engines"

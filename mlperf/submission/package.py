@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlperf.benchmarks import Edition
+from mlperf.benchmarks import BENCHMARKS, Edition
 from mlperf.compliance.log_reader import Log, describe_evaluation, read_log
 from mlperf.submission.results import PARAMETERS, RCP_BYPASS, SEED_BYPASS, reason_file
 from mlperf.submission.run_set import ROOT
@@ -106,9 +106,18 @@ def _write_results(package: Package, logs: Sequence[Log], scratch: Path) -> None
     folder.mkdir(parents=True)
     for number, log in enumerate(logs):
         _copy_log(log, folder / f"result_{number}.txt")
-    # The checker finds one option per file, so each has its own folder.
-    _write_option(system, RCP_BYPASS, package.bypass_reason)
     _write_option(folder, SEED_BYPASS, package.seed_bypass_reason)
+    _write_option(scratch / _rcp_bypass_folder(package), RCP_BYPASS, package.bypass_reason)
+
+
+def _rcp_bypass_folder(package: Package) -> Path:
+    """Return the folder with the option that bypasses the convergence check.
+
+    The checker finds one option per file. If the folder of the benchmark has that of the seed check, this one is
+    in the folder of the system, where it counts for all its benchmarks.
+    """
+    system = Path("results") / package.system
+    return system / package.benchmark if package.seed_bypass_reason is None else system
 
 
 def _copy_log(log: Log, target: Path) -> None:
@@ -128,14 +137,11 @@ def _write_option(folder: Path, option: str, reason: str | None) -> None:
 
 def _copy_the_rest(package: Package, old: Path, new: Path) -> None:
     """Copy an older package without the results and the code that the new package replaces."""
-    switches = Path("results") / package.system / PARAMETERS
+    system = Path("results") / package.system
     implementation = Path("benchmarks") / package.benchmark / "implementations" / IMPLEMENTATION
-    renewed = {
-        Path("results") / package.system / package.benchmark,
-        switches,
-        reason_file(switches),
-        implementation,
-    }
+    renewed = {system / package.benchmark, implementation}
+    if not any((old / system / name).is_dir() for name in BENCHMARKS if name != package.benchmark):
+        renewed |= {system / PARAMETERS, reason_file(system / PARAMETERS)}
 
     def leave_out(folder: str, names: list[str]) -> list[str]:
         here = Path(folder).relative_to(old)
@@ -180,11 +186,12 @@ def _readme(package: Package, logs: Sequence[Log]) -> str:
     """Return the README with the steps that reproduce these results."""
     configured = f" CONFIG=config_{package.system}.sh" if package.configuration is not None else ""
     flags = "".join(f" {shlex.quote(flag)}" for flag in package.trainer_flags)
-    command = f"EDITION={package.edition.name}{configured} DATADIR=$DATA SEED=$SEED ./run_and_time.sh{flags}"
+    edition = f"BENCHMARK={package.benchmark} EDITION={package.edition.name}"
+    command = f"{edition}{configured} DATADIR=$DATA SEED=$SEED ./run_and_time.sh{flags}"
     rows = [f"| result_{number}.txt | {log.value('seed')} | {_ending(log)} |" for number, log in enumerate(logs)]
     bypass = package.bypass_reason
     parts = [
-        f"# DLRM on {package.system}, by {package.submitter}",
+        f"# {package.benchmark} on {package.system}, by {package.submitter}",
         f"MLPerf Training {package.edition.name}, benchmark `{package.benchmark}`. The program is described in "
         "`README_project.md`.",
         "## Data",
@@ -202,7 +209,7 @@ def _readme(package: Package, logs: Sequence[Log]) -> str:
     if bypass is not None:
         parts += [
             "## Convergence check bypassed",
-            f"`results/{package.system}/{PARAMETERS}` bypasses it: {bypass}",
+            f"`{_rcp_bypass_folder(package) / PARAMETERS}` bypasses it: {bypass}",
         ]
     if package.seed_bypass_reason is not None:
         file = f"results/{package.system}/{package.benchmark}/{PARAMETERS}"

@@ -32,10 +32,12 @@ _FINISHED = {Outcome.SUCCESS.value, Outcome.TARGET_MISSED.value, Outcome.DIVERGE
 class RunSettings:
     """Settings shared by all runs of a set.
 
-    data, configuration: DATADIR and CONFIG for run_and_time.sh, "" if not set.
+    benchmark, edition: BENCHMARK and EDITION for run_and_time.sh. data, configuration: DATADIR and CONFIG, "" if
+    not set.
     configuration_hash: SHA-256 of the configuration file, which may change under the same name.
     """
 
+    benchmark: str
     edition: str
     data: str
     configuration: str
@@ -165,7 +167,8 @@ def finished_log(folder: Path) -> Log | None:
 def _run(folder: Path, settings: RunSettings, seed: int) -> None:
     """Run the benchmark once. Its output is printed and saved in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    variables = {"EDITION": settings.edition, "SEED": str(seed), "LOGDIR": str(folder.resolve())}
+    variables = {"BENCHMARK": settings.benchmark, "EDITION": settings.edition}
+    variables |= {"SEED": str(seed), "LOGDIR": str(folder.resolve())}
     if settings.data:
         variables["DATADIR"] = settings.data
     if settings.configuration:

@@ -109,12 +109,13 @@ class _ReferencePreparation(Preparation[ReferenceManifest]):
             _require_memory(sum(plan.row_bytes[:-1]) // CRITEO.row_bytes, self._folder)
 
     def _disk_needed(self) -> int:
-        """Return the peak: of the text, the distribution of the rows, or the last of the files."""
+        """Return the peak: while the text is read, the rows are distributed, or the last day is written."""
         training, last_day = sum(self._plan.row_bytes[:-1]), self._plan.row_bytes[-1]
         rows = training // CRITEO.row_bytes
         ids = min(4 * CRITEO.tables * (training + last_day) // CRITEO.row_bytes, 8 * 10**9)
-        files = max(training + POSITION_BYTES * rows, training + last_day * _LAST_DAY_BYTES // CRITEO.row_bytes)
-        return training + last_day + max(ids, files)
+        distributed = training + POSITION_BYTES * rows
+        last_files = last_day * _LAST_DAY_BYTES // CRITEO.row_bytes
+        return training + last_day + max(ids, distributed, last_files)
 
     def _phase_after_text(self) -> str:
         return "permutation"
