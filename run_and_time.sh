@@ -235,10 +235,11 @@ set_up() { # sets python; exits on usage errors, before installing anything if p
     assemble_flags "$python" "$@" || exit
 }
 
-make_data() { # generates the sample and prepares raw data, unless that is done
+make_data() { # generates the sample, prepares raw data and draws the ids of dlrm_dcnv2, unless that is done
     [[ $make_sample == false ]] || run "$python" -m mlperf.cli.sample --folder=input
     [[ -z $raw_data ]] || run "$python" -m mlperf.cli.prepare "${data_flags[@]}" --raw-data-file="$raw_data" \
         --processed-data-file="$prepared_data"
+    [[ $benchmark != dlrm_dcnv2 ]] || run "$python" -m mlperf.cli.draw_ids "${trainer_flags[@]}"
 }
 
 name_log() { # sets log and console_log to files in $logdir that no other run has, and creates console_log
