@@ -100,6 +100,7 @@ def verify_official(path: Path, lists: Sequence[Path]) -> int:
     from mlperf.data.criteo.days import SPLITS
     from mlperf.data.criteo.prepared.dataset import describe_official
     from mlperf.data.criteo.prepared.official import OfficialFiles
+    from mlperf.data.criteo.prepared.reference_manifest import MANIFEST_NAME, ReferenceManifest
     from mlperf.data.criteo.prepared.verify_official import (
         checksum_problems,
         compare_ids_with_published,
@@ -123,6 +124,9 @@ def verify_official(path: Path, lists: Sequence[Path]) -> int:
         "largest index + 1: " + "-".join(str(largest + 1) for largest in np.max([f.id_max for f in facts], axis=0))
     )
     problems = [problem for of_split in facts for problem in of_split.problems()]
+    if (manifest := ReferenceManifest.read(files.prefix.parent)) is not None:
+        print(f"manifest {MANIFEST_NAME}: checksums of {len(manifest.files)} files")
+        problems += manifest.damaged_files(files.prefix.parent)
     if lists:
         known = [name for name in files.statuses if name in checksums]
         print(f"checksums: {len(known)} of {len(files.statuses)} files are in the list")

@@ -15,6 +15,7 @@ from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.npz import read_counts
 from mlperf.data.criteo.prepared.official import OfficialFiles
 from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.criteo.prepared.reference_manifest import ReferenceManifest
 from mlperf.data.multi_hot import MultiHotTables
 from mlperf.data.schema import CRITEO
 from mlperf.data.watched_file import FileStatus
@@ -102,11 +103,17 @@ def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
 
 
 def describe_official(files: OfficialFiles) -> PreparedData:
-    """Return the data set that consists of files of the DLRM-DCNv2 reference."""
+    """Return the data set that consists of files of the DLRM-DCNv2 reference.
+
+    The counts are known if this program wrote them. RunError if they do not match their manifest then.
+    """
     folder = files.prefix.parent
+    manifest = ReferenceManifest.read(folder)
+    if manifest is not None and (problem := manifest.find_problem(folder)):
+        raise RunError(problem)
     return PreparedData(
         *(folder, folder, folder),
-        counts=(),
+        counts=() if manifest is None else tuple(manifest.counts),
         train_rows=files.rows("train"),
         test_rows=files.rows("test"),
         val_rows=files.rows("val"),
