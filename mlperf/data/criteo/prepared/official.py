@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.data.criteo.days import TERABYTE_DAYS, split_rows
-from mlperf.data.criteo.prepared.official_paths import day_file
+from mlperf.data.criteo.prepared.official_paths import day_file, day_files
 from mlperf.data.day_files import DayPart, DayRows
 from mlperf.data.npy import StoredArray, open_archive, open_array
 from mlperf.data.schema import CRITEO
@@ -57,6 +57,12 @@ class OfficialFiles:
     def rows(self, split: str) -> int:
         """Return the number of rows of a split: train, test or val."""
         return split_rows(self.rows_per_day)[split]
+
+    def paths(self, split: str) -> list[Path]:
+        """Return the files of a split."""
+        days = range(_LAST) if split == "train" else [_LAST]
+        paths = [path for day in days for path in day_files(self.prefix, day)]
+        return [path for path in paths if path.name in self.statuses]
 
     def open(self, split: str) -> DayRows:
         """Open the files of a split. RunError if one has changed since the headers were read."""
