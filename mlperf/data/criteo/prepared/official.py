@@ -18,6 +18,7 @@ from mlperf.data.npy import StoredArray, open_archive, open_array
 from mlperf.data.schema import CRITEO
 from mlperf.data.watched_file import FileStatus
 from mlperf.util.errors import RunError
+from mlperf.util.printable import shown_name
 
 _LAST = TERABYTE_DAYS - 1
 
@@ -112,7 +113,7 @@ def _id_arrays(path: Path, expected: FileStatus | None) -> list[StoredArray]:
     if set(found) != set(names):
         missing = sorted(set(names) - set(found)) or sorted(set(found) - set(names))
         problem = "lacks" if set(names) - set(found) else "also contains"
-        raise RunError(f"{path}: {problem} {missing[0]}; it must have {names[0]} to {names[-1]}")
+        raise RunError(f"{path}: {problem} {shown_name(missing[0])}; it must have {names[0]} to {names[-1]}")
     for name in names:
         found[name].require(["int32"], (None, None))
         if found[name].header.shape[1] < 1:
