@@ -104,6 +104,7 @@ def verify_official(path: Path, lists: Sequence[Path]) -> int:
     from mlperf.data.criteo.prepared.verify_official import (
         checksum_problems,
         compare_ids_with_published,
+        manifest_problems,
         read_checksums,
         scan_official,
     )
@@ -133,7 +134,12 @@ def verify_official(path: Path, lists: Sequence[Path]) -> int:
         problems += checksum_problems(files, checksums)
         if not known:
             problems.append(f"{lists[0]}: has no checksum of a file in {path}")
-    problems += _compare_with_published(path, describe_official(files), compare_ids_with_published(files, facts))
+    manifest = ReferenceManifest.read(files.prefix.parent)
+    if manifest is not None:
+        print(f"manifest {files.prefix.with_name(MANIFEST_NAME)}: comparing the checksums in it")
+        problems += manifest_problems(files, manifest)
+    published = compare_ids_with_published(files, facts)
+    problems += _compare_with_published(path, describe_official(files, manifest), published)
     return _report(path, problems)
 
 
