@@ -209,6 +209,8 @@ assemble_flags() { # sets edition, trainer_flags and data_flags; $1: Python, rem
         --numpy-rand-seed="$seed" --mlperf-logging --mlperf-edition="$edition"
         --mlperf-platform="$(basename "$config" .sh | sed 's/^config_//')"
     )
+    # In the closed division of dlrm_dcnv2, eval_samples must be that of the Terabyte data.
+    [[ $is_sample == false || $benchmark != dlrm_dcnv2 ]] || trainer_flags+=(--mlperf-division=open)
     own_flags=(${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} "$@")
     # The trainer's own parser, which needs neither data nor third-party packages.
     "$python" -m mlperf.cli.check_flags "${trainer_flags[@]}" -- ${own_flags[@]+"${own_flags[@]}"} || return

@@ -34,6 +34,7 @@ from golden_ids import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
+LOOKUP_FILE = "lookup_tables.npz"  # made by the first training
 LOSS_TOLERANCE = 2e-5
 # Adagrad divides a gradient that is nothing but rounding errors by its own size.
 WEIGHT_TOLERANCE = {"adagrad": 1e-4, "sgd": 1e-5}
@@ -82,7 +83,7 @@ def run(program: str, flags: Sequence[str], folder: Path) -> str:
 def train(golden: Golden, name: str, folder: Path) -> str:
     """Train as the golden run did; the model is saved to `folder`. Return the output."""
     flags = [
-        *golden.flags(name, folder),
+        *golden.flags(name, folder.parent / LOOKUP_FILE),
         *(f"--load-weights={golden.folder / 'initial.npz'}", f"--num-batches={golden.steps}", "--print-freq=1"),
         *(f"--test-freq={golden.steps}", f"--save-model={folder / 'model.pt'}"),
     ]
@@ -147,7 +148,7 @@ def compare_auc(golden: Golden, name: str, split: str, folder: Path) -> str:
     Rounding gives some pairs of scores the same value, so the AUC may differ by what one pair counts.
     """
     flags = [
-        *golden.flags(name, folder),
+        *golden.flags(name, folder.parent / LOOKUP_FILE),
         *("--inference-only", f"--load-model={folder / 'model.pt'}", "--mlperf-logging", f"--split={split}"),
     ]
     found = _AUC.findall(run("dlrm_s_pytorch.py", flags, folder))
@@ -213,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if report.compare("golden data", golden.check):
             for run_name in golden.runs:
                 compare_run(golden, run_name, folder / run_name, report)
-            data = ReadData(golden, folder)
+            data = ReadData(golden, folder / LOOKUP_FILE)
             report.compare("rows of all days", lambda: compare_rows(data))
             report.compare("expanded ids", lambda: compare_expanded_ids(data))
             report.compare("lookup tables", lambda: compare_lookup_tables(data))

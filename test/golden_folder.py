@@ -124,8 +124,8 @@ class Golden:
             "top": self._widths("top"),
         }
 
-    def data_flags(self, folder: Path) -> list[str]:
-        """Return the flags of the data and the model. The lookup tables are kept in `folder`, not in the data."""
+    def data_flags(self, lookup_file: Path) -> list[str]:
+        """Return the flags of the data and the model. lookup_file: of --multi-hot-tables, not in this folder."""
         sizes = self.sizes()
 
         def joined(numbers: list[int]) -> str:
@@ -136,7 +136,7 @@ class Golden:
             f"--processed-data-file={self.folder / 'onehot'}",
             f"--arch-embedding-size={joined(self.table_rows)}",
             f"--multi-hot-sizes={joined(self.multi_hot_sizes)}",
-            f"--multi-hot-tables={self.lookup_file(folder)}",
+            f"--multi-hot-tables={lookup_file}",
             f"--arch-sparse-feature-size={sizes['embedding_dim']}",
             f"--arch-mlp-bot={joined(sizes['bottom'])}",
             f"--arch-mlp-top={joined(sizes['top'][1:])}",
@@ -146,14 +146,10 @@ class Golden:
             f"--mini-batch-size={int(self.content['batch'])}",
         ]
 
-    def lookup_file(self, folder: Path) -> Path:
-        """Return the file of the lookup tables in `folder`."""
-        return folder / "lookup_tables.npz"
-
-    def flags(self, name: str, folder: Path) -> list[str]:
-        """Return the flags of the run `name`."""
+    def flags(self, name: str, lookup_file: Path) -> list[str]:
+        """Return the flags of the run `name`. lookup_file: as for `data_flags`."""
         run = self.runs[name]
-        flags = [*self.data_flags(folder), f"--optimizer={name}", f"--learning-rate={run.rate!r}"]
+        flags = [*self.data_flags(lookup_file), f"--optimizer={name}", f"--learning-rate={run.rate!r}"]
         return flags if run.epsilon is None else [*flags, f"--adagrad-epsilon={run.epsilon!r}"]
 
     def check(self) -> str:

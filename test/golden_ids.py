@@ -13,7 +13,7 @@ import numpy as np
 from golden_folder import DAYS, PARTS, Array, Golden
 
 from mlperf.cli.train import parse
-from mlperf.runner.data import open_split, prepared_data
+from mlperf.runner.data import open_split, verified_data
 
 _FIRST_ROWS = 256  # whose ids have checksums
 
@@ -31,17 +31,20 @@ class Rows:
 
 
 class ReadData:
-    """The golden data as this program reads it, in the order of the days."""
+    """The golden data as this program reads it, in the order of the days.
 
-    def __init__(self, golden: Golden, folder: Path) -> None:
+    lookup_file: that of --multi-hot-tables.
+    """
+
+    def __init__(self, golden: Golden, lookup_file: Path) -> None:
         self.golden = golden
-        self.folder = folder
+        self.lookup_file = lookup_file
 
     @cached_property
     def splits(self) -> dict[str, Rows]:
         """The rows of each split of this program."""
-        settings = parse([*self.golden.data_flags(self.folder), "--inference-only"])
-        prepared = prepared_data(settings.data, settings.given)
+        settings = parse([*self.golden.data_flags(self.lookup_file), "--inference-only"])
+        prepared = verified_data(settings, [])
         return {name: self._read(open_split(settings, prepared, name)) for name in ("train", "test", "val")}
 
     def _read(self, source: Any) -> Rows:
@@ -140,7 +143,7 @@ def compare_lookup_tables(data: ReadData) -> str:
     """Compare the lookup tables in the file that the training has made with their checksums in golden.json."""
     golden = data.golden
     expected = golden.content["multi_hot"].get("lookup_tables", [])
-    with np.load(golden.lookup_file(data.folder)) as archive:
+    with np.load(data.lookup_file) as archive:
         tables = [archive[str(number)] for number in range(len(golden.table_rows))]
     for number, (table, rows, size) in enumerate(
         zip(tables, golden.table_rows, golden.multi_hot_sizes, strict=True)

@@ -25,6 +25,7 @@ from mlperf.util.errors import UsageError
         ("measure_precisions", "--seeds=0", "a whole number from 1 "),
         ("measure_precisions", "--precision=", "fp32, bf16"),
         ("measure_preparation", "--cores=1,a", "a whole number from 1 "),
+        ("measure_preparation", "--forms=x", "terabyte, terabyte_dcnv2, reference"),
         ("measure_preparation", "--rows=1", "a whole number from 24000 "),
         ("compare_commits", "--rounds=0", "a whole number from 1 "),
         ("measure_optimizers", "--shapes=Kaggle", "Kaggle-128"),

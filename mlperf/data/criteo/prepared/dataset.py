@@ -18,6 +18,7 @@ from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.multi_hot import MultiHotTables
 from mlperf.data.schema import CRITEO
 from mlperf.data.watched_file import FileStatus
+from mlperf.settings.dataset import DatasetSettings
 from mlperf.util.errors import RunError
 
 _log = logging.getLogger(__name__)
@@ -61,6 +62,11 @@ class PreparedData:
     smallest_integer: int | None = None
     official: OfficialFiles | None = None
     multi_hot: MultiHotTables | None = None
+
+    @property
+    def first_index(self) -> int:
+        """The number of the first id of each column."""
+        return 0 if self.data_set is None else DatasetSettings(self.data_set).first_index
 
     def rows(self, split: str) -> int:
         """Return the number of rows of a split: train, test or val."""
