@@ -1,6 +1,8 @@
 """Time the preparation of synthetic text, and a pipeline in polars: python bench/measure_preparation.py.
 
-With --cores=1,2,4, only the first measurement is made, on each of these numbers of cores.
+With --cores=1,2,4, only the first measurement is made, on each of these numbers of cores. With --forms, it is made
+alternately of the binary files of DLRM (terabyte), of those of DLRM-DCNv2 (terabyte_dcnv2), and of the files of
+DLRM-DCNv2's reference (reference).
 
 Each measurement runs in a separate process and is timed from the end of the imports to the fsync of the output,
 with compiled code cached and the text in the page cache. Prints medians. The comparison requires polars.
@@ -28,7 +30,7 @@ from command_line import existing_folder, script_parser
 from mlperf.benchmarks import DLRM
 from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 from mlperf.data.schema import CRITEO
-from mlperf.settings.kinds import at_least
+from mlperf.settings.kinds import at_least, choice
 from mlperf.util.program import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,14 +46,18 @@ if sys.argv[5] == "gzip":
     sys.modules["isal"] = None
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.data.criteo.prepare.pipeline import prepare
-settings = PreparationSettings("terabyte", Path(sys.argv[1]) / "day", Path(sys.argv[2]),
-    max_ind_range=int(sys.argv[3]), randomize=sys.argv[4])
+if sys.argv[6] == "reference":
+    from mlperf.data.criteo.prepare.reference.preparation import prepare_reference_files as prepare
+settings = PreparationSettings("terabyte" if sys.argv[6] == "terabyte" else "terabyte_dcnv2",
+    Path(sys.argv[1]) / "day", Path(sys.argv[2]), max_ind_range=int(sys.argv[3]), randomize=sys.argv[4],
+    reference_files=sys.argv[6] == "reference")
 start = time.perf_counter()
 made = prepare(settings)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(time.perf_counter() - start, peak, "-".join(map(str, made.counts)))
 """
 
+FORMS = ("terabyte", "terabyte_dcnv2", "reference")
 MIN_ROWS = 24_000
 
 
@@ -83,7 +89,10 @@ def main() -> None:
         help="working folder (default: the temporary folder of the system)",
     )
     parser.add_argument("--cores", type=core_counts, metavar="N,N,...", help="numbers of cores: 1,2,4,8,16")
+    parser.add_argument("--forms", type=forms, metavar="FORM,...", help=f"forms to measure: {','.join(FORMS)}")
     flags = parser.parse_args()
+    if flags.forms and flags.cores:
+        parser.error("--forms cannot be combined with --cores")
     cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(dir=flags.folder) as name:
         folder = Path(name)
@@ -91,6 +100,9 @@ def main() -> None:
         measure_own(folder, cores, "total", 1)  # compiles
         if flags.cores is not None:
             measure_scaling(folder, cores, flags.cores, flags.rows, flags.repeats)
+            return
+        if flags.forms is not None:
+            measure_forms(folder, cores, flags.forms, flags.rows, flags.repeats)
             return
         print(
             f"{len(cores)} cores, median of {flags.repeats}; rate of text, ratio to polars, memory, disk, Terabyte"
@@ -114,6 +126,24 @@ def core_counts(text: str) -> list[int]:
     """Return the numbers of cores that --cores names. ArgumentTypeError if one is not a number from 1."""
     kind = at_least(1)
     return [kind(count) for count in text.split(",")]
+
+
+def forms(text: str) -> list[str]:
+    """Return the forms that --forms names. ArgumentTypeError if one is unknown."""
+    kind = choice(*FORMS)
+    return [kind(form) for form in text.split(",")]
+
+
+def measure_forms(folder: Path, cores: Sequence[int], chosen: Sequence[str], rows: int, repeats: int) -> None:
+    """Measure several forms alternately; the ratio is that to the time of the first."""
+    text = sum(make_sample(SampleSettings(folder, rows=rows, seed=1)).files.values())
+    for form in chosen:
+        measure_own(folder, cores, "total", 1, form=form)  # compiles
+    rounds = [[measure_own(folder, cores, "total", 1, form=form) for form in chosen] for _ in range(repeats)]
+    found = [median(measured) for measured in zip(*rounds, strict=True)]
+    for form, measured in zip(chosen, found, strict=True):
+        what = f"{rows / 1e6:g} million rows, {form}, {len(cores)} cores"
+        show(what, text, rows, measured, found[0].seconds / measured.seconds)
 
 
 def measure_scaling(folder: Path, cores: Sequence[int], counts: Sequence[int], rows: int, repeats: int) -> None:
@@ -160,11 +190,17 @@ def compare_with_polars(folder: Path, text: int, rows: int, cores: Sequence[int]
 
 
 def measure_own(
-    folder: Path, cores: Sequence[int], randomize: str, repeats: int, unzipper: str = "isal"
+    folder: Path,
+    cores: Sequence[int],
+    randomize: str,
+    repeats: int,
+    unzipper: str = "isal",
+    form: str = "terabyte",
 ) -> Measured:
     """Return the median of several measurements of this project."""
     prepared = folder / "prepared"
-    command = [sys.executable, "-c", PREPARE, str(folder), str(prepared), str(LIMIT), randomize, unzipper]
+    limit = LIMIT if form == "terabyte" else -1
+    command = [sys.executable, "-c", PREPARE, str(folder), str(prepared), str(limit), randomize, unzipper, form]
     return median([measure(command, folder, cores) for _ in range(repeats)])
 
 

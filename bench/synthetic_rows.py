@@ -32,6 +32,23 @@ def synthetic_rows(
     return rows
 
 
+def expanded_ids(ids: np.ndarray, table_rows: Sequence[int], ids_per_table: Sequence[int]) -> np.ndarray:
+    """Return several ids for each of `ids`, [samples, tables], as the cpu and gpu engines take them: int32 [L].
+
+    Like the benchmark's, they are a fixed function of the one id, which is the first of them, and uniform. A hash
+    computes them, because the benchmark's tables of drawn ids take 24 GB.
+    """
+    parts = []
+    for column, rows, size in zip(ids.T, table_rows, ids_per_table, strict=True):
+        mixed = column.astype(np.uint64)[:, None] * np.uint64(size) + np.arange(size, dtype=np.uint64)
+        mixed = (mixed + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)  # constants of SplitMix64
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        expanded = ((mixed >> np.uint64(33)) % np.uint64(rows)).astype(np.int32)
+        expanded[:, 0] = column
+        parts.append(expanded.reshape(-1))
+    return np.concatenate(parts)
+
+
 def write_rows(path: Path, samples: int, table_rows: Sequence[int]) -> None:
     """Write a binary file of `samples` rows with log-uniform ids."""
     stream = np.random.default_rng(1)

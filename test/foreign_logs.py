@@ -211,7 +211,7 @@ def moved_to_the_end(key: str) -> Change:
 def as_package(results: Path) -> Path:
     """Return the package around results/box/<benchmark>, after adding a description with mostly empty fields."""
     package = results.parents[2]
-    (package / "systems").mkdir(exist_ok=True)
+    (package / "systems").mkdir(parents=True, exist_ok=True)
     description: dict[str, object] = dict.fromkeys(
         [
             *("host_processor_frequency", "host_processor_caches", "host_processor_interconnect", "cooling"),

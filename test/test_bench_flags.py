@@ -25,24 +25,26 @@ from mlperf.util.errors import UsageError
         ("measure_precisions", "--seeds=0", "a whole number from 1 "),
         ("measure_precisions", "--precision=", "fp32, bf16"),
         ("measure_preparation", "--cores=1,a", "a whole number from 1 "),
+        ("measure_preparation", "--forms=x", "terabyte, terabyte_dcnv2, reference"),
         ("measure_preparation", "--rows=1", "a whole number from 24000 "),
         ("compare_commits", "--rounds=0", "a whole number from 1 "),
         ("measure_optimizers", "--shapes=Kaggle", "Kaggle-128"),
+        ("time_dcnv2", "--reduced --precision=fp8", "bf16, tf32, fp32"),
     ],
 )
 def test_wrong_flag_is_refused_with_what_is_allowed(
     script: str, flag: str, allowed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", [f"{script}.py", flag])
+    monkeypatch.setattr("sys.argv", [f"{script}.py", *flag.split()])
     with pytest.raises(UsageError) as caught:
         bench_module(script).main()
-    assert flag.partition("=")[0] in str(caught.value)
+    assert flag.rsplit(maxsplit=1)[-1].partition("=")[0] in str(caught.value)
     assert allowed in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-GPU_SCRIPTS = ("profile_step", "run_for_sanitizer", "time_full_tables", "tune_kernels")
+GPU_SCRIPTS = ("profile_step", "run_for_sanitizer", "time_dcnv2", "time_full_tables", "tune_kernels")
 
 
 @pytest.mark.parametrize("script", GPU_SCRIPTS)

@@ -105,7 +105,7 @@ def known_flags() -> set[str]:
     import io
 
     flags: set[str] = set()
-    for entry in PROGRAMS.values():
+    for entry in (*PROGRAMS.values(), "mlperf.benchmarks.__main__:main"):
         module, _, function = entry.partition(":")
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):

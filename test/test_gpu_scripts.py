@@ -6,12 +6,16 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from bench_modules import printed
+from bench_modules import bench_module, printed
 from program import ROOT
+
+from mlperf.benchmarks import DLRM_DCNV2
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the reduced forms run in Triton's interpreter")
 
@@ -57,6 +61,33 @@ def test_full_tables_are_timed_in_both_sizes(
         for precision in ("fp32", "bf16")
         for ids in ("log-uniform", "uniform")
     ]
+
+
+def test_step_of_dcnv2_is_timed_beside_an_estimate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = printed("time_dcnv2", monkeypatch, capsys, "--reduced", "--precision=bf16")
+    steps = [line.partition(": ")[0] for line in lines if "ms/step" in line]
+    assert steps == ["dlrm_dcnv2, tables of at most 2,000 rows in bf16, adagrad, bf16"]
+    assert any(line.startswith("update of the tables") for line in lines)
+
+
+def test_estimate_counts_the_products_and_rows_of_a_step() -> None:
+    traffic, workloads = bench_module("dcnv2_traffic"), bench_module("gpu_workload")
+    full = workloads.workload_of(DLRM_DCNV2, reduced=False)
+    # 96 million floating-point operations per trained sample, and the padding of the dense features
+    assert traffic.product_operations(full) / full.batch_size == pytest.approx(96.1e6, rel=2e-3)
+    reduced = replace(workloads.workload_of(DLRM_DCNV2, reduced=True), row_limit=2)
+    batch = workloads.make_batch(reduced, 0, size=40)
+    found = traffic.read_rows(reduced, batch)
+    rows, start = [], 0
+    for table, count in enumerate(reduced.ids_per_table):
+        rows += [(table, int(index)) for index in batch.ids[start : start + 40 * count]]
+        start += 40 * count
+    assert (found.ids, found.distinct) == (len(rows), len(set(rows)))
+    pieces = {(position // traffic.CHUNK, row) for position, row in enumerate(sorted(rows))}
+    parts = Counter(row for _, row in pieces)
+    assert found.shared_parts == sum(count for count in parts.values() if count > 1)
 
 
 def run_stages(*arguments: str, out: Path) -> subprocess.CompletedProcess[str]:

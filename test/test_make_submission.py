@@ -15,7 +15,6 @@ from easy_data import write_easy_data
 from foreign_logs import (
     Entry,
     aborted,
-    as_package,
     both,
     changed,
     foreign_entries,
@@ -26,22 +25,18 @@ from foreign_logs import (
     without,
     write_log,
 )
-from package_maker import SYSTEM, make
+from package_maker import SYSTEM, make, write_system_file
 from program import ROOT, official_package_check, read_events
 from program import check_submission as check
 
-from mlperf.benchmarks import EDITIONS
+from mlperf.benchmarks import DLRM, editions_of
 from mlperf.submission.system_description import describe_processors
 
 
 @pytest.fixture
 def description(tmp_path: Path) -> Path:
     """Return a file with a whole system description."""
-    results = foreign_results(tmp_path / "other" / "results" / "box" / "dlrm", "2.0.0", unchanged)
-    file = as_package(results) / "systems" / "box.json"
-    content = json.loads(file.read_text())
-    file.write_text(json.dumps({name: value or "as it is" for name, value in content.items()}))
-    return file
+    return write_system_file(tmp_path / "other")
 
 
 @pytest.mark.parametrize("edition", ["1.0.0", "2.0.0"])
@@ -287,15 +282,15 @@ def test_interrupted_set_is_resumed_and_its_package_passes_for_every_edition(tmp
     assert run.stdout.count("done before") == 1
     assert sorted((tmp_path / "out" / "runs" / "box" / "dlrm" / "run_0").glob("*.log")) == first
     package = tmp_path / "out" / "Ours"
-    logs = sorted(package.glob("results/box/dlrm/*"))
+    logs = sorted(package.glob("results/box/dlrm/*_?.txt"))
     assert [log.name for log in logs] == [f"result_{number}.txt" for number in range(5)]
     seeds = [event["value"] for log in logs for event in read_events(log, "seed")]
     assert seeds == [5, 6, 7, 8, 9]
     assert len({hashlib.sha256(log.read_bytes()).hexdigest() for log in logs}) == 5
     implementation = package / "benchmarks" / "dlrm" / "implementations" / "pytorch"
     assert (implementation / "config_box.sh").read_text() == (tmp_path / "mine.sh").read_text()
-    for edition in EDITIONS:
-        assert "FOUND NO ERRORS" in official_package_check(package, edition, tmp_path)
+    for edition in editions_of(DLRM):
+        assert "FOUND NO ERRORS" in official_package_check(package, edition.name, tmp_path)
     assert check(package, "--edition=all", cwd=tmp_path).status == 0
 
 

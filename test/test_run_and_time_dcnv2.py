@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,16 +27,17 @@ SYSTEMS = ROOT / "mlperf" / "systems"
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the repository without data and results."""
-    return copy_repository(tmp_path_factory.mktemp("clone"))
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the raw text of 2,000 rows."""
+    folder = tmp_path_factory.mktemp("sample")
+    make_sample(SampleSettings(folder, rows=2_000, seed=1))
+    return folder
 
 
 @pytest.fixture
-def text(tmp_path: Path) -> Path:
-    """Return a folder with the raw text of 2,000 rows."""
-    make_sample(SampleSettings(tmp_path / "text", rows=2_000, seed=1))
-    return tmp_path / "text"
+def text(sample: Path, tmp_path: Path) -> Path:
+    """Return a copy of the raw text."""
+    return shutil.copytree(sample, tmp_path / "text")
 
 
 def prepared(text: Path, benchmark: Benchmark) -> Path:
@@ -45,11 +48,9 @@ def prepared(text: Path, benchmark: Benchmark) -> Path:
     return prefix
 
 
-def test_raw_text_is_prepared_and_trained_on_and_the_log_follows_the_edition(
-    clone: Path, text: Path, tmp_path: Path
-) -> None:
+def test_raw_text_is_prepared_and_trained_on_and_the_log_follows_the_edition(text: Path, tmp_path: Path) -> None:
     variables = {"BENCHMARK": "dlrm_dcnv2", "DATADIR": "text", "LOGDIR": "logs", "SEED": "5", "EDITION": "4.0.0"}
-    run = run_and_time(clone, *TINY, cwd=tmp_path, DROP_CACHES="false", **variables)
+    run = run_and_time(ROOT, *TINY, cwd=tmp_path, DROP_CACHES="false", **variables)
     assert run.status == 3, run.stdout + run.stderr
     assert (text / "terabyte_dcnv2_processed_train.bin").is_file()
     (log,) = (tmp_path / "logs").glob("*.log")
@@ -60,12 +61,13 @@ def test_raw_text_is_prepared_and_trained_on_and_the_log_follows_the_edition(
     assert (values["seed"], values["train_samples"]) == (5, 1_667)
     assert values["opt_adagrad_epsilon"] == 1e-8
     evaluations = [event["metadata"]["epoch_num"] for event in read_events(log, "eval_accuracy")]
-    assert evaluations == pytest.approx([step / 27 for step in range(1, 27)], abs=1e-4)  # 1,667 // (64 * 20) = 1
+    assert evaluations == pytest.approx([step / 27 for step in range(1, 28)], abs=1e-4)  # 1,667 // (64 * 20) = 1
     assert result(run)[:3] == ["RESULT", "RECOMMENDATION", "5"]
 
 
 @pytest.mark.slow
-def test_one_command_trains_dlrm_dcnv2_to_the_target_on_the_sample(clone: Path) -> None:
+def test_one_command_trains_dlrm_dcnv2_to_the_target_on_the_sample(tmp_path: Path) -> None:
+    clone = copy_repository(tmp_path / "clone")
     run = run_and_time(clone, SEED="11", BENCHMARK="dlrm_dcnv2")
     assert run.status == 0, run.stdout + run.stderr
     assert "best reachable AUC is" in run.stdout
@@ -101,21 +103,21 @@ def test_one_command_trains_dlrm_dcnv2_to_the_target_on_the_sample(clone: Path) 
     ids=str,
 )
 def test_what_belongs_to_the_other_benchmark_is_refused_in_one_line(
-    variables: dict[str, str], words: str, clone: Path, tmp_path: Path
+    variables: dict[str, str], words: str, tmp_path: Path
 ) -> None:
     chosen = {"BENCHMARK": "dlrm_dcnv2", "LOGDIR": str(tmp_path / "logs"), **variables}
-    run = run_and_time(clone, **chosen)  # type: ignore[arg-type]
+    run = run_and_time(ROOT, **chosen)  # type: ignore[arg-type]
     assert run.status == 2
     assert words in run.stderr
     assert len(run.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_configuration_that_names_no_benchmark_is_one_of_dlrm(clone: Path, tmp_path: Path) -> None:
+def test_configuration_that_names_no_benchmark_is_one_of_dlrm(tmp_path: Path) -> None:
     lines = (SYSTEMS / "dlrm" / "config_cpu.sh").read_text()
     (tmp_path / "mine.sh").write_text(lines.replace("BENCHMARK=dlrm\n", ""))
     first, second = (
-        run_and_time(clone, "--no-such-flag", cwd=tmp_path, CONFIG="mine.sh", BENCHMARK=name)
+        run_and_time(ROOT, "--no-such-flag", cwd=tmp_path, CONFIG="mine.sh", BENCHMARK=name)
         for name in ("dlrm", "dlrm_dcnv2")
     )
     assert "unrecognized arguments: --no-such-flag" in first.stderr
@@ -124,13 +126,13 @@ def test_configuration_that_names_no_benchmark_is_one_of_dlrm(clone: Path, tmp_p
 
 @pytest.mark.parametrize("wanted", [DLRM, DLRM_DCNV2], ids=lambda benchmark: benchmark.name)
 def test_data_prepared_for_the_other_benchmark_is_refused_by_name(
-    wanted: Benchmark, clone: Path, text: Path, tmp_path: Path
+    wanted: Benchmark, text: Path, tmp_path: Path
 ) -> None:
     other = DLRM if wanted is DLRM_DCNV2 else DLRM_DCNV2
     prefix = prepared(text, other)
     for path in text.glob("day_*"):
         path.unlink()
-    run = run_and_time(clone, BENCHMARK=wanted.name, DATADIR=str(text), CONFIG="sample")
+    run = run_and_time(ROOT, BENCHMARK=wanted.name, DATADIR=str(text), CONFIG="sample")
     assert run.status == 2
     assert run.stderr == (
         f"run_and_time.sh: error: DATADIR={text}: {prefix}_train.bin was prepared with --data-set="
@@ -138,23 +140,39 @@ def test_data_prepared_for_the_other_benchmark_is_refused_by_name(
     )
 
 
-def test_data_of_both_benchmarks_may_be_in_one_folder(clone: Path, text: Path, tmp_path: Path) -> None:
+def test_data_of_both_benchmarks_may_be_in_one_folder(text: Path, tmp_path: Path) -> None:
     for benchmark in (DLRM, DLRM_DCNV2):
         prepared(text, benchmark)
     for benchmark in (DLRM, DLRM_DCNV2):
         (tmp_path / "mine.sh").write_text(
             f'BENCHMARK={benchmark.name}\n[[ $prepared_data == "{text}/of_{benchmark.name}" ]]\n'
         )
-        run = run_and_time(clone, BENCHMARK=benchmark.name, DATADIR=str(text), CONFIG=str(tmp_path / "mine.sh"))
+        run = run_and_time(ROOT, BENCHMARK=benchmark.name, DATADIR=str(text), CONFIG=str(tmp_path / "mine.sh"))
         assert "does not set BATCH_SIZE" in run.stderr
 
 
-def test_official_files_are_found_by_their_labels_and_refused_by_dlrm(clone: Path, tmp_path: Path) -> None:
+def test_official_files_are_trained_on_in_place(tmp_path: Path) -> None:
+    golden, drawn = ROOT / "test" / "golden" / "dcnv2", tmp_path / "drawn.npz"
+    rows = json.loads((golden / "golden.json").read_text())["model"]["table_rows"]
+    before = sorted((golden / "onehot").iterdir())
+    flags = (*TINY, f"--arch-embedding-size={'-'.join(map(str, rows))}", "--mini-batch-size=512")
+    # Named, so that they are in a file although there are few.
+    flags = (*flags, f"--multi-hot-tables={drawn}")
+    folder = str(golden / "onehot")
+    run = run_and_time(
+        ROOT, *flags, BENCHMARK="dlrm_dcnv2", DATADIR=folder, LOGDIR=str(tmp_path), DROP_CACHES="false"
+    )
+    assert run.status == 3, run.stdout + run.stderr
+    assert "configuration mlperf/systems/dlrm_dcnv2/config_cpu.sh" in run.stdout
+    assert "drawn.npz: drawing the ids of --multi-hot-sizes" in run.stderr, "the drawing is timed"
+    (log,) = tmp_path.glob("*.log")
+    assert [event["value"] for event in read_events(log, "train_samples", "eval_samples")] == [6_998, 152]
+    assert sorted((golden / "onehot").iterdir()) == before
+
+
+def test_official_files_are_refused_by_dlrm(tmp_path: Path) -> None:
     (tmp_path / "day_0_labels.npy").touch()
-    (tmp_path / "mine.sh").write_text('BENCHMARK=dlrm_dcnv2\n[[ $prepared_data == "$DATADIR" && -z $raw_data ]]\n')
-    run = run_and_time(clone, BENCHMARK="dlrm_dcnv2", DATADIR=str(tmp_path), CONFIG=str(tmp_path / "mine.sh"))
-    assert "does not set BATCH_SIZE" in run.stderr
-    run = run_and_time(clone, DATADIR=str(tmp_path))
+    run = run_and_time(ROOT, DATADIR=str(tmp_path))
     assert run.status == 2
     assert "day_0_labels.npy is of dlrm_dcnv2, not of dlrm" in run.stderr
 

@@ -6,7 +6,7 @@ import argparse
 import os
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,29 +14,36 @@ import numpy as np
 import torch
 import triton
 
-from mlperf.benchmarks import DLRM
+from mlperf.benchmarks import DLRM, DLRM_DCNV2, Benchmark
+from mlperf.benchmarks.benchmark import Network
 from mlperf.data.batch import RawBatch, RowSource
+from mlperf.data.schema import CRITEO
 from mlperf.engines.gpu.kernels.decode import DENSE_WIDTH
 from mlperf.engines.gpu.step import GpuStep
-from mlperf.models.dlrm import ROW_TYPES, DLRM_Net
+from mlperf.models.dlrm import ROW_TYPES
 from mlperf.models.initialization import initialize
 from mlperf.models.loss import Loss
+from mlperf.models.make import make_model
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.settings.model import Architecture
+from mlperf.settings.training import EPSILON
 from mlperf.util.errors import UsageError
-from synthetic_rows import synthetic_rows
+from synthetic_rows import expanded_ids, synthetic_rows
 from training_baselines import RATE, timed
 from training_shapes import BYTES_BESIDE_TABLES, ROWS_OF_SMALLER_TABLES
 
 # Optimizers and precisions of the tables whose rows are updated once, by the sum of their gradients.
 SUMMED_UPDATES = (("sgd", "bf16"), ("adagrad", "fp32"), ("adagrad", "bf16"), ("rwsadagrad", "fp32"))
 
+# Rows per table with which DLRM-DCNv2 fits on a GPU with 80 GB, with tables in 16 bits and exact Adagrad: 65 GB.
+DCNV2_ROWS = 16_000_000
+
 
 @dataclass(frozen=True)
 class Workload:
     """Sizes that a script runs with.
 
-    batch_size: B. row_limit: maximum number of rows per table. top_mlp, bottom_mlp: layer widths.
+    batch_size: B. row_limit: maximum number of rows per table. benchmark: model, optimizer and ids per table.
     batches: number of different ones. rounds: number of repetitions of a measurement. steps: number of steps timed
         together.
     """
@@ -44,33 +51,49 @@ class Workload:
     device: torch.device
     batch_size: int
     row_limit: int
-    bottom_mlp: tuple[int, ...]
-    top_mlp: tuple[int, ...]
+    benchmark: Benchmark
     batches: int
     rounds: int
     steps: int
 
     @property
+    def network(self) -> Network:
+        """Layer widths."""
+        return self.benchmark.network
+
+    @property
     def table_rows(self) -> tuple[int, ...]:
         """Rows of each table."""
-        return tuple(min(rows, self.row_limit) for rows in DLRM.data.table_rows)
+        return tuple(min(rows, self.row_limit) for rows in self.benchmark.data.table_rows)
+
+    @property
+    def ids_per_table(self) -> tuple[int, ...] | None:
+        """Ids of each table and sample; None: one."""
+        return self.benchmark.data.ids_per_table
 
 
-BENCHMARK = Workload(
-    torch.device("cuda"),
-    65536,
-    400_000,
-    DLRM.network.bottom_mlp,
-    DLRM.network.top_mlp,
-    batches=4,
-    rounds=5,
-    steps=20,
-)
 # Triton's interpreter takes milliseconds for each program instance of a kernel.
-REDUCED = Workload(torch.device("cpu"), 3, 2000, (13, 32, 128), (32, 1), batches=1, rounds=1, steps=1)
+_REDUCED_NETWORKS = {
+    DLRM.name: replace(DLRM.network, bottom_mlp=(13, 32, 128), top_mlp=(32, 1)),
+    DLRM_DCNV2.name: replace(
+        DLRM_DCNV2.network, bottom_mlp=(13, 32, 16), top_mlp=(32, 1), cross_layers=2, cross_rank=8
+    ),
+}
 
 
-def parse_workload(parser: argparse.ArgumentParser) -> tuple[Workload, argparse.Namespace]:
+def workload_of(benchmark: Benchmark, *, reduced: bool) -> Workload:
+    """Return the workload of a benchmark on a GPU or, if `reduced`, of tiny sizes on the CPU."""
+    if not reduced:
+        return Workload(torch.device("cuda"), 65536, 400_000, benchmark, batches=4, rounds=5, steps=20)
+    ids = benchmark.data.ids_per_table
+    data = replace(benchmark.data, ids_per_table=None if ids is None else tuple(min(count, 3) for count in ids))
+    tiny = replace(benchmark, network=_REDUCED_NETWORKS[benchmark.name], data=data)
+    return Workload(torch.device("cpu"), 3, 2000, tiny, batches=1, rounds=1, steps=1)
+
+
+def parse_workload(
+    parser: argparse.ArgumentParser, benchmark: Benchmark = DLRM
+) -> tuple[Workload, argparse.Namespace]:
     """Add --reduced to `parser`; return the selected workload and all flags. UsageError without a GPU."""
     parser.add_argument(
         "--reduced",
@@ -82,7 +105,7 @@ def parse_workload(parser: argparse.ArgumentParser) -> tuple[Workload, argparse.
         raise UsageError("no GPU is visible to PyTorch; --reduced runs without one")
     if args.reduced and os.environ.get("TRITON_INTERPRET") != "1":
         raise UsageError("--reduced needs Triton's interpreter: set TRITON_INTERPRET=1")
-    return REDUCED if args.reduced else BENCHMARK, args
+    return workload_of(benchmark, reduced=args.reduced), args
 
 
 def full_row_limit(table_precision: str) -> int | None:
@@ -93,29 +116,40 @@ def full_row_limit(table_precision: str) -> int | None:
 
 
 def make_step(
-    workload: Workload, precision: str, *, optimizer: str = DLRM.optimizer, table_precision: str = "fp32"
+    workload: Workload, precision: str, *, optimizer: str | None = None, table_precision: str = "fp32"
 ) -> GpuStep:
-    """Return a step of the benchmark's model, not warmed up."""
+    """Return a step of the benchmark's model, not warmed up. optimizer: by default that of the benchmark."""
+    benchmark, network = workload.benchmark, workload.network
     architecture = Architecture(
         workload.table_rows,
-        DLRM.network.embedding_dimension,
-        workload.bottom_mlp,
-        workload.top_mlp,
+        network.embedding_dimension,
+        network.bottom_mlp,
+        network.top_mlp,
+        network.interaction,
+        cross_layers=network.cross_layers or 1,
+        cross_rank=network.cross_rank or 1,
         embedding_precision=table_precision,
     )
-    model = DLRM_Net(architecture, workload.device)
+    model = make_model(architecture, workload.device)
     initialize(model, np.random.RandomState(1), mlp_init="normal", embedding_init="device", seed=1)
-    made = make_optimizer(optimizer, model)
-    return GpuStep(model, Loss(DLRM.network.loss), made, precision, DLRM.data.index_limit or -1)
+    made = make_optimizer(optimizer or benchmark.optimizer, model, epsilon=benchmark.adagrad_epsilon or EPSILON)
+    limit = benchmark.data.index_limit if benchmark.data.is_prepared_with_limit else None
+    return GpuStep(model, Loss(network.loss), made, precision, limit or -1, workload.ids_per_table)
 
 
 def make_batch(workload: Workload, seed: int, *, size: int | None = None, uniform: bool = False) -> RawBatch:
     """Return a batch with log-uniform or uniform ids, in pinned memory if the device is a GPU."""
-    stream = np.random.default_rng(seed)
-    rows = synthetic_rows(size or workload.batch_size, workload.table_rows, stream, uniform=uniform)
-    tensor = torch.from_numpy(rows)
-    on_gpu = workload.device.type == "cuda"
-    return RawBatch(tensor.pin_memory() if on_gpu else tensor, 0, RowSource(Path("rows.bin"), workload.table_rows))
+    stream, table_rows = np.random.default_rng(seed), workload.table_rows
+    rows = synthetic_rows(size or workload.batch_size, table_rows, stream, uniform=uniform)
+    ids = None
+    if workload.ids_per_table is not None:
+        ids = _on_host(expanded_ids(rows[:, CRITEO.id_columns], table_rows, workload.ids_per_table), workload)
+    return RawBatch(_on_host(rows, workload), 0, RowSource(Path("rows.bin"), table_rows), ids)
+
+
+def _on_host(values: np.ndarray, workload: Workload) -> torch.Tensor:
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory() if workload.device.type == "cuda" else tensor
 
 
 def time_steps(workload: Workload, step: GpuStep, batches: Sequence[RawBatch], name: str) -> None:
@@ -158,6 +192,6 @@ def median_microseconds(function: Callable[[], object], device: torch.device) ->
 
 def layer_widths(workload: Workload, step: GpuStep) -> list[tuple[int, int]]:
     """Return (inputs, outputs) of each linear layer except the last, including the padding of the engine."""
-    bottom = [DENSE_WIDTH, *workload.bottom_mlp[1:]]
-    top = [step.interacted_width, *workload.top_mlp[:-1]]
+    bottom = [DENSE_WIDTH, *workload.network.bottom_mlp[1:]]
+    top = [step.interacted_width, *workload.network.top_mlp[:-1]]
     return [*pairwise(bottom), *pairwise(top)]

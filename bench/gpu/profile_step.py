@@ -9,6 +9,7 @@ import bench_folder  # noqa: F401
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +25,8 @@ from gpu_workload import (
 from torch.profiler import ProfilerActivity, profile
 
 from command_line import script_parser
+from mlperf.data.batch import RawBatch
+from mlperf.engines.gpu.step import GpuStep
 from mlperf.util.files import write_atomically
 from mlperf.util.program import run_program
 from training_shapes import PRECISIONS
@@ -48,12 +51,22 @@ def measure(
     workload: Workload, precision: str, optimizer: str = "sgd", table_precision: str = "fp32"
 ) -> list[tuple[str, float, float]]:
     """Print the time of a step and of its slowest kernels, and return all kernels, slowest first."""
-    on_gpu = workload.device.type == "cuda"
     step = make_step(workload, precision, optimizer=optimizer, table_precision=table_precision)
     step.warm_up(workload.batch_size)
     batches = [make_batch(workload, seed) for seed in range(workload.batches)]
     name = f"tables of at most {workload.row_limit:,} rows in {table_precision}, {optimizer}, {precision}"
     time_steps(workload, step, batches, name)
+    kernels = print_kernels(workload, step, batches)
+    del step
+    torch.cuda.empty_cache()
+    return kernels
+
+
+def print_kernels(
+    workload: Workload, step: GpuStep, batches: Sequence[RawBatch]
+) -> list[tuple[str, float, float]]:
+    """Print the slowest kernels of a step, and return all as [kernel, launches, microseconds], slowest first."""
+    on_gpu = workload.device.type == "cuda"
     steps = STEPS if on_gpu else 1
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
         for number in range(steps):
@@ -67,8 +80,6 @@ def measure(
     for name, launches, microseconds in kernels[:PRINTED_KERNELS]:
         print(f"  {microseconds:9.1f} us  x{launches:4.1f}  {name[:110]}")
     print(f"  {sum(kernel[2] for kernel in kernels):9.1f} us in all", flush=True)
-    del step
-    torch.cuda.empty_cache()
     return kernels
 
 

@@ -4,8 +4,8 @@
 #   [OUT=folder] [WHEELS=folder] [DLRM_PYTHON=python] bench/gpu/run.sh [--reduced] first|tables|second|STAGE ...
 #
 # first    the stages env smoke tests large optimizers: checks correctness, about 2 minutes.
-# tables   the stages env profile times measure variants reading auc precisions: measures everything that the tables of
-#          the documentation contain, about 8 minutes. What cannot start within 10 minutes is skipped and named.
+# tables   the stages env profile times dcnv2 measure variants reading auc precisions: measures everything that the tables
+#          of the documentation contain, about 9 minutes. What cannot start within 10 minutes is skipped and named.
 # second   the stages tune full run general sanitize: slower checks and other block sizes, about 4 minutes.
 #
 # OUT          folder for the log of each stage, NAME.log (default: a new folder under /tmp).
@@ -46,7 +46,7 @@ if [[ ${1:-} == --reduced ]]; then
     shift
 fi
 [[ $# -gt 0 ]] || fail "no stage is named; bench/gpu/run.sh --help lists them"
-tables=(env profile times measure variants reading auc precisions)
+tables=(env profile times dcnv2 measure variants reading auc precisions)
 stages=()
 end_of_tables=
 for name in "$@"; do
@@ -55,7 +55,7 @@ for name in "$@"; do
         tables) stages+=(start_of_tables "${tables[@]}" end_of_tables) ;;
         second) stages+=(tune full run general sanitize) ;;
         env | smoke | tests | large | optimizers) stages+=("$name") ;;
-        profile | times | measure | variants | reading | auc | precisions) stages+=("$name") ;;
+        profile | times | dcnv2 | measure | variants | reading | auc | precisions) stages+=("$name") ;;
         tune | full | run | general | sanitize) stages+=("$name") ;;
         *) fail "$name: no such stage; bench/gpu/run.sh --help lists them" ;;
     esac
@@ -136,11 +136,12 @@ for name in "${stages[@]}"; do
         # That kernels compile for other generations of GPUs is tested without a GPU.
         tests)
             tests tests 150 -n 8 test/test_gpu_step.py test/test_gpu_kernels.py test/test_gpu_row_updates.py \
-                -k "not compile"
+                test/test_gpu_dcnv2.py -k "not compile"
             ;;
         large)
-            tests large 120 $model::test_large_batches_match_float64_and_repeat \
-                $model::test_asynchronous_steps_give_the_sums_of_synchronous_steps
+            tests large 150 $model::test_large_batches_match_float64_and_repeat \
+                $model::test_asynchronous_steps_give_the_sums_of_synchronous_steps \
+                $model::test_steps_of_dcnv2_match_float64
             ;;
         optimizers)
             tests optimizers 180 $model::test_all_optimizers_and_precisions_of_tables_match_float64 \
@@ -148,6 +149,7 @@ for name in "${stages[@]}"; do
             ;;
         profile) script profile 180 190 gpu/profile_step.py --output="$out/profile.json" ;;
         times) script times 90 10 gpu/time_full_tables.py ;;
+        dcnv2) script dcnv2 90 90 gpu/time_dcnv2.py ;;
         measure) training measure 240 --minutes=2.5 --evaluate=89137319 ;;
         variants)
             for variant in adagrad,fp32 rwsadagrad,fp32 sgd,bf16 sgd,fp16 rwsadagrad,bf16; do
@@ -161,7 +163,7 @@ for name in "${stages[@]}"; do
             on_gpu precisions 240 10 "$python" bench/measure_precisions.py --use-gpu --precision=bf16 \
                 --embedding-precision=fp32,bf16
             ;;
-        tune) script tune 150 90 gpu/tune_kernels.py ;;
+        tune) script tune 170 120 gpu/tune_kernels.py ;;
         full) tests full 120 $model::test_tables_of_the_full_size_match_float64 ;;
         run) on_gpu run 150 25 env SEED=1 LOGDIR="$out/run" ./run_and_time.sh --use-gpu --precision=bf16 ;;
         general) tests general 240 -n 8 test/test_gpu_autograd.py test/test_gpu_runs.py ;;

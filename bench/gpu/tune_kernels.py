@@ -21,13 +21,17 @@ from gpu_workload import (
     make_step,
     median_microseconds,
     parse_workload,
+    workload_of,
 )
 from relu_input_gradient import relu_input_gradient
 from triton.runtime.errors import OutOfResources
 
 from command_line import script_parser
+from mlperf.benchmarks import DLRM_DCNV2
+from mlperf.engines.gpu.kernels.cross import cross_backward, cross_forward
 from mlperf.engines.gpu.kernels.interaction import interact, interact_backward
 from mlperf.engines.gpu.kernels.linear import relu_backward
+from mlperf.engines.gpu.kernels.pooling import pool
 from mlperf.engines.gpu.kernels.sgd_row_update import update_rows_by_sgd
 from mlperf.engines.gpu.step import GpuStep
 from mlperf.engines.gpu.upload import RawRows
@@ -38,22 +42,28 @@ from training_shapes import PRECISIONS
 # Block sizes of relu_backward: rows, columns, tiles per program instance, warps.
 RELU_SIZES = ((32, 128, 8, 4), (32, 128, 2, 4), (32, 256, 4, 8), (16, 256, 8, 4), (64, 128, 4, 8))
 
+# Sizes of the kernels of DLRM-DCNv2: samples and warps; block and warps; rows, columns, tiles and warps.
+POOLING_SIZES = ((16, 4), (16, 8), (8, 2), (8, 4), (4, 1), (32, 8))
+CROSS_FORWARD_SIZES = ((1024, 4), (2048, 4), (2048, 8), (4096, 8))
+CROSS_BACKWARD_SIZES = ((16, 128, 8, 4), (16, 128, 4, 4), (8, 256, 8, 4), (16, 256, 8, 8), (32, 128, 4, 8))
+
 # Tile sizes of relu_input_gradient: rows, columns, depth, warps, stages.
 RELU_PRODUCT_SIZES = ((128, 256, 64, 8, 3), (128, 256, 64, 8, 4), (256, 128, 64, 8, 3), (128, 128, 64, 8, 4))
 
 
 def main() -> None:
     """Print a line for each size: the interaction in each precision, the rest in bf16."""
-    workload, _ = parse_workload(script_parser(__file__, __doc__))
+    workload, args = parse_workload(script_parser(__file__, __doc__))
     for precision in PRECISIONS:
         step = make_step(workload, precision)
         print(f"{precision}:")
         tune_interaction(workload, step)
         if precision == "bf16":
-            tune_relu(workload, width=max(workload.top_mlp))
+            tune_relu(workload, width=max(workload.network.top_mlp))
             time_products(workload, step)
             compare_relu_input_gradient(workload, step)
     time_summed_updates(workload)
+    tune_dcnv2(workload_of(DLRM_DCNV2, reduced=args.reduced))
 
 
 def report(workload: Workload, name: str, function: Callable[[], object]) -> None:
@@ -111,6 +121,33 @@ def time_summed_updates(workload: Workload) -> None:
         report(workload, f"update with its sort, {name}", update)
         lookup = partial(step.look_up_and_interact, activations.ids, bottom)
         report(workload, f"lookup and interaction, {name}", lookup)
+
+
+def tune_dcnv2(workload: Workload) -> None:
+    """Time the pooling, the element-wise parts of a cross layer and the update of the tables of DLRM-DCNv2."""
+    print("dlrm_dcnv2, bf16, tables in bf16:")
+    step = make_step(workload, "bf16", table_precision="bf16")
+    batch = make_batch(workload, 1)
+    assert batch.ids is not None
+    assert step.bags is not None
+    activations = step.forward(RawRows(batch.rows.to(workload.device), batch.ids.to(workload.device)))
+    rows, bottom = activations.ids, activations.bottom[-1]
+    look_up = partial(pool, tables=step.tables.weight, embedding_rows=rows, bags=step.bags, bottom=bottom)
+    for samples, warps in POOLING_SIZES:
+        name = f"pooling, {samples} samples, {warps} warps"
+        report(workload, name, partial(look_up, samples_per_program=samples, warps=warps))
+    x0 = activations.cross[0].inputs
+    up, gradient, d_x0 = (torch.randn_like(x0) for _ in range(3))
+    for block, warps in CROSS_FORWARD_SIZES:
+        name = f"cross_forward, blocks of {block}, {warps} warps"
+        report(workload, name, partial(cross_forward, x0=x0, up=up, x=gradient, block=block, warps=warps))
+    d_bias = torch.zeros(x0.shape[1], device=workload.device)
+    backward = partial(cross_backward, gradient=gradient, x0=x0, up=up, d_x0=d_x0, d_bias=d_bias)
+    for block_rows, columns, tiles, warps in CROSS_BACKWARD_SIZES:
+        name = f"cross_backward, {block_rows} x {columns} x {tiles} tiles, {warps} warps"
+        report(workload, name, partial(backward, rows=block_rows, columns=columns, tiles=tiles, warps=warps))
+    report(workload, "the sort of the rows", rows.sort)
+    report(workload, "update with its sort", partial(step.update_rows, activations, d_x0, step.rate))
 
 
 def tune_relu(workload: Workload, width: int) -> None:

@@ -15,16 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mlperf.benchmarks import (
-    BENCHMARKS,
-    DLRM,
-    EDITIONS,
-    STATUSES,
-    Benchmark,
-    SampleSize,
-    default_edition,
-    editions_of,
-)
+from mlperf.benchmarks import BENCHMARKS, DIVISIONS, DLRM, EDITIONS, STATUSES, Benchmark, SampleSize
 from mlperf.compliance.log_reader import Log, as_text, read_log
 from mlperf.compliance.warm_start import require_from_scratch
 from mlperf.settings.argument_parser import Parser
@@ -33,6 +24,7 @@ from mlperf.settings.kinds import reason, whole_between
 from mlperf.settings.reports import EDITION
 from mlperf.settings.timed_run import check_timed_run
 from mlperf.submission.check import check_result
+from mlperf.submission.choices import choose_division, choose_edition
 from mlperf.submission.package import NAME, Package, write_package
 from mlperf.submission.rcp import make_rcp
 from mlperf.submission.report import render
@@ -113,7 +105,11 @@ def make_parser(name: str) -> Parser:
         metavar=EDITION.metavar,
         help=f"edition of MLPerf Training: {', '.join(EDITIONS)} (default: the latest of the benchmark)",
     )
-    add("--division", choices=("closed", "open"), default="closed", help="division of the submission")
+    add(
+        "--division",
+        choices=DIVISIONS,
+        help="division of the submission (default: closed; open for dlrm_dcnv2 on the sample)",
+    )
     add("--status", choices=STATUSES, default="onprem", help="availability of the system")
     add(
         "--system-file",
@@ -163,7 +159,8 @@ def _name(text: str) -> str:
 def _submit(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
     require_one_process()
-    _choose_benchmark(args)
+    edition = choose_edition(args.benchmark, args.edition, os.environ.get("BENCHMARK", ""))
+    args.benchmark, args.edition = edition.benchmark.name, edition.name
     _check_contradictions(args)
     if not (ROOT / "run_and_time.sh").is_file():
         raise RunError(
@@ -173,22 +170,6 @@ def _submit(name: str, arguments: Sequence[str] | None) -> int:
         return _make(args)
     except OSError as error:
         raise RunError(f"{error.filename or args.output}: {error.strerror or error}") from None
-
-
-def _choose_benchmark(args: argparse.Namespace) -> None:
-    """Set --benchmark and --edition where they are not given. UsageError if they contradict each other."""
-    variable = os.environ.get("BENCHMARK", "")
-    if variable not in ("", *BENCHMARKS):
-        raise UsageError(f"BENCHMARK={variable} in the environment: must be {' or '.join(BENCHMARKS)}")
-    edition = EDITIONS[args.edition] if args.edition is not None else None
-    name = args.benchmark or (edition.benchmark.name if edition is not None else variable or DLRM.name)
-    if variable not in ("", name):
-        flag = f"--benchmark={name}" if args.benchmark is not None else f"--edition={args.edition}"
-        raise UsageError(f"BENCHMARK={variable} in the environment: contradicts {flag}")
-    args.benchmark, args.edition = name, (edition or default_edition(BENCHMARKS[name])).name
-    allowed = [edition.name for edition in editions_of(BENCHMARKS[name])]
-    if args.edition not in allowed:
-        raise UsageError(f"--edition={args.edition}: does not include {name}; allowed are {', '.join(allowed)}")
 
 
 def _check_contradictions(args: argparse.Namespace) -> None:
@@ -237,6 +218,7 @@ def _make(args: argparse.Namespace) -> int:
     check_timed_run(
         inputs.trainer_flags, _NOT_IN_A_RESULT, where=f" in TRAINER_FLAGS of CONFIG={inputs.configuration}"
     )
+    _choose_division(args, inputs)
     settings = _run_settings(args, inputs)
     description = None if args.reference else _description(args, inputs)
     count = edition.runs * 2 if args.reference else edition.runs
@@ -255,7 +237,7 @@ def _make(args: argparse.Namespace) -> int:
         return _write_reference(args, logs)
     for log in logs:
         require_from_scratch(log)
-    sample = inputs.sample if args.logs is None or inputs.data else None
+    sample = None if _has_foreign_data(args, inputs) else inputs.sample
     package = Package(
         folder=args.output,
         submitter=args.submitter,
@@ -265,10 +247,24 @@ def _make(args: argparse.Namespace) -> int:
         configuration=configuration,
         trainer_flags=settings.trainer_flags,
         data=_data_text(sample, inputs),
-        bypass_reason=args.rcp_bypass or (SAMPLE_REASON if sample is not None else None),
+        bypass_reason=args.rcp_bypass or (SAMPLE_REASON if sample and args.division == "closed" else None),
         seed_bypass_reason=args.seed_bypass,
     )
     return _write_and_check(package, logs)
+
+
+def _choose_division(args: argparse.Namespace, inputs: RunInputs) -> None:
+    """Set --division if it is not given. UsageError if the data or a bypass contradicts it."""
+    is_sample = inputs.uses_sample and not _has_foreign_data(args, inputs)
+    args.division = choose_division(args.division, inputs.benchmark, is_sample=is_sample)
+    for flag, value in (("--rcp-bypass", args.rcp_bypass), ("--seed-bypass", args.seed_bypass)):
+        if value is not None and args.division == "open":
+            raise UsageError(f"{flag}: not allowed with the open division, which has no such check")
+
+
+def _has_foreign_data(args: argparse.Namespace, inputs: RunInputs) -> bool:
+    """Return whether it is unknown which data the runs use: those of given logs, without DATADIR."""
+    return args.logs is not None and not inputs.data
 
 
 def _require_benchmark(logs: list[Log], benchmark: Benchmark) -> None:

@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlperf.data.criteo.prepared.official_paths import official_prefix
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.settings.argument_parser import Parser
-from mlperf.settings.kinds import file_prefix
-from mlperf.util.errors import RunError
+from mlperf.settings.kinds import file_name, file_prefix
+from mlperf.util.errors import RunError, UsageError
 from mlperf.util.failures import system_failures
 from mlperf.util.program import program_name, run_program
 
@@ -34,7 +35,10 @@ def make_parser(name: str) -> Parser:
     """Return the parser of this program."""
     parser = Parser(name, __doc__)
     parser.add_argument(
-        "prefix", type=file_prefix, help="prefix X of X_train.bin, X_test.bin, X_val.bin and X.json"
+        "prefix",
+        type=file_prefix,
+        help="prefix X of X_train.bin, X_test.bin, X_val.bin and X.json, or the folder of the files "
+        "day_0_dense.npy, day_0_labels.npy, ... of the DLRM-DCNv2 reference",
     )
     parser.add_argument(
         "--raw-data-file",
@@ -42,11 +46,29 @@ def make_parser(name: str) -> Parser:
         help="raw data to compare with the manifest; without a manifest: prefix of the <prefix>_fea_count.npz "
         "with the table sizes",
     )
+    parser.add_argument(
+        "--checksums",
+        type=file_name,
+        action="append",
+        help="list with the MD5 sums of files of the DLRM-DCNv2 reference, as md5sum writes it; may be repeated",
+    )
     return parser
 
 
 def _verify(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
+    if official_prefix(args.prefix) is not None:
+        if args.raw_data_file is not None:
+            raise UsageError(
+                f"--raw-data-file={args.raw_data_file}: {args.prefix} has no manifest that names its raw data"
+            )
+        with system_failures(args.prefix, "cannot be verified"):
+            return verify_official(args.prefix, args.checksums or [])
+    if args.checksums is not None:
+        raise UsageError(
+            f"--checksums={args.checksums[0]} requires a folder with day_0_dense.npy, ...; other prepared data "
+            "has checksums in its manifest"
+        )
     paths = DatasetPaths.from_name(args.prefix, "prefix")
     with system_failures(paths.prefix, "cannot be verified"):
         return verify(paths, args.raw_data_file)
@@ -54,26 +76,72 @@ def _verify(name: str, arguments: Sequence[str] | None) -> int:
 
 def verify(paths: DatasetPaths, raw_data_file: Path | None) -> int:
     """Print a summary of the files of a data set and log all problems; return 1 if there are problems, else 0."""
-    import numpy as np
-
     from mlperf.data.criteo.prepared.dataset import find_prepared
     from mlperf.data.criteo.prepared.origin import compare_raw_data
-    from mlperf.data.schema import CRITEO
+    from mlperf.data.criteo.prepared.verify import used_rows
 
     prepared, manifest = find_prepared(paths, raw_data_file)
     difference = None if raw_data_file is None else compare_raw_data(prepared, raw_data_file)
     scanned, problems = _scan_splits(paths, prepared, manifest)
     if not scanned:
         raise RunError(f"{paths.prefix}: no rows at all")
-    used = np.max([facts.column_max[CRITEO.id_columns] + 1 for facts in scanned], axis=0)
     print("rows per table: " + "-".join(str(count) for count in prepared.counts))
-    print("largest index + 1: " + "-".join(str(count) for count in used))
-    problems += _compare_with_manifest(paths, manifest, [int(rows) for rows in used])
-    problems += _compare_with_published(paths, prepared)
+    print("largest index + 1: " + "-".join(str(count) for count in used_rows(scanned)))
+    problems += _compare_with_manifest(paths, manifest, prepared, scanned)
+    problems += _compare_with_published(paths.prefix, prepared)
     problems += [] if difference is None else [difference.text]
+    return _report(paths.prefix, problems)
+
+
+def verify_official(path: Path, lists: Sequence[Path]) -> int:
+    """Do the same with files of the DLRM-DCNv2 reference. lists: files with MD5 sums."""
+    import numpy as np
+
+    from mlperf.data.criteo.days import SPLITS
+    from mlperf.data.criteo.prepared.dataset import describe_official
+    from mlperf.data.criteo.prepared.official import OfficialFiles
+    from mlperf.data.criteo.prepared.reference_manifest import MANIFEST_NAME, ReferenceManifest
+    from mlperf.data.criteo.prepared.verify_official import (
+        checksum_problems,
+        compare_ids_with_published,
+        read_checksums,
+        scan_official,
+    )
+
+    checksums = {name: checksum for each in lists for name, checksum in read_checksums(each).items()}
+    files = OfficialFiles.read(official_prefix(path) or path)
+    kinds = {name.split("_", 2)[2] for name in files.statuses}
+    print(f"{path}: {len(files.statuses)} files, {', '.join(sorted(kinds))} of {len(files.rows_per_day)} days")
+    facts = [scan_official(files, split) for split in SPLITS]
+    for split, of_split in zip(SPLITS, facts, strict=True):
+        rate = of_split.clicks / max(1, of_split.rows)
+        print(f"{path}: {split}: {of_split.rows:,} rows, {rate:.4%} of label 1")
+        if of_split.rows and of_split.clicks in (0, of_split.rows):
+            _log.warning("%s: all labels of %s are %d, for which the AUC is undefined", path, split, rate)
+    if files.ids_per_table is not None:
+        print("ids per table: " + "-".join(map(str, files.ids_per_table)))
+    print(
+        "largest index + 1: " + "-".join(str(largest + 1) for largest in np.max([f.id_max for f in facts], axis=0))
+    )
+    problems = [problem for of_split in facts for problem in of_split.problems()]
+    if (manifest := ReferenceManifest.read(files.prefix.parent)) is not None:
+        print(f"manifest {MANIFEST_NAME}: checksums of {len(manifest.files)} files")
+        problems += manifest.damaged_files(files.prefix.parent)
+    if lists:
+        known = [name for name in files.statuses if name in checksums]
+        print(f"checksums: {len(known)} of {len(files.statuses)} files are in the list")
+        problems += checksum_problems(files, checksums)
+        if not known:
+            problems.append(f"{lists[0]}: has no checksum of a file in {path}")
+    problems += _compare_with_published(path, describe_official(files), compare_ids_with_published(files, facts))
+    return _report(path, problems)
+
+
+def _report(what: Path, problems: Sequence[str]) -> int:
+    """Log the problems, print the result and return the exit status."""
     for problem in problems:
         _log.error("%s", problem)
-    print(f"{paths.prefix}: {'FAILED' if problems else 'SUCCESS'}")
+    print(f"{what}: {'FAILED' if problems else 'SUCCESS'}")
     return 1 if problems else 0
 
 
@@ -98,11 +166,13 @@ def _scan_splits(
         print(f"{path}: {facts.rows:,} rows, {rate:.4%} of label 1, CRC-32 {facts.crc32:08x}")
         if facts.rows and not facts.bad_labels and facts.clicks in (0, facts.rows):
             _log.warning("%s: all labels are %d, for which the AUC is undefined", path, rate)
-        problems += [f"{path}: {text}" for text in file_problems(facts, prepared.counts, manifest, split)]
+        problems += [f"{path}: {text}" for text in file_problems(facts, prepared, manifest, split)]
     return scanned, problems
 
 
-def _compare_with_manifest(paths: DatasetPaths, manifest: Manifest | None, rows_used: list[int]) -> list[str]:
+def _compare_with_manifest(
+    paths: DatasetPaths, manifest: Manifest | None, prepared: PreparedData, scanned: list[SplitFacts]
+) -> list[str]:
     """Print a summary of the manifest and return its problems."""
     from mlperf.data.criteo.prepared.verify import manifest_problems
 
@@ -111,20 +181,25 @@ def _compare_with_manifest(paths: DatasetPaths, manifest: Manifest | None, rows_
         return []
     skipped = sum(sum(reasons.values()) for reasons in manifest.bad_rows.values())
     print(f"manifest {paths.manifest}: flags {manifest.flags}; {skipped} bad rows left out")
-    return manifest_problems(paths, manifest, rows_used)
+    return manifest_problems(paths, manifest, prepared, scanned)
 
 
-def _compare_with_published(paths: DatasetPaths, prepared: PreparedData) -> list[str]:
-    """Print the comparison with the published figures of the full Terabyte data; return the differences."""
+def _compare_with_published(
+    what: Path, prepared: PreparedData, others: Sequence[tuple[str, bool]] = ()
+) -> list[str]:
+    """Print the comparison with the published figures of the full Terabyte data; return the differences.
+
+    others: further figures of the full data and whether they are met.
+    """
     from mlperf.data.criteo.prepared.verify import compare_with_published, is_full_data
 
     if not is_full_data(prepared):
         print("not the whole Terabyte data: nothing published to compare with")
         return []
-    figures = compare_with_published(prepared)
+    figures = [*compare_with_published(prepared), *others]
     for text, met in figures:
         print(f"published: {text}: {'met' if met else 'NOT met'}")
-    return [f"{paths.prefix}: the published figure is not met: {text}" for text, met in figures if not met]
+    return [f"{what}: the published figure is not met: {text}" for text, met in figures if not met]
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ IntArray = npt.NDArray[np.int64]
 _SEED = 0
 _PARETO_SHAPE = 0.25
 # Ids drawn together. Drawing in pieces gives the same numbers.
-_PIECE_IDS = 1 << 21
+PIECE_IDS = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class MultiHotShape:
         stream = np.random.RandomState(_SEED)
         state = legacy_stream.state_of(stream)
         for table, (rows, size) in enumerate(zip(self.rows_per_table, self.sizes, strict=True)):
-            step = max(1, _PIECE_IDS // size)
+            step = max(1, PIECE_IDS // size)
             for start in range(0, rows, step):
                 piece = np.empty((min(step, rows - start), size), np.int32)
                 piece[:, 0] = np.arange(start, start + len(piece))

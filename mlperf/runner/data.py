@@ -13,7 +13,8 @@ import numpy as np
 from mlperf.data.binary import BinaryFile
 from mlperf.data.criteo.prepare.open_prepared import open_prepared
 from mlperf.data.criteo.prepared.dataset import PreparedData, describe_official
-from mlperf.data.criteo.prepared.official import OfficialFiles, official_prefix
+from mlperf.data.criteo.prepared.official import OfficialFiles
+from mlperf.data.criteo.prepared.official_paths import official_prefix
 from mlperf.data.criteo.prepared.origin import compare_raw_data
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.criteo.prepared.raw_files import raw_files

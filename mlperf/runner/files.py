@@ -15,7 +15,7 @@ from mlperf.data.criteo.prepared.named_files import (
     named_raw_files,
     named_work_files,
 )
-from mlperf.data.criteo.prepared.official import official_prefix
+from mlperf.data.criteo.prepared.official_paths import official_prefix
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.export.onnx import ONNX_FILE, WEIGHTS_FILE, save_onnx
 from mlperf.models.dlrm import DLRM_Net

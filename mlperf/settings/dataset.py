@@ -29,6 +29,8 @@ def _processed_data_file(*, required: bool) -> Any:
         "prefix X of the prepared files X_train.bin, X_test.bin, X_val.bin and X.json; created from the raw data "
         "if missing"
     )
+    if not required:  # the trainer also reads what it cannot prepare
+        help += "; or the folder with the files day_0_dense.npy, ... of the DLRM-DCNv2 reference"
     return flag("--processed-data-file", file_prefix, None, help, group=_GROUP, required=required)
 
 

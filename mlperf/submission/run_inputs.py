@@ -73,6 +73,11 @@ class RunInputs:
         return self.benchmark is not DLRM and (self.data_folder / "day_0_labels.npy").is_file()
 
     @property
+    def uses_sample(self) -> bool:
+        """Whether run_and_time.sh uses the sample, which it may still have to make."""
+        return self.sample is not None or not (self.data or any(self.data_folder.glob("day_[0-9]*")))
+
+    @property
     def sample(self) -> SampleSize | None:
         """The sample in the data folder, None if it holds other data. RunError if sample.json is invalid."""
         file = self.data_folder / "sample.json"

@@ -93,7 +93,7 @@ class Preparation(ABC, Generic[Result]):
     def _start(self) -> PreparationState:
         """Check the disk space, log warnings and hints about the inputs, and empty the work folder."""
         if not self._settings.force:
-            self._check_disk()
+            self._check_resources()
         if self._work.has_state():
             _log.warning(
                 f"{self._work.path}: damaged, or from a preparation with other settings or inputs; starting over"
@@ -111,7 +111,8 @@ class Preparation(ABC, Generic[Result]):
             rows_per_day=[0] * days, smallest=[MAX_INT32] * days if self._settings.keep_negative else []
         )
 
-    def _check_disk(self) -> None:
+    def _check_resources(self) -> None:
+        """Raise RunError if there is too little disk space."""
         work = self._work.path
         removable = sum(file.stat().st_size for file in work.rglob("*")) if work.exists() else 0
         hint = "; the first number is an estimate: pass --force to tools/prepare_criteo.py to start anyway"

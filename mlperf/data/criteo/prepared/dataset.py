@@ -15,9 +15,11 @@ from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.npz import read_counts
 from mlperf.data.criteo.prepared.official import OfficialFiles
 from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.criteo.prepared.reference_manifest import ReferenceManifest
 from mlperf.data.multi_hot import MultiHotTables
 from mlperf.data.schema import CRITEO
 from mlperf.data.watched_file import FileStatus
+from mlperf.settings.dataset import DatasetSettings
 from mlperf.util.errors import RunError
 
 _log = logging.getLogger(__name__)
@@ -62,6 +64,11 @@ class PreparedData:
     official: OfficialFiles | None = None
     multi_hot: MultiHotTables | None = None
 
+    @property
+    def first_index(self) -> int:
+        """The number of the first id of each column."""
+        return 0 if self.data_set is None else DatasetSettings(self.data_set).first_index
+
     def rows(self, split: str) -> int:
         """Return the number of rows of a split: train, test or val."""
         return {"train": self.train_rows, "test": self.test_rows, "val": self.val_rows}[split]
@@ -96,11 +103,17 @@ def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
 
 
 def describe_official(files: OfficialFiles) -> PreparedData:
-    """Return the data set that consists of files of the DLRM-DCNv2 reference."""
+    """Return the data set that consists of files of the DLRM-DCNv2 reference.
+
+    The counts are known if this program wrote them. RunError if they do not match their manifest then.
+    """
     folder = files.prefix.parent
+    manifest = ReferenceManifest.read(folder)
+    if manifest is not None and (problem := manifest.find_problem(folder)):
+        raise RunError(problem)
     return PreparedData(
         *(folder, folder, folder),
-        counts=(),
+        counts=() if manifest is None else tuple(manifest.counts),
         train_rows=files.rows("train"),
         test_rows=files.rows("test"),
         val_rows=files.rows("val"),

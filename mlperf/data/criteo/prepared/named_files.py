@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from mlperf.data.criteo.days import SPLITS, TERABYTE_DAYS
-from mlperf.data.criteo.prepared.official import official_names, official_prefix
+from mlperf.data.criteo.prepared.official_paths import official_names, official_prefix
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.criteo.prepared.raw_files import gzipped
 from mlperf.util.output_files import NamedFile

@@ -7,22 +7,18 @@ round.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.data.criteo.days import TERABYTE_DAYS, split_rows
-from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.criteo.prepared.official_paths import day_file
 from mlperf.data.day_files import DayPart, DayRows
 from mlperf.data.npy import StoredArray, open_archive, open_array
 from mlperf.data.schema import CRITEO
 from mlperf.data.watched_file import FileStatus
 from mlperf.util.errors import RunError
 
-_NAMES = re.compile(r"_\d+_(dense|labels|sparse)\.npy|_\d+_sparse_multi_hot\.npz")
-_DAY = "day"
 _LAST = TERABYTE_DAYS - 1
 
 
@@ -43,7 +39,7 @@ class OfficialFiles:
     @classmethod
     def read(cls, prefix: Path) -> OfficialFiles:
         """Read the headers of all files. RunError if one is missing, or is not as it should be."""
-        has_ids = not _day_file(prefix, 0, "sparse.npy").is_file()
+        has_ids = not day_file(prefix, 0, "sparse.npy").is_file()
         days = [open_day(prefix, day, has_ids=has_ids) for day in range(TERABYTE_DAYS)]
         per_table = days[0].ids_per_table if has_ids else None
         for day in days:
@@ -74,29 +70,6 @@ class OfficialFiles:
         return DayRows([part for part in parts if part.rows])
 
 
-def official_prefix(path: Path) -> Path | None:
-    """Return the prefix FOLDER/day of the files that FOLDER or FOLDER/day names.
-
-    None if there are none, or if there is other prepared data of the name.
-    """
-    if DatasetPaths(path).any_exists():
-        return None
-    for prefix in (path / _DAY, path):
-        try:
-            names = os.listdir(prefix.parent)
-        except OSError:
-            continue
-        if any(name.startswith(prefix.name) and _NAMES.fullmatch(name[len(prefix.name) :]) for name in names):
-            return prefix
-    return None
-
-
-def official_names(prefix: Path) -> list[Path]:
-    """Return the files of all days, those that do not exist included."""
-    endings = ("dense.npy", "labels.npy", "sparse.npy", "sparse_multi_hot.npz")
-    return [_day_file(prefix, day, ending) for day in range(TERABYTE_DAYS) for ending in endings]
-
-
 def open_day(prefix: Path, day: int, *, has_ids: bool, expected: dict[str, FileStatus] | None = None) -> DayRows:
     """Open the files of a day. RunError if one is missing, has other shapes or dtypes, or has changed."""
 
@@ -104,7 +77,7 @@ def open_day(prefix: Path, day: int, *, has_ids: bool, expected: dict[str, FileS
         return None if expected is None else expected[path.name]
 
     dense, labels, sparse, archive = (
-        _day_file(prefix, day, ending)
+        day_file(prefix, day, ending)
         for ending in ("dense.npy", "labels.npy", "sparse.npy", "sparse_multi_hot.npz")
     )
     dense_array = open_array(dense, status(dense))
@@ -139,10 +112,6 @@ def _id_arrays(path: Path, expected: FileStatus | None) -> list[StoredArray]:
         if found[name].header.shape[1] < 1:
             raise RunError(f"{found[name].name}: has no ids")
     return [found[name] for name in names]
-
-
-def _day_file(prefix: Path, day: int, ending: str) -> Path:
-    return prefix.with_name(f"{prefix.name}_{day}_{ending}")
 
 
 def _joined(numbers: Sequence[int] | None) -> str:

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.benchmarks import DLRM
+from mlperf.benchmarks import DLRM, DLRM_DCNV2
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.paths import DatasetPaths
@@ -139,19 +139,23 @@ def verify_checksums(prepared: PreparedData, splits: Sequence[str], *, drop_cach
         _log.info("%s: matches the checksum in its manifest", file.path)
 
 
-def file_problems(facts: SplitFacts, counts: tuple[int, ...], manifest: Manifest | None, split: str) -> list[str]:
-    """Return the problems of a binary file, one line each. counts: rows of each table."""
+def file_problems(facts: SplitFacts, prepared: PreparedData, manifest: Manifest | None, split: str) -> list[str]:
+    """Return the problems of a binary file, one line each."""
     problems = []
     if facts.size % CRITEO.row_bytes:
         problems.append(f"{facts.size} bytes, which is not a multiple of {CRITEO.row_bytes}")
     if facts.bad_labels:
         problems.append(f"{facts.bad_labels} labels are neither 0 nor 1")
-    if facts.rows and facts.column_min[CRITEO.dense_columns].min() < 0:
+    smallest = int(facts.column_min[CRITEO.dense_columns].min())
+    if facts.rows and prepared.smallest_integer is None and smallest < 0:
         problems.append("negative dense features; prepared files store 0")
+    elif facts.rows and prepared.smallest_integer is not None and smallest < prepared.smallest_integer:
+        problems.append(f"the dense feature {smallest}; the manifest says at least {prepared.smallest_integer}")
     for table in range(CRITEO.tables if facts.rows else 0):
         low, high = (limits[CRITEO.first_id + table] for limits in (facts.column_min, facts.column_max))
-        if low < 0 or high >= counts[table]:
-            problems.append(f"indices of table {table} are {low} to {high}; allowed is 0 to {counts[table] - 1}")
+        first, last = prepared.first_index, prepared.first_index + prepared.counts[table] - 1
+        if low < first or high > last:
+            problems.append(f"indices of table {table} are {low} to {high}; allowed is {first} to {last}")
     if manifest is not None:
         expected = manifest.files[split]
         if facts.size != expected.size:
@@ -161,11 +165,11 @@ def file_problems(facts: SplitFacts, counts: tuple[int, ...], manifest: Manifest
     return problems
 
 
-def manifest_problems(paths: DatasetPaths, manifest: Manifest, rows_used: Sequence[int]) -> list[str]:
-    """Return the problems of the manifest, one line each.
-
-    rows_used: largest index + 1 of each table, over all files.
-    """
+def manifest_problems(
+    paths: DatasetPaths, manifest: Manifest, prepared: PreparedData, scanned: Sequence[SplitFacts]
+) -> list[str]:
+    """Return the problems of the manifest, one line each. scanned: contents of all files with rows."""
+    rows_used = used_rows(scanned)
     problems = []
     archive = manifest.archive
     if archive is not None and not paths.archive.is_file():
@@ -174,9 +178,21 @@ def manifest_problems(paths: DatasetPaths, manifest: Manifest, rows_used: Sequen
         problems.append(f"{paths.archive}: does not match the manifest (checksum differs)")
     for table, count in enumerate(manifest.counts):
         # Other tools may have counted ids of rows that they then dropped.
-        if rows_used[table] != count and not manifest.adopted:
-            problems.append(f"{paths.manifest}: table {table} has {count} rows, the files use {rows_used[table]}")
+        used = rows_used[table] - prepared.first_index
+        if used != count and not manifest.adopted:
+            problems.append(f"{paths.manifest}: table {table} has {count} rows, the files use {used}")
+    smallest = min(int(facts.column_min[CRITEO.dense_columns].min()) for facts in scanned)
+    if manifest.smallest_integer is not None and smallest > manifest.smallest_integer:
+        problems.append(
+            f"{paths.manifest}: the smallest dense feature is {manifest.smallest_integer}, "
+            f"that of the files is {smallest}"
+        )
     return problems
+
+
+def used_rows(scanned: Sequence[SplitFacts]) -> list[int]:
+    """Return the largest index + 1 of each table, over all files."""
+    return [int(rows) for rows in np.max([facts.column_max[CRITEO.id_columns] + 1 for facts in scanned], axis=0)]
 
 
 def is_full_data(prepared: PreparedData) -> bool:
@@ -186,7 +202,7 @@ def is_full_data(prepared: PreparedData) -> bool:
 
 def compare_with_published(prepared: PreparedData) -> list[tuple[str, bool]]:
     """Return each published number of the full Terabyte data and whether it matches."""
-    published = DLRM.data
+    published = (DLRM_DCNV2 if prepared.data_set == DLRM_DCNV2.data.name else DLRM).data
     last_day = prepared.test_rows + prepared.val_rows
     published_last_day = published.eval_samples + published.held_out_samples
     lines = [
@@ -194,7 +210,11 @@ def compare_with_published(prepared: PreparedData) -> list[tuple[str, bool]]:
         (f"rows in day 23 {published_last_day:,}", last_day == published_last_day),
         (f"test rows {published.eval_samples:,}", prepared.test_rows == published.eval_samples),
     ]
-    if prepared.max_ind_range in (None, published.index_limit):
+    limit = published.index_limit if published.is_prepared_with_limit else -1
+    if prepared.counts and prepared.max_ind_range in (None, limit):
+        counts = prepared.counts
+        if not published.is_prepared_with_limit:
+            counts = tuple(min(count, published.index_limit or count) for count in counts)
         sizes = "-".join(str(count) for count in published.table_rows)
-        lines.append((f"rows per table {sizes}", prepared.counts == published.table_rows))
+        lines.append((f"rows per table {sizes}", counts == published.table_rows))
     return lines

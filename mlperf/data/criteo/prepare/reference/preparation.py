@@ -45,6 +45,7 @@ from mlperf.util.failures import continued_by, system_failures
 from mlperf.util.files import write_fully
 from mlperf.util.memory import require_memory
 from mlperf.util.parallel import Portions, Stages, run_in_order
+from mlperf.util.progress import Progress
 
 _SEED = 0
 _BLOCK_ROWS = 1 << 13
@@ -105,8 +106,6 @@ class _ReferencePreparation(Preparation[ReferenceManifest]):
     ) -> None:
         self._folder = settings.processed_data_file
         super().__init__(settings, plan, facts, ReferenceWorkFolder(paths), [])
-        if not settings.force:
-            _require_memory(sum(plan.row_bytes[:-1]) // CRITEO.row_bytes, self._folder)
 
     def _disk_needed(self) -> int:
         """Return the peak: while the text is read, the rows are distributed, or the last day is written."""
@@ -116,6 +115,10 @@ class _ReferencePreparation(Preparation[ReferenceManifest]):
         distributed = training + POSITION_BYTES * rows
         last_files = last_day * _LAST_DAY_BYTES // CRITEO.row_bytes
         return training + last_day + max(ids, distributed, last_files)
+
+    def _check_resources(self) -> None:
+        super()._check_resources()
+        _require_memory(sum(self._plan.row_bytes[:-1]) // CRITEO.row_bytes, self._folder)
 
     def _phase_after_text(self) -> str:
         return "permutation"
@@ -143,11 +146,14 @@ class _ReferencePreparation(Preparation[ReferenceManifest]):
         work.discard(work.path / "ids")
         _require_memory(rows, self._folder)
         order = shuffled_rows(rows, _SEED)
+        progress = Progress("writing positions", POSITION_BYTES * rows)
         descriptor = open_truncated(work.positions, 0)
         try:
             for positions in inverse_pieces(order, self._threads):
                 write_fully(descriptor, positions.data)
+                progress.add(positions.nbytes, len(positions))
         finally:
+            progress.close(finished=False)  # the next phase follows at once
             os.close(descriptor)
         state.phase = "scatter"
         self._checkpoint(state)

@@ -1,0 +1,41 @@
+"""Names of the files that the DLRM-DCNv2 reference prepares."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from mlperf.data.criteo.days import TERABYTE_DAYS
+from mlperf.data.criteo.prepared.paths import DatasetPaths
+
+_DAY = "day"
+_ENDINGS = ("dense.npy", "labels.npy", "sparse.npy", "sparse_multi_hot.npz")
+_NAMES = re.compile(rf"_\d+_({'|'.join(map(re.escape, _ENDINGS))})")
+
+
+def official_prefix(path: Path) -> Path | None:
+    """Return the prefix FOLDER/day of the files that FOLDER or FOLDER/day names.
+
+    None if there are none, or if there is other prepared data of the name.
+    """
+    if DatasetPaths(path).any_exists():
+        return None
+    for prefix in (path / _DAY, path):
+        try:
+            names = os.listdir(prefix.parent)
+        except OSError:
+            continue
+        if any(name.startswith(prefix.name) and _NAMES.fullmatch(name[len(prefix.name) :]) for name in names):
+            return prefix
+    return None
+
+
+def official_names(prefix: Path) -> list[Path]:
+    """Return the files of all days, those that do not exist included."""
+    return [day_file(prefix, day, ending) for day in range(TERABYTE_DAYS) for ending in _ENDINGS]
+
+
+def day_file(prefix: Path, day: int, ending: str) -> Path:
+    """Return the file of a day with an ending, such as dense.npy."""
+    return prefix.with_name(f"{prefix.name}_{day}_{ending}")
