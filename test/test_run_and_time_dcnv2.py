@@ -155,11 +155,8 @@ def test_official_files_are_trained_on_in_place(tmp_path: Path) -> None:
     golden, drawn = ROOT / "test" / "golden" / "dcnv2", tmp_path / "drawn.npz"
     rows = json.loads((golden / "golden.json").read_text())["model"]["table_rows"]
     before = sorted((golden / "onehot").iterdir())
-    # The drawn ids are named, so that they are in a file although there are few.
-    flags = (
-        *(*TINY, f"--arch-embedding-size={'-'.join(map(str, rows))}", "--mini-batch-size=512"),
-        f"--multi-hot-tables={drawn}",
-    )
+    flags = [*TINY, f"--arch-embedding-size={'-'.join(map(str, rows))}", "--mini-batch-size=512"]
+    flags += [f"--multi-hot-tables={drawn}"]  # named, so that they are in a file although there are few
     folder = str(golden / "onehot")
     run = run_and_time(
         ROOT, *flags, BENCHMARK="dlrm_dcnv2", DATADIR=folder, LOGDIR=str(tmp_path), DROP_CACHES="false"
