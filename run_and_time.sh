@@ -180,7 +180,7 @@ ask() { # reads the output lines of `$1 -m mlperf.benchmarks $benchmark $3` into
 }
 
 assemble_flags() { # sets edition, trainer_flags and data_flags; $1: Python, remaining arguments: flags of the caller
-    local python=$1 editions benchmark_flags table_rows own_flags
+    local python=$1 editions benchmark_flags table_rows flag without_limit=() own_flags
     shift
     [[ -n $edition ]] || ask "$python" edition --default-edition || return
     ask "$python" editions --editions || return
@@ -194,9 +194,12 @@ assemble_flags() { # sets edition, trainer_flags and data_flags; $1: Python, rem
         [[ " ${data_flags[*]}" != *" --max-ind-range="* ]] || data_flags+=(--max-ind-range="$MAX_IND_RANGE")
     fi
     if [[ $is_official == true ]]; then
-        # Unlike a manifest, these files do not say how many ids there are.
+        # Unlike a manifest, these files do not say how many ids there are, of which the limit would make the rows.
         ask "$python" table_rows --table-rows || return
-        benchmark_flags+=(--arch-embedding-size="${table_rows[0]}")
+        for flag in "${benchmark_flags[@]}"; do
+            [[ $flag == --max-ind-range=* ]] || without_limit+=("$flag")
+        done
+        benchmark_flags=("${without_limit[@]}" --arch-embedding-size="${table_rows[0]}")
     fi
     trainer_flags=(
         "${benchmark_flags[@]}" --round-targets=true
@@ -232,10 +235,11 @@ set_up() { # sets python; exits on usage errors, before installing anything if p
     assemble_flags "$python" "$@" || exit
 }
 
-make_data() { # generates the sample and prepares raw data, unless that is done
+make_data() { # generates the sample, prepares raw data and draws the ids of dlrm_dcnv2, unless that is done
     [[ $make_sample == false ]] || run "$python" -m mlperf.cli.sample --folder=input
     [[ -z $raw_data ]] || run "$python" -m mlperf.cli.prepare "${data_flags[@]}" --raw-data-file="$raw_data" \
         --processed-data-file="$prepared_data"
+    [[ $benchmark != dlrm_dcnv2 ]] || run "$python" -m mlperf.cli.draw_ids "${trainer_flags[@]}"
 }
 
 name_log() { # sets log and console_log to files in $logdir that no other run has, and creates console_log

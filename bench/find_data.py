@@ -28,11 +28,15 @@ from mlperf.util.errors import UsageError
 from mlperf.util.program import run_program
 
 _INPUT = Path(__file__).resolve().parent.parent / "input"
-_RAW = {"kaggle": "train.txt", "terabyte": "day"}
+_RAW = {"kaggle": "train.txt", "terabyte": "day", "terabyte_dcnv2": "day"}
 # Files that show that there is raw data. The last is the archive of a day by the original implementation.
-_RAW_FILES = {"kaggle": ("train.txt", "train.txt.gz"), "terabyte": ("day_0", "day_0.gz", "day_0_reordered.npz")}
+_RAW_FILES = {
+    "kaggle": ("train.txt", "train.txt.gz"),
+    "terabyte": ("day_0", "day_0.gz", "day_0_reordered.npz"),
+    "terabyte_dcnv2": ("day_0", "day_0.gz"),
+}
 _SAMPLE_FILE = "sample.json"
-_SAMPLE_DATA_SET = "terabyte"
+_SAMPLE_DATA_SETS = ("terabyte", "terabyte_dcnv2")  # the first is that of a script that trains on the sample
 
 
 @dataclass(frozen=True)
@@ -74,17 +78,19 @@ def choose_data(script: str, given: Mapping[str, Any], datadir: str, *, default:
     missing = f"contains neither {_RAW_FILES[data_set][0]} nor {PREPARED_NAMES[data_set]}_train.bin"
     if datadir and not (folder / _SAMPLE_FILE).is_file():
         raise UsageError(f"DATADIR={datadir}: {missing}")
-    if given.get("data_set", _SAMPLE_DATA_SET) != _SAMPLE_DATA_SET:
+    sample_set = given.get("data_set", _SAMPLE_DATA_SETS[0])
+    if sample_set not in _SAMPLE_DATA_SETS:
         raise UsageError(f"--data-set={data_set}: {folder} {missing}, and the synthetic sample has another format")
-    flags = [f"--data-set={_SAMPLE_DATA_SET}", "--data-generation=dataset", f"--raw-data-file={folder / 'day'}"]
-    prepared = folder / "bench" / f"{script}{_suffix(given)}"
+    flags = [f"--data-set={sample_set}", "--data-generation=dataset", f"--raw-data-file={folder / 'day'}"]
+    name = script if sample_set == _SAMPLE_DATA_SETS[0] else sample_set
+    prepared = folder / "bench" / f"{name}{_suffix(given)}"
     note = "" if datadir else f"{folder} {missing}: using the synthetic sample"
     return Choice([*flags, f"--processed-data-file={prepared}"], folder, note)
 
 
 def _raw_flags(folder: Path, data_set: str) -> list[str]:
     """Return the flag for the raw data in a folder; nothing if there is none, or only the sample."""
-    if data_set == _SAMPLE_DATA_SET and (folder / _SAMPLE_FILE).is_file():
+    if data_set in _SAMPLE_DATA_SETS and (folder / _SAMPLE_FILE).is_file():
         return []
     found = any((folder / name).is_file() for name in _RAW_FILES[data_set])
     return [f"--raw-data-file={folder / _RAW[data_set]}"] if found else []

@@ -128,6 +128,15 @@ def test_raw_data_of_the_user_is_used_although_there_is_a_sample(form: str, scri
     assert "sample" not in run.stderr
 
 
+def test_sample_is_also_prepared_for_dlrm_dcnv2(bench: Bench) -> None:
+    run = bench.run(CRITEO[1], "--data-set=terabyte_dcnv2")
+    assert run.status == 0, run.stderr
+    data = bench.settings.data
+    assert data.data_set == "terabyte_dcnv2"
+    assert data.processed_data_file == bench.root / "input" / "bench" / "terabyte_dcnv2"
+    assert bench.generated_a_sample
+
+
 @pytest.mark.parametrize("script", CRITEO)
 def test_prepared_data_of_the_user_is_used_without_other_raw_data(
     script: str, bench: Bench, tmp_path: Path

@@ -120,7 +120,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the log of a run on small data that reached the target, in the open division."""
     folder = tmp_path_factory.mktemp("run")
     benchmark = {flag.partition("=")[0]: flag.partition("=")[2] for flag in DLRM_DCNV2.flags}
-    small = {"--arch-sparse-feature-size": 4, "--arch-mlp-bot": "13-4", "--arch-mlp-top": "2-1"}
+    small = {"--arch-sparse-feature-size": 4, "--arch-mlp-bot": "13-4", "--arch-mlp-top": "16-1"}
     small |= {"--dcn-num-layers": 1, "--dcn-low-rank-dim": 2, "--learning-rate": 0.05}
     result = mlperf.run(
         **{name.removeprefix("--").replace("-", "_"): value for name, value in {**benchmark, **small}.items()},

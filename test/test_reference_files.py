@@ -20,6 +20,7 @@ from interruption import Killed, killed_after_saves
 from program import GOLDEN, ROOT, run_program
 from reference_steps import prepare_like_the_reference, shuffled, write_days
 
+from mlperf.cli import verify
 from mlperf.data.criteo.prepare.reference.gather import Gather
 from mlperf.data.criteo.prepare.reference.logarithm import natural_logarithm
 from mlperf.data.criteo.prepare.reference.npy_files import all_files
@@ -27,6 +28,8 @@ from mlperf.data.criteo.prepare.reference.permutation import inverse_pieces, shu
 from mlperf.data.criteo.prepare.reference.preparation import prepare_reference_files
 from mlperf.data.criteo.prepare.reference.scatter import PositionScatter, Scatter
 from mlperf.data.criteo.prepare.row_file import RowFile
+from mlperf.data.criteo.prepared.dataset import describe_official
+from mlperf.data.criteo.prepared.official import OfficialFiles
 from mlperf.data.schema import CRITEO
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError, UsageError
@@ -346,3 +349,24 @@ def test_manifest_lists_the_files_with_their_checksums(days: Path, tmp_path: Pat
     for path in (tmp_path / "out").glob("*.npy"):  # so the checksums, not only sizes and times, are compared
         os.utime(path, ns=(1, 1))
     assert prepare_reference_files(settings(days / "day", tmp_path / "out")) == made
+
+
+def test_program_reads_the_counts_from_the_manifest_and_verifies_the_files(
+    days: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = prepare_reference_files(settings(days / "day", tmp_path / "out"))
+    opened = describe_official(OfficialFiles.read(tmp_path / "out" / "day"))
+    assert opened.counts == tuple(made.counts)
+    assert (opened.train_rows, opened.test_rows, opened.val_rows) == (1370, 51, 50)
+    assert verify.main([str(tmp_path / "out")]) == 0
+    damaged = tmp_path / "out" / "day_4_dense.npy"
+    times = damaged.stat().st_mtime_ns
+    content = bytearray(damaged.read_bytes())
+    content[-4] ^= 1
+    damaged.write_bytes(content)
+    os.utime(damaged, ns=(times, times))
+    assert verify.main([str(tmp_path / "out")]) == 1
+    assert "day_4_dense.npy: damaged: its checksum is " in capsys.readouterr().err
+    damaged.write_bytes(content[:-52])
+    with pytest.raises(RunError, match=r"day_4_dense\.npy: .*its manifest .*reference_files\.json says"):
+        describe_official(replace(OfficialFiles.read(days / "expected" / "day"), prefix=tmp_path / "out" / "day"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,18 @@ TINY = (
 SYSTEMS = ROOT / "mlperf" / "systems"
 
 
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the raw text of 2,000 rows."""
-    make_sample(SampleSettings(tmp_path / "text", rows=2_000, seed=1))
-    return tmp_path / "text"
+    folder = tmp_path_factory.mktemp("sample")
+    make_sample(SampleSettings(folder, rows=2_000, seed=1))
+    return folder
+
+
+@pytest.fixture
+def text(sample: Path, tmp_path: Path) -> Path:
+    """Return a copy of the raw text."""
+    return shutil.copytree(sample, tmp_path / "text")
 
 
 def prepared(text: Path, benchmark: Benchmark) -> Path:
@@ -144,14 +152,18 @@ def test_data_of_both_benchmarks_may_be_in_one_folder(text: Path, tmp_path: Path
 
 
 def test_official_files_are_trained_on_in_place(tmp_path: Path) -> None:
-    golden = ROOT / "test" / "golden" / "dcnv2"
+    golden, drawn = ROOT / "test" / "golden" / "dcnv2", tmp_path / "drawn.npz"
     rows = json.loads((golden / "golden.json").read_text())["model"]["table_rows"]
     before = sorted((golden / "onehot").iterdir())
-    flags = (*TINY, f"--arch-embedding-size={'-'.join(map(str, rows))}", "--mini-batch-size=512")
-    variables = {"BENCHMARK": "dlrm_dcnv2", "DATADIR": str(golden / "onehot"), "LOGDIR": str(tmp_path)}
-    run = run_and_time(ROOT, *flags, DROP_CACHES="false", **variables)
+    flags = [*TINY, f"--arch-embedding-size={'-'.join(map(str, rows))}", "--mini-batch-size=512"]
+    flags += [f"--multi-hot-tables={drawn}"]  # named, so that they are in a file although there are few
+    folder = str(golden / "onehot")
+    run = run_and_time(
+        ROOT, *flags, BENCHMARK="dlrm_dcnv2", DATADIR=folder, LOGDIR=str(tmp_path), DROP_CACHES="false"
+    )
     assert run.status == 3, run.stdout + run.stderr
     assert "configuration mlperf/systems/dlrm_dcnv2/config_cpu.sh" in run.stdout
+    assert "drawn.npz: drawing the ids of --multi-hot-sizes" in run.stderr, "the drawing is timed"
     (log,) = tmp_path.glob("*.log")
     assert [event["value"] for event in read_events(log, "train_samples", "eval_samples")] == [6_998, 152]
     assert sorted((golden / "onehot").iterdir()) == before

@@ -100,9 +100,11 @@ def verify_official(path: Path, lists: Sequence[Path]) -> int:
     from mlperf.data.criteo.days import SPLITS
     from mlperf.data.criteo.prepared.dataset import describe_official
     from mlperf.data.criteo.prepared.official import OfficialFiles
+    from mlperf.data.criteo.prepared.reference_manifest import MANIFEST_NAME, ReferenceManifest
     from mlperf.data.criteo.prepared.verify_official import (
         checksum_problems,
         compare_ids_with_published,
+        manifest_problems,
         read_checksums,
         scan_official,
     )
@@ -123,13 +125,21 @@ def verify_official(path: Path, lists: Sequence[Path]) -> int:
         "largest index + 1: " + "-".join(str(largest + 1) for largest in np.max([f.id_max for f in facts], axis=0))
     )
     problems = [problem for of_split in facts for problem in of_split.problems()]
+    if (manifest := ReferenceManifest.read(files.prefix.parent)) is not None:
+        print(f"manifest {MANIFEST_NAME}: checksums of {len(manifest.files)} files")
+        problems += manifest.damaged_files(files.prefix.parent)
     if lists:
         known = [name for name in files.statuses if name in checksums]
         print(f"checksums: {len(known)} of {len(files.statuses)} files are in the list")
         problems += checksum_problems(files, checksums)
         if not known:
             problems.append(f"{lists[0]}: has no checksum of a file in {path}")
-    problems += _compare_with_published(path, describe_official(files), compare_ids_with_published(files, facts))
+    manifest = ReferenceManifest.read(files.prefix.parent)
+    if manifest is not None:
+        print(f"manifest {files.prefix.with_name(MANIFEST_NAME)}: comparing the checksums in it")
+        problems += manifest_problems(files, manifest)
+    published = compare_ids_with_published(files, facts)
+    problems += _compare_with_published(path, describe_official(files, manifest), published)
     return _report(path, problems)
 
 

@@ -71,9 +71,10 @@ def _repetitions(log: Log, key: str) -> list[Event]:
 
     Of several lines, that with most events counts: a script that starts the processes may log the event, too.
     """
+    events = log.all(key)
     by_line: dict[str, list[Event]] = {}
-    for event in log.all(key):
-        if event.metadata.get("epoch_num") == log.all(key)[0].metadata.get("epoch_num"):
+    for event in events:
+        if event.metadata.get("epoch_num") == events[0].metadata.get("epoch_num"):
             line = repr((event.metadata.get("file"), event.metadata.get("lineno")))
             by_line.setdefault(line, []).append(event)
     return max(by_line.values(), key=len, default=[])

@@ -15,6 +15,7 @@ from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.npz import read_counts
 from mlperf.data.criteo.prepared.official import OfficialFiles
 from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.criteo.prepared.reference_manifest import ReferenceManifest
 from mlperf.data.multi_hot import MultiHotTables
 from mlperf.data.schema import CRITEO
 from mlperf.data.watched_file import FileStatus
@@ -37,7 +38,7 @@ class PreparedData:
     bad_rows: number of bad rows left out.
     inputs: raw text files; empty if prepared by another tool.
     statuses: status of the file of each split when it was found.
-    checksums: CRC-32 of each split; empty if prepared by another tool.
+    checksums: CRC-32 of each split or, by name, of each official file; empty if prepared by another tool.
     smallest_integer: the smallest dense feature in the files if negative ones are kept; None if they are 0.
     official: the files of the DLRM-DCNv2 reference, if the data consists of them.
     multi_hot: tables that expand the ids in a run; None: the ids are used as they are.
@@ -101,16 +102,29 @@ def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
     )
 
 
-def describe_official(files: OfficialFiles) -> PreparedData:
-    """Return the data set that consists of files of the DLRM-DCNv2 reference."""
+def open_official(prefix: Path) -> PreparedData:
+    """Return the data set that consists of files of the DLRM-DCNv2 reference.
+
+    RunError if a file is missing or damaged, or if there is a manifest that the files do not match.
+    """
+    files, manifest = OfficialFiles.read(prefix), ReferenceManifest.read(prefix.parent)
+    if manifest is not None and (problem := manifest.find_problem(prefix.parent)):
+        raise RunError(problem)
+    return describe_official(files, manifest)
+
+
+def describe_official(files: OfficialFiles, manifest: ReferenceManifest | None = None) -> PreparedData:
+    """Return the data set as the headers of its files, and the manifest of this program, describe it."""
     folder = files.prefix.parent
     return PreparedData(
         *(folder, folder, folder),
-        counts=(),
+        counts=() if manifest is None else tuple(manifest.counts),
         train_rows=files.rows("train"),
         test_rows=files.rows("test"),
         val_rows=files.rows("val"),
         data_set="terabyte_dcnv2",
+        inputs=() if manifest is None else tuple(manifest.inputs),
+        checksums={} if manifest is None else {each.name: each.crc32 or 0 for each in manifest.files},
         official=files,
     )
 
