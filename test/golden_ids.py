@@ -13,6 +13,9 @@ import numpy as np
 from golden_folder import DAYS, PARTS, Array, Disagreement, Golden
 
 from mlperf.cli.train import parse
+from mlperf.data.binary import BinaryFile
+from mlperf.data.multi_hot import MultiHotTables
+from mlperf.data.schema import DenseFormat
 from mlperf.runner.data import open_split, verified_data
 
 _FIRST_ROWS = 256  # whose ids have checksums
@@ -39,15 +42,18 @@ class ReadData:
     def __init__(self, golden: Golden, lookup_file: Path) -> None:
         self.golden = golden
         self.lookup_file = lookup_file
+        self.multi_hot: MultiHotTables | None = None  # known with the splits
 
     @cached_property
     def splits(self) -> dict[str, Rows]:
         """The rows of each split of this program."""
         settings = parse([*self.golden.data_flags(self.lookup_file), "--inference-only"])
         prepared = verified_data(settings, [])
-        return {name: self._read(open_split(settings, prepared, name)) for name in ("train", "test", "val")}
+        self.multi_hot = prepared.multi_hot
+        return {name: self.read(open_split(settings, prepared, name)) for name in ("train", "test", "val")}
 
-    def _read(self, source: Any) -> Rows:
+    def read(self, source: Any) -> Rows:
+        """Return all rows of a BatchSource."""
         dense, labels, ids = [], [], []
         sizes = self.golden.multi_hot_sizes
         for batch in source.batches(0):
@@ -177,7 +183,29 @@ def compare_binary_rows(data: ReadData, path: Path) -> str:
         np.log(integers + offsets), found.dense, rtol=1e-6, atol=1e-6
     ):
         raise Disagreement(f"the dense features are not the logarithms of the integers in {path.name}")
-    return f"{len(rows)} rows, labels, integers and ids"
+    _compare_decoded_rows(data, path, rows, DenseFormat(smallest, 2 - smallest))
+    return f"{len(rows)} rows, labels, integers and ids, also read by the program"
+
+
+def _compare_decoded_rows(data: ReadData, path: Path, rows: Array, dense: DenseFormat) -> None:
+    """Compare the rows of a binary file as the program reads them with the numbers in it."""
+    file = BinaryFile(
+        path,
+        len(rows),
+        512,
+        tuple(data.golden.table_rows),
+        dense=dense,
+        modulo_rows=True,
+        multi_hot=data.multi_hot,
+    )
+    found, tables = data.read(file), len(data.golden.table_rows)
+    expected = data.splits["train"].slice(0, len(rows))
+    logarithms = np.log((rows[:, 1:-tables] + dense.offset).astype(np.float32))
+    if not np.allclose(found.dense, logarithms, rtol=1e-6, atol=1e-6):
+        raise Disagreement(f"the program reads other dense features from {path.name}")
+    same_ids = all(np.array_equal(ours, theirs) for ours, theirs in zip(found.ids, expected.ids, strict=True))
+    if not same_ids or not np.array_equal(found.labels, expected.labels):
+        raise Disagreement(f"the program reads other ids or labels from {path.name}")
 
 
 def _offsets(integers: Array, dense: Array) -> Array:

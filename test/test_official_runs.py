@@ -250,7 +250,7 @@ def test_manifest_of_files_that_this_program_wrote_is_used(written: Path, tmp_pa
     assert "day_4_dense.npy: damaged: its checksum is" in run.stderr
     run = verify("x", cwd=tmp_path)
     assert run.status == 1
-    assert "x/day_4_dense.npy: checksum" in run.stderr
+    assert "x/day_4_dense.npy: damaged: its checksum is" in run.stderr
     os.utime(path)
     run = train(folder, *flags, cwd=tmp_path)
     assert run.status == 1

@@ -12,7 +12,8 @@ import numpy as np
 
 from mlperf.data.binary import BinaryFile
 from mlperf.data.criteo.prepare.open_prepared import open_prepared
-from mlperf.data.criteo.prepared.dataset import PreparedData, open_official
+from mlperf.data.criteo.prepared.dataset import PreparedData, describe_official
+from mlperf.data.criteo.prepared.official import OfficialFiles
 from mlperf.data.criteo.prepared.official_paths import official_prefix
 from mlperf.data.criteo.prepared.origin import compare_raw_data
 from mlperf.data.criteo.prepared.paths import DatasetPaths
@@ -106,7 +107,7 @@ def prepared_data(data: DataSettings, given: Collection[str] = ()) -> PreparedDa
     path = prepared_prefix(data)
     official = official_prefix(path)
     if official is not None:
-        prepared: PreparedData | None = open_official(official)
+        prepared: PreparedData | None = describe_official(OfficialFiles.read(official))
     else:
         prepared = open_prepared(path, raw_data_file=data.raw_data_file)
     if prepared is not None:

@@ -102,20 +102,16 @@ def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
     )
 
 
-def open_official(prefix: Path) -> PreparedData:
+def describe_official(files: OfficialFiles) -> PreparedData:
     """Return the data set that consists of files of the DLRM-DCNv2 reference.
 
-    RunError if a file is missing or damaged, or if there is a manifest that the files do not match.
+    The counts and checksums are known if this program wrote them. RunError if they then do not match their
+    manifest.
     """
-    files, manifest = OfficialFiles.read(prefix), ReferenceManifest.read(prefix.parent)
-    if manifest is not None and (problem := manifest.find_problem(prefix.parent)):
-        raise RunError(problem)
-    return describe_official(files, manifest)
-
-
-def describe_official(files: OfficialFiles, manifest: ReferenceManifest | None = None) -> PreparedData:
-    """Return the data set as the headers of its files, and the manifest of this program, describe it."""
     folder = files.prefix.parent
+    manifest = ReferenceManifest.read(folder)
+    if manifest is not None and (problem := manifest.find_problem(folder)):
+        raise RunError(problem)
     return PreparedData(
         *(folder, folder, folder),
         counts=() if manifest is None else tuple(manifest.counts),

@@ -16,12 +16,10 @@ import numpy.typing as npt
 
 from mlperf.benchmarks import DLRM_DCNV2
 from mlperf.data.criteo.prepared.official import OfficialFiles
-from mlperf.data.criteo.prepared.reference_manifest import MANIFEST_NAME, ReferenceManifest
 from mlperf.data.day_files import DayPart
 from mlperf.data.npy import StoredArray
 from mlperf.data.schema import CRITEO
 from mlperf.data.watched_file import WatchedFile
-from mlperf.util.crc32 import parallel_crc32
 from mlperf.util.errors import RunError
 from mlperf.util.files import read_regular
 from mlperf.util.parallel import Stages, available_cores, run_in_order
@@ -201,21 +199,6 @@ def checksum_problems(files: OfficialFiles, checksums: Mapping[str, str]) -> lis
     finally:
         pool.shutdown(cancel_futures=True)
         progress.close(finished=False)
-
-
-def manifest_problems(files: OfficialFiles, manifest: ReferenceManifest) -> list[str]:
-    """Compare the files with the checksums (CRC-32) in the manifest of this program; return the differences."""
-    problems = []
-    for facts in manifest.files:
-        path = files.prefix.with_name(facts.name)
-        if facts.name not in files.statuses:
-            problems.append(f"{path}: is not read, but its manifest {MANIFEST_NAME} lists it")
-            continue
-        file = WatchedFile(path, files.statuses[facts.name])
-        found = parallel_crc32(path, file.read_at, 0, file.size)
-        if found != facts.crc32:
-            problems.append(f"{path}: checksum {found:08x}, its manifest says {facts.crc32 or 0:08x}")
-    return problems
 
 
 def _md5(file: WatchedFile, report: Callable[[int], None]) -> str:
