@@ -23,6 +23,10 @@ MULTI_HOT_DAYS = (DAYS[0], DAYS[-1])
 _SUM_TOLERANCE = 1e-6  # relative; the sums in golden.json are of float32 numbers
 
 
+class Disagreement(Exception):
+    """A comparison failed. The message says how, in one line."""
+
+
 @dataclass(frozen=True)
 class Split:
     """Metrics of a golden run on one half of the last day."""
@@ -103,7 +107,7 @@ class Golden:
         """Return the number of tables, of layers of an MLP or of cross layers."""
         numbers = {int(name.split(".")[1]) for name in self.initial if name.startswith(f"{part}.")}
         if numbers != set(range(len(numbers))) or not numbers:
-            raise ValueError(f"initial.npz has {part}.{sorted(numbers)}")
+            raise Disagreement(f"initial.npz has {part}.{sorted(numbers)}")
         return len(numbers)
 
     def _widths(self, part: str) -> list[int]:
@@ -153,37 +157,37 @@ class Golden:
         return flags if run.epsilon is None else [*flags, f"--adagrad-epsilon={run.epsilon!r}"]
 
     def check(self) -> str:
-        """Raise ValueError, KeyError or OSError unless the folder is complete and agrees with golden.json."""
+        """Raise Disagreement, KeyError or OSError unless the folder is complete and agrees with golden.json."""
         sizes = self.sizes()
         for name, value in self.content["model"].items():
             if name in sizes and sizes[name] != value:
-                raise ValueError(f"golden.json has {name} {value}, initial.npz {sizes[name]}")
+                raise Disagreement(f"golden.json has {name} {value}, initial.npz {sizes[name]}")
         if not self.runs or not set(self.runs) <= set(OPTIMIZERS):
-            raise ValueError(f"golden.json has runs {list(self.runs)}, not of {', '.join(OPTIMIZERS)}")
+            raise Disagreement(f"golden.json has runs {list(self.runs)}, not of {', '.join(OPTIMIZERS)}")
         if self.steps < 1 or int(self.content["batch"]) < 1:
-            raise ValueError("golden.json has no iterations")
+            raise Disagreement("golden.json has no iterations")
         _check_sums("initial.npz", self.initial, self.content.get("initial", {}))
         for name in self.runs:
             final = self.final_weights(name)
             if {key: value.shape for key, value in final.items()} != {
                 key: value.shape for key, value in self.initial.items()
             }:
-                raise ValueError(f"final_{name}.npz has other arrays than initial.npz")
+                raise Disagreement(f"final_{name}.npz has other arrays than initial.npz")
             _check_sums(f"final_{name}.npz", final, self.content["runs"][name].get("final", {}))
         files = list(self._files())
         for path in files:
             expected = self.content.get("files", {}).get(path.name, self.content.get(path.name, {}))
             if "md5" in expected and hashlib.md5(path.read_bytes()).hexdigest() != expected["md5"]:
-                raise ValueError(f"{path} is not the file of golden.json: its MD5 differs")
+                raise Disagreement(f"{path} is not the file of golden.json: its MD5 differs")
         return f"{len(files)} files of data, runs {', '.join(self.runs)}"
 
     def _files(self) -> Iterator[Path]:
-        """Yield the files of data. FileNotFoundError if one is missing."""
+        """Yield the files of data. Disagreement if one is missing."""
         required = [self.folder / "onehot" / f"day_{day}_{part}.npy" for day in DAYS for part in PARTS]
         required += [self.multi_hot_file(day) for day in MULTI_HOT_DAYS]
         for path in required:
             if not path.is_file():
-                raise FileNotFoundError(f"{path} is missing")
+                raise Disagreement(f"{path} is missing")
         yield from required
         yield from (path for path in map(self.multi_hot_file, DAYS[1:-1]) if path.is_file())
         if self.binary_file is not None:
@@ -195,21 +199,21 @@ class Golden:
 
     @property
     def binary_file(self) -> Path | None:
-        """The first training rows in the binary format; None if there are none. OSError if they are missing."""
+        """The first training rows in the binary format, or None. Disagreement if they are missing."""
         named = [name for name in self.content if name.startswith("onehot_train_") and name.endswith(".bin")]
         found = [path.name for path in self.folder.glob("onehot_train_*.bin")]
         names = sorted({*named, *found})
         if len(names) > 1:
-            raise ValueError(f"there are several binary files: {', '.join(names)}")
+            raise Disagreement(f"there are several binary files: {', '.join(names)}")
         if named and not found:
-            raise FileNotFoundError(f"{self.folder / named[0]} is missing")
+            raise Disagreement(f"{self.folder / named[0]} is missing")
         return self.folder / names[0] if names else None
 
 
 def _check_sums(file: str, arrays: dict[str, Array], expected: dict[str, Any]) -> None:
-    """Raise ValueError if arrays do not have the shapes, sums and first values that golden.json says."""
+    """Raise Disagreement if arrays do not have the shapes, sums and first values that golden.json says."""
     if expected and expected.keys() != arrays.keys():
-        raise ValueError(f"{file} has other arrays than golden.json says")
+        raise Disagreement(f"{file} has other arrays than golden.json says")
     for name, facts in expected.items():
         values = arrays[name].astype(np.float64)
         found = {
@@ -227,4 +231,4 @@ def _check_sums(file: str, arrays: dict[str, Array], expected: dict[str, Any]) -
             else:
                 same = math.isclose(found[fact], value, rel_tol=_SUM_TOLERANCE, abs_tol=_SUM_TOLERANCE)
             if not same:
-                raise ValueError(f"{fact} of {name} in {file} is {found[fact]}, golden.json has {value}")
+                raise Disagreement(f"{fact} of {name} in {file} is {found[fact]}, golden.json has {value}")

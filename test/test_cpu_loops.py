@@ -41,6 +41,7 @@ def test_unknown_argument_of_a_loop_is_refused() -> None:
         row_groups.row_groups.__wrapped__,
         cross.cross_forward.__wrapped__,
         cross.cross_backward.__wrapped__,
+        cross.gradient_sum.__wrapped__,
         lambda: pooling.make_pooling.__wrapped__(BFLOAT16),
         lambda: row_update.make_row_update.__wrapped__(row_update.ROW_WISE_ADAGRAD, BFLOAT16),
     ],

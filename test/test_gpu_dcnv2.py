@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from golden_folder import Golden
 from gpu_models import (
     DEVICE,
     TINY,
@@ -27,9 +27,9 @@ from small_models import CPU, make_model, random_architecture
 
 from mlperf.cli.train import parse
 from mlperf.data.batch import RawBatch, RowSource
-from mlperf.data.multi_hot import MultiHotShape, MultiHotTables
+from mlperf.data.day_files import DayFiles
 from mlperf.data.schema import CRITEO, DenseFormat
-from mlperf.engines.choose import choose_engine
+from mlperf.engines.choose import choose_engine, make_step
 from mlperf.engines.gpu.bags import Bags
 from mlperf.engines.gpu.engine import GpuEngine
 from mlperf.engines.gpu.kernels.cross import cross_backward, cross_forward
@@ -40,8 +40,9 @@ from mlperf.models import make
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.registry import OPTIMIZERS
+from mlperf.runner.data import open_split, verified_data
+from mlperf.runner.model import architecture_of
 from mlperf.settings.model import Architecture
-from mlperf.settings.training import EPSILON
 from mlperf.training.initial_weights import load_initial_weights
 from mlperf.util.errors import RunError
 
@@ -238,49 +239,48 @@ def test_ids_are_taken_modulo_the_rows_of_their_table(tmp_path: Path) -> None:
         scores_of(rows, source)
 
 
-GOLDEN_DCNV2 = GOLDEN / "dcnv2"
-GOLDEN_DENSE = DenseFormat(smallest=-3, offset=5)
-
-
 @pytest.mark.parametrize("name", ["adagrad", "sgd"] if ON_GPU else ["adagrad"])
-def test_golden_run_is_reproduced(name: str) -> None:
-    """The interpreter only runs the forward pass, of the samples whose logits are known."""
-    golden = json.loads((GOLDEN_DCNV2 / "golden.json").read_text())
-    shape, run, size = golden["model"], golden["runs"][name], golden["batch"]
-    table_rows, ids = tuple(shape["table_rows"]), tuple(shape["multi_hot_sizes"])
-    architecture = Architecture(
-        table_rows, 16, tuple(shape["bottom"]), tuple(shape["top"][1:]), "dcn", 3, shape["cross_rank"]
-    )
-    model = make.make_model(architecture, DEVICE)
-    load_initial_weights(GOLDEN_DCNV2 / "initial.npz", model)
-    optimizer = make_optimizer(name, model, epsilon=run["eps"] or EPSILON)
-    step = GpuStep(model, Loss("bce_logits"), optimizer, "fp32", -1, ids)
-    rows = np.fromfile(GOLDEN_DCNV2 / "onehot_train_4096.bin", np.int32).reshape(-1, CRITEO.columns)
-    source = RowSource(Path("rows.bin"), table_rows, dense=GOLDEN_DENSE, modulo_rows=True)
-    tables = MultiHotTables.drawn(MultiHotShape(table_rows, ids, "uniform"))
-
-    def batch(start: int, stop: int) -> RawBatch:
-        expanded = torch.from_numpy(tables.expand(rows[start:stop, CRITEO.id_columns]))
-        parts = torch.from_numpy(rows[start:stop]), expanded
-        found, added = (part.pin_memory() if ON_GPU else part for part in parts)
-        return RawBatch(found, start, source, added)
-
-    logits = torch.tensor(run["first_logits"])
-    torch.testing.assert_close(step.score(batch(0, len(logits)))[0].cpu().logit(), logits, rtol=0, atol=2e-6)
+def test_golden_run_is_reproduced(name: str, tmp_path: Path) -> None:
+    """The official files are read in place. The interpreter runs the samples whose logits are known, forward."""
+    golden = Golden(GOLDEN / "dcnv2")
+    settings = parse([*golden.flags(name, tmp_path / "ids.npz"), "--use-gpu"])
+    prepared = verified_data(settings, ("train",))
+    model = make.make_model(architecture_of(settings, prepared), DEVICE)
+    load_initial_weights(golden.folder / "initial.npz", model)
+    step = make_step(model, settings, make_optimizer(name, model, epsilon=settings.training.adagrad_epsilon))
+    assert isinstance(step, GpuStep)
+    logits = torch.tensor(golden.content["runs"][name]["first_logits"])
+    train = open_split(settings, prepared, "train")
+    assert isinstance(train, DayFiles)
+    source = replace(train, pin_memory=ON_GPU, batch_size=train.batch_size if ON_GPU else len(logits))
+    scores = step.score(next(step.batches(source, 0)))[0][: len(logits)]
+    torch.testing.assert_close(scores.cpu().logit(), logits, rtol=0, atol=2e-6)
+    step.check()
     if not ON_GPU:
         return
-    step.warm_up(size)
-    for number, expected in enumerate(run["loss"]):
+    step.warm_up(source.batch_size)
+    for raw, expected in zip(step.batches(source, 0), golden.runs[name].losses, strict=False):
         step.sums.clear()
-        step.train(batch(number * size, (number + 1) * size), run["lr"])
+        step.train(raw, golden.runs[name].rate)
         step.check()
-        assert float(step.sums.loss) / size == pytest.approx(expected, abs=2e-5)
-    final = make.make_model(architecture, DEVICE)
-    load_initial_weights(GOLDEN_DCNV2 / f"final_{name}.npz", final)
+        assert float(step.sums.loss) / raw.size == pytest.approx(expected, abs=2e-5)
+    final = make.make_model(model.architecture, DEVICE)
+    load_initial_weights(golden.folder / f"final_{name}.npz", final)
+    tolerance = 1e-4 if name == "adagrad" else 1e-5
     for key, value in final.state_dict().items():
-        torch.testing.assert_close(
-            model.state_dict()[key], value, rtol=0, atol=1e-4 if name == "adagrad" else 1e-5
-        )
+        torch.testing.assert_close(model.state_dict()[key], value, rtol=0, atol=tolerance)
+
+
+def test_profiled_step_names_the_parts_of_the_cross_network() -> None:
+    model = on_device(make_model(replace(CROSS, rows_per_table=(50,) * 26, dimension=2, mlp_bot=(13, 2))))
+    settings = parse([*DATA_SET, *DCN, SEVERAL, "--enable-profiling"])
+    step = make_step(model, settings, make_optimizer("adagrad", model))
+    batch = both_bag_batches(4, (50,) * 26, (3, *[1] * 25), np.random.default_rng(0))[1]
+    with torch.profiler.profile() as found:
+        step.train(batch, 0.1)
+        step.score(batch)
+    assert {"cross network", "gradient of the cross network"} < set(step.ranges.values())
+    assert set(step.ranges.values()) <= {event.key for event in found.key_averages()}
 
 
 DCN = ("--arch-interaction-op=dcn", "--loss-function=bce_logits", "--optimizer=adagrad")

@@ -3,7 +3,7 @@
 #
 #   [OUT=folder] [WHEELS=folder] [DLRM_PYTHON=python] bench/gpu/run.sh [--reduced] first|tables|second|STAGE ...
 #
-# first    the stages env smoke tests large optimizers: checks correctness, about 2 minutes.
+# first    the stages env smoke tests large optimizers: checks correctness, about 3 minutes.
 # tables   the stages env profile times dcnv2 measure variants reading auc precisions: measures everything that the tables
 #          of the documentation contain, about 9 minutes. What cannot start within 10 minutes is skipped and named.
 # second   the stages tune full run general sanitize: slower checks and other block sizes, about 4 minutes.
@@ -156,6 +156,7 @@ for name in "${stages[@]}"; do
                 training "variant_${variant/,/_}" 75 --optimizer="${variant%,*}" --embedding-precision="${variant#*,}" \
                     --minutes=0.4 --precision=bf16 --shapes=MLPerf-full-65536,MLPerf-65536,MLPerf-2048
             done
+            training variant_dcnv2 75 --optimizer=adagrad --minutes=0.4 --precision=bf16 --shapes=DCNv2-65536
             ;;
         reading) script reading 90 60 measure_reading.py ${gpu[@]+"${gpu[@]}"} ;;
         auc) script auc 60 10 measure_auc.py ;;

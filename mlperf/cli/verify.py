@@ -20,7 +20,9 @@ from mlperf.util.program import program_name, run_program
 if TYPE_CHECKING:
     from mlperf.data.criteo.prepared.dataset import PreparedData
     from mlperf.data.criteo.prepared.manifest import Manifest
+    from mlperf.data.criteo.prepared.official import OfficialFiles
     from mlperf.data.criteo.prepared.verify import SplitFacts
+    from mlperf.data.criteo.prepared.verify_official import OfficialFacts
 
 _log = logging.getLogger(__name__)
 
@@ -95,8 +97,6 @@ def verify(paths: DatasetPaths, raw_data_file: Path | None) -> int:
 
 def verify_official(path: Path, lists: Sequence[Path]) -> int:
     """Do the same with files of the DLRM-DCNv2 reference. lists: files with MD5 sums."""
-    import numpy as np
-
     from mlperf.data.criteo.days import SPLITS
     from mlperf.data.criteo.prepared.dataset import describe_official
     from mlperf.data.criteo.prepared.official import OfficialFiles
@@ -113,16 +113,7 @@ def verify_official(path: Path, lists: Sequence[Path]) -> int:
     kinds = {name.split("_", 2)[2] for name in files.statuses}
     print(f"{path}: {len(files.statuses)} files, {', '.join(sorted(kinds))} of {len(files.rows_per_day)} days")
     facts = [scan_official(files, split) for split in SPLITS]
-    for split, of_split in zip(SPLITS, facts, strict=True):
-        rate = of_split.clicks / max(1, of_split.rows)
-        print(f"{path}: {split}: {of_split.rows:,} rows, {rate:.4%} of label 1")
-        if of_split.rows and of_split.clicks in (0, of_split.rows):
-            _log.warning("%s: all labels of %s are %d, for which the AUC is undefined", path, split, rate)
-    if files.ids_per_table is not None:
-        print("ids per table: " + "-".join(map(str, files.ids_per_table)))
-    print(
-        "largest index + 1: " + "-".join(str(largest + 1) for largest in np.max([f.id_max for f in facts], axis=0))
-    )
+    _print_contents(path, files, facts)
     problems = [problem for of_split in facts for problem in of_split.problems()]
     if (manifest := ReferenceManifest.read(files.prefix.parent)) is not None:
         print(f"manifest {MANIFEST_NAME}: checksums of {len(manifest.files)} files")
@@ -133,8 +124,24 @@ def verify_official(path: Path, lists: Sequence[Path]) -> int:
         problems += checksum_problems(files, checksums)
         if not known:
             problems.append(f"{lists[0]}: has no checksum of a file in {path}")
-    problems += _compare_with_published(path, describe_official(files), compare_ids_with_published(files, facts))
+    published = compare_ids_with_published(files, facts)
+    problems += _compare_with_published(path, describe_official(files), published)
     return _report(path, problems)
+
+
+def _print_contents(path: Path, files: OfficialFiles, facts: Sequence[OfficialFacts]) -> None:
+    """Print what the splits of `files` contain."""
+    from mlperf.data.criteo.days import SPLITS
+
+    for split, of_split in zip(SPLITS, facts, strict=True):
+        rate = of_split.clicks / max(1, of_split.rows)
+        print(f"{path}: {split}: {of_split.rows:,} rows, {rate:.4%} of label 1")
+        if of_split.rows and of_split.clicks in (0, of_split.rows):
+            _log.warning("%s: all labels of %s are %d, for which the AUC is undefined", path, split, rate)
+    if files.ids_per_table is not None:
+        print("ids per table: " + "-".join(map(str, files.ids_per_table)))
+    largest = (max(int(each.id_max[table]) for each in facts) for table in range(len(facts[0].id_max)))
+    print("largest index + 1: " + "-".join(str(each + 1) for each in largest))
 
 
 def _report(what: Path, problems: Sequence[str]) -> int:

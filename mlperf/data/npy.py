@@ -18,6 +18,7 @@ import numpy.typing as npt
 from mlperf.data.watched_file import FileStatus, WatchedFile
 from mlperf.util.errors import RunError
 from mlperf.util.failures import damage
+from mlperf.util.printable import shown_name
 
 # Readers of the header of an array by format version. Version 3 differs from 2 only in the names of fields of
 # structured arrays.
@@ -139,7 +140,7 @@ def open_archive(path: Path, expected: FileStatus | None = None) -> dict[str, St
     ):
         for info in archive.infolist():
             if info.filename in arrays:
-                raise ValueError(f"{info.filename} appears several times")
+                raise ValueError(f"{shown_name(info.filename)} appears several times")
             arrays[info.filename] = _member(file, info)
     file.check()
     return arrays
@@ -147,17 +148,18 @@ def open_archive(path: Path, expected: FileStatus | None = None) -> dict[str, St
 
 def _member(file: WatchedFile, info: zipfile.ZipInfo) -> StoredArray:
     """Return an array of an archive. ValueError if it is compressed, encrypted or incomplete."""
+    name = shown_name(info.filename)
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-        raise ValueError(f"{info.filename} is compressed or encrypted; it can only be read in place if it is not")
+        raise ValueError(f"{name} is compressed or encrypted; it can only be read in place if it is not")
     local = bytearray(_LOCAL_HEADER.size)
     file.read_at(memoryview(local), info.header_offset)
     signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(local)
     start = info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
     if signature != b"PK\x03\x04" or start + info.file_size > file.size or info.file_size != info.compress_size:
-        raise ValueError(f"{info.filename} is not where the directory of the archive says")
-    header, offset = _header_at(file, start, info.filename)
-    require_size(header, start + info.file_size - offset, info.filename)
-    return StoredArray(file, f"{file.path}: {info.filename}", header, offset)
+        raise ValueError(f"{name} is not where the directory of the archive says")
+    header, offset = _header_at(file, start, name)
+    require_size(header, start + info.file_size - offset, name)
+    return StoredArray(file, f"{file.path}: {name}", header, offset)
 
 
 def _header_at(file: WatchedFile, start: int, name: str) -> tuple[Header, int]:

@@ -16,8 +16,8 @@ class CpuCrossLayer:
     """x0 * (W (V x) + b) + x. Weights and bias are float32; the matrix products are in `dtype`.
 
     down, up: V and W. optimizer: of the model; None if the layer is not trained. workspace: shared by all layers.
-    number: of the layer, from 0. is_last: whether it is the last layer. Its backward pass comes first and writes
-    the gradient of x0, to which the other layers add.
+    number: of the layer, from 0. layers: number of layers. The backward pass of the last one comes first and
+    writes the gradient of x0, to which the others add.
     """
 
     def __init__(
@@ -27,26 +27,27 @@ class CpuCrossLayer:
         dtype: torch.dtype,
         optimizer: Optimizer | None,
         workspace: Workspace,
-        number: int,
         *,
-        is_last: bool,
+        number: int,
+        layers: int,
     ) -> None:
         self.down_weight, self.up_weight, self.bias = down.weight.data, up.weight.data, up.bias.data
         self._down, self._up = (
             TrainedWeight(down.weight, dtype, optimizer),
             TrainedWeight(up.weight, dtype, optimizer),
         )
-        self._workspace = workspace
+        self._workspace, self._is_first = workspace, number == 0
         self._crossed = f"crossed {number}"
         width, is_bfloat16 = len(self.bias), dtype == torch.bfloat16
         self._forward = cross.cross_forward().prepare(width=width, bfloat16=is_bfloat16)
-        self._backward = None
+        self._backward = self._sum = None
         if optimizer is not None:
+            self._sum = cross.gradient_sum().prepare() if number == 0 and is_bfloat16 else None
             self._backward = cross.cross_backward().prepare(
                 **adagrad_arguments(optimizer, up.bias, "bias_sums"),
                 bias=self.bias.data_ptr(),
                 width=width,
-                overwrite=is_last,
+                overwrite=number == layers - 1,
                 bfloat16=is_bfloat16,
             )
 
@@ -73,7 +74,7 @@ class CpuCrossLayer:
     ) -> torch.Tensor:
         """Update the layer, add the gradient of `x0` to `d_x0`, float32 [B, N], and return that of `x` [B, N].
 
-        gradient: [B, N], gradient of the output.
+        The first layer adds both to `d_x0` and returns it. gradient: [B, N], gradient of the output.
         """
         assert self._backward is not None
         d_up = self._workspace.take("up gradient", x.shape, x.dtype)
@@ -86,4 +87,12 @@ class CpuCrossLayer:
         self._up.update(d_up, down, rate)
         d_x = products.input_gradient(d_down, self._down.copy, gradient)
         self._down.update(d_down, x, rate)
-        return d_x
+        return self._summed(d_x0, d_x) if self._is_first else d_x
+
+    def _summed(self, d_x0: torch.Tensor, d_x: torch.Tensor) -> torch.Tensor:
+        if self._sum is None:
+            return d_x0.add_(d_x)
+        args = self._sum.args
+        args.total, args.gradient, args.count = d_x0.data_ptr(), d_x.data_ptr(), d_x.numel()
+        self._sum.run()
+        return d_x0

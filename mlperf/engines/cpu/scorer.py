@@ -22,6 +22,7 @@ from mlperf.models.layers.cross import CrossInteraction
 from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.models.layers.mlp import linear_layers
 from mlperf.optim.optimizer import Optimizer
+from mlperf.util.allocator import keep_freed_blocks
 
 
 class CpuScorer:
@@ -68,10 +69,11 @@ class CpuScorer:
             assert ids_per_table is None, "the dot products take one id per table"
             is_trained = optimizer is not None
             return DotProducts(model, self.dtype, self.workspace, is_trained=is_trained), ()
+        keep_freed_blocks()  # each product of a cross layer returns a new tensor as large as all pooled rows
         sizes = ids_per_table or [1] * len(self.tables.rows_per_table)
         layers = list(model.interaction.layers())
         cross = [
-            CpuCrossLayer(*layer, self.dtype, optimizer, self.workspace, number, is_last=number == len(layers) - 1)
+            CpuCrossLayer(*layer, self.dtype, optimizer, self.workspace, number=number, layers=len(layers))
             for number, layer in enumerate(layers)
         ]
         return PooledFeatures(self.tables, sizes, self.dtype, self.workspace), cross

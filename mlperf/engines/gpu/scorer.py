@@ -138,6 +138,10 @@ class GpuScorer:
 
     def decode(self, inputs: RawRows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the dense features, labels and embedding rows."""
+        ids = 0 if inputs.ids is None else len(inputs.ids)
+        assert ids == len(inputs.rows) * sum(self.ids_per_table or ()), (
+            "the batch has not the ids of --multi-hot-sizes"
+        )
         dense, labels, embedding_rows = decode(
             rows=inputs.rows,
             table_sizes=self.table_sizes,

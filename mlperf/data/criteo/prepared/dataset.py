@@ -38,7 +38,7 @@ class PreparedData:
     bad_rows: number of bad rows left out.
     inputs: raw text files; empty if prepared by another tool.
     statuses: status of the file of each split when it was found.
-    checksums: CRC-32 of each split; empty if prepared by another tool.
+    checksums: CRC-32 of each split or, by name, of each official file; empty if prepared by another tool.
     smallest_integer: the smallest dense feature in the files if negative ones are kept; None if they are 0.
     official: the files of the DLRM-DCNv2 reference, if the data consists of them.
     multi_hot: tables that expand the ids in a run; None: the ids are used as they are.
@@ -105,7 +105,8 @@ def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
 def describe_official(files: OfficialFiles) -> PreparedData:
     """Return the data set that consists of files of the DLRM-DCNv2 reference.
 
-    The counts are known if this program wrote them. RunError if they do not match their manifest then.
+    The counts and checksums are known if this program wrote them. RunError if they then do not match their
+    manifest.
     """
     folder = files.prefix.parent
     manifest = ReferenceManifest.read(folder)
@@ -118,6 +119,8 @@ def describe_official(files: OfficialFiles) -> PreparedData:
         test_rows=files.rows("test"),
         val_rows=files.rows("val"),
         data_set="terabyte_dcnv2",
+        inputs=() if manifest is None else tuple(manifest.inputs),
+        checksums={} if manifest is None else {each.name: each.crc32 or 0 for each in manifest.files},
         official=files,
     )
 

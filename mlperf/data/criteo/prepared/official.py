@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.data.criteo.days import TERABYTE_DAYS, split_rows
-from mlperf.data.criteo.prepared.official_paths import day_file
+from mlperf.data.criteo.prepared.official_paths import day_file, day_files
 from mlperf.data.day_files import DayPart, DayRows
 from mlperf.data.npy import StoredArray, open_archive, open_array
 from mlperf.data.schema import CRITEO
 from mlperf.data.watched_file import FileStatus
 from mlperf.util.errors import RunError
+from mlperf.util.printable import shown_name
 
 _LAST = TERABYTE_DAYS - 1
 
@@ -57,6 +58,12 @@ class OfficialFiles:
     def rows(self, split: str) -> int:
         """Return the number of rows of a split: train, test or val."""
         return split_rows(self.rows_per_day)[split]
+
+    def paths(self, split: str) -> list[Path]:
+        """Return the files of a split."""
+        days = range(_LAST) if split == "train" else [_LAST]
+        paths = [path for day in days for path in day_files(self.prefix, day)]
+        return [path for path in paths if path.name in self.statuses]
 
     def open(self, split: str) -> DayRows:
         """Open the files of a split. RunError if one has changed since the headers were read."""
@@ -106,7 +113,7 @@ def _id_arrays(path: Path, expected: FileStatus | None) -> list[StoredArray]:
     if set(found) != set(names):
         missing = sorted(set(names) - set(found)) or sorted(set(found) - set(names))
         problem = "lacks" if set(names) - set(found) else "also contains"
-        raise RunError(f"{path}: {problem} {missing[0]}; it must have {names[0]} to {names[-1]}")
+        raise RunError(f"{path}: {problem} {shown_name(missing[0])}; it must have {names[0]} to {names[-1]}")
     for name in names:
         found[name].require(["int32"], (None, None))
         if found[name].header.shape[1] < 1:

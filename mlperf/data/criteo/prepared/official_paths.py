@@ -33,7 +33,12 @@ def official_prefix(path: Path) -> Path | None:
 
 def official_names(prefix: Path) -> list[Path]:
     """Return the files of all days, those that do not exist included."""
-    return [day_file(prefix, day, ending) for day in range(TERABYTE_DAYS) for ending in _ENDINGS]
+    return [path for day in range(TERABYTE_DAYS) for path in day_files(prefix, day)]
+
+
+def day_files(prefix: Path, day: int) -> list[Path]:
+    """Return the files of a day, those that do not exist included."""
+    return [day_file(prefix, day, ending) for ending in _ENDINGS]
 
 
 def day_file(prefix: Path, day: int, ending: str) -> Path:

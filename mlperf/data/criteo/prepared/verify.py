@@ -18,7 +18,7 @@ from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.schema import CRITEO, Rows
-from mlperf.data.watched_file import WatchedFile
+from mlperf.data.watched_file import FileStatus, WatchedFile
 from mlperf.util.crc32 import combine_crc32, file_crc32, parallel_crc32
 from mlperf.util.errors import RunError
 from mlperf.util.parallel import Stages, available_cores, run_in_order
@@ -116,8 +116,8 @@ def verify_checksums(prepared: PreparedData, splits: Sequence[str], *, drop_cach
 
     drop_cache: remove the files from the page cache again, so that a run begins without them there.
     """
-    for split in splits:
-        file = WatchedFile(prepared.split(split), prepared.statuses.get(split))
+    for path, status, expected in _files(prepared, splits):
+        file = WatchedFile(path, status)
         progress = Progress(f"verifying {file.path.name}", file.size)
 
         def report(offset: int, count: int, file: WatchedFile = file, progress: Progress = progress) -> None:
@@ -131,12 +131,23 @@ def verify_checksums(prepared: PreparedData, splits: Sequence[str], *, drop_cach
             progress.close(finished=False)  # the line below says more
         if drop_cache:
             os.posix_fadvise(file.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # with what was read ahead
-        if checksum != prepared.checksums[split]:
+        if checksum != expected:
             raise RunError(
-                f"{file.path}: damaged: its checksum is {checksum:08x}, its manifest says "
-                f"{prepared.checksums[split]:08x}; remove it and prepare the data again"
+                f"{file.path}: damaged: its checksum is {checksum:08x}, its manifest says {expected:08x}; "
+                "remove it and prepare the data again"
             )
         _log.info("%s: matches the checksum in its manifest", file.path)
+
+
+def _files(prepared: PreparedData, splits: Sequence[str]) -> Iterator[tuple[Path, FileStatus | None, int]]:
+    """Yield the path, the status and the checksum of each file of some splits."""
+    official = prepared.official
+    if official is None:
+        for split in splits:
+            yield prepared.split(split), prepared.statuses.get(split), prepared.checksums[split]
+        return
+    for path in dict.fromkeys(path for split in splits for path in official.paths(split)):
+        yield path, official.statuses[path.name], prepared.checksums[path.name]
 
 
 def file_problems(facts: SplitFacts, prepared: PreparedData, manifest: Manifest | None, split: str) -> list[str]:

@@ -154,6 +154,35 @@ def _cross_backward(pointer: Any) -> None:
     update_bias(args, left, right, sums)
 
 
+@arguments
+class GradientSum(Arguments):
+    """Arguments of `gradient_sum`."""
+
+    total: Address  # float32 [count], `gradient` is added
+    gradient: Address  # bfloat16 [count]
+    count: Integer
+
+
+@njit(fastmath=FAST)
+def _add_bfloat16(total: Any, gradient: Any) -> None:
+    for position in range(len(total)):
+        total[position] += from_bfloat16(gradient[position])
+
+
+def _gradient_sum(pointer: Any) -> None:
+    args = carray(pointer, 1)[0]
+    total, gradient = float32_array(args.total, 1, args.count), bfloat16_array(args.gradient, 1, args.count)
+    start, stop = share((args.count + LINE - 1) // LINE)
+    part = slice(start * LINE, min(stop * LINE, args.count))
+    _add_bfloat16(total[0, part], gradient[0, part])
+
+
+@cache
+def gradient_sum() -> ParallelLoop[GradientSum]:
+    """Return the loop that adds a bfloat16 gradient to a float32 one. PyTorch makes a float32 copy of it first."""
+    return ParallelLoop(_gradient_sum, GradientSum)
+
+
 @cache
 def cross_backward() -> ParallelLoop[CrossBackward]:
     """Return the loop for the gradients of a layer's factors, which also updates its bias.
