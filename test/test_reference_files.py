@@ -29,6 +29,7 @@ from mlperf.data.criteo.prepare.reference.preparation import prepare_reference_f
 from mlperf.data.criteo.prepare.reference.scatter import PositionScatter, Scatter
 from mlperf.data.criteo.prepare.row_file import RowFile
 from mlperf.data.criteo.prepared.dataset import describe_official
+from mlperf.data.criteo.prepared.official import OfficialFiles
 from mlperf.data.schema import CRITEO
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError, UsageError
