@@ -129,6 +129,7 @@ class Benchmark(Workload):
     rounds_interval_up: whether the steps between two evaluations are rounded up, otherwise down.
     first_epoch: number of the first epoch in the log; `epoch_num` is this number at the beginning of a run.
     runs: number of runs in a result; a reference convergence point needs twice as many.
+    fixes_eval_samples: whether the closed division allows only the published number of evaluation samples.
     hyperparameters: optimizer entries of the log, in order.
     """
 
@@ -138,6 +139,7 @@ class Benchmark(Workload):
     rounds_interval_up: bool
     first_epoch: int
     runs: int
+    fixes_eval_samples: bool
     hyperparameters: tuple[LoggedHyperparameter, ...]
     adagrad_epsilon: float | None = None
 
@@ -147,6 +149,11 @@ class Benchmark(Workload):
         epsilon = _given("--adagrad-epsilon", self.adagrad_epsilon)
         target = f"--mlperf-auc-threshold={self.auc_target}"
         return (*super().flags, f"--optimizer={self.optimizer}", *epsilon, target)
+
+    @property
+    def sample_flags(self) -> tuple[str, ...]:
+        """The trainer's flags on the sample, besides those of the benchmark."""
+        return ("--mlperf-division=open",) if self.fixes_eval_samples else ()
 
     def steps_between_evaluations(self, samples: int, global_batch: int) -> int:
         """Return the number of optimizer steps from one evaluation to the next.

@@ -31,6 +31,7 @@ DLRM = Benchmark(
     rounds_interval_up=True,
     first_epoch=1,
     runs=5,
+    fixes_eval_samples=False,
     hyperparameters=(
         LoggedHyperparameter("opt_base_learning_rate", setting="schedule.learning_rate"),
         LoggedHyperparameter("opt_learning_rate_warmup_steps", setting="schedule.warmup_steps"),

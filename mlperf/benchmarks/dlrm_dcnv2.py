@@ -43,6 +43,7 @@ DLRM_DCNV2 = Benchmark(
     rounds_interval_up=False,
     first_epoch=0,
     runs=10,
+    fixes_eval_samples=True,
     # Without decay of the rate or of the weights, and with sums of squares that start at 0, as in mlperf/optim/.
     hyperparameters=(
         LoggedHyperparameter("opt_base_learning_rate", setting="schedule.learning_rate"),
