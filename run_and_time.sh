@@ -59,7 +59,7 @@ made_for() { # sets made_with to the --data-set with which the files with prefix
 }
 
 find_data() { # sets raw_data, prepared_data and is_official for what folder $1 has for the benchmark; $2: its name
-    local file made_with prepared=() other=''
+    local file made_with prepared=() other='' none
     for file in "$1"/*_train.bin; do
         [[ -e $file ]] || continue
         made_for "${file%_train.bin}"
@@ -86,7 +86,9 @@ find_data() { # sets raw_data, prepared_data and is_official for what folder $1 
         fail "$2: has ${#prepared[@]} prepared data sets for $benchmark (${prepared[*]##*/}); exactly one is allowed"
     prepared_data=${prepared[0]:-}
     [[ -z $raw_data ]] || prepared_data=${prepared_data:-$1/${data_set}_processed}
-    [[ -n $prepared_data ]] || fail "$2: ${other:-"has neither day_0 ... day_23 nor a *_train.bin"}"
+    none="has neither day_0 ... day_23 nor a *_train.bin"
+    [[ $data_set != terabyte_dcnv2 ]] || none+=" nor day_0_labels.npy"
+    [[ -n $prepared_data ]] || fail "$2: ${other:-$none}"
 }
 
 choose_data() { # sets raw_data, prepared_data, is_official, is_sample and make_sample

@@ -276,6 +276,7 @@ CROSS = ("--arch-interaction-op=dcn", BAGS, "--loss-function=bce_logits")
     [
         (CROSS, "dcn", CpuEngine, "engine: cpu"),
         (("--arch-interaction-op=dcn",), "dcn", CpuEngine, "engine: cpu"),
+        ((*CROSS, "--mini-batch-size=600000000"), "dcn", AutogradEngine, "2,400,000,000 ids of a table"),
         ((BAGS,), "dot", AutogradEngine, "--multi-hot-sizes is supported by the cpu and gpu"),
         ((), "dot", AutogradEngine, "reproduces published losses"),
     ],

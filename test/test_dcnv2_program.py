@@ -92,7 +92,6 @@ def test_debug_mode_prints_all_ids_of_a_sample(terabyte: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--qr-flag", "--qr-threshold=100"),
         ("--qr-flag", "--qr-threshold=100", "--qr-operation=concat", "--arch-mlp-bot=13-16-16"),
         ("--md-flag", "--md-threshold=100"),
         ("--weighted-pooling=learned",),

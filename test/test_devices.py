@@ -89,6 +89,7 @@ def test_second_device_refuses_what_a_gpu_refuses() -> None:
         ("none", None, "dot", "fp16"),
         ("mult", "learned", "cat", "fp32"),
         ("none", "fixed", "sum", "fp32"),
+        ("none", None, "dcn", "bf16"),
     ],
 )
 def test_training_stays_on_its_device(
@@ -96,7 +97,8 @@ def test_training_stays_on_its_device(
 ) -> None:
     def train(device: torch.device) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         model = make_model(compression, pooling, interaction, embedding_precision=precision, device=device)
-        step = AutogradStep(model, Loss("wbce", (0.5, 2.0)), make_optimizer(optimizer, model), "fp32")
+        loss = Loss("bce_logits") if interaction == "dcn" else Loss("wbce", (0.5, 2.0))
+        step = AutogradStep(model, loss, make_optimizer(optimizer, model), "fp32")
         step.warm_up(6)
         for number in range(4):
             step.train(make_batch(number, several), None if number % 2 == 0 else 0.1)
@@ -110,11 +112,16 @@ def test_training_stays_on_its_device(
 
 
 @pytest.mark.parametrize("several", [False, True])
-@pytest.mark.parametrize("pooling", [None, "learned"])
-def test_step_of_the_general_engine_does_not_wait_for_the_device(pooling: str | None, several: bool) -> None:
+@pytest.mark.parametrize(
+    ("pooling", "interaction", "loss"),
+    [(None, "dot", "bce"), ("learned", "dot", "bce"), (None, "dcn", "bce_logits")],
+)
+def test_step_of_the_general_engine_does_not_wait_for_the_device(
+    pooling: str | None, interaction: str, loss: str, several: bool
+) -> None:
     with SecondDevice() as device:
-        model = make_model("none", pooling, device=DEVICE)
-        step = AutogradStep(model, Loss("bce"), make_optimizer("sgd", model), "fp32")
+        model = make_model("none", pooling, interaction, device=DEVICE)
+        step = AutogradStep(model, Loss(loss), make_optimizer("sgd", model), "fp32")
         step.train(make_batch(0, several), 0.1)
         step.score(make_batch(1, several))
         assert device.waits == 0

@@ -11,6 +11,7 @@ from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.mlp import linear_layers
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
+from mlperf.settings.kinds import MAX_INT32
 from mlperf.settings.settings import Settings
 
 # Losses of the original implementation were published for Adagrad with small models. Adagrad amplifies rounding
@@ -31,6 +32,7 @@ class CpuEngine:
         """Return why this engine cannot do the run, None if it can."""
         return (
             unsupported_setting(settings)
+            or _too_many_ids(settings)
             or unsupported_by_loops(model)
             or _needs_published_order(model, settings)
             or _missing_requirement()
@@ -66,6 +68,14 @@ def _needs_published_order(model: DLRM_Net, settings: Settings) -> str | None:
         f"--optimizer={optimizer} in fp32 reproduces published losses of models with fewer than "
         f"{PUBLISHED_SIZES:,} MLP weights"
     )
+
+
+def _too_many_ids(settings: Settings) -> str | None:
+    """Return why the positions of a table's ids do not fit in the int32 of the update, None if they do."""
+    ids = settings.data.batch_size * max(settings.data.multi_hot.sizes or (1,))
+    if settings.inference_only or ids <= MAX_INT32:
+        return None
+    return f"a batch has {ids:,} ids of a table, more than the limit of {MAX_INT32:,} of the cpu engine"
 
 
 def _missing_requirement() -> str | None:
