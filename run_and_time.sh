@@ -178,11 +178,11 @@ check_configuration() { # fails if a shell that sources $2 reports an error or e
 ask() { # reads the output lines of `$1 -m mlperf.benchmarks $benchmark $3` into the array named $2
     local answer
     answer=$("$1" -m mlperf.benchmarks "$benchmark" "$3") || return
-    mapfile -t "$2" <<<"$answer"
+    mapfile -t "$2" < <([[ -z $answer ]] || printf '%s\n' "$answer")
 }
 
 assemble_flags() { # sets edition, trainer_flags and data_flags; $1: Python, remaining arguments: flags of the caller
-    local python=$1 editions benchmark_flags table_rows flag without_limit=() own_flags
+    local python=$1 editions benchmark_flags sample_flags table_rows flag without_limit=() own_flags
     shift
     [[ -n $edition ]] || ask "$python" edition --default-edition || return
     ask "$python" editions --editions || return
@@ -214,8 +214,10 @@ assemble_flags() { # sets edition, trainer_flags and data_flags; $1: Python, rem
         --numpy-rand-seed="$seed" --mlperf-logging --mlperf-edition="$edition"
         --mlperf-platform="$(basename "$config" .sh | sed 's/^config_//')"
     )
-    # In the closed division of dlrm_dcnv2, eval_samples must be that of the Terabyte data.
-    [[ $is_sample == false || $benchmark != dlrm_dcnv2 ]] || trainer_flags+=(--mlperf-division=open)
+    if [[ $is_sample == true ]]; then
+        ask "$python" sample_flags --sample-flags || return
+        trainer_flags+=(${sample_flags[@]+"${sample_flags[@]}"})
+    fi
     own_flags=(${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} "$@")
     # The trainer's own parser, which needs neither data nor third-party packages.
     "$python" -m mlperf.cli.check_flags "${trainer_flags[@]}" -- ${own_flags[@]+"${own_flags[@]}"} || return
@@ -237,11 +239,12 @@ set_up() { # sets python; exits on usage errors, before installing anything if p
     assemble_flags "$python" "$@" || exit
 }
 
-make_data() { # generates the sample, prepares raw data and draws the ids of dlrm_dcnv2, unless that is done
+make_data() { # generates the sample, prepares raw data and draws the ids of --multi-hot-sizes, unless that is done
     [[ $make_sample == false ]] || run "$python" -m mlperf.cli.sample --folder=input
     [[ -z $raw_data ]] || run "$python" -m mlperf.cli.prepare "${data_flags[@]}" --raw-data-file="$raw_data" \
         --processed-data-file="$prepared_data"
-    [[ $benchmark != dlrm_dcnv2 ]] || run "$python" -m mlperf.cli.draw_ids "${trainer_flags[@]}"
+    [[ " ${trainer_flags[*]}" != *" --multi-hot-sizes="* ]] ||
+        run "$python" -m mlperf.cli.draw_ids "${trainer_flags[@]}"
 }
 
 name_log() { # sets log and console_log to files in $logdir that no other run has, and creates console_log

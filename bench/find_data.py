@@ -1,6 +1,6 @@
 """Choose the data of a Criteo script, and check the flags. common.sh calls this and evaluates the output.
 
-    python bench/find_data.py {kaggle,terabyte} [flags of the script] -- [flags of the user]
+    python bench/find_data.py {kaggle,terabyte,terabyte_dcnv2} [flags of the script] -- [flags of the user]
 
 Searches the folder DATADIR, by default input/. Prints assignments for the shell: `data_flags`, the flags that
 select the data, `sample`, the folder of the synthetic sample if it is chosen, and `evaluates`, whether the test
@@ -20,15 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlperf.benchmarks.criteo import CRITEO_DATA_SETS
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.criteo.prepared.raw_files import raw_files
-from mlperf.settings.dataset import PREPARED_NAMES
 from mlperf.settings.from_flags import make_trainer_parser, parse
 from mlperf.util.errors import UsageError
 from mlperf.util.program import run_program
 
 _INPUT = Path(__file__).resolve().parent.parent / "input"
-_RAW = {"kaggle": "train.txt", "terabyte": "day", "terabyte_dcnv2": "day"}
 # Files that show that there is raw data. The last is the archive of a day by the original implementation.
 _RAW_FILES = {
     "kaggle": ("train.txt", "train.txt.gz"),
@@ -68,14 +67,18 @@ def choose_data(script: str, given: Mapping[str, Any], datadir: str, *, default:
         is_complete = "raw_data_file" in given or _is_prepared(given["processed_data_file"])
         return Choice(flags if is_complete else [*flags, *raw])
     rate = given.get("data_sub_sample_rate", 0)
-    name = PREPARED_NAMES[data_set] + (f"_sub{rate:g}" if rate else "")
+    name = CRITEO_DATA_SETS[data_set].prepared_name + (f"_sub{rate:g}" if rate else "")
     if "raw_data_file" in given:
         return Choice([*flags, f"--processed-data-file={given['raw_data_file'].with_name(name)}"])
     if not raw and not _is_prepared(folder / name):
-        name = PREPARED_NAMES[data_set]  # prepared with other settings: the trainer decides whether it can be used
+        name = CRITEO_DATA_SETS[
+            data_set
+        ].prepared_name  # prepared with other settings: the trainer decides whether it can be used
     if raw or _is_prepared(folder / name):
         return Choice([*flags, f"--processed-data-file={folder / name}", *raw])
-    missing = f"contains neither {_RAW_FILES[data_set][0]} nor {PREPARED_NAMES[data_set]}_train.bin"
+    missing = (
+        f"contains neither {_RAW_FILES[data_set][0]} nor {CRITEO_DATA_SETS[data_set].prepared_name}_train.bin"
+    )
     if datadir and not (folder / _SAMPLE_FILE).is_file():
         raise UsageError(f"DATADIR={datadir}: {missing}")
     sample_set = given.get("data_set", _SAMPLE_DATA_SETS[0])
@@ -92,8 +95,9 @@ def _raw_flags(folder: Path, data_set: str) -> list[str]:
     """Return the flag for the raw data in a folder; nothing if there is none, or only the sample."""
     if data_set in _SAMPLE_DATA_SETS and (folder / _SAMPLE_FILE).is_file():
         return []
+    raw = "day" if CRITEO_DATA_SETS[data_set].has_days else "train.txt"
     found = any((folder / name).is_file() for name in _RAW_FILES[data_set])
-    return [f"--raw-data-file={folder / _RAW[data_set]}"] if found else []
+    return [f"--raw-data-file={folder / raw}"] if found else []
 
 
 def _is_prepared(path: Path) -> bool:

@@ -47,14 +47,14 @@ class Floor:
         for first, widths in ((True, architecture.mlp_bot), (False, top_widths(architecture))):
             for number, (fan_in, fan_out) in enumerate(pairwise(widths)):
                 self._add_layer(batch_size, fan_in, fan_out, dtype, needs_input_grad=not (first and number == 0))
-        for _ in range(architecture.cross_layers if architecture.interaction_op == "dcn" else 0):
+        for _ in range(architecture.cross_layers if architecture.has_cross_network else 0):
             width, rank = top_widths(architecture)[0], architecture.cross_rank
             self._add_layer(batch_size, width, rank, dtype, needs_input_grad=True)
             self._add_layer(batch_size, rank, width, dtype, needs_input_grad=True)
         row_bytes = ROW_TYPES[architecture.embedding_precision].itemsize * dimension
         updated = rows_updated(batch) * 2 * (row_bytes + 4 * state_per_row)
         self.seconds_of_tables = (batch.indices.numel() * row_bytes + updated) / copy_bandwidth(device)
-        if device.type == "cuda" or architecture.interaction_op == "dcn":
+        if device.type == "cuda" or architecture.has_cross_network:
             return
         features = torch.randn(batch_size, tables + 1, dimension, device=device).to(dtype)
         pairs = torch.bmm(features, features.transpose(1, 2))

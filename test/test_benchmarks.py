@@ -59,6 +59,16 @@ def test_preparation_accepts_the_data_flags_of_every_workload(
     assert parse_preparation(flags, "prepare", None).data_set == WORKLOADS[name].data.name
 
 
+@pytest.mark.parametrize(
+    ("name", "flags"), [("dlrm", ""), ("dlrm_dcnv2", "--mlperf-division=open\n"), ("kaggle", "")]
+)
+def test_sample_belongs_to_the_open_division_if_closed_fixes_the_evaluation_samples(
+    name: str, flags: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name, "--sample-flags"]) == 0
+    assert capsys.readouterr().out == flags
+
+
 def test_table_rows_are_printed_as_the_trainer_takes_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dlrm_dcnv2", "--table-rows"]) == 0
     (rows,) = capsys.readouterr().out.splitlines()

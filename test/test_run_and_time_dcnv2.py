@@ -42,7 +42,7 @@ def text(sample: Path, tmp_path: Path) -> Path:
 
 def prepared(text: Path, benchmark: Benchmark) -> Path:
     """Prepare the text in its folder for a benchmark; return the prefix of the files."""
-    limit = benchmark.data.index_limit if benchmark.data.is_prepared_with_limit else None
+    limit = None if benchmark.data.criteo.limits_rows else benchmark.data.index_limit
     prefix = text / f"of_{benchmark.name}"
     prepare(PreparationSettings(benchmark.data.name, text / "day", prefix, max_ind_range=limit or -1))
     return prefix

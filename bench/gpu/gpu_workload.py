@@ -133,7 +133,7 @@ def make_step(
     model = make_model(architecture, workload.device)
     initialize(model, np.random.RandomState(1), mlp_init="normal", embedding_init="device", seed=1)
     made = make_optimizer(optimizer or benchmark.optimizer, model, epsilon=benchmark.adagrad_epsilon or EPSILON)
-    limit = benchmark.data.index_limit if benchmark.data.is_prepared_with_limit else None
+    limit = None if benchmark.data.criteo.limits_rows else benchmark.data.index_limit
     return GpuStep(model, Loss(network.loss), made, precision, limit or -1, workload.ids_per_table)
 
 

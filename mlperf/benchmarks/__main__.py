@@ -28,6 +28,7 @@ def _print_values(arguments: Sequence[str] | None) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--flags", action="store_true", help="flags of the trainer")
     what.add_argument("--data-flags", action="store_true", help="the subset for the preparation")
+    what.add_argument("--sample-flags", action="store_true", help="more flags of the trainer on the sample")
     what.add_argument(
         "--table-rows", action="store_true", help="rows of the tables, as --arch-embedding-size takes them"
     )
@@ -42,6 +43,8 @@ def _print_values(arguments: Sequence[str] | None) -> int:
         lines = workload.flags
     elif args.data_flags:
         lines = workload.data.preparation_flags
+    elif args.sample_flags:
+        lines = BENCHMARKS[args.name].sample_flags if args.name in BENCHMARKS else ()
     elif args.table_rows:
         lines = (dashed(rows),) if rows else ()
     elif args.default_edition:

@@ -7,7 +7,10 @@ beside this one. Nothing in this package imports PyTorch.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from mlperf.benchmarks.criteo import CriteoDataSet
 
 STATUSES = ("cloud", "onprem", "preview", "research")  # values of submission_status in every edition
 DIVISIONS = ("closed", "open")
@@ -53,24 +56,26 @@ class Network:
 class DataSet:
     """A data set as a benchmark uses it.
 
-    name: value of `--data-set`.
+    criteo: the data set that `--data-set` selects.
     index_limit: value of `--max-ind-range`; if None, there is no limit.
-    is_prepared_with_limit: whether ids are taken modulo the limit before they are numbered. Otherwise they are
-    numbered without a limit, and taken modulo the at most `index_limit` rows of their table when they are read.
     table_rows: rows of each embedding table with the limit; empty if they are not published.
     ids_per_table: ids of a sample in each table, of which all but the first are drawn; None: one.
     train_samples, eval_samples, held_out_samples: published sizes of the training split, the evaluation split and
     the unused rest of the last day; 0 if they are not published.
     """
 
-    name: str
+    criteo: CriteoDataSet
     index_limit: int | None = None
-    is_prepared_with_limit: bool = True
     table_rows: tuple[int, ...] = ()
     ids_per_table: tuple[int, ...] | None = None
     train_samples: int = 0
     eval_samples: int = 0
     held_out_samples: int = 0
+
+    @property
+    def name(self) -> str:
+        """The value of `--data-set`."""
+        return self.criteo.name
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -81,7 +86,7 @@ class DataSet:
     @property
     def preparation_flags(self) -> tuple[str, ...]:
         """The flags of the preparation for this data set, which are also flags of the trainer."""
-        return (f"--data-set={self.name}", *(self._limit if self.is_prepared_with_limit else ()))
+        return (f"--data-set={self.name}", *(() if self.criteo.limits_rows else self._limit))
 
     @property
     def _limit(self) -> tuple[str, ...]:
@@ -124,6 +129,7 @@ class Benchmark(Workload):
     rounds_interval_up: whether the steps between two evaluations are rounded up, otherwise down.
     first_epoch: number of the first epoch in the log; `epoch_num` is this number at the beginning of a run.
     runs: number of runs in a result; a reference convergence point needs twice as many.
+    fixes_eval_samples: whether the closed division allows only the published number of evaluation samples.
     hyperparameters: optimizer entries of the log, in order.
     """
 
@@ -133,6 +139,7 @@ class Benchmark(Workload):
     rounds_interval_up: bool
     first_epoch: int
     runs: int
+    fixes_eval_samples: bool
     hyperparameters: tuple[LoggedHyperparameter, ...]
     adagrad_epsilon: float | None = None
 
@@ -142,6 +149,11 @@ class Benchmark(Workload):
         epsilon = _given("--adagrad-epsilon", self.adagrad_epsilon)
         target = f"--mlperf-auc-threshold={self.auc_target}"
         return (*super().flags, f"--optimizer={self.optimizer}", *epsilon, target)
+
+    @property
+    def sample_flags(self) -> tuple[str, ...]:
+        """The trainer's flags on the sample, besides those of the benchmark."""
+        return ("--mlperf-division=open",) if self.fixes_eval_samples else ()
 
     def steps_between_evaluations(self, samples: int, global_batch: int) -> int:
         """Return the number of optimizer steps from one evaluation to the next.
@@ -194,7 +206,7 @@ class Edition:
         return self.open_target if division == "open" else self.auc_target
 
 
-def dashed(numbers: tuple[int, ...]) -> str:
+def dashed(numbers: Iterable[float]) -> str:
     """Return a list of numbers as the flags take it: "13-512-256"."""
     return "-".join(map(str, numbers))
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from datetime import date
 
 from mlperf.benchmarks.benchmark import Benchmark, DataSet, Edition, LoggedHyperparameter, Network
+from mlperf.benchmarks.criteo import TERABYTE
 
 DLRM = Benchmark(
     name="dlrm",
     network=Network(bottom_mlp=(13, 512, 256, 128), top_mlp=(1024, 1024, 512, 256, 1)),
     data=DataSet(
-        name="terabyte",
+        criteo=TERABYTE,
         index_limit=40_000_000,
         table_rows=(
             *(39_884_406, 39_043, 17_289, 7_420, 20_263, 3, 7_120, 1_543, 63, 38_532_951, 2_953_546, 403_346, 10),
@@ -30,6 +31,7 @@ DLRM = Benchmark(
     rounds_interval_up=True,
     first_epoch=1,
     runs=5,
+    fixes_eval_samples=False,
     hyperparameters=(
         LoggedHyperparameter("opt_base_learning_rate", setting="schedule.learning_rate"),
         LoggedHyperparameter("opt_learning_rate_warmup_steps", setting="schedule.warmup_steps"),

@@ -12,6 +12,7 @@ from datetime import date
 
 from mlperf.benchmarks import dlrm
 from mlperf.benchmarks.benchmark import Benchmark, DataSet, Edition, LoggedHyperparameter, Network
+from mlperf.benchmarks.criteo import TERABYTE_DCNV2
 
 DLRM_DCNV2 = Benchmark(
     name="dlrm_dcnv2",
@@ -24,17 +25,16 @@ DLRM_DCNV2 = Benchmark(
         cross_rank=512,
     ),
     data=DataSet(
-        name="terabyte_dcnv2",
+        criteo=TERABYTE_DCNV2,
         index_limit=40_000_000,
-        is_prepared_with_limit=False,
         table_rows=(
             *(40_000_000, 39_060, 17_295, 7_424, 20_265, 3, 7_122, 1_543, 63, 40_000_000, 3_067_956, 405_282, 10),
             *(2_209, 11_938, 155, 4, 976, 14, 40_000_000, 40_000_000, 40_000_000, 590_152, 12_973, 108, 36),
         ),
         ids_per_table=(3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1),
-        train_samples=4_195_197_692,
-        eval_samples=89_137_319,
-        held_out_samples=89_137_318,
+        train_samples=dlrm.DLRM.data.train_samples,  # the splits of the logs are the same
+        eval_samples=dlrm.DLRM.data.eval_samples,
+        held_out_samples=dlrm.DLRM.data.held_out_samples,
     ),
     optimizer="adagrad",
     adagrad_epsilon=1e-8,
@@ -43,6 +43,7 @@ DLRM_DCNV2 = Benchmark(
     rounds_interval_up=False,
     first_epoch=0,
     runs=10,
+    fixes_eval_samples=True,
     # Without decay of the rate or of the weights, and with sums of squares that start at 0, as in mlperf/optim/.
     hyperparameters=(
         LoggedHyperparameter("opt_base_learning_rate", setting="schedule.learning_rate"),

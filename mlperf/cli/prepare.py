@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
+from mlperf.benchmarks import dashed
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.from_flags import parse_preparation
 from mlperf.util.program import program_name, run_program
@@ -38,7 +39,7 @@ def _prepare(name: str, arguments: Sequence[str] | None) -> int:
     print(f"{prepared.val}: {prepared.val_rows:,} rows")
     if prepared.bad_rows:
         print(f"{prepared.bad_rows:,} bad rows left out; the manifest counts them per file and reason")
-    print("rows per table: " + "-".join(str(count) for count in prepared.counts))
+    print("rows per table: " + dashed(prepared.counts))
     return 0
 
 
@@ -53,7 +54,7 @@ def _prepare_reference_files(settings: PreparationSettings) -> int:
     print(f"{settings.processed_data_file}: day_{last}: {made.rows_per_day[-1]:,} rows")
     if bad_rows := sum(sum(reasons.values()) for reasons in made.bad_rows.values()):
         print(f"{bad_rows:,} bad rows left out; the manifest counts them per file and reason")
-    print("ids per table: " + "-".join(str(count) for count in made.counts))
+    print("distinct ids per table: " + dashed(made.counts))
     return 0
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlperf.benchmarks import dashed
 from mlperf.data.criteo.prepared.official_paths import official_prefix
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.settings.argument_parser import Parser
@@ -87,8 +88,8 @@ def verify(paths: DatasetPaths, raw_data_file: Path | None) -> int:
     scanned, problems = _scan_splits(paths, prepared, manifest)
     if not scanned:
         raise RunError(f"{paths.prefix}: no rows at all")
-    print("rows per table: " + "-".join(str(count) for count in prepared.counts))
-    print("largest index + 1: " + "-".join(str(count) for count in used_rows(scanned)))
+    print("rows per table: " + dashed(prepared.counts))
+    print("largest index + 1: " + dashed(used_rows(scanned)))
     problems += _compare_with_manifest(paths, manifest, prepared, scanned)
     problems += _compare_with_published(paths.prefix, prepared)
     problems += [] if difference is None else [difference.text]
@@ -139,9 +140,9 @@ def _print_contents(path: Path, files: OfficialFiles, facts: Sequence[OfficialFa
         if of_split.rows and of_split.clicks in (0, of_split.rows):
             _log.warning("%s: all labels of %s are %d, for which the AUC is undefined", path, split, rate)
     if files.ids_per_table is not None:
-        print("ids per table: " + "-".join(map(str, files.ids_per_table)))
+        print("ids per table: " + dashed(files.ids_per_table))
     largest = (max(int(each.id_max[table]) for each in facts) for table in range(len(facts[0].id_max)))
-    print("largest index + 1: " + "-".join(str(each + 1) for each in largest))
+    print("largest index + 1: " + dashed(each + 1 for each in largest))
 
 
 def _report(what: Path, problems: Sequence[str]) -> int:

@@ -32,7 +32,7 @@ def _unsupported_ids(settings: Settings) -> str | None:
     data = settings.data
     if data.generation != "dataset":
         return f"--data-generation={data.generation} can have several ids per table and sample"
-    if data.multi_hot.sizes is not None and settings.model.architecture.interaction_op != "dcn":
+    if data.multi_hot.sizes is not None and not settings.model.architecture.has_cross_network:
         return "--multi-hot-sizes is supported by the cpu and gpu engines only with --arch-interaction-op=dcn"
     return None
 

@@ -11,4 +11,4 @@ from mlperf.settings.model import Architecture
 
 def make_model(architecture: Architecture, device: torch.device) -> DLRM_Net:
     """Return DLRM or, with a cross network, DLRM-DCNv2; its weights are undefined."""
-    return (DLRM_DCNv2 if architecture.interaction_op == "dcn" else DLRM_Net)(architecture, device)
+    return (DLRM_DCNv2 if architecture.has_cross_network else DLRM_Net)(architecture, device)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlperf.benchmarks import dashed
 from mlperf.data.binary import BinaryFile
 from mlperf.data.criteo.prepare.open_prepared import open_prepared
 from mlperf.data.criteo.prepared.dataset import PreparedData, describe_official
@@ -29,7 +30,7 @@ from mlperf.data.synthetic.random_batches import RandomBatches
 from mlperf.data.synthetic.stack_distances import StackDistances
 from mlperf.data.synthetic.synthetic_batches import SyntheticBatches
 from mlperf.settings.data import DataSettings
-from mlperf.settings.dataset import PREPARED_NAMES, PreparationSettings
+from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import changed_flags, flag_values
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError, UsageError
@@ -68,10 +69,10 @@ def _multi_hot(settings: Settings, prepared: PreparedData) -> MultiHotTables | N
     """
     multi_hot, official = settings.data.multi_hot, prepared.official
     if official is not None and official.ids_per_table is not None:
-        sizes = "-".join(map(str, official.ids_per_table))
         if multi_hot.sizes != official.ids_per_table:
             raise UsageError(
-                f"{prepared.train}: its rows have several ids per table; pass --multi-hot-sizes={sizes}"
+                f"{prepared.train}: its rows have several ids per table; pass --multi-hot-sizes="
+                f"{dashed(official.ids_per_table)}"
             )
         for flag, value in changed_flags(multi_hot):
             if flag.name != "--multi-hot-sizes":
@@ -95,7 +96,7 @@ def prepared_prefix(data: DataSettings) -> Path:
     if data.processed_data_file is not None:
         return data.processed_data_file
     assert data.raw_data_file is not None
-    return data.raw_data_file.parent / PREPARED_NAMES[data.data_set]
+    return data.raw_data_file.parent / data.criteo.prepared_name
 
 
 def prepared_data(data: DataSettings, given: Collection[str] = ()) -> PreparedData:
@@ -136,10 +137,11 @@ def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collec
         "--data-sub-sample-rate": prepared.sub_sample_rate,
         "--data-randomize": prepared.randomize,
     }
-    if prepared.data_set == "terabyte_dcnv2":
-        if data.data_set != prepared.data_set:
+    if prepared.criteo is not None and prepared.criteo.limits_rows:
+        if data.criteo != prepared.criteo:
             raise UsageError(
-                f"--data-set={data.data_set}: {prepared.train} was prepared with terabyte_dcnv2; pass that value"
+                f"--data-set={data.data_set}: {prepared.train} was prepared with {prepared.data_set}; pass that "
+                "value"
             )
         del recorded["--max-ind-range"]  # the training limits the rows of the tables
     declared = {flag.name: (flag, value) for flag, value in flag_values(data)}
@@ -187,13 +189,13 @@ def _check_raw_data(prepared: PreparedData, raw_data_file: Path, data_set: str) 
 def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, ...]:
     """Return the rows of each table: from the data set or, for generated data, from the flags.
 
-    The ids of "terabyte_dcnv2" are taken modulo any numbers of rows, so the flags may give them. UsageError if
-    they must, because the data does not say how many ids there are, or if two flags do.
+    If the ids are taken modulo the rows when they are read, the flags may give them. UsageError if they must,
+    because the data does not say how many ids there are, or if two flags do.
     """
     max_ind_range, given = settings.data.max_ind_range, settings.model.architecture.rows_per_table
     if prepared is None:
         return given
-    if settings.data.data_set == "terabyte_dcnv2" and "arch_embedding_size" in settings.given:
+    if settings.data.criteo.limits_rows and "arch_embedding_size" in settings.given:
         if len(given) != CRITEO.tables:
             raise UsageError(
                 f"--arch-embedding-size has {len(given)} numbers, but Criteo data has {CRITEO.tables} tables"
@@ -236,7 +238,7 @@ def open_split(settings: Settings, prepared: PreparedData, split: str) -> RowBat
             pin_memory=settings.use_gpu,
             multi_hot=prepared.multi_hot,
         )
-    modulo_rows = data.data_set == "terabyte_dcnv2"
+    modulo_rows = data.criteo.limits_rows
     return BinaryFile(
         path=prepared.split(split),
         rows=prepared.rows(split),
@@ -248,14 +250,14 @@ def open_split(settings: Settings, prepared: PreparedData, split: str) -> RowBat
         readers=readers,
         pin_memory=settings.use_gpu,
         expected=prepared.statuses.get(split),
-        dense=_dense_format(prepared) if modulo_rows else LOG1P,
+        dense=_dense_format(prepared) if data.criteo.keeps_negative else LOG1P,
         modulo_rows=modulo_rows,
         multi_hot=prepared.multi_hot,
     )
 
 
 def _dense_format(prepared: PreparedData) -> DenseFormat:
-    """Return the format of the integers of "terabyte_dcnv2": with the smallest one m, ln(x - m + 2).
+    """Return the format of integers that may be negative: with the smallest one m, ln(x - m + 2).
 
     TorchRec's is the same. Criteo's smallest integer is -1: without a manifest, that is assumed.
     """

@@ -71,7 +71,7 @@ def _quantize_and_evaluate(settings: Settings, model: DLRM_Net, test: BatchSourc
     if bits.mlp_bits != 32:
         size = mlp_bytes(model)
         quantize_mlps(model, bits.mlp_bits)
-        what = "MLPs and cross network" if model.architecture.interaction_op == "dcn" else "MLPs"
+        what = "MLPs and cross network" if model.architecture.has_cross_network else "MLPs"
         _log_sizes(what, size, mlp_bytes(model), bits.mlp_bits)
     if bits.embedding_bits != 32:
         size = model.tables.nbytes()

@@ -166,7 +166,7 @@ def _model(settings: Settings, architecture: Architecture) -> Iterator[MemoryNee
         yield MemoryNeed(what, _state_bytes(settings.training.optimizer, architecture))
     state = optimizer.state_per_weight if trains else 0
     layers = [a * b for widths in (architecture.mlp_bot, top_widths(architecture)) for a, b in pairwise(widths)]
-    if architecture.interaction_op == "dcn":
+    if architecture.has_cross_network:
         weights = 2 * architecture.cross_layers * top_widths(architecture)[0] * architecture.cross_rank
         yield MemoryNeed(_CROSS, 4 * (1 + state) * weights)
     yield MemoryNeed(_MLPS, 4 * ((1 + state) * sum(layers) + (max(layers) if trains else 0)))
@@ -189,7 +189,7 @@ def _computation(settings: Settings, architecture: Architecture, sizes: RunSizes
     tables, dimension = len(architecture.rows_per_table), architecture.feature_size
     value_bytes = 2 if settings.precision == "bf16" else 4
     interaction = top_widths(architecture)[0]
-    if architecture.interaction_op == "dcn":
+    if architecture.has_cross_network:
         interaction *= 1 + architecture.cross_layers
     pooled = 4 * tables * dimension
     ids = 8 * sum(settings.data.multi_hot.sizes or (1,) * tables)

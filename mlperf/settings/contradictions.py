@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from mlperf.benchmarks import DLRM, benchmark_with, editions_of
+from mlperf.benchmarks import benchmark_with, editions_of
+from mlperf.benchmarks.criteo import DENSE_FEATURES, TABLES, TERABYTE_DCNV2
 from mlperf.settings.data import MultiHotSettings
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import changed_flags
@@ -13,9 +14,6 @@ from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
 from mlperf.util.one_process import require_one_process
 from mlperf.util.output_files import require_writable_file
-
-DENSE_FEATURES = DLRM.network.bottom_mlp[0]  # a benchmark on Criteo's logs takes all of them
-CRITEO_TABLES = len(DLRM.data.table_rows)
 
 
 def check_settings(settings: Settings) -> None:
@@ -34,14 +32,14 @@ def check_settings(settings: Settings) -> None:
 def check_preparation(settings: PreparationSettings, given: Collection[str]) -> None:
     """Raise UsageError if the flags of a preparation contradict each other. given: keys of the flags given."""
     require_one_process()
-    if settings.data_set == "terabyte_dcnv2" and settings.max_ind_range >= 0:
+    if settings.criteo.limits_rows and settings.max_ind_range >= 0:
         raise UsageError(
-            f"--max-ind-range={settings.max_ind_range}: --data-set=terabyte_dcnv2 is prepared without a limit; "
-            "the training takes the flag, and ids modulo the rows of their table"
+            f"--max-ind-range={settings.max_ind_range}: --data-set={settings.data_set} is prepared without a "
+            "limit; the training takes the flag, and ids modulo the rows of their table"
         )
     if settings.reference_files:
-        if settings.data_set != "terabyte_dcnv2":
-            raise UsageError("--reference-files requires --data-set=terabyte_dcnv2")
+        if not settings.criteo.has_reference_files:
+            raise UsageError(f"--reference-files requires --data-set={TERABYTE_DCNV2.name}")
         for key in ("data_randomize", "data_sub_sample_rate", "numpy_rand_seed"):
             if key in given:
                 raise UsageError(
@@ -83,7 +81,7 @@ def _check_model(settings: Settings) -> None:
         raise UsageError(f"--arch-mlp-top ends in {architecture.mlp_top[-1]}: it must end in 1 (one output)")
     if architecture.interaction_itself and architecture.interaction_op != "dot":
         raise UsageError("--arch-interaction-itself requires --arch-interaction-op=dot")
-    if architecture.interaction_op != "dcn":
+    if not architecture.has_cross_network:
         for flag in ("dcn_num_layers", "dcn_low_rank_dim"):
             if flag in settings.given:
                 raise UsageError(f"--{flag.replace('_', '-')} requires --arch-interaction-op=dcn")
@@ -177,9 +175,9 @@ def _check_multi_hot(multi_hot: MultiHotSettings) -> None:
     if multi_hot.sizes is None:
         for flag, value in changed_flags(multi_hot):
             raise UsageError(f"{flag.name}={flag.kind.show(value)} requires --multi-hot-sizes")
-    elif len(multi_hot.sizes) != CRITEO_TABLES:
+    elif len(multi_hot.sizes) != TABLES:
         raise UsageError(
-            f"--multi-hot-sizes has {len(multi_hot.sizes)} numbers, but Criteo data has {CRITEO_TABLES} tables"
+            f"--multi-hot-sizes has {len(multi_hot.sizes)} numbers, but Criteo data has {TABLES} tables"
         )
 
 

@@ -6,16 +6,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from mlperf.benchmarks.criteo import CRITEO_DATA_SETS, CriteoDataSet
 from mlperf.settings.flags import flag
 from mlperf.settings.kinds import between, choice, file_prefix, switch, whole_between
 
 MAX_SEED = 2**32 - 1  # of NumPy's legacy generator
-# Names of the prepared data of each data set if only the raw data is given.
-PREPARED_NAMES = {
-    "kaggle": "kaggleAdDisplayChallenge_processed",
-    "terabyte": "terabyte_processed",
-    "terabyte_dcnv2": "terabyte_dcnv2_processed",
-}
 _GROUP = "Criteo data set"
 
 
@@ -43,7 +38,7 @@ class DatasetSettings:
 
     data_set: str = flag(
         "--data-set",
-        choice("kaggle", "terabyte", "terabyte_dcnv2"),
+        choice(*CRITEO_DATA_SETS),
         "kaggle",
         "Criteo data set to use; terabyte_dcnv2: Terabyte as DLRM-DCNv2 numbers and transforms it",
         group=_GROUP,
@@ -82,19 +77,14 @@ class DatasetSettings:
     )
 
     @property
+    def criteo(self) -> CriteoDataSet:
+        """The data set, with what distinguishes it from the others."""
+        return CRITEO_DATA_SETS[self.data_set]
+
+    @property
     def write_npz(self) -> bool:
-        """Whether preparation also writes X.npz, the Kaggle format of the original implementation."""
-        return self.data_set == "kaggle" and not self.bin_loader
-
-    @property
-    def keep_negative(self) -> bool:
-        """Whether prepared files contain negative integers; otherwise they are 0 there."""
-        return self.data_set == "terabyte_dcnv2"
-
-    @property
-    def first_index(self) -> int:
-        """The number of the first id of each column. The reference of DLRM-DCNv2 reserves 0 and 1."""
-        return 2 if self.data_set == "terabyte_dcnv2" else 0
+        """Whether preparation also writes X.npz, the format of the original implementation."""
+        return self.criteo.has_archive and not self.bin_loader
 
 
 @dataclass(frozen=True)
@@ -129,7 +119,7 @@ class PreparationSettings(DatasetSettings):
     def of(cls, dataset: DatasetSettings, processed_data_file: Path) -> PreparationSettings:
         """Return the settings that prepare `dataset` at `processed_data_file`."""
         shared = {each.name: getattr(dataset, each.name) for each in fields(DatasetSettings)}
-        if dataset.data_set == "terabyte_dcnv2":
+        if dataset.criteo.limits_rows:
             shared["max_ind_range"] = -1  # a limit of the tables, not of the ids
         return cls(**{**shared, "processed_data_file": processed_data_file})
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlperf.benchmarks import dashed
 from mlperf.util.printable import shown, shown_name
 
 # Limits of the ranges below, far beyond any use; products of two of them fit into 64 bits or are not computed.
@@ -128,10 +129,6 @@ def between(minimum: float = -MAX_REAL, maximum: float = MAX_REAL, *, below: boo
 positive = between(MIN_REAL, MAX_REAL)
 
 
-def _joined(values: tuple[object, ...]) -> str:
-    return "-".join(map(str, values))
-
-
 def whole_numbers(maximum: int) -> Kind:
     """Return the kind of lists of whole numbers from 1 to `maximum`, separated by dashes."""
     allowed = f"a list of whole numbers from 1 to {maximum} separated by dashes"
@@ -142,7 +139,7 @@ def whole_numbers(maximum: int) -> Kind:
             raise _wrong(text, allowed)
         return tuple(values)
 
-    return Kind(parse, "N-N-...", _joined, extremes=("1", str(maximum)), allowed=allowed)
+    return Kind(parse, "N-N-...", dashed, extremes=("1", str(maximum)), allowed=allowed)
 
 
 _weight = between(0)
@@ -157,7 +154,7 @@ def _parse_two_weights(text: str) -> tuple[float, float]:
     return without_click, with_click
 
 
-two_weights = Kind(_parse_two_weights, "X-X", _joined, extremes=("0-0", "1e38-1e38"), allowed=_TWO_WEIGHTS)
+two_weights = Kind(_parse_two_weights, "X-X", dashed, extremes=("0-0", "1e38-1e38"), allowed=_TWO_WEIGHTS)
 
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 

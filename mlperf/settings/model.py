@@ -130,6 +130,11 @@ class Architecture:
     )
 
     @property
+    def has_cross_network(self) -> bool:
+        """Whether the interaction is a cross network, as in DLRM-DCNv2."""
+        return self.interaction_op == "dcn"
+
+    @property
     def feature_size(self) -> int:
         """Width D of a feature: twice the dimension if quotient and remainder are concatenated."""
         concatenates = isinstance(self.compression, QuotientRemainder) and self.compression.operation == "concat"

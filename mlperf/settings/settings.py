@@ -104,7 +104,7 @@ class Settings:
         """Distribution of initial weights outside the tables: "normal", "uniform" or "pytorch"."""
         if self.model.mlp_init != "auto":
             return self.model.mlp_init
-        if self.model.architecture.interaction_op == "dcn":
+        if self.model.architecture.has_cross_network:
             return "pytorch"
         return "normal" if self.data.generation == "dataset" else "uniform"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from mlperf.benchmarks import (
     BENCHMARKS,
     DLRM,
-    DLRM_DCNV2,
     EDITIONS,
     Benchmark,
     Edition,
@@ -38,12 +37,12 @@ def choose_edition(benchmark: str | None, edition: str | None, variable: str) ->
 
 
 def choose_division(division: str | None, benchmark: Benchmark, *, is_sample: bool) -> str:
-    """Return the division: by default closed, but open for runs of DLRM-DCNv2 on the sample.
+    """Return the division: by default closed, but open on the sample if closed fixes the number of its samples.
 
-    The closed division of DLRM-DCNv2 fixes the number of evaluation samples. UsageError if it was chosen for the
-    sample. division: value of --division, None if not given. is_sample: whether the runs use the sample.
+    UsageError if closed was chosen then. division: value of --division, None if not given. is_sample: whether the
+    runs use the sample.
     """
-    is_open = is_sample and benchmark is DLRM_DCNV2
+    is_open = is_sample and benchmark.fixes_eval_samples
     if is_open and division == "closed":
         samples = benchmark.data.eval_samples
         raise UsageError(f"--division=closed: not possible on the sample: requires eval_samples of {samples}")

@@ -70,7 +70,7 @@ class RunInputs:
     @property
     def has_official_files(self) -> bool:
         """Whether run_and_time.sh trains on the files of the reference implementation of DLRM-DCNv2, in place."""
-        return self.benchmark is not DLRM and (self.data_folder / "day_0_labels.npy").is_file()
+        return self.benchmark.data.criteo.has_reference_files and (self.data_folder / "day_0_labels.npy").is_file()
 
     @property
     def uses_sample(self) -> bool:

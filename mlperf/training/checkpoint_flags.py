@@ -58,10 +58,10 @@ def recorded_flags(settings: Settings, prepared: PreparedData | None) -> dict[st
     if settings.data.multi_hot.sizes is not None:
         values += [(flag, value) for flag, value in flag_values(settings.data.multi_hot) if flag.name in _USUAL]
     flags = {flag.name: _text(flag, value) for flag, value in values}
-    if settings.model.architecture.interaction_op != "dcn":
+    if not settings.model.architecture.has_cross_network:
         del flags["--dcn-num-layers"], flags["--dcn-low-rank-dim"]
-    if prepared is not None and (prepared.data_set or settings.data.data_set) == "terabyte_dcnv2":
-        flags["--data-set"] = "terabyte_dcnv2"
+    if prepared is not None and (criteo := prepared.criteo or settings.data.criteo).limits_rows:
+        flags["--data-set"] = criteo.name
     if prepared is not None and prepared.max_ind_range is not None:
         flags["--max-ind-range"] = str(prepared.max_ind_range)
         flags["--data-sub-sample-rate"] = str(prepared.sub_sample_rate)

@@ -72,7 +72,7 @@ class Ingest:
         table_groups = [[int(table) for table in group] for group in groups]
 
         def make_worker(stages: Stages) -> Callable[[int, FileBlock], None]:
-            parser = BlockParser(self._settings.max_ind_range, keep_negative=self._settings.keep_negative)
+            parser = BlockParser(self._settings.max_ind_range, keep_negative=self._settings.criteo.keeps_negative)
             return lambda number, item: self._process(stages, table_groups, parser, number, item)
 
         blocks = self._blocks.portion(seconds)
@@ -160,7 +160,7 @@ class Ingest:
             return
         for day, part in self._plan.day_slices(file, first_row, kept):
             state.rows_per_day[day] += part.stop - part.start
-            if self._settings.keep_negative:
+            if self._settings.criteo.keeps_negative:
                 state.smallest[day] = min(state.smallest[day], smallest_integer(rows[part]))
             if day == last_day:
                 self._evaluation.append(rows[part])

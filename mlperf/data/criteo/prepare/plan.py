@@ -92,7 +92,7 @@ def make_plan(settings: PreparationSettings, inputs: Sequence[Path]) -> Plan:
     estimates = [_estimate_size(path) for path in inputs]
     text_bytes = tuple(size for size, _ in estimates)
     row_bytes = [int(size * ratio) for size, ratio in estimates]
-    if settings.data_set != "kaggle":
+    if settings.criteo.has_days:
         return Plan(tuple(inputs), text_bytes, tuple(row_bytes), None)
     good_rows, bad_rows = _count_rows(inputs[0], settings)
     rows_per_day = divide(good_rows, KAGGLE_DAYS)
@@ -110,7 +110,7 @@ def _count_rows(path: Path, settings: PreparationSettings) -> tuple[int, int]:
     """Return the numbers of good and of bad rows; with --bad-rows=stop, all count as good."""
     if settings.bad_rows == "stop":
         return count_lines(path), 0
-    parser = BlockParser(settings.max_ind_range, keep_negative=settings.keep_negative)
+    parser = BlockParser(settings.max_ind_range, keep_negative=settings.criteo.keeps_negative)
     good = lines = 0
     for block in text_blocks(path):
         parsed = parser.parse(block)

@@ -108,7 +108,7 @@ class Preparation(ABC, Generic[Result]):
         self._work.clear()
         days = self._plan.days
         return PreparationState(
-            rows_per_day=[0] * days, smallest=[MAX_INT32] * days if self._settings.keep_negative else []
+            rows_per_day=[0] * days, smallest=[MAX_INT32] * days if self._settings.criteo.keeps_negative else []
         )
 
     def _check_resources(self) -> None:
@@ -120,7 +120,7 @@ class Preparation(ABC, Generic[Result]):
 
     def _read_text(self, state: PreparationState) -> None:
         settings, work = self._settings, self._work
-        mapper = IdMapper(settings.first_index)
+        mapper = IdMapper(settings.criteo.first_index)
         train: RowFile | SpillFile
         with ThreadPoolExecutor(self._threads) as pool:
             work.restore_ids(mapper, state, pool)

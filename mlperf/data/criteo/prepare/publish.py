@@ -48,7 +48,7 @@ def publish(
         counts=state.ids[-1],
         files=split_facts(work, paths, rows, state.checksums),
         bad_rows=state.bad,
-        smallest_integer=min(state.smallest) if settings.keep_negative else None,
+        smallest_integer=min(state.smallest) if settings.criteo.keeps_negative else None,
         archive=_archive_facts(paths, work) if settings.write_npz else None,
     )
     _remove_old_archive(paths)  # before the manifest is replaced, which identifies the archive as ours

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlperf.benchmarks.criteo import CRITEO_DATA_SETS, TERABYTE_DCNV2, CriteoDataSet
 from mlperf.data.criteo.days import SPLITS
 from mlperf.data.criteo.prepared.file_facts import FileFacts
 from mlperf.data.criteo.prepared.manifest import Manifest
@@ -19,7 +20,6 @@ from mlperf.data.criteo.prepared.reference_manifest import ReferenceManifest
 from mlperf.data.multi_hot import MultiHotTables
 from mlperf.data.schema import CRITEO
 from mlperf.data.watched_file import FileStatus
-from mlperf.settings.dataset import DatasetSettings
 from mlperf.util.errors import RunError
 
 _log = logging.getLogger(__name__)
@@ -31,8 +31,7 @@ class PreparedData:
 
     train, test, val: binary files, or the folder of the files of the DLRM-DCNv2 reference. train_rows, test_rows,
     val_rows: their numbers of rows.
-    counts: number of distinct ids of each embedding table; empty if that is not known. With "terabyte_dcnv2" they
-    are numbered from 2.
+    counts: number of distinct ids of each embedding table; empty if that is not known.
     data_set, max_ind_range, sub_sample_rate, randomize, seed: flags of the preparation; None if prepared by
     another tool. The seed is None, too, if the preparation drew no random numbers.
     bad_rows: number of bad rows left out.
@@ -65,9 +64,14 @@ class PreparedData:
     multi_hot: MultiHotTables | None = None
 
     @property
+    def criteo(self) -> CriteoDataSet | None:
+        """What distinguishes the data set from others; None if prepared by another tool."""
+        return None if self.data_set is None else CRITEO_DATA_SETS[self.data_set]
+
+    @property
     def first_index(self) -> int:
         """The number of the first id of each column."""
-        return 0 if self.data_set is None else DatasetSettings(self.data_set).first_index
+        return 0 if self.criteo is None else self.criteo.first_index
 
     def rows(self, split: str) -> int:
         """Return the number of rows of a split: train, test or val."""
@@ -118,7 +122,7 @@ def describe_official(files: OfficialFiles) -> PreparedData:
         train_rows=files.rows("train"),
         test_rows=files.rows("test"),
         val_rows=files.rows("val"),
-        data_set="terabyte_dcnv2",
+        data_set=TERABYTE_DCNV2.name,
         inputs=() if manifest is None else tuple(manifest.inputs),
         checksums={} if manifest is None else {each.name: each.crc32 or 0 for each in manifest.files},
         official=files,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from mlperf.benchmarks.criteo import CRITEO_DATA_SETS
 from mlperf.data.criteo.days import KAGGLE_DAYS, SPLITS, TERABYTE_DAYS, split_rows
 from mlperf.data.criteo.prepared.file_facts import FileFacts
 from mlperf.data.schema import CRITEO, MAX_TABLE_ROWS
@@ -47,16 +48,17 @@ def checked_content(content: object, format_version: int) -> dict[str, Any]:
 
 def _smallest_integer(entries: dict[str, Any], flags: dict[str, Any]) -> int | None:
     """Return the smallest integer, which only manifests of files with negative integers have."""
-    has_negative = flags.get("data_set") == "terabyte_dcnv2"
+    criteo = None if "adopted" in flags else CRITEO_DATA_SETS[flags["data_set"]]
+    has_negative = criteo is not None and criteo.keeps_negative
     if has_negative != ("smallest_integer" in entries):
         what = "needs" if has_negative else "must not have"
         raise SchemaError(
             f"it {what} an entry smallest_integer with flags.data_set {shown(flags.get('data_set'))}"
         )
-    if not has_negative:
+    if criteo is None or not criteo.keeps_negative:
         return None
-    if flags["max_ind_range"] != -1:
-        raise SchemaError("flags.max_ind_range must be -1 with flags.data_set 'terabyte_dcnv2'")
+    if criteo.limits_rows and flags["max_ind_range"] != -1:
+        raise SchemaError(f"flags.max_ind_range must be -1 with flags.data_set {shown(criteo.name)}")
     return whole(entries["smallest_integer"], "smallest_integer", -(2**31), 2**31 - 1)
 
 

@@ -7,10 +7,10 @@ round.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlperf.benchmarks import dashed
 from mlperf.data.criteo.days import TERABYTE_DAYS, split_rows
 from mlperf.data.criteo.prepared.official_paths import day_file, day_files
 from mlperf.data.day_files import DayPart, DayRows
@@ -46,8 +46,8 @@ class OfficialFiles:
         for day in days:
             if has_ids and day.ids_per_table != per_table:
                 raise RunError(
-                    f"{day.parts[0].ids[0].file.path}: has {_joined(day.ids_per_table)} ids per table, day 0 has "
-                    f"{_joined(per_table)}"
+                    f"{day.parts[0].ids[0].file.path}: has {dashed(day.ids_per_table or ())} ids per table, "
+                    f"day 0 has {dashed(per_table or ())}"
                 )
         files = [array.file for day in days for array in day.parts[0].arrays]
         rows = tuple(day.rows for day in days)
@@ -119,7 +119,3 @@ def _id_arrays(path: Path, expected: FileStatus | None) -> list[StoredArray]:
         if found[name].header.shape[1] < 1:
             raise RunError(f"{found[name].name}: has no ids")
     return [found[name] for name in names]
-
-
-def _joined(numbers: Sequence[int] | None) -> str:
-    return "-".join(map(str, numbers or ()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mlperf.benchmarks.criteo import CRITEO_DATA_SETS
 from mlperf.data.criteo.days import TERABYTE_DAYS
 from mlperf.util.errors import UsageError
 from mlperf.util.strict_json import SchemaError, file_name
@@ -19,7 +20,7 @@ def raw_files(raw_data_file: Path, data_set: str) -> list[Path]:
         file_name(raw_data_file.name, "its name")
     except SchemaError as error:
         raise UsageError(f"--raw-data-file={str(raw_data_file)!r}: {error}") from None
-    if data_set == "kaggle":
+    if not CRITEO_DATA_SETS[data_set].has_days:
         if os.path.isdir(raw_data_file):
             raise _folder(raw_data_file, "the text file", "train.txt")
         return [raw_data_file]

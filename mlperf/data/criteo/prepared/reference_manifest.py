@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlperf.benchmarks.criteo import TERABYTE_DCNV2
 from mlperf.data.criteo.days import TERABYTE_DAYS
 from mlperf.data.criteo.prepared.file_facts import FileFacts
 from mlperf.data.criteo.prepared.manifest import CHECKSUM, MAX_BYTES, find_difference, json_crc32
@@ -88,7 +89,7 @@ def _checked(content: object) -> dict[str, Any]:
     flags = fields(entries["flags"], "flags", ("data_set", "reference_files", "bad_rows"))
     if flags["bad_rows"] not in ("stop", "skip"):
         refuse("flags.bad_rows", flags["bad_rows"], "'stop' or 'skip'")
-    if flags["data_set"] != "terabyte_dcnv2" or flags["reference_files"] is not True:
+    if flags["data_set"] != TERABYTE_DCNV2.name or flags["reference_files"] is not True:
         raise SchemaError(f"flags are those of data set {shown(flags['data_set'])}")
     days, tables, int32 = [TERABYTE_DAYS], [CRITEO.tables], (-(2**31), 2**31 - 1)
     numbers = {

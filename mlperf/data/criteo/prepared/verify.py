@@ -13,7 +13,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.benchmarks import DLRM, DLRM_DCNV2
+from mlperf.benchmarks import BENCHMARKS, DLRM, dashed
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.paths import DatasetPaths
@@ -213,7 +213,8 @@ def is_full_data(prepared: PreparedData) -> bool:
 
 def compare_with_published(prepared: PreparedData) -> list[tuple[str, bool]]:
     """Return each published number of the full Terabyte data and whether it matches."""
-    published = (DLRM_DCNV2 if prepared.data_set == DLRM_DCNV2.data.name else DLRM).data
+    with_data = (each.data for each in BENCHMARKS.values() if each.data.criteo == prepared.criteo)
+    published = next(with_data, DLRM.data)  # data of other tools is that of DLRM
     last_day = prepared.test_rows + prepared.val_rows
     published_last_day = published.eval_samples + published.held_out_samples
     lines = [
@@ -221,11 +222,11 @@ def compare_with_published(prepared: PreparedData) -> list[tuple[str, bool]]:
         (f"rows in day 23 {published_last_day:,}", last_day == published_last_day),
         (f"test rows {published.eval_samples:,}", prepared.test_rows == published.eval_samples),
     ]
-    limit = published.index_limit if published.is_prepared_with_limit else -1
+    limits_rows = published.criteo.limits_rows
+    limit = -1 if limits_rows else published.index_limit
     if prepared.counts and prepared.max_ind_range in (None, limit):
         counts = prepared.counts
-        if not published.is_prepared_with_limit:
+        if limits_rows:
             counts = tuple(min(count, published.index_limit or count) for count in counts)
-        sizes = "-".join(str(count) for count in published.table_rows)
-        lines.append((f"rows per table {sizes}", counts == published.table_rows))
+        lines.append((f"rows per table {dashed(published.table_rows)}", counts == published.table_rows))
     return lines

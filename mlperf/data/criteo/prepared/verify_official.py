@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.benchmarks import DLRM_DCNV2
+from mlperf.benchmarks import DLRM_DCNV2, dashed
 from mlperf.data.criteo.prepared.official import OfficialFiles
 from mlperf.data.day_files import DayPart
 from mlperf.data.npy import StoredArray
@@ -140,9 +140,7 @@ def compare_ids_with_published(files: OfficialFiles, facts: Sequence[OfficialFac
     if files.ids_per_table is None:
         return []
     largest = np.max([each.id_max for each in facts], axis=0)
-    sizes, rows = (
-        "-".join(map(str, numbers or ())) for numbers in (published.ids_per_table, published.table_rows)
-    )
+    sizes, rows = dashed(published.ids_per_table or ()), dashed(published.table_rows)
     return [
         (f"ids per table {sizes}", files.ids_per_table == published.ids_per_table),
         (f"ids below the rows per table {rows}", bool((largest < np.array(published.table_rows)).all())),

@@ -140,7 +140,7 @@ class _ReferencePreparation(Preparation[ReferenceManifest]):
         work, rows = self._work, sum(state.rows_per_day[:-1])
         if rows > MAX_ROWS:
             raise RunError(f"{self._settings.raw_data_file}: more than {MAX_ROWS} training rows")
-        if max(state.ids[-1]) + self._settings.first_index - 1 > MAX_FLOAT_ID:
+        if max(state.ids[-1]) + self._settings.criteo.first_index - 1 > MAX_FLOAT_ID:
             raise RunError(f"{self._settings.raw_data_file}: a column has ids that do not fit in int32 as float32")
         self._checkpoint(state)  # the text is not read again
         work.discard(work.path / "ids")

@@ -1,0 +1,50 @@
+"""The data sets made of Criteo's click logs: how their text is prepared and their ids are used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DENSE_FEATURES = 13
+TABLES = 26
+
+
+@dataclass(frozen=True)
+class CriteoDataSet:
+    """A data set that `--data-set` selects.
+
+    name: value of `--data-set`.
+    prepared_name: name of the prepared files if only the raw data is named.
+    has_days: whether the text has a file for each day; otherwise it is one file.
+    has_archive: whether the original implementation also writes its prepared rows to a NumPy archive.
+    keeps_negative: whether negative integers are kept; otherwise they become 0.
+    first_index: number of the first id of each column.
+    limits_rows: whether ids are numbered without a limit, and taken modulo the rows of their table when they are
+        read; then `--max-ind-range` limits these rows. Otherwise ids are taken modulo it before they are numbered.
+    has_reference_files: whether its reference implementation has files of its own, day_K_dense.npy and others,
+        which are read in place and can be written.
+    """
+
+    name: str
+    prepared_name: str
+    has_days: bool = True
+    has_archive: bool = False
+    keeps_negative: bool = False
+    first_index: int = 0
+    limits_rows: bool = False
+    has_reference_files: bool = False
+
+
+KAGGLE = CriteoDataSet(
+    "kaggle", prepared_name="kaggleAdDisplayChallenge_processed", has_days=False, has_archive=True
+)
+TERABYTE = CriteoDataSet("terabyte", prepared_name="terabyte_processed")
+# As the reference implementation of DLRM-DCNv2 prepares the Terabyte logs. It reserves the ids 0 and 1.
+TERABYTE_DCNV2 = CriteoDataSet(
+    "terabyte_dcnv2",
+    prepared_name="terabyte_dcnv2_processed",
+    keeps_negative=True,
+    first_index=2,
+    limits_rows=True,
+    has_reference_files=True,
+)
+CRITEO_DATA_SETS = {data_set.name: data_set for data_set in (KAGGLE, TERABYTE, TERABYTE_DCNV2)}
