@@ -75,7 +75,6 @@ def test_one_command_trains_dlrm_dcnv2_to_the_target_on_the_sample(tmp_path: Pat
     assert all(check_log(log, edition).passed for edition in editions_of(DLRM_DCNV2))
     values = [event["value"] for event in read_events(log, "eval_accuracy")]
     assert max(values[:-1]) < DLRM_DCNV2.auc_target <= values[-1]
-    assert int(result(run)[3]) < 300
 
 
 @pytest.mark.parametrize(
