@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from mlperf.data.multi_hot import Ids, MultiHotShape, MultiHotTables
-from mlperf.data.npy import LOCAL_HEADER_BYTES, StoredArray, open_archive
+from mlperf.data.npy import LOCAL_HEADER_BYTES, StoredArray, open_archive, write_header
 from mlperf.data.watched_file import WatchedFile
 from mlperf.util.crc32 import parallel_crc32
 from mlperf.util.errors import RunError
@@ -76,8 +76,7 @@ def write_tables(path: Path, shape: MultiHotShape) -> None:
             padding = -start % _ALIGNMENT
             info.extra = _PADDING_FIELD.to_bytes(2, "little") + padding.to_bytes(2, "little") + bytes(padding)
             with archive.open(info, "w", force_zip64=True) as member:
-                header = {"descr": "<i4", "fortran_order": False, "shape": (rows, size)}
-                np.lib.format.write_array_header_1_0(member, header)
+                write_header(member, "<i4", (rows, size))
                 while number == table:
                     member.write(piece.astype("<i4", copy=False).data)
                     number, piece = next(pieces)

@@ -9,7 +9,7 @@ from pathlib import Path
 from mlperf.data.criteo.days import TERABYTE_DAYS
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 
-_DAY = "day"
+DAY = "day"
 _ENDINGS = ("dense.npy", "labels.npy", "sparse.npy", "sparse_multi_hot.npz")
 _NAMES = re.compile(rf"_\d+_({'|'.join(map(re.escape, _ENDINGS))})")
 
@@ -21,7 +21,7 @@ def official_prefix(path: Path) -> Path | None:
     """
     if DatasetPaths(path).any_exists():
         return None
-    for prefix in (path / _DAY, path):
+    for prefix in (path / DAY, path):
         try:
             names = os.listdir(prefix.parent)
         except OSError:
