@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -247,6 +247,18 @@ def test_archive_of_another_form_is_named(
     np.savez_compressed(path, **arrays)
     with pytest.raises(RunError, match=r"day_2_sparse_multi_hot\.npz: .*compressed"):
         opened(folder)
+
+
+@pytest.mark.parametrize(("empty", "where"), [(range(23), "days 0 to 22"), ([23], "day 23")])
+def test_folder_without_rows_to_train_or_to_evaluate_on_is_refused(
+    empty: Sequence[int], where: str, tmp_path: Path
+) -> None:
+    folder = copy_folder(tmp_path / "copy")
+    for day in empty:
+        for path in folder.glob(f"day_{day}_*.npy"):
+            np.save(path, np.load(path)[:0])
+    with pytest.raises(RunError, match=f"copy: there are no rows in {where}"):
+        OfficialFiles.read(folder / "day")
 
 
 @pytest.mark.parametrize("part", ["dense", "labels", "sparse"])

@@ -52,7 +52,8 @@ class OfficialFiles:
         files = [array.file for day in days for array in day.parts[0].arrays]
         rows = tuple(day.rows for day in days)
         if not sum(rows[:-1]) or not rows[-1]:
-            raise RunError(f"{prefix.parent}: there are no rows {'in day 23' if sum(rows) else 'at all'}")
+            where = f"day {_LAST}" if sum(rows[:-1]) else f"days 0 to {_LAST - 1}"
+            raise RunError(f"{prefix.parent}: there are no rows in {where}")
         return cls(prefix, rows, per_table, {file.path.name: file.status for file in files})
 
     def rows(self, split: str) -> int:
