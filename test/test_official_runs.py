@@ -40,7 +40,7 @@ def multi_hot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_multi_hot_folder(tmp_path_factory.mktemp("dcnv2") / "multihot")
 
 
-def train(data: Path, *flags: str, cwd: Path) -> Finished:
+def train(data: Path | str, *flags: str, cwd: Path) -> Finished:
     return run_program(*MODEL, f"--processed-data-file={data}", *flags, cwd=cwd)
 
 
@@ -51,7 +51,7 @@ def verify(*arguments: str | Path, cwd: Path) -> Finished:
 def test_expanded_and_stored_ids_train_the_same_model(multi_hot: Path, tmp_path: Path) -> None:
     runs = [
         train(folder, EMBEDDING_SIZE, MULTI_HOT, "--test-freq=2", cwd=tmp_path)
-        for folder in (ONE_HOT, multi_hot / "day")
+        for folder in (f"{ONE_HOT}/", multi_hot / "day")
     ]
     assert [run.status for run in runs] == [0, 0], runs[0].stderr + runs[1].stderr
     assert len(runs[0].losses) == 2

@@ -13,7 +13,7 @@ from mlperf.benchmarks import dashed
 from mlperf.data.criteo.prepared.official_paths import official_prefix
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.settings.argument_parser import Parser
-from mlperf.settings.kinds import file_name, file_prefix
+from mlperf.settings.kinds import file_name, file_prefix, prefix_or_folder
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.failures import system_failures
 from mlperf.util.program import program_name, run_program
@@ -39,7 +39,7 @@ def make_parser(name: str) -> Parser:
     parser = Parser(name, __doc__)
     parser.add_argument(
         "prefix",
-        type=file_prefix,
+        type=prefix_or_folder,
         help="prefix X of X_train.bin, X_test.bin, X_val.bin and X.json, or the folder of the files "
         "day_0_dense.npy, day_0_labels.npy, ... of the DLRM-DCNv2 reference",
     )
