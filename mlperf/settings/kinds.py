@@ -193,7 +193,7 @@ def choice(*values: str | int, refused: Mapping[str, str] | None = None, metavar
 
 
 def _files(allowed: str, *, or_folder: bool = False) -> Kind:
-    """Return the kind of paths that do not name a folder; with `or_folder`, they may end in that of one that exists.
+    """Return the kind of paths that do not name a folder; with `or_folder`, one that exists may be named.
 
     allowed: what the error message asks for.
     """
