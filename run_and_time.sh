@@ -63,7 +63,7 @@ find_data() { # sets raw_data, prepared_data and is_official for what folder $1 
     for file in "$1"/*_train.bin; do
         [[ -e $file ]] || continue
         made_for "${file%_train.bin}"
-        if [[ $made_with == terabyte* && $made_with != "$data_set" ]]; then
+        if [[ $made_with != "$data_set" ]]; then
             other="$file was prepared with --data-set=$made_with, and $benchmark needs --data-set=$data_set"
         else
             prepared+=("${file%_train.bin}")

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from program import ROOT, read_events
+from program import GOLDEN, ROOT, read_events
 from repository_copy import copy_repository
 from timed_runs import result, run_and_time
 
@@ -121,6 +121,14 @@ def test_configuration_that_names_no_benchmark_is_one_of_dlrm(tmp_path: Path) ->
     )
     assert "unrecognized arguments: --no-such-flag" in first.stderr
     assert "mine.sh: is a configuration for BENCHMARK=dlrm, not for dlrm_dcnv2" in second.stderr
+
+
+def test_prepared_kaggle_data_is_refused_by_name(tmp_path: Path) -> None:
+    prepare(PreparationSettings("kaggle", GOLDEN / "kaggle" / "train.txt", tmp_path / "x", bin_loader=True))
+    for benchmark in (DLRM, DLRM_DCNV2):
+        run = run_and_time(ROOT, BENCHMARK=benchmark.name, DATADIR=str(tmp_path), CONFIG="sample")
+        assert (run.status, len(run.stderr.splitlines())) == (2, 1)
+        assert f"x_train.bin was prepared with --data-set=kaggle, and {benchmark.name} needs" in run.stderr
 
 
 @pytest.mark.parametrize("wanted", [DLRM, DLRM_DCNV2], ids=lambda benchmark: benchmark.name)

@@ -112,7 +112,7 @@ def _arrays(path: Path, shape: MultiHotShape) -> list[StoredArray]:
     found = open_archive(path)
     names = [f"{table}.npy" for table in range(len(shape.sizes))]
     if sorted(found) != sorted(names):
-        raise RunError(f"{path}: has not the tables of --multi-hot-sizes, {names[0]} to {names[-1]}")
+        raise RunError(f"{path}: must have the tables of --multi-hot-sizes, {names[0]} to {names[-1]}")
     arrays = [found[name] for name in names]
     for array, rows, size in zip(arrays, shape.rows_per_table, shape.sizes, strict=True):
         array.require(["int32"], (rows, size))
@@ -132,7 +132,7 @@ def _check_first_rows(tables: MultiHotTables) -> None:
             rows = min(_COMPARED_ROWS, len(piece))
             if not np.array_equal(tables.table(number)[:rows], piece[:rows]):
                 raise RunError(
-                    f"{tables.file.path}: has not the ids of --multi-hot-distribution="
+                    f"{tables.file.path}: does not have the ids of --multi-hot-distribution="
                     f"{tables.shape.distribution}; remove it to draw them again"
                 )
             return
