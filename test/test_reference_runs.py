@@ -71,6 +71,14 @@ def test_tables_are_drawn_before_the_run_into_the_named_file(tmp_path: Path) -> 
     assert run.stderr.splitlines()[-1].startswith("dlrm_s_pytorch.py: error: ids.npz: cannot read an archive")
 
 
+def test_run_that_lacks_memory_draws_no_ids(tmp_path: Path) -> None:
+    flags = (EMBEDDING_SIZE, MULTI_HOT, "--multi-hot-tables=ids.npz", f"--dcn-low-rank-dim={1 << 24}")
+    run = train(ONE_HOT, *flags, "--arch-interaction-op=dcn", "--dcn-num-layers=64", cwd=tmp_path)
+    assert run.status == 1
+    assert " for the cross network (--dcn-num-layers, --dcn-low-rank-dim)" in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("flags", "problem"),
     [
@@ -90,6 +98,11 @@ def test_tables_are_drawn_before_the_run_into_the_named_file(tmp_path: Path) -> 
         (
             (EMBEDDING_SIZE, MULTI_HOT, "--multi-hot-tables=m", "--save-model=m", "--test-freq=1"),
             "--multi-hot-tables",
+        ),
+        ((EMBEDDING_SIZE, MULTI_HOT, "--multi-hot-tables=none/x.npz"), "--multi-hot-tables=none/x.npz: .* none"),
+        (
+            (f"--arch-embedding-size={1 << 40}{'-1' * 25}", MULTI_HOT),
+            f"{1 << 40} rows, .* allowed are up to {1 << 31}",
         ),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from mlperf.data.day_files import DayFiles
 from mlperf.data.multi_hot import MultiHotShape, MultiHotTables
 from mlperf.data.multi_hot_file import multi_hot_tables, verify_tables
 from mlperf.data.row_batches import RowBatches
-from mlperf.data.schema import CRITEO, LOG1P, DenseFormat
+from mlperf.data.schema import CRITEO, LOG1P, MAX_TABLE_ROWS, DenseFormat
 from mlperf.data.source import BatchSource
 from mlperf.data.synthetic.random_batches import RandomBatches
 from mlperf.data.synthetic.stack_distances import StackDistances
@@ -46,8 +46,12 @@ class Splits:
     test: BatchSource | None
 
 
-def verified_data(settings: Settings, splits: Sequence[str]) -> PreparedData:
+def verified_data(
+    settings: Settings, splits: Sequence[str], *, before_drawing: Callable[[PreparedData], None] = lambda _: None
+) -> PreparedData:
     """Return the prepared data as `prepared_data` does, with `splits` verified if --verify-data asks for that.
+
+    before_drawing: called before ids are drawn (--multi-hot-sizes), which can take minutes and much of a disk.
 
     RunError if a split is damaged. UsageError if there are no checksums to compare with.
     """
@@ -59,6 +63,7 @@ def verified_data(settings: Settings, splits: Sequence[str]) -> PreparedData:
             )
         # The log of a run may say that the page cache was dropped: what is read here must not be in it.
         verify_checksums(prepared, splits, drop_cache=settings.compliance.cache_cleared)
+    before_drawing(prepared)
     return replace(prepared, multi_hot=_multi_hot(settings, prepared))
 
 
@@ -201,6 +206,11 @@ def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, 
         if len(given) != CRITEO.tables:
             raise UsageError(
                 f"--arch-embedding-size has {len(given)} numbers, but Criteo data has {CRITEO.tables} tables"
+            )
+        if max(given) > MAX_TABLE_ROWS:
+            raise UsageError(
+                f"--arch-embedding-size has {max(given)} rows, but ids of a data set have 32 bits: allowed are up "
+                f"to {MAX_TABLE_ROWS} for a table"
             )
         if max_ind_range > 0:
             raise UsageError(

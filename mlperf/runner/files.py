@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -58,9 +59,10 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
     for file in others:
         if file.path.parent.is_dir():  # otherwise it is created
             require_writable_file("", file.path, shown=file.name)
-    report, save = settings.report, settings.save_model
+    report, save, tables = settings.report, settings.save_model, settings.data.multi_hot.tables_file
     for flag, is_set, path in (
         *((("--save-model", True, save),) if save is not None else ()),
+        *((("--multi-hot-tables", not os.path.exists(tables), tables),) if tables is not None else ()),
         ("--plot-compute-graph", report.plot_compute_graph, GRAPH_FILE),
         ("--save-onnx", report.save_onnx, ONNX_FILE),
         ("--save-onnx", report.save_onnx, WEIGHTS_FILE),
