@@ -5,6 +5,7 @@ Without a GPU, Triton's interpreter runs it with few samples and narrow MLPs.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from mlperf.models import make
 from mlperf.models.initialization import initialize
 from mlperf.models.loss import Loss
 from mlperf.registry import OPTIMIZERS
-from mlperf.settings.model import EMBEDDING_PRECISIONS, Architecture
+from mlperf.settings.from_flags import parse
+from mlperf.settings.model import EMBEDDING_PRECISIONS
 from mlperf.util.errors import RunError
 
 ON_GPU = DEVICE.type == "cuda"
@@ -51,15 +53,9 @@ def make_step(
     table_precision: str = "fp32",
 ) -> GpuStep:
     """Return a step of a benchmark's model, whose tables have at most `row_limit` rows."""
-    architecture = Architecture(
-        tuple(min(rows, row_limit) for rows in DLRM.data.table_rows),
-        network.embedding_dimension,
-        network.bottom_mlp,
-        network.top_mlp,
-        network.interaction,
-        cross_layers=network.cross_layers or 1,
-        cross_rank=network.cross_rank or 1,
-        embedding_precision=table_precision,
+    rows = tuple(min(rows, row_limit) for rows in DLRM.data.table_rows)
+    architecture = replace(
+        parse(network.flags).model.architecture, rows_per_table=rows, embedding_precision=table_precision
     )
     model = make.make_model(architecture, DEVICE)
     initialize(model, np.random.RandomState(1), mlp_init="normal", embedding_init="device", seed=1)

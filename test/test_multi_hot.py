@@ -128,8 +128,8 @@ def test_small_tables_are_in_memory(tmp_path: Path) -> None:
             MultiHotShape((5, 3, 41, 1), SMALL.sizes),
             r"2\.npy: is an array of int32 with shape \(40, 7\); expected",
         ),
-        (MultiHotShape((5, 3), (3, 1)), "has not the tables of --multi-hot-sizes"),
-        (MultiHotShape(SMALL.rows_per_table, SMALL.sizes, "pareto"), "has not the ids of --multi-hot-dist"),
+        (MultiHotShape((5, 3), (3, 1)), "must have the tables of --multi-hot-sizes"),
+        (MultiHotShape(SMALL.rows_per_table, SMALL.sizes, "pareto"), "does not have the ids of --multi-hot-dist"),
     ],
 )
 def test_file_with_other_tables_is_refused(shape: MultiHotShape, problem: str, tmp_path: Path) -> None:

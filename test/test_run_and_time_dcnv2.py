@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from program import ROOT, read_events
+from program import GOLDEN, ROOT, read_events
 from repository_copy import copy_repository
 from timed_runs import result, run_and_time
 
@@ -123,6 +123,14 @@ def test_configuration_that_names_no_benchmark_is_one_of_dlrm(tmp_path: Path) ->
     assert "mine.sh: is a configuration for BENCHMARK=dlrm, not for dlrm_dcnv2" in second.stderr
 
 
+def test_prepared_kaggle_data_is_refused_by_name(tmp_path: Path) -> None:
+    prepare(PreparationSettings("kaggle", GOLDEN / "kaggle" / "train.txt", tmp_path / "x", bin_loader=True))
+    for benchmark in (DLRM, DLRM_DCNV2):
+        run = run_and_time(ROOT, BENCHMARK=benchmark.name, DATADIR=str(tmp_path), CONFIG="sample")
+        assert (run.status, len(run.stderr.splitlines())) == (2, 1)
+        assert f"x_train.bin was prepared with --data-set=kaggle, and {benchmark.name} needs" in run.stderr
+
+
 @pytest.mark.parametrize("wanted", [DLRM, DLRM_DCNV2], ids=lambda benchmark: benchmark.name)
 def test_data_prepared_for_the_other_benchmark_is_refused_by_name(
     wanted: Benchmark, text: Path, tmp_path: Path
@@ -150,7 +158,7 @@ def test_data_of_both_benchmarks_may_be_in_one_folder(text: Path, tmp_path: Path
         assert "does not set BATCH_SIZE" in run.stderr
 
 
-def test_official_files_are_trained_on_in_place(tmp_path: Path) -> None:
+def test_reference_files_are_trained_on_in_place(tmp_path: Path) -> None:
     golden, drawn = ROOT / "test" / "golden" / "dcnv2", tmp_path / "drawn.npz"
     rows = json.loads((golden / "golden.json").read_text())["model"]["table_rows"]
     before = sorted((golden / "onehot").iterdir())
@@ -168,7 +176,7 @@ def test_official_files_are_trained_on_in_place(tmp_path: Path) -> None:
     assert sorted((golden / "onehot").iterdir()) == before
 
 
-def test_official_files_are_refused_by_dlrm(tmp_path: Path) -> None:
+def test_reference_files_are_refused_by_dlrm(tmp_path: Path) -> None:
     (tmp_path / "day_0_labels.npy").touch()
     run = run_and_time(ROOT, DATADIR=str(tmp_path))
     assert run.status == 2

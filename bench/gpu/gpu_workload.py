@@ -25,7 +25,7 @@ from mlperf.models.initialization import initialize
 from mlperf.models.loss import Loss
 from mlperf.models.make import make_model
 from mlperf.optim.optimizer import make_optimizer
-from mlperf.settings.model import Architecture
+from mlperf.settings.from_flags import parse
 from mlperf.settings.training import EPSILON
 from mlperf.util.errors import UsageError
 from synthetic_rows import expanded_ids, synthetic_rows
@@ -120,14 +120,9 @@ def make_step(
 ) -> GpuStep:
     """Return a step of the benchmark's model, not warmed up. optimizer: by default that of the benchmark."""
     benchmark, network = workload.benchmark, workload.network
-    architecture = Architecture(
-        workload.table_rows,
-        network.embedding_dimension,
-        network.bottom_mlp,
-        network.top_mlp,
-        network.interaction,
-        cross_layers=network.cross_layers or 1,
-        cross_rank=network.cross_rank or 1,
+    architecture = replace(
+        parse(network.flags).model.architecture,
+        rows_per_table=workload.table_rows,
         embedding_precision=table_precision,
     )
     model = make_model(architecture, workload.device)

@@ -136,7 +136,7 @@ def tune_dcnv2(workload: Workload) -> None:
     for samples, warps in POOLING_SIZES:
         name = f"pooling, {samples} samples, {warps} warps"
         report(workload, name, partial(look_up, samples_per_program=samples, warps=warps))
-    x0 = activations.cross[0].inputs
+    x0 = activations.cross[0].x
     up, gradient, d_x0 = (torch.randn_like(x0) for _ in range(3))
     for block, warps in CROSS_FORWARD_SIZES:
         name = f"cross_forward, blocks of {block}, {warps} warps"

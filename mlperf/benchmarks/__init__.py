@@ -31,7 +31,7 @@ def default_edition(benchmark: Benchmark) -> Edition:
 
 
 def benchmark_with(interaction: str) -> Benchmark:
-    """Return the benchmark whose network has an interaction; of one that no benchmark has, the first benchmark."""
+    """Return the benchmark whose network has an interaction; DLRM if there is none."""
     found = (benchmark for benchmark in BENCHMARKS.values() if benchmark.network.interaction == interaction)
     return next(found, DLRM)
 

@@ -1,4 +1,4 @@
-"""The synthetic sample: the DLRM benchmark on small data with a planted signal, for machines without Criteo data.
+"""The synthetic sample: small data with a planted signal, to run the benchmarks on machines without Criteo data.
 
 Network, target and rules are those of the benchmark. Results on the sample show that everything works. They cannot
 be submitted, because synthetic data has no reference convergence.

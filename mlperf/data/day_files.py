@@ -229,6 +229,11 @@ class DayFiles(RowBatches):
         object.__setattr__(self, "schema", self.reader.schema)
 
     @property
+    def id_reader(self) -> DayRows | None:
+        """The open files, if their rows have several ids per table."""
+        return None if self.reader.ids_per_table is None else self.reader
+
+    @property
     def source(self) -> RowSource:
         """The rows, and what is valid in them."""
         return RowSource(

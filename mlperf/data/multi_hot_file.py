@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mlperf.data.multi_hot import Ids, MultiHotShape, MultiHotTables
-from mlperf.data.npy import LOCAL_HEADER_BYTES, StoredArray, open_archive
+from mlperf.data.npy import LOCAL_HEADER_BYTES, StoredArray, open_archive, write_header
 from mlperf.data.watched_file import WatchedFile
 from mlperf.util.crc32 import parallel_crc32
 from mlperf.util.errors import RunError
@@ -80,8 +80,7 @@ def write_tables(path: Path, shape: MultiHotShape) -> None:
             padding = -start % _ALIGNMENT
             info.extra = _PADDING_FIELD.to_bytes(2, "little") + padding.to_bytes(2, "little") + bytes(padding)
             with archive.open(info, "w", force_zip64=True) as member:
-                header = {"descr": "<i4", "fortran_order": False, "shape": (rows, size)}
-                np.lib.format.write_array_header_1_0(member, header)
+                write_header(member, "<i4", (rows, size))
                 while number == table:
                     member.write(piece.astype("<i4", copy=False).data)
                     number, piece = next(pieces)
@@ -117,7 +116,7 @@ def _arrays(path: Path, shape: MultiHotShape) -> list[StoredArray]:
     found = open_archive(path)
     names = [f"{table}.npy" for table in range(len(shape.sizes))]
     if sorted(found) != sorted(names):
-        raise RunError(f"{path}: has not the tables of --multi-hot-sizes, {names[0]} to {names[-1]}")
+        raise RunError(f"{path}: must have the tables of --multi-hot-sizes, {names[0]} to {names[-1]}")
     arrays = [found[name] for name in names]
     for array, rows, size in zip(arrays, shape.rows_per_table, shape.sizes, strict=True):
         array.require(["int32"], (rows, size))
@@ -137,7 +136,7 @@ def _check_first_rows(tables: MultiHotTables) -> None:
             rows = min(_COMPARED_ROWS, len(piece))
             if not np.array_equal(tables.table(number)[:rows], piece[:rows]):
                 raise RunError(
-                    f"{tables.file.path}: has not the ids of --multi-hot-distribution="
+                    f"{tables.file.path}: does not have the ids of --multi-hot-distribution="
                     f"{tables.shape.distribution}; remove it to draw them again"
                 )
             return

@@ -67,6 +67,13 @@ def read_header(file: IO[bytes], name: str) -> Header:
     return Header(shape, dtype, bool(by_column) and len(shape) > 1)
 
 
+def write_header(file: IO[bytes], dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
+    """Write the header of an array in C order, as numpy.save does."""
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
 def require_size(header: Header, size: int, name: str) -> None:
     """Raise ValueError unless the array `name` has `size` bytes after its header."""
     if header.nbytes != size:

@@ -14,7 +14,7 @@ from mlperf.data.batch import Batch, RawBatch, RowSource
 from mlperf.data.buffer_pool import BufferPool
 from mlperf.data.multi_hot import MultiHotTables
 from mlperf.data.row_group import RowGroup, decoded_bytes
-from mlperf.data.row_reader import RowReader
+from mlperf.data.row_reader import IdReader, RowReader
 from mlperf.data.schema import RowSchema
 from mlperf.data.source import MIN_GROUP_ROWS, Item, read_ahead
 
@@ -47,6 +47,11 @@ class RowBatches(ABC):
         """The rows, and what is valid in them."""
 
     @property
+    def id_reader(self) -> IdReader | None:
+        """Reads several ids per table if they are stored beside the rows; None: each row has one per table."""
+        return None
+
+    @property
     def batches_per_epoch(self) -> int:
         """Number of batches in an epoch, including a smaller last one."""
         return min(self._all_batches, self.limit) if self.limit else self._all_batches
@@ -61,7 +66,7 @@ class RowBatches(ABC):
         """Number of ids of each table in a sample; None: the one of the row."""
         if self.multi_hot is not None:
             return self.multi_hot.sizes
-        return self.reader.ids_per_table
+        return None if self.id_reader is None else self.id_reader.ids_per_table
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch` from batch number `first` on. RunError if a row is invalid."""
@@ -139,5 +144,8 @@ class RowBatches(ABC):
         if per_table is None:
             return RowGroup(source, rows, starts, sizes)
         group = RowGroup(source, rows, starts, sizes, memory[count * columns :], per_table)
-        group.fill_ids(self.reader, self.multi_hot)
+        if self.multi_hot is not None:
+            group.expand_ids(self.multi_hot)
+        elif self.id_reader is not None:
+            group.read_ids(self.id_reader)
         return group

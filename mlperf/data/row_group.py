@@ -15,7 +15,7 @@ import torch
 from mlperf.data.batch import Batch, RawBatch, RowSource
 from mlperf.data.buffer_pool import BufferPool
 from mlperf.data.multi_hot import IntArray, MultiHotTables, first_outside
-from mlperf.data.row_reader import BinaryRows, RowReader
+from mlperf.data.row_reader import BinaryRows, IdReader
 from mlperf.data.schema import Rows, RowSchema
 from mlperf.data.watched_file import WatchedFile
 from mlperf.util.errors import RunError
@@ -31,7 +31,7 @@ class RowGroup:
     starts: position of the first row of each batch in the split, from 0.
     sizes: number of rows of each batch.
     ids: if there are several ids per table, those of all batches, int32 [R * ids per sample], batch after batch
-        and table by table; otherwise None. Filled by `fill_ids`.
+        and table by table; otherwise None. Filled by `expand_ids` or `read_ids`.
     ids_per_table: number of ids of each table in a sample, if there are `ids`.
     """
 
@@ -42,23 +42,25 @@ class RowGroup:
     ids: torch.Tensor | None = None
     ids_per_table: tuple[int, ...] = ()
 
-    def fill_ids(self, reader: RowReader, multi_hot: MultiHotTables | None) -> None:
-        """Expand the ids of the rows by `multi_hot` or, without it, read `ids`. RunError if one is invalid."""
+    def expand_ids(self, tables: MultiHotTables) -> None:
+        """Fill `ids` with those of the rows, expanded by `tables`. RunError if one is invalid."""
         assert self.ids is not None
-        source, ids = self.source, self.ids.numpy()
-        if multi_hot is None:
-            for part, start, size in zip(self._ids_of_batches(), self.starts, self.sizes, strict=True):
-                reader.read_ids(part.numpy(), start, size)
-            limits, counts = np.array(source.rows_per_table), np.array(self.ids_per_table)
-            place = first_outside(ids, np.array(self.sizes), counts, limits)
-            if place[0] >= 0:
-                raise self._outside_error(reader, *place)
-            return
-        first_id = source.schema.first_id
-        if not multi_hot.expand_rows(
-            self.rows.numpy(), first_id, self.sizes, source.moduli, source.smallest_id, ids
+        source = self.source
+        if not tables.expand_rows(
+            *(self.rows.numpy(), source.schema.first_id, self.sizes, source.moduli, source.smallest_id),
+            self.ids.numpy(),
         ):
             raise self._first_error()
+
+    def read_ids(self, reader: IdReader) -> None:
+        """Fill `ids` with stored ones. RunError if one is invalid."""
+        assert self.ids is not None
+        for part, start, size in zip(self._ids_of_batches(), self.starts, self.sizes, strict=True):
+            reader.read_ids(part.numpy(), start, size)
+        limits, counts = np.array(self.source.rows_per_table), np.array(self.ids_per_table)
+        place = first_outside(self.ids.numpy(), np.array(self.sizes), counts, limits)
+        if place[0] >= 0:
+            raise self._outside_error(reader, *place)
 
     def raw_batches(self) -> list[RawBatch]:
         """Return the undecoded batches; they share the memory of `rows` and `ids`."""
@@ -135,7 +137,7 @@ class RowGroup:
         return invalid_row_error(source, self.starts[batch] + row, column)
 
     def _outside_error(
-        self, reader: RowReader, batch: int, row: int, table: int, number: int, value: int
+        self, reader: IdReader, batch: int, row: int, table: int, number: int, value: int
     ) -> RunError:
         where = reader.place_of_id(self.starts[batch] + row, table, number)
         rows = self.source.rows_per_table[table]

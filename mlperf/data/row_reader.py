@@ -16,11 +16,6 @@ from mlperf.util.errors import RunError
 class RowReader(Protocol):
     """The rows of a split, in order. Several threads may read."""
 
-    @property
-    def ids_per_table(self) -> tuple[int, ...] | None:
-        """Number of ids of each table in a sample if they are stored beside the rows; None: one, in the row."""
-        ...
-
     def check(self) -> None:
         """Raise RunError if a file has changed since it was opened."""
         ...
@@ -29,19 +24,28 @@ class RowReader(Protocol):
         """Fill `rows`, int32 [N, columns], with those from number `first` on. RunError if that is not possible."""
         ...
 
-    def read_ids(self, ids: npt.NDArray[np.int32], first: int, count: int) -> None:
-        """Fill `ids`, int32 [L], with those of `count` rows, table by table, [count, ids] each.
-
-        Only if there are `ids_per_table`. RunError as from `read`.
-        """
-        ...
-
     def place(self, row: int, column: int) -> tuple[str, int]:
         """Return "file: row, column" of a value, for messages, and the value. `row` and `column` count from 0."""
         ...
 
+
+class IdReader(Protocol):
+    """Several ids per table of the rows of a split, stored beside the rows. Several threads may read."""
+
+    @property
+    def ids_per_table(self) -> tuple[int, ...] | None:
+        """Number of ids of each table in a sample."""
+        ...
+
+    def read_ids(self, ids: npt.NDArray[np.int32], first: int, count: int) -> None:
+        """Fill `ids`, int32 [L], with those of `count` rows, table by table, [count, ids] each.
+
+        RunError if that is not possible.
+        """
+        ...
+
     def place_of_id(self, row: int, table: int, number: int) -> str:
-        """Return "file: row, column" of one of several ids, for messages. Only if there are `ids_per_table`."""
+        """Return "file: row, column" of an id, for messages."""
         ...
 
 
@@ -52,8 +56,6 @@ class BinaryRows:
     file: WatchedFile
     rows: int
     schema: RowSchema
-
-    ids_per_table = None
 
     def check(self) -> None:
         """Raise RunError if the file has changed since it was opened."""
@@ -67,16 +69,8 @@ class BinaryRows:
             end = first + len(rows)
             raise RunError(f"{self.file.path}: ends before row {end} of {self.rows}, {row_bytes} bytes each")
 
-    def read_ids(self, ids: npt.NDArray[np.int32], first: int, count: int) -> None:
-        """Not called: the ids are in the rows."""
-        raise NotImplementedError
-
     def place(self, row: int, column: int) -> tuple[str, int]:
         """Return "file: row, column" of a value, and the value."""
         value = np.zeros(1, self.schema.dtype)
         self.file.read_at(value.data, row * self.schema.row_bytes + column * self.schema.dtype.itemsize)
         return f"{self.file.path}: row {row + 1}, column {column + 1}", int(value[0])
-
-    def place_of_id(self, row: int, table: int, number: int) -> str:
-        """Not called: the ids are in the rows."""
-        raise NotImplementedError

@@ -58,6 +58,15 @@ class Layer(Weights, Protocol[Rate_contra]):
         ...
 
 
+@dataclass
+class CrossValues:
+    """Input x [B, N] of a cross layer, and its intermediate results up [B, N] and down [B, r]."""
+
+    x: torch.Tensor
+    up: torch.Tensor
+    down: torch.Tensor
+
+
 class CrossLayer(Protocol[Rate_contra]):
     """A layer of a low-rank cross network: x0 * up + x with down = V x, [B, r], and up = W down + b, [B, N].
 
@@ -69,36 +78,20 @@ class CrossLayer(Protocol[Rate_contra]):
     up_weight: torch.Tensor
     bias: torch.Tensor
 
-    def forward(self, x0: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the output [B, N], up and down."""
+    def forward(self, x0: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, CrossValues]:
+        """Return the output [B, N], and what the backward pass needs."""
         ...
 
     def backward(
-        self,
-        gradient: torch.Tensor,
-        x0: torch.Tensor,
-        x: torch.Tensor,
-        up: torch.Tensor,
-        down: torch.Tensor,
-        d_x0: torch.Tensor,
-        rate: Rate_contra,
+        self, gradient: torch.Tensor, x0: torch.Tensor, values: CrossValues, d_x0: torch.Tensor, rate: Rate_contra
     ) -> torch.Tensor:
-        """Compute the gradients, add that of `x0` to `d_x0` and return that of `x` [B, N].
+        """Compute the gradients, add that of `x0` to `d_x0` and return that of x [B, N].
 
-        gradient: [B, N], gradient of the output. d_x0: [B, N], from `zero_gradient`; of the first layer, whose
-        `x` is `x0`, it gets only the part of the first factor, or the layer adds both parts and returns `d_x0`.
-        rate: for an engine that updates the layer at once.
+        gradient: [B, N], gradient of the output. values: from `forward`. d_x0: [B, N], from `zero_gradient`; of
+        the first layer, whose x is `x0`, it gets only the part of the first factor, or the layer adds both parts
+        and returns `d_x0`. rate: for an engine that updates the layer at once.
         """
         ...
-
-
-@dataclass
-class CrossValues:
-    """Input and intermediate results of a cross layer: inputs [B, N], up [B, N] and down [B, r]."""
-
-    inputs: torch.Tensor
-    up: torch.Tensor
-    down: torch.Tensor
 
 
 @dataclass
@@ -134,9 +127,8 @@ def run_cross_layers(
     """Return the output of the cross network [B, N] for `x0` [B, N], and the values of each layer."""
     x, values = x0, []
     for layer in layers:
-        next_x, up, down = layer.forward(x0, x)
-        values.append(CrossValues(x, up, down))
-        x = next_x
+        x, of_layer = layer.forward(x0, x)
+        values.append(of_layer)
     return x, values
 
 
@@ -231,10 +223,10 @@ class LayerwiseStep(ABC, Generic[Inputs, Rate]):
 
         gradient: gradient of its output.
         """
-        x0 = activations.cross[0].inputs
+        x0 = activations.cross[0].x
         d_x0 = self.zero_gradient(x0)
         for layer, values in zip(reversed(self.cross), reversed(activations.cross), strict=True):
-            gradient = layer.backward(gradient, x0, values.inputs, values.up, values.down, d_x0, rate)
+            gradient = layer.backward(gradient, x0, values, d_x0, rate)
         return d_x0 if gradient is d_x0 else d_x0.add_(gradient)
 
     def update_top(self, activations: Activations, gradient: torch.Tensor, rate: Rate) -> torch.Tensor:

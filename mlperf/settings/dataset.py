@@ -8,7 +8,7 @@ from typing import Any
 
 from mlperf.benchmarks.criteo import CRITEO_DATA_SETS, CriteoDataSet
 from mlperf.settings.flags import flag
-from mlperf.settings.kinds import between, choice, file_prefix, switch, whole_between
+from mlperf.settings.kinds import between, choice, file_prefix, prefix_or_folder, switch, whole_between
 
 MAX_SEED = 2**32 - 1  # of NumPy's legacy generator
 _GROUP = "Criteo data set"
@@ -26,7 +26,7 @@ def _processed_data_file(*, required: bool) -> Any:
     )
     if not required:  # the trainer also reads what it cannot prepare
         help += "; or the folder with the files day_0_dense.npy, ... of the DLRM-DCNv2 reference"
-    return flag("--processed-data-file", file_prefix, None, help, group=_GROUP, required=required)
+    return flag("--processed-data-file", prefix_or_folder, None, help, group=_GROUP, required=required)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -191,8 +192,11 @@ def choice(*values: str | int, refused: Mapping[str, str] | None = None, metavar
     return Kind(parse, metavar or "{" + ",".join(map(str, values)) + "}")
 
 
-def _files(allowed: str) -> Kind:
-    """Return the kind of paths that do not name a folder. allowed: what the error message asks for."""
+def _files(allowed: str, *, or_folder: bool = False) -> Kind:
+    """Return the kind of paths that do not name a folder; with `or_folder`, one that exists may be named.
+
+    allowed: what the error message asks for.
+    """
 
     def parse(text: str) -> Path:
         if (size := len(text.encode(errors="surrogateescape"))) > _MAX_PATH_BYTES:
@@ -204,7 +208,8 @@ def _files(allowed: str) -> Kind:
             raise argparse.ArgumentTypeError(
                 f"the name is {'empty' if text == '' else repr(text)}; must be {allowed}"
             )
-        if path.name in ("", "..") or text.endswith(("/", "/.")):  # Path drops a final slash
+        final_slash = text.endswith(("/", "/."))  # Path drops it
+        if path.name in ("", "..") or (final_slash and not (or_folder and os.path.isdir(path))):
             raise argparse.ArgumentTypeError(
                 f"{text!r} names a folder; must be {allowed}, such as {path / 'NAME'}"
             )
@@ -215,6 +220,7 @@ def _files(allowed: str) -> Kind:
 
 file_name = _files("a file name")
 file_prefix = _files("a file name or a prefix of file names")
+prefix_or_folder = _files("a file name or a prefix of file names", or_folder=True)
 text = Kind(str, "NAME")
 
 

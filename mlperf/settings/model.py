@@ -66,7 +66,7 @@ Compression = QuotientRemainder | MixedDimension
 class Architecture:
     """Sizes and kinds of a model.
 
-    rows_per_table: number of rows of each embedding table; replaced by those of the data set, if there is one.
+    rows_per_table: number of rows of each embedding table; replaced by those of the data set, if it defines them.
     dimension: embedding dimension. mlp_bot: layer widths from the dense features to `feature_size`. mlp_top: layer
     widths after the interaction, down to 1. loss_threshold: t > 0 clamps the predictions to [t, 1 - t].
     cross_layers, cross_rank: sizes of the cross network, the interaction "dcn".
@@ -77,7 +77,7 @@ class Architecture:
         "--arch-embedding-size",
         whole_numbers(MAX_COUNT),
         (4, 3, 2),
-        "rows per table for generated data; a data set defines its own",
+        "rows per table for generated data and, if given, for terabyte_dcnv2; other data sets define their own",
     )
     dimension: int = flag("--arch-sparse-feature-size", whole_between(1, _MAX_DIMENSION), 2, "embedding dimension")
     mlp_bot: tuple[int, ...] = flag(

@@ -71,7 +71,7 @@ class Settings:
         "--inference-only",
         switch,
         False,
-        "evaluate on the test split and exit; flags of the training have no effect, and no log is written",
+        "evaluate on the split of --split and exit; flags of the training have no effect, and no log is written",
         group="checkpoints and inference",
     )
     split: str = flag(

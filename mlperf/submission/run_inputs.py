@@ -54,7 +54,7 @@ class RunInputs:
         # As for the shell, names with a leading dot, such as those of macOS on other disks, are none of the data.
         names = [str(path) for path in folder.glob("*_train.bin") if not path.name.startswith(".")]
         all_paths = [DatasetPaths(Path(name.removesuffix("_train.bin"))) for name in names]
-        found = [paths for paths in all_paths if _data_set(paths, data_set) in (data_set, "kaggle")]
+        found = [paths for paths in all_paths if _data_set(paths, data_set) == data_set]
         return found[0] if len(found) == 1 else None
 
     @property
@@ -68,7 +68,7 @@ class RunInputs:
         return any(not day.name.endswith((".npy", "_sparse_multi_hot.npz")) for day in days)
 
     @property
-    def has_official_files(self) -> bool:
+    def has_reference_files(self) -> bool:
         """Whether run_and_time.sh trains on the files of the reference implementation of DLRM-DCNv2, in place."""
         return self.benchmark.data.criteo.has_reference_files and (self.data_folder / "day_0_labels.npy").is_file()
 

@@ -9,6 +9,7 @@ from mlperf.engines.cpu import products
 from mlperf.engines.cpu.layer import TrainedWeight, adagrad_arguments
 from mlperf.engines.cpu.loops import cross
 from mlperf.engines.cpu.workspace import Workspace
+from mlperf.engines.layerwise import CrossValues
 from mlperf.optim.optimizer import Optimizer
 
 
@@ -51,8 +52,8 @@ class CpuCrossLayer:
                 bfloat16=is_bfloat16,
             )
 
-    def forward(self, x0: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the output [B, N], W V x + b [B, N] and V x [B, r]."""
+    def forward(self, x0: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, CrossValues]:
+        """Return the output [B, N], and what the backward pass needs."""
         down = products.linear(x, self._down.copy)
         up = products.biased_linear(down, self._up.copy, self.bias.to(x.dtype))
         crossed = self._workspace.take(self._crossed, x.shape, x.dtype)
@@ -60,23 +61,17 @@ class CpuCrossLayer:
         args.x0, args.x, args.up, args.crossed = x0.data_ptr(), x.data_ptr(), up.data_ptr(), crossed.data_ptr()
         args.samples = len(x)
         self._forward.run()
-        return crossed, up, down
+        return crossed, CrossValues(x, up, down)
 
     def backward(
-        self,
-        gradient: torch.Tensor,
-        x0: torch.Tensor,
-        x: torch.Tensor,
-        up: torch.Tensor,
-        down: torch.Tensor,
-        d_x0: torch.Tensor,
-        rate: float,
+        self, gradient: torch.Tensor, x0: torch.Tensor, values: CrossValues, d_x0: torch.Tensor, rate: float
     ) -> torch.Tensor:
-        """Update the layer, add the gradient of `x0` to `d_x0`, float32 [B, N], and return that of `x` [B, N].
+        """Update the layer, add the gradient of `x0` to `d_x0`, float32 [B, N], and return that of x [B, N].
 
         The first layer adds both to `d_x0` and returns it. gradient: [B, N], gradient of the output.
         """
         assert self._backward is not None
+        x, up = values.x, values.up
         d_up = self._workspace.take("up gradient", x.shape, x.dtype)
         args = self._backward.args
         args.gradient, args.x0, args.up = gradient.data_ptr(), x0.data_ptr(), up.data_ptr()
@@ -84,7 +79,7 @@ class CpuCrossLayer:
         args.samples, args.rate = len(x), rate
         self._backward.run()
         d_down = products.input_gradient(d_up, self._up.copy)
-        self._up.update(d_up, down, rate)
+        self._up.update(d_up, values.down, rate)
         d_x = products.input_gradient(d_down, self._down.copy, gradient)
         self._down.update(d_down, x, rate)
         return self._summed(d_x0, d_x) if self._is_first else d_x

@@ -10,6 +10,7 @@ from torch import nn
 from mlperf.engines.gpu.kernels.cross import cross_backward, cross_forward
 from mlperf.engines.gpu.kernels.weight_update import DenseParameter
 from mlperf.engines.gpu.layer import sums_of_squares
+from mlperf.engines.layerwise import CrossValues
 from mlperf.optim.optimizer import Optimizer
 
 
@@ -39,29 +40,28 @@ class GpuCrossLayer:
         self._up_copy.copy_(self.up_weight)
         self._bias_copy.copy_(self.bias)
 
-    def forward(self, x0: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the output and up, [B, N] each, and down [B, r]."""
+    def forward(self, x0: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, CrossValues]:
+        """Return the output [B, N], and what the backward pass needs."""
         down = x @ self._down_copy.t()
         up = torch.addmm(self._bias_copy, down, self._up_copy.t())
-        return cross_forward(x0=x0, up=up, x=x), up, down
+        return cross_forward(x0=x0, up=up, x=x), CrossValues(x, up, down)
 
     def backward(
         self,
         gradient: torch.Tensor,
         x0: torch.Tensor,
-        x: torch.Tensor,
-        up: torch.Tensor,
-        down: torch.Tensor,
+        values: CrossValues,
         d_x0: torch.Tensor,
         rate: torch.Tensor,
     ) -> torch.Tensor:
-        """Compute the gradients of the layer and return that of `x`.
+        """Compute the gradients of the layer and return that of x.
 
-        gradient: [B, N], gradient of the output; overwritten, as is `up`.
+        gradient: [B, N], gradient of the output; overwritten, as is `values.up`.
         d_x0: [B, N], gradient of `x0` from the layers above, to which that of this layer is added; the last layer
-            overwrites it. The first layer, whose `x` is `x0`, adds that of `x` too and returns `d_x0`.
+            overwrites it. The first layer, whose x is `x0`, adds that of x too and returns `d_x0`.
         rate: not needed; all layers are updated together at the end of the step.
         """
+        up = values.up
         cross_backward(
             gradient=gradient,
             x0=x0,
@@ -71,9 +71,9 @@ class GpuCrossLayer:
             overwrites=self._is_last,
             adds_gradient=self._is_first,
         )
-        torch.mm(up.t(), down, out=self._d_up)
+        torch.mm(up.t(), values.down, out=self._d_up)
         d_down = up @ self._up_copy
-        torch.mm(d_down.t(), x, out=self._d_down)
+        torch.mm(d_down.t(), values.x, out=self._d_down)
         d_x = d_x0 if self._is_first else gradient
         return d_x.addmm_(d_down, self._down_copy)
 

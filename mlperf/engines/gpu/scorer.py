@@ -140,7 +140,7 @@ class GpuScorer:
         """Return the dense features, labels and embedding rows."""
         ids = 0 if inputs.ids is None else len(inputs.ids)
         assert ids == len(inputs.rows) * sum(self.ids_per_table or ()), (
-            "the batch has not the ids of --multi-hot-sizes"
+            "the batch does not have the ids of --multi-hot-sizes"
         )
         dense, labels, embedding_rows = decode(
             rows=inputs.rows,

@@ -10,11 +10,11 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
+from mlperf.data.npy import write_header
 from mlperf.data.npz_members import ArrayMember, opened_archive
 from mlperf.data.schema import CRITEO, MAX_TABLE_ROWS, Rows
 from mlperf.data.watched_file import FileStatus
@@ -37,17 +37,12 @@ def write_npz(target: Path, parts: Sequence[Path], counts: Sequence[int]) -> Non
         for name, columns in _COLUMNS.items():
             shape = (rows,) if name == "y" else (rows, _width(name))
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                _write_header(member, shape)
+                write_header(member, CRITEO.dtype, shape)
                 for part in parts:
                     for block in _binary_blocks(part):
                         member.write(np.ascontiguousarray(block[:, columns]).tobytes())
         with archive.open("counts.npy", "w") as member:
             np.lib.format.write_array(member, np.array(counts, np.int32))
-
-
-def _write_header(member: IO[bytes], shape: tuple[int, ...]) -> None:
-    header = {"descr": CRITEO.dtype.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(member, header)
 
 
 def _binary_blocks(path: Path) -> Iterator[Rows]:

@@ -53,7 +53,7 @@ class ReferenceManifest:
         path = folder / MANIFEST_NAME
         try:
             content = parse_json(read_regular(path, MAX_BYTES))
-            if isinstance(content, dict) and CHECKSUM in content and content.pop(CHECKSUM) != json_crc32(content):
+            if isinstance(content, dict) and content.pop(CHECKSUM, None) != json_crc32(content):
                 raise SchemaError("its checksum does not match")
             return cls(**_checked(content))
         except (FileNotFoundError, NotADirectoryError):

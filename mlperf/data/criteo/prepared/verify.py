@@ -141,13 +141,13 @@ def verify_checksums(prepared: PreparedData, splits: Sequence[str], *, drop_cach
 
 def _files(prepared: PreparedData, splits: Sequence[str]) -> Iterator[tuple[Path, FileStatus | None, int]]:
     """Yield the path, the status and the checksum of each file of some splits."""
-    official = prepared.official
-    if official is None:
+    reference = prepared.reference
+    if reference is None:
         for split in splits:
             yield prepared.split(split), prepared.statuses.get(split), prepared.checksums[split]
         return
-    for path in dict.fromkeys(path for split in splits for path in official.paths(split)):
-        yield path, official.statuses[path.name], prepared.checksums[path.name]
+    for path in dict.fromkeys(path for split in splits for path in reference.paths(split)):
+        yield path, reference.statuses[path.name], prepared.checksums[path.name]
 
 
 def file_problems(facts: SplitFacts, prepared: PreparedData, manifest: Manifest | None, split: str) -> list[str]:

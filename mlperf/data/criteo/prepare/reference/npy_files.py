@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mlperf.data.criteo.prepared.reference_paths import DAY, day_file
+from mlperf.data.npy import write_header
 from mlperf.data.schema import CRITEO
 from mlperf.util.crc32 import combine_crc32
 from mlperf.util.files import write_fully_at
@@ -33,11 +35,8 @@ class NpyFile:
     @property
     def header(self) -> bytes:
         """The header, as numpy.save writes it."""
-        descr = np.lib.format.dtype_to_descr(np.dtype(self.dtype))
         buffer = io.BytesIO()
-        np.lib.format.write_array_header_1_0(
-            buffer, {"descr": descr, "fortran_order": False, "shape": (self.rows, self.columns)}
-        )
+        write_header(buffer, self.dtype, (self.rows, self.columns))
         return buffer.getvalue()
 
     @property
@@ -51,16 +50,17 @@ class NpyFile:
         return len(self.header) + self.rows * self.row_bytes
 
 
-def day_files(day: int, rows: int, *, is_last: bool) -> list[NpyFile]:
+def files_of_day(day: int, rows: int, *, is_last: bool) -> list[NpyFile]:
     """Return the files of a day, in the order of KINDS. The last day, which is not shuffled, has int64 ids."""
     dtypes = {"dense": "<f4", "sparse": "<i8" if is_last else "<i4", "labels": "<i4"}
-    return [NpyFile(f"day_{day}_{kind}.npy", rows, columns, dtypes[kind]) for kind, columns in KINDS.items()]
+    names = {kind: day_file(Path(DAY), day, f"{kind}.npy").name for kind in KINDS}
+    return [NpyFile(names[kind], rows, columns, dtypes[kind]) for kind, columns in KINDS.items()]
 
 
 def all_files(rows_per_day: Sequence[int]) -> list[list[NpyFile]]:
     """Return the files of each day."""
     last = len(rows_per_day) - 1
-    return [day_files(day, rows, is_last=day == last) for day, rows in enumerate(rows_per_day)]
+    return [files_of_day(day, rows, is_last=day == last) for day, rows in enumerate(rows_per_day)]
 
 
 class DayWriter:

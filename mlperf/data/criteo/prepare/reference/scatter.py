@@ -125,7 +125,7 @@ class Scatter:
         os.close(self._positions_file)
 
     def _remaining(self) -> Iterator[DayBlock]:
-        """Yield blocks of rows of one day, from the first row that `target` lacks on."""
+        """Yield blocks of rows of one day, starting at the first row that `target` does not have."""
         start, done = 0, self._target.rows
         for day, rows in enumerate(self._rows_per_day):
             for first in range(max(start, done), start + rows, _BLOCK_ROWS):

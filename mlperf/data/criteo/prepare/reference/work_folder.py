@@ -1,4 +1,4 @@
-"""The working folder of a preparation of the reference's files. Complete, it is renamed to their folder."""
+"""The working folder of a preparation of the reference's files. It becomes their folder when it is complete."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ReferenceWorkFolder(WorkFolder):
             path.unlink(missing_ok=True)
 
     def rename(self, target: Path) -> None:
-        """Rename the folder to `target`, which does not exist or is empty, without what is not for the user.
+        """Rename the folder to `target`, which does not exist or is empty, without files of no use to the user.
 
         A process that is killed in between leaves its state and marker in `target`, which are ignored there.
         """

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from official_folders import ONE_HOT, ROWS, SIZES, copy_folder, read_days, tables, write_multi_hot_folder
 from preparations import preparation, read_rows
 from program import GOLDEN, Finished, run_program
+from reference_folders import ONE_HOT, ROWS, SIZES, copy_folder, read_days, tables, write_multi_hot_folder
 
 from mlperf.benchmarks import DLRM_DCNV2
 from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepared.dataset import PreparedData, describe_official
-from mlperf.data.criteo.prepared.official import OfficialFiles
+from mlperf.data.criteo.prepared.dataset import PreparedData, describe_reference
+from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
 from mlperf.data.criteo.prepared.verify import compare_with_published, is_full_data
-from mlperf.data.criteo.prepared.verify_official import OfficialFacts, compare_ids_with_published
+from mlperf.data.criteo.prepared.verify_reference import ReferenceFacts, compare_ids_with_published
 from mlperf.runner.data import open_split, verified_data
 from mlperf.settings.from_flags import parse
 
@@ -40,7 +40,7 @@ def multi_hot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_multi_hot_folder(tmp_path_factory.mktemp("dcnv2") / "multihot")
 
 
-def train(data: Path, *flags: str, cwd: Path) -> Finished:
+def train(data: Path | str, *flags: str, cwd: Path) -> Finished:
     return run_program(*MODEL, f"--processed-data-file={data}", *flags, cwd=cwd)
 
 
@@ -51,7 +51,7 @@ def verify(*arguments: str | Path, cwd: Path) -> Finished:
 def test_expanded_and_stored_ids_train_the_same_model(multi_hot: Path, tmp_path: Path) -> None:
     runs = [
         train(folder, EMBEDDING_SIZE, MULTI_HOT, "--test-freq=2", cwd=tmp_path)
-        for folder in (ONE_HOT, multi_hot / "day")
+        for folder in (f"{ONE_HOT}/", multi_hot / "day")
     ]
     assert [run.status for run in runs] == [0, 0], runs[0].stderr + runs[1].stderr
     assert len(runs[0].losses) == 2
@@ -341,13 +341,13 @@ def test_checksums_are_refused_for_data_with_a_manifest(copied: Path, tmp_path: 
 def test_full_data_is_compared_with_published_numbers() -> None:
     published = DLRM_DCNV2.data
     days = (4_195_197_692 - 22, *([1] * 22), 178_274_637)
-    files = OfficialFiles(Path("folder/day"), days, published.ids_per_table, {})
-    full = describe_official(files)
+    files = ReferenceFiles(Path("folder/day"), days, published.ids_per_table, {})
+    full = describe_reference(files)
     assert is_full_data(full)
     assert [met for _, met in compare_with_published(full)] == [True] * 3
-    wrong = describe_official(OfficialFiles(Path("folder/day"), (*days[:-1], 178_274_635), None, {}))
+    wrong = describe_reference(ReferenceFiles(Path("folder/day"), (*days[:-1], 178_274_635), None, {}))
     assert [met for _, met in compare_with_published(wrong)] == [True, False, False]
-    facts = OfficialFacts(id_max=np.array(published.table_rows) - 1)
+    facts = ReferenceFacts(id_max=np.array(published.table_rows) - 1)
     assert [met for _, met in compare_ids_with_published(files, [facts])] == [True, True]
     facts.id_max[5] += 1
     assert [met for _, met in compare_ids_with_published(files, [facts])] == [True, False]

@@ -9,19 +9,19 @@ from pathlib import Path
 from mlperf.data.criteo.days import TERABYTE_DAYS
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 
-_DAY = "day"
+DAY = "day"
 _ENDINGS = ("dense.npy", "labels.npy", "sparse.npy", "sparse_multi_hot.npz")
 _NAMES = re.compile(rf"_\d+_({'|'.join(map(re.escape, _ENDINGS))})")
 
 
-def official_prefix(path: Path) -> Path | None:
+def reference_prefix(path: Path) -> Path | None:
     """Return the prefix FOLDER/day of the files that FOLDER or FOLDER/day names.
 
     None if there are none, or if there is other prepared data of the name.
     """
     if DatasetPaths(path).any_exists():
         return None
-    for prefix in (path / _DAY, path):
+    for prefix in (path / DAY, path):
         try:
             names = os.listdir(prefix.parent)
         except OSError:
@@ -31,7 +31,7 @@ def official_prefix(path: Path) -> Path | None:
     return None
 
 
-def official_names(prefix: Path) -> list[Path]:
+def reference_names(prefix: Path) -> list[Path]:
     """Return the files of all days, those that do not exist included."""
     return [path for day in range(TERABYTE_DAYS) for path in day_files(prefix, day)]
 
