@@ -105,11 +105,12 @@ def verify_reference(path: Path, lists: Sequence[Path]) -> int:
     from mlperf.data.criteo.prepared.verify_reference import (
         checksum_problems,
         compare_ids_with_published,
+        damaged_archives,
         read_checksums,
         scan_reference,
     )
 
-    checksums = {name: checksum for each in lists for name, checksum in read_checksums(each).items()}
+    checksums = read_checksums(lists)
     files = ReferenceFiles.read(reference_prefix(path) or path)
     kinds = {name.split("_", 2)[2] for name in files.statuses}
     print(f"{path}: {len(files.statuses)} files, {', '.join(sorted(kinds))} of {len(files.rows_per_day)} days")
@@ -119,6 +120,7 @@ def verify_reference(path: Path, lists: Sequence[Path]) -> int:
     if (manifest := ReferenceManifest.read(files.prefix.parent)) is not None:
         print(f"manifest {MANIFEST_NAME}: checksums of {len(manifest.files)} files")
         problems += manifest.damaged_files(files.prefix.parent)
+    problems += damaged_archives(files, but=checksums)
     if lists:
         known = [name for name in files.statuses if name in checksums]
         print(f"checksums: {len(known)} of {len(files.statuses)} files are in the list")

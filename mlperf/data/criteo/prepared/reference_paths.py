@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlperf.data.criteo.days import TERABYTE_DAYS
 from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.util.errors import RunError
 
 DAY = "day"
 _ENDINGS = ("dense.npy", "labels.npy", "sparse.npy", "sparse_multi_hot.npz")
@@ -17,13 +18,17 @@ _NAMES = re.compile(rf"_\d+_({'|'.join(map(re.escape, _ENDINGS))})")
 def reference_prefix(path: Path) -> Path | None:
     """Return the prefix FOLDER/day of the files that FOLDER or FOLDER/day names.
 
-    None if there are none, or if there is other prepared data of the name.
+    None if there are none, or if there is other prepared data of the name. RunError if FOLDER cannot be read.
     """
     if DatasetPaths(path).any_exists():
         return None
     for prefix in (path / DAY, path):
         try:
             names = os.listdir(prefix.parent)
+        except PermissionError as error:
+            if prefix.parent == path:
+                raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+            continue
         except OSError:
             continue
         if any(name.startswith(prefix.name) and _NAMES.fullmatch(name[len(prefix.name) :]) for name in names):
