@@ -186,7 +186,7 @@ assemble_flags() { # sets edition, trainer_flags and data_flags; $1: Python, rem
     shift
     [[ -n $edition ]] || ask "$python" edition --default-edition || return
     ask "$python" editions --editions || return
-    [[ " ${editions[*]} " == *" $edition "* ]] || fail "EDITION=$edition: allowed are ${editions[*]}"
+    [[ " ${editions[*]} " == *" $edition "* ]] || fail "EDITION=$edition: allowed for BENCHMARK=$benchmark are ${editions[*]}"
     ask "$python" benchmark_flags --flags || return
     ask "$python" data_flags --data-flags || return
     # A configuration may override the benchmark's limit and target for experiments.

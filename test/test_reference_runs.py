@@ -254,9 +254,12 @@ def test_manifest_of_files_that_this_program_wrote_is_used(written: Path, tmp_pa
     flags = ("--max-ind-range=200", MULTI_HOT)
     run = train(folder, *flags, "--verify-data", cwd=tmp_path)
     assert run.status == 0, run.stderr
-    assert "x/day_22_sparse.npy: matches the checksum in its manifest" in run.stderr
+    assert f"{folder}: 72 files match the checksums in their manifest" in run.stderr
     assert run.losses == train(ONE_HOT, EMBEDDING_SIZE, MULTI_HOT, cwd=tmp_path).losses
-    assert verify("x", cwd=tmp_path).status == 0
+    assert verify("x", f"--raw-data-file={RAW}", cwd=tmp_path).status == 0
+    run = verify("x", f"--raw-data-file={RAW}_3", cwd=tmp_path)
+    assert (run.status, run.stdout.splitlines()[-1]) == (1, "x: FAILED")
+    assert f"must be the prefix {RAW} of day_0 ... day_23, not one of them" in run.stderr
     path = folder / "day_4_dense.npy"
     content, status = bytearray(path.read_bytes()), path.stat()
     content[-2] ^= 1
@@ -272,6 +275,16 @@ def test_manifest_of_files_that_this_program_wrote_is_used(written: Path, tmp_pa
     run = train(folder, *flags, cwd=tmp_path)
     assert run.status == 1
     assert "day_4_dense.npy: does not match its manifest" in run.stderr
+
+
+def test_one_of_the_files_is_answered_with_their_folder(tmp_path: Path) -> None:
+    for name in ("day_0_dense.npy", "day_23_sparse.npy"):
+        file = ONE_HOT / name
+        for run in (train(file, f"--raw-data-file={RAW}", cwd=tmp_path), verify(file, cwd=tmp_path)):
+            assert (run.status, run.stdout) == (2, "")
+            assert run.stderr.endswith(
+                f"={file} is one of the files of the DLRM-DCNv2 reference; must be their folder: write {ONE_HOT}\n"
+            )
 
 
 def test_verification_prints_the_contents_and_compares_checksums(multi_hot: Path, tmp_path: Path) -> None:

@@ -83,9 +83,12 @@ def test_one_command_trains_dlrm_dcnv2_to_the_target_on_the_sample(tmp_path: Pat
         ({"BENCHMARK": "dlrm_v3"}, "BENCHMARK=dlrm_v3: must be dlrm or dlrm_dcnv2"),
         (
             {"EDITION": "2.1.0"},
-            "EDITION=2.1.0: allowed are 3.0.0 3.1.0 4.0.0 4.1.0 5.0.0 5.1.0 6.0.0",
+            "EDITION=2.1.0: allowed for BENCHMARK=dlrm_dcnv2 are 3.0.0 3.1.0 4.0.0 4.1.0 5.0.0 5.1.0 6.0.0",
         ),
-        ({"BENCHMARK": "dlrm", "EDITION": "6.0.0"}, "EDITION=6.0.0: allowed are 0.7.0 1.0.0 1.1.0 2.0.0 2.1.0"),
+        (
+            {"BENCHMARK": "dlrm", "EDITION": "6.0.0"},
+            "EDITION=6.0.0: allowed for BENCHMARK=dlrm are 0.7.0 1.0.0 1.1.0 2.0.0 2.1.0",
+        ),
         (
             {"CONFIG": "gpu_71680"},
             "CONFIG=gpu_71680: neither a file nor one of config_cpu.sh config_gpu_102400.sh",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mlperf.benchmarks import DLRM_DCNV2
 from mlperf.cli.check_flags import main as check_flags
 
 TINY = ("--arch-sparse-feature-size=4", "--arch-mlp-bot=13-4", "--arch-mlp-top=2-1")
@@ -40,3 +41,14 @@ def test_flag_that_would_make_the_output_of_a_timed_run_untrue_is_refused(
 def test_flags_of_experiments_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
     assert check_flags(["--numpy-rand-seed=7", "--", *TINY, "--precision=bf16", "--num-batches=4"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_flag_that_the_user_has_not_typed_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    of_benchmark = DLRM_DCNV2.flags
+    assert check_flags([*of_benchmark, "--", "--optimizer=sgd"]) == 2
+    assert capsys.readouterr().err == (
+        "dlrm_s_pytorch.py: error: --adagrad-epsilon=1e-08 requires --optimizer=adagrad or rwsadagrad "
+        "(the benchmark and its configuration set --adagrad-epsilon=1e-08)\n"
+    )
+    assert check_flags([*of_benchmark, "--", "--adagrad-epsilon=1", "--optimizer=sgd"]) == 2
+    assert "the benchmark" not in capsys.readouterr().err

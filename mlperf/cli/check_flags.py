@@ -6,11 +6,13 @@ before data is prepared. It runs without third-party packages.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 
 from mlperf.cli.train import parse
 from mlperf.settings.timed_run import check_timed_run
+from mlperf.util.errors import UsageError
 from mlperf.util.program import run_program
 
 
@@ -22,10 +24,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         end = flags.index("--") if "--" in flags else len(flags)
         of_script, of_user = flags[:end], flags[end + 1 :]
         check_timed_run(of_user)
-        parse([*of_script, *of_user])
+        try:
+            parse([*of_script, *of_user])
+        except UsageError as error:
+            raise UsageError(f"{error}{_origin(str(error), of_script, of_user)}") from None
         return 0
 
     return run_program("dlrm_s_pytorch.py", work)
+
+
+def _origin(message: str, of_script: Sequence[str], of_user: Sequence[str]) -> str:
+    """Return where flags in an error message come from that the user has not typed, "" if there are none."""
+    typed = {flag.partition("=")[0] for flag in of_user}
+    in_message = set(re.findall(r"--[a-z0-9-]+", message)) - typed
+    flags = [flag for flag in of_script if flag.partition("=")[0] in in_message]
+    return f" (the benchmark and its configuration set {' '.join(flags)})" if flags else ""
 
 
 if __name__ == "__main__":

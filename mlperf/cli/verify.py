@@ -61,12 +61,8 @@ def make_parser(name: str) -> Parser:
 def _verify(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
     if reference_prefix(args.prefix) is not None:
-        if args.raw_data_file is not None:
-            raise UsageError(
-                f"--raw-data-file={args.raw_data_file}: {args.prefix} has no manifest that names its raw data"
-            )
         with system_failures(args.prefix, "cannot be verified"):
-            return verify_reference(args.prefix, args.checksums or [])
+            return verify_reference(args.prefix, args.checksums or [], args.raw_data_file)
     if args.checksums is not None:
         raise UsageError(
             f"--checksums={args.checksums[0]} requires a folder with day_0_dense.npy, ...; other prepared data "
@@ -96,10 +92,14 @@ def verify(paths: DatasetPaths, raw_data_file: Path | None) -> int:
     return _report(paths.prefix, problems)
 
 
-def verify_reference(path: Path, lists: Sequence[Path]) -> int:
-    """Do the same with files of the DLRM-DCNv2 reference. lists: files with MD5 sums."""
+def verify_reference(path: Path, lists: Sequence[Path], raw_data_file: Path | None = None) -> int:
+    """Do the same with files of the DLRM-DCNv2 reference. lists: files with MD5 sums.
+
+    UsageError if raw data is given and no manifest names that of the files.
+    """
     from mlperf.data.criteo.days import SPLITS
     from mlperf.data.criteo.prepared.dataset import describe_reference
+    from mlperf.data.criteo.prepared.origin import compare_raw_data
     from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
     from mlperf.data.criteo.prepared.reference_manifest import MANIFEST_NAME, ReferenceManifest
     from mlperf.data.criteo.prepared.verify_reference import (
@@ -112,6 +112,10 @@ def verify_reference(path: Path, lists: Sequence[Path]) -> int:
 
     checksums = read_checksums(lists)
     files = ReferenceFiles.read(reference_prefix(path) or path)
+    prepared = describe_reference(files)
+    if raw_data_file is not None and not prepared.inputs:
+        raise UsageError(f"--raw-data-file={raw_data_file}: {path} has no manifest that names its raw data")
+    difference = None if raw_data_file is None else compare_raw_data(prepared, raw_data_file)
     kinds = {name.split("_", 2)[2] for name in files.statuses}
     print(f"{path}: {len(files.statuses)} files, {', '.join(sorted(kinds))} of {len(files.rows_per_day)} days")
     facts = [scan_reference(files, split) for split in SPLITS]
@@ -128,7 +132,8 @@ def verify_reference(path: Path, lists: Sequence[Path]) -> int:
         if not known:
             problems.append(f"{lists[0]}: has no checksum of a file in {path}")
     published = compare_ids_with_published(files, facts)
-    problems += _compare_with_published(path, describe_reference(files), published)
+    problems += _compare_with_published(path, prepared, published)
+    problems += [] if difference is None else [difference.text]
     return _report(path, problems)
 
 

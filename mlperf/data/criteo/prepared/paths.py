@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.data.criteo.days import SPLITS
 from mlperf.util.errors import UsageError
+
+# Endings of the files of the DLRM-DCNv2 reference, PREFIX_DAY_ENDING.
+OFFICIAL_ENDINGS = ("dense.npy", "labels.npy", "sparse.npy", "sparse_multi_hot.npz")
+AFTER_PREFIX = re.compile(rf"_\d+_({'|'.join(map(re.escape, OFFICIAL_ENDINGS))})")
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,8 @@ class DatasetPaths:
         """Return the paths of the data set that X, X.npz or X.bin names.
 
         UsageError, which names `flag`, if X is a folder: its files would be written beside it, not in it. The same
-        if X is a file of another data set: what belongs to that would be prepared again under a longer name.
+        if X is a file of another data set, also one of the DLRM-DCNv2 reference: what belongs to that would be
+        prepared again under a longer name.
         """
         prefix = processed_data_file
         if prefix.suffix in (".npz", ".bin"):
@@ -41,6 +47,12 @@ class DatasetPaths:
             raise UsageError(f"{flag}={processed_data_file} is a folder; {must} {names}")
         if (whole := paths._whole()) is not None:
             raise UsageError(f"{flag}={processed_data_file} is one of the prepared files; {must} {whole}")
+        named = AFTER_PREFIX.search(processed_data_file.name)
+        if named is not None and named.end() == len(named.string) and os.path.isfile(processed_data_file):
+            raise UsageError(
+                f"{flag}={processed_data_file} is one of the files of the DLRM-DCNv2 reference; must be their "
+                f"folder: write {processed_data_file.parent}"
+            )
         return paths
 
     def _whole(self) -> Path | None:

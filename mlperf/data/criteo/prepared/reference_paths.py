@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from mlperf.data.criteo.days import TERABYTE_DAYS
-from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.criteo.prepared.paths import AFTER_PREFIX, OFFICIAL_ENDINGS, DatasetPaths
 from mlperf.util.errors import RunError
 
 DAY = "day"
-_ENDINGS = ("dense.npy", "labels.npy", "sparse.npy", "sparse_multi_hot.npz")
-_NAMES = re.compile(rf"_\d+_({'|'.join(map(re.escape, _ENDINGS))})")
 
 
 def reference_prefix(path: Path) -> Path | None:
@@ -31,7 +28,9 @@ def reference_prefix(path: Path) -> Path | None:
             continue
         except OSError:
             continue
-        if any(name.startswith(prefix.name) and _NAMES.fullmatch(name[len(prefix.name) :]) for name in names):
+        if any(
+            name.startswith(prefix.name) and AFTER_PREFIX.fullmatch(name[len(prefix.name) :]) for name in names
+        ):
             return prefix
     return None
 
@@ -43,7 +42,7 @@ def reference_names(prefix: Path) -> list[Path]:
 
 def day_files(prefix: Path, day: int) -> list[Path]:
     """Return the files of a day, those that do not exist included."""
-    return [day_file(prefix, day, ending) for ending in _ENDINGS]
+    return [day_file(prefix, day, ending) for ending in OFFICIAL_ENDINGS]
 
 
 def day_file(prefix: Path, day: int, ending: str) -> Path:
