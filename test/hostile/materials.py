@@ -11,11 +11,12 @@ from small_runs import SHAPE, TRAIN
 
 from hostile.pool import Server
 
-# The models of our own checkpoints: all optimizers, all kinds of tables and of learned weights.
+# The models of our own checkpoints: all optimizers, both benchmarks, all kinds of tables and of learned weights.
 MODELS: dict[str, tuple[str, ...]] = {
     "sgd": (),
     "adagrad": ("--optimizer=adagrad", "--weighted-pooling=learned"),
     "rwsadagrad": ("--optimizer=rwsadagrad", "--mlperf-bin-shuffle"),
+    "dcn": ("--arch-interaction-op=dcn", "--dcn-low-rank-dim=3", "--optimizer=adagrad"),
     "qr": ("--qr-flag", "--qr-threshold=20", "--qr-collisions=4", "--optimizer=adagrad"),
 }
 
