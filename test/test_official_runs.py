@@ -16,6 +16,8 @@ from preparations import preparation, read_rows
 from program import GOLDEN, Finished, run_program
 
 from mlperf.benchmarks import DLRM_DCNV2
+from mlperf.cli.draw_ids import main as draw_ids
+from mlperf.cli.train import main as train_program
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepared.dataset import PreparedData, describe_official
 from mlperf.data.criteo.prepared.official import OfficialFiles
@@ -69,6 +71,18 @@ def test_tables_are_drawn_before_the_run_into_the_named_file(tmp_path: Path) -> 
     run = train(ONE_HOT, *flags, cwd=tmp_path)
     assert (run.status, run.stdout) == (1, "")
     assert run.stderr.splitlines()[-1].startswith("dlrm_s_pytorch.py: error: ids.npz: cannot read an archive")
+
+
+def test_ids_are_not_drawn_for_a_run_that_needs_too_much_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "--arch-embedding-size=" + "-".join(["2000000000"] * 26)
+    drawn = f"--multi-hot-tables={tmp_path / 'ids.npz'}"
+    for main in (train_program, draw_ids):
+        assert main([*MODEL, f"--processed-data-file={ONE_HOT}", rows, MULTI_HOT, drawn]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert re.search(r"needs .* GB of memory, .* GB for the embedding tables", line), line
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
 from mlperf.cli.train import parse
 from mlperf.util.program import run_program
@@ -18,9 +17,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         settings = parse(arguments)
-        from mlperf.runner.data import verified_data  # late: usage errors need no torch
+        from mlperf.runner.benchmark import draw_ids  # late: usage errors need no torch
 
-        verified_data(replace(settings, data=replace(settings.data, verify=False)), ())
+        draw_ids(settings)
         return 0
 
     return run_program("dlrm_s_pytorch.py", work)

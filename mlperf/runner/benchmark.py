@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from mlperf.data.criteo.days import TRAINING_SPLITS
+from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.export.onnx import require_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import require_graphviz
@@ -15,7 +17,8 @@ from mlperf.reporting.compliance_log_file import require_mlperf_logging
 from mlperf.runner.data import Splits, open_splits, verified_data
 from mlperf.runner.evaluate import evaluate_only, load_model
 from mlperf.runner.files import check_files, checkpoint_reserved
-from mlperf.runner.memory import resource_failures
+from mlperf.runner.memory import RunSizes, require_run_memory, resource_failures
+from mlperf.runner.model import architecture_of
 from mlperf.runner.result import Result
 from mlperf.runner.train import train
 from mlperf.settings.settings import Settings
@@ -42,9 +45,9 @@ def _run(settings: Settings, device: torch.device) -> Result:
     if settings.data.generation != "dataset":
         return train(settings, device, None)
     if settings.inference_only:
-        return evaluate_only(settings, device, verified_data(settings, [settings.split]))
+        return evaluate_only(settings, device, _data(settings, device, [settings.split]))
     with checkpoint_reserved(settings):
-        return train(settings, device, verified_data(settings, TRAINING_SPLITS))
+        return train(settings, device, _data(settings, device, TRAINING_SPLITS))
 
 
 def load_for_inference(settings: Settings, outputs: Sequence[NamedFile] = ()) -> tuple[DLRM_Net, Splits]:
@@ -54,10 +57,27 @@ def load_for_inference(settings: Settings, outputs: Sequence[NamedFile] = ()) ->
     """
     check_files(settings, others=outputs)
     _check_loaded_files(settings)
-    prepared = verified_data(settings, TRAINING_SPLITS)
+    device = _device(settings)
+    prepared = _data(settings, device, TRAINING_SPLITS)
     with resource_failures():
-        model = load_model(settings, _device(settings), prepared)
+        model = load_model(settings, device, prepared)
     return model, open_splits(settings, prepared)
+
+
+def draw_ids(settings: Settings) -> None:
+    """Draw the ids that --multi-hot-sizes adds, unless that is done. RunError if the run needs too much memory."""
+    unverified = replace(settings, data=replace(settings.data, verify=False))
+    _data(unverified, _device(settings), ())
+
+
+def _data(settings: Settings, device: torch.device, splits: Sequence[str]) -> PreparedData:
+    """Return the prepared data; `verified_data` says how. RunError if the run needs too much memory."""
+
+    def check(prepared: PreparedData) -> None:
+        sizes = RunSizes.of(settings, prepared)
+        require_run_memory(settings, architecture_of(settings, prepared), device, sizes)
+
+    return verified_data(settings, splits, check)
 
 
 def _check_loaded_files(settings: Settings) -> None:

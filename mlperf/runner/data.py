@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,12 +46,18 @@ class Splits:
     test: BatchSource | None
 
 
-def verified_data(settings: Settings, splits: Sequence[str]) -> PreparedData:
+def verified_data(
+    settings: Settings, splits: Sequence[str], check: Callable[[PreparedData], None] | None = None
+) -> PreparedData:
     """Return the prepared data as `prepared_data` does, with `splits` verified if --verify-data asks for that.
 
-    RunError if a split is damaged. UsageError if there are no checksums to compare with.
+    The ids of --multi-hot-sizes are drawn. check: raises an error if the run cannot succeed; it is called before
+    the files are read and the ids are drawn, which can take minutes. RunError if a split is damaged. UsageError if
+    there are no checksums to compare with.
     """
     prepared = prepared_data(settings.data, settings.given)
+    if check is not None:
+        check(prepared)
     if settings.data.verify:
         if not prepared.checksums:
             raise UsageError(
