@@ -58,7 +58,7 @@ made_for() { # sets made_with to the --data-set with which the files with prefix
     made_with=${made_with:-terabyte}
 }
 
-find_data() { # sets raw_data, prepared_data and is_official for what folder $1 has for the benchmark; $2: its name
+find_data() { # sets raw_data, prepared_data and is_reference for what folder $1 has for the benchmark; $2: its name
     local file made_with prepared=() other='' none
     for file in "$1"/*_train.bin; do
         [[ -e $file ]] || continue
@@ -78,7 +78,7 @@ find_data() { # sets raw_data, prepared_data and is_official for what folder $1 
     if [[ -e $1/day_0_labels.npy && $data_set != terabyte_dcnv2 ]]; then
         other=${other:-"$1/day_0_labels.npy is of dlrm_dcnv2, not of $benchmark"}
     elif [[ -e $1/day_0_labels.npy ]]; then
-        is_official=true
+        is_reference=true
         raw_data= # the files need no preparation
         prepared+=("$1")
     fi
@@ -91,10 +91,10 @@ find_data() { # sets raw_data, prepared_data and is_official for what folder $1 
     [[ -n $prepared_data ]] || fail "$2: ${other:-$none}"
 }
 
-choose_data() { # sets raw_data, prepared_data, is_official, is_sample and make_sample
+choose_data() { # sets raw_data, prepared_data, is_reference, is_sample and make_sample
     raw_data=
     prepared_data=
-    is_official=false
+    is_reference=false
     is_sample=false
     make_sample=false
     if [[ -n ${DATADIR:-} ]]; then
@@ -195,7 +195,7 @@ assemble_flags() { # sets edition, trainer_flags and data_flags; $1: Python, rem
         benchmark_flags+=(--max-ind-range="$MAX_IND_RANGE")
         [[ " ${data_flags[*]}" != *" --max-ind-range="* ]] || data_flags+=(--max-ind-range="$MAX_IND_RANGE")
     fi
-    if [[ $is_official == true ]]; then
+    if [[ $is_reference == true ]]; then
         # Unlike a manifest, these files do not say how many ids there are, of which the limit would make the rows.
         ask "$python" table_rows --table-rows || return
         for flag in "${benchmark_flags[@]}"; do

@@ -241,7 +241,7 @@ def test_ids_are_taken_modulo_the_rows_of_their_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["adagrad", "sgd"] if ON_GPU else ["adagrad"])
 def test_golden_run_is_reproduced(name: str, tmp_path: Path) -> None:
-    """The official files are read in place. The interpreter runs the samples whose logits are known, forward."""
+    """The files are read in place. The interpreter runs the samples whose logits are known, forward."""
     golden = Golden(GOLDEN / "dcnv2")
     settings = parse([*golden.flags(name, tmp_path / "ids.npz"), "--use-gpu"])
     prepared = verified_data(settings, ("train",))

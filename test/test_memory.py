@@ -17,6 +17,7 @@ from mlperf.util.errors import RunError
 from mlperf.util.memory import MemoryNeed, MemorySaving, available_memory, require_memory, require_memory_for
 
 GIB = 1 << 30
+DATA_SET = ["--data-generation=dataset", "--processed-data-file=x", "--arch-mlp-bot=13-2"]
 
 
 def machine(folder: Path, available: int) -> Path:
@@ -115,6 +116,14 @@ def test_memory_of_exact_adagrad_is_named_with_what_needs_less(monkeypatch: pyte
     message = str(caught.value)
     assert "96.1 GB for Adagrad's sums of squares, one for each value of the tables (--optimizer)" in message
     assert message.endswith("--optimizer=rwsadagrad, another optimizer than the benchmark's, needs 95.4 GB less")
+
+
+@pytest.mark.parametrize(("flags", "size"), [([], "68.0 kB"), ([f"--multi-hot-sizes={'1-' * 25}60000"], "0.2 GB")])
+def test_ids_that_are_read_ahead_count(flags: list[str], size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlperf.util.memory.available_memory", lambda: 1)
+    settings = parse([*DATA_SET, *flags])
+    with pytest.raises(RunError, match=f" {size} for batches read ahead"):
+        require_run_memory(settings, settings.model.architecture, torch.device("cpu"), RunSizes(1000, 0))
 
 
 def test_control_group_alone_is_enough(tmp_path: Path) -> None:

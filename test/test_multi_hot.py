@@ -180,7 +180,19 @@ def test_tables_that_are_written_to_while_they_are_used_are_noticed(tmp_path: Pa
         tables.expand(ids)
 
 
+def test_tables_that_were_cut_are_noticed_before_they_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "tables.npz"
+    write_tables(path, SMALL)
+    tables = open_tables(path, SMALL)
+    path.open("r+b").truncate(0)  # reading a page behind the end raises SIGBUS
+    with pytest.raises(RunError, match=r"tables\.npz: changed while it was read: it had \d+ bytes and has 0 now"):
+        tables.expand(np.zeros((1, 4), np.int32))
+
+
 def test_folder_that_cannot_be_written_to_names_the_flag_that_helps(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="--multi-hot-tables names another file"):
-        multi_hot_tables(SMALL, tmp_path / "x", tmp_path / "file" / "tables.npz")
+    path = tmp_path / "file" / "tables.npz"
+    with pytest.raises(RunError) as caught:
+        multi_hot_tables(SMALL, tmp_path / "x", path)
+    assert str(caught.value).startswith(f"{path}: the ids of --multi-hot-sizes cannot be written: ")
+    assert str(caught.value).endswith("; --multi-hot-tables names another file")

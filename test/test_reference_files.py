@@ -29,8 +29,8 @@ from mlperf.data.criteo.prepare.reference.permutation import inverse_pieces, shu
 from mlperf.data.criteo.prepare.reference.preparation import prepare_reference_files
 from mlperf.data.criteo.prepare.reference.scatter import PositionScatter, Scatter
 from mlperf.data.criteo.prepare.row_file import RowFile
-from mlperf.data.criteo.prepared.dataset import describe_official
-from mlperf.data.criteo.prepared.official import OfficialFiles
+from mlperf.data.criteo.prepared.dataset import describe_reference
+from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
 from mlperf.data.schema import CRITEO
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError, UsageError
@@ -359,7 +359,7 @@ def test_program_reads_the_counts_from_the_manifest_and_verifies_the_files(
     days: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = prepare_reference_files(settings(days / "day", tmp_path / "out"))
-    opened = describe_official(OfficialFiles.read(tmp_path / "out" / "day"))
+    opened = describe_reference(ReferenceFiles.read(tmp_path / "out" / "day"))
     assert opened.counts == tuple(made.counts)
     assert (opened.train_rows, opened.test_rows, opened.val_rows) == (1370, 51, 50)
     assert verify.main([str(tmp_path / "out")]) == 0
@@ -373,4 +373,4 @@ def test_program_reads_the_counts_from_the_manifest_and_verifies_the_files(
     assert "day_4_dense.npy: damaged: its checksum is " in capsys.readouterr().err
     (tmp_path / "out" / "day_5_dense.npy").write_bytes(content)
     with pytest.raises(RunError, match=r"day_5_dense\.npy: does not match its manifest .*reference_files\.json"):
-        describe_official(OfficialFiles.read(tmp_path / "out" / "day"))
+        describe_reference(ReferenceFiles.read(tmp_path / "out" / "day"))

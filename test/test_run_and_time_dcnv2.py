@@ -161,7 +161,7 @@ def test_data_of_both_benchmarks_may_be_in_one_folder(text: Path, tmp_path: Path
         assert "does not set BATCH_SIZE" in run.stderr
 
 
-def test_official_files_are_trained_on_in_place(tmp_path: Path) -> None:
+def test_reference_files_are_trained_on_in_place(tmp_path: Path) -> None:
     golden, drawn = ROOT / "test" / "golden" / "dcnv2", tmp_path / "drawn.npz"
     rows = json.loads((golden / "golden.json").read_text())["model"]["table_rows"]
     before = sorted((golden / "onehot").iterdir())
@@ -179,7 +179,7 @@ def test_official_files_are_trained_on_in_place(tmp_path: Path) -> None:
     assert sorted((golden / "onehot").iterdir()) == before
 
 
-def test_official_files_are_refused_by_dlrm(tmp_path: Path) -> None:
+def test_reference_files_are_refused_by_dlrm(tmp_path: Path) -> None:
     (tmp_path / "day_0_labels.npy").touch()
     run = run_and_time(ROOT, DATADIR=str(tmp_path))
     assert run.status == 2

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from easy_data import write_easy_data
 from package_maker import SYSTEM, make
-from program import Finished, read_events, run_program
+from program import GOLDEN, Finished, read_events, run_program
 from small_runs import SHAPE, TRAIN, error_of
 
+from mlperf.benchmarks import DLRM_DCNV2
 from mlperf.data.criteo.prepare.open_prepared import open_prepared
+from mlperf.data.criteo.prepare.reference.preparation import prepare_reference_files
 from mlperf.data.criteo.prepared.verify import verify_checksums
+from mlperf.settings.dataset import PreparationSettings
 from mlperf.submission.run_inputs import RunInputs
 from mlperf.submission.verified_data import DataVerification
 from mlperf.util.crc32 import file_crc32
@@ -106,6 +109,22 @@ def test_data_of_a_submission_is_verified_once_when_it_is_prepared(
         DataVerification(RunInputs(str(data), "")).before_run()
     (data / "processed.json").unlink()
     DataVerification(RunInputs(str(data), "")).before_run()
+    assert "the data is not verified: no manifest" in capsys.readouterr().out
+
+
+def test_reference_files_of_a_submission_are_verified_if_they_have_a_manifest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, text = tmp_path / "data", GOLDEN / "terabyte" / "day"
+    prepare_reference_files(PreparationSettings("terabyte_dcnv2", text, data, reference_files=True))
+    inputs = RunInputs(str(data), "", DLRM_DCNV2)
+    DataVerification(inputs).before_run()
+    assert capsys.readouterr().out == f"the data matches the checksums in {data / 'reference_files.json'}\n"
+    flip_a_bit(data / "day_3_dense.npy")
+    with pytest.raises(RunError, match=r"day_3_dense\.npy: damaged"):
+        DataVerification(inputs).before_run()
+    (data / "reference_files.json").unlink()
+    DataVerification(inputs).before_run()
     assert "the data is not verified: no manifest" in capsys.readouterr().out
 
 

@@ -16,6 +16,9 @@ DATASET = "--data-generation=dataset --processed-data-file=x --arch-mlp-bot=13-2
 WRONG = [
     ("--mini-batch-size=0", "--mini-batch-size"),
     ("--mini-batch-size=two", "--mini-batch-size"),
+    ("--mini-batch-size=--", "--mini-batch-size: '--'"),
+    ("--loss-function=--", "--loss-function: '--'"),
+    ("--round-targets=--", "--round-targets: '--'"),
     ("--test-mini-batch-size=0", "--test-mini-batch-size"),
     ("--nepochs=0", "--nepochs"),
     ("--learning-rate=nan", "--learning-rate"),

@@ -354,7 +354,7 @@ def _reference_file(args: argparse.Namespace) -> Path:
 
 def _data_text(sample: SampleSize | None, inputs: RunInputs) -> str:
     """Return the section about the data for the README of the package."""
-    if sample is None and inputs.has_official_files:
+    if sample is None and inputs.has_reference_files:
         return "`$DATA` holds the files day_K_*.npy or .npz that the reference implementation prepares."
     if sample is None:
         return (

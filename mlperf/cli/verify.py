@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlperf.benchmarks import dashed
-from mlperf.data.criteo.prepared.official_paths import official_prefix
 from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.criteo.prepared.reference_paths import reference_prefix
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import file_name, file_prefix, prefix_or_folder
 from mlperf.util.errors import RunError, UsageError
@@ -21,9 +21,9 @@ from mlperf.util.program import program_name, run_program
 if TYPE_CHECKING:
     from mlperf.data.criteo.prepared.dataset import PreparedData
     from mlperf.data.criteo.prepared.manifest import Manifest
-    from mlperf.data.criteo.prepared.official import OfficialFiles
+    from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
     from mlperf.data.criteo.prepared.verify import SplitFacts
-    from mlperf.data.criteo.prepared.verify_official import OfficialFacts
+    from mlperf.data.criteo.prepared.verify_reference import ReferenceFacts
 
 _log = logging.getLogger(__name__)
 
@@ -60,9 +60,9 @@ def make_parser(name: str) -> Parser:
 
 def _verify(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
-    if official_prefix(args.prefix) is not None:
+    if reference_prefix(args.prefix) is not None:
         with system_failures(args.prefix, "cannot be verified"):
-            return verify_official(args.prefix, args.checksums or [], args.raw_data_file)
+            return verify_reference(args.prefix, args.checksums or [], args.raw_data_file)
     if args.checksums is not None:
         raise UsageError(
             f"--checksums={args.checksums[0]} requires a folder with day_0_dense.npy, ...; other prepared data "
@@ -92,32 +92,32 @@ def verify(paths: DatasetPaths, raw_data_file: Path | None) -> int:
     return _report(paths.prefix, problems)
 
 
-def verify_official(path: Path, lists: Sequence[Path], raw_data_file: Path | None = None) -> int:
+def verify_reference(path: Path, lists: Sequence[Path], raw_data_file: Path | None = None) -> int:
     """Do the same with files of the DLRM-DCNv2 reference. lists: files with MD5 sums.
 
     UsageError if raw data is given and no manifest names that of the files.
     """
     from mlperf.data.criteo.days import SPLITS
-    from mlperf.data.criteo.prepared.dataset import describe_official
-    from mlperf.data.criteo.prepared.official import OfficialFiles
+    from mlperf.data.criteo.prepared.dataset import describe_reference
     from mlperf.data.criteo.prepared.origin import compare_raw_data
+    from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
     from mlperf.data.criteo.prepared.reference_manifest import MANIFEST_NAME, ReferenceManifest
-    from mlperf.data.criteo.prepared.verify_official import (
+    from mlperf.data.criteo.prepared.verify_reference import (
         checksum_problems,
         compare_ids_with_published,
         read_checksums,
-        scan_official,
+        scan_reference,
     )
 
     checksums = {name: checksum for each in lists for name, checksum in read_checksums(each).items()}
-    files = OfficialFiles.read(official_prefix(path) or path)
-    prepared = describe_official(files)
+    files = ReferenceFiles.read(reference_prefix(path) or path)
+    prepared = describe_reference(files)
     if raw_data_file is not None and not prepared.inputs:
         raise UsageError(f"--raw-data-file={raw_data_file}: {path} has no manifest that names its raw data")
     difference = None if raw_data_file is None else compare_raw_data(prepared, raw_data_file)
     kinds = {name.split("_", 2)[2] for name in files.statuses}
     print(f"{path}: {len(files.statuses)} files, {', '.join(sorted(kinds))} of {len(files.rows_per_day)} days")
-    facts = [scan_official(files, split) for split in SPLITS]
+    facts = [scan_reference(files, split) for split in SPLITS]
     _print_contents(path, files, facts)
     problems = [problem for of_split in facts for problem in of_split.problems()]
     if (manifest := ReferenceManifest.read(files.prefix.parent)) is not None:
@@ -135,7 +135,7 @@ def verify_official(path: Path, lists: Sequence[Path], raw_data_file: Path | Non
     return _report(path, problems)
 
 
-def _print_contents(path: Path, files: OfficialFiles, facts: Sequence[OfficialFacts]) -> None:
+def _print_contents(path: Path, files: ReferenceFiles, facts: Sequence[ReferenceFacts]) -> None:
     """Print what the splits of `files` contain."""
     from mlperf.data.criteo.days import SPLITS
 

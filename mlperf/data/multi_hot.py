@@ -138,6 +138,8 @@ class MultiHotTables:
 
         RunError if the file with the tables has changed or contains ids outside their table.
         """
+        if self.file is not None:
+            self.file.check()  # reading beyond the end of a file that was cut would kill the process
         valid = _expand(
             *(rows, first_id, np.array(sizes), self.moduli, moduli, smallest_id),
             *(np.array(self.sizes), self.starts, self.values, expanded),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import mmap
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from mlperf.data.npy import LOCAL_HEADER_BYTES, StoredArray, open_archive, write
 from mlperf.data.watched_file import WatchedFile
 from mlperf.util.crc32 import parallel_crc32
 from mlperf.util.errors import RunError
-from mlperf.util.failures import damage, system_failures
+from mlperf.util.failures import damage
 from mlperf.util.files import atomic_file
 from mlperf.util.progress import Progress
 
@@ -44,7 +45,7 @@ def multi_hot_tables(shape: MultiHotShape, beside: Path, named: Path | None = No
         return MultiHotTables.drawn(shape)
     path = beside.with_name(f"{beside.name}{_ending(shape)}") if named is None else named
     # A link is followed when the file is opened; if its target is missing, creating it is refused.
-    if not path.exists():
+    if not os.path.exists(path):
         _create(path, shape)
     return open_tables(path, shape)
 
@@ -59,16 +60,19 @@ def _create(path: Path, shape: MultiHotShape) -> None:
     size = 4 * shape.ids
     _log.info("%s: drawing the ids of --multi-hot-sizes, %s GB, once", path, f"{size / 1e9:,.2f}")
     try:
-        with system_failures(path, "the ids of --multi-hot-sizes cannot be written"):
-            write_tables(path, shape)
-    except RunError as error:
-        raise RunError(f"{error}; --multi-hot-tables names another file") from None
+        write_tables(path, shape)
+    except OSError as error:  # names a temporary file
+        raise RunError(
+            f"{path}: the ids of --multi-hot-sizes cannot be written: {error.strerror or error}; "
+            "--multi-hot-tables names another file"
+        ) from None
 
 
 def write_tables(path: Path, shape: MultiHotShape) -> None:
     """Draw the tables into a file, in a few megabytes of memory. OSError if it cannot be written."""
     pieces = _with_progress(path, shape)
     with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        os.posix_fallocate(file.fileno(), 0, 4 * shape.ids)  # fails now if the disk is full
         number, piece = next(pieces)
         for table, (rows, size) in enumerate(zip(shape.rows_per_table, shape.sizes, strict=True)):
             info = zipfile.ZipInfo(f"{table}.npy")

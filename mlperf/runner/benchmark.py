@@ -57,27 +57,28 @@ def load_for_inference(settings: Settings, outputs: Sequence[NamedFile] = ()) ->
     """
     check_files(settings, others=outputs)
     _check_loaded_files(settings)
-    device = _device(settings)
-    prepared = _data(settings, device, TRAINING_SPLITS)
     with resource_failures():
+        device = _device(settings)
+        prepared = _data(settings, device, TRAINING_SPLITS)
         model = load_model(settings, device, prepared)
     return model, open_splits(settings, prepared)
 
 
 def draw_ids(settings: Settings) -> None:
-    """Draw the ids that --multi-hot-sizes adds, unless that is done. RunError if the run needs too much memory."""
-    unverified = replace(settings, data=replace(settings.data, verify=False))
-    _data(unverified, _device(settings), ())
+    """Draw the ids of --multi-hot-sizes, as `run_benchmark` does first if they are missing."""
+    with resource_failures():
+        check_files(settings)
+        _data(replace(settings, data=replace(settings.data, verify=False)), _device(settings), ())
 
 
 def _data(settings: Settings, device: torch.device, splits: Sequence[str]) -> PreparedData:
-    """Return the prepared data; `verified_data` says how. RunError if the run needs too much memory."""
+    """Return the data, with `splits` verified. A run that lacks memory ends before ids are drawn for it."""
 
-    def check(prepared: PreparedData) -> None:
+    def require_memory(prepared: PreparedData) -> None:
         sizes = RunSizes.of(settings, prepared)
         require_run_memory(settings, architecture_of(settings, prepared), device, sizes)
 
-    return verified_data(settings, splits, check)
+    return verified_data(settings, splits, before_drawing=require_memory)
 
 
 def _check_loaded_files(settings: Settings) -> None:

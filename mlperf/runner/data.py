@@ -13,18 +13,18 @@ import numpy as np
 from mlperf.benchmarks import dashed
 from mlperf.data.binary import BinaryFile
 from mlperf.data.criteo.prepare.open_prepared import open_prepared
-from mlperf.data.criteo.prepared.dataset import PreparedData, describe_official
-from mlperf.data.criteo.prepared.official import OfficialFiles
-from mlperf.data.criteo.prepared.official_paths import official_prefix
+from mlperf.data.criteo.prepared.dataset import PreparedData, describe_reference
 from mlperf.data.criteo.prepared.origin import compare_raw_data
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.criteo.prepared.raw_files import raw_files
+from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
+from mlperf.data.criteo.prepared.reference_paths import reference_prefix
 from mlperf.data.criteo.prepared.verify import verify_checksums
 from mlperf.data.day_files import DayFiles
 from mlperf.data.multi_hot import MultiHotShape, MultiHotTables
 from mlperf.data.multi_hot_file import multi_hot_tables, verify_tables
 from mlperf.data.row_batches import RowBatches
-from mlperf.data.schema import CRITEO, LOG1P, DenseFormat
+from mlperf.data.schema import CRITEO, LOG1P, MAX_TABLE_ROWS, DenseFormat
 from mlperf.data.source import BatchSource
 from mlperf.data.synthetic.random_batches import RandomBatches
 from mlperf.data.synthetic.stack_distances import StackDistances
@@ -47,17 +47,15 @@ class Splits:
 
 
 def verified_data(
-    settings: Settings, splits: Sequence[str], check: Callable[[PreparedData], None] | None = None
+    settings: Settings, splits: Sequence[str], *, before_drawing: Callable[[PreparedData], None] = lambda _: None
 ) -> PreparedData:
     """Return the prepared data as `prepared_data` does, with `splits` verified if --verify-data asks for that.
 
-    The ids of --multi-hot-sizes are drawn. check: raises an error if the run cannot succeed; it is called before
-    the files are read and the ids are drawn, which can take minutes. RunError if a split is damaged. UsageError if
-    there are no checksums to compare with.
+    before_drawing: called before ids are drawn (--multi-hot-sizes), which can take minutes and much of a disk.
+
+    RunError if a split is damaged. UsageError if there are no checksums to compare with.
     """
     prepared = prepared_data(settings.data, settings.given)
-    if check is not None:
-        check(prepared)
     if settings.data.verify:
         if not prepared.checksums:
             raise UsageError(
@@ -65,6 +63,7 @@ def verified_data(
             )
         # The log of a run may say that the page cache was dropped: what is read here must not be in it.
         verify_checksums(prepared, splits, drop_cache=settings.compliance.cache_cleared)
+    before_drawing(prepared)
     return replace(prepared, multi_hot=_multi_hot(settings, prepared))
 
 
@@ -73,12 +72,12 @@ def _multi_hot(settings: Settings, prepared: PreparedData) -> MultiHotTables | N
 
     None if the ids are used as they are. UsageError if the data has several ids per table already, and other ones.
     """
-    multi_hot, official = settings.data.multi_hot, prepared.official
-    if official is not None and official.ids_per_table is not None:
-        if multi_hot.sizes != official.ids_per_table:
+    multi_hot, reference = settings.data.multi_hot, prepared.reference
+    if reference is not None and reference.ids_per_table is not None:
+        if multi_hot.sizes != reference.ids_per_table:
             raise UsageError(
                 f"{prepared.train}: its rows have several ids per table; pass --multi-hot-sizes="
-                f"{dashed(official.ids_per_table)}"
+                f"{dashed(reference.ids_per_table)}"
             )
         for flag, value in changed_flags(multi_hot):
             if flag.name != "--multi-hot-sizes":
@@ -90,7 +89,9 @@ def _multi_hot(settings: Settings, prepared: PreparedData) -> MultiHotTables | N
     if multi_hot.sizes is None:
         return None
     shape = MultiHotShape(table_rows(settings, prepared), multi_hot.sizes, multi_hot.distribution)
-    prefix = DatasetPaths.from_name(prepared_prefix(settings.data)).prefix if official is None else official.prefix
+    prefix = (
+        DatasetPaths.from_name(prepared_prefix(settings.data)).prefix if reference is None else reference.prefix
+    )
     tables = multi_hot_tables(shape, prefix, multi_hot.tables_file)
     if settings.data.verify and tables.file is not None:
         verify_tables(tables.file.path)
@@ -112,9 +113,9 @@ def prepared_data(data: DataSettings, given: Collection[str] = ()) -> PreparedDa
     preparation or the raw data contradict the prepared data.
     """
     path = prepared_prefix(data)
-    official = official_prefix(path)
-    if official is not None:
-        prepared: PreparedData | None = describe_official(OfficialFiles.read(official))
+    reference = reference_prefix(path)
+    if reference is not None:
+        prepared: PreparedData | None = describe_reference(ReferenceFiles.read(reference))
     else:
         prepared = open_prepared(path, raw_data_file=data.raw_data_file)
     if prepared is not None:
@@ -206,6 +207,11 @@ def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, 
             raise UsageError(
                 f"--arch-embedding-size has {len(given)} numbers, but Criteo data has {CRITEO.tables} tables"
             )
+        if max(given) > MAX_TABLE_ROWS:
+            raise UsageError(
+                f"--arch-embedding-size has {max(given)} rows, but ids of a data set have 32 bits: allowed are up "
+                f"to {MAX_TABLE_ROWS} for a table"
+            )
         if max_ind_range > 0:
             raise UsageError(
                 f"--max-ind-range={max_ind_range} cannot be combined with --arch-embedding-size, which gives the "
@@ -232,10 +238,10 @@ def open_split(settings: Settings, prepared: PreparedData, split: str) -> RowBat
     shuffle_seed = settings.seed if train and data.shuffle_batches else None
     limit = data.num_batches if train else 0
     readers = settings.readers if train else settings.test_readers
-    if prepared.official is not None:
+    if prepared.reference is not None:
         return DayFiles(
             folder=prepared.split(split),
-            reader=prepared.official.open(split),
+            reader=prepared.reference.open(split),
             batch_size=batch_size,
             rows_per_table=table_rows(settings, prepared),
             shuffle_seed=shuffle_seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -10,13 +11,13 @@ from pathlib import Path
 
 from mlperf.data.criteo.prepared.named_files import (
     named_counts,
-    named_official_files,
     named_prepared_files,
     named_raw_files,
+    named_reference_files,
     named_work_files,
 )
-from mlperf.data.criteo.prepared.official_paths import official_prefix
 from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.criteo.prepared.reference_paths import reference_prefix
 from mlperf.export.onnx import ONNX_FILE, WEIGHTS_FILE, save_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph
@@ -58,9 +59,10 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
     for file in others:
         if file.path.parent.is_dir():  # otherwise it is created
             require_writable_file("", file.path, shown=file.name)
-    report, save = settings.report, settings.save_model
+    report, save, tables = settings.report, settings.save_model, settings.data.multi_hot.tables_file
     for flag, is_set, path in (
         *((("--save-model", True, save),) if save is not None else ()),
+        *((("--multi-hot-tables", not os.path.exists(tables), tables),) if tables is not None else ()),
         ("--plot-compute-graph", report.plot_compute_graph, GRAPH_FILE),
         ("--save-onnx", report.save_onnx, ONNX_FILE),
         ("--save-onnx", report.save_onnx, WEIGHTS_FILE),
@@ -81,7 +83,7 @@ def _prepared_data(settings: Settings) -> tuple[DatasetPaths, str] | None:
     None if the data consists of files of the DLRM-DCNv2 reference.
     """
     data, prefix = settings.data, prepared_prefix(settings.data)
-    if official_prefix(prefix) is not None:
+    if reference_prefix(prefix) is not None:
         return None
     flag = "--raw-data-file" if data.processed_data_file is None else "--processed-data-file"
     named_by = data.raw_data_file if data.processed_data_file is None else data.processed_data_file
@@ -100,7 +102,7 @@ def _inputs(settings: Settings) -> list[NamedFile]:
         if (prepared := _prepared_data(settings)) is not None:
             inputs += chain(named_prepared_files(*prepared), named_counts(*prepared))
         else:
-            inputs += named_official_files(data.processed_data_file)
+            inputs += named_reference_files(data.processed_data_file)
     return inputs
 
 

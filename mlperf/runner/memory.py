@@ -208,6 +208,7 @@ def _computation(settings: Settings, architecture: Architecture, sizes: RunSizes
 def _data(settings: Settings, architecture: Architecture, sizes: RunSizes) -> Iterator[MemoryNeed]:
     """Yield the batches that wait to be used, and the states from which random batches are drawn."""
     sample = 4 * (architecture.mlp_bot[0] + 1 + len(architecture.rows_per_table))  # as in the binary file
+    sample += 4 * sum(settings.data.multi_hot.sizes or ())
     if settings.data.generation == "random":
         batches = -(-sizes.train_samples // settings.data.batch_size)
         yield MemoryNeed(_STREAMS, batches * STATE_BYTES)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from mlperf.settings.flags import Flag, declared_flags
@@ -66,6 +67,16 @@ class Parser(argparse.ArgumentParser):
         # Of a flag without value that is given one, such as --verify-data=false.
         message = message.replace("ignored explicit argument", "takes no value; remove")
         raise UsageError(message.removeprefix("argument "))
+
+    def parse_known_args(  # type: ignore[override]  # of the overloads for other classes of namespaces
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse `args` as argparse does, but refuse the value "--", which argparse takes for a missing one."""
+        given = sys.argv[1:] if args is None else args
+        for argument in given:
+            if argument.startswith("--") and argument.endswith("=--"):
+                self.error(f"argument {argument.removesuffix('=--')}: '--' is not allowed as its value")
+        return super().parse_known_args(given, namespace)
 
     def add_settings(self, cls: type) -> None:
         """Add the flags of a settings class, under the headings of their groups."""

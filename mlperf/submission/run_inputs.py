@@ -68,7 +68,7 @@ class RunInputs:
         return any(not day.name.endswith((".npy", "_sparse_multi_hot.npz")) for day in days)
 
     @property
-    def has_official_files(self) -> bool:
+    def has_reference_files(self) -> bool:
         """Whether run_and_time.sh trains on the files of the reference implementation of DLRM-DCNv2, in place."""
         return self.benchmark.data.criteo.has_reference_files and (self.data_folder / "day_0_labels.npy").is_file()
 

@@ -18,12 +18,12 @@ class DataVerification:
         """Verify the data and print the result. RunError if it is damaged."""
         if self._done:
             return
-        if self._inputs.has_official_files:
-            self._done = True
-            print("the data is not verified: official files have no manifest with checksums", flush=True)
-            return
-        paths, has_text = self._inputs.prepared, self._inputs.has_text
         with system_failures(self._inputs.data_folder, "the data cannot be verified"):
+            if self._inputs.has_reference_files:
+                self._done = True
+                self._verify_reference_files()
+                return
+            paths, has_text = self._inputs.prepared, self._inputs.has_text
             # Without raw text, a working folder is left over, and the run uses the data as it is.
             if paths is None or (has_text and (not paths.split("train").exists() or paths.work_folder.exists())):
                 print("the data is not verified yet: this run prepares it", flush=True)
@@ -42,3 +42,19 @@ class DataVerification:
 
             verify_checksums(describe(paths, manifest), TRAINING_SPLITS, drop_cache=True)
             print(f"the data matches the checksums in {paths.manifest}", flush=True)
+
+    def _verify_reference_files(self) -> None:
+        # Imported late, because --help needs no numpy.
+        from mlperf.data.criteo.prepared.dataset import describe_reference
+        from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
+        from mlperf.data.criteo.prepared.reference_manifest import MANIFEST_NAME
+        from mlperf.data.criteo.prepared.reference_paths import DAY
+        from mlperf.data.criteo.prepared.verify import verify_checksums
+
+        manifest = self._inputs.data_folder / MANIFEST_NAME
+        prepared = describe_reference(ReferenceFiles.read(self._inputs.data_folder / DAY))
+        if not prepared.checksums:
+            print(f"the data is not verified: no manifest {manifest} with its checksums", flush=True)
+            return
+        verify_checksums(prepared, TRAINING_SPLITS, drop_cache=True)
+        print(f"the data matches the checksums in {manifest}", flush=True)

@@ -14,8 +14,8 @@ from mlperf.data.criteo.days import SPLITS
 from mlperf.data.criteo.prepared.file_facts import FileFacts
 from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.npz import read_counts
-from mlperf.data.criteo.prepared.official import OfficialFiles
 from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
 from mlperf.data.criteo.prepared.reference_manifest import ReferenceManifest
 from mlperf.data.multi_hot import MultiHotTables
 from mlperf.data.schema import CRITEO
@@ -37,9 +37,9 @@ class PreparedData:
     bad_rows: number of bad rows left out.
     inputs: raw text files; empty if prepared by another tool.
     statuses: status of the file of each split when it was found.
-    checksums: CRC-32 of each split or, by name, of each official file; empty if prepared by another tool.
+    checksums: CRC-32 of each split or, by name, of each file of the reference; empty if prepared by another tool.
     smallest_integer: the smallest dense feature in the files if negative ones are kept; None if they are 0.
-    official: the files of the DLRM-DCNv2 reference, if the data consists of them.
+    reference: the files of the DLRM-DCNv2 reference, if the data consists of them.
     multi_hot: tables that expand the ids in a run; None: the ids are used as they are.
     """
 
@@ -60,7 +60,7 @@ class PreparedData:
     statuses: Mapping[str, FileStatus] = field(default_factory=dict)
     checksums: Mapping[str, int] = field(default_factory=dict)
     smallest_integer: int | None = None
-    official: OfficialFiles | None = None
+    reference: ReferenceFiles | None = None
     multi_hot: MultiHotTables | None = None
 
     @property
@@ -106,7 +106,7 @@ def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
     )
 
 
-def describe_official(files: OfficialFiles) -> PreparedData:
+def describe_reference(files: ReferenceFiles) -> PreparedData:
     """Return the data set that consists of files of the DLRM-DCNv2 reference.
 
     The counts and checksums are known if this program wrote them. RunError if they then do not match their
@@ -125,7 +125,7 @@ def describe_official(files: OfficialFiles) -> PreparedData:
         data_set=TERABYTE_DCNV2.name,
         inputs=() if manifest is None else tuple(manifest.inputs),
         checksums={} if manifest is None else {each.name: each.crc32 or 0 for each in manifest.files},
-        official=files,
+        reference=files,
     )
 
 

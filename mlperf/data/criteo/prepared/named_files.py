@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from mlperf.data.criteo.days import SPLITS, TERABYTE_DAYS
-from mlperf.data.criteo.prepared.official_paths import official_names, official_prefix
 from mlperf.data.criteo.prepared.paths import DatasetPaths
 from mlperf.data.criteo.prepared.raw_files import gzipped
+from mlperf.data.criteo.prepared.reference_paths import reference_names, reference_prefix
 from mlperf.util.output_files import NamedFile
 
 
@@ -44,13 +44,13 @@ def named_counts(paths: DatasetPaths, origin: str) -> list[NamedFile]:
     return [NamedFile(folder / name, f"{name} beside {origin}") for name in names]
 
 
-def named_official_files(processed_data_file: Path | None) -> list[NamedFile]:
+def named_reference_files(processed_data_file: Path | None) -> list[NamedFile]:
     """Return the files of the DLRM-DCNv2 reference that --processed-data-file names."""
-    prefix = None if processed_data_file is None else official_prefix(processed_data_file)
+    prefix = None if processed_data_file is None else reference_prefix(processed_data_file)
     if prefix is None:
         return []
     flag = f"--processed-data-file={processed_data_file}"
-    return [NamedFile(path, f"{path.name} of {flag}") for path in official_names(prefix)]
+    return [NamedFile(path, f"{path.name} of {flag}") for path in reference_names(prefix)]
 
 
 def named_work_files(paths: DatasetPaths, origin: str) -> list[NamedFile]:

@@ -137,21 +137,21 @@ def verify_checksums(prepared: PreparedData, splits: Sequence[str], *, drop_cach
                 f"{file.path}: damaged: its checksum is {checksum:08x}, its manifest says {expected:08x}; "
                 "remove it and prepare the data again"
             )
-        if prepared.official is None:
+        if prepared.reference is None:
             _log.info("%s: matches the checksum in its manifest", file.path)
-    if prepared.official is not None:  # up to 72 files
+    if prepared.reference is not None:  # up to 72 files
         _log.info("%s: %d files match the checksums in their manifest", prepared.train, len(files))
 
 
 def _files(prepared: PreparedData, splits: Sequence[str]) -> Iterator[tuple[Path, FileStatus | None, int]]:
     """Yield the path, the status and the checksum of each file of some splits."""
-    official = prepared.official
-    if official is None:
+    reference = prepared.reference
+    if reference is None:
         for split in splits:
             yield prepared.split(split), prepared.statuses.get(split), prepared.checksums[split]
         return
-    for path in dict.fromkeys(path for split in splits for path in official.paths(split)):
-        yield path, official.statuses[path.name], prepared.checksums[path.name]
+    for path in dict.fromkeys(path for split in splits for path in reference.paths(split)):
+        yield path, reference.statuses[path.name], prepared.checksums[path.name]
 
 
 def file_problems(facts: SplitFacts, prepared: PreparedData, manifest: Manifest | None, split: str) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.criteo.prepared.official_paths import DAY, day_file
+from mlperf.data.criteo.prepared.reference_paths import DAY, day_file
 from mlperf.data.npy import write_header
 from mlperf.data.schema import CRITEO
 from mlperf.util.crc32 import combine_crc32

@@ -11,18 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from official_folders import ONE_HOT, ROWS, SIZES, copy_folder, read_days, tables, write_multi_hot_folder
 from preparations import preparation, read_rows
 from program import GOLDEN, Finished, run_program
+from reference_folders import ONE_HOT, ROWS, SIZES, copy_folder, read_days, tables, write_multi_hot_folder
 
 from mlperf.benchmarks import DLRM_DCNV2
-from mlperf.cli.draw_ids import main as draw_ids
-from mlperf.cli.train import main as train_program
 from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepared.dataset import PreparedData, describe_official
-from mlperf.data.criteo.prepared.official import OfficialFiles
+from mlperf.data.criteo.prepared.dataset import PreparedData, describe_reference
+from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
 from mlperf.data.criteo.prepared.verify import compare_with_published, is_full_data
-from mlperf.data.criteo.prepared.verify_official import OfficialFacts, compare_ids_with_published
+from mlperf.data.criteo.prepared.verify_reference import ReferenceFacts, compare_ids_with_published
 from mlperf.runner.data import open_split, verified_data
 from mlperf.settings.from_flags import parse
 
@@ -73,16 +71,12 @@ def test_tables_are_drawn_before_the_run_into_the_named_file(tmp_path: Path) -> 
     assert run.stderr.splitlines()[-1].startswith("dlrm_s_pytorch.py: error: ids.npz: cannot read an archive")
 
 
-def test_ids_are_not_drawn_for_a_run_that_needs_too_much_memory(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows = "--arch-embedding-size=" + "-".join(["2000000000"] * 26)
-    drawn = f"--multi-hot-tables={tmp_path / 'ids.npz'}"
-    for main in (train_program, draw_ids):
-        assert main([*MODEL, f"--processed-data-file={ONE_HOT}", rows, MULTI_HOT, drawn]) == 1
-        (line,) = capsys.readouterr().err.splitlines()
-        assert re.search(r"needs .* GB of memory, .* GB for the embedding tables", line), line
-    assert not list(tmp_path.iterdir())
+def test_run_that_lacks_memory_draws_no_ids(tmp_path: Path) -> None:
+    flags = (EMBEDDING_SIZE, MULTI_HOT, "--multi-hot-tables=ids.npz", f"--dcn-low-rank-dim={1 << 24}")
+    run = train(ONE_HOT, *flags, "--arch-interaction-op=dcn", "--dcn-num-layers=64", cwd=tmp_path)
+    assert run.status == 1
+    assert " for the cross network (--dcn-num-layers, --dcn-low-rank-dim)" in run.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -104,6 +98,11 @@ def test_ids_are_not_drawn_for_a_run_that_needs_too_much_memory(
         (
             (EMBEDDING_SIZE, MULTI_HOT, "--multi-hot-tables=m", "--save-model=m", "--test-freq=1"),
             "--multi-hot-tables",
+        ),
+        ((EMBEDDING_SIZE, MULTI_HOT, "--multi-hot-tables=none/x.npz"), "--multi-hot-tables=none/x.npz: .* none"),
+        (
+            (f"--arch-embedding-size={1 << 40}{'-1' * 25}", MULTI_HOT),
+            f"{1 << 40} rows, .* allowed are up to {1 << 31}",
         ),
     ],
 )
@@ -355,13 +354,13 @@ def test_checksums_are_refused_for_data_with_a_manifest(copied: Path, tmp_path: 
 def test_full_data_is_compared_with_published_numbers() -> None:
     published = DLRM_DCNV2.data
     days = (4_195_197_692 - 22, *([1] * 22), 178_274_637)
-    files = OfficialFiles(Path("folder/day"), days, published.ids_per_table, {})
-    full = describe_official(files)
+    files = ReferenceFiles(Path("folder/day"), days, published.ids_per_table, {})
+    full = describe_reference(files)
     assert is_full_data(full)
     assert [met for _, met in compare_with_published(full)] == [True] * 3
-    wrong = describe_official(OfficialFiles(Path("folder/day"), (*days[:-1], 178_274_635), None, {}))
+    wrong = describe_reference(ReferenceFiles(Path("folder/day"), (*days[:-1], 178_274_635), None, {}))
     assert [met for _, met in compare_with_published(wrong)] == [True, False, False]
-    facts = OfficialFacts(id_max=np.array(published.table_rows) - 1)
+    facts = ReferenceFacts(id_max=np.array(published.table_rows) - 1)
     assert [met for _, met in compare_ids_with_published(files, [facts])] == [True, True]
     facts.id_max[5] += 1
     assert [met for _, met in compare_ids_with_published(files, [facts])] == [True, False]

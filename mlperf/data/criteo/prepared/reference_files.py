@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlperf.benchmarks import dashed
 from mlperf.data.criteo.days import TERABYTE_DAYS, split_rows
-from mlperf.data.criteo.prepared.official_paths import day_file, day_files
+from mlperf.data.criteo.prepared.reference_paths import day_file, day_files
 from mlperf.data.day_files import DayPart, DayRows
 from mlperf.data.npy import StoredArray, open_archive, open_array
 from mlperf.data.schema import CRITEO
@@ -24,7 +24,7 @@ _LAST = TERABYTE_DAYS - 1
 
 
 @dataclass(frozen=True)
-class OfficialFiles:
+class ReferenceFiles:
     """The files of all days.
 
     prefix: the path FOLDER/day, with which all names begin.
@@ -38,7 +38,7 @@ class OfficialFiles:
     statuses: dict[str, FileStatus]
 
     @classmethod
-    def read(cls, prefix: Path) -> OfficialFiles:
+    def read(cls, prefix: Path) -> ReferenceFiles:
         """Read the headers of all files. RunError if one is missing, or is not as it should be."""
         has_ids = not day_file(prefix, 0, "sparse.npy").is_file()
         days = [open_day(prefix, day, has_ids=has_ids) for day in range(TERABYTE_DAYS)]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from official_folders import (
+from reference_folders import (
     FACTS,
     FOLDER,
     ONE_HOT,
@@ -24,8 +24,8 @@ from official_folders import (
     write_multi_hot_folder,
 )
 
-from mlperf.data.criteo.prepared.official import OfficialFiles
-from mlperf.data.criteo.prepared.official_paths import official_prefix
+from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
+from mlperf.data.criteo.prepared.reference_paths import reference_prefix
 from mlperf.data.day_files import DayFiles
 from mlperf.data.npy import open_archive
 from mlperf.util.errors import RunError
@@ -40,9 +40,9 @@ def multi_hot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(folder: Path, split: str = "train", batch_size: int = 256, **settings: object) -> DayFiles:
-    prefix = official_prefix(folder)
+    prefix = reference_prefix(folder)
     assert prefix is not None
-    files = OfficialFiles.read(prefix)
+    files = ReferenceFiles.read(prefix)
     return DayFiles(folder, files.open(split), batch_size, ROWS, **settings)  # type: ignore[arg-type]
 
 
@@ -103,7 +103,7 @@ def test_expanded_batches_are_those_of_the_reference(multi_hot: Path) -> None:
             assert torch.equal(raw.ids, other.ids)
 
 
-def test_official_archives_are_read_as_they_are() -> None:
+def test_reference_archives_are_read_as_they_are() -> None:
     """Their values are not aligned: np.savez writes them so."""
     arrays = open_archive(FOLDER / "multihot" / "day_23_sparse_multi_hot.npz")
     expected = np.load(FOLDER / "multihot" / "day_23_sparse_multi_hot.npz")
@@ -258,13 +258,13 @@ def test_folder_without_rows_to_train_or_to_evaluate_on_is_refused(
         for path in folder.glob(f"day_{day}_*.npy"):
             np.save(path, np.load(path)[:0])
     with pytest.raises(RunError, match=f"copy: there are no rows in {where}"):
-        OfficialFiles.read(folder / "day")
+        ReferenceFiles.read(folder / "day")
 
 
 @pytest.mark.parametrize("part", ["dense", "labels", "sparse"])
 def test_file_that_changes_is_noticed(part: str, tmp_path: Path) -> None:
     folder = copy_folder(tmp_path / "x")
-    files = OfficialFiles.read(folder / "day")
+    files = ReferenceFiles.read(folder / "day")
     source = DayFiles(folder, files.open("train"), 256, ROWS)
     batches = source.batches(0)
     next(batches)

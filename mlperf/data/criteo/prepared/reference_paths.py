@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 from mlperf.data.criteo.days import TERABYTE_DAYS
-from mlperf.data.criteo.prepared.paths import AFTER_PREFIX, OFFICIAL_ENDINGS, DatasetPaths
+from mlperf.data.criteo.prepared.paths import AFTER_PREFIX, REFERENCE_ENDINGS, DatasetPaths
 
 DAY = "day"
 
 
-def official_prefix(path: Path) -> Path | None:
+def reference_prefix(path: Path) -> Path | None:
     """Return the prefix FOLDER/day of the files that FOLDER or FOLDER/day names.
 
     None if there are none, or if there is other prepared data of the name.
@@ -30,14 +30,14 @@ def official_prefix(path: Path) -> Path | None:
     return None
 
 
-def official_names(prefix: Path) -> list[Path]:
+def reference_names(prefix: Path) -> list[Path]:
     """Return the files of all days, those that do not exist included."""
     return [path for day in range(TERABYTE_DAYS) for path in day_files(prefix, day)]
 
 
 def day_files(prefix: Path, day: int) -> list[Path]:
     """Return the files of a day, those that do not exist included."""
-    return [day_file(prefix, day, ending) for ending in OFFICIAL_ENDINGS]
+    return [day_file(prefix, day, ending) for ending in REFERENCE_ENDINGS]
 
 
 def day_file(prefix: Path, day: int, ending: str) -> Path:

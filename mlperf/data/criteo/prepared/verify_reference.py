@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.benchmarks import DLRM_DCNV2, dashed
-from mlperf.data.criteo.prepared.official import OfficialFiles
+from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
 from mlperf.data.day_files import DayPart
 from mlperf.data.npy import StoredArray
 from mlperf.data.schema import CRITEO
@@ -36,7 +36,7 @@ _MAX_ID = np.iinfo(np.int32).max
 
 
 @dataclass
-class OfficialFacts:
+class ReferenceFacts:
     """Contents of a split.
 
     clicks: rows with label 1. id_min, id_max: range of the ids of each table, int64 [T].
@@ -63,7 +63,7 @@ class OfficialFacts:
             place = f"row {start + row + 1}, column {column + 1}: {what.format(values[row, column])}"
             self.invalid[array.name] = int(np.count_nonzero(is_invalid)), place
 
-    def add(self, others: OfficialFacts) -> None:
+    def add(self, others: ReferenceFacts) -> None:
         """Add the contents of the rows that follow."""
         self.rows += others.rows
         self.clicks += others.clicks
@@ -81,10 +81,10 @@ class OfficialFacts:
         ]
 
 
-def scan_official(files: OfficialFiles, split: str) -> OfficialFacts:
+def scan_reference(files: ReferenceFiles, split: str) -> ReferenceFacts:
     """Read a split with all cores. RunError if a file changes meanwhile."""
     rows = files.open(split)
-    facts = OfficialFacts()
+    facts = ReferenceFacts()
     row_bytes = sum(array.row_bytes for array in rows.parts[0].arrays) if rows.parts else 0
     progress = Progress(f"verifying {split}", rows.rows * row_bytes)
     chunks: Iterator[tuple[DayPart, int, int]] = (
@@ -109,9 +109,9 @@ def scan_official(files: OfficialFiles, split: str) -> OfficialFacts:
     return facts
 
 
-def _scan_chunk(part: DayPart, start: int, count: int) -> OfficialFacts:
+def _scan_chunk(part: DayPart, start: int, count: int) -> ReferenceFacts:
     """Return the contents of `count` rows of a part, from row `start` of its arrays on."""
-    facts = OfficialFacts(count)
+    facts = ReferenceFacts(count)
     labels = _values(part.labels, start, count)
     facts.clicks = int(np.count_nonzero(labels == 1))
     facts.note(part.labels, start, labels, (labels != 0) & (labels != 1), "label {} is not 0 or 1")
@@ -134,7 +134,7 @@ def _values(array: StoredArray, start: int, count: int) -> npt.NDArray[Any]:
     return values
 
 
-def compare_ids_with_published(files: OfficialFiles, facts: Sequence[OfficialFacts]) -> list[tuple[str, bool]]:
+def compare_ids_with_published(files: ReferenceFiles, facts: Sequence[ReferenceFacts]) -> list[tuple[str, bool]]:
     """Return each published number of the full data with several ids per table, and whether it matches."""
     published = DLRM_DCNV2.data
     if files.ids_per_table is None:
@@ -172,7 +172,7 @@ def read_checksums(path: Path) -> dict[str, str]:
     return checksums
 
 
-def checksum_problems(files: OfficialFiles, checksums: Mapping[str, str]) -> list[str]:
+def checksum_problems(files: ReferenceFiles, checksums: Mapping[str, str]) -> list[str]:
     """Compare the files that have a checksum in a list with it; return the differences, one line each.
 
     All cores are used, one for each file: MD5 cannot be computed in parts.
