@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from program import GOLDEN, read_events, run_program
 from small_runs import SHAPE, TRAIN, train
 
+from mlperf.data.npz_members import opened_archive
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.make import make_model
 from mlperf.settings.model import Architecture
@@ -157,6 +160,26 @@ def test_damaged_files_are_errors(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(RunError, match="cannot read the weights: "):
             load_initial_weights(path, model)
+
+
+def test_header_is_not_read_if_it_would_fill_the_memory(tmp_path: Path) -> None:
+    path = tmp_path / "weights.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("emb.0.weight.npy", b"\x93NUMPY\x02\x00" + (1 << 28).to_bytes(4, "little") + bytes(1 << 15))
+    problem = r"emb\.0\.weight has a header of 268,435,456 bytes; expected at most 16,384"
+    with opened_archive(path, "damaged") as archive, pytest.raises(ValueError, match=problem):
+        archive.array("emb.0.weight")
+
+
+def test_archive_of_very_many_arrays_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "weights.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        for number in range(20_000):
+            file.writestr(f"{number}.npy", b"")
+    started = time.monotonic()
+    with pytest.raises(RunError, match=r"lacks emb\.0\.weight"):
+        load_initial_weights(path, model_of(**DCNV2))
+    assert time.monotonic() - started < 2  # each name compared with each other one: over 5 s
 
 
 def weights_of(checkpoint: Path, path: Path) -> Path:

@@ -53,9 +53,13 @@ def read_header(file: IO[bytes], name: str) -> Header:
     version = np.lib.format.read_magic(file)
     if version not in _HEADER_READERS:
         raise ValueError(f"{name} has the unknown format version {version[0]}.{version[1]}")
+    length = file.read(2 if version == (1, 0) else 4)
+    size = int.from_bytes(length, "little")
+    if size > _MAX_HEADER_BYTES:  # a compressed one can be short in the file and larger than the memory
+        raise ValueError(f"{name} has a header of {size:,} bytes; expected at most {_MAX_HEADER_BYTES:,}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the syntax of a damaged header, which is an error anyway
-        shape, by_column, dtype = _HEADER_READERS[version](file)
+        shape, by_column, dtype = _HEADER_READERS[version](io.BytesIO(length + file.read(size)))
     if dtype.kind not in "iufb":
         raise ValueError(f"{name} is an array of {dtype}; expected numbers")
     if not all(type(length) is int and length >= 0 for length in shape):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -47,12 +48,12 @@ class OpenArchive:
 
     def names(self) -> list[str]:
         """Return the names of the arrays. ValueError if the archive has other members, or one of them twice."""
-        members = self._archive.namelist()
-        for member in members:
+        members = Counter(self._archive.namelist())
+        for member, count in members.items():
             if not member.endswith(".npy"):
                 raise ValueError(f"it contains {shown_name(member)}, which is no array")
-            if members.count(member) > 1:
-                raise ValueError(f"{shown_name(member)} appears {members.count(member)} times")
+            if count > 1:
+                raise ValueError(f"{shown_name(member)} appears {count} times")
         return [member.removesuffix(".npy") for member in members]
 
     def has(self, name: str) -> bool:

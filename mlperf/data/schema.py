@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mlperf.benchmarks.criteo import DENSE_FEATURES, TABLES
+
 MAX_TABLE_ROWS = 1 << 31  # ids are int32
 
 
@@ -91,6 +93,6 @@ class DenseFormat:
 
 LOG1P = DenseFormat()  # DLRM: ln(1 + max(x, 0))
 
-CRITEO = RowSchema(dense_features=13, ids_per_table=(1,) * 26)
+CRITEO = RowSchema(dense_features=DENSE_FEATURES, ids_per_table=(1,) * TABLES)
 
 Rows = npt.NDArray[np.int32]  # rows in memory, int32 [N, columns]

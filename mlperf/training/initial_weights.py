@@ -50,7 +50,8 @@ def load_initial_weights(path: Path, model: DLRM_Net) -> None:
 
 def _names_mismatch(found: list[str], expected: Mapping[str, torch.Tensor]) -> str | None:
     """Return the first difference between names, None if there is none."""
-    missing = [name for name in expected if name not in found]
+    present = set(found)
+    missing = [name for name in expected if name not in present]
     surplus = [name for name in found if name not in expected]
     for text, names in (("lacks {}", missing), ("contains {}, which this model does not have", surplus)):
         if names:
