@@ -6,7 +6,9 @@ import hashlib
 import os
 import re
 import shutil
+import zipfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,10 +21,12 @@ from mlperf.benchmarks import DLRM_DCNV2
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepared.dataset import PreparedData, describe_reference
 from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
+from mlperf.data.criteo.prepared.reference_paths import reference_prefix
 from mlperf.data.criteo.prepared.verify import compare_with_published, is_full_data
 from mlperf.data.criteo.prepared.verify_reference import ReferenceFacts, compare_ids_with_published
 from mlperf.runner.data import open_split, verified_data
 from mlperf.settings.from_flags import parse
+from mlperf.util.errors import RunError
 
 RAW = GOLDEN / "terabyte" / "day"
 EMBEDDING_SIZE = f"--arch-embedding-size={'-'.join(map(str, ROWS))}"
@@ -343,6 +347,37 @@ def test_wrong_list_of_checksums_is_named(text: str, problem: str, tmp_path: Pat
     run = verify(ONE_HOT, "--checksums=list.txt", cwd=tmp_path)
     assert run.status == 1
     assert f"list.txt: {problem}" in run.stderr
+
+
+def test_lists_of_checksums_must_not_contradict_each_other(tmp_path: Path) -> None:
+    for name, digit in (("a.txt", "0"), ("b.txt", "1")):
+        (tmp_path / name).write_text(f"{digit * 32}  day_0_dense.npy\n")
+    run = verify(ONE_HOT, "--checksums=a.txt", "--checksums=b.txt", cwd=tmp_path)
+    assert (run.status, run.stdout) == (1, "")
+    assert "b.txt: line 1: another checksum of 'day_0_dense.npy' than before" in run.stderr
+
+
+def test_archives_are_compared_with_the_checksums_in_them(multi_hot: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    shutil.copytree(multi_hot, folder)
+    path = folder / "day_3_sparse_multi_hot.npz"
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("20.npy").header_offset
+    position = next(n for n in range(start + 300, len(content)) if content[n] > 1)
+    content[position] -= 1  # another id, but a valid one
+    path.write_bytes(content)
+    run = verify("x", cwd=tmp_path)
+    assert run.status == 1
+    (line,) = [line for line in run.stderr.splitlines() if "left" not in line]
+    assert line.startswith("x/day_3_sparse_multi_hot.npz: damaged: the checksum of 20.npy is ")
+
+
+def test_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    problem = re.escape(f"{tmp_path}: cannot be read: Permission denied")
+    denied = mock.patch("os.listdir", side_effect=PermissionError(13, "Permission denied"))
+    with denied, pytest.raises(RunError, match=problem):
+        reference_prefix(tmp_path)
 
 
 def test_checksums_are_refused_for_data_with_a_manifest(copied: Path, tmp_path: Path) -> None:

@@ -105,11 +105,12 @@ def verify_reference(path: Path, lists: Sequence[Path], raw_data_file: Path | No
     from mlperf.data.criteo.prepared.verify_reference import (
         checksum_problems,
         compare_ids_with_published,
+        damaged_archives,
         read_checksums,
         scan_reference,
     )
 
-    checksums = {name: checksum for each in lists for name, checksum in read_checksums(each).items()}
+    checksums = read_checksums(lists)
     files = ReferenceFiles.read(reference_prefix(path) or path)
     prepared = describe_reference(files)
     if raw_data_file is not None and not prepared.inputs:
@@ -123,6 +124,7 @@ def verify_reference(path: Path, lists: Sequence[Path], raw_data_file: Path | No
     if (manifest := ReferenceManifest.read(files.prefix.parent)) is not None:
         print(f"manifest {MANIFEST_NAME}: checksums of {len(manifest.files)} files")
         problems += manifest.damaged_files(files.prefix.parent)
+    problems += damaged_archives(files, but=checksums)
     if lists:
         known = [name for name in files.statuses if name in checksums]
         print(f"checksums: {len(known)} of {len(files.statuses)} files are in the list")

@@ -17,9 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mlperf.data.multi_hot import Ids, MultiHotShape, MultiHotTables
-from mlperf.data.npy import LOCAL_HEADER_BYTES, StoredArray, open_archive, write_header
-from mlperf.data.watched_file import WatchedFile
-from mlperf.util.crc32 import parallel_crc32
+from mlperf.data.npy import LOCAL_HEADER_BYTES, StoredArray, find_damage, open_archive, write_header
 from mlperf.util.errors import RunError
 from mlperf.util.failures import damage
 from mlperf.util.files import atomic_file
@@ -144,19 +142,5 @@ def _check_first_rows(tables: MultiHotTables) -> None:
 
 def verify_tables(path: Path) -> None:
     """Compare all bytes of a file with tables with the checksums in it. RunError if they differ."""
-    file = WatchedFile(path)
-    with (
-        damage(path, "damaged"),
-        open(file.descriptor, "rb", closefd=False) as stream,
-        zipfile.ZipFile(stream) as archive,
-    ):
-        expected = {info.filename: (info.CRC, info.file_size) for info in archive.infolist()}
-    for name, array in open_archive(path, file.status).items():
-        checksum, size = expected[name]
-        stop = array.offset + array.header.nbytes
-        found = parallel_crc32(path, array.file.read_at, stop - size, stop)
-        if found != checksum:
-            raise RunError(
-                f"{path}: damaged: the checksum of {name} is {found:08x}, its directory says {checksum:08x}; "
-                "remove it to draw it again"
-            )
+    if (difference := find_damage(path)) is not None:
+        raise RunError(f"{path}: damaged: {difference}; remove it to draw it again")

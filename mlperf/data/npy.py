@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.watched_file import FileStatus, WatchedFile
+from mlperf.util.crc32 import parallel_crc32
 from mlperf.util.errors import RunError
 from mlperf.util.failures import damage
 from mlperf.util.printable import shown_name
@@ -155,6 +156,26 @@ def open_archive(path: Path, expected: FileStatus | None = None) -> dict[str, St
             arrays[info.filename] = _member(file, info)
     file.check()
     return arrays
+
+
+def find_damage(path: Path, expected: FileStatus | None = None) -> str | None:
+    """Compare all bytes of an uncompressed .npz file with the checksums in it. Return the first difference.
+
+    RunError as from `open_archive`.
+    """
+    file = WatchedFile(path, expected)
+    with (
+        damage(path, "damaged"),
+        open(file.descriptor, "rb", closefd=False) as stream,
+        zipfile.ZipFile(stream) as archive,
+    ):
+        members = {info.filename: info for info in archive.infolist()}
+    for name, array in open_archive(path, file.status).items():
+        member, stop = members[name], array.offset + array.header.nbytes
+        found = parallel_crc32(path, array.file.read_at, stop - member.file_size, stop)
+        if found != member.CRC:
+            return f"the checksum of {shown_name(name)} is {found:08x}, its directory says {member.CRC:08x}"
+    return None
 
 
 def _member(file: WatchedFile, info: zipfile.ZipInfo) -> StoredArray:

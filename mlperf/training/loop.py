@@ -133,7 +133,7 @@ class TrainingLoop:
         if not math.isfinite(loss):
             raise DivergedError(
                 f"the training loss is {loss} by batch {state.iteration} of epoch {state.epoch}: "
-                "a smaller --learning-rate or --loss-threshold > 0 usually helps"
+                "a smaller --learning-rate usually helps, or --loss-threshold > 0, which bce_logits does not have"
             )
         state.last_loss = loss
         window.clear()

@@ -6,6 +6,7 @@ and the binary files of other programs) may be read with other numbers, but neve
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import raw_text
 from program import GOLDEN, ROOT, golden_flags
+from reference_folders import ONE_HOT, ROWS, SIZES
 
 from hostile.damage import EVERY_FORMAT, REPACKED, Damage, header_field
 from hostile.malformed_data import MALFORMED, Write
@@ -26,6 +28,7 @@ from hostile.oracle import Outcome, memory_failure, program_failure
 from hostile.pool import IDENTICAL, REFUSED, UNCHECKED, Case, Failed, Server
 
 _SECONDS = 15.0
+PARTS = ("dense", "labels", "sparse")
 # What a program gives for undamaged files: its output, and the rows that it prepared.
 Undamaged = tuple[Outcome, dict[str, bytes]]
 
@@ -94,6 +97,33 @@ def targets(folder: Path, server: Server) -> list[Target]:
         Target("text", text, "day_0", *preparer, checked=False),
         Target("state of a preparation", started, "x.preparation/state.json", _IN_PIECES, ()),
         Target("stack distances", distances, "dist_emb_0.log", trainer, synthetic, checked=False),
+        *reference_targets(folder / "reference", server),
+    ]
+
+
+def reference_targets(folder: Path, server: Server) -> list[Target]:
+    """Copy the files of the DLRM-DCNv2 reference to `folder`, with weights, a list of checksums and drawn ids."""
+    shutil.copytree(ONE_HOT, folder / "data")
+    shutil.copy(GOLDEN / "dcnv2" / "initial.npz", folder)
+    sums = (f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.name}\n" for path in ONE_HOT.iterdir())
+    (folder / "sums.txt").write_text("".join(sums))
+    rows, sizes = ("-".join(map(str, numbers)) for numbers in (ROWS, SIZES))
+    train = (
+        *("--data-generation=dataset", "--data-set=terabyte_dcnv2", "--processed-data-file=data"),
+        *(f"--arch-embedding-size={rows}", f"--multi-hot-sizes={sizes}", "--multi-hot-tables=ids.npz"),
+        *("--arch-sparse-feature-size=16", "--arch-mlp-bot=13-32-16", "--arch-mlp-top=64-32-1"),
+        *("--arch-interaction-op=dcn", "--dcn-low-rank-dim=24", "--loss-function=bce_logits"),
+        *("--load-weights=initial.npz", "--mini-batch-size=512", "--num-batches=2", "--print-freq=1"),
+    )
+    done = server.program(folder, *train)
+    assert done.status == 0, done.stderr
+    trainer, verify = "dlrm_s_pytorch.py", ("tools/verify_data.py", ("data", "--checksums=sums.txt"))
+    zipped = (*EVERY_FORMAT, *(header_field,) * 6)
+    return [
+        *(Target(f"array of {part}", folder, f"data/day_1_{part}.npy", trainer, train, False) for part in PARTS),
+        *(Target(f"array of {part}, verified", folder, f"data/day_1_{part}.npy", *verify) for part in PARTS),
+        Target("initial weights", folder, "initial.npz", trainer, train, damages=(*zipped, *REPACKED)),
+        Target("expanded ids", folder, "ids.npz", trainer, train, checked=False, damages=zipped),
     ]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlperf.data.criteo.days import TERABYTE_DAYS
 from mlperf.data.criteo.prepared.paths import AFTER_PREFIX, REFERENCE_ENDINGS, DatasetPaths
+from mlperf.util.errors import RunError
 
 DAY = "day"
 
@@ -14,13 +15,17 @@ DAY = "day"
 def reference_prefix(path: Path) -> Path | None:
     """Return the prefix FOLDER/day of the files that FOLDER or FOLDER/day names.
 
-    None if there are none, or if there is other prepared data of the name.
+    None if there are none, or if there is other prepared data of the name. RunError if FOLDER cannot be read.
     """
     if DatasetPaths(path).any_exists():
         return None
     for prefix in (path / DAY, path):
         try:
             names = os.listdir(prefix.parent)
+        except PermissionError as error:
+            if prefix.parent == path:
+                raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+            continue
         except OSError:
             continue
         if any(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mlperf.benchmarks import DLRM_DCNV2, dashed
 from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
 from mlperf.data.day_files import DayPart
-from mlperf.data.npy import StoredArray
+from mlperf.data.npy import StoredArray, find_damage
 from mlperf.data.schema import CRITEO
 from mlperf.data.watched_file import WatchedFile
 from mlperf.util.errors import RunError
@@ -147,17 +147,36 @@ def compare_ids_with_published(files: ReferenceFiles, facts: Sequence[ReferenceF
     ]
 
 
-def read_checksums(path: Path) -> dict[str, str]:
-    """Return the MD5 sums in a list, in hexadecimal by file name without a folder.
+def damaged_archives(files: ReferenceFiles, *, but: Collection[str]) -> list[str]:
+    """Compare the archives with the checksums in them; return the differences, one line each.
 
-    The list is as md5sum writes it, and as MLCommons publishes it: a checksum and a name in each line. RunError if
-    it cannot be read or contains anything else.
+    but: names of files that are compared with other checksums.
     """
+    paths = [files.prefix.with_name(name) for name in files.statuses if name.endswith(".npz") and name not in but]
+    found = ((path, find_damage(path, files.statuses[path.name])) for path in paths)
+    return [f"{path}: damaged: {difference}" for path, difference in found if difference is not None]
+
+
+def read_checksums(lists: Iterable[Path]) -> dict[str, str]:
+    """Return the MD5 sums in lists, in hexadecimal by file name without a folder.
+
+    A list is as md5sum writes it, and as MLCommons publishes it: a checksum and a name in each line. RunError if
+    one cannot be read or contains anything else, or if there are two checksums of a file.
+    """
+    checksums: dict[str, str] = {}
+    for path in lists:
+        for number, name, checksum in _checksum_lines(path):
+            if checksums.setdefault(name, checksum) != checksum:
+                raise RunError(f"{path}: line {number}: another checksum of {shown(name)} than before")
+    return checksums
+
+
+def _checksum_lines(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield the number of each line with a checksum, the name in it and the checksum."""
     try:
         lines = read_regular(path, _MAX_LIST_BYTES, allow_pipes=True).decode(errors="replace").splitlines()
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from None
-    checksums: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
@@ -166,10 +185,7 @@ def read_checksums(path: Path) -> dict[str, str]:
             raise RunError(
                 f"{path}: line {number}: {shown(line)} is not an MD5 sum of 32 hexadecimal digits and a file name"
             )
-        checksum, name = match[1].lower(), Path(match[2]).name
-        if checksums.setdefault(name, checksum) != checksum:
-            raise RunError(f"{path}: line {number}: another checksum of {shown(name)} than before")
-    return checksums
+        yield number, Path(match[2]).name, match[1].lower()
 
 
 def checksum_problems(files: ReferenceFiles, checksums: Mapping[str, str]) -> list[str]:
