@@ -59,7 +59,7 @@ made_for() { # sets made_with to the --data-set with which the files with prefix
 }
 
 find_data() { # sets raw_data, prepared_data and is_reference for what folder $1 has for the benchmark; $2: its name
-    local file made_with prepared=() other='' none
+    local file made_with prepared=() names=() other='' none
     for file in "$1"/*_train.bin; do
         [[ -e $file ]] || continue
         made_for "${file%_train.bin}"
@@ -67,6 +67,7 @@ find_data() { # sets raw_data, prepared_data and is_reference for what folder $1
             other="$file was prepared with --data-set=$made_with, and $benchmark needs --data-set=$data_set"
         else
             prepared+=("${file%_train.bin}")
+            names+=("${file##*/}")
         fi
     done
     for file in "$1"/day_[0-9]*; do
@@ -81,9 +82,10 @@ find_data() { # sets raw_data, prepared_data and is_reference for what folder $1
         is_reference=true
         raw_data= # the files need no preparation
         prepared+=("$1")
+        names+=(day_0_labels.npy)
     fi
     [[ ${#prepared[@]} -le 1 ]] ||
-        fail "$2: has ${#prepared[@]} prepared data sets for $benchmark (${prepared[*]##*/}); exactly one is allowed"
+        fail "$2: has ${#prepared[@]} prepared data sets for $benchmark (${names[*]}); exactly one is allowed"
     prepared_data=${prepared[0]:-}
     [[ -z $raw_data ]] || prepared_data=${prepared_data:-$1/${data_set}_processed}
     none="has neither day_0 ... day_23 nor a *_train.bin"

@@ -154,6 +154,24 @@ def test_package_of_the_sample_passes_in_the_open_division(flags: tuple[str, ...
     assert "FOUND NO ERRORS" in official_package_check(package, "6.0.0", tmp_path)
 
 
+def test_results_of_a_system_are_in_one_division(flags: tuple[str, ...], tmp_path: Path) -> None:
+    logs = sorted(foreign_results(tmp_path / "logs", "6.0.0", opened).iterdir())
+    opens = ("--benchmark=dlrm_dcnv2", "--division=open")
+    assert make(*flags, *opens, "--logs", *logs, cwd=tmp_path).status == 0
+    description = tmp_path / "out" / "Ours" / "systems" / "box.json"
+    before = description.read_bytes()
+    dlrm = the_logs(tmp_path / "dlrm", "2.1.0")
+    run = make(*flags, "--logs", *dlrm, cwd=tmp_path)
+    assert run.status == 2
+    assert run.stderr == (
+        "make_submission.py: error: --division=closed: out/Ours/systems/box.json states open, the division of the "
+        "results of dlrm_dcnv2 in this package; choose the same division or another --system\n"
+    )
+    assert description.read_bytes() == before
+    assert make(*flags, "--system=other", "--logs", *dlrm, cwd=tmp_path).status == 0
+    assert check(tmp_path / "out" / "Ours", cwd=tmp_path).status == 0
+
+
 def test_reference_of_twenty_runs_checks_other_runs(flags: tuple[str, ...], tmp_path: Path) -> None:
     for number in range(20):
         epoch = 0.5 if number % 2 else 0.55

@@ -126,6 +126,17 @@ def test_configuration_that_names_no_benchmark_is_one_of_dlrm(tmp_path: Path) ->
     assert "mine.sh: is a configuration for BENCHMARK=dlrm, not for dlrm_dcnv2" in second.stderr
 
 
+def test_several_prepared_data_sets_are_refused_by_the_names_of_their_files(tmp_path: Path) -> None:
+    for name in ("a_train.bin", "day_0_labels.npy"):
+        (tmp_path / name).touch()
+    run = run_and_time(ROOT, BENCHMARK="dlrm_dcnv2", DATADIR=str(tmp_path))
+    assert run.status == 2
+    assert run.stderr == (
+        f"run_and_time.sh: error: DATADIR={tmp_path}: has 2 prepared data sets for dlrm_dcnv2 "
+        "(a_train.bin day_0_labels.npy); exactly one is allowed\n"
+    )
+
+
 def test_prepared_kaggle_data_is_refused_by_name(tmp_path: Path) -> None:
     prepare(PreparationSettings("kaggle", GOLDEN / "kaggle" / "train.txt", tmp_path / "x", bin_loader=True))
     for benchmark in (DLRM, DLRM_DCNV2):

@@ -24,7 +24,7 @@ from mlperf.settings.kinds import reason, whole_between
 from mlperf.settings.reports import EDITION
 from mlperf.settings.timed_run import check_timed_run
 from mlperf.submission.check import check_result
-from mlperf.submission.choices import choose_division, choose_edition
+from mlperf.submission.choices import choose_division, choose_edition, require_common_division
 from mlperf.submission.package import NAME, Package, write_package
 from mlperf.submission.rcp import make_rcp
 from mlperf.submission.report import render
@@ -254,12 +254,14 @@ def _make(args: argparse.Namespace) -> int:
 
 
 def _choose_division(args: argparse.Namespace, inputs: RunInputs) -> None:
-    """Set --division if it is not given. UsageError if the data or a bypass contradicts it."""
+    """Set --division if it is not given. UsageError if the data, a bypass or the package contradicts it."""
     is_sample = inputs.uses_sample and not _has_foreign_data(args, inputs)
     args.division = choose_division(args.division, inputs.benchmark, is_sample=is_sample)
     for flag, value in (("--rcp-bypass", args.rcp_bypass), ("--seed-bypass", args.seed_bypass)):
         if value is not None and args.division == "open":
             raise UsageError(f"{flag}: not allowed with the open division, which has no such check")
+    if not args.reference:
+        require_common_division(args.division, args.output / args.submitter, args.system, inputs.benchmark)
 
 
 def _has_foreign_data(args: argparse.Namespace, inputs: RunInputs) -> bool:

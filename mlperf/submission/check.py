@@ -203,10 +203,11 @@ def _shortfalls(log: Log, edition: Edition) -> Iterator[Finding]:
         line = next((event.line for event in stops if event.metadata.get("status") != "success"), log.lines)
         yield Finding(log.path, line, f"run_stop has status {log.status}" if stops else "no run_stop")
     target = edition.target(log.value("submission_division"))
-    if best is None or best.value < target:
-        line = log.lines if best is None else best.line
-        reached = "none" if best is None else f"{best.value:.5f}"
-        yield Finding(log.path, line, f"target not reached: the best AUC is {reached}, the target {target}")
+    if best is None:
+        yield Finding(log.path, log.lines, "target not reached: the run was not evaluated")
+    elif best.value < target:
+        text = f"target not reached: the best AUC is {best.value:.5f}, the target {target}"
+        yield Finding(log.path, best.line, text)
 
 
 @dataclass(frozen=True)

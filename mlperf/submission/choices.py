@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mlperf.benchmarks import (
     BENCHMARKS,
     DLRM,
@@ -11,6 +13,7 @@ from mlperf.benchmarks import (
     default_edition,
     editions_of,
 )
+from mlperf.submission.results import find_results
 from mlperf.util.errors import UsageError
 
 
@@ -47,3 +50,19 @@ def choose_division(division: str | None, benchmark: Benchmark, *, is_sample: bo
         samples = benchmark.data.eval_samples
         raise UsageError(f"--division=closed: not possible on the sample: requires eval_samples of {samples}")
     return division or ("open" if is_open else "closed")
+
+
+def require_common_division(division: str, package: Path, system: str, benchmark: Benchmark) -> None:
+    """Raise UsageError if a package has results of another benchmark of the system, in another division.
+
+    The description of a system states one division, which is that of all its results.
+    """
+    if not (package / "results" / system).is_dir():
+        return
+    for result in find_results(package):
+        described = result.described().get("division")
+        if result.system == system and result.folder.name != benchmark.name and described not in (None, division):
+            raise UsageError(
+                f"--division={division}: {result.description} states {described}, the division of the results of "
+                f"{result.folder.name} in this package; choose the same division or another --system"
+            )

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlperf.benchmarks.criteo import CRITEO_DATA_SETS, TERABYTE_DCNV2, CriteoDataSet
 from mlperf.data.criteo.days import SPLITS
@@ -15,12 +15,14 @@ from mlperf.data.criteo.prepared.file_facts import FileFacts
 from mlperf.data.criteo.prepared.manifest import Manifest
 from mlperf.data.criteo.prepared.npz import read_counts
 from mlperf.data.criteo.prepared.paths import DatasetPaths
-from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
 from mlperf.data.criteo.prepared.reference_manifest import ReferenceManifest
-from mlperf.data.multi_hot import MultiHotTables
 from mlperf.data.schema import CRITEO
 from mlperf.data.watched_file import FileStatus
 from mlperf.util.errors import RunError
+
+if TYPE_CHECKING:  # they import PyTorch, which the preparation does without
+    from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
+    from mlperf.data.multi_hot import MultiHotTables
 
 _log = logging.getLogger(__name__)
 

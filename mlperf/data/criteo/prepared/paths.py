@@ -11,8 +11,8 @@ from mlperf.data.criteo.days import SPLITS
 from mlperf.util.errors import UsageError
 
 # Endings of the files of the DLRM-DCNv2 reference, PREFIX_DAY_ENDING.
-OFFICIAL_ENDINGS = ("dense.npy", "labels.npy", "sparse.npy", "sparse_multi_hot.npz")
-AFTER_PREFIX = re.compile(rf"_\d+_({'|'.join(map(re.escape, OFFICIAL_ENDINGS))})")
+REFERENCE_ENDINGS = ("dense.npy", "labels.npy", "sparse.npy", "sparse_multi_hot.npz")
+AFTER_PREFIX = re.compile(rf"_\d+_({'|'.join(map(re.escape, REFERENCE_ENDINGS))})")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from mlperf.data.criteo.days import TERABYTE_DAYS
-from mlperf.data.criteo.prepared.paths import AFTER_PREFIX, OFFICIAL_ENDINGS, DatasetPaths
+from mlperf.data.criteo.prepared.paths import AFTER_PREFIX, REFERENCE_ENDINGS, DatasetPaths
 from mlperf.util.errors import RunError
 
 DAY = "day"
@@ -42,7 +42,7 @@ def reference_names(prefix: Path) -> list[Path]:
 
 def day_files(prefix: Path, day: int) -> list[Path]:
     """Return the files of a day, those that do not exist included."""
-    return [day_file(prefix, day, ending) for ending in OFFICIAL_ENDINGS]
+    return [day_file(prefix, day, ending) for ending in REFERENCE_ENDINGS]
 
 
 def day_file(prefix: Path, day: int, ending: str) -> Path:
