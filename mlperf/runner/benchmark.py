@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -43,6 +44,7 @@ def _run(settings: Settings, device: torch.device) -> Result:
     if settings.report.plot_compute_graph:
         require_graphviz("--plot-compute-graph")
     if settings.data.generation != "dataset":
+        _require_memory(settings, device, None)
         return train(settings, device, None)
     if settings.inference_only:
         return evaluate_only(settings, device, _data(settings, device, [settings.split]))
@@ -73,12 +75,13 @@ def draw_ids(settings: Settings) -> None:
 
 def _data(settings: Settings, device: torch.device, splits: Sequence[str]) -> PreparedData:
     """Return the data, with `splits` verified. A run that lacks memory ends before ids are drawn for it."""
+    return verified_data(settings, splits, before_drawing=partial(_require_memory, settings, device))
 
-    def require_memory(prepared: PreparedData) -> None:
-        sizes = RunSizes.of(settings, prepared)
-        require_run_memory(settings, architecture_of(settings, prepared), device, sizes)
 
-    return verified_data(settings, splits, before_drawing=require_memory)
+def _require_memory(settings: Settings, device: torch.device, prepared: PreparedData | None) -> None:
+    """Raise RunError if the run needs more memory than is available. prepared: None for generated data."""
+    sizes = RunSizes.of(settings, prepared)
+    require_run_memory(settings, architecture_of(settings, prepared), device, sizes)
 
 
 def _check_loaded_files(settings: Settings) -> None:

@@ -18,7 +18,6 @@ from mlperf.reporting.console import print_metrics
 from mlperf.reporting.undefined_metrics import report_one_class
 from mlperf.runner.data import open_split
 from mlperf.runner.files import draw_compute_graph, export_onnx
-from mlperf.runner.memory import RunSizes, require_run_memory
 from mlperf.runner.model import architecture_of, build_model, fill_weights
 from mlperf.runner.remarks import report_unused_flags
 from mlperf.runner.result import Result
@@ -52,7 +51,6 @@ def evaluate_only(settings: Settings, device: torch.device, prepared: PreparedDa
 def load_model(settings: Settings, device: torch.device, prepared: PreparedData) -> DLRM_Net:
     """Return the model with the weights of --load-model or --load-weights, otherwise with drawn ones."""
     architecture = architecture_of(settings, prepared)
-    require_run_memory(settings, architecture, device, RunSizes.of(settings, prepared))
     model = build_model(architecture, device)
     if settings.load_model is None and settings.load_weights is None:
         _log.warning("--inference-only without --load-model: the model has its initial weights")

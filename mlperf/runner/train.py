@@ -23,7 +23,7 @@ from mlperf.reporting.compliance_log_file import is_default_log
 from mlperf.runner.data import Splits, generated_batches, open_splits
 from mlperf.runner.files import draw_compute_graph, export_onnx
 from mlperf.runner.listeners import make_debug_report, make_listeners, stop_listeners
-from mlperf.runner.memory import RunSizes, require_run_memory
+from mlperf.runner.memory import RunSizes
 from mlperf.runner.model import architecture_of, build_model, fill_weights
 from mlperf.runner.remarks import report_end, report_length, report_replaced_checkpoint, report_unused_flags
 from mlperf.runner.result import Result
@@ -66,7 +66,6 @@ def _start(
 ) -> tuple[DLRM_Net, BatchSource, TrainingLoop]:
     """Initialize everything and start the clock. Return the model, the data to train on, and the loop."""
     architecture, sizes = architecture_of(settings, prepared), RunSizes.of(settings, prepared)
-    require_run_memory(settings, architecture, device, sizes)
     stream = np.random.RandomState(settings.seed)
     # Random data and weights share one stream, data first, as in published runs.
     generated = generated_batches(settings, stream) if prepared is None else None
