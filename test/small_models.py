@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 
 from mlperf.data.batch import Batch
+from mlperf.engines.autograd.step import AutogradStep
+from mlperf.engines.cpu.step import CpuStep
 from mlperf.engines.warm_up import bag_offsets
 from mlperf.models import make
 from mlperf.models.dlrm import Architecture, DLRM_Net
@@ -72,3 +76,20 @@ def make_trained_optimizer(name: str, model: DLRM_Net) -> Optimizer:
         for sums in (*optimizer.dense_sums, *optimizer.row_tensors()):
             sums.copy_(0.01 + 0.99 * torch.rand(sums.shape, generator=generator))
     return optimizer
+
+
+def sums_of(optimizer: Optimizer) -> list[torch.Tensor]:
+    """Return Adagrad's sums; none for SGD."""
+    return [sums for _, state in (*optimizer.dense_state(), *optimizer.row_state()) for sums in state.values()]
+
+
+def assert_same_training(
+    fast: CpuStep, general: AutogradStep, *, rtol: float, atol: float, sums_atol: float
+) -> None:
+    """Compare losses, weights and Adagrad's sums, for which `sums_atol` replaces `atol`."""
+    torch.testing.assert_close(fast.sums.both, general.sums.both, rtol=1e-5, atol=0)
+    expected = general.model.state_dict()
+    for name, value in fast.model.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=rtol, atol=atol, msg=partial("{}: {}".format, name))
+    for sums, other in zip(sums_of(fast.optimizer), sums_of(general.optimizer), strict=True):
+        torch.testing.assert_close(sums, other, rtol=rtol, atol=sums_atol)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -16,11 +15,13 @@ from small_models import (
     CPU,
     EARLIER_STEPS,
     SEED,
+    assert_same_training,
     make_bag_batch,
     make_batch,
     make_model,
     make_trained_optimizer,
     random_architecture,
+    sums_of,
 )
 
 from mlperf.cli.train import parse
@@ -37,7 +38,7 @@ from mlperf.engines.warm_up import bag_offsets
 from mlperf.models.dlrm import Architecture
 from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizer import Optimizer, make_optimizer
+from mlperf.optim.optimizer import make_optimizer
 from mlperf.registry import OPTIMIZERS
 from mlperf.training.initial_weights import array_name, load_initial_weights
 
@@ -68,11 +69,6 @@ def autograd_step(architecture: Architecture, optimizer: str, loss: str = "bce_l
     return AutogradStep(model, Loss(loss, (0.5, 2.0)), make_trained_optimizer(optimizer, model), "fp32")
 
 
-def sums_of(optimizer: Optimizer) -> list[torch.Tensor]:
-    """Return Adagrad's sums; none for SGD."""
-    return [sums for _, state in (*optimizer.dense_state(), *optimizer.row_state()) for sums in state.values()]
-
-
 def batches(architecture: Architecture, ids: tuple[int, ...] | None, *sizes: int) -> list[Batch]:
     stream, rows = np.random.default_rng(0), architecture.rows_per_table
     if ids is None:
@@ -95,12 +91,7 @@ def test_cpu_engine_trains_dcnv2_as_autograd_does(seed: int) -> None:
     for batch in training:
         general.train(batch, 0.05)
         fast.train(batch, 0.05)
-    torch.testing.assert_close(fast.sums.both, general.sums.both, rtol=1e-5, atol=0)
-    expected = general.model.state_dict()
-    for name, value in fast.model.state_dict().items():
-        torch.testing.assert_close(value, expected[name], rtol=5e-4, atol=5e-6, msg=partial("{}: {}".format, name))
-    for sums, other in zip(sums_of(fast.optimizer), sums_of(general.optimizer), strict=True):
-        torch.testing.assert_close(sums, other, rtol=5e-4, atol=1e-7)
+    assert_same_training(fast, general, rtol=5e-4, atol=5e-6, sums_atol=1e-7)
     assert fast.optimizer.steps == general.optimizer.steps == EARLIER_STEPS + 4
     torch.testing.assert_close(fast.score(last)[0], general.score(last)[0], rtol=1e-3, atol=1e-5)
 

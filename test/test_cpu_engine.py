@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -12,10 +11,12 @@ import torch
 from small_models import (
     EARLIER_STEPS,
     SEED,
+    assert_same_training,
     make_batch,
     make_model,
     make_trained_optimizer,
     random_architecture,
+    sums_of,
 )
 
 from mlperf.data.batch import Batch
@@ -24,7 +25,7 @@ from mlperf.engines.cpu.scorer import CpuScorer
 from mlperf.engines.cpu.step import CpuStep
 from mlperf.models.dlrm import Architecture
 from mlperf.models.loss import Loss
-from mlperf.optim.optimizer import Optimizer, make_optimizer
+from mlperf.optim.optimizer import make_optimizer
 from mlperf.optim.sgd import SGD
 from mlperf.registry import OPTIMIZERS
 
@@ -39,11 +40,6 @@ def autograd_step(
 def cpu_step(architecture: Architecture, loss: Loss, precision: str = "fp32", optimizer: str = "sgd") -> CpuStep:
     model = make_model(architecture)
     return CpuStep(model, loss, make_trained_optimizer(optimizer, model), precision)
-
-
-def sums_of(optimizer: Optimizer) -> list[torch.Tensor]:
-    """Return Adagrad's sums; none for SGD."""
-    return [sums for _, state in (*optimizer.dense_state(), *optimizer.row_state()) for sums in state.values()]
 
 
 HALF_ARCHITECTURE = Architecture((3, 50, 500), 16, (13, 40, 16), (30, 1))
@@ -76,12 +72,7 @@ def require_same_training(fast: CpuStep, general: AutogradStep, stream: np.rando
         batch = make_batch(size, general.model.architecture.rows_per_table, stream)
         general.train(batch, 0.1)
         fast.train(batch, 0.1)
-    torch.testing.assert_close(fast.sums.both, general.sums.both, rtol=1e-5, atol=0)
-    expected = general.model.state_dict()
-    for name, value in fast.model.state_dict().items():
-        torch.testing.assert_close(value, expected[name], rtol=2e-4, atol=2e-6, msg=partial("{}: {}".format, name))
-    for sums, other in zip(sums_of(fast.optimizer), sums_of(general.optimizer), strict=True):
-        torch.testing.assert_close(sums, other, rtol=2e-4, atol=0)
+    assert_same_training(fast, general, rtol=2e-4, atol=2e-6, sums_atol=0)
 
 
 @pytest.mark.parametrize("optimizer", ["adagrad", "rwsadagrad"])
