@@ -219,7 +219,7 @@ def test_interrupted_run_logs_aborted(number: signal.Signals, easy: Path, tmp_pa
         time.sleep(0.1)
         process.send_signal(number)
         _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + number, stderr
     assert "Traceback" not in stderr
     engine, message = stderr.splitlines()
     assert engine.startswith("engine: ")

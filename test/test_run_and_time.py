@@ -332,7 +332,7 @@ def test_signal_is_forwarded_and_the_log_is_closed(
         time.sleep(0.1)
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + number, stderr
     assert "the same command starts a new one" in stderr
     assert stdout.splitlines()[-1].startswith("RESULT,RECOMMENDATION,")
     (log,) = tmp_path.glob("*.log")

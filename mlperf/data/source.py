@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from itertools import islice
 from typing import Protocol, TypeVar
 
 from mlperf.data.batch import Batch
+from mlperf.util.threads import Threads, result_of
 
 Item = TypeVar("Item")
 Key = TypeVar("Key")
@@ -36,16 +37,6 @@ class BatchSource(Protocol):
         ...
 
 
-class Cancelled(Exception):
-    """A batch that is being drawn is not needed any more."""
-
-
-def raise_if_set(cancelled: threading.Event | None) -> None:
-    """Raise Cancelled if the event `cancelled` is set."""
-    if cancelled is not None and cancelled.is_set():
-        raise Cancelled
-
-
 def read_ahead(
     read: Callable[[Key], Item],
     keys: Iterable[Key],
@@ -60,7 +51,7 @@ def read_ahead(
     """
     remaining = iter(keys)
     pending: deque[Future[Item]] = deque()
-    with ThreadPoolExecutor(threads, "read-ahead") as pool:
+    with Threads(threads, "read-ahead") as pool:
 
         def submit_next() -> None:
             for key in islice(remaining, 1):
@@ -70,13 +61,9 @@ def read_ahead(
             for _ in range(2 * threads):
                 submit_next()
             while pending:
-                item = pending[0].result()
-                pending.popleft()
+                item = result_of(pending.popleft())
                 submit_next()
                 yield item
         finally:
             if cancelled is not None:
                 cancelled.set()
-            # Wait for running reads before their threads are joined: in Python 3.11 a thread whose join a signal
-            # interrupts counts as finished, and ending the interpreter while it runs PyTorch aborts the process.
-            wait([future for future in pending if not future.cancel()])

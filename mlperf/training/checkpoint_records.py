@@ -12,9 +12,10 @@ import torch
 from mlperf.training.checkpoint_archive import DamagedArchive, Record
 from mlperf.util.crc32 import bytes_crc32, combine_crc32
 from mlperf.util.files import read_fully_at
-from mlperf.util.parallel import Stages, available_cores, run_in_order
+from mlperf.util.parallel import Stages, run_in_order
 from mlperf.util.printable import shown_name
 from mlperf.util.tensors import BLOCK_BYTES, flattened, pieces, staging_buffer
+from mlperf.util.threads import available_cores
 
 _READ_AHEAD = 8 * BLOCK_BYTES
 _MAX_THREADS = 16

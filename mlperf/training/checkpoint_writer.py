@@ -22,8 +22,9 @@ from mlperf.training.checkpoint_values import STORAGES
 from mlperf.training.zip_headers import NewRecord, directory
 from mlperf.util.crc32 import bytes_crc32, combine_crc32
 from mlperf.util.files import write_fully_at
-from mlperf.util.parallel import Stages, available_cores, run_in_order
+from mlperf.util.parallel import Stages, run_in_order
 from mlperf.util.tensors import BLOCK_BYTES, flattened, is_plain, pieces, staging_buffer
+from mlperf.util.threads import available_cores
 
 _FOLDER = "archive"
 _FORMAT_VERSION = b"3\n"  # of torch.save

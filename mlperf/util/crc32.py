@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from mlperf.util.files import open_regular, read_fully_at
-from mlperf.util.parallel import Stages, available_cores, run_in_order
+from mlperf.util.parallel import Stages, run_in_order
+from mlperf.util.threads import available_cores
 
 _PART_BYTES = 1 << 22  # read by a thread at a time
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from mlperf.util.signals import deferred
+from mlperf.util.threads import Threads, result_of
+
 Item = TypeVar("Item")
-
-
-def available_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 class Portions(Iterator[Item]):
@@ -89,8 +86,11 @@ def run_in_order(
     """Call `worker(number, item)` for each item, numbered from 0, on several threads; return when all are done.
 
     `make_worker(stages)` makes one worker for each thread. No more items than threads are processed at a time. The
-    first exception, including one raised by a signal handler, ends all threads and is raised here.
+    first exception, including one raised by a signal handler, ends all threads and is raised here. threads: 0 only
+    if there are no items.
     """
+    if threads == 0:
+        return
     gate = Stages(stages)
     lock = threading.Lock()
     errors: list[BaseException] = []
@@ -116,18 +116,14 @@ def run_in_order(
             errors.append(error)
             gate.abort()
 
-    workers = [threading.Thread(target=run, daemon=True) for _ in range(threads)]
-    try:
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-    except BaseException as error:  # raised in this thread by a signal handler
-        errors.append(error)
-        gate.abort()
-        for worker in workers:
-            if worker.ident is not None:
-                worker.join()
-        raise
+    with Threads(threads) as pool:
+        try:
+            for started in [pool.submit(run) for _ in range(threads)]:
+                result_of(started)
+        except BaseException as error:  # raised in this thread by a signal handler
+            with deferred():
+                errors.append(error)
+                gate.abort()
+            raise
     if errors:
         raise errors[0]

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.source import raise_if_set
+from mlperf.util.threads import raise_if_set
 
 _LENGTH = 624
 _SHIFT = 397

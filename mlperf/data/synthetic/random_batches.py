@@ -18,10 +18,11 @@ import numpy.typing as npt
 import torch
 
 from mlperf.data.batch import Batch
-from mlperf.data.source import raise_if_set, read_ahead
+from mlperf.data.source import read_ahead
 from mlperf.data.synthetic import legacy_stream
 from mlperf.data.synthetic.legacy_stream import State
 from mlperf.settings.data import DataSettings
+from mlperf.util.threads import raise_if_set
 
 STATE_BYTES = 2 * 4 * 624  # kept for each batch, at least: the words of the two states
 _IDS_PER_CALL = 1 << 21  # of compiled code, which Ctrl-C cannot interrupt

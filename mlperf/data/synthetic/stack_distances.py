@@ -16,9 +16,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.source import raise_if_set
 from mlperf.util.errors import RunError
 from mlperf.util.files import read_regular
+from mlperf.util.threads import raise_if_set
 
 _REFERENCES_PER_CALL = 1 << 16  # of compiled code, which Ctrl-C cannot interrupt
 

@@ -13,9 +13,10 @@ import numpy.typing as npt
 import torch
 
 from mlperf.data.batch import Batch
-from mlperf.data.source import raise_if_set, read_ahead
+from mlperf.data.source import read_ahead
 from mlperf.data.synthetic.stack_distances import StackDistances, TraceGenerator
 from mlperf.settings.data import DataSettings
+from mlperf.util.threads import raise_if_set
 
 _REFERENCES_PER_CALL = 1 << 20  # of compiled code, which Ctrl-C cannot interrupt
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
 
 import numba
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from mlperf.data.schema import CRITEO, Rows
 from mlperf.util.errors import RunError
+from mlperf.util.threads import Threads
 
 CRITEO.require_one_hot("the id mapping")
 
@@ -64,7 +64,7 @@ class IdMapper:
                     break
                 self._resize(table, 2 * len(self._slots[table]))
 
-    def new_ids(self, first: Sequence[int], pool: Executor) -> list[Ids]:
+    def new_ids(self, first: Sequence[int], pool: Threads) -> list[Ids]:
         """Return the ids of each table from index `first[table]` on, uint32, in order."""
 
         def collect(table: int) -> Ids:
@@ -75,7 +75,7 @@ class IdMapper:
 
         return list(pool.map(collect, range(CRITEO.tables)))
 
-    def restore(self, ids: Sequence[Sequence[Ids]], pool: Executor) -> None:
+    def restore(self, ids: Sequence[Sequence[Ids]], pool: Threads) -> None:
         """Replace the mapping by saved ids: for each table, the parts that `new_ids` returned, in order."""
 
         def insert(table: int) -> None:

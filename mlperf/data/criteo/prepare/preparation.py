@@ -9,7 +9,6 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
 from mlperf.data.criteo.prepare import gzip_text
@@ -25,7 +24,7 @@ from mlperf.data.criteo.prepared.file_facts import FileFacts
 from mlperf.data.criteo.prepared.raw_files import gzipped
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
-from mlperf.util.parallel import available_cores
+from mlperf.util.threads import Threads, available_cores
 
 _log = logging.getLogger(__name__)
 
@@ -122,7 +121,7 @@ class Preparation(ABC, Generic[Result]):
         settings, work = self._settings, self._work
         mapper = IdMapper(settings.criteo.first_index)
         train: RowFile | SpillFile
-        with ThreadPoolExecutor(self._threads) as pool:
+        with Threads(self._threads) as pool:
             work.restore_ids(mapper, state, pool)
             evaluation = RowFile(work.part("test"), state.evaluation_rows)
             if settings.randomize == "none":

@@ -6,7 +6,6 @@ import json
 import os
 import stat
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +25,7 @@ from mlperf.util.errors import RunError
 from mlperf.util.files import move_into_place, read_regular, sync, write_atomically, write_fully
 from mlperf.util.locking import exclusive
 from mlperf.util.temporary import is_temporary
+from mlperf.util.threads import Threads
 
 _VERSION = 2
 _MARK = "This folder belongs to a preparation, which removes it when it is complete.\n"
@@ -190,7 +190,7 @@ class WorkFolder:
         for file in sorted(files, key=lambda file: (file == self._mark, file != self._state)):
             file.unlink(missing_ok=True)
 
-    def save_ids(self, mapper: IdMapper, state: PreparationState, pool: Executor) -> None:
+    def save_ids(self, mapper: IdMapper, state: PreparationState, pool: Threads) -> None:
         """Append the ids added since the last checkpoint to the file of ids."""
         before = state.ids[-1] if state.ids else [0] * CRITEO.tables
         new_ids = mapper.new_ids(before, pool)
@@ -202,7 +202,7 @@ class WorkFolder:
             os.close(descriptor)
         state.ids.append(list(mapper.counts))
 
-    def restore_ids(self, mapper: IdMapper, state: PreparationState, pool: Executor) -> None:
+    def restore_ids(self, mapper: IdMapper, state: PreparationState, pool: Threads) -> None:
         """Restore the mapping from the saved ids."""
         if not state.ids:
             return

@@ -21,8 +21,9 @@ from mlperf.data.schema import CRITEO, Rows
 from mlperf.data.watched_file import FileStatus, WatchedFile
 from mlperf.util.crc32 import combine_crc32, file_crc32, parallel_crc32
 from mlperf.util.errors import RunError
-from mlperf.util.parallel import Stages, available_cores, run_in_order
+from mlperf.util.parallel import Stages, run_in_order
 from mlperf.util.progress import Progress
+from mlperf.util.threads import available_cores
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,6 @@ import hashlib
 import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ from mlperf.data.schema import CRITEO
 from mlperf.data.watched_file import WatchedFile
 from mlperf.util.errors import RunError
 from mlperf.util.files import read_regular
-from mlperf.util.parallel import Stages, available_cores, run_in_order
+from mlperf.util.parallel import Stages, run_in_order
 from mlperf.util.printable import shown
 from mlperf.util.progress import Progress
+from mlperf.util.threads import Threads, available_cores, raise_if_set
 
 IntArray = npt.NDArray[np.int64]
 
@@ -195,9 +195,10 @@ def checksum_problems(files: ReferenceFiles, checksums: Mapping[str, str]) -> li
     """
     paths = [files.prefix.with_name(name) for name in files.statuses if name in checksums]
     progress = Progress("comparing checksums", sum(files.statuses[path.name].size for path in paths))
-    lock = threading.Lock()
+    lock, stopped = threading.Lock(), threading.Event()
 
     def report(count: int) -> None:
+        raise_if_set(stopped)  # after Ctrl-C, a large file is not read to its end
         with lock:
             progress.add(count, 0)
 
@@ -207,12 +208,12 @@ def checksum_problems(files: ReferenceFiles, checksums: Mapping[str, str]) -> li
             return None
         return f"{path}: its MD5 sum is {found}, the list says {checksums[path.name]}"
 
-    pool = ThreadPoolExecutor(available_cores(), "md5")
-    try:
-        return [problem for problem in pool.map(compare, paths) if problem is not None]
-    finally:
-        pool.shutdown(cancel_futures=True)
-        progress.close(finished=False)
+    with Threads(available_cores(), "md5") as pool:
+        try:
+            return [problem for problem in pool.map(compare, paths) if problem is not None]
+        finally:
+            stopped.set()
+            progress.close(finished=False)
 
 
 def _md5(file: WatchedFile, report: Callable[[int], None]) -> str:

@@ -6,7 +6,6 @@ import json
 import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from dataclasses import fields as dataclass_fields
@@ -24,8 +23,8 @@ from mlperf.data.criteo.sample.render import render_rows
 from mlperf.util.errors import RunError
 from mlperf.util.files import atomic_file, read_regular, write_atomically
 from mlperf.util.locking import exclusive
-from mlperf.util.parallel import available_cores
 from mlperf.util.strict_json import SchemaError, fields, file_name, parse_json, whole
+from mlperf.util.threads import Threads, available_cores
 
 NAME = "sample.json"
 FORMAT_VERSION = 1
@@ -165,7 +164,7 @@ def _make(settings: SampleSettings, old_days: list[Path]) -> Sample:
 
 def _write_days(signal: PlantedSignal, settings: SampleSettings, files: Sequence[BinaryIO]) -> list[_Day]:
     stopped = threading.Event()
-    with ThreadPoolExecutor(available_cores()) as pool:
+    with Threads(available_cores()) as pool:
         made = pool.map(lambda day: _write_day(signal, settings, day, files[day], stopped), range(len(files)))
         try:
             # disable=None: a bar only on a terminal

@@ -8,13 +8,13 @@ The draws do not depend on what is shuffled, so the positions alone can be shuff
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
 from mlperf.util.progress import Progress
+from mlperf.util.threads import Threads
 
 Positions = npt.NDArray[np.uint32]
 
@@ -78,7 +78,7 @@ def inverse_pieces(order: Positions, threads: int, piece_rows: int = PIECE_ROWS)
     """
     piece = np.empty(min(piece_rows, len(order)), np.uint32)
     bounds = np.linspace(0, len(order), threads + 1).astype(np.int64)
-    with ThreadPoolExecutor(threads) as pool:
+    with Threads(threads) as pool:
         for first in range(0, len(order), len(piece)):
             part = piece[: len(order) - first]
 
