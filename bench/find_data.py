@@ -66,19 +66,15 @@ def choose_data(script: str, given: Mapping[str, Any], datadir: str, *, default:
         # Prepared data may have been made from other raw data. Missing data is made from what is found.
         is_complete = "raw_data_file" in given or _is_prepared(given["processed_data_file"])
         return Choice(flags if is_complete else [*flags, *raw])
-    rate = given.get("data_sub_sample_rate", 0)
-    name = CRITEO_DATA_SETS[data_set].prepared_name + (f"_sub{rate:g}" if rate else "")
+    rate, usual_name = given.get("data_sub_sample_rate", 0), CRITEO_DATA_SETS[data_set].prepared_name
+    name = usual_name + (f"_sub{rate:g}" if rate else "")
     if "raw_data_file" in given:
         return Choice([*flags, f"--processed-data-file={given['raw_data_file'].with_name(name)}"])
     if not raw and not _is_prepared(folder / name):
-        name = CRITEO_DATA_SETS[
-            data_set
-        ].prepared_name  # prepared with other settings: the trainer decides whether it can be used
+        name = usual_name  # prepared with other settings: the trainer decides whether it can be used
     if raw or _is_prepared(folder / name):
         return Choice([*flags, f"--processed-data-file={folder / name}", *raw])
-    missing = (
-        f"contains neither {_RAW_FILES[data_set][0]} nor {CRITEO_DATA_SETS[data_set].prepared_name}_train.bin"
-    )
+    missing = f"contains neither {_RAW_FILES[data_set][0]} nor {usual_name}_train.bin"
     if datadir and not (folder / _SAMPLE_FILE).is_file():
         raise UsageError(f"DATADIR={datadir}: {missing}")
     sample_set = given.get("data_set", _SAMPLE_DATA_SETS[0])

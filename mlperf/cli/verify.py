@@ -101,11 +101,12 @@ def verify_reference(path: Path, lists: Sequence[Path], raw_data_file: Path | No
     from mlperf.data.criteo.prepared.dataset import describe_reference
     from mlperf.data.criteo.prepared.origin import compare_raw_data
     from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
-    from mlperf.data.criteo.prepared.reference_manifest import MANIFEST_NAME, ReferenceManifest
+    from mlperf.data.criteo.prepared.reference_manifest import MANIFEST_NAME
     from mlperf.data.criteo.prepared.verify_reference import (
         checksum_problems,
         compare_ids_with_published,
         damaged_archives,
+        damaged_files,
         read_checksums,
         scan_reference,
     )
@@ -121,9 +122,9 @@ def verify_reference(path: Path, lists: Sequence[Path], raw_data_file: Path | No
     facts = [scan_reference(files, split) for split in SPLITS]
     _print_contents(path, files, facts)
     problems = [problem for of_split in facts for problem in of_split.problems()]
-    if (manifest := ReferenceManifest.read(files.prefix.parent)) is not None:
-        print(f"manifest {MANIFEST_NAME}: checksums of {len(manifest.files)} files")
-        problems += manifest.damaged_files(files.prefix.parent)
+    if prepared.checksums:
+        print(f"manifest {MANIFEST_NAME}: checksums of {len(prepared.checksums)} files")
+        problems += damaged_files(files, prepared.checksums)
     problems += damaged_archives(files, but=checksums)
     if lists:
         known = [name for name in files.statuses if name in checksums]

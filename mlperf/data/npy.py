@@ -86,12 +86,14 @@ class StoredArray:
     """An array of numbers in a file, by row and little-endian.
 
     name: path and, in an archive, name of the array, for messages. offset: of the first value, in bytes.
+    member: what an archive states of the array.
     """
 
     file: WatchedFile
     name: str
     header: Header
     offset: int
+    member: zipfile.ZipInfo | None = None
 
     @property
     def rows(self) -> int:
@@ -163,15 +165,9 @@ def find_damage(path: Path, expected: FileStatus | None = None) -> str | None:
 
     RunError as from `open_archive`.
     """
-    file = WatchedFile(path, expected)
-    with (
-        damage(path, "damaged"),
-        open(file.descriptor, "rb", closefd=False) as stream,
-        zipfile.ZipFile(stream) as archive,
-    ):
-        members = {info.filename: info for info in archive.infolist()}
-    for name, array in open_archive(path, file.status).items():
-        member, stop = members[name], array.offset + array.header.nbytes
+    for name, array in open_archive(path, expected).items():
+        member, stop = array.member, array.offset + array.header.nbytes
+        assert member is not None
         found = parallel_crc32(path, array.file.read_at, stop - member.file_size, stop)
         if found != member.CRC:
             return f"the checksum of {shown_name(name)} is {found:08x}, its directory says {member.CRC:08x}"
@@ -191,7 +187,7 @@ def _member(file: WatchedFile, info: zipfile.ZipInfo) -> StoredArray:
         raise ValueError(f"{name} is not where the directory of the archive says")
     header, offset = _header_at(file, start, name)
     require_size(header, start + info.file_size - offset, name)
-    return StoredArray(file, f"{file.path}: {name}", header, offset)
+    return StoredArray(file, f"{file.path}: {name}", header, offset, info)
 
 
 def _header_at(file: WatchedFile, start: int, name: str) -> tuple[Header, int]:

@@ -87,9 +87,9 @@ class CrossLayer(Protocol[Rate_contra]):
     ) -> torch.Tensor:
         """Compute the gradients, add that of `x0` to `d_x0` and return that of x [B, N].
 
-        gradient: [B, N], gradient of the output. values: from `forward`. d_x0: [B, N], from `zero_gradient`; of
-        the first layer, whose x is `x0`, it gets only the part of the first factor, or the layer adds both parts
-        and returns `d_x0`. rate: for an engine that updates the layer at once.
+        The last layer, whose backward pass comes first, overwrites `d_x0`. The first layer, whose x is `x0`, adds
+        that of x too and returns `d_x0`. gradient: [B, N], gradient of the output. values: from `forward`. d_x0:
+        [B, N]. rate: for an engine that updates the layer at once.
         """
         ...
 
@@ -214,20 +214,20 @@ class LayerwiseStep(ABC, Generic[Inputs, Rate]):
         self.update_rows(activations, row_gradients, rate)
         return bottom_gradient
 
-    def zero_gradient(self, x0: torch.Tensor) -> torch.Tensor:
-        """Return the gradient of the cross network's input before its last layer adds to it: zeros [B, N]."""
-        return torch.zeros_like(x0, dtype=torch.float32)
+    @abstractmethod
+    def cross_gradient(self, x0: torch.Tensor) -> torch.Tensor:
+        """Return uninitialized memory for the gradient of `x0`, the cross network's input [B, N]."""
 
     def update_cross(self, activations: Activations, gradient: torch.Tensor, rate: Rate) -> torch.Tensor:
-        """Run the backward pass of the cross network and return the gradient of its input, float32 [B, N].
+        """Run the backward pass of the cross network and return the gradient of its input [B, N].
 
         gradient: gradient of its output.
         """
         x0 = activations.cross[0].x
-        d_x0 = self.zero_gradient(x0)
+        d_x0 = self.cross_gradient(x0)
         for layer, values in zip(reversed(self.cross), reversed(activations.cross), strict=True):
             gradient = layer.backward(gradient, x0, values, d_x0, rate)
-        return d_x0 if gradient is d_x0 else d_x0.add_(gradient)
+        return gradient
 
     def update_top(self, activations: Activations, gradient: torch.Tensor, rate: Rate) -> torch.Tensor:
         """Run the backward pass of the top MLP but its last layer, and return the gradient of the interaction."""

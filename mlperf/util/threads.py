@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
@@ -74,9 +73,4 @@ class Threads:
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Return an iterator over `function(item)` for all `items`, in their order. The calls begin at once."""
-        return _results(deque([self.submit(function, item) for item in items]))
-
-
-def _results(futures: deque[Future[Result]]) -> Iterator[Result]:
-    while futures:
-        yield result_of(futures.popleft())
+        return map(result_of, [self.submit(function, item) for item in items])

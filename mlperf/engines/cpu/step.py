@@ -109,6 +109,6 @@ class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
         """Update the rows of the tables. gradients: float32 [B, T, D]."""
         self._row_updater.update(activations.ids, gradients, rate)
 
-    def zero_gradient(self, x0: torch.Tensor) -> torch.Tensor:
-        """Return memory for the gradient of the cross network's input; its last layer writes the first values."""
+    def cross_gradient(self, x0: torch.Tensor) -> torch.Tensor:
+        """Return uninitialized memory for the gradient of `x0`, float32 [B, N]."""
         return self.workspace.take("joined gradient", x0.shape, torch.float32)

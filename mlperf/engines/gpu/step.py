@@ -146,8 +146,8 @@ class GpuStep(GpuScorer, LayerwiseStep[RawRows, torch.Tensor]):
             threshold=self.threshold,
         )
 
-    def zero_gradient(self, x0: torch.Tensor) -> torch.Tensor:
-        """Return uninitialized memory: the last layer of the cross network overwrites it."""
+    def cross_gradient(self, x0: torch.Tensor) -> torch.Tensor:
+        """Return uninitialized memory for the gradient of `x0` [B, N], in its dtype."""
         return torch.empty_like(x0)
 
     def interaction_gradients(

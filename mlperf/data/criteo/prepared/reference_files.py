@@ -7,6 +7,7 @@ round.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,20 +63,23 @@ class ReferenceFiles:
 
     def paths(self, split: str) -> list[Path]:
         """Return the files of a split."""
-        days = range(_LAST) if split == "train" else [_LAST]
-        paths = [path for day in days for path in day_files(self.prefix, day)]
+        paths = [path for day in _days(split) for path in day_files(self.prefix, day)]
         return [path for path in paths if path.name in self.statuses]
 
     def open(self, split: str) -> DayRows:
         """Open the files of a split. RunError if one has changed since the headers were read."""
-        days = range(_LAST) if split == "train" else [_LAST]
-        has_ids = self.ids_per_table is not None
-        parts = [open_day(self.prefix, day, has_ids=has_ids, expected=self.statuses).parts[0] for day in days]
+        has_ids, expected = self.ids_per_table is not None, self.statuses
+        parts = [open_day(self.prefix, day, has_ids=has_ids, expected=expected).parts[0] for day in _days(split)]
         if split != "train":
             first = self.rows("test")
             start, count = (0, first) if split == "test" else (first, self.rows("val"))
             parts = [DayPart(p.dense, p.labels, p.sparse, p.ids, start, count) for p in parts]
         return DayRows([part for part in parts if part.rows])
+
+
+def _days(split: str) -> Sequence[int]:
+    """Return the days of a split; the evaluation splits are parts of the last day."""
+    return range(_LAST) if split == "train" else [_LAST]
 
 
 def open_day(prefix: Path, day: int, *, has_ids: bool, expected: dict[str, FileStatus] | None = None) -> DayRows:
@@ -84,10 +88,7 @@ def open_day(prefix: Path, day: int, *, has_ids: bool, expected: dict[str, FileS
     def status(path: Path) -> FileStatus | None:
         return None if expected is None else expected[path.name]
 
-    dense, labels, sparse, archive = (
-        day_file(prefix, day, ending)
-        for ending in ("dense.npy", "labels.npy", "sparse.npy", "sparse_multi_hot.npz")
-    )
+    dense, labels, sparse, archive = day_files(prefix, day)
     dense_array = open_array(dense, status(dense))
     dense_array.require(["float32"], (None, CRITEO.dense_features))
     rows = dense_array.rows

@@ -13,7 +13,6 @@ from mlperf.data.criteo.prepared.file_facts import FileFacts
 from mlperf.data.criteo.prepared.manifest import CHECKSUM, MAX_BYTES, find_difference, json_crc32
 from mlperf.data.criteo.prepared.manifest_schema import bad_rows, facts_of_file, facts_of_inputs
 from mlperf.data.schema import CRITEO, MAX_TABLE_ROWS
-from mlperf.util.crc32 import file_crc32
 from mlperf.util.errors import RunError
 from mlperf.util.files import read_regular, write_atomically
 from mlperf.util.printable import shown
@@ -72,14 +71,6 @@ class ReferenceManifest:
             if problem := find_difference(folder / facts.name, facts, folder / MANIFEST_NAME):
                 return problem
         return None
-
-    def damaged_files(self, folder: Path) -> list[str]:
-        """Compare all bytes of the files with their checksums; return a line for each difference."""
-        return [
-            f"{folder / facts.name}: damaged: its checksum is {found:08x}, its manifest says {facts.crc32:08x}"
-            for facts in self.files
-            if (found := file_crc32(folder / facts.name)) != facts.crc32
-        ]
 
 
 def _checked(content: object) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from mlperf.data.day_files import DayPart
 from mlperf.data.npy import StoredArray, find_damage
 from mlperf.data.schema import CRITEO
 from mlperf.data.watched_file import WatchedFile
+from mlperf.util.crc32 import file_crc32
 from mlperf.util.errors import RunError
 from mlperf.util.files import read_regular
 from mlperf.util.parallel import Stages, run_in_order
@@ -144,6 +145,16 @@ def compare_ids_with_published(files: ReferenceFiles, facts: Sequence[ReferenceF
     return [
         (f"ids per table {sizes}", files.ids_per_table == published.ids_per_table),
         (f"ids below the rows per table {rows}", bool((largest < np.array(published.table_rows)).all())),
+    ]
+
+
+def damaged_files(files: ReferenceFiles, checksums: Mapping[str, int]) -> list[str]:
+    """Compare files with the checksums (CRC-32) in their manifest; return the differences, one line each."""
+    paths = [files.prefix.with_name(name) for name in checksums]
+    return [
+        f"{path}: damaged: its checksum is {found:08x}, its manifest says {checksums[path.name]:08x}"
+        for path in paths
+        if (found := file_crc32(path)) != checksums[path.name]
     ]
 
 
