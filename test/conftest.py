@@ -12,6 +12,7 @@ import pytest
 import raw_text
 import torch
 from program import GOLDEN
+from reference_folders import write_multi_hot_folder
 
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.settings.dataset import PreparationSettings
@@ -78,3 +79,9 @@ def restored_threads() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def multi_hot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with golden files of the DLRM-DCNv2 reference that have several ids per table."""
+    return write_multi_hot_folder(tmp_path_factory.mktemp("dcnv2") / "multihot")

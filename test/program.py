@@ -141,6 +141,11 @@ def check_submission(*arguments: str | Path, cwd: Path) -> Finished:
     return run
 
 
+def verify_data(*arguments: str | Path, cwd: Path) -> Finished:
+    """Run tools/verify_data.py in folder `cwd`."""
+    return run_program(*map(str, arguments), cwd=cwd, program="tools/verify_data.py")
+
+
 def official_package_check(package: Path, edition: str, cwd: Path) -> str:
     """Run the official package checker like its command line, after supplying the number of runs for dlrm."""
     program = (

@@ -21,7 +21,6 @@ from reference_folders import (
     copy_folder,
     read_days,
     tables,
-    write_multi_hot_folder,
 )
 
 from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
@@ -31,12 +30,6 @@ from mlperf.data.npy import open_archive
 from mlperf.util.errors import RunError
 
 Change = Callable[[np.ndarray], np.ndarray]
-
-
-@pytest.fixture(scope="module")
-def multi_hot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with several ids per table."""
-    return write_multi_hot_folder(tmp_path_factory.mktemp("dcnv2") / "multihot")
 
 
 def opened(folder: Path, split: str = "train", batch_size: int = 256, **settings: object) -> DayFiles:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from preparations import preparation, read_rows
-from program import GOLDEN, Finished, run_program
-from reference_folders import ONE_HOT, ROWS, SIZES, read_days, tables, write_multi_hot_folder
+from program import GOLDEN, Finished, run_program, verify_data
+from reference_folders import ONE_HOT, ROWS, SIZES, read_days, tables
 
 from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.prepared.dataset import PreparedData
@@ -29,18 +29,8 @@ MODEL = (
 )
 
 
-@pytest.fixture(scope="module")
-def multi_hot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with several ids per table."""
-    return write_multi_hot_folder(tmp_path_factory.mktemp("dcnv2") / "multihot")
-
-
 def train(data: Path | str, *flags: str, cwd: Path) -> Finished:
     return run_program(*MODEL, f"--processed-data-file={data}", *flags, cwd=cwd)
-
-
-def verify(*arguments: str | Path, cwd: Path) -> Finished:
-    return run_program(*map(str, arguments), cwd=cwd, program="tools/verify_data.py")
 
 
 def test_expanded_and_stored_ids_train_the_same_model(multi_hot: Path, tmp_path: Path) -> None:
@@ -146,12 +136,12 @@ def test_data_made_from_text_is_decoded_as_that_of_the_reference(tmp_path: Path)
         assert np.array_equal(batch.labels, labels[part])
         assert np.array_equal(batch.indices, tables().expand(ids[part]))
         assert source.source.dense.smallest == -3
-    run = verify("x", cwd=tmp_path)
+    run = verify_data("x", cwd=tmp_path)
     assert run.status == 0, run.stderr
     rows = read_rows(tmp_path / "x_test.bin")
     rows[3, 2], rows[4, 15], rows[5, 16] = -4, 1, 10**6
     rows.tofile(tmp_path / "x_test.bin")
-    errors = verify("x", cwd=tmp_path).stderr
+    errors = verify_data("x", cwd=tmp_path).stderr
     assert "the dense feature -4; the manifest says at least -3" in errors
     assert "indices of table 1 are 1 to" in errors
     assert "to 1000000; allowed is 2 to 499" in errors
@@ -247,8 +237,8 @@ def test_manifest_of_files_that_this_program_wrote_is_used(written: Path, tmp_pa
     assert run.status == 0, run.stderr
     assert f"{folder}: 72 files match the checksums in their manifest" in run.stderr
     assert run.losses == train(ONE_HOT, EMBEDDING_SIZE, MULTI_HOT, cwd=tmp_path).losses
-    assert verify("x", f"--raw-data-file={RAW}", cwd=tmp_path).status == 0
-    run = verify("x", f"--raw-data-file={RAW}_3", cwd=tmp_path)
+    assert verify_data("x", f"--raw-data-file={RAW}", cwd=tmp_path).status == 0
+    run = verify_data("x", f"--raw-data-file={RAW}_3", cwd=tmp_path)
     assert (run.status, run.stdout.splitlines()[-1]) == (1, "x: FAILED")
     assert f"must be the prefix {RAW} of day_0 ... day_23, not one of them" in run.stderr
     path = folder / "day_4_dense.npy"
@@ -259,7 +249,7 @@ def test_manifest_of_files_that_this_program_wrote_is_used(written: Path, tmp_pa
     run = train(folder, *flags, "--verify-data", cwd=tmp_path)
     assert (run.status, run.stdout) == (1, "")
     assert "day_4_dense.npy: damaged: its checksum is" in run.stderr
-    run = verify("x", cwd=tmp_path)
+    run = verify_data("x", cwd=tmp_path)
     assert run.status == 1
     assert "x/day_4_dense.npy: damaged: its checksum is" in run.stderr
     os.utime(path)
@@ -271,7 +261,7 @@ def test_manifest_of_files_that_this_program_wrote_is_used(written: Path, tmp_pa
 def test_one_of_the_files_is_answered_with_their_folder(tmp_path: Path) -> None:
     for name in ("day_0_dense.npy", "day_23_sparse.npy"):
         file = ONE_HOT / name
-        for run in (train(file, f"--raw-data-file={RAW}", cwd=tmp_path), verify(file, cwd=tmp_path)):
+        for run in (train(file, f"--raw-data-file={RAW}", cwd=tmp_path), verify_data(file, cwd=tmp_path)):
             assert (run.status, run.stdout) == (2, "")
             assert run.stderr.endswith(
                 f"={file} is one of the files of the DLRM-DCNv2 reference; must be their folder: write {ONE_HOT}\n"

@@ -11,8 +11,8 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from program import Finished, run_program
-from reference_folders import ONE_HOT, SIZES, copy_folder, write_multi_hot_folder
+from program import verify_data
+from reference_folders import ONE_HOT, SIZES, copy_folder
 
 from mlperf.benchmarks import DLRM_DCNV2
 from mlperf.data.criteo.prepared.dataset import describe_reference
@@ -21,16 +21,6 @@ from mlperf.data.criteo.prepared.reference_paths import reference_prefix
 from mlperf.data.criteo.prepared.verify import compare_with_published, is_full_data
 from mlperf.data.criteo.prepared.verify_reference import ReferenceFacts, compare_ids_with_published
 from mlperf.util.errors import RunError
-
-
-@pytest.fixture(scope="module")
-def multi_hot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with several ids per table."""
-    return write_multi_hot_folder(tmp_path_factory.mktemp("dcnv2") / "multihot")
-
-
-def verify(*arguments: str | Path, cwd: Path) -> Finished:
-    return run_program(*map(str, arguments), cwd=cwd, program="tools/verify_data.py")
 
 
 def test_verification_prints_the_contents_and_compares_checksums(multi_hot: Path, tmp_path: Path) -> None:
@@ -42,7 +32,7 @@ def test_verification_prints_the_contents_and_compares_checksums(multi_hot: Path
         (tmp_path / "others.txt").write_text(
             "# others\n\n" + "\n".join(listed[5:]).replace("  ", " *some/folder/")
         )
-        run = verify(folder, "--checksums=some.txt", "--checksums=others.txt", cwd=tmp_path)
+        run = verify_data(folder, "--checksums=some.txt", "--checksums=others.txt", cwd=tmp_path)
         assert run.status == 0, run.stderr
         assert f"{folder}: train: 6,998 rows, 41.2261% of label 1" in run.stdout
         assert f"{folder}: test: 152 rows, 38.8158% of label 1" in run.stdout
@@ -62,7 +52,7 @@ def test_verification_names_what_is_invalid(tmp_path: Path) -> None:
         array[row, column] = value
         array[-1, 0] = value
         np.save(path, array)
-    run = verify("x", "--checksums=list.txt", cwd=tmp_path)
+    run = verify_data("x", "--checksums=list.txt", cwd=tmp_path)
     assert run.status == 1
     errors = [line for line in run.stderr.splitlines() if "left" not in line]
     assert errors[0] == "x/day_5_labels.npy: row 3, column 1: label 3 is not 0 or 1, and 1 more"
@@ -73,7 +63,7 @@ def test_verification_names_what_is_invalid(tmp_path: Path) -> None:
     ]
     assert run.stdout.splitlines()[-1] == "x: FAILED"
     (folder / "day_9_labels.npy").unlink()
-    run = verify("x", cwd=tmp_path)
+    run = verify_data("x", cwd=tmp_path)
     assert (run.status, run.stdout) == (1, "")
     assert run.stderr.splitlines() == [
         "verify_data.py: error: x/day_9_labels.npy: cannot be read: No such file or directory"
@@ -90,7 +80,7 @@ def test_verification_names_what_is_invalid(tmp_path: Path) -> None:
 )
 def test_wrong_list_of_checksums_is_named(text: str, problem: str, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(text)
-    run = verify(ONE_HOT, "--checksums=list.txt", cwd=tmp_path)
+    run = verify_data(ONE_HOT, "--checksums=list.txt", cwd=tmp_path)
     assert run.status == 1
     assert f"list.txt: {problem}" in run.stderr
 
@@ -98,7 +88,7 @@ def test_wrong_list_of_checksums_is_named(text: str, problem: str, tmp_path: Pat
 def test_lists_of_checksums_must_not_contradict_each_other(tmp_path: Path) -> None:
     for name, digit in (("a.txt", "0"), ("b.txt", "1")):
         (tmp_path / name).write_text(f"{digit * 32}  day_0_dense.npy\n")
-    run = verify(ONE_HOT, "--checksums=a.txt", "--checksums=b.txt", cwd=tmp_path)
+    run = verify_data(ONE_HOT, "--checksums=a.txt", "--checksums=b.txt", cwd=tmp_path)
     assert (run.status, run.stdout) == (1, "")
     assert "b.txt: line 1: another checksum of 'day_0_dense.npy' than before" in run.stderr
 
@@ -113,7 +103,7 @@ def test_archives_are_compared_with_the_checksums_in_them(multi_hot: Path, tmp_p
     position = next(n for n in range(start + 300, len(content)) if content[n] > 1)
     content[position] -= 1  # another id, but a valid one
     path.write_bytes(content)
-    run = verify("x", cwd=tmp_path)
+    run = verify_data("x", cwd=tmp_path)
     assert run.status == 1
     (line,) = [line for line in run.stderr.splitlines() if "left" not in line]
     assert line.startswith("x/day_3_sparse_multi_hot.npz: damaged: the checksum of 20.npy is ")
@@ -127,7 +117,7 @@ def test_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_checksums_are_refused_for_data_with_a_manifest(copied: Path, tmp_path: Path) -> None:
-    run = verify(copied, "--checksums=list.txt", cwd=tmp_path)
+    run = verify_data(copied, "--checksums=list.txt", cwd=tmp_path)
     assert (run.status, run.stdout) == (2, "")
     assert "--checksums=list.txt requires a folder with day_0_dense.npy" in run.stderr
 
