@@ -182,10 +182,15 @@ def test_first_invalid_value_is_named_by_its_position_in_the_file(
     assert str(caught.value) == f"{path}: {message}"
 
 
+# Batches of a golden run before rounding changes it. In batch 24 of `adagrad` an activation is so close to 0 that
+# initial weights changed by 6e-8 of their size move the loss by 7e-5, and later ones by up to 8e-3; so on the CPU.
+REPRODUCIBLE = {"adagrad": 24}
+
+
 @pytest.mark.parametrize("name", ["sgd", "itself_wbce", "adagrad", *(["rwsadagrad"] if ON_GPU else [])])
 def test_golden_run_is_reproduced(name: str, terabyte: Path) -> None:
     """The interpreter runs only the first batches, at a second per batch."""
-    batches = len(RUNS[name]["train_loss"]) if ON_GPU else 2
+    batches = REPRODUCIBLE.get(name, len(RUNS[name]["train_loss"])) if ON_GPU else 2
     settings = parse([*golden_flags(name, terabyte), "--use-gpu"])
     prepared = prepared_data(settings.data)
     model = DLRM_Net(architecture_of(settings, prepared), CPU)
