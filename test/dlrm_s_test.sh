@@ -37,7 +37,8 @@ done
 common=(--learning-rate=0.1 --debug-mode)
 check_flags "${common[@]}" "$@"
 
-python=$(tools/setup.sh --needs=sklearn,mlperf_logging,tqdm,pytest,xdist requirements-test.txt)
+needs=sklearn,mlperf_logging,tqdm,pytest,xdist,torchrec,fbgemm_gpu
+python=$(tools/setup.sh --needs=$needs requirements-test.txt requirements-distributed.txt)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
