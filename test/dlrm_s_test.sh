@@ -71,4 +71,4 @@ if [[ $failed -ne 0 ]]; then
     exit 1
 fi
 
-"$python" -m pytest -q -n auto --maxprocesses=8
+"$python" -m pytest -q -n auto --maxprocesses=8 --dist=loadgroup
