@@ -98,7 +98,7 @@ def make_steps(shape: Shape, precision: str) -> dict[Combination, TrainingStep]:
         architecture = replace(
             settings.model.architecture, rows_per_table=shape.tables, embedding_precision=tables
         )
-        model = build_model(architecture, CPU)
+        model = build_model(settings, architecture, CPU)
         initialize_model(settings, model, np.random.RandomState(1))
         for name in OPTIMIZERS:
             optimizer, loss = make_optimizer(name, model), Loss(settings.model.loss)

@@ -238,7 +238,7 @@ def prepare(shape: Shape, precision: str, plan: Plan, file: Path) -> Prepared:
         write_rows(file, samples, shape.tables)
     ids = shape.ids_per_table
     start = time.perf_counter()
-    model = build_model(architecture, plan.device)
+    model = build_model(settings, architecture, plan.device)
     initialize_model(settings, model, np.random.RandomState(1))
     _wait(plan.device)
     initialized = time.perf_counter() - start

@@ -43,7 +43,7 @@ class RecordingStep:
         self.clock = clock or Clock()
         self.loss = loss
 
-    def batches(self, data: Any, epoch: int, first: int = 0) -> Iterator[Any]:
+    def training_batches(self, data: Any, epoch: int, first: int = 0) -> Iterator[Any]:
         self.epochs.append(epoch)
         return itertools.islice(data.batches(epoch), first, None)
 

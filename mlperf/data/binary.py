@@ -11,6 +11,7 @@ from mlperf.data.row_batches import RowBatches
 from mlperf.data.row_reader import BinaryRows
 from mlperf.data.schema import CRITEO, LOG1P, DenseFormat, RowSchema
 from mlperf.data.watched_file import FileStatus, WatchedFile
+from mlperf.distributed.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class BinaryFile(RowBatches):
     dense: DenseFormat = LOG1P
     modulo_rows: bool = False
     multi_hot: MultiHotTables | None = None
+    processes: Processes = ALONE
     reader: BinaryRows = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

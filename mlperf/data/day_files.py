@@ -18,6 +18,7 @@ from mlperf.data.multi_hot import Ids, MultiHotTables
 from mlperf.data.npy import StoredArray
 from mlperf.data.row_batches import RowBatches
 from mlperf.data.schema import CRITEO, MAX_TABLE_ROWS, DenseFormat, Rows, RowSchema
+from mlperf.distributed.processes import ALONE, Processes
 from mlperf.util.errors import RunError
 
 _PIECE_ROWS = 8192  # rows that are read from each array before they are put together: they stay in the cache
@@ -221,6 +222,7 @@ class DayFiles(RowBatches):
     readers: int = 1
     pin_memory: bool = False
     multi_hot: MultiHotTables | None = None
+    processes: Processes = ALONE
     rows: int = field(init=False)
     schema: RowSchema = field(init=False)
 

@@ -17,6 +17,7 @@ from mlperf.data.row_group import RowGroup, decoded_bytes
 from mlperf.data.row_reader import IdReader, RowReader
 from mlperf.data.schema import RowSchema
 from mlperf.data.source import MIN_GROUP_ROWS, Item, read_ahead
+from mlperf.distributed.processes import Processes
 
 Take = Callable[[int], torch.Tensor]  # memory: number of bytes to uint8 [bytes]
 
@@ -29,6 +30,7 @@ class RowBatches(ABC):
     limit: maximum number of batches in an epoch; 0: no limit.
     readers: number of threads that read ahead.
     multi_hot: tables that expand the ids; None: the ids are used as they are.
+    processes: of which this one reads its share of each batch.
     """
 
     reader: RowReader
@@ -40,6 +42,7 @@ class RowBatches(ABC):
     pin_memory: bool
     schema: RowSchema
     multi_hot: MultiHotTables | None
+    processes: Processes
 
     @property
     @abstractmethod
@@ -86,6 +89,14 @@ class RowBatches(ABC):
         """Yield the same batches undecoded; only several ids per table are checked."""
         return self._read_epoch(epoch, first, RowGroup.raw_batches, pin_memory=self.pin_memory)
 
+    def sizes(self, epoch: int, first: int = 0) -> Iterator[int]:
+        """Yield the number of rows of each batch of `epoch` from number `first` on, over all processes."""
+        for number in self._order(epoch)[first:]:
+            yield self._size_of(number)
+
+    def _size_of(self, number: int) -> int:
+        return min(self.batch_size, self.rows - number * self.batch_size)
+
     @property
     def _all_batches(self) -> int:
         """Number of batches without a limit."""
@@ -128,9 +139,13 @@ class RowBatches(ABC):
         return order
 
     def _read(self, source: RowSource, numbers: Sequence[int], take: Take) -> RowGroup:
-        """Return the batches `numbers`, in memory from `take`. Neighbours in the file are read at once."""
-        starts = [number * self.batch_size for number in numbers]
-        sizes = [min(self.batch_size, self.rows - start) for start in starts]
+        """Return the shares of this process in the batches `numbers`, in memory from `take`.
+
+        Neighbours in the file are read at once.
+        """
+        shares = [self.processes.share(self._size_of(number)) for number in numbers]
+        starts = [number * self.batch_size + first for number, (first, _) in zip(numbers, shares, strict=True)]
+        sizes = [size for _, size in shares]
         count, columns, per_table = sum(sizes), self.schema.columns, self.ids_per_table
         ids_bytes = count * 4 * sum(per_table or ())
         memory = take(count * self.schema.row_bytes + ids_bytes).view(torch.int32)
@@ -138,7 +153,7 @@ class RowBatches(ABC):
         done = stop = 0  # rows read, and rows up to the end of the current batch
         for start, size, following in zip(starts, sizes, [*starts[1:], -1], strict=True):
             stop += size
-            if following != start + size:
+            if following != start + size and stop > done:
                 self.reader.read(rows[done:stop].numpy(), start + size - (stop - done))
                 done = stop
         if per_table is None:

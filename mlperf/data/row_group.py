@@ -113,7 +113,7 @@ class RowGroup:
 
     def _batch(self, dense: torch.Tensor, indices: torch.Tensor, labels: torch.Tensor, size: int) -> Batch:
         if self.ids is None:
-            return Batch(dense, indices.view(-1, size), None, labels)
+            return Batch(dense, indices.view(self.source.schema.tables, size), None, labels)
         return Batch(dense, indices, _fixed_offsets(self.ids_per_table, size), labels, self.ids_per_table)
 
     def _ids_of_batches(self) -> list[torch.Tensor]:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from mlperf.data.batch import Batch
 from mlperf.util.threads import Threads, result_of
@@ -34,6 +34,15 @@ class BatchSource(Protocol):
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch` from batch number `first` on. The same arguments give the same batches."""
+        ...
+
+
+@runtime_checkable
+class SharedSource(BatchSource, Protocol):
+    """Batches of which `batches` yields the share of this process."""
+
+    def sizes(self, epoch: int, first: int = 0) -> Iterator[int]:
+        """Yield the number of samples of each of these batches, over all processes."""
         ...
 
 

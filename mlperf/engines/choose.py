@@ -6,6 +6,7 @@ import logging
 
 from torch.profiler import record_function
 
+from mlperf.distributed.processes import current
 from mlperf.engines.autograd.engine import AutogradEngine
 from mlperf.engines.cpu.engine import CpuEngine
 from mlperf.engines.gpu.engine import GpuEngine
@@ -16,6 +17,12 @@ from mlperf.optim.optimizer import Optimizer
 from mlperf.settings.settings import Settings
 
 _log = logging.getLogger(__name__)
+
+
+def uses_torchrec(settings: Settings) -> bool:
+    """Return whether the engine of the run is torchrec."""
+    engine = settings.processes.engine
+    return engine == "torchrec" or (engine == "auto" and current().size > 1)
 
 
 def make_step(model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> TrainingStep:
@@ -39,6 +46,12 @@ def make_scorer(model: DLRM_Net, settings: Settings) -> Scorer:
 
 def choose_engine(model: DLRM_Net, settings: Settings) -> Engine:
     """Return the fastest engine that supports the run, and log in one line which it is and why."""
+    if uses_torchrec(settings):
+        from mlperf.engines.torchrec.engine import TorchRecEngine  # needs torchrec
+
+        sharded: Engine = TorchRecEngine()
+        _log.info("engine: %s", sharded.description)
+        return sharded
     fast: Engine = GpuEngine() if settings.use_gpu else CpuEngine()
     reason = fast.supports(model, settings)
     if reason is None:

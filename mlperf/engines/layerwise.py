@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 
+from mlperf.data.source import BatchSource
 from mlperf.engines.protocol import LossSums
 
 # Batch type and learning-rate type of an engine.
@@ -183,6 +184,14 @@ class LayerwiseStep(ABC, Generic[Inputs, Rate]):
     def ranges(self) -> Mapping[str, str]:
         """Methods that a profile shows, and their names there."""
         return {**self.mlp_ranges, **self.cross_ranges} if self.cross else self.mlp_ranges
+
+    @abstractmethod
+    def batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[Any]:
+        """Return the batches of `epoch` from number `first` on."""
+
+    def training_batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[Any]:
+        """Return the batches of `epoch` from number `first` on."""
+        return self.batches(data, epoch, first)
 
     @abstractmethod
     def forward(self, inputs: Inputs) -> Activations:

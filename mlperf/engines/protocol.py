@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
+from mlperf.data.source import BatchSource
 from mlperf.evaluation.evaluate import Scorer
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.optim.optimizer import Optimizer
@@ -38,6 +39,11 @@ class LossSums:
         """The number of correct predictions, a scalar view that can be added to in place."""
         return self.both[1]
 
+    def totals(self) -> tuple[float, float]:
+        """Return both sums, over all processes; waits for the device."""
+        loss, correct = self.both.tolist()
+        return loss, correct
+
     def clear(self) -> None:
         """Set both sums to 0 in place."""
         self.both.zero_()
@@ -54,6 +60,14 @@ class TrainingStep(Scorer, Protocol):
     @property
     def ranges(self) -> Mapping[str, str]:
         """Methods that a profile shows, and their names there."""
+        ...
+
+    def training_batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[Any]:
+        """Return the batches of `epoch` from number `first` on, in the form that `train` accepts.
+
+        Each has the attribute `size`, its number of samples over all processes. Each is trained before the next is
+        taken.
+        """
         ...
 
     def warm_up(self, batch_size: int) -> None:

@@ -9,7 +9,9 @@ from typing import Any, Protocol
 import torch
 
 from mlperf.data.batch import Batch, RawBatch
-from mlperf.data.source import BatchSource
+from mlperf.data.source import BatchSource, SharedSource
+from mlperf.distributed.group import gathered
+from mlperf.distributed.processes import current
 from mlperf.evaluation.metrics import Metrics, accuracy_only, binary_metrics, only_label
 
 
@@ -31,19 +33,29 @@ class Scorer(Protocol):
         ...
 
 
+def own_samples(data: BatchSource) -> int:
+    """Return the number of samples that this process scores."""
+    if current().size == 1:
+        return data.samples
+    assert isinstance(data, SharedSource)
+    return sum(current().share(size)[1] for size in data.sizes(0))
+
+
 def evaluate(scorer: Scorer, data: BatchSource, *, all_metrics: bool) -> Metrics:
     """Return the metrics of `scorer` on all of `data`; without `all_metrics`, all except the accuracy are NaN.
 
     Scores and labels stay on the scorer's device, where the metrics are computed too.
     """
-    scores = torch.empty(data.samples, device=scorer.device)
-    labels = torch.empty(data.samples, device=scorer.device)
+    own = own_samples(data)
+    scores = torch.empty(own, device=scorer.device)
+    labels = torch.empty(own, device=scorer.device)
     done = 0
     for batch in scorer.batches(data, epoch=0):
         part = slice(done, done + batch.size)
         scores[part], labels[part] = scorer.score(batch)
         done += batch.size
     scorer.check()
+    scores, labels = gathered(scores), gathered(labels)
     if all_metrics:
         return binary_metrics(scores, labels)
     nan = math.nan

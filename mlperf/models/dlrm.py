@@ -60,10 +60,12 @@ class DLRM_Net(nn.Module):
     block. Weights are undefined until `initialize` or `load_state_dict` fills them.
     """
 
-    def __init__(self, architecture: Architecture, device: torch.device) -> None:
+    def __init__(
+        self, architecture: Architecture, device: torch.device, tables: EmbeddingTables | None = None
+    ) -> None:
         super().__init__()
         self.architecture = architecture
-        self.emb_l = _make_tables(architecture, device)
+        self.emb_l = _make_tables(architecture, device) if tables is None else tables
         if architecture.weighted_pooling is not None:
             learned = architecture.weighted_pooling == "learned"
             self.v_W_l = PoolingWeights(architecture.rows_per_table, learned=learned, device=device)

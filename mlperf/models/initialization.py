@@ -13,6 +13,7 @@ from torch import nn
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.cross import CrossInteraction
 from mlperf.models.layers.embedding.interface import EmbeddingTable
+from mlperf.models.layers.embedding.shards import ShardedTable
 from mlperf.models.layers.mlp import linear_layers
 
 # Float64 numbers drawn at a time, so that large weights need no float64 copy and Ctrl-C is not delayed.
@@ -33,6 +34,9 @@ def initialize(
     device = model.tables.device
     generator = torch.Generator(device).manual_seed(seed) if embedding_init == "device" else None
     for table in model.tables:
+        if isinstance(table, ShardedTable):
+            _fill_shards(table, model.tables.dimension, stream if generator is None else generator)
+            continue
         assert isinstance(table, EmbeddingTable)
         for weight, low, high in table.initial_ranges():
             if generator is not None:
@@ -45,6 +49,20 @@ def initialize(
         _fill_cross_network(model.interaction, stream)
     for layer in linear_layers(model.top_l):
         _fill_linear(layer, stream, mlp_init)
+
+
+def _fill_shards(table: ShardedTable, dimension: int, source: np.random.RandomState | torch.Generator) -> None:
+    """Draw a whole table piece by piece, and keep what this process stores of it."""
+    low, high = table.initial_range
+    rows = max(1, _CHUNK // dimension)
+    for first in range(0, table.rows, rows):
+        shape = (min(rows, table.rows - first), dimension)
+        if isinstance(source, torch.Generator):
+            piece = torch.empty(shape, device=source.device).uniform_(low, high, generator=source)
+        else:
+            piece = torch.from_numpy(source.uniform(low, high, size=shape).astype(np.float32))
+        for shard in table.shards:
+            shard.take(piece, first)
 
 
 def _fill_on_device(flat: torch.Tensor, generator: torch.Generator, low: float, high: float) -> None:

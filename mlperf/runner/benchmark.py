@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
@@ -11,6 +12,8 @@ import torch
 
 from mlperf.data.criteo.days import TRAINING_SPLITS
 from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.distributed.group import process_group
+from mlperf.distributed.launchers import launched_processes
 from mlperf.export.onnx import require_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import require_graphviz
@@ -30,7 +33,12 @@ from mlperf.util.output_files import NamedFile
 
 def run_benchmark(settings: Settings) -> Result:
     """Train or evaluate according to `settings`. RunError or UsageError if that is not possible."""
-    with resource_failures():
+    processes = launched_processes()
+    with ExitStack() as stack:
+        stack.enter_context(resource_failures())
+        if processes.size > 1 or settings.processes.engine == "torchrec":
+            backend = settings.processes.backend_for(use_gpu=settings.use_gpu)
+            stack.enter_context(process_group(processes, backend))
         return _run(settings, _device(settings))
 
 

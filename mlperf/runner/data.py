@@ -25,10 +25,12 @@ from mlperf.data.multi_hot import MultiHotShape, MultiHotTables
 from mlperf.data.multi_hot_file import multi_hot_tables, verify_tables
 from mlperf.data.row_batches import RowBatches
 from mlperf.data.schema import CRITEO, LOG1P, MAX_TABLE_ROWS, DenseFormat
+from mlperf.data.shares import SharedBatches
 from mlperf.data.source import BatchSource
 from mlperf.data.synthetic.random_batches import RandomBatches
 from mlperf.data.synthetic.stack_distances import StackDistances
 from mlperf.data.synthetic.synthetic_batches import SyntheticBatches
+from mlperf.distributed.processes import current
 from mlperf.settings.data import DataSettings
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import changed_flags, flag_values
@@ -249,6 +251,7 @@ def open_split(settings: Settings, prepared: PreparedData, split: str) -> RowBat
             readers=readers,
             pin_memory=settings.use_gpu,
             multi_hot=prepared.multi_hot,
+            processes=current(),
         )
     modulo_rows = data.criteo.limits_rows
     return BinaryFile(
@@ -265,6 +268,7 @@ def open_split(settings: Settings, prepared: PreparedData, split: str) -> RowBat
         dense=_dense_format(prepared) if data.criteo.keeps_negative else LOG1P,
         modulo_rows=modulo_rows,
         multi_hot=prepared.multi_hot,
+        processes=current(),
     )
 
 
@@ -287,10 +291,13 @@ def generated_batches(settings: Settings, stream: np.random.RandomState) -> Batc
             "a sample can have fewer",
             data.generated.lookups,
         )
+    whole: RandomBatches | SyntheticBatches
     if data.generation == "random":
-        return RandomBatches(data, dense_features=dense_features, rows_per_table=rows, stream=stream)
-    distances = _stack_distances(data.generated.trace_file, rows)
-    return SyntheticBatches(data, dense_features=dense_features, rows_per_table=rows, distances=distances)
+        whole = RandomBatches(data, dense_features=dense_features, rows_per_table=rows, stream=stream)
+    else:
+        distances = _stack_distances(data.generated.trace_file, rows)
+        whole = SyntheticBatches(data, dense_features=dense_features, rows_per_table=rows, distances=distances)
+    return SharedBatches(whole, current()) if current().size > 1 else whole
 
 
 def _stack_distances(trace_file: Path, rows_per_table: Sequence[int]) -> list[StackDistances]:

@@ -51,7 +51,7 @@ def evaluate_only(settings: Settings, device: torch.device, prepared: PreparedDa
 def load_model(settings: Settings, device: torch.device, prepared: PreparedData) -> DLRM_Net:
     """Return the model with the weights of --load-model or --load-weights, otherwise with drawn ones."""
     architecture = architecture_of(settings, prepared)
-    model = build_model(architecture, device)
+    model = build_model(settings, architecture, device)
     if settings.load_model is None and settings.load_weights is None:
         _log.warning("--inference-only without --load-model: the model has its initial weights")
     fill_weights(settings, model, np.random.RandomState(settings.seed), prepared)

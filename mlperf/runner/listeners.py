@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
+from mlperf.distributed.processes import current
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.reporting.console import Console
 from mlperf.reporting.debug import DebugReport
@@ -24,6 +25,8 @@ def make_listeners(settings: Settings, device: torch.device) -> list[Listener]:
 
     If one cannot be created, the others are notified of the end of the run.
     """
+    if not current().is_first:
+        return []
     report = settings.report
     listeners: list[Listener] = [
         Console(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.engines.choose import uses_torchrec
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize
 from mlperf.models.make import make_model
@@ -29,7 +30,7 @@ def architecture_of(settings: Settings, prepared: PreparedData | None) -> Archit
     return replace(settings.model.architecture, rows_per_table=table_rows(settings, prepared))
 
 
-def build_model(architecture: Architecture, device: torch.device) -> DLRM_Net:
+def build_model(settings: Settings, architecture: Architecture, device: torch.device) -> DLRM_Net:
     """Return a model with uninitialized weights."""
     if architecture.compression is not None:
         uncompressed = 4 * sum(architecture.rows_per_table) * architecture.dimension
@@ -39,6 +40,10 @@ def build_model(architecture: Architecture, device: torch.device) -> DLRM_Net:
             f"{uncompressed // 4:,} parameters, {uncompressed / 1e6:,.3f} MB: "
             f"{100 * (1 - needed / uncompressed):.1f} % saved"
         )
+    if uses_torchrec(settings):
+        from mlperf.engines.torchrec.tables import ShardedTables  # needs torchrec
+
+        return make_model(architecture, device, ShardedTables(architecture, settings, device))
     return make_model(architecture, device)
 
 

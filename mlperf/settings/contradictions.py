@@ -18,7 +18,6 @@ from mlperf.util.output_files import require_writable_file
 
 def check_settings(settings: Settings) -> None:
     """Raise UsageError if the flags of a run contradict each other."""
-    require_one_process()
     _check_precision(settings)
     _check_model(settings)
     _check_training(settings)

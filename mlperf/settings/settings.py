@@ -8,8 +8,9 @@ from pathlib import Path
 from mlperf.benchmarks import EDITIONS, Edition, benchmark_with, default_edition
 from mlperf.settings.data import DataSettings
 from mlperf.settings.flags import flag, part
-from mlperf.settings.kinds import MAX_INT32, boolean, choice, file_name, switch, text, whole_between
+from mlperf.settings.kinds import boolean, choice, file_name, switch
 from mlperf.settings.model import ModelSettings
+from mlperf.settings.processes import ProcessSettings
 from mlperf.settings.reports import ComplianceSettings, QuantizationSettings, ReportSettings
 from mlperf.settings.training import TrainingSettings
 
@@ -25,9 +26,9 @@ class AcceptedFlags:
     multiprocessing: bool = flag(
         "--dataset-multiprocessing", switch, False, "ignored: preparation always uses all cores"
     )
-    sync_dense_params: bool = flag("--sync-dense-params", boolean, True, "ignored: training uses one process")
-    local_rank: int = flag("--local_rank", whole_between(-1, MAX_INT32), -1, "ignored: training uses one process")
-    dist_backend: str = flag("--dist-backend", text, "", "ignored: training uses one process")
+    sync_dense_params: bool = flag(
+        "--sync-dense-params", boolean, True, "ignored: the MLPs of all processes are always equal"
+    )
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Settings:
         group="checkpoints and inference",
     )
     quantization: QuantizationSettings = part(QuantizationSettings, group="checkpoints and inference")
+    processes: ProcessSettings = part(ProcessSettings, group="engine and processes")
     report: ReportSettings = part(ReportSettings, group="reports")
     compliance: ComplianceSettings = part(ComplianceSettings, group="MLPerf log")
     accepted: AcceptedFlags = part(AcceptedFlags, group="accepted without effect")

@@ -101,7 +101,7 @@ class TrainingLoop:
         """Return whether the target was reached."""
         state = self.state
         self._window.started = time.perf_counter()
-        for batch in self.step.batches(data, state.epoch, state.iteration):
+        for batch in self.step.training_batches(data, state.epoch, state.iteration):
             self._train_batch(batch)
             self._notify(lambda listener: listener.step_stop(self.position))
             last = state.iteration == self.batches_per_epoch
@@ -127,8 +127,8 @@ class TrainingLoop:
     def _report_progress(self) -> None:
         state, window = self.state, self._window
         self.step.check()
-        loss = float(window.sums.loss) / window.samples  # waits for the device
-        accuracy = float(window.sums.correct) / window.samples
+        loss, correct = window.sums.totals()  # waits for the device
+        loss, accuracy = loss / window.samples, correct / window.samples
         milliseconds = 1e3 * (time.perf_counter() - window.started) / window.iterations
         if not math.isfinite(loss):
             raise DivergedError(

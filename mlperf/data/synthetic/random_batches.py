@@ -76,6 +76,10 @@ class RandomBatches:
         numbers = range(first, self.batches_per_epoch)
         return read_ahead(lambda number: self._draw(number, cancelled), numbers, threads=1, cancelled=cancelled)
 
+    def sizes(self, epoch: int, first: int = 0) -> Iterator[int]:
+        """Yield the number of samples of each batch from number `first` on."""
+        return map(self._size, range(first, self.batches_per_epoch))
+
     def _size(self, number: int) -> int:
         return min(self._settings.batch_size, self.samples - number * self._settings.batch_size)
 

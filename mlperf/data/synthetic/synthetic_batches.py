@@ -66,6 +66,11 @@ class SyntheticBatches:
                 if number >= first:
                     yield batch
 
+    def sizes(self, epoch: int, first: int = 0) -> Iterator[int]:
+        """Yield the number of samples of each batch from number `first` on."""
+        for number in range(first, self.batches_per_epoch):
+            yield min(self._settings.batch_size, self.samples - number * self._settings.batch_size)
+
 
 class _BatchGenerator:
     """One pass over the data. Batches can only be drawn in order, because a trace is a sequence."""

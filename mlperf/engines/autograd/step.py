@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import torch
 
 from mlperf.data.batch import Batch
+from mlperf.data.source import BatchSource
 from mlperf.engines.autograd.scorer import AutogradScorer
 from mlperf.engines.protocol import LossSums
 from mlperf.engines.warm_up import synthetic_batch
@@ -33,6 +34,10 @@ class AutogradStep(AutogradScorer):
         self.loss = loss
         self.optimizer = optimizer
         self.sums = LossSums.zeros(self.device)
+
+    def training_batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """Return the batches of `epoch` from number `first` on."""
+        return self.batches(data, epoch, first)
 
     def warm_up(self, batch_size: int) -> None:
         """Run forward and backward once; the weights stay unchanged."""

@@ -1,0 +1,1 @@
+"""Engine of several processes: TorchRec shards the tables, and the rest is data-parallel."""

@@ -1,0 +1,29 @@
+"""The engine "torchrec"."""
+
+from __future__ import annotations
+
+from mlperf.engines.torchrec.step import TorchRecStep
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.loss import Loss
+from mlperf.optim.optimizer import Optimizer, make_optimizer
+from mlperf.settings.settings import Settings
+
+
+class TorchRecEngine:
+    """Shards the tables among the processes."""
+
+    description = "torchrec"
+
+    def supports(self, model: DLRM_Net, settings: Settings) -> str | None:
+        """Return None."""
+        return None
+
+    def make_scorer(self, model: DLRM_Net, settings: Settings) -> TorchRecStep:
+        """Return the scorer: a step that is not used to train."""
+        return self.make_step(model, settings, make_optimizer(settings.training.optimizer, model))
+
+    def make_step(self, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> TorchRecStep:
+        """Return the training step."""
+        return TorchRecStep(
+            model, Loss(settings.model.loss, settings.model.loss_weights), optimizer, settings.precision
+        )

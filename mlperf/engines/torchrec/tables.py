@@ -1,0 +1,113 @@
+"""Embedding tables whose rows are divided among the processes. D embedding dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from fbgemm_gpu.split_embedding_configs import EmbOptimType
+from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
+from torchrec.distributed.types import ShardingEnv
+from torchrec.modules.embedding_configs import EmbeddingBagConfig
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
+
+from mlperf.data.batch import Batch
+from mlperf.distributed.processes import current
+from mlperf.engines.torchrec.features import table_name
+from mlperf.engines.torchrec.plan import Sharder, make_plan
+from mlperf.models.layers.embedding.interface import EmbeddingTables
+from mlperf.models.layers.embedding.pooling import PoolingWeights
+from mlperf.models.layers.embedding.rows import Lookup, RowParameter
+from mlperf.models.layers.embedding.shards import Shard, ShardedTable
+from mlperf.settings.model import Architecture
+from mlperf.settings.settings import Settings
+
+OPTIMIZERS = {
+    "sgd": EmbOptimType.EXACT_SGD,
+    "adagrad": EmbOptimType.EXACT_ADAGRAD,
+    "rwsadagrad": EmbOptimType.EXACT_ROWWISE_ADAGRAD,
+}
+
+
+class ShardedTables(EmbeddingTables):
+    """All tables, sharded by TorchRec.
+
+    sharded: TorchRec's module, which looks up rows and updates them in its backward pass. It is not a submodule
+    here, so that the parameters of the model are those that all processes have.
+    """
+
+    def __init__(self, architecture: Architecture, settings: Settings, device: torch.device) -> None:
+        rows, dimension = architecture.rows_per_table, architecture.feature_size
+        collection = EmbeddingBagCollection(
+            tables=[
+                EmbeddingBagConfig(
+                    name=table_name(number),
+                    feature_names=[table_name(number)],
+                    num_embeddings=count,
+                    embedding_dim=dimension,
+                )
+                for number, count in enumerate(rows)
+            ],
+            device=torch.device("meta"),
+        )
+        training = settings.training
+        sharder = Sharder(
+            fused_params={
+                "optimizer": OPTIMIZERS[training.optimizer],
+                "learning_rate": training.schedule.learning_rate,
+                "eps": training.adagrad_epsilon,
+            }
+        )
+        plan = make_plan(collection, sharder, settings, device, current())
+        env = ShardingEnv.from_process_group(torch.distributed.group.WORLD)
+        sharded = sharder.shard(collection, plan, env, device, "")
+        weights = sharded.state_dict()
+        self.local_tables = [
+            ShardedTable(count, local_shards(weights[f"embedding_bags.{table_name(number)}.weight"]))
+            for number, count in enumerate(rows)
+        ]
+        super().__init__(self.local_tables, dimension, device)
+        self._hidden = _Hidden(sharded)
+        self.plan = plan
+
+    @property
+    def sharded(self) -> ShardedEmbeddingBagCollection:
+        """TorchRec's module."""
+        return self._hidden.sharded
+
+    def look_up(self, batch: Batch, pooling: PoolingWeights | None) -> Lookup:
+        """Not possible alone: the step looks up the rows together with the other processes."""
+        raise NotImplementedError
+
+    def row_parameters(self) -> Sequence[RowParameter]:
+        """Return none: TorchRec updates the rows."""
+        return ()
+
+    def quantize(self, bits: int) -> None:
+        """Not supported."""
+        raise NotImplementedError
+
+    def nbytes(self) -> int:
+        """Return the memory of the rows that this process stores."""
+        return sum(shard.values.nbytes for table in self.local_tables for shard in table.shards)
+
+
+@dataclass(frozen=True)
+class _Hidden:
+    """Keeps a module from being registered as a part of another."""
+
+    sharded: ShardedEmbeddingBagCollection
+
+
+def local_shards(weight: torch.Tensor | ShardedTensor) -> list[Shard]:
+    """Return the parts of a table [R, D] or of its optimizer's state that this process stores."""
+    if not isinstance(weight, ShardedTensor):  # data-parallel: every process has all
+        values = weight.detach()
+        return [Shard(values.view(len(values), -1), 0, 0)]
+    shards = []
+    for shard in weight.local_shards():
+        row, column = (*shard.metadata.shard_offsets, 0)[:2]
+        shards.append(Shard(shard.tensor.detach().view(len(shard.tensor), -1), row, column))
+    return shards

@@ -1,0 +1,54 @@
+"""Settings of a run of several processes: how the tables are divided, and how the processes communicate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlperf.settings.flags import flag
+from mlperf.settings.kinds import MAX_INT32, choice, file_name, whole_between
+
+# --engine. auto: torchrec with several processes; otherwise the fastest of the others that supports the run.
+ENGINES = ("auto", "cpu", "gpu", "autograd", "torchrec")
+# --sharding, besides "auto": TorchRec's kinds, with dashes.
+SHARDING_TYPES = ("table-wise", "row-wise", "column-wise", "table-row-wise", "grid", "data-parallel")
+
+
+@dataclass(frozen=True)
+class ProcessSettings:
+    """Engine, division of the tables and communication."""
+
+    engine: str = flag(
+        "--engine",
+        choice(*ENGINES),
+        "auto",
+        "auto: torchrec with several processes, else the fastest of the others that supports the run",
+    )
+    sharding: str = flag(
+        "--sharding",
+        choice("auto", *SHARDING_TYPES),
+        "auto",
+        "how torchrec divides each table among the processes; auto: its planner decides",
+    )
+    constraints: Path | None = flag(
+        "--sharding-constraints",
+        file_name,
+        None,
+        "file (.json) with the allowed kinds of sharding of single tables",
+    )
+    backend: str = flag(
+        "--dist-backend",
+        choice("auto", "gloo", "nccl"),
+        "auto",
+        "communication of the processes; auto: nccl with --use-gpu, else gloo",
+    )
+    local_rank: int = flag(
+        "--local_rank",
+        whole_between(-1, MAX_INT32),
+        -1,
+        "number of this process on its node, as old launchers pass it; must agree with LOCAL_RANK",
+    )
+
+    def backend_for(self, *, use_gpu: bool) -> str:
+        """Return the backend of torch.distributed."""
+        return ("nccl" if use_gpu else "gloo") if self.backend == "auto" else self.backend
