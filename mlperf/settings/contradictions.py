@@ -75,9 +75,7 @@ def _check_engine(settings: Settings) -> None:
     if settings.use_gpu and engine == "cpu":
         raise UsageError("--engine=cpu cannot be combined with --use-gpu")
     if settings.use_gpu and backend == "gloo":
-        raise UsageError(
-            "--dist-backend=gloo cannot be combined with --use-gpu: it exchanges rows on CPUs"
-        )
+        raise UsageError("--dist-backend=gloo cannot be combined with --use-gpu: it exchanges rows on CPUs")
 
 
 def _check_model(settings: Settings) -> None:
