@@ -145,8 +145,8 @@ class DataSettings(DatasetSettings):
         "--num-workers",
         whole_between(0, _MAX_THREADS),
         0,
-        "threads of each process that read ahead; 0: one on a CPU, four on a GPU or fewer, if the processes of a node "
-        "have fewer cores each",
+        "threads of each process that read ahead; 0: one on a CPU, four on a GPU, or fewer if the processes of a "
+        "node have fewer cores each",
     )
     test_num_workers: int = flag(
         "--test-num-workers",
