@@ -1,7 +1,7 @@
 """Ends all processes of a run when one of them fails, ends, stops responding or receives a signal.
 
-The main thread may be blocked in a collective operation, where it handles no signal. A thread therefore watches the
-other processes and the signals. It interrupts the main thread; if that does not end in time, it ends the process.
+The main thread may be blocked in a collective operation, where it handles no signal. A thread therefore watches
+the other processes and the signals. It interrupts the main thread; if that does not end, it ends the process.
 One process prints the message, the others end quietly.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +31,8 @@ _STARTING = 300.0  # seconds in which all processes must have started
 _CLOSING = 5.0  # seconds for the thread that closes the log
 # Seconds in which other processes may find the same error, by kind of failure.
 _SETTLING = {"usage": 3.0, "error": 1.0}
+
+_STDERR = 2  # the file descriptor
 
 # Closes what must not stay open when the process ends without its main thread; returns how to continue, or None.
 # Its argument is whether the run failed; False: it was interrupted.
@@ -131,8 +132,11 @@ class Watch:
             failure = self._failure = self._awaited(_UNWINDING) or own
         self._end_silent(failure)
         if failure.by != rank:
+            self._wait_for_report(failure)
             return EndedQuietlyError(_status(failure, error))
-        return error_instead(error, failure, is_shared=failure == own and self._is_shared(own))
+        reported = error_instead(error, failure, is_shared=failure == own and self._is_shared(own))
+        self.peers.tell(_CLOSING, done=True)
+        return reported
 
     def _awaited(self, seconds: float) -> Failure | None:
         """Return the failure that ends the run as soon as it is known, None if that takes longer."""
@@ -150,6 +154,15 @@ class Watch:
                 return all(state.error == own.text for state in states)
             if time.monotonic() > deadline or self.peers.lost:
                 return False
+            time.sleep(0.05)
+
+    def _wait_for_report(self, failure: Failure) -> None:
+        """Let the process that reports the failure end first: launchers name the first one."""
+        deadline = time.monotonic() + _SETTLING.get(failure.kind, 0) + 1
+        while time.monotonic() < deadline and not self.peers.lost:
+            state = self.peers.view.states.get(failure.by)
+            if state is None or state.done:
+                break
             time.sleep(0.05)
 
     def _end_silent(self, failure: Failure) -> None:
@@ -196,7 +209,9 @@ class Watch:
             self.peers.exchange(_UNWINDING)  # what it wrote last
             state = self.peers.view.states[other]
             if not state.done and state.error is None and (state.signal is None or not state.has_ended()):
-                text = "ended without a message" if self._has_ended(other) else f"no sign of life for {_SILENT:.0f} s"
+                text = (
+                    "ended without a message" if self._has_ended(other) else f"no sign of life for {_SILENT:.0f} s"
+                )
                 self.peers.record(Failure(other, "lost", text, rank))
                 return
         if self._signal is None:
@@ -267,7 +282,7 @@ class Watch:
         closing.join(_CLOSING)
         self._end_silent(failure)
         if failure.by == self.launch.rank:
-            os.write(sys.__stderr__.fileno(), f"{line_of(self._program, failure, notes)}\n".encode())
+            os.write(_STDERR, f"{line_of(self._program, failure, notes)}\n".encode())
         os._exit(_status(failure))
 
     def _close(self, failure: Failure, notes: list[str]) -> None:
