@@ -130,7 +130,7 @@ class Watch:
         if failure is None:
             self.peers.record(own)
             failure = self._failure = self._awaited(_UNWINDING) or own
-        self._end_silent(failure)
+        self._wait_for_silent(failure)
         if failure.by != rank:
             self._wait_for_report(failure)
             return EndedQuietlyError(_status(failure, error))
@@ -165,19 +165,11 @@ class Watch:
                 break
             time.sleep(0.05)
 
-    def _end_silent(self, failure: Failure) -> None:
-        """End a process of this host that does not respond: its launcher would wait for it."""
-        state = self.peers.view.states.get(failure.rank)
-        if failure.kind != "lost" or state is None or state.host != self.peers.own.host:
-            return
-        deadline = time.monotonic() + _SIGNALS_TOGETHER
-        with suppress(OSError):
-            while not state.has_ended():
-                is_late = time.monotonic() > deadline
-                os.kill(state.pid, signal.SIGKILL if is_late else signal.SIGCONT)
-                if is_late:
-                    return
-                time.sleep(_TICK)
+    def _wait_for_silent(self, failure: Failure) -> None:
+        """Wait until a process of this host that did not respond has ended: this one may be the last to end it."""
+        deadline = time.monotonic() + _SIGNALS_TOGETHER + 1
+        while self._end_silent(failure) and time.monotonic() < deadline:
+            time.sleep(_TICK)
 
     # The thread.
 
@@ -253,18 +245,30 @@ class Watch:
     def _act(self) -> None:
         """Interrupt the main thread if the run ends, and end the process if the main thread does not."""
         now = time.monotonic()
+        if self._failure is not None and self._noticed is None:
+            self._noticed = now
         if self._left is not None:
             if now - self._left > _LEAVING:
                 self._abandon()
             return
         if self._failure is not None:
-            if self._noticed is None:
-                self._noticed = now
+            assert self._noticed is not None
+            self._end_silent(self._failure)
             settled = self._noticed + _SETTLING.get(self._failure.kind, 0)
             if now > settled and not self._interrupted:
                 self._interrupt_main()
             if now > settled + _UNWINDING:
                 self._abandon()
+
+    def _end_silent(self, failure: Failure) -> bool:
+        """End a process of this host that does not respond: its launcher would wait for it. False if done."""
+        state = self.peers.view.states.get(failure.rank)
+        if failure.kind != "lost" or state is None or state.host != self.peers.own.host or state.has_ended():
+            return False
+        is_late = time.monotonic() > (self._noticed or 0) + _SIGNALS_TOGETHER
+        with suppress(OSError):
+            os.kill(state.pid, signal.SIGKILL if is_late else signal.SIGCONT)  # continued, it ends by itself
+        return True
 
     def _interrupt_main(self) -> None:
         self._interrupted = True
@@ -280,7 +284,7 @@ class Watch:
         closing = threading.Thread(target=self._close, args=(failure, notes), daemon=True)
         closing.start()
         closing.join(_CLOSING)
-        self._end_silent(failure)
+        self._wait_for_silent(failure)
         if failure.by == self.launch.rank:
             os.write(_STDERR, f"{line_of(self._program, failure, notes)}\n".encode())
         os._exit(_status(failure))
