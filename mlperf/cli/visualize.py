@@ -18,6 +18,7 @@ from pathlib import Path
 
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
+from mlperf.distributed.launchers import require_one_process
 from mlperf.util.errors import UsageError
 from mlperf.util.failures import system_failures
 from mlperf.util.output_files import NamedFile, require_writable_folder
@@ -75,6 +76,7 @@ def _parse(name: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespa
 
 def _visualize(name: str, arguments: Sequence[str] | None) -> int:
     args, others = _parse(name, arguments)
+    require_one_process()
 
     from mlperf.cli.train import parse
     from mlperf.plots import model_figures
