@@ -38,7 +38,9 @@ def assert_equal_runs(sizes: Iterable[int], runs: Sequence[Flags], engine: str =
     """
     expected = launched(1, run_all, [[*flags, f"--engine={engine}"] for flags in runs])[0]
     for size in sizes:
-        for flags, run, other in zip(runs, run_on(size, [[*flags, "--engine=torchrec"] for flags in runs]), expected, strict=True):
+        for flags, run, other in zip(
+            runs, run_on(size, [[*flags, "--engine=torchrec"] for flags in runs]), expected, strict=True
+        ):
             assert other.status == 0, other.stderr
             assert len(other.losses) > 2
             what = f"{size} processes: {' '.join(flags)}"

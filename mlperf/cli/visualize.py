@@ -16,9 +16,9 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+from mlperf.distributed.launchers import require_one_process
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
-from mlperf.distributed.launchers import require_one_process
 from mlperf.util.errors import UsageError
 from mlperf.util.failures import system_failures
 from mlperf.util.output_files import NamedFile, require_writable_folder

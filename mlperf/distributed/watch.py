@@ -196,7 +196,9 @@ class Watch:
             self.peers.exchange(_UNWINDING)  # what it wrote last
             state = self.peers.view.states[other]
             if not state.done and state.error is None and (state.signal is None or not state.has_ended()):
-                text = "ended without a message" if self._has_ended(other) else f"no sign of life for {_SILENT:.0f} s"
+                text = (
+                    "ended without a message" if self._has_ended(other) else f"no sign of life for {_SILENT:.0f} s"
+                )
                 self.peers.record(Failure(other, "lost", text, rank))
                 return
         if self._signal is None:
