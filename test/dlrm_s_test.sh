@@ -37,7 +37,8 @@ done
 common=(--learning-rate=0.1 --debug-mode)
 check_flags "${common[@]}" "$@"
 
-python=$(tools/setup.sh --needs=sklearn,mlperf_logging,tqdm,pytest,xdist requirements-test.txt)
+needs=sklearn,mlperf_logging,tqdm,pytest,xdist,torchrec,fbgemm_gpu
+python=$(tools/setup.sh --needs=$needs requirements-test.txt requirements-distributed.txt)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
@@ -70,4 +71,4 @@ if [[ $failed -ne 0 ]]; then
     exit 1
 fi
 
-"$python" -m pytest -q -n auto --maxprocesses=8
+"$python" -m pytest -q -n auto --maxprocesses=8 --dist=loadgroup

@@ -123,10 +123,9 @@ def assert_step_matches_reference(step: GpuStep, batch: RawBatch, rate: float, p
     weight = table_rows(model)
     expected = reference_step(model, batch, step.ids_per_table)
     dense_before = [parameter.detach().double().clone() for parameter in dense_parameters(model)]
+    _scale_sums(optimizer, model, expected)
     dense_sums = [_clone(_sums_of(optimizer, parameter)) for parameter in dense_parameters(model)]
     rows_before, row_sums = weight[expected.rows].double(), _row_sums(optimizer)
-    if row_sums is not None:
-        _scale_sums(row_sums, expected)
     sums_before = None if row_sums is None else row_sums[expected.rows]
     others = _rows_that_do_not_occur(expected.rows, len(weight))
     others_before = weight[others]
@@ -143,12 +142,13 @@ def assert_step_matches_reference(step: GpuStep, batch: RawBatch, rate: float, p
     assert error < LOSS_TOLERANCE[precision], f"the loss differs by {error:.1e}"
     changes = zip(dense_parameters(model), dense_before, expected.dense_gradients, dense_sums, strict=True)
     for number, (parameter, before, gradient, sums) in enumerate(changes):
-        change = -rate * _direction(gradient, sums)[0]
-        error = _relative_error(parameter.detach().double() - before, change)
+        direction, sums_after = _direction(gradient, sums)
+        error = relative_error(parameter.detach().double() - before, -rate * direction)
         assert error < UPDATE_TOLERANCE[precision], f"the update of dense weight {number} differs by {error:.1e}"
+        _assert_sums_added(_sums_of(optimizer, parameter), sums, sums_after, precision, f"dense weight {number}")
     direction, sums_after = _direction(expected.row_gradients, sums_before)
     if weight.dtype == torch.float32:
-        error = _relative_error(weight[expected.rows].double() - rows_before, -rate * direction)
+        error = relative_error(weight[expected.rows].double() - rows_before, -rate * direction)
         assert error < UPDATE_TOLERANCE[precision], f"the update of the tables differs by {error:.1e}"
     else:
         bits = random_bits(expected.rows, weight.shape[1], seed=optimizer.seed, step=steps)
@@ -156,10 +156,8 @@ def assert_step_matches_reference(step: GpuStep, batch: RawBatch, rate: float, p
         difference = distances(weight[expected.rows], rounded)
         assert float((difference > 0).double().mean()) < DIFFERENTLY_ROUNDED
         assert float((difference > 1).double().mean()) < DIFFERENTLY_ROUNDED / 10
-    if row_sums is not None and sums_before is not None and sums_after is not None:
-        found = row_sums[expected.rows].double() - sums_before
-        error = _relative_error(found, sums_after - sums_before)
-        assert error < 2 * UPDATE_TOLERANCE[precision], f"the sums of squares of the tables differ by {error:.1e}"
+    found = None if row_sums is None else row_sums[expected.rows]
+    _assert_sums_added(found, sums_before, sums_after, precision, "the tables")
     assert torch.equal(weight[others], others_before), "rows changed that do not occur in the batch"
 
 
@@ -175,13 +173,32 @@ def _row_sums(optimizer: Optimizer) -> torch.Tensor | None:
     return next(iter(optimizer.row_tensors()), None)
 
 
-def _scale_sums(row_sums: torch.Tensor, expected: ReferenceStep) -> None:
-    """Scale the sums of squares to 100 times the mean square of a step.
+def _scale_sums(optimizer: Optimizer, model: DLRM_Net, expected: ReferenceStep) -> None:
+    """Scale the sums of squares to 100 times the mean square of a step, those of dense weights to 100,000 times.
 
-    Those of the earlier steps of a tested optimizer are far larger: float32 would round this step's squares away.
+    The sums of a tested optimizer are far larger: float32 would round this step's squares away. Dense weights then
+    change so little that the model remains similar for the next batch.
     """
-    squares = expected.row_gradients.square().mean()
-    row_sums *= 100 * squares / row_sums[expected.rows].double().mean()
+    for parameter, gradient in zip(dense_parameters(model), expected.dense_gradients, strict=True):
+        sums = _sums_of(optimizer, parameter)
+        if sums is not None:
+            sums *= 1e5 * gradient.square().mean() / sums.double().mean()
+    row_sums = _row_sums(optimizer)
+    if row_sums is not None:
+        row_sums *= 100 * expected.row_gradients.square().mean() / row_sums[expected.rows].double().mean()
+
+
+def _assert_sums_added(
+    found: torch.Tensor | None,
+    before: torch.Tensor | None,
+    after: torch.Tensor | None,
+    precision: str,
+    name: str,
+) -> None:
+    """Compare the squares that a step has added to sums with those of float64; nothing to do for SGD."""
+    if found is not None and before is not None and after is not None:
+        error = relative_error(found.double() - before, after - before)
+        assert error < 2 * UPDATE_TOLERANCE[precision], f"the sums of squares of {name} differ by {error:.1e}"
 
 
 def _clone(tensor: torch.Tensor | None) -> torch.Tensor | None:
@@ -205,5 +222,6 @@ def _rows_that_do_not_occur(rows: torch.Tensor, count: int) -> torch.Tensor:
     return drawn[~torch.isin(drawn, rows)]
 
 
-def _relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the norm of the difference, relative to the norm of `expected`."""
     return float((found - expected).norm() / expected.norm().clamp(min=1e-30))

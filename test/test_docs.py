@@ -24,6 +24,7 @@ PROGRAMS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scri
 
 # Flags of other programs, and the flag of an example.
 FOREIGN_FLAGS = {"--no-deps", "--usage", "--ruleset", "--check", "--lr-min"}
+FOREIGN_FLAGS |= {"--nproc-per-node", "--nnodes", "--node-rank", "--standalone", "--max-restarts"}  # of torchrun
 # Folders in which a path in the text is one of this repository.
 FOLDERS = ("mlperf/", "bench/", "tools/", "test/", "input/dist", ".ci/", ".github/")
 
@@ -152,6 +153,18 @@ def test_published_counts_are_those_of_the_benchmark() -> None:
     assert f"| rows of day 23 | {data.eval_samples + data.held_out_samples:,} |" in text
     assert f"| test rows | {data.eval_samples:,} |" in text
     assert f"{data.train_samples + data.eval_samples + data.held_out_samples:,}" in text
+
+
+def test_layers_are_those_that_the_imports_are_checked_for() -> None:
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    (layers,) = [block for block in blocks(ROOT / "mlperf" / "docs" / "architecture.md") if "cli\nrunner" in block]
+    assert layers.split("\n")[:-1] == configuration["layers"]
+
+
+def test_every_package_is_described() -> None:
+    (packages, *_) = blocks(ROOT / "mlperf" / "docs" / "architecture.md")
+    folders = {path.name for path in (ROOT / "mlperf").iterdir() if path.is_dir() and path.name[0] != "_"}
+    assert set(re.findall(r"^  (\w+)/", packages, re.MULTILINE)) | {"systems"} == folders
 
 
 def test_front_page_is_short() -> None:

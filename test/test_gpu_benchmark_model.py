@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 import torch
 from gpu_models import DEVICE, both_bag_batches, make_gpu_step, random_rows, raw_batch
-from gpu_reference import assert_step_matches_reference, dense_parameters, table_rows
+from gpu_reference import (
+    UPDATE_TOLERANCE,
+    assert_step_matches_reference,
+    dense_parameters,
+    relative_error,
+    table_rows,
+)
 
 from mlperf.benchmarks import DLRM, DLRM_DCNV2
 from mlperf.benchmarks.benchmark import Network
@@ -107,10 +113,16 @@ def test_steps_of_dcnv2_match_float64(precision: str, size: int) -> None:
 def test_all_optimizers_and_precisions_of_tables_match_float64(
     size: int, optimizer: str, table_precision: str
 ) -> None:
-    """Train on two batches, so that the second replays a graph with another rate and other random bits."""
+    """Train on two batches, so that the second replays a graph with another rate and other random bits.
+
+    SGD's rates grow with the batch, because the gradient of a row read by one sample is proportional to 1 / size.
+    With 65,536 samples and a rate of 0.05, the rounding of up to 1,365 additions to a row is 8 % of the updates,
+    and only 1 % of the values in 16 bits change. After a first rate above 1 the model would be too different.
+    """
     step = make_step("fp32", optimizer=optimizer, table_precision=table_precision)
     step.warm_up(size)
-    for seed, rate in enumerate((0.05, 0.02)):
+    rates = (min(1.0, size / 6000), size / 3000) if optimizer == "sgd" else (0.05, 0.02)
+    for seed, rate in enumerate(rates):
         assert_step_matches_reference(step, make_batch(step, size, seed), rate, "fp32")
 
 
@@ -147,7 +159,7 @@ def test_large_batches_match_float64_and_repeat(size: int, precision: str) -> No
     parameters = [*dense_parameters(step.model), table_rows(step.model)]
     kept = [parameter.detach().clone() for parameter in parameters]
     assert_step_matches_reference(step, make_batch(step, size, 3), 1.0, precision)
-    tables = []
+    updates = []
     for _ in range(2):
         for parameter, value in zip(parameters, kept, strict=True):
             parameter.data.copy_(value)
@@ -155,8 +167,9 @@ def test_large_batches_match_float64_and_repeat(size: int, precision: str) -> No
             assert isinstance(layer, GpuLayer)
             layer.copy_weights()
         step.train(make_batch(step, size, 4), 1.0)
-        tables.append(table_rows(step.model).clone())
-    torch.testing.assert_close(tables[1], tables[0], rtol=0, atol=1e-4)
+        updates.append(table_rows(step.model) - kept[-1])
+    error = relative_error(updates[1], updates[0])
+    assert error < UPDATE_TOLERANCE["fp32"], f"repeated updates differ by {error:.1e}"
 
 
 def test_asynchronous_steps_give_the_sums_of_synchronous_steps() -> None:

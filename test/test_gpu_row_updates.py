@@ -10,7 +10,7 @@ import torch
 from gpu_models import DEVICE, assert_equally_rounded, on_device
 from small_models import EARLIER_STEPS, SEED, make_model, make_trained_optimizer
 
-from mlperf.engines.gpu.kernels.row_update import PARTS, update_rows_once
+from mlperf.engines.gpu.kernels.row_update import GROUP, PARTS, update_rows_once
 from mlperf.engines.gpu.kernels.sorted_rows import CHUNK
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.embedding.flat_tables import FlatTables
@@ -52,7 +52,15 @@ def trained(name: str, precision: str, rows: int, dimension: int, device: torch.
     return Trained(model, make_trained_optimizer(name, model))
 
 
-def update(fast: Trained, rows: np.ndarray, gradients: torch.Tensor, rate: float, *, parts: int = PARTS) -> None:
+def update(
+    fast: Trained,
+    rows: np.ndarray,
+    gradients: torch.Tensor,
+    rate: float,
+    *,
+    parts: int = PARTS,
+    group: int = GROUP,
+) -> None:
     """Update `rows`, int [B, T], by `gradients`, [B * T, D], with the kernels."""
     update_rows_once(
         tables=fast.rows,
@@ -63,6 +71,7 @@ def update(fast: Trained, rows: np.ndarray, gradients: torch.Tensor, rate: float
         counter=torch.tensor([SEED, EARLIER_STEPS], device=DEVICE),
         epsilon=EPSILON,
         parts=parts,
+        group=group,
     )
 
 
@@ -156,6 +165,15 @@ def test_chunks_of_very_frequent_rows_are_added_block_by_block(runs: list[int]) 
     rows = np.random.default_rng(0).permutation(np.repeat(np.arange(len(runs)), runs))[:, None]
     general, fast = update_both("sgd", "bf16", rows, (drawn(len(rows), 4) * 8).round() / 8, parts=2)
     assert torch.equal(fast.rows.cpu(), general.rows)
+
+
+@pytest.mark.parametrize("group", [1, 4])
+def test_any_number_of_chunks_is_searched_at_a_time(group: int) -> None:
+    rows = np.random.default_rng(0).integers(0, 12, (100, 2))
+    usual, other = (trained("adagrad", "bf16", 13, 20) for _ in range(2))
+    update(usual, rows, drawn(200, 20), 0.5)
+    update(other, rows, drawn(200, 20), 0.5, group=group)
+    assert torch.equal(other.rows, usual.rows)
 
 
 @pytest.mark.parametrize("precision", EMBEDDING_PRECISIONS)

@@ -46,6 +46,8 @@ def test_tuning_times_each_kind_of_update(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = printed("tune_kernels", monkeypatch, capsys, "--reduced")
+    assert any(line.startswith("  loss_backward, 8 tiles, 128 registers: ") for line in lines)
+    assert any(line.startswith("  update with its sort, groups of 4 chunks: ") for line in lines)
     for update in UPDATES:
         for what in ("update with its sort", "lookup and interaction"):
             (line,) = [line for line in lines if line.startswith(f"  {what}, {update}: ")]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from small_models import CPU, make_model, random_architecture
 from mlperf.cli.train import parse
 from mlperf.data.batch import RawBatch, RowSource
 from mlperf.data.binary import BinaryFile
-from mlperf.data.schema import CRITEO
+from mlperf.data.schema import CRITEO, LOG1P, DenseFormat
 from mlperf.engines.choose import make_step
 from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import DLRM_Net
@@ -180,6 +181,19 @@ def test_first_invalid_value_is_named_by_its_position_in_the_file(
     with pytest.raises(RunError) as caught:
         fast.check()
     assert str(caught.value) == f"{path}: {message}"
+
+
+def test_format_of_the_rows_is_copied_to_the_device_only_if_it_changes() -> None:
+    """The copy waits for the device: it would keep the next batch from being copied during a step."""
+    step = make_gpu_step(on_device(make_model(TINY)))
+    stream = np.random.default_rng(2)
+    copies = []
+    for dense in (LOG1P, LOG1P, DenseFormat(smallest=-1, offset=2), LOG1P):
+        _, batch = both_batches(4, TINY.rows_per_table, stream)  # each with a source of its own
+        step.score(replace(batch, source=replace(batch.source, dense=dense)))
+        copies.append(step.row_format._version)
+        assert step.row_format.tolist() == [dense.smallest, dense.offset, dense.is_float, False]
+    assert [after - before for before, after in pairwise(copies)] == [0, 1, 1]
 
 
 # Batches of a golden run before rounding changes it. In batch 24 of `adagrad` an activation is so close to 0 that

@@ -28,6 +28,7 @@ def checkout(tmp_path: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     (folder / "requirements-test.txt").write_text("pytest\n")
+    (folder / "requirements-distributed.txt").write_text("torchrec\n")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python3").write_text(FAKE_PYTHON)
     (tmp_path / "bin" / "python3").chmod(0o755)
@@ -69,6 +70,28 @@ def test_installing_the_test_requirements_also_satisfies_run_and_time(checkout: 
     setup(checkout)
     setup(checkout, "requirements-test.txt")
     assert installs(checkout) == []
+
+
+def test_packages_of_several_processes_are_installed_without_the_needs_they_state(checkout: Path) -> None:
+    setup(checkout, "requirements-test.txt", "requirements-distributed.txt")
+    together, alone, project = installs(checkout)
+    assert together.endswith("--quiet --requirement=requirements.txt --requirement=requirements-test.txt")
+    assert alone.endswith("--no-deps --requirement=requirements-distributed.txt")
+    assert project.endswith("--editable .")
+
+
+def test_each_of_several_files_counts_as_installed_on_its_own(checkout: Path) -> None:
+    both = ("requirements-test.txt", "requirements-distributed.txt")
+    setup(checkout, *both)
+    installs(checkout)
+    for files in ((), both[:1], both[1:], both[::-1]):
+        setup(checkout, *files)
+        assert installs(checkout) == []
+    (checkout / both[1]).write_text("torchrec==2\n")
+    setup(checkout, both[0])
+    assert installs(checkout) == []
+    setup(checkout, both[1])
+    assert len(installs(checkout)) == 3
 
 
 def test_setup_installs_again_after_a_change_and_after_changing_back(checkout: Path) -> None:
@@ -176,6 +199,7 @@ def test_setup_names_the_package_missing_in_a_given_environment(checkout: Path) 
     partial.chmod(0o755)
     for needs in ([], ["--needs=sklearn"]):
         assert setup(checkout, *needs, DLRM_PYTHON=str(partial)).stdout == f"{partial}\n"
-    done = setup(checkout, "--needs=sklearn,mlperf_logging", DLRM_PYTHON=str(partial))
-    assert (done.returncode, done.stdout) == (1, "")
-    assert f"DLRM_PYTHON={partial}: lacks the package mlperf_logging" in done.stderr
+    for package, listed in (("mlperf_logging", "requirements.txt"), ("torchrec", "requirements-distributed.txt")):
+        done = setup(checkout, f"--needs=sklearn,{package}", DLRM_PYTHON=str(partial))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"DLRM_PYTHON={partial}: lacks the package {package}; {listed} lists all" in done.stderr

@@ -4,8 +4,9 @@
 #   python=$(tools/setup.sh [--needs=package,...] [requirements file ...])
 #
 # Installs requirements.txt, the files named and this project itself (editable, with its programs dlrm-train,
-# dlrm-prepare, ...) into .venv at the root of the repository. Does nothing if they are already installed. pip's own
-# environment variables (PIP_INDEX_URL, PIP_FIND_LINKS, PIP_NO_INDEX, ...) are obeyed.
+# dlrm-prepare, ...) into .venv at the root of the repository. Does nothing if they are already installed.
+# requirements-distributed.txt, for runs of several processes, is installed without the needs that its packages state.
+# pip's own environment variables (PIP_INDEX_URL, PIP_FIND_LINKS, PIP_NO_INDEX, ...) are obeyed.
 #
 # DLRM_PYTHON=/path/to/python uses another environment without changing it. It must have torch, numpy, numba and the
 # packages after --needs, by the names under which they are imported; this project need not be installed in it. An
@@ -53,21 +54,31 @@ without_installing() { # prints how to use an environment that exists: the activ
     fi
 }
 
+pip_install() { # installs what the arguments name into .venv
+    run "$python" -m pip install --disable-pip-version-check --quiet "$@"
+}
+
 install() { # creates .venv and installs the given requirements files
-    local base
+    local base file together=()
     if ! "$python" -c '' 2>/dev/null; then
         base=$(find_base)
         [[ -n $base ]] ||
             fail "found no Python 3.11 to 3.14 with venv and ensurepip (on Debian: python3-venv); $without"
         run "$base" -m venv --clear .venv || fail "$base could not create .venv; $without"
     fi
-    run "$python" -m pip install --disable-pip-version-check --quiet "${@/#/--requirement=}" ||
-        fail "pip could not install ${*}; $without"
+    for file in "$@"; do
+        [[ $file == "$distributed" ]] || together+=("$file")
+    done
+    pip_install "${together[@]/#/--requirement=}" || fail "pip could not install ${together[*]}; $without"
+    if [[ ${#together[@]} -lt $# ]]; then
+        pip_install --no-deps --requirement="$distributed" || fail "pip could not install $distributed; $without"
+    fi
     # requirements.txt has the build tool: nothing is downloaded for this.
-    run "$python" -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable . ||
+    pip_install --no-deps --no-build-isolation --editable . ||
         fail "pip could not install this project into .venv; $without"
 }
 
+distributed=requirements-distributed.txt
 packages=(torch numpy numba) # needed for training
 files=()
 for argument in "$@"; do
@@ -93,21 +104,30 @@ if [[ -n ${DLRM_PYTHON:-} ]]; then
     command -v "$DLRM_PYTHON" >/dev/null || fail "DLRM_PYTHON=$DLRM_PYTHON: no such program" 2
     missing=$(missing_package "$DLRM_PYTHON" "${packages[@]}") ||
         fail "DLRM_PYTHON=$DLRM_PYTHON: cannot be run as a Python" 2
-    [[ -z $missing ]] || fail "DLRM_PYTHON=$DLRM_PYTHON: lacks the package $missing; requirements.txt lists all"
+    list=requirements.txt
+    [[ ! $missing =~ ^(torchrec|fbgemm_gpu)$ ]] || list=$distributed
+    [[ -z $missing ]] || fail "DLRM_PYTHON=$DLRM_PYTHON: lacks the package $missing; $list lists all"
     command -v "$DLRM_PYTHON"
     exit 0
 fi
 
 python=.venv/bin/python
-# Stamp files record which requirements are installed. All sets include requirements.txt, so two stamps are written.
-# Other stamps are removed, because pip may have changed those packages. The checksum includes the path: a moved
-# environment does not work.
-stamp() {
+# Stamp files record which requirements are installed: one for requirements.txt, one for each file beside it. Other
+# stamps are removed, because pip may have changed those packages. The checksum includes the path: a moved environment
+# does not work.
+stamp() { # prints the stamp of requirements.txt with the file $1, if there is one
     echo ".venv/installed-$({ pwd && cat pyproject.toml mlperf/version.py requirements.txt "$@"; } | cksum | tr ' ' -)"
 }
-wanted=$(stamp "$@")
+wanted=("$(stamp)")
+for file in "$@"; do
+    wanted+=("$(stamp "$file")")
+done
 is_installed() {
-    [[ -f $wanted ]] && "$python" -c '' 2>/dev/null
+    local file
+    for file in "${wanted[@]}"; do
+        [[ -f $file ]] || return 1
+    done
+    "$python" -c '' 2>/dev/null
 }
 if ! is_installed; then
     # Two installations into one environment would damage it. pip inherits the lock and keeps it if only this shell
@@ -125,7 +145,7 @@ if ! is_installed; then
         echo "setup.sh: installing into .venv (first run); $without"
         rm -f .venv/installed-*
         install requirements.txt "$@"
-        touch "$(stamp)" "$wanted"
+        touch "${wanted[@]}"
     } >&2
 fi
 echo "$PWD/$python"

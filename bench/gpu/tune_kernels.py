@@ -30,8 +30,10 @@ from command_line import script_parser
 from mlperf.benchmarks import DLRM_DCNV2
 from mlperf.engines.gpu.kernels.cross import cross_backward, cross_forward
 from mlperf.engines.gpu.kernels.interaction import interact, interact_backward
+from mlperf.engines.gpu.kernels.last_layer import loss_backward
 from mlperf.engines.gpu.kernels.linear import relu_backward
 from mlperf.engines.gpu.kernels.pooling import pool
+from mlperf.engines.gpu.kernels.row_update import update_rows_once
 from mlperf.engines.gpu.kernels.sgd_row_update import update_rows_by_sgd
 from mlperf.engines.gpu.step import GpuStep
 from mlperf.engines.gpu.upload import RawRows
@@ -47,6 +49,10 @@ POOLING_SIZES = ((16, 4), (16, 8), (8, 2), (8, 4), (4, 1), (32, 8))
 CROSS_FORWARD_SIZES = ((1024, 4), (2048, 4), (2048, 8), (4096, 8))
 CROSS_BACKWARD_SIZES = ((16, 128, 8, 4), (16, 128, 4, 4), (8, 256, 8, 4), (16, 256, 8, 8), (32, 128, 4, 8))
 
+# Chunks per program instance that updates rows of several chunks; tiles and registers of the kernel of the loss.
+SHARED_GROUPS = (8, 4, 2, 1)
+LOSS_SIZES = ((8, None), (8, 128), (11, None), (16, None), (4, None))
+
 # Tile sizes of relu_input_gradient: rows, columns, depth, warps, stages.
 RELU_PRODUCT_SIZES = ((128, 256, 64, 8, 3), (128, 256, 64, 8, 4), (256, 128, 64, 8, 3), (128, 128, 64, 8, 4))
 
@@ -60,6 +66,7 @@ def main() -> None:
         tune_interaction(workload, step)
         if precision == "bf16":
             tune_relu(workload, width=max(workload.network.top_mlp))
+            tune_loss(workload, step)
             time_products(workload, step)
             compare_relu_input_gradient(workload, step)
     time_summed_updates(workload)
@@ -147,7 +154,19 @@ def tune_dcnv2(workload: Workload) -> None:
         name = f"cross_backward, {block_rows} x {columns} x {tiles} tiles, {warps} warps"
         report(workload, name, partial(backward, rows=block_rows, columns=columns, tiles=tiles, warps=warps))
     report(workload, "the sort of the rows", rows.sort)
-    report(workload, "update with its sort", partial(step.update_rows, activations, d_x0, step.rate))
+    update = partial(
+        update_rows_once,
+        tables=step.tables.weight,
+        sums=step.row_sums,
+        embedding_rows=rows,
+        d_embeddings=d_x0,
+        rate=step.rate,
+        counter=step.counter,
+        epsilon=step.epsilon,
+        bags=step.bags,
+    )
+    for group in SHARED_GROUPS:
+        report(workload, f"update with its sort, groups of {group} chunks", partial(update, group=group))
 
 
 def tune_relu(workload: Workload, width: int) -> None:
@@ -159,6 +178,31 @@ def tune_relu(workload: Workload, width: int) -> None:
     for rows, columns, tiles, warps in RELU_SIZES:
         name = f"relu_backward of {width} outputs, {rows} x {columns} x {tiles} tiles, {warps} warps"
         report(workload, name, partial(backward, rows=rows, columns=columns, tiles=tiles, warps=warps))
+
+
+def tune_loss(workload: Workload, step: GpuStep) -> None:
+    """Time the loss and its gradient, with the gradient of the ReLU below."""
+    samples, width = workload.batch_size, workload.network.top_mlp[-2]
+    hidden = torch.randn(samples, width, device=workload.device).bfloat16().relu_()
+    labels = (torch.rand(samples, device=workload.device) < 0.25).float()
+    d_weight, d_hidden_bias = torch.zeros(2, width, device=workload.device)
+    backward = partial(
+        loss_backward,
+        hidden=hidden,
+        weight=step.last_weight,
+        bias=step.last_bias,
+        labels=labels,
+        d_weight=d_weight,
+        d_bias=torch.zeros(1, device=workload.device),
+        d_hidden_bias=d_hidden_bias,
+        sums=torch.zeros(2, dtype=torch.float64, device=workload.device),
+        loss=step.loss.kind,
+        class_weights=step.loss.weights,
+        threshold=step.threshold,
+    )
+    for tiles, registers in LOSS_SIZES:
+        name = f"loss_backward, {tiles} tiles, {registers or 'any number of'} registers"
+        report(workload, name, partial(backward, tiles=tiles, registers=registers))
 
 
 def compare_relu_input_gradient(workload: Workload, step: GpuStep) -> None:

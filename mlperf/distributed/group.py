@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from tempfile import TemporaryDirectory
 
-import torch
 import torch.distributed as dist
 
-from mlperf.distributed.processes import Processes, current, running_as
+from mlperf.distributed.processes import Processes, running_as
 
 # How long a process waits for the others: none of them prepares data or compiles while the others wait.
 TIMEOUT = timedelta(minutes=30)
@@ -29,26 +28,3 @@ def process_group(processes: Processes, backend: str) -> Iterator[None]:
         if processes.size > 1:
             dist.barrier()
         dist.destroy_process_group()
-
-
-def gathered(values: torch.Tensor) -> torch.Tensor:
-    """Return `values` [N] of all processes, one after the other; every process must call it."""
-    if current().size == 1:
-        return values
-    counts = torch.zeros(current().size, dtype=torch.int64, device=values.device)
-    counts[current().rank] = len(values)
-    dist.all_reduce(counts)
-    largest = int(counts.max())
-    padded = torch.nn.functional.pad(values, (0, largest - len(values)))
-    found = [torch.empty_like(padded) for _ in range(current().size)]
-    dist.all_gather(found, padded)
-    return torch.cat([part[:count] for part, count in zip(found, counts.tolist(), strict=True)])
-
-
-def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
-    """Return the sum of `values` over all processes; every process must call it."""
-    if current().size == 1:
-        return values
-    total = values.clone()
-    dist.all_reduce(total)
-    return total

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlperf.util.errors import RunError, UsageError
+from mlperf.util.errors import EndedQuietlyError, RunError, UsageError, origin_of
 from mlperf.util.printable import one_line
 from mlperf.util.signals import exit_status, handlers_of_caller, raised_in_program, reason
 from mlperf.util.standard_streams import (
@@ -79,10 +79,12 @@ def _run_program(name: str, work: Callable[[], int | None]) -> int:
         with raised_in_program(), messages_on_stderr(), checked_output():
             return work() or 0
     except OutputClosedError as closed:
-        print(f"{name}: {closed}", file=sys.stderr)
+        print(f"{name}: {origin_of(closed)}{closed}", file=sys.stderr)
         return closed.exit_status
+    except EndedQuietlyError as ended:
+        return ended.exit_status
     except (UsageError, RunError) as error:
-        print(f"{name}: error: {one_line(error)}", file=sys.stderr)
+        print(f"{name}: {origin_of(error)}error: {one_line(error)}", file=sys.stderr)
         return error.exit_status
     except (
         OSError
@@ -90,7 +92,7 @@ def _run_program(name: str, work: Callable[[], int | None]) -> int:
         if error.filename is None and error.errno not in _DISK_ERRORS:
             raise
         where = "a file cannot be read or written" if error.filename is None else error.filename
-        print(f"{name}: error: {one_line(f'{where}: {error.strerror}')}", file=sys.stderr)
+        print(f"{name}: {origin_of(error)}error: {one_line(f'{where}: {error.strerror}')}", file=sys.stderr)
         return RunError.exit_status
     except ModuleNotFoundError as error:
         # importlib.metadata names a package as it is installed: mlperf-logging instead of mlperf_logging.
@@ -98,12 +100,12 @@ def _run_program(name: str, work: Callable[[], int | None]) -> int:
         if package not in _CORE_PACKAGES:
             raise
         print(
-            f"{name}: error: {package} is not installed in this Python ({sys.executable}): run tools/setup.sh "
+            f"{name}: {origin_of(error)}error: {package} is not installed in this Python ({sys.executable}): run tools/setup.sh "
             "and use .venv/bin/python, or pip install -r requirements.txt",
             file=sys.stderr,
         )
         return RunError.exit_status
     except KeyboardInterrupt as stopped:
         notes = getattr(stopped, "__notes__", [])  # how to continue, added where the signal arrived
-        print(one_line("; ".join([f"{name}: {reason(stopped)}", *notes])), file=sys.stderr)
+        print(one_line("; ".join([f"{name}: {origin_of(stopped)}{reason(stopped)}", *notes])), file=sys.stderr)
         return exit_status(stopped)

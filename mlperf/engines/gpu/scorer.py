@@ -190,8 +190,9 @@ class GpuScorer:
 
     def note_source(self, batch: RawBatch) -> None:
         """Record where the rows of `batch` come from: their format, and where an invalid value is."""
-        if batch.source is not self.source:
-            found = row_format(batch.source.dense, modulo_rows=batch.source.modulo_rows)
-            self.row_format.copy_(found)
-            self.source = batch.source
+        known, source = self.source, batch.source
+        if known is None or (known.dense, known.modulo_rows) != (source.dense, source.modulo_rows):
+            # This copy waits for the device, so that the next batch is not copied beside the step.
+            self.row_format.copy_(row_format(source.dense, modulo_rows=source.modulo_rows))
+        self.source = source
         self.first_row.fill_(batch.first_row)

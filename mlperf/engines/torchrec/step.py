@@ -18,8 +18,8 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from mlperf.data.source import BatchSource, SharedSource
-from mlperf.distributed.group import sum_over_processes
 from mlperf.distributed.processes import Processes, current
+from mlperf.distributed.reductions import sum_over_processes
 from mlperf.engines.protocol import LossSums
 from mlperf.engines.torchrec import linear_products
 from mlperf.engines.torchrec.features import ShardedBatch, sharded_batch, table_name

@@ -53,6 +53,7 @@ def loss_backward(
     class_weights: tuple[float, ...],
     threshold: float,
     tiles: int | None = None,
+    registers: int | None = None,
 ) -> torch.Tensor:
     """Compute the loss and return the gradient of `hidden` or, if it is the output of a ReLU, of the ReLU's input.
 
@@ -64,6 +65,7 @@ def loss_backward(
     loss: "mse", "bce_logits" for binary cross-entropy computed from the logit, or any other name for binary
         cross-entropy of the probability with the `class_weights` of labels 0 and 1.
     tiles: number of tiles of samples summed by each program instance; default depends on B.
+    registers: maximum per thread; default: what the compiler chooses.
     """
     samples = len(hidden)
     gradient = torch.empty_like(hidden)
@@ -87,6 +89,7 @@ def loss_backward(
         LOGITS=loss == "bce_logits",
         RELU=d_hidden_bias is not None,
         num_warps=WARPS,
+        maxnreg=registers,
         **constants,
     )
     return gradient

@@ -51,6 +51,7 @@ def update_rows_once(
     epsilon: float = 0.0,
     bags: Bags | None = None,
     parts: int = PARTS,
+    group: int = GROUP,
 ) -> None:
     """Update every row that occurs in `embedding_rows` by the sum of its gradients.
 
@@ -64,6 +65,7 @@ def update_rows_once(
     epsilon: of Adagrad.
     bags: if each sample has one or several ids of each table, whose rows were summed.
     parts: number of chunks in a block, a power of two.
+    group: number of chunks that a program instance searches for the beginnings of runs, a power of two.
 
     The partial sums take 8 * D bytes for each chunk of 16 embeddings: 109 MB for 65,536 samples with 26 embeddings
     of dimension 128, and 898 MB with 214.
@@ -104,7 +106,7 @@ def update_rows_once(
         **constants,
     )
     _sum_blocks_kernel[(blocks,)](rows, partial_sums, block_sums, count, PARTS=parts, **constants)
-    _update_shared_rows_kernel[(triton.cdiv(chunks, GROUP),)](
+    _update_shared_rows_kernel[(triton.cdiv(chunks, group),)](
         tables,
         sums,
         rows,
@@ -115,7 +117,7 @@ def update_rows_once(
         epsilon,
         count,
         SUMS=width,
-        GROUP=GROUP,
+        GROUP=group,
         PARTS=parts,
         **constants,
     )
