@@ -5,6 +5,8 @@ B samples, T tables, D embedding dimension, N and K widths of a layer's output a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -22,18 +24,17 @@ def available(device: torch.device, precision: str) -> bool:
 
 def logits(model: DLRM_Net, dense: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
     """Return the same as `model.logits`, float32 [B, 1]. dense: [B, K]. pooled: [B, T, D]."""
-    bottom = _mlp(model.bot_l, dense)
+    bottom = _mlp(list(model.bot_l), dense)
     if isinstance(model.interaction, CrossInteraction):
         interacted = _cross(model.interaction, bottom, pooled)
     else:
         interacted = model.interaction(bottom, pooled)
-    return _mlp(model.top_l[:-1], interacted)
+    return _mlp(list(model.top_l)[:-1], interacted)
 
 
-def _mlp(layers: nn.Sequential, values: torch.Tensor) -> torch.Tensor:
-    """Return the output of `layers`, in which an activation follows each linear layer, but maybe the last."""
-    modules = list(layers)
-    for layer, activation in zip(modules[::2], [*modules[1::2], None][: len(modules[::2])], strict=True):
+def _mlp(modules: Sequence[nn.Module], values: torch.Tensor) -> torch.Tensor:
+    """Return the output of `modules`, in which an activation follows each linear layer, but maybe the last."""
+    for layer, activation in zip_longest(modules[::2], modules[1::2]):
         assert isinstance(layer, nn.Linear)
         fused = isinstance(activation, nn.ReLU)
         values = _Linear.apply(values, layer.weight, layer.bias, fused)
