@@ -14,6 +14,7 @@ from mlperf.data.criteo.days import TRAINING_SPLITS
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.distributed.group import process_group
 from mlperf.distributed.launchers import launched_processes
+from mlperf.engines.choose import check_engine
 from mlperf.export.onnx import require_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import require_graphviz
@@ -35,6 +36,7 @@ from mlperf.util.output_files import NamedFile
 def run_benchmark(settings: Settings) -> Result:
     """Train or evaluate according to `settings`. RunError or UsageError if that is not possible."""
     processes = launched_processes(local_rank=settings.processes.local_rank)
+    check_engine(settings, processes.size)
     with ExitStack() as stack:
         stack.enter_context(resource_failures())
         if processes.size > 1 or settings.processes.engine == "torchrec":
@@ -67,6 +69,9 @@ def load_for_inference(settings: Settings, outputs: Sequence[NamedFile] = ()) ->
 
     outputs: files that the program is going to write.
     """
+    if settings.processes.engine == "torchrec":
+        raise UsageError("--engine=torchrec: no process has the whole model, which is plotted; omit the flag")
+    check_engine(settings, 1)
     check_files(settings, others=outputs)
     _check_loaded_files(settings)
     with resource_failures():

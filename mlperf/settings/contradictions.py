@@ -19,6 +19,7 @@ from mlperf.util.output_files import require_writable_file
 def check_settings(settings: Settings) -> None:
     """Raise UsageError if the flags of a run contradict each other."""
     _check_precision(settings)
+    _check_engine(settings)
     _check_model(settings)
     _check_training(settings)
     _check_saving(settings)
@@ -62,6 +63,19 @@ def _check_precision(settings: Settings) -> None:
             f"--embedding-precision={rows} cannot be combined with --qr-flag or --md-flag: compressed tables are "
             "stored in fp32"
         )
+
+
+def _check_engine(settings: Settings) -> None:
+    """Refuse an engine or a backend of the other device. What needs the number of processes: engines/choose.py."""
+    engine, backend = settings.processes.engine, settings.processes.backend
+    if engine == "gpu" and not settings.use_gpu:
+        raise UsageError("--engine=gpu requires --use-gpu")
+    if backend == "nccl" and not settings.use_gpu:
+        raise UsageError("--dist-backend=nccl requires --use-gpu: NCCL connects GPUs; use gloo on CPUs")
+    if settings.use_gpu and engine == "cpu":
+        raise UsageError("--engine=cpu cannot be combined with --use-gpu")
+    if settings.use_gpu and backend == "gloo":
+        raise UsageError("--dist-backend=gloo cannot be combined with --use-gpu: it exchanges rows on CPUs")
 
 
 def _check_model(settings: Settings) -> None:
