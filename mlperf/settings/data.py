@@ -176,6 +176,12 @@ class DataSettings(DatasetSettings):
         """Samples of random or synthetic data per epoch."""
         return self.num_batches * self.batch_size if self.num_batches else self.generated.data_size
 
+    def ids_per_table(self, tables: int) -> tuple[int, ...]:
+        """Return the number of ids of each table and sample; at most this many for generated data."""
+        if self.generation != "dataset":
+            return (self.generated.lookups,) * tables
+        return self.multi_hot.sizes or (1,) * tables
+
     def readers(self, *, use_gpu: bool) -> int:
         """Return the number of threads that read training batches. One thread is too slow for a GPU."""
         return self.num_workers or (4 if use_gpu else 1)
