@@ -77,7 +77,7 @@ def _start(
     stream = np.random.RandomState(settings.seed)
     # Random data and weights share one stream, data first, as in published runs.
     generated = generated_batches(settings, stream) if prepared is None else None
-    model = build_model(settings, architecture, device)
+    model = build_model(settings, architecture, device, sizes)
     optimizer = make_optimizer(
         settings.training.optimizer, model, settings.seed, settings.training.adagrad_epsilon
     )

@@ -177,7 +177,7 @@ class TorchRecStep:
         self._work = DenseWork(model, loss, precision, self.processes)
         dense: nn.Module = self._work
         if self.processes.size > 1:
-            dense = DistributedDataParallel(dense, broadcast_buffers=False)
+            dense = DistributedDataParallel(dense, forward_sync_buffers=False)
         self._update = _Update(optimizer, model.tables)
         self._pipeline = TrainPipelineSparseDist(_Trained(self._tables, dense), self._update, self.device)
         self._feed = _Feed(iter(()))

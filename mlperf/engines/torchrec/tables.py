@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,19 +11,22 @@ from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 from torchrec.distributed.types import ShardingEnv
-from torchrec.modules.embedding_configs import EmbeddingBagConfig
-from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from mlperf.data.batch import Batch
+from mlperf.distributed.agreement import values_of_all
+from mlperf.distributed.first import decided_by_first
 from mlperf.distributed.processes import current
 from mlperf.engines.torchrec.features import table_name
-from mlperf.engines.torchrec.plan import Sharder, make_plan
+from mlperf.engines.torchrec.placement import TableMemory, describe_placements
+from mlperf.engines.torchrec.plan import Sharder, make_collection, make_plan, placements, state_optimizer
 from mlperf.models.layers.embedding.interface import EmbeddingTables
 from mlperf.models.layers.embedding.pooling import PoolingWeights
 from mlperf.models.layers.embedding.rows import Lookup, RowParameter
 from mlperf.models.layers.embedding.shards import Shard, ShardedTable
 from mlperf.settings.model import Architecture
 from mlperf.settings.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 OPTIMIZERS = {
     "sgd": EmbOptimType.EXACT_SGD,
@@ -38,31 +42,30 @@ class ShardedTables(EmbeddingTables):
     here, so that the parameters of the model are those that all processes have.
     """
 
-    def __init__(self, architecture: Architecture, settings: Settings, device: torch.device) -> None:
+    def __init__(
+        self, architecture: Architecture, settings: Settings, device: torch.device, memory: TableMemory
+    ) -> None:
+        """Plan, log the plan, and allocate. memory: what this process can use.
+
+        UsageError and RunError as in `make_plan`, on all processes.
+        """
         rows, dimension = architecture.rows_per_table, architecture.feature_size
-        collection = EmbeddingBagCollection(
-            tables=[
-                EmbeddingBagConfig(
-                    name=table_name(number),
-                    feature_names=[table_name(number)],
-                    num_embeddings=count,
-                    embedding_dim=dimension,
-                )
-                for number, count in enumerate(rows)
-            ],
-            device=torch.device("meta"),
-        )
+        processes, smallest = current(), _smallest(memory)
+        plan = decided_by_first(lambda: make_plan(architecture, settings, device.type, processes, smallest))
+        self.placements = placements(plan, architecture, settings)
+        if processes.is_first:
+            for line in describe_placements(self.placements, processes.size):
+                _log.info("%s", line)
         training = settings.training
         sharder = Sharder(
             fused_params={
-                "optimizer": OPTIMIZERS[training.optimizer],
+                "optimizer": OPTIMIZERS[state_optimizer(settings)],
                 "learning_rate": training.schedule.learning_rate,
                 "eps": training.adagrad_epsilon,
             }
         )
-        plan = make_plan(collection, sharder, settings, device, current())
         env = ShardingEnv.from_process_group(torch.distributed.group.WORLD)
-        sharded = sharder.shard(collection, plan, env, device, "")
+        sharded = sharder.shard(make_collection(architecture), plan, env, device, "")
         weights = sharded.state_dict()
         self.local_tables = [
             ShardedTable(count, local_shards(weights[f"embedding_bags.{table_name(number)}.weight"]))
@@ -70,7 +73,6 @@ class ShardedTables(EmbeddingTables):
         ]
         super().__init__(self.local_tables, dimension, device)
         self._hidden = _Hidden(sharded)
-        self.plan = plan
 
     @property
     def sharded(self) -> ShardedEmbeddingBagCollection:
@@ -92,6 +94,12 @@ class ShardedTables(EmbeddingTables):
     def nbytes(self) -> int:
         """Return the memory of the rows that this process stores."""
         return sum(shard.values.nbytes for table in self.local_tables for shard in table.shards)
+
+
+def _smallest(memory: TableMemory) -> TableMemory:
+    """Return the smallest memory of all processes; every process must call it."""
+    device, host = (values_of_all(str(size)) for size in (memory.device, memory.host))
+    return TableMemory(min(map(int, device)), min(map(int, host)))
 
 
 @dataclass(frozen=True)
