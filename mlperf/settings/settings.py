@@ -8,7 +8,7 @@ from pathlib import Path
 from mlperf.benchmarks import EDITIONS, Edition, benchmark_with, default_edition
 from mlperf.settings.data import DataSettings
 from mlperf.settings.flags import flag, part
-from mlperf.settings.kinds import boolean, choice, file_name, switch
+from mlperf.settings.kinds import boolean, choice, file_name, file_or_folder, switch
 from mlperf.settings.model import ModelSettings
 from mlperf.settings.processes import ProcessSettings
 from mlperf.settings.reports import ComplianceSettings, QuantizationSettings, ReportSettings
@@ -29,6 +29,9 @@ class AcceptedFlags:
     sync_dense_params: bool = flag(
         "--sync-dense-params", boolean, True, "ignored: the MLPs of all processes are always equal"
     )
+
+
+LATEST = "latest"  # value of --load-model
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,11 @@ class Settings:
         group="training",
     )
     load_model: Path | None = flag(
-        "--load-model", file_name, None, "checkpoint to resume or evaluate", group="checkpoints and inference"
+        "--load-model",
+        file_or_folder,
+        None,
+        "checkpoint to resume or evaluate; latest: that of --save-model if it exists, else start anew",
+        group="checkpoints and inference",
     )
     load_weights: Path | None = flag(
         "--load-weights",
@@ -63,9 +70,10 @@ class Settings:
     )
     save_model: Path | None = flag(
         "--save-model",
-        file_name,
+        file_or_folder,
         None,
-        "checkpoint to write whenever the test metric (AUC with --mlperf-logging, else accuracy) improves",
+        "checkpoint to write whenever the test metric (AUC with --mlperf-logging, else accuracy) improves: a "
+        "file, or a folder with engine torchrec",
         group="checkpoints and inference",
     )
     inference_only: bool = flag(
@@ -88,6 +96,11 @@ class Settings:
     compliance: ComplianceSettings = part(ComplianceSettings, group="MLPerf log")
     accepted: AcceptedFlags = part(AcceptedFlags, group="accepted without effect")
     given: frozenset[str] = field(default=frozenset(), compare=False)
+
+    @property
+    def loads_latest(self) -> bool:
+        """Whether the checkpoint that is loaded is that of --save-model, if there is one."""
+        return self.load_model == Path(LATEST)
 
     @property
     def seed(self) -> int:
