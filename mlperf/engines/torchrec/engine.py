@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlperf.engines.torchrec.step import TorchRecStep
+from mlperf.engines.torchrec.supported import unsupported_setting
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer, make_optimizer
@@ -15,8 +16,8 @@ class TorchRecEngine:
     description = "torchrec"
 
     def supports(self, model: DLRM_Net, settings: Settings) -> str | None:
-        """Return None."""
-        return None
+        """Return why this engine cannot do the run, None if it can. All of it follows from the settings."""
+        return unsupported_setting(settings)
 
     def make_scorer(self, model: DLRM_Net, settings: Settings) -> TorchRecStep:
         """Return the scorer: a step that is not used to train."""

@@ -1,0 +1,73 @@
+"""The packages of this engine. Each release of FBGEMM loads beside one of PyTorch, and no package says beside which."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module, metadata
+
+import torch
+
+from mlperf.util.errors import RunError
+
+PYTORCH = "2.13"
+TORCHREC = "1.8.0"
+FBGEMM = "1.8.0"
+# FBGEMM is one module in two packages: with code for GPUs, and without.
+_FOR_GPUS, _FOR_CPUS = "fbgemm-gpu", "fbgemm-gpu-cpu"
+
+
+def require_torchrec(*, use_gpu: bool) -> None:
+    """Import TorchRec. RunError if it or FBGEMM is missing, is another release, or does not load."""
+    package = _FOR_GPUS if use_gpu else _FOR_CPUS
+    if not torch.__version__.startswith(f"{PYTORCH}."):
+        raise _failure(f"PyTorch {torch.__version__} is installed", use_gpu=use_gpu)
+    _require("torchrec", metadata_version("torchrec"), TORCHREC, use_gpu=use_gpu)
+    # Either of them serves a run on CPUs.
+    found = metadata_version(package) or (None if use_gpu else metadata_version(_FOR_GPUS))
+    _require(package, found, FBGEMM, use_gpu=use_gpu)
+    try:
+        with _silence():
+            import_module("torchrec")
+    except Exception as error:  # of any type: FBGEMM loads libraries, and TorchRec imports the packages it needs
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise _failure(f"torchrec {TORCHREC} does not load: {reason}", use_gpu=use_gpu) from None
+
+
+def metadata_version(package: str) -> str | None:
+    """Return the installed version of a package, None if it is missing."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _require(package: str, found: str | None, wanted: str, *, use_gpu: bool) -> None:
+    if found is None:
+        raise _failure(f"{package} is not installed", use_gpu=use_gpu)
+    if found.partition("+")[0] != wanted:
+        raise _failure(f"{package} {found} is installed", use_gpu=use_gpu)
+
+
+def _failure(problem: str, *, use_gpu: bool) -> RunError:
+    package = _FOR_GPUS if use_gpu else _FOR_CPUS
+    how = f"pip install torchrec=={TORCHREC} {_FOR_GPUS}=={FBGEMM}"
+    if not use_gpu:
+        how = "tools/setup.sh requirements-distributed.txt"
+    return RunError(
+        f"several processes and --engine=torchrec need PyTorch {PYTORCH} with torchrec {TORCHREC} and {package} "
+        f"{FBGEMM}, but {problem} in this Python ({sys.executable}): run {how}"
+    )
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep FBGEMM from logging which libraries it loads: it makes Python's logging write to stderr from then on."""
+    handler = logging.NullHandler()
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)

@@ -1,0 +1,52 @@
+"""Settings that this engine does not support. Does not import TorchRec: a run is refused before anything is opened."""
+
+from __future__ import annotations
+
+from mlperf.settings.settings import Settings
+
+# FBGEMM's kernels read rows in groups of four values.
+ROW_MULTIPLE = 4
+OPTIMIZERS = ("sgd", "adagrad", "rwsadagrad")
+
+
+def unsupported_setting(settings: Settings) -> str | None:
+    """Return why several processes, or --engine=torchrec, do not support `settings`; None if they do."""
+    for flag, is_used, reason in (*_of_model(settings), *_of_run(settings)):
+        if is_used:
+            return f"{flag} is not supported by several processes and --engine=torchrec{reason}"
+    return None
+
+
+def _of_model(settings: Settings) -> list[tuple[str, bool, str]]:
+    """Return flags with their values, whether they are used, and why they are not supported."""
+    architecture, optimizer = settings.model.architecture, settings.training.optimizer
+    size, precision = architecture.feature_size, architecture.embedding_precision
+    return [
+        ("--qr-flag or --md-flag", architecture.compression is not None, ", which shard uncompressed tables"),
+        (f"--weighted-pooling={architecture.weighted_pooling}", architecture.weighted_pooling is not None, ""),
+        (
+            f"--embedding-precision={precision}",
+            precision != "fp32",
+            ": FBGEMM does not round tables in 16 bits with reproducible random numbers",
+        ),
+        (f"--arch-sparse-feature-size={size}", size % ROW_MULTIPLE != 0, ", which need a multiple of 4"),
+        (f"--optimizer={optimizer}", optimizer not in OPTIMIZERS, f", but {', '.join(OPTIMIZERS)} are"),
+    ]
+
+
+def _of_run(settings: Settings) -> list[tuple[str, bool, str]]:
+    accumulate, report = settings.training.accumulate, settings.report
+    quantization = settings.quantization
+    whole = ", because no process has the whole model"
+    return [
+        (
+            f"--mlperf-grad-accum-iter={accumulate}",
+            accumulate > 1 and not settings.inference_only,
+            ", whose tables are updated in the backward pass of every batch",
+        ),
+        (f"--quantize-emb-with-bit={quantization.embedding_bits}", quantization.embedding_bits != 32, ""),
+        (f"--quantize-mlp-with-bit={quantization.mlp_bits}", quantization.mlp_bits != 32, ""),
+        ("--save-onnx", report.save_onnx, whole),
+        ("--plot-compute-graph", report.plot_compute_graph, whole),
+        ("--debug-mode", report.debug, whole),
+    ]
