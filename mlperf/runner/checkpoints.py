@@ -11,27 +11,16 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from mlperf.distributed.first import decided_by_first
 from mlperf.engines.choose import uses_torchrec
 from mlperf.settings.settings import Settings
-from mlperf.training.checkpoint_file import is_checkpoint
-from mlperf.training.sharded_index import INDEX_NAME, foreign_files, is_sharded
+from mlperf.training.checkpoint_place import has_been_saved, named_place, reserved
+from mlperf.training.sharded_index import INDEX_NAME
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.failures import system_failures
-from mlperf.util.files import has_content
-from mlperf.util.folders import replaced_name, restore_folder
-from mlperf.util.locking import exclusive
-from mlperf.util.output_files import (
-    NamedFile,
-    is_same_path,
-    named,
-    require_replaceable_folder,
-    require_writable_file,
-    try_to_write,
-)
-from mlperf.util.temporary import hidden_name
+from mlperf.util.folders import replaced_name
+from mlperf.util.output_files import NamedFile, is_same_path, require_replaceable_folder, require_writable_file
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +34,7 @@ def with_latest(settings: Settings) -> Settings:
     if not settings.loads_latest or path is None:
         return settings
     with system_failures(path, "the checkpoint cannot be read"):
-        exists = decided_by_first(lambda: _exists(path) or replaced_name(path).is_dir())
+        exists = decided_by_first(lambda: has_been_saved(path) or replaced_name(path).is_dir())
     if not exists:
         _log.info("--load-model=latest: --save-model=%s does not exist yet: starting from initial weights", path)
     return replace(settings, load_model=path if exists else None)
@@ -60,26 +49,13 @@ def resumes_in_place(settings: Settings) -> bool:
 def replaces_another(settings: Settings) -> bool:
     """Return whether the run replaces a checkpoint from which it does not resume."""
     path = settings.save_model
-    return path is not None and not resumes_in_place(settings) and _exists(path)
-
-
-def _exists(path: Path) -> bool:
-    """Return whether there is something that would be lost: a file or folder that is not empty."""
-    return any(path.iterdir()) if path.is_dir() else has_content(path)
+    return path is not None and not resumes_in_place(settings) and has_been_saved(path)
 
 
 def saved_files(settings: Settings) -> list[NamedFile]:
     """Return the checkpoint that the run saves, and its lock."""
-    save = settings.save_model
-    if save is None:
-        return []
-    is_folder = uses_torchrec(settings)
-    lock = NamedFile(_lock_of(save), f"the lock of --save-model={save}")
-    return [*named("--save-model", save, is_folder=is_folder, is_private=is_folder), lock]
-
-
-def _lock_of(save_model: Path) -> Path:
-    return hidden_name(save_model, ".lock")
+    path = settings.save_model
+    return [] if path is None else named_place("--save-model", path, is_folder=uses_torchrec(settings))
 
 
 def require_writable_checkpoint(settings: Settings) -> None:
@@ -106,40 +82,16 @@ def require_writable_checkpoint(settings: Settings) -> None:
 def checkpoint_reserved(settings: Settings) -> Iterator[None]:
     """Keep other runs from saving to the same file or folder while this one does (--save-model).
 
-    RunError if another run is saving to it. UsageError if it is not a checkpoint, because it would be lost, or if
-    it cannot be written. The first process does that for all.
+    The first process does that for all. Errors as of `reserved`.
     """
-    if settings.save_model is None:
+    path = settings.save_model
+    if path is None:
         yield
         return
+    place = reserved("--save-model", path, is_loaded=resumes_in_place(settings))
     with ExitStack() as stack:
-        decided_by_first(lambda: _reserve(settings, stack))
+        decided_by_first(lambda: stack.enter_context(place))
         yield
-
-
-def _reserve(settings: Settings, stack: ExitStack) -> None:
-    path = settings.save_model
-    assert path is not None
-    with system_failures(path, "the checkpoint cannot be written"):
-        if replaces_another(settings):
-            _require_checkpoint(path)
-        lock = exclusive(_lock_of(path), "another run saves to this file", subject=f"--save-model={path}")
-        stack.enter_context(lock)
-        restore_folder(path)
-        if path.is_dir() and (foreign := foreign_files(path)):
-            raise UsageError(
-                f"--save-model={path}: contains {foreign[0]}, which is not part of a checkpoint and would be lost"
-            )
-    try_to_write("--save-model", path)
-
-
-def _require_checkpoint(path: Path) -> None:
-    """Raise UsageError unless a file or folder is a checkpoint."""
-    if path.is_dir():
-        if not is_sharded(path):
-            raise UsageError(f"--save-model={path}: exists and is not a checkpoint; name another folder")
-    elif not is_checkpoint(path):
-        raise UsageError(f"--save-model={path}: exists and is not a checkpoint; name another file")
 
 
 def check_loaded_checkpoint(settings: Settings) -> None:
