@@ -12,6 +12,7 @@ import torch
 
 from mlperf.data.criteo.days import TRAINING_SPLITS
 from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.distributed.first import decided_by_first
 from mlperf.distributed.group import process_group
 from mlperf.distributed.launchers import launched_processes
 from mlperf.engines.choose import check_engine
@@ -22,9 +23,10 @@ from mlperf.export.onnx import require_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import require_graphviz
 from mlperf.reporting.compliance_log_file import require_mlperf_logging
+from mlperf.runner.checkpoints import check_loaded_checkpoint, checkpoint_reserved, with_latest
 from mlperf.runner.data import Splits, open_splits, verified_data
 from mlperf.runner.evaluate import evaluate_only, load_model
-from mlperf.runner.files import check_files, checkpoint_reserved
+from mlperf.runner.files import check_files
 from mlperf.runner.memory import RunSizes, require_run_memory, resource_failures
 from mlperf.runner.model import architecture_of
 from mlperf.runner.result import Result
@@ -59,10 +61,11 @@ def _check_several_processes(settings: Settings) -> None:
 
 
 def _run(settings: Settings, device: torch.device) -> Result:
+    settings = with_latest(settings)
     if settings.compliance.enabled and not settings.inference_only:  # otherwise no log is written
         require_mlperf_logging()
-    check_files(settings)
-    _check_loaded_files(settings)
+    decided_by_first(lambda: check_files(settings))
+    decided_by_first(lambda: _check_loaded_files(settings))
     if settings.report.save_onnx:
         require_onnx()
     if settings.report.plot_compute_graph:
@@ -112,18 +115,17 @@ def _require_memory(settings: Settings, device: torch.device, prepared: Prepared
 
 
 def _check_loaded_files(settings: Settings) -> None:
-    for flag, path, what, example in (
-        ("--load-model", settings.load_model, "checkpoint", "model.pt"),
-        ("--load-weights", settings.load_weights, "file of weights", "initial.npz"),
-    ):
-        if path is None:
-            continue
-        with system_failures(path, f"the {what} cannot be read"):
-            is_folder, is_file = path.is_dir(), path.is_file()
-        if is_folder:
-            raise UsageError(f"{flag}={path} is a folder; must be a {what} in it, such as {path / example}")
-        if not is_file:
-            raise RunError(f"{flag}={path}: no such file")
+    check_loaded_checkpoint(settings)
+    path = settings.load_weights
+    if path is None:
+        return
+    with system_failures(path, "the file of weights cannot be read"):
+        is_folder, is_file = path.is_dir(), path.is_file()
+    if is_folder:
+        example = path / "initial.npz"
+        raise UsageError(f"--load-weights={path} is a folder; must be a file of weights in it, such as {example}")
+    if not is_file:
+        raise RunError(f"--load-weights={path}: no such file")
 
 
 def _device(settings: Settings) -> torch.device:
