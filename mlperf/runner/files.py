@@ -21,7 +21,7 @@ from mlperf.data.criteo.prepared.reference_paths import reference_prefix
 from mlperf.export.onnx import ONNX_FILE, WEIGHTS_FILE, save_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph
-from mlperf.reporting.compliance_log_file import check_log_file, is_default_log
+from mlperf.reporting.compliance_log_file import check_log_file, log_name
 from mlperf.reporting.profile import profile_files
 from mlperf.runner.data import prepared_prefix, trace_files
 from mlperf.settings.settings import Settings
@@ -30,7 +30,6 @@ from mlperf.util.errors import UsageError
 from mlperf.util.failures import system_failures
 from mlperf.util.files import has_content
 from mlperf.util.locking import exclusive
-from mlperf.util.new_file import first_free
 from mlperf.util.output_files import (
     NamedFile,
     is_same_path,
@@ -118,9 +117,8 @@ def _outputs(settings: Settings) -> list[NamedFile]:
     if save is not None:
         outputs.append(NamedFile(_lock_of(save), f"the lock of --save-model={save}"))
     if settings.compliance.enabled and not settings.inference_only:
-        log = settings.compliance.log_file
-        free = first_free(log) if is_default_log(settings) else log
-        outputs += [NamedFile(free, f"--mlperf-log-file={free}")]
+        log = log_name(settings)
+        outputs += [NamedFile(log, f"--mlperf-log-file={log}")]
     if report.save_onnx:
         outputs += [NamedFile(path, f"{path} of --save-onnx") for path in (ONNX_FILE, WEIGHTS_FILE)]
     if report.plot_compute_graph:
