@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -25,6 +24,7 @@ from mlperf.plots.compute_graph import require_graphviz
 from mlperf.reporting.compliance_log_file import require_mlperf_logging
 from mlperf.runner.checkpoints import check_loaded_checkpoint, checkpoint_reserved, with_latest
 from mlperf.runner.data import Splits, open_splits, verified_data
+from mlperf.runner.device import device_of, gpu_name
 from mlperf.runner.evaluate import evaluate_only, load_model
 from mlperf.runner.files import check_files
 from mlperf.runner.memory import RunSizes, require_run_memory, resource_failures
@@ -44,12 +44,13 @@ def run_benchmark(settings: Settings) -> Result:
     check_engine(settings, processes.size)
     with ExitStack() as stack:
         stack.enter_context(resource_failures())
+        device = device_of(settings, processes)
         if processes.size > 1 or settings.processes.engine == "torchrec":
             _check_several_processes(settings)
             backend = settings.processes.backend_for(use_gpu=settings.use_gpu)
-            stack.enter_context(process_group(processes, backend))
+            stack.enter_context(process_group(processes, backend, gpu=gpu_name(device)))
             require_same_run(settings)
-        return _run(settings, _device(settings))
+        return _run(settings, device)
 
 
 def _check_several_processes(settings: Settings) -> None:
@@ -90,7 +91,7 @@ def load_for_inference(settings: Settings, outputs: Sequence[NamedFile] = ()) ->
     check_files(settings, others=outputs)
     _check_loaded_files(settings)
     with resource_failures():
-        device = _device(settings)
+        device = device_of(settings)
         prepared = _data(settings, device, TRAINING_SPLITS)
         model = load_model(settings, device, prepared)
     return model, open_splits(settings, prepared)
@@ -100,7 +101,7 @@ def draw_ids(settings: Settings) -> None:
     """Draw the ids of --multi-hot-sizes, as `run_benchmark` does first if they are missing."""
     with resource_failures():
         check_files(settings)
-        _data(replace(settings, data=replace(settings.data, verify=False)), _device(settings), ())
+        _data(replace(settings, data=replace(settings.data, verify=False)), device_of(settings), ())
 
 
 def _data(settings: Settings, device: torch.device, splits: Sequence[str]) -> PreparedData:
@@ -126,17 +127,3 @@ def _check_loaded_files(settings: Settings) -> None:
         raise UsageError(f"--load-weights={path} is a folder; must be a file of weights in it, such as {example}")
     if not is_file:
         raise RunError(f"--load-weights={path}: no such file")
-
-
-def _device(settings: Settings) -> torch.device:
-    if not settings.use_gpu:
-        return torch.device("cpu")
-    with warnings.catch_warnings(record=True) as caught:  # they say why CUDA cannot be initialized
-        warnings.simplefilter("always")
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-    reasons = [str(warning.message).partition("\n")[0].rstrip(".") for warning in caught[:1]]
-    if torch.version.cuda is None:
-        reasons = ["this build does not support CUDA"]
-    problem = ": ".join(["no GPU is visible to PyTorch", *reasons])
-    raise UsageError(f"--use-gpu: {problem}; omit the flag to run on the CPU")

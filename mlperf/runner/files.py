@@ -20,12 +20,11 @@ from mlperf.data.criteo.prepared.reference_paths import reference_prefix
 from mlperf.export.onnx import ONNX_FILE, WEIGHTS_FILE, save_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph
-from mlperf.reporting.compliance_log_file import check_log_file, is_default_log
+from mlperf.reporting.compliance_log_file import check_log_file, log_name
 from mlperf.reporting.profile import profile_files
 from mlperf.runner.checkpoints import require_writable_checkpoint, resumes_in_place, saved_files
 from mlperf.runner.data import prepared_prefix, trace_files
 from mlperf.settings.settings import Settings
-from mlperf.util.new_file import first_free
 from mlperf.util.output_files import (
     NamedFile,
     named,
@@ -102,9 +101,8 @@ def _outputs(settings: Settings) -> list[NamedFile]:
     report = settings.report
     outputs = saved_files(settings)
     if settings.compliance.enabled and not settings.inference_only:
-        log = settings.compliance.log_file
-        free = first_free(log) if is_default_log(settings) else log
-        outputs += [NamedFile(free, f"--mlperf-log-file={free}")]
+        log = log_name(settings)
+        outputs += [NamedFile(log, f"--mlperf-log-file={log}")]
     if report.save_onnx:
         outputs += [NamedFile(path, f"{path} of --save-onnx") for path in (ONNX_FILE, WEIGHTS_FILE)]
     if report.plot_compute_graph:
