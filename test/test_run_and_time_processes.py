@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -212,12 +211,13 @@ def test_two_nodes_reach_the_target_with_a_log_that_the_checkers_accept(tmp_path
     variables |= {"NNODES": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
     logs = [tmp_path / "logs of node 0", tmp_path / "logs of node 1"]
     flags = ("--mini-batch-size=128", "--learning-rate=0.2", "--nepochs=4")
+
+    def run_node(node: int) -> Finished:
+        own = {"NODE_RANK": str(node), "LOGDIR": str(logs[node])}
+        return run_and_time(ROOT, *flags, **variables, **own)  # type: ignore[arg-type]
+
     with ThreadPoolExecutor(2) as threads:
-        runs = [
-            threads.submit(partial(run_and_time, ROOT, *flags, NODE_RANK=str(node), LOGDIR=str(folder), **variables))
-            for node, folder in enumerate(logs)
-        ]
-    first, second = (run.result() for run in runs)
+        first, second = threads.map(run_node, range(2))
     assert (first.status, second.status) == (0, 0), first.stdout + first.stderr + second.stdout + second.stderr
     assert result(first)[:3] == ["RESULT", "RECOMMENDATION", "1"]
     assert second.stdout == ""

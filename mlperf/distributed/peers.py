@@ -107,7 +107,7 @@ class Peers:
         return len(self.view.states) == self.launch.size
 
     def tell(self, seconds: float = 0.0, **changes: object) -> None:
-        """Change the state of this process, and wait up to `seconds` until it is written and the others are read."""
+        """Change the state of this process; wait up to `seconds` until it is written and the others are read."""
         with self._lock:
             self.own = replace(self.own, **changes)  # type: ignore[arg-type]
         self.exchange(seconds)
