@@ -55,14 +55,21 @@ class DenseWork(nn.Module):
 
     def logits(self, batch: ShardedBatch, found: KeyedTensor) -> torch.Tensor:
         """Return the logits [samples, 1], without those of the padding."""
-        # By name: the planner orders the tables by process.
-        values = found.values() if found.keys() == self.names else KeyedTensor.regroup([found], [self.names])[0]
-        pooled = values.view(len(values), len(self.names), -1)  # (B, T, D)
-        if linear_products.available(values.device, self._precision):
-            return linear_products.logits(self.model, batch.dense, pooled)[: batch.samples]
-        with self._autocast(values.device):
-            logits: torch.Tensor = self.model.logits(batch.dense, pooled)
+        fused = linear_products.available(batch.dense.device, self._precision)
+        with self._autocast(batch.dense.device):
+            bottom = linear_products.bottom(self.model, batch.dense) if fused else self.model.bottom(batch.dense)
+            # The rows arrive while the bottom MLP is computed, and their gradients leave before its backward pass.
+            pooled = self._in_order(found)
+            if fused:
+                logits = linear_products.top_logits(self.model, bottom, pooled)
+            else:
+                logits = self.model.top_logits(bottom, pooled)
         return logits[: batch.samples]
+
+    def _in_order(self, found: KeyedTensor) -> torch.Tensor:
+        """Return the pooled rows [B, T, D], which the planner orders by process. Waits for them."""
+        values = found.values() if found.keys() == self.names else KeyedTensor.regroup([found], [self.names])[0]
+        return values.view(len(values), len(self.names), -1)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
         if self._precision != "bf16":
@@ -157,7 +164,7 @@ class TorchRecStep:
         self._work = DenseWork(model, loss, precision, self.processes)
         dense: nn.Module = self._work
         if self.processes.size > 1:
-            dense = DistributedDataParallel(dense, broadcast_buffers=False)
+            dense = DistributedDataParallel(dense, broadcast_buffers=False, gradient_as_bucket_view=True)
         self._update = _Update(optimizer, model.tables)
         self._pipeline = TrainPipelineSparseDist(_Trained(self._tables, dense), self._update, self.device)
         self._feed = _Feed(iter(()))
