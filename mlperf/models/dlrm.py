@@ -117,7 +117,15 @@ class DLRM_Net(nn.Module):
 
     def logits(self, dense: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
         """Return the output before the sigmoid, float32 [B, 1]; the arguments are those of `predict`."""
-        bottom = self.bot_l(dense)  # (B, D)
+        return self.top_logits(self.bottom(dense), pooled)
+
+    def bottom(self, dense: torch.Tensor) -> torch.Tensor:
+        """Return the output of the bottom MLP, [B, D], for dense features."""
+        output: torch.Tensor = self.bot_l(dense)
+        return output
+
+    def top_logits(self, bottom: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+        """Return the logits, float32 [B, 1], for the bottom MLP's output and pooled embeddings [B, T, D]."""
         interacted = self.interaction(bottom, pooled)  # (B, top_widths[0])
         logits: torch.Tensor = self.top_l[:-1](interacted).float()  # in float32 under autocast too
         return logits
