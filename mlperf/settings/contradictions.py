@@ -11,7 +11,7 @@ from mlperf.distributed.launchers import require_one_process
 from mlperf.settings.data import MultiHotSettings
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import changed_flags
-from mlperf.settings.settings import Settings
+from mlperf.settings.settings import LATEST, Settings
 from mlperf.util.errors import UsageError
 from mlperf.util.output_files import require_writable_file
 
@@ -143,8 +143,14 @@ def _check_training(settings: Settings) -> None:
 def _check_saving(settings: Settings) -> None:
     path, training = settings.save_model, settings.training
     if path is None:
+        if settings.loads_latest:
+            raise UsageError(
+                f"--load-model={LATEST} requires --save-model, which it loads; to load a file of that name, "
+                "pass its absolute path"
+            )
         return
-    if not os.path.islink(path):  # the run first compares the file with its inputs
+    # The run first compares the file with its inputs, and knows whether its engine saves a folder.
+    if not os.path.islink(path) and not os.path.isdir(path):
         require_writable_file("--save-model", path)
     if settings.inference_only:
         raise UsageError("--save-model cannot be used with --inference-only, because nothing is trained")

@@ -21,6 +21,7 @@ from mlperf.data.source import BatchSource, SharedSource
 from mlperf.distributed.processes import Processes, current
 from mlperf.distributed.reductions import sum_over_processes
 from mlperf.engines.protocol import LossSums
+from mlperf.engines.torchrec import linear_products
 from mlperf.engines.torchrec.features import (
     ShardedBatch,
     batch_of_all_shards,
@@ -61,12 +62,21 @@ class DenseWork(nn.Module):
 
     def logits(self, batch: ShardedBatch, found: KeyedTensor) -> torch.Tensor:
         """Return the logits [samples, 1], without those of the padding."""
-        # By name: the planner orders the tables by process.
-        values = found.values() if found.keys() == self.names else KeyedTensor.regroup([found], [self.names])[0]
-        pooled = values.view(len(values), len(self.names), -1)  # (B, T, D)
-        with self._autocast(values.device):
-            logits: torch.Tensor = self.model.logits(batch.dense, pooled)
+        fused = linear_products.available(batch.dense.device, self._precision)
+        with self._autocast(batch.dense.device):
+            bottom = linear_products.bottom(self.model, batch.dense) if fused else self.model.bottom(batch.dense)
+            # The rows arrive while the bottom MLP is computed, and their gradients leave before its backward pass.
+            pooled = self._in_order(found)
+            if fused:
+                logits = linear_products.top_logits(self.model, bottom, pooled)
+            else:
+                logits = self.model.top_logits(bottom, pooled)
         return logits[: batch.samples]
+
+    def _in_order(self, found: KeyedTensor) -> torch.Tensor:
+        """Return the pooled rows [B, T, D], which the planner orders by process. Waits for them."""
+        values = found.values() if found.keys() == self.names else KeyedTensor.regroup([found], [self.names])[0]
+        return values.view(len(values), len(self.names), -1)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
         if self._precision != "bf16":
@@ -174,7 +184,7 @@ class TorchRecStep:
         self._work = DenseWork(model, loss, precision, self.processes)
         dense: nn.Module = self._work
         if self.processes.size > 1:
-            dense = DistributedDataParallel(dense, broadcast_buffers=False)
+            dense = DistributedDataParallel(dense, forward_sync_buffers=False, gradient_as_bucket_view=True)
         self._update = _Update(optimizer, model.tables)
         self._pipeline = TrainPipelineSparseDist(_Trained(self._tables, dense), self._update, self.device)
         self._feed = _Feed(iter(()))
@@ -221,7 +231,7 @@ class TorchRecStep:
 
     def score(self, batch: ShardedBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the predicted probabilities and the labels of the share of this process."""
-        self._pipeline.detach()  # it keeps the batches that it has taken ahead, and attaches itself again
+        self._pipeline.detach()  # the pipeline keeps what it has read ahead, and attaches itself again
         batch = batch.to(self.device, non_blocking=True)
         with torch.no_grad():
             found = self._tables(batch.features)

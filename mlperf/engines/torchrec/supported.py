@@ -1,4 +1,4 @@
-"""Settings that this engine does not support. Does not import TorchRec: a run is refused before anything is opened."""
+"""Settings that this engine does not support, checked before TorchRec is imported and anything is opened."""
 
 from __future__ import annotations
 
