@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torchrec.distributed import comm
 from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 from torchrec.distributed.types import ShardingEnv
 
@@ -65,6 +66,8 @@ class ShardedTables(EmbeddingTables):
                 "eps": training.adagrad_epsilon,
             }
         )
+        # TorchRec keeps the groups of one node and between nodes for good; those of an earlier run are closed.
+        comm._INTRA_PG = comm._CROSS_PG = None
         env = ShardingEnv.from_process_group(torch.distributed.group.WORLD)
         sharded = sharder.shard(make_collection(architecture), plan, env, device, "")
         weights, kept = sharded.state_dict(), sharded.fused_optimizer.state_dict()["state"]
