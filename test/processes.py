@@ -36,6 +36,7 @@ from typing import IO, Any
 from unittest import mock
 
 import pytest
+import torch.distributed as dist
 
 from mlperf.distributed.group import process_group
 from mlperf.distributed.launchers import launched_processes
@@ -325,6 +326,8 @@ def _run(pickled: bytes, variables: dict[str, str], log: IO[str]) -> bytes:
             return pickle.dumps(_Failure(trace, None))
         return pickle.dumps(_Failure(trace, error))
     finally:
+        if dist.is_initialized():  # the case has failed in its group
+            dist.destroy_process_group()
         os.chdir(before)
         for stream in (sys.stdout, sys.stderr, log):
             stream.flush()

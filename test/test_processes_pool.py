@@ -10,8 +10,8 @@ import pytest
 import torch
 from processes import RankError, RankPool, in_processes, launched, needs_torchrec, torchrun, with_ranks
 
-from mlperf.distributed.group import sum_over_processes
 from mlperf.distributed.processes import current
+from mlperf.distributed.reductions import sum_over_processes
 
 pytestmark = [in_processes, needs_torchrec]
 

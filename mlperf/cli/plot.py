@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlperf.benchmarks import Benchmark
+from mlperf.distributed.launchers import require_one_process
 from mlperf.plots.log_files import LOG_SUFFIXES
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import between, file_name
 from mlperf.util.errors import UsageError
-from mlperf.util.one_process import require_one_process
 from mlperf.util.output_files import NamedFile, named, require_distinct, require_writable_file
 from mlperf.util.plural import counted
 from mlperf.util.program import program_name, run_program

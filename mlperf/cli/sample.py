@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from mlperf.benchmarks import MIN_SAMPLE_ROWS, SAMPLE
+from mlperf.distributed.launchers import require_one_process
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.dataset import MAX_SEED
 from mlperf.settings.kinds import whole_between
-from mlperf.util.one_process import require_one_process
 from mlperf.util.output_files import require_writable_folder
 from mlperf.util.program import program_name, run_program
 

@@ -16,13 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlperf.distributed.launchers import require_one_process
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.dataset import MAX_SEED
 from mlperf.settings.kinds import at_least, file_name, whole_between
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.failures import system_failures
 from mlperf.util.files import atomic_file, read_regular
-from mlperf.util.one_process import require_one_process
 from mlperf.util.output_files import named, require_distinct, require_writable_file
 from mlperf.util.program import program_name, run_program
 from mlperf.util.strict_json import shown

@@ -18,6 +18,7 @@ from pathlib import Path
 from mlperf.benchmarks import BENCHMARKS, DIVISIONS, DLRM, EDITIONS, STATUSES, Benchmark, SampleSize
 from mlperf.compliance.log_reader import Log, as_text, read_log
 from mlperf.compliance.warm_start import require_from_scratch
+from mlperf.distributed.launchers import require_one_process
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.dataset import MAX_SEED
 from mlperf.settings.kinds import reason, whole_between
@@ -43,7 +44,6 @@ from mlperf.submission.system_description import (
 from mlperf.submission.verified_data import DataVerification
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import write_atomically
-from mlperf.util.one_process import require_one_process
 from mlperf.util.output_files import NamedFile, named, require_distinct, require_writable_folder
 from mlperf.util.program import program_name, run_program
 

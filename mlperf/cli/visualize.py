@@ -16,6 +16,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+from mlperf.distributed.launchers import require_one_process
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import at_least
 from mlperf.util.errors import UsageError
@@ -75,6 +76,7 @@ def _parse(name: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespa
 
 def _visualize(name: str, arguments: Sequence[str] | None) -> int:
     args, others = _parse(name, arguments)
+    require_one_process()
 
     from mlperf.cli.train import parse
     from mlperf.plots import model_figures

@@ -74,10 +74,9 @@ class RowBatches(ABC):
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch` from batch number `first` on. RunError if a row is invalid."""
 
-        batch_size = min(self.batch_size, self.rows)
         batches = min(self._group_size, self._all_batches)
         ids = sum(self.ids_per_table or self.schema.ids_per_table)
-        buffers = BufferPool(decoded_bytes(self.schema, ids, batches, batch_size))
+        buffers = BufferPool(decoded_bytes(self.schema, ids, batches, self._largest_share))
 
         def decoded(group: RowGroup) -> list[Batch]:
             batches = group.batches(buffers)
@@ -103,15 +102,20 @@ class RowBatches(ABC):
         return math.ceil(self.rows / self.batch_size)
 
     @property
+    def _largest_share(self) -> int:
+        """Number of rows of the largest share of a batch."""
+        return self.processes.largest_share(min(self.batch_size, self.rows))
+
+    @property
     def _group_size(self) -> int:
-        """Number of batches that are read together."""
-        return max(1, MIN_GROUP_ROWS // self.batch_size)
+        """Number of batches whose shares are read together."""
+        return max(1, MIN_GROUP_ROWS // self._largest_share)
 
     def _read_epoch(
         self, epoch: int, first: int, make: Callable[[RowGroup], list[Item]], *, pin_memory: bool
     ) -> Iterator[Item]:
         source, ids = self.source, self.ids_per_table
-        group_rows = min(self._group_size * self.batch_size, self.rows)
+        group_rows = min(self._group_size * self._largest_share, self.rows)
         row_bytes = self.schema.row_bytes + 4 * sum(ids or ())
         buffers = BufferPool(group_rows * row_bytes)
 

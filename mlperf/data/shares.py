@@ -45,11 +45,12 @@ def samples_of(batch: Batch, start: int, stop: int) -> Batch:
     dense, labels = batch.dense[start:stop], batch.labels[start:stop]
     if batch.offsets is None:
         return Batch(dense, batch.indices[:, start:stop], None, labels)
-    ends = torch.cat((batch.offsets.flatten()[1:], batch.offsets.new_tensor([len(batch.indices)])))
-    lengths = (ends - batch.offsets.flatten()).view_as(batch.offsets)  # (T, B)
-    samples = torch.zeros(batch.size, dtype=torch.bool)
-    samples[start:stop] = True
-    kept = samples.expand_as(lengths).flatten().repeat_interleave(lengths.flatten())
-    own = lengths[:, start:stop].flatten()
-    offsets = (own.cumsum(0) - own).view(len(lengths), stop - start)
-    return Batch(dense, batch.indices[kept], offsets, labels, batch.ids_per_table)
+    # The ids of a table are those of its samples, one after the other, and the tables follow one another.
+    bounds = torch.cat((batch.offsets.flatten(), batch.offsets.new_tensor([len(batch.indices)])))
+    tables = torch.arange(len(batch.offsets)) * batch.size
+    firsts, ends = bounds[tables + start], bounds[tables + stop]  # of the own ids of each table, (T,)
+    counts = ends - firsts
+    own = zip(firsts.tolist(), ends.tolist(), strict=True)
+    indices = torch.cat([batch.indices[first:end] for first, end in own])
+    shifts = firsts - (counts.cumsum(0) - counts)
+    return Batch(dense, indices, batch.offsets[:, start:stop] - shifts[:, None], labels, batch.ids_per_table)

@@ -30,4 +30,4 @@ def decided_by_first(work: Callable[[], Result]) -> Result:
     result, failure = outcome
     if failure is not None:
         raise failure
-    return result  # type: ignore[no-any-return]
+    return result

@@ -8,18 +8,20 @@ import torch
 
 from mlperf.data.batch import Batch
 from mlperf.engines.protocol import TrainingStep
-from mlperf.evaluation.metrics import binary_metrics
+from mlperf.evaluation.evaluate import metrics_of_run
 from mlperf.models.dlrm import DLRM_Net
 
 
 def warm_up(step: TrainingStep, batch_size: int) -> None:
     """Run every kernel of training and evaluation once on synthetic data; does not change weights or sums.
 
+    Every process must call it.
+
     batch_size: samples of the largest batch that the data delivers, which --mini-batch-size may exceed by far.
     """
     step.warm_up(batch_size)
     labels = (torch.arange(max(batch_size, 2)) % 2).to(step.device, torch.float32)
-    binary_metrics(labels, labels)
+    metrics_of_run(labels, labels, all_metrics=True)
 
 
 def synthetic_batch(model: DLRM_Net, batch_size: int, ids_per_table: Sequence[int] | None = None) -> Batch:

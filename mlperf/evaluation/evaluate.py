@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -10,9 +9,9 @@ import torch
 
 from mlperf.data.batch import Batch, RawBatch
 from mlperf.data.source import BatchSource, SharedSource
-from mlperf.distributed.group import gathered
 from mlperf.distributed.processes import current
-from mlperf.evaluation.metrics import Metrics, accuracy_only, binary_metrics, only_label
+from mlperf.evaluation.metrics import Counts, Metrics, binary_metrics
+from mlperf.evaluation.shared_metrics import shared_metrics
 
 
 class Scorer(Protocol):
@@ -44,7 +43,8 @@ def own_samples(data: BatchSource) -> int:
 def evaluate(scorer: Scorer, data: BatchSource, *, all_metrics: bool) -> Metrics:
     """Return the metrics of `scorer` on all of `data`; without `all_metrics`, all except the accuracy are NaN.
 
-    Scores and labels stay on the scorer's device, where the metrics are computed too.
+    Scores and labels stay on the scorer's device, where the metrics are computed too. Each process scores its
+    share of each batch; the metrics are those of all samples, on every process.
     """
     own = own_samples(data)
     scores = torch.empty(own, device=scorer.device)
@@ -55,16 +55,11 @@ def evaluate(scorer: Scorer, data: BatchSource, *, all_metrics: bool) -> Metrics
         scores[part], labels[part] = scorer.score(batch)
         done += batch.size
     scorer.check()
-    scores, labels = gathered(scores), gathered(labels)
-    if all_metrics:
-        return binary_metrics(scores, labels)
-    nan = math.nan
-    return Metrics(
-        accuracy=accuracy_only(scores, labels),
-        recall=nan,
-        precision=nan,
-        f1=nan,
-        average_precision=nan,
-        auc=nan,
-        only_label=only_label(labels),
-    )
+    return metrics_of_run(scores, labels, all_metrics=all_metrics)
+
+
+def metrics_of_run(scores: torch.Tensor, labels: torch.Tensor, *, all_metrics: bool) -> Metrics:
+    """Return the metrics of the samples of all processes. Arguments and errors as in `shared_metrics`."""
+    if current().size > 1:
+        return shared_metrics(scores, labels, all_metrics=all_metrics)
+    return binary_metrics(scores, labels) if all_metrics else Counts.of_accuracy(scores, labels).accuracy_only()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import threading
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
@@ -29,6 +30,8 @@ from mlperf.util.files import write_fully
 from mlperf.util.signals import deferred
 
 _log = logging.getLogger(__name__)
+
+_ABANDON_SECONDS = 3.0  # for an event that is being written
 
 
 class ComplianceLog(Listener):
@@ -60,6 +63,8 @@ class ComplianceLog(Listener):
         self._run_started = False
         self._trained = False
         self._open: set[str] = set()  # keys of the starts whose end is not yet logged
+        self._lock = threading.RLock()  # held while an event is written
+        self._stopped = False
         try:
             self._point(constants.CACHE_CLEAR, settings.compliance.cache_cleared)
             self._start(constants.INIT_START)
@@ -116,6 +121,17 @@ class ComplianceLog(Listener):
 
     def run_stop(self, position: Position | None, outcome: Outcome) -> None:
         """Log the end of an open evaluation or epoch and the outcome of the run, and close the file."""
+        with self._lock:
+            self._stopped = True
+            self._stop(position, outcome)
+
+    def abandon(self, position: Position | None, outcome: Outcome) -> None:
+        """Do what `run_stop` does, unless it was called. The log then stays locked against further events."""
+        if self._lock.acquire(timeout=_ABANDON_SECONDS) and not self._stopped:
+            self._stopped = True
+            self._stop(position, outcome)
+
+    def _stop(self, position: Position | None, outcome: Outcome) -> None:
         if not self._trained:
             if outcome is Outcome.FAILED:
                 self._discard()
@@ -174,23 +190,25 @@ class ComplianceLog(Listener):
             self._point(logged.key, value)
 
     def _point(self, key: str, value: object = None, **metadata: Any) -> None:
-        self._log.event(key=key, value=value, metadata=metadata, time_ms=self._clock.milliseconds())
-        self._lines.raise_failure()
+        with self._lock:
+            self._log.event(key=key, value=value, metadata=metadata, time_ms=self._clock.milliseconds())
+            self._lines.raise_failure()
 
     def _required_point(self, key: str, value: object = None, **metadata: Any) -> None:
         """Log a key only if the edition requires it."""
         if key in self._edition.required_keys:
-            self._log.event(key=key, value=value, metadata=metadata, time_ms=self._clock.milliseconds())
-            self._lines.raise_failure()
+            with self._lock:
+                self._log.event(key=key, value=value, metadata=metadata, time_ms=self._clock.milliseconds())
+                self._lines.raise_failure()
 
     def _start(self, key: str, **metadata: Any) -> None:
-        with deferred():  # a signal in between would leave it open, or end it twice
+        with deferred(), self._lock:  # a signal in between would leave it open, or end it twice
             self._log.start(key=key, metadata=metadata, time_ms=self._clock.milliseconds())
             self._open.add(key)
         self._lines.raise_failure()
 
     def _end(self, key: str, **metadata: Any) -> None:
-        with deferred():
+        with deferred(), self._lock:
             self._log.end(key=key, metadata=metadata, time_ms=self._clock.milliseconds())
             self._open.discard(key.replace("_stop", "_start"))
         self._lines.raise_failure()

@@ -27,6 +27,7 @@ from mlperf.runner.files import check_files, checkpoint_reserved
 from mlperf.runner.memory import RunSizes, require_run_memory, resource_failures
 from mlperf.runner.model import architecture_of
 from mlperf.runner.result import Result
+from mlperf.runner.same_run import require_same_run
 from mlperf.runner.train import train
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError, UsageError
@@ -36,13 +37,14 @@ from mlperf.util.output_files import NamedFile
 
 def run_benchmark(settings: Settings) -> Result:
     """Train or evaluate according to `settings`. RunError or UsageError if that is not possible."""
-    processes = launched_processes()
+    processes = launched_processes(local_rank=settings.processes.local_rank)
     with ExitStack() as stack:
         stack.enter_context(resource_failures())
         if processes.size > 1 or settings.processes.engine == "torchrec":
             _check_several_processes(settings)
             backend = settings.processes.backend_for(use_gpu=settings.use_gpu)
             stack.enter_context(process_group(processes, backend))
+            require_same_run(settings)
         return _run(settings, _device(settings))
 
 

@@ -7,12 +7,12 @@ from collections.abc import Collection
 
 from mlperf.benchmarks import benchmark_with, editions_of
 from mlperf.benchmarks.criteo import DENSE_FEATURES, TABLES, TERABYTE_DCNV2
+from mlperf.distributed.launchers import require_one_process
 from mlperf.settings.data import MultiHotSettings
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import changed_flags
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
-from mlperf.util.one_process import require_one_process
 from mlperf.util.output_files import require_writable_file
 
 

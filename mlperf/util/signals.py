@@ -85,6 +85,10 @@ class _Delivery:
             self.raised, self.number = True, number
             raise Stopped(number)
 
+    def ignore(self) -> None:
+        """Raise no signal any more, also none that waits, and replace no error by the one that was raised."""
+        self.raised, self.arrived, self.is_dropped, self.number = True, None, False, None
+
     def instead_of(self, error: BaseException | None) -> Stopped | None:
         """Return the exception of the signal if `error` came in its place, or None.
 
@@ -116,6 +120,11 @@ class _Delivery:
 
 
 _delivery = _Delivery()
+
+
+def ignore_signals() -> None:
+    """Ignore signals from now on: the program is about to end."""
+    _delivery.ignore()
 
 
 @contextmanager

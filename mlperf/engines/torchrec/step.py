@@ -18,9 +18,10 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from mlperf.data.source import BatchSource, SharedSource
-from mlperf.distributed.group import sum_over_processes
 from mlperf.distributed.processes import Processes, current
+from mlperf.distributed.reductions import sum_over_processes
 from mlperf.engines.protocol import LossSums
+from mlperf.engines.torchrec import linear_products
 from mlperf.engines.torchrec.features import ShardedBatch, sharded_batch, table_name
 from mlperf.engines.torchrec.tables import ShardedTables
 from mlperf.models.dlrm import DLRM_Net
@@ -57,6 +58,8 @@ class DenseWork(nn.Module):
         # By name: the planner orders the tables by process.
         values = found.values() if found.keys() == self.names else KeyedTensor.regroup([found], [self.names])[0]
         pooled = values.view(len(values), len(self.names), -1)  # (B, T, D)
+        if linear_products.available(values.device, self._precision):
+            return linear_products.logits(self.model, batch.dense, pooled)[: batch.samples]
         with self._autocast(values.device):
             logits: torch.Tensor = self.model.logits(batch.dense, pooled)
         return logits[: batch.samples]

@@ -1,0 +1,348 @@
+"""Ends all processes of a run when one of them fails, ends, stops responding or receives a signal.
+
+The main thread may be blocked in a collective operation, where it handles no signal. A thread therefore watches
+the other processes and the signals. It interrupts the main thread; if that does not end, it ends the process.
+One process prints the message, the others end quietly.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+
+from mlperf.distributed.failures import error_instead, is_of_connection, kind_of, line_of
+from mlperf.distributed.launchers import Launch
+from mlperf.distributed.peers import Failure, Peers
+from mlperf.util.errors import EndedQuietlyError, RunError, UsageError
+from mlperf.util.signals import STOPPING, Stopped, deferred, ignore_signals
+
+_TICK = 0.2  # seconds between two looks at the others
+_SILENT = 15.0  # seconds without a sign of life after which a process counts as lost
+_SIGNALS_TOGETHER = 3.0  # seconds in which all processes receive a signal that was sent to all
+_UNWINDING = 5.0  # seconds that the main thread has to end what it does, then to close its files
+_LEAVING = 25.0  # seconds that the main thread may take to find out and report why the run ends
+_STARTING = 300.0  # seconds in which all processes must have started
+_CLOSING = 5.0  # seconds for the thread that closes the log
+# Seconds in which other processes may find the same error, by kind of failure.
+_SETTLING = {"usage": 3.0, "error": 1.0}
+
+_STDERR = 2  # the file descriptor
+
+# Closes what must not stay open when the process ends without its main thread; returns how to continue, or None.
+# Its argument is whether the run failed; False: it was interrupted.
+Closing = Callable[[bool], str | None]
+
+
+class Watch:
+    """Watches the other processes of a run, in a `with` block of the main thread.
+
+    At its end, an exception is replaced by that of the failure that ends the run: in the process that reports it,
+    an error with its rank; in the others, `EndedQuietlyError`.
+    """
+
+    def __init__(self, launch: Launch, program: str) -> None:
+        self.launch = launch
+        self.peers = Peers(launch)
+        self.closing: Closing | None = None
+        self._program = program
+        self._failure: Failure | None = None
+        self._noticed: float | None = None  # when the failure was known
+        self._signal: tuple[int, float] | None = None  # the first that arrived, and when
+        self._left: float | None = None  # when the main thread began to leave the block
+        self._interrupted = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the run ends, or None."""
+        return self._failure
+
+    def wait_for_all(self) -> None:
+        """Wait until all processes have started. RunError if that takes too long."""
+        deadline = time.monotonic() + _STARTING
+        while not self.peers.all_present:
+            if time.monotonic() > deadline:
+                raise RunError(f"not all {self.launch.size} processes have started within {_STARTING:.0f} s")
+            time.sleep(0.05)
+
+    def __enter__(self) -> Watch:
+        with deferred():
+            self._pipe = os.pipe()
+            for end in self._pipe:
+                os.set_blocking(end, False)
+            self._main = threading.get_ident()
+            self._former = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
+        with deferred():
+            if error is None or (isinstance(error, SystemExit) and not error.code):
+                self._finish()
+                return
+            self._left = time.monotonic()
+            ignore_signals()
+            replaced = self._leave(error)
+            self._stop()
+        if replaced is not error:
+            raise replaced from error
+
+    def _finish(self) -> None:
+        self.peers.tell(_CLOSING, done=True)
+        deadline = time.monotonic() + _CLOSING
+        # The store ends with its process, and the others must not take that for a failure.
+        while not self.launch.has_agent and self.launch.rank == 0 and time.monotonic() < deadline:
+            if all(state.done for state in self.peers.view.states.values()):
+                break
+            time.sleep(0.05)
+        self._stop()
+
+    def _stop(self) -> None:
+        self._ended.set()
+        self._thread.join(_UNWINDING)
+        self.peers.end()
+        signal.set_wakeup_fd(self._former)
+        for end in self._pipe:
+            os.close(end)
+
+    def _leave(self, error: BaseException) -> BaseException:
+        """Return the exception with which the process ends. Waits until the cause of the end is known."""
+        rank = self.launch.rank
+        if isinstance(error, KeyboardInterrupt):
+            own = Failure(rank, "signal", str(_number_of(error)), rank)
+            if not self._interrupted:
+                self._receive(_number_of(error))
+            failure = self._awaited(_SIGNALS_TOGETHER + _UNWINDING)
+        elif is_of_connection(error):
+            own = Failure(rank, "error", "lost the connection to the other processes", rank)
+            failure = self._awaited(_SILENT + _UNWINDING)
+        else:
+            own = Failure(rank, kind_of(error), str(error), rank)
+            self.peers.tell(error=own.text)
+            failure = None
+        if failure is None:
+            self.peers.record(own)
+            failure = self._failure = self._awaited(_UNWINDING) or own
+        self._wait_for_silent(failure)
+        if failure.by != rank:
+            self._wait_for_report(failure)
+            return EndedQuietlyError(_status(failure, error))
+        reported = error_instead(error, failure, is_shared=failure == own and self._is_shared(own))
+        self.peers.tell(_CLOSING, done=True)
+        return reported
+
+    def _awaited(self, seconds: float) -> Failure | None:
+        """Return the failure that ends the run as soon as it is known, None if that takes longer."""
+        deadline = time.monotonic() + seconds
+        while self._failure is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return self._failure
+
+    def _is_shared(self, own: Failure) -> bool:
+        """Return whether all processes have found the error of this one."""
+        deadline = time.monotonic() + _SETTLING.get(own.kind, 0)
+        while True:
+            states = self.peers.view.states.values()
+            if len(states) == self.launch.size and all(state.error is not None for state in states):
+                return all(state.error == own.text for state in states)
+            if time.monotonic() > deadline or self.peers.lost:
+                return False
+            time.sleep(0.05)
+
+    def _wait_for_report(self, failure: Failure) -> None:
+        """Let the process that reports the failure end first: launchers name the first one."""
+        deadline = time.monotonic() + _SETTLING.get(failure.kind, 0) + 1
+        while time.monotonic() < deadline and not self.peers.lost:
+            state = self.peers.view.states.get(failure.by)
+            if state is None or state.done:
+                break
+            time.sleep(0.05)
+
+    def _wait_for_silent(self, failure: Failure) -> None:
+        """Wait until a process of this host that did not respond has ended: this one may be the last to end it."""
+        deadline = time.monotonic() + _SIGNALS_TOGETHER + 1
+        while self._end_silent(failure) and time.monotonic() < deadline:
+            time.sleep(_TICK)
+
+    # The thread.
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            select.select([self._pipe[0]], [], [], _TICK)
+            self._read_signals()
+            if self._failure is None:
+                self._failure = self.peers.view.failure or self._store_lost()
+            if self._failure is None:
+                self._look_for_failures()
+            self._act()
+
+    def _read_signals(self) -> None:
+        with suppress(BlockingIOError):
+            for number in os.read(self._pipe[0], 1024):
+                if number in STOPPING and not self._interrupted and self._left is None:
+                    self._receive(number)
+
+    def _receive(self, number: int) -> None:
+        if self._signal is None:
+            self._signal = number, time.monotonic()
+            self.peers.tell(signal=number)
+
+    def _look_for_failures(self) -> None:
+        """Record a process that is lost, or the signal that all have received."""
+        rank, view = self.launch.rank, self.peers.view
+        for other in self._lost_peers():
+            self.peers.exchange(_UNWINDING)  # what it wrote last
+            state = self.peers.view.states[other]
+            if not state.done and state.error is None and (state.signal is None or not state.has_ended()):
+                text = (
+                    "ended without a message" if self._has_ended(other) else f"no sign of life for {_SILENT:.0f} s"
+                )
+                self.peers.record(Failure(other, "lost", text, rank))
+                return
+        if self._signal is None:
+            return
+        number, arrived = self._signal
+        states = view.states.values()
+        have_all = self.peers.all_present and all(state.signal is not None for state in states)
+        waited = time.monotonic() - arrived - (0 if rank == 0 else 1)  # rank 0 knows best how to continue
+        if waited > (0 if have_all else _SIGNALS_TOGETHER):
+            self.peers.record(Failure(-1 if have_all else rank, "signal", str(number), rank))
+
+    def _lost_peers(self) -> list[int]:
+        view, now = self.peers.view, self.peers.read_at
+        return [
+            rank
+            for rank, state in view.states.items()
+            if rank != self.launch.rank
+            and not state.done
+            and (self._has_ended(rank) or now - view.changed[rank] > _SILENT)
+        ]
+
+    def _has_ended(self, rank: int) -> bool:
+        """Return whether a process is known to have ended: one of this host."""
+        state = self.peers.view.states[rank]
+        return state.host == self.peers.own.host and state.has_ended()
+
+    def _store_lost(self) -> Failure | None:
+        """Return the failure of a store that cannot be reached; the first process of each host reports it."""
+        if not self.peers.lost and time.monotonic() - self.peers.read_at < _SILENT:
+            return None
+        states, host = self.peers.view.states, self.peers.own.host
+        running = [rank for rank, state in states.items() if state.host == host and not self._has_ended(rank)]
+        by = min(running, default=self.launch.rank)
+        if self.launch.has_agent:
+            where = f"{self.launch.host}:{self.launch.port}"
+            return Failure(-1, "lost", f"lost the connection to torchrun's agent at {where}", by)
+        return Failure(0, "lost", "ended, does not respond, or lost its connection", by)
+
+    def _act(self) -> None:
+        """Interrupt the main thread if the run ends, and end the process if the main thread does not."""
+        now = time.monotonic()
+        if self._failure is not None and self._noticed is None:
+            self._noticed = now
+        if self._left is not None:
+            if now - self._left > _LEAVING:
+                self._abandon()
+            return
+        if self._failure is not None:
+            assert self._noticed is not None
+            self._end_silent(self._failure)
+            settled = self._noticed + _SETTLING.get(self._failure.kind, 0)
+            if now > settled and not self._interrupted:
+                self._interrupt_main()
+            if now > settled + _UNWINDING:
+                self._abandon()
+
+    def _end_silent(self, failure: Failure) -> bool:
+        """End a process of this host that does not respond: its launcher would wait for it. False if done."""
+        state = self.peers.view.states.get(failure.rank)
+        if failure.kind != "lost" or state is None or state.host != self.peers.own.host or state.has_ended():
+            return False
+        is_late = time.monotonic() > (self._noticed or 0) + _SIGNALS_TOGETHER
+        with suppress(OSError):
+            os.kill(state.pid, signal.SIGKILL if is_late else signal.SIGCONT)  # continued, it ends by itself
+        return True
+
+    def _interrupt_main(self) -> None:
+        self._interrupted = True
+        if self._signal is None:  # otherwise its handler has been called
+            number = next((number for number in STOPPING if callable(signal.getsignal(number))), None)
+            if number is not None:
+                signal.pthread_kill(self._main, number)
+
+    def _abandon(self) -> None:
+        """End the process without its main thread."""
+        failure = self._failure or Failure(self.launch.rank, "error", "does not end", self.launch.rank)
+        notes: list[str] = []
+        closing = threading.Thread(target=self._close, args=(failure, notes), daemon=True)
+        closing.start()
+        closing.join(_CLOSING)
+        self._wait_for_silent(failure)
+        if failure.by == self.launch.rank:
+            os.write(_STDERR, f"{line_of(self._program, failure, notes)}\n".encode())
+        os._exit(_status(failure))
+
+    def _close(self, failure: Failure, notes: list[str]) -> None:
+        if self.closing is not None and (note := self.closing(failure.kind != "signal")) is not None:
+            notes.append(note)
+
+
+_current: Watch | None = None
+
+
+def current_watch() -> Watch | None:
+    """Return the watch of this process, None if it runs alone."""
+    return _current
+
+
+def is_failing() -> bool:
+    """Return whether another process, not a signal, ends the run."""
+    return _current is not None and _current.failure is not None and _current.failure.kind != "signal"
+
+
+@contextmanager
+def watched(launch: Launch, program: str = "mlperf") -> Iterator[Watch]:
+    """Watch the other processes, unless they are watched already. RunError if there is no connection to them."""
+    global _current  # noqa: PLW0603
+    if _current is not None:
+        yield _current
+        return
+    watch = Watch(launch, program)
+    with watch:
+        _current = watch
+        try:
+            yield watch
+        finally:
+            _current = None
+
+
+@contextmanager
+def closed_if_abandoned(closing: Closing) -> Iterator[None]:
+    """Call `closing` if this process must be ended while its main thread is in the block."""
+    watch = _current
+    if watch is None:
+        yield
+        return
+    watch.closing = closing
+    try:
+        yield
+    finally:
+        watch.closing = None
+
+
+def _number_of(error: KeyboardInterrupt) -> int:
+    return error.number if isinstance(error, Stopped) else signal.SIGINT
+
+
+def _status(failure: Failure, error: BaseException | None = None) -> int:
+    """Return the exit status of a process that does not report the failure itself."""
+    if isinstance(error, UsageError | RunError):
+        return error.exit_status
+    return 128 + int(failure.text) if failure.kind == "signal" else RunError.exit_status
