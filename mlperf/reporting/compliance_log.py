@@ -20,6 +20,7 @@ from mlperf_logging.mllog.mllog import MLLogger
 
 from mlperf.compliance.warm_start import MARK
 from mlperf.data.source import BatchSource
+from mlperf.distributed.processes import current
 from mlperf.evaluation.metrics import Metrics
 from mlperf.reporting.compliance_log_file import open_log_file
 from mlperf.settings.settings import Settings
@@ -30,6 +31,11 @@ from mlperf.util.files import write_fully
 from mlperf.util.signals import deferred
 
 _log = logging.getLogger(__name__)
+
+# Keys of runs of several processes. MLPerf HPC requires the first two, MLPerf Training none.
+NUMBER_OF_NODES = "number_of_nodes"
+ACCELERATORS_PER_NODE = "accelerators_per_node"
+PROCESSES_PER_NODE = "processes_per_node"
 
 _ABANDON_SECONDS = 3.0  # for an event that is being written
 
@@ -179,6 +185,10 @@ class ComplianceLog(Listener):
         self._point(constants.SUBMISSION_DIVISION, settings.division)
         self._point(constants.SUBMISSION_STATUS, settings.status)
         self._point(constants.SUBMISSION_PLATFORM, settings.platform)
+        if (processes := current()).size > 1:
+            self._point(NUMBER_OF_NODES, processes.nodes)
+            self._point(ACCELERATORS_PER_NODE, processes.local_size if self._settings.use_gpu else 0)
+            self._point(PROCESSES_PER_NODE, processes.local_size)
 
     def _log_hyperparameters(self) -> None:
         training = self._settings.training
