@@ -27,8 +27,8 @@ _LONG_TICK = 1.0
 def first_then_others(work: Callable[[], T]) -> T:
     """Return `work()` of this process: rank 0 works first, then the first process of each other node, then all.
 
-    What `work` creates if it is missing is created once if the nodes share the folder, else once on each node. Every
-    process must call it, and waits until all have worked.
+    What `work` creates if it is missing is created once if the nodes share the folder, else once on each node.
+    Every process must call it, and waits until all have worked.
     """
     own = current()
     if own.size == 1:
@@ -67,14 +67,11 @@ class _Turn:
     """
 
     def __init__(self) -> None:
-        local_ranks, names = zip(
-            *(text.split() for text in values_of_all(f"{current().local_rank} {uuid.uuid4()}"))
-        )
         launch = find_launch()
         assert launch is not None, "several processes need a launcher"
-        self.nodes = local_ranks.count("0")
+        self.nodes = values_of_all(str(current().local_rank)).count("0")
+        self._name = values_of_all(str(uuid.uuid4()))[0]
         self._store = dist.PrefixStore(f"dlrm/{launch.run}/turns", connected(launch))
-        self._name = names[0]
 
     def finished(self) -> None:
         """Count this process."""

@@ -66,8 +66,24 @@ class Watch:
 
     def wait_for_all(self) -> None:
         """Wait until all processes have started. RunError if that takes too long."""
+        self._wait_until(lambda: self.peers.all_present)
+
+    def require_own_gpu(self, gpu: str) -> None:
+        """Raise UsageError if two processes of a node use the same GPU. gpu: as in `PeerState`."""
+        self.peers.tell(gpu=gpu)
+        self._wait_until(lambda: all(state.gpu is not None for state in self.peers.view.states.values()))
+        users: dict[tuple[str, str | None], int] = {}
+        for rank, state in sorted(self.peers.view.states.items()):
+            other = users.setdefault((state.host, state.gpu), rank)
+            if other != rank:
+                raise UsageError(
+                    f"ranks {other} and {rank} use the same GPU ({state.gpu}); start at most one process for each "
+                    "GPU"
+                )
+
+    def _wait_until(self, is_met: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _STARTING
-        while not self.peers.all_present:
+        while not is_met():
             if time.monotonic() > deadline:
                 raise RunError(f"not all {self.launch.size} processes have started within {_STARTING:.0f} s")
             time.sleep(0.05)

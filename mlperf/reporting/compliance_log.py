@@ -43,9 +43,10 @@ _ABANDON_SECONDS = 3.0  # for an event that is being written
 class ComplianceLog(Listener):
     """Writes the log. The constructor opens the file and logs init_start.
 
-    An existing file is never overwritten: UsageError, or, for the default name, the next free one of
-    mlperf_dlrm_2.log, mlperf_dlrm_3.log, ... A run that fails before its first step, such as one that is given the
-    checkpoint of another model, leaves no log: it would only take the name from the run that follows.
+    An existing file is never overwritten: UsageError, or, for the default name and for a run that torchrun starts
+    again, the next free one of mlperf_dlrm_2.log, mlperf_dlrm_3.log, ... A run that fails before its first step, such
+    as one that is given the checkpoint of another model, leaves no log: it would only take the name from the run that
+    follows.
 
     The status of run_stop is success if the run reached its threshold or, without one, the edition's target.
 
@@ -170,9 +171,9 @@ class ComplianceLog(Listener):
         return self._first_epoch + position.epochs_done
 
     def _report_name(self) -> None:
-        default = self._settings.compliance.log_file
-        if self._path != default:
-            _log.info("%s exists; the compliance log of this run is %s", default, self._path)
+        named = self._settings.compliance.log_file
+        if self._path != named:
+            _log.info("%s exists; the compliance log of this run is %s", named, self._path)
 
     def _discard(self) -> None:
         self._file.discard()

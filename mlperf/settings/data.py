@@ -177,6 +177,12 @@ class DataSettings(DatasetSettings):
         """Samples of random or synthetic data per epoch."""
         return self.num_batches * self.batch_size if self.num_batches else self.generated.data_size
 
+    def ids_per_table(self, tables: int) -> tuple[int, ...]:
+        """Return the number of ids of each table and sample; at most this many for generated data."""
+        if self.generation != "dataset":
+            return (self.generated.lookups,) * tables
+        return self.multi_hot.sizes or (1,) * tables
+
     def readers(self, default: int) -> int:
         """Return the number of threads that read training batches; by default, `default`."""
         return self.num_workers or default
