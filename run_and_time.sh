@@ -2,7 +2,7 @@
 # The benchmark: set up, find or generate data, prepare it, train to the target, time it, check the log.
 #
 #   [BENCHMARK=dlrm_dcnv2] [DATADIR=folder] [LOGDIR=folder] [SEED=n] [CONFIG=system or file] [EDITION=n.n.n] \
-#       [DROP_CACHES=false] ./run_and_time.sh [flags of the trainer]
+#       [DROP_CACHES=false] [NPROC=n] [NNODES=n NODE_RANK=n MASTER_ADDR=host] ./run_and_time.sh [flags of the trainer]
 #
 # BENCHMARK  dlrm (default: editions 0.7 to 2.1) or dlrm_dcnv2 (editions 3.0 to 6.0).
 # DATADIR  folder with day_0 ... day_23 of the Criteo Terabyte data, or with a prepared NAME_train.bin and its
@@ -16,6 +16,11 @@
 #          of the benchmark).
 # DROP_CACHES  false: do not drop the page cache of the machine before the run, which the rules require for a
 #          submission; the log states it (default: true).
+# NPROC    number of processes on this machine, such as its GPUs (default: 1). They are started by torchrun.
+# NNODES   number of machines (default: 1). The script is started on each, with the same variables and flags, which
+#          include SEED, and the same DATADIR; with NODE_RANK, from 0; and with MASTER_ADDR, the address of that with
+#          NODE_RANK=0, and perhaps MASTER_PORT (default: 29500), on which it is reached. The one with NODE_RANK=0
+#          prepares the data while the others wait, writes the logs, checks them and prints the RESULT line.
 #
 # A flag with which the run would not be a result, such as --load-model, is refused.
 # The last line is RESULT,RECOMMENDATION,seed,seconds,user,start time. The exit status is 0 only if the target was
@@ -25,6 +30,8 @@ caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=tools/signals.sh
 source tools/signals.sh
+# shellcheck source=tools/processes.sh
+source tools/processes.sh
 
 fail() { # ends the script with status 2 and one line, also if the message has a name with line ends
     printf 'run_and_time.sh: error: %s\n' "${1//[[:cntrl:]]/?}" >&2
@@ -184,7 +191,7 @@ ask() { # reads the output lines of `$1 -m mlperf.benchmarks $benchmark $3` into
 }
 
 assemble_flags() { # sets edition, trainer_flags and data_flags; $1: Python, remaining arguments: flags of the caller
-    local python=$1 editions benchmark_flags sample_flags table_rows flag without_limit=() own_flags
+    local python=$1 editions benchmark_flags sample_flags table_rows flag without_limit=() own_flags platform
     shift
     [[ -n $edition ]] || ask "$python" edition --default-edition || return
     ask "$python" editions --editions || return
@@ -205,6 +212,8 @@ assemble_flags() { # sets edition, trainer_flags and data_flags; $1: Python, rem
         done
         benchmark_flags=("${without_limit[@]}" --arch-embedding-size="${table_rows[0]}")
     fi
+    platform=$(basename "$config" .sh | sed 's/^config_//')
+    ((NNODES == 1)) || platform=${NNODES}x$platform # as usual in MLPerf
     trainer_flags=(
         "${benchmark_flags[@]}" --round-targets=true
         --data-generation=dataset --processed-data-file="$prepared_data" ${raw_data:+--raw-data-file="$raw_data"}
@@ -214,7 +223,7 @@ assemble_flags() { # sets edition, trainer_flags and data_flags; $1: Python, rem
         --lr-decay-start-step="$DECAY_START_STEP" --lr-num-decay-steps="$DECAY_STEPS"
         --print-time --print-freq=2147483647 # progress is printed at each evaluation
         --numpy-rand-seed="$seed" --mlperf-logging --mlperf-edition="$edition"
-        --mlperf-platform="$(basename "$config" .sh | sed 's/^config_//')"
+        --mlperf-platform="$platform"
     )
     if [[ $is_sample == true ]]; then
         ask "$python" sample_flags --sample-flags || return
@@ -227,7 +236,7 @@ assemble_flags() { # sets edition, trainer_flags and data_flags; $1: Python, rem
 }
 
 set_up() { # sets python; exits on usage errors, before installing anything if possible
-    local message status=0
+    local message status=0 needs=mlperf_logging requirements=()
     if ! command -v "${DLRM_PYTHON:-.venv/bin/python}" >/dev/null; then
         message=$(assemble_flags python3 "$@" 2>&1) || status=$?
         if [[ $status -eq 2 ]]; then
@@ -235,9 +244,12 @@ set_up() { # sets python; exits on usage errors, before installing anything if p
             exit 2
         fi
     fi
-    local needs=mlperf_logging
     [[ $make_sample == false ]] || needs+=,sklearn,tqdm
-    run_for_line python tools/setup.sh --needs=$needs || exit
+    if ((processes > 1)); then
+        needs+=,torchrec,fbgemm_gpu
+        requirements=(requirements-distributed.txt)
+    fi
+    run_for_line python tools/setup.sh --needs=$needs ${requirements[@]+"${requirements[@]}"} || exit
     assemble_flags "$python" "$@" || exit
 }
 
@@ -279,11 +291,11 @@ uptime_seconds() { # sets the variable named $1 to a time in seconds that does n
     printf -v "$1" %s "${seconds%%.*}"
 }
 
-train() { # sets status; the output of the trainer goes to descriptor 3
+train() { # sets status; $@: further flags of the trainer
     ends_when_stopped=false # the log is checked and the result printed, also of a stopped run
     status=0
-    run "$python" dlrm_s_pytorch.py --mlperf-log-file="$log" --mlperf-cache-cleared="$cache_cleared" \
-        "${trainer_flags[@]}" >&3 2>&3 || status=$?
+    run "$python" ${launcher[@]+"${launcher[@]}"} dlrm_s_pytorch.py --mlperf-cache-cleared="$cache_cleared" "$@" \
+        "${trainer_flags[@]}" || status=$?
 }
 
 for flag in "$@"; do
@@ -298,6 +310,7 @@ for flag in "$@"; do
         ;;
     esac
 done
+choose_processes
 seed=${SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
 [[ $seed =~ ^0*[0-9]{1,10}$ && $((10#$seed)) -lt 4294967296 ]] ||
     fail "SEED=$seed: must be a whole number from 0 to 4294967295"
@@ -314,6 +327,12 @@ choose_data
 read_configuration "$@"
 
 set_up "$@"
+choose_launcher "${raw_data:+${prepared_data}_train.bin}"
+if ((NODE_RANK > 0)); then
+    drop_page_cache
+    train
+    exit "$status"
+fi
 mkdir -p "$logdir" 2>/dev/null && [[ -w $logdir ]] || fail "LOGDIR=${LOGDIR:-$logdir}: no files can be created there"
 make_data
 drop_page_cache
@@ -325,7 +344,7 @@ name_log
 echo "seed $seed, configuration $config, page cache dropped: $cache_cleared, compliance log $log"
 exec 3> >(record "$console_log")
 console=$!
-train
+train --mlperf-log-file="$log" >&3 2>&3
 exec 3>&-
 await "$console" || [[ $status -ne 0 ]] || status=1 # tee has printed which file cannot be written
 [[ $status -ne 2 ]] || exit 2 # the trainer rejected its flags: there was no run

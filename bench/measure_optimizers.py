@@ -32,9 +32,10 @@ from mlperf.engines.protocol import TrainingStep
 from mlperf.engines.warm_up import bag_offsets
 from mlperf.models.dlrm import ROW_TYPES
 from mlperf.models.loss import Loss
+from mlperf.models.make import make_model
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.registry import OPTIMIZERS
-from mlperf.runner.model import build_model, initialize_model
+from mlperf.runner.model import initialize_model
 from mlperf.settings.kinds import at_least
 from mlperf.settings.model import EMBEDDING_PRECISIONS
 from mlperf.util.memory import require_memory
@@ -98,7 +99,7 @@ def make_steps(shape: Shape, precision: str) -> dict[Combination, TrainingStep]:
         architecture = replace(
             settings.model.architecture, rows_per_table=shape.tables, embedding_precision=tables
         )
-        model = build_model(settings, architecture, CPU)
+        model = make_model(architecture, CPU)
         initialize_model(settings, model, np.random.RandomState(1))
         for name in OPTIMIZERS:
             optimizer, loss = make_optimizer(name, model), Loss(settings.model.loss)

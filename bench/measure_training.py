@@ -233,12 +233,13 @@ def prepare(shape: Shape, precision: str, plan: Plan, file: Path) -> Prepared:
     settings = settings_of(shape, precision, plan, file)
     shape, architecture = fitted(shape, settings, plan)
     samples = rows_of_file(shape, plan)
-    require_run_memory(settings, architecture, plan.device, RunSizes(samples, 0))
+    sizes = RunSizes(samples, 0)
+    require_run_memory(settings, architecture, plan.device, sizes)
     if not file.exists():
         write_rows(file, samples, shape.tables)
     ids = shape.ids_per_table
     start = time.perf_counter()
-    model = build_model(settings, architecture, plan.device)
+    model = build_model(settings, architecture, plan.device, sizes)
     initialize_model(settings, model, np.random.RandomState(1))
     _wait(plan.device)
     initialized = time.perf_counter() - start

@@ -1,4 +1,5 @@
 from pathlib import Path
+
 import pytest
 from equal_runs import assert_equal_runs
 from processes import in_processes, needs_torchrec

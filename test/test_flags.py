@@ -13,12 +13,14 @@ from program import ROOT
 from mlperf.benchmarks import DLRM
 from mlperf.cli import flag_reference
 from mlperf.cli.train import main
+from mlperf.distributed.processes import Processes, running_as
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.flags import build, changed_flags, flag, part, variants
 from mlperf.settings.from_flags import parse
 from mlperf.settings.kinds import at_least, choice, switch
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
+from mlperf.util.threads import available_cores
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,10 @@ def test_number_of_readers_depends_on_the_device_and_the_flags() -> None:
     assert readers("--num-workers=3") == (3, 3)
     assert readers("--num-workers=3", "--test-num-workers=2") == (3, 2)
     assert readers("--use-gpu", "--num-workers=3", "--test-num-workers=0") == (3, 4)
+    cores = available_cores()
+    with running_as(Processes(size=2 * cores, local_size=cores)):  # one core for each process of the node
+        assert readers("--use-gpu") == (1, 1)
+        assert readers("--use-gpu", "--num-workers=3") == (3, 3)
 
 
 def test_mean_of_random_ids_defaults_to_the_midpoint() -> None:

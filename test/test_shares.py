@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bytes_read import bytes_read
 from reference_folders import ONE_HOT, ROWS, tables
 
 from mlperf.data.batch import Batch
@@ -98,7 +99,7 @@ def test_shares_together_are_the_batch(
     name: str, seed: int | None, size: int, batch_size: int, limit: int, source: Make
 ) -> None:
     settings = {"batch_size": batch_size, "shuffle_seed": seed, "limit": limit}
-    whole = replace(source(name), **settings)  # type: ignore[type-var, arg-type]
+    whole = replace(source(name), **settings)  # type: ignore[type-var]
     ranks = of_ranks(whole, size)
     for batch, total, *shares in zip(
         whole.batches(1), ranks[0].sizes(1), *(rank.batches(1) for rank in ranks), strict=True
@@ -118,20 +119,6 @@ def by_table(ids: torch.Tensor | None, sizes: tuple[int, ...], rows: int) -> Ite
     if ids is not None:
         for part, size in zip(ids.split([rows * size for size in sizes]), sizes, strict=True):
             yield part.view(rows, size)
-
-
-def bytes_read(work: Callable[[], object]) -> int:
-    """Return how many bytes this process reads from files while it does `work`."""
-
-    def total() -> int:
-        counters = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
-        return int(counters["rchar"])
-
-    own = total()
-    own = total() - own  # of reading the counter
-    before = total()
-    work()
-    return total() - before - own
 
 
 @pytest.mark.parametrize("batch_size", [256, 9000])

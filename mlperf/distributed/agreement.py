@@ -1,6 +1,9 @@
-"""What must be equal on all processes of a run."""
+"""What must be equal on all processes of a run. Every process must call these functions."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Mapping
 
 import torch.distributed as dist
 
@@ -8,21 +11,25 @@ from mlperf.distributed.processes import current
 from mlperf.util.errors import UsageError
 
 
-def require_equal(what: str, value: str) -> None:
-    """Raise the same UsageError on all processes if `value` is not that of rank 0 everywhere.
+def require_all_equal(values: Mapping[str, str]) -> None:
+    """Raise the same UsageError on all processes if one of `values` is not that of rank 0 everywhere.
 
-    Every process must call it. what: what is compared, for the message. value: a short text.
+    values: short texts by what they are, for the message, which names the first difference.
     """
-    first, *others = values_of_all(value)
+    if current().size == 1:
+        return
+    first, *others = (json.loads(text) for text in values_of_all(json.dumps(values)))
     for rank, other in enumerate(others, 1):
-        if other != first:
-            raise UsageError(
-                f"{what}: rank 0 has {first}, rank {rank} has {other}; must be equal on all processes"
-            )
+        for what in [*first, *other]:
+            expected, found = first.get(what, "none"), other.get(what, "none")
+            if found != expected:
+                raise UsageError(
+                    f"{what}: rank 0 has {expected}, rank {rank} has {found}; must be equal on all processes"
+                )
 
 
 def values_of_all(value: str) -> list[str]:
-    """Return the text `value` of each process, by rank. Every process must call it."""
+    """Return the text `value` of each process, by rank."""
     if current().size == 1:
         return [value]
     values: list[str | None] = [None] * current().size

@@ -29,6 +29,7 @@ def kind_of(error: BaseException) -> str:
 
 def error_instead(error: BaseException, failure: Failure, *, is_shared: bool) -> BaseException:
     """Return the exception to report for `failure`. error: that of this process. is_shared: all have the same."""
+    reported: BaseException
     if failure.kind == "signal":
         reported = error if isinstance(error, KeyboardInterrupt) else Stopped(int(failure.text))
     elif failure.kind == "lost" or is_of_connection(error):

@@ -216,7 +216,9 @@ def _chosen(variables: Mapping[str, str]) -> _Found | None:
     for other in launchers[1:]:
         _require_same(launchers[0], other)
     if by_hand is None:
-        return launchers[0] if launchers else _without_total(variables)
+        if not launchers:
+            _require_total(variables)
+        return launchers[0] if launchers else None
     if launchers and by_hand.size <= launchers[0].size:  # more: a task of the launcher starts several
         _require_same(launchers[0], by_hand)
     return by_hand
@@ -240,7 +242,8 @@ def _found(variables: Mapping[str, str], family: _Family) -> _Found | None:
     return _Found(family, rank, size, stated)
 
 
-def _without_total(variables: Mapping[str, str]) -> None:
+def _require_total(variables: Mapping[str, str]) -> None:
+    """Refuse the number of a process without the number of processes."""
     for name in _RANK_ONLY:
         if name in variables:
             raise UsageError(f"{name}={variables[name]}: the number of processes is not stated; {_BY_HAND}")

@@ -1,7 +1,7 @@
 """Ends all processes of a run when one of them fails, ends, stops responding or receives a signal.
 
-The main thread may be blocked in a collective operation, where it handles no signal. A thread therefore watches the
-other processes and the signals. It interrupts the main thread; if that does not end in time, it ends the process.
+The main thread may be blocked in a collective operation, where it handles no signal. A thread therefore watches
+the other processes and the signals. It interrupts the main thread; if that does not end, it ends the process.
 One process prints the message, the others end quietly.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +31,8 @@ _STARTING = 300.0  # seconds in which all processes must have started
 _CLOSING = 5.0  # seconds for the thread that closes the log
 # Seconds in which other processes may find the same error, by kind of failure.
 _SETTLING = {"usage": 3.0, "error": 1.0}
+
+_STDERR = 2  # the file descriptor
 
 # Closes what must not stay open when the process ends without its main thread; returns how to continue, or None.
 # Its argument is whether the run failed; False: it was interrupted.
@@ -65,8 +66,24 @@ class Watch:
 
     def wait_for_all(self) -> None:
         """Wait until all processes have started. RunError if that takes too long."""
+        self._wait_until(lambda: self.peers.all_present)
+
+    def require_own_gpu(self, gpu: str) -> None:
+        """Raise UsageError if two processes of a node use the same GPU. gpu: as in `PeerState`."""
+        self.peers.tell(gpu=gpu)
+        self._wait_until(lambda: all(state.gpu is not None for state in self.peers.view.states.values()))
+        users: dict[tuple[str, str | None], int] = {}
+        for rank, state in sorted(self.peers.view.states.items()):
+            other = users.setdefault((state.host, state.gpu), rank)
+            if other != rank:
+                raise UsageError(
+                    f"ranks {other} and {rank} use the same GPU ({state.gpu}); start at most one process for each "
+                    "GPU"
+                )
+
+    def _wait_until(self, is_met: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _STARTING
-        while not self.peers.all_present:
+        while not is_met():
             if time.monotonic() > deadline:
                 raise RunError(f"not all {self.launch.size} processes have started within {_STARTING:.0f} s")
             time.sleep(0.05)
@@ -129,10 +146,13 @@ class Watch:
         if failure is None:
             self.peers.record(own)
             failure = self._failure = self._awaited(_UNWINDING) or own
-        self._end_silent(failure)
+        self._wait_for_silent(failure)
         if failure.by != rank:
+            self._wait_for_report(failure)
             return EndedQuietlyError(_status(failure, error))
-        return error_instead(error, failure, is_shared=failure == own and self._is_shared(own))
+        reported = error_instead(error, failure, is_shared=failure == own and self._is_shared(own))
+        self.peers.tell(_CLOSING, done=True)
+        return reported
 
     def _awaited(self, seconds: float) -> Failure | None:
         """Return the failure that ends the run as soon as it is known, None if that takes longer."""
@@ -152,19 +172,20 @@ class Watch:
                 return False
             time.sleep(0.05)
 
-    def _end_silent(self, failure: Failure) -> None:
-        """End a process of this host that does not respond: its launcher would wait for it."""
-        state = self.peers.view.states.get(failure.rank)
-        if failure.kind != "lost" or state is None or state.host != self.peers.own.host:
-            return
-        deadline = time.monotonic() + _SIGNALS_TOGETHER
-        with suppress(OSError):
-            while not state.has_ended():
-                is_late = time.monotonic() > deadline
-                os.kill(state.pid, signal.SIGKILL if is_late else signal.SIGCONT)
-                if is_late:
-                    return
-                time.sleep(_TICK)
+    def _wait_for_report(self, failure: Failure) -> None:
+        """Let the process that reports the failure end first: launchers name the first one."""
+        deadline = time.monotonic() + _SETTLING.get(failure.kind, 0) + 1
+        while time.monotonic() < deadline and not self.peers.lost:
+            state = self.peers.view.states.get(failure.by)
+            if state is None or state.done:
+                break
+            time.sleep(0.05)
+
+    def _wait_for_silent(self, failure: Failure) -> None:
+        """Wait until a process of this host that did not respond has ended: this one may be the last to end it."""
+        deadline = time.monotonic() + _SIGNALS_TOGETHER + 1
+        while self._end_silent(failure) and time.monotonic() < deadline:
+            time.sleep(_TICK)
 
     # The thread.
 
@@ -240,18 +261,30 @@ class Watch:
     def _act(self) -> None:
         """Interrupt the main thread if the run ends, and end the process if the main thread does not."""
         now = time.monotonic()
+        if self._failure is not None and self._noticed is None:
+            self._noticed = now
         if self._left is not None:
             if now - self._left > _LEAVING:
                 self._abandon()
             return
         if self._failure is not None:
-            if self._noticed is None:
-                self._noticed = now
+            assert self._noticed is not None
+            self._end_silent(self._failure)
             settled = self._noticed + _SETTLING.get(self._failure.kind, 0)
             if now > settled and not self._interrupted:
                 self._interrupt_main()
             if now > settled + _UNWINDING:
                 self._abandon()
+
+    def _end_silent(self, failure: Failure) -> bool:
+        """End a process of this host that does not respond: its launcher would wait for it. False if done."""
+        state = self.peers.view.states.get(failure.rank)
+        if failure.kind != "lost" or state is None or state.host != self.peers.own.host or state.has_ended():
+            return False
+        is_late = time.monotonic() > (self._noticed or 0) + _SIGNALS_TOGETHER
+        with suppress(OSError):
+            os.kill(state.pid, signal.SIGKILL if is_late else signal.SIGCONT)  # continued, it ends by itself
+        return True
 
     def _interrupt_main(self) -> None:
         self._interrupted = True
@@ -267,9 +300,9 @@ class Watch:
         closing = threading.Thread(target=self._close, args=(failure, notes), daemon=True)
         closing.start()
         closing.join(_CLOSING)
-        self._end_silent(failure)
+        self._wait_for_silent(failure)
         if failure.by == self.launch.rank:
-            os.write(sys.__stderr__.fileno(), f"{line_of(self._program, failure, notes)}\n".encode())
+            os.write(_STDERR, f"{line_of(self._program, failure, notes)}\n".encode())
         os._exit(_status(failure))
 
     def _close(self, failure: Failure, notes: list[str]) -> None:

@@ -17,6 +17,7 @@ from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.models.layers.embedding.interface import EmbeddingTables
 from mlperf.models.layers.embedding.pooling import PoolingWeights
 from mlperf.models.layers.embedding.rows import Lookup, RowParameter
+from mlperf.models.layers.embedding.shards import ShardedTable
 from mlperf.models.layers.interaction import Interaction
 from mlperf.models.layers.mlp import make_mlp
 from mlperf.registry import INTERACTIONS, load
@@ -93,6 +94,10 @@ class DLRM_Net(nn.Module):
         """Return the parameters trained from their `.grad`: maps of mixed-dimension tables, interaction, MLPs."""
         layers = (self.bot_l, self.interaction, self.top_l)
         return [*self.tables.dense_parameters(), *(one for layer in layers for one in layer.parameters())]
+
+    def sharded_tables(self) -> Sequence[ShardedTable]:
+        """Return the tables that are divided among the processes: all or none."""
+        return self.tables.sharded_tables()
 
     def table_bytes(self) -> int:
         """Return the memory of tables and pooling weights in bytes."""

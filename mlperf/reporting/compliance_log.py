@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import threading
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
@@ -19,6 +20,7 @@ from mlperf_logging.mllog.mllog import MLLogger
 
 from mlperf.compliance.warm_start import MARK
 from mlperf.data.source import BatchSource
+from mlperf.distributed.processes import current
 from mlperf.evaluation.metrics import Metrics
 from mlperf.reporting.compliance_log_file import open_log_file
 from mlperf.settings.settings import Settings
@@ -30,13 +32,21 @@ from mlperf.util.signals import deferred
 
 _log = logging.getLogger(__name__)
 
+# Keys of runs of several processes. MLPerf HPC requires the first two, MLPerf Training none.
+NUMBER_OF_NODES = "number_of_nodes"
+ACCELERATORS_PER_NODE = "accelerators_per_node"
+PROCESSES_PER_NODE = "processes_per_node"
+
+_ABANDON_SECONDS = 3.0  # for an event that is being written
+
 
 class ComplianceLog(Listener):
     """Writes the log. The constructor opens the file and logs init_start.
 
-    An existing file is never overwritten: UsageError, or, for the default name, the next free one of
-    mlperf_dlrm_2.log, mlperf_dlrm_3.log, ... A run that fails before its first step, such as one that is given the
-    checkpoint of another model, leaves no log: it would only take the name from the run that follows.
+    An existing file is never overwritten: UsageError, or, for the default name and for a run that torchrun starts
+    again, the next free one of mlperf_dlrm_2.log, mlperf_dlrm_3.log, ... A run that fails before its first step, such
+    as one that is given the checkpoint of another model, leaves no log: it would only take the name from the run that
+    follows.
 
     The status of run_stop is success if the run reached its threshold or, without one, the edition's target.
 
@@ -60,6 +70,8 @@ class ComplianceLog(Listener):
         self._run_started = False
         self._trained = False
         self._open: set[str] = set()  # keys of the starts whose end is not yet logged
+        self._lock = threading.RLock()  # held while an event is written
+        self._stopped = False
         try:
             self._point(constants.CACHE_CLEAR, settings.compliance.cache_cleared)
             self._start(constants.INIT_START)
@@ -116,6 +128,17 @@ class ComplianceLog(Listener):
 
     def run_stop(self, position: Position | None, outcome: Outcome) -> None:
         """Log the end of an open evaluation or epoch and the outcome of the run, and close the file."""
+        with self._lock:
+            self._stopped = True
+            self._stop(position, outcome)
+
+    def abandon(self, position: Position | None, outcome: Outcome) -> None:
+        """Do what `run_stop` does, unless it was called. The log then stays locked against further events."""
+        if self._lock.acquire(timeout=_ABANDON_SECONDS) and not self._stopped:
+            self._stopped = True
+            self._stop(position, outcome)
+
+    def _stop(self, position: Position | None, outcome: Outcome) -> None:
         if not self._trained:
             if outcome is Outcome.FAILED:
                 self._discard()
@@ -148,9 +171,9 @@ class ComplianceLog(Listener):
         return self._first_epoch + position.epochs_done
 
     def _report_name(self) -> None:
-        default = self._settings.compliance.log_file
-        if self._path != default:
-            _log.info("%s exists; the compliance log of this run is %s", default, self._path)
+        named = self._settings.compliance.log_file
+        if self._path != named:
+            _log.info("%s exists; the compliance log of this run is %s", named, self._path)
 
     def _discard(self) -> None:
         self._file.discard()
@@ -162,6 +185,10 @@ class ComplianceLog(Listener):
         self._point(constants.SUBMISSION_DIVISION, settings.division)
         self._point(constants.SUBMISSION_STATUS, settings.status)
         self._point(constants.SUBMISSION_PLATFORM, settings.platform)
+        if (processes := current()).size > 1:
+            self._point(NUMBER_OF_NODES, processes.nodes)
+            self._point(ACCELERATORS_PER_NODE, processes.local_size if self._settings.use_gpu else 0)
+            self._point(PROCESSES_PER_NODE, processes.local_size)
 
     def _log_hyperparameters(self) -> None:
         training = self._settings.training
@@ -174,23 +201,25 @@ class ComplianceLog(Listener):
             self._point(logged.key, value)
 
     def _point(self, key: str, value: object = None, **metadata: Any) -> None:
-        self._log.event(key=key, value=value, metadata=metadata, time_ms=self._clock.milliseconds())
-        self._lines.raise_failure()
+        with self._lock:
+            self._log.event(key=key, value=value, metadata=metadata, time_ms=self._clock.milliseconds())
+            self._lines.raise_failure()
 
     def _required_point(self, key: str, value: object = None, **metadata: Any) -> None:
         """Log a key only if the edition requires it."""
         if key in self._edition.required_keys:
-            self._log.event(key=key, value=value, metadata=metadata, time_ms=self._clock.milliseconds())
-            self._lines.raise_failure()
+            with self._lock:
+                self._log.event(key=key, value=value, metadata=metadata, time_ms=self._clock.milliseconds())
+                self._lines.raise_failure()
 
     def _start(self, key: str, **metadata: Any) -> None:
-        with deferred():  # a signal in between would leave it open, or end it twice
+        with deferred(), self._lock:  # a signal in between would leave it open, or end it twice
             self._log.start(key=key, metadata=metadata, time_ms=self._clock.milliseconds())
             self._open.add(key)
         self._lines.raise_failure()
 
     def _end(self, key: str, **metadata: Any) -> None:
-        with deferred():
+        with deferred(), self._lock:
             self._log.end(key=key, metadata=metadata, time_ms=self._clock.milliseconds())
             self._open.discard(key.replace("_stop", "_start"))
         self._lines.raise_failure()

@@ -31,6 +31,8 @@ from mlperf.data.synthetic.random_batches import RandomBatches
 from mlperf.data.synthetic.stack_distances import StackDistances
 from mlperf.data.synthetic.synthetic_batches import SyntheticBatches
 from mlperf.distributed.processes import current
+from mlperf.distributed.turns import first_then_others, once_for_each
+from mlperf.runner.shared_data import copy_of, copy_of_splits, require_equal_data
 from mlperf.settings.data import DataSettings
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import changed_flags, flag_values
@@ -53,18 +55,26 @@ def verified_data(
 ) -> PreparedData:
     """Return the prepared data as `prepared_data` does, with `splits` verified if --verify-data asks for that.
 
+    Every process must call it. Data is prepared, and ids are drawn, once on each node, or once in all if the nodes
+    share the folder; each copy of the data is verified once.
+
     before_drawing: called before ids are drawn (--multi-hot-sizes), which can take minutes and much of a disk.
 
-    RunError if a split is damaged. UsageError if there are no checksums to compare with.
+    RunError if a split is damaged. UsageError if there are no checksums to compare with, or if the processes have
+    different data.
     """
-    prepared = prepared_data(settings.data, settings.given)
+    prepared = first_then_others(lambda: prepared_data(settings.data, settings.given))
+    require_equal_data(prepared)
     if settings.data.verify:
         if not prepared.checksums:
             raise UsageError(
                 f"--verify-data: {prepared.train} was prepared by another tool and has no manifest with checksums"
             )
         # The log of a run may say that the page cache was dropped: what is read here must not be in it.
-        verify_checksums(prepared, splits, drop_cache=settings.compliance.cache_cleared)
+        drop_cache = settings.compliance.cache_cleared
+        once_for_each(
+            copy_of_splits(prepared, splits), lambda: verify_checksums(prepared, splits, drop_cache=drop_cache)
+        )
     before_drawing(prepared)
     return replace(prepared, multi_hot=_multi_hot(settings, prepared))
 
@@ -94,9 +104,9 @@ def _multi_hot(settings: Settings, prepared: PreparedData) -> MultiHotTables | N
     prefix = (
         DatasetPaths.from_name(prepared_prefix(settings.data)).prefix if reference is None else reference.prefix
     )
-    tables = multi_hot_tables(shape, prefix, multi_hot.tables_file)
-    if settings.data.verify and tables.file is not None:
-        verify_tables(tables.file.path)
+    tables = first_then_others(lambda: multi_hot_tables(shape, prefix, multi_hot.tables_file))
+    if settings.data.verify and (file := tables.file) is not None:
+        once_for_each(copy_of([file.status]), lambda: verify_tables(file.path))
     return tables
 
 

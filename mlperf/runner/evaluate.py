@@ -18,6 +18,7 @@ from mlperf.reporting.console import print_metrics
 from mlperf.reporting.undefined_metrics import report_one_class
 from mlperf.runner.data import open_split
 from mlperf.runner.files import draw_compute_graph, export_onnx
+from mlperf.runner.memory import RunSizes
 from mlperf.runner.model import architecture_of, build_model, fill_weights
 from mlperf.runner.remarks import report_unused_flags
 from mlperf.runner.result import Result
@@ -51,7 +52,7 @@ def evaluate_only(settings: Settings, device: torch.device, prepared: PreparedDa
 def load_model(settings: Settings, device: torch.device, prepared: PreparedData) -> DLRM_Net:
     """Return the model with the weights of --load-model or --load-weights, otherwise with drawn ones."""
     architecture = architecture_of(settings, prepared)
-    model = build_model(settings, architecture, device)
+    model = build_model(settings, architecture, device, RunSizes.of(settings, prepared))
     if settings.load_model is None and settings.load_weights is None:
         _log.warning("--inference-only without --load-model: the model has its initial weights")
     fill_weights(settings, model, np.random.RandomState(settings.seed), prepared)

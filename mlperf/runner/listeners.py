@@ -67,6 +67,12 @@ def stop_listeners(listeners: Iterable[Listener], position: Position | None, out
     return failure
 
 
+def abandon_listeners(listeners: Iterable[Listener], position: Position | None, outcome: Outcome) -> None:
+    """Notify all listeners that the process is ended from another thread."""
+    for listener in listeners:
+        listener.abandon(position, outcome)
+
+
 def make_debug_report(settings: Settings, model: DLRM_Net) -> DebugReport:
     """Return the listener that prints the model and its data."""
     max_batches = DEBUG_BATCHES if settings.data.generation == "dataset" else None

@@ -1,7 +1,8 @@
 """Memory that a run needs at least, compared with what is available before anything is allocated.
 
 The sizes are lower bounds: a run is refused only if it cannot succeed. A run whose allocation fails nevertheless
-also ends with one line.
+also ends with one line. Each of several processes needs its share of the tables and of a batch; those on one
+machine share its memory.
 
 B batch, T tables, D embedding dimension, F = T + 1 features.
 """
@@ -18,13 +19,16 @@ import torch
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.source import MIN_GROUP_ROWS
 from mlperf.data.synthetic.random_batches import STATE_BYTES
+from mlperf.distributed.processes import current
+from mlperf.engines.choose import uses_torchrec
+from mlperf.engines.torchrec.placement import TableMemory
 from mlperf.models.dlrm import ROW_TYPES, Architecture, top_widths
 from mlperf.models.layers.embedding.compressed_tables import compressed_bytes
 from mlperf.optim.optimizer import Optimizer
 from mlperf.registry import OPTIMIZERS, load
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError
-from mlperf.util.memory import MemoryNeed, MemorySaving, require_memory_for
+from mlperf.util.memory import MemoryNeed, MemorySaving, available_share, require_memory_for
 
 _TABLES = (
     "the embedding tables (--embedding-precision, --arch-sparse-feature-size, --max-ind-range, "
@@ -42,6 +46,8 @@ _SCORES = "the scores and labels of the test split"
 _READ_AHEAD = "batches read ahead (--num-workers, --test-num-workers)"
 _ACCUMULATED = "accumulated gradients (--mlperf-grad-accum-iter)"
 _STREAMS = "random data (--num-batches, --data-size, --mini-batch-size)"
+
+_UNKNOWN = 1 << 62  # bytes of host memory, if the system does not say
 
 # In messages of failed allocations, the last one also of pinned memory.
 _ALLOCATION_FAILURES = ("not enough memory", "can't allocate memory", "out of memory")
@@ -88,15 +94,36 @@ def require_run_memory(
     settings: Settings, architecture: Architecture, device: torch.device, sizes: RunSizes
 ) -> None:
     """Raise RunError, naming the flags, if the run needs more memory than the host or the GPU has available."""
-    model = list(_model(settings, architecture))
-    on_device = [*model, *_computation(settings, architecture, sizes)]
-    on_host = list(_data(settings, architecture, sizes))
-    savings = list(_savings(settings, architecture))
+    tables, rest = list(_tables(settings, architecture)), list(_rest(settings, architecture, sizes))
+    on_host, savings = list(_data(settings, architecture, sizes)), list(_savings(settings, architecture))
+    share, where = available_share(current().local_size), ""
+    if current().size > 1:
+        where = f" in each of {current().size} processes"
     if device.type == "cpu":
-        require_memory_for([*on_device, *on_host], savings=savings)
+        require_memory_for([*tables, *rest, *on_host], available=share, where=where, savings=savings)
         return
-    require_memory_for(on_host)
-    require_memory_for(on_device, available=available_on_gpu(device), where=" of the GPU", savings=savings)
+    require_memory_for(on_host, available=share, where=where)
+    on_gpu = available_on_gpu(device)
+    if not uses_torchrec(settings):
+        require_memory_for([*tables, *rest], available=on_gpu, where=" of the GPU", savings=savings)
+        return
+    require_memory_for(rest, available=on_gpu, where=" of the GPU")
+    if share is not None:  # tables may be in host memory, with a cache on the GPU
+        where = f" of the GPU and of the host{where}"
+        require_memory_for([*tables, *rest, *on_host], available=on_gpu + share, where=where, savings=savings)
+
+
+def memory_for_tables(
+    settings: Settings, architecture: Architecture, device: torch.device, sizes: RunSizes
+) -> TableMemory:
+    """Return the memory that this process has for its part of the tables, when all else has what it needs."""
+    on_device = sum(need.size for need in _rest(settings, architecture, sizes))
+    on_host = sum(need.size for need in _data(settings, architecture, sizes))
+    share = available_share(current().local_size)
+    host = _UNKNOWN if share is None else share
+    if device.type == "cpu":
+        return TableMemory(0, max(0, host - on_host - on_device))
+    return TableMemory(max(0, available_on_gpu(device) - on_device), max(0, host - on_host))
 
 
 def _savings(settings: Settings, architecture: Architecture) -> Iterator[MemorySaving]:
@@ -104,11 +131,11 @@ def _savings(settings: Settings, architecture: Architecture) -> Iterator[MemoryS
     if architecture.compression is None and not settings.quantization.requested:
         halved = replace(architecture, embedding_precision="bf16")
         saved = table_bytes(architecture) - table_bytes(halved)
-        if saved:
+        if saved and not uses_torchrec(settings):
             yield MemorySaving("--embedding-precision=bf16", saved)
     optimizer = settings.training.optimizer
     if optimizer == "adagrad" and not settings.inference_only:
-        saved = _state_bytes(optimizer, architecture) - _state_bytes("rwsadagrad", architecture)
+        saved = _of_process(_state_bytes(optimizer, architecture) - _state_bytes("rwsadagrad", architecture))
         yield MemorySaving("--optimizer=rwsadagrad, another optimizer than the benchmark's,", saved)
 
 
@@ -152,18 +179,34 @@ def table_bytes(architecture: Architecture) -> int:
     return pooling + ROW_TYPES[architecture.embedding_precision].itemsize * rows * architecture.feature_size
 
 
-def _model(settings: Settings, architecture: Architecture) -> Iterator[MemoryNeed]:
-    trains = not settings.inference_only
-    yield MemoryNeed(_TABLES, table_bytes(architecture))
+def _of_process(size: int) -> int:
+    """Return what a process has at least of the `size` bytes of all tables: one of them has as much or more."""
+    return -(-size // current().size)
+
+
+def _tables(settings: Settings, architecture: Architecture) -> Iterator[MemoryNeed]:
+    """Yield what this process needs for the tables, before it is known which parts of them it has."""
+    yield MemoryNeed(_TABLES, _of_process(table_bytes(architecture)))
     bits = settings.quantization.embedding_bits
     if bits != 32 and architecture.compression is None:
         rows = sum(architecture.rows_per_table)
         values = rows * architecture.feature_size
         yield MemoryNeed(_QUANTIZED, values * bits // 8 + 8 * rows)  # minimum and step of each row
-    optimizer: type[Optimizer] = load(OPTIMIZERS[settings.training.optimizer])
-    if trains:
+    if not settings.inference_only:
+        optimizer: type[Optimizer] = load(OPTIMIZERS[settings.training.optimizer])
         what = _SUMS if optimizer.state_per_value else _STATE
-        yield MemoryNeed(what, _state_bytes(settings.training.optimizer, architecture))
+        yield MemoryNeed(what, _of_process(_state_bytes(settings.training.optimizer, architecture)))
+
+
+def _rest(settings: Settings, architecture: Architecture, sizes: RunSizes) -> Iterator[MemoryNeed]:
+    """Yield what is needed on the device besides the tables."""
+    yield from _layers(settings, architecture)
+    yield from _computation(settings, architecture, sizes)
+
+
+def _layers(settings: Settings, architecture: Architecture) -> Iterator[MemoryNeed]:
+    trains = not settings.inference_only
+    optimizer: type[Optimizer] = load(OPTIMIZERS[settings.training.optimizer])
     state = optimizer.state_per_weight if trains else 0
     layers = [a * b for widths in (architecture.mlp_bot, top_widths(architecture)) for a, b in pairwise(widths)]
     if architecture.has_cross_network:
@@ -194,15 +237,16 @@ def _computation(settings: Settings, architecture: Architecture, sizes: RunSizes
     pooled = 4 * tables * dimension
     ids = 8 * sum(settings.data.multi_hot.sizes or (1,) * tables)
     if not settings.inference_only:
-        batch = sizes.train_batch(settings)
+        batch = current().largest_share(sizes.train_batch(settings))
         widths = sum(architecture.mlp_bot[1:]) + interaction + sum(architecture.mlp_top[:-1])
         yield MemoryNeed(_TRAINING_BATCH, batch * (value_bytes * widths + pooled + ids))
         if settings.training.accumulate > 1:
             summed = min(settings.training.accumulate * batch, sizes.train_samples)
             yield MemoryNeed(_ACCUMULATED, summed * (pooled + ids))
     if settings.inference_only or settings.training.evaluates:
-        yield MemoryNeed(_TEST_BATCH, sizes.test_batch(settings) * (value_bytes * interaction + ids))
-        yield MemoryNeed(_SCORES, 8 * sizes.test_samples)
+        test_batch = current().largest_share(sizes.test_batch(settings))
+        yield MemoryNeed(_TEST_BATCH, test_batch * (value_bytes * interaction + ids))
+        yield MemoryNeed(_SCORES, 8 * current().largest_share(sizes.test_samples))
 
 
 def _data(settings: Settings, architecture: Architecture, sizes: RunSizes) -> Iterator[MemoryNeed]:
@@ -216,9 +260,10 @@ def _data(settings: Settings, architecture: Architecture, sizes: RunSizes) -> It
     if settings.data.generation != "dataset":
         rows_ahead = min(sizes.train_samples, 2 * sizes.train_batch(settings))
     elif not settings.inference_only:
-        group = max(sizes.train_batch(settings), MIN_GROUP_ROWS)
-        rows_ahead = min(sizes.train_samples, 2 * settings.readers * group)
+        group = max(current().largest_share(sizes.train_batch(settings)), MIN_GROUP_ROWS)
+        rows_ahead = min(current().largest_share(sizes.train_samples), 2 * settings.readers * group)
     if sizes.test_samples and (settings.inference_only or settings.training.evaluates):
-        group = max(sizes.test_batch(settings), MIN_GROUP_ROWS)
-        rows_ahead = max(rows_ahead, min(sizes.test_samples, 2 * settings.test_readers * group))
+        group = max(current().largest_share(sizes.test_batch(settings)), MIN_GROUP_ROWS)
+        test_samples = current().largest_share(sizes.test_samples)
+        rows_ahead = max(rows_ahead, min(test_samples, 2 * settings.test_readers * group))
     yield MemoryNeed(_READ_AHEAD, rows_ahead * sample)

@@ -16,7 +16,7 @@ from mlperf.models.initialization import initialize
 from mlperf.models.make import make_model
 from mlperf.optim.optimizer import Optimizer
 from mlperf.runner.data import table_rows
-from mlperf.runner.memory import table_bytes
+from mlperf.runner.memory import RunSizes, memory_for_tables, table_bytes
 from mlperf.settings.settings import Settings
 from mlperf.training import checkpoint
 from mlperf.training.checkpoint_flags import recorded_flags
@@ -30,8 +30,8 @@ def architecture_of(settings: Settings, prepared: PreparedData | None) -> Archit
     return replace(settings.model.architecture, rows_per_table=table_rows(settings, prepared))
 
 
-def build_model(settings: Settings, architecture: Architecture, device: torch.device) -> DLRM_Net:
-    """Return a model with uninitialized weights."""
+def build_model(settings: Settings, architecture: Architecture, device: torch.device, sizes: RunSizes) -> DLRM_Net:
+    """Return a model with uninitialized weights. sizes: of the data, which also needs memory."""
     if architecture.compression is not None:
         uncompressed = 4 * sum(architecture.rows_per_table) * architecture.dimension
         needed = table_bytes(architecture)
@@ -43,7 +43,8 @@ def build_model(settings: Settings, architecture: Architecture, device: torch.de
     if uses_torchrec(settings):
         from mlperf.engines.torchrec.tables import ShardedTables  # needs torchrec
 
-        return make_model(architecture, device, ShardedTables(architecture, settings, device))
+        memory = memory_for_tables(settings, architecture, device, sizes)
+        return make_model(architecture, device, ShardedTables(architecture, settings, device, memory))
     return make_model(architecture, device)
 
 

@@ -12,7 +12,8 @@ import torch
 
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.source import BatchSource
-from mlperf.engines.choose import make_step
+from mlperf.distributed.watch import closed_if_abandoned, is_failing
+from mlperf.engines.choose import make_step, uses_torchrec
 from mlperf.engines.protocol import TrainingStep
 from mlperf.engines.warm_up import warm_up
 from mlperf.evaluation.evaluate import evaluate
@@ -22,7 +23,7 @@ from mlperf.optim.optimizer import Optimizer, make_optimizer
 from mlperf.reporting.compliance_log_file import is_default_log
 from mlperf.runner.data import Splits, generated_batches, open_splits
 from mlperf.runner.files import draw_compute_graph, export_onnx
-from mlperf.runner.listeners import make_debug_report, make_listeners, stop_listeners
+from mlperf.runner.listeners import abandon_listeners, make_debug_report, make_listeners, stop_listeners
 from mlperf.runner.memory import RunSizes
 from mlperf.runner.model import architecture_of, build_model, fill_weights
 from mlperf.runner.remarks import report_end, report_length, report_replaced_checkpoint, report_unused_flags
@@ -30,7 +31,7 @@ from mlperf.runner.result import Result
 from mlperf.settings.settings import Settings
 from mlperf.training import checkpoint
 from mlperf.training.checkpoint_flags import recorded_flags
-from mlperf.training.events import Listener, Outcome, Position
+from mlperf.training.events import Listener, Outcome
 from mlperf.training.loop import TrainingLoop
 from mlperf.training.state import TrainingState
 from mlperf.util.errors import DivergedError
@@ -43,15 +44,22 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
     failure: BaseException | None = None
     with deferred():  # no signal interrupts the creation and the closing of the log
         listeners = make_listeners(settings, device)
-        try:
-            with delivered():
-                model, data, loop = _start(settings, device, prepared, listeners)
-                outcome = loop.run(data)
-        except BaseException as error:
-            failure, outcome = error, _outcome_of(error)
-            if outcome is Outcome.INTERRUPTED and loop is not None and loop.last_saved is not None:
-                error.add_note(_continuation(settings, loop.last_saved))
-        stop_failure = stop_listeners(listeners, None if loop is None else loop.position, outcome)
+
+        def close(has_failed: bool) -> str | None:
+            outcome = Outcome.FAILED if has_failed else Outcome.INTERRUPTED
+            abandon_listeners(listeners, None if loop is None else loop.position, outcome)
+            return None if has_failed else _continuation(settings, loop)
+
+        with closed_if_abandoned(close):
+            try:
+                with delivered():
+                    model, data, loop = _start(settings, device, prepared, listeners)
+                    outcome = loop.run(data)
+            except BaseException as error:
+                failure, outcome = error, _outcome_of(error)
+                if outcome is Outcome.INTERRUPTED and (how := _continuation(settings, loop)) is not None:
+                    error.add_note(how)
+            stop_failure = stop_listeners(listeners, None if loop is None else loop.position, outcome)
         if (failure := failure or stop_failure) is not None:
             raise failure
     assert loop is not None
@@ -69,7 +77,7 @@ def _start(
     stream = np.random.RandomState(settings.seed)
     # Random data and weights share one stream, data first, as in published runs.
     generated = generated_batches(settings, stream) if prepared is None else None
-    model = build_model(settings, architecture, device)
+    model = build_model(settings, architecture, device, sizes)
     optimizer = make_optimizer(
         settings.training.optimizer, model, settings.seed, settings.training.adagrad_epsilon
     )
@@ -104,11 +112,13 @@ def _started_from(settings: Settings, loaded: dict[str, Any] | None) -> str | No
 def _outcome_of(error: BaseException) -> Outcome:
     if isinstance(error, DivergedError):
         return Outcome.DIVERGED
-    return Outcome.FAILED if isinstance(error, Exception) else Outcome.INTERRUPTED
+    return Outcome.FAILED if isinstance(error, Exception) or is_failing() else Outcome.INTERRUPTED
 
 
-def _continuation(settings: Settings, saved: Position) -> str:
-    """Return how an interrupted run continues from its last checkpoint."""
+def _continuation(settings: Settings, loop: TrainingLoop | None) -> str | None:
+    """Return how an interrupted run continues from its last checkpoint, None if it has saved none."""
+    if loop is None or (saved := loop.last_saved) is None:
+        return None
     path = settings.save_model
     changes = [] if settings.load_model == path else [f"--load-model={path}"]
     if settings.compliance.enabled and not is_default_log(settings) and settings.compliance.log_file.is_file():
@@ -170,6 +180,7 @@ def _make_loop(
             seed=settings.seed,
             shuffled=settings.data.shuffle_batches,
             flags=recorded_flags(settings, prepared),
+            sharded=uses_torchrec(settings),
         )
 
     path = settings.save_model

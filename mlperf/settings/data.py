@@ -145,7 +145,8 @@ class DataSettings(DatasetSettings):
         "--num-workers",
         whole_between(0, _MAX_THREADS),
         0,
-        "threads that read ahead; 0: one on a CPU, four on a GPU",
+        "threads of each process that read ahead; 0: one on a CPU, four on a GPU, or fewer if the processes of a "
+        "node have fewer cores each",
     )
     test_num_workers: int = flag(
         "--test-num-workers",
@@ -176,12 +177,16 @@ class DataSettings(DatasetSettings):
         """Samples of random or synthetic data per epoch."""
         return self.num_batches * self.batch_size if self.num_batches else self.generated.data_size
 
-    def readers(self, *, use_gpu: bool) -> int:
-        """Return the number of threads that read training batches. One thread is too slow for a GPU."""
-        return self.num_workers or (4 if use_gpu else 1)
+    def ids_per_table(self, tables: int) -> tuple[int, ...]:
+        """Return the number of ids of each table and sample; at most this many for generated data."""
+        if self.generation != "dataset":
+            return (self.generated.lookups,) * tables
+        return self.multi_hot.sizes or (1,) * tables
 
-    def test_readers(self, *, use_gpu: bool) -> int:
-        """Return the number of threads that read test batches."""
-        if self.test_num_workers < 0:
-            return self.readers(use_gpu=use_gpu)
-        return self.test_num_workers or (4 if use_gpu else 1)
+    def readers(self, default: int) -> int:
+        """Return the number of threads that read training batches; by default, `default`."""
+        return self.num_workers or default
+
+    def test_readers(self, default: int) -> int:
+        """Return the number of threads that read test batches; by default, `default`."""
+        return self.readers(default) if self.test_num_workers < 0 else self.test_num_workers or default

@@ -10,8 +10,8 @@ from mlperf.settings.kinds import MAX_INT32, choice, file_name, whole_between
 
 # --engine. auto: torchrec with several processes; otherwise the fastest of the others that supports the run.
 ENGINES = ("auto", "cpu", "gpu", "autograd", "torchrec")
-# --sharding, besides "auto": TorchRec's kinds, with dashes.
-SHARDING_TYPES = ("table-wise", "row-wise", "column-wise", "table-row-wise", "grid", "data-parallel")
+# --sharding, besides "auto".
+SHARDING_KINDS = ("table-wise", "row-wise", "column-wise", "table-row-wise", "grid", "data-parallel")
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,16 @@ class ProcessSettings:
     )
     sharding: str = flag(
         "--sharding",
-        choice("auto", *SHARDING_TYPES),
+        choice("auto", *SHARDING_KINDS, metavar="KIND"),
         "auto",
-        "how torchrec divides each table among the processes; auto: its planner decides",
+        "how torchrec shards the tables: table-wise, row-wise, column-wise, table-row-wise (the rows among the "
+        "processes of one node) or grid (rows and columns); auto: its planner decides for each table",
     )
     constraints: Path | None = flag(
         "--sharding-constraints",
         file_name,
         None,
-        "file (.json) with the allowed kinds of sharding of single tables",
+        "file (.json) with the kinds of sharding that single tables may get",
     )
     backend: str = flag(
         "--dist-backend",

@@ -6,16 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlperf.benchmarks import EDITIONS, Edition, benchmark_with, default_edition
+from mlperf.distributed.processes import current
 from mlperf.settings.data import DataSettings
 from mlperf.settings.flags import flag, part
-from mlperf.settings.kinds import boolean, choice, file_name, switch
+from mlperf.settings.kinds import boolean, choice, file_name, file_or_folder, switch
 from mlperf.settings.model import ModelSettings
 from mlperf.settings.processes import ProcessSettings
 from mlperf.settings.reports import ComplianceSettings, QuantizationSettings, ReportSettings
 from mlperf.settings.training import TrainingSettings
+from mlperf.util.threads import available_cores
 
 # Precision of matrix products; weights, updates and the loss are float32 (tables: --embedding-precision).
 PRECISIONS = ("fp32", "tf32", "bf16")
+_GPU_READERS = 4
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,9 @@ class AcceptedFlags:
     sync_dense_params: bool = flag(
         "--sync-dense-params", boolean, True, "ignored: the MLPs of all processes are always equal"
     )
+
+
+LATEST = "latest"  # value of --load-model
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,11 @@ class Settings:
         group="training",
     )
     load_model: Path | None = flag(
-        "--load-model", file_name, None, "checkpoint to resume or evaluate", group="checkpoints and inference"
+        "--load-model",
+        file_or_folder,
+        None,
+        "checkpoint to resume or evaluate; latest: that of --save-model if it exists, else start anew",
+        group="checkpoints and inference",
     )
     load_weights: Path | None = flag(
         "--load-weights",
@@ -63,9 +73,10 @@ class Settings:
     )
     save_model: Path | None = flag(
         "--save-model",
-        file_name,
+        file_or_folder,
         None,
-        "checkpoint to write whenever the test metric (AUC with --mlperf-logging, else accuracy) improves",
+        "checkpoint to write whenever the test metric (AUC with --mlperf-logging, else accuracy) improves: a "
+        "file, or a folder with engine torchrec",
         group="checkpoints and inference",
     )
     inference_only: bool = flag(
@@ -88,6 +99,11 @@ class Settings:
     compliance: ComplianceSettings = part(ComplianceSettings, group="MLPerf log")
     accepted: AcceptedFlags = part(AcceptedFlags, group="accepted without effect")
     given: frozenset[str] = field(default=frozenset(), compare=False)
+
+    @property
+    def loads_latest(self) -> bool:
+        """Whether the checkpoint that is loaded is that of --save-model, if there is one."""
+        return self.load_model == Path(LATEST)
 
     @property
     def seed(self) -> int:
@@ -113,9 +129,17 @@ class Settings:
     @property
     def readers(self) -> int:
         """Number of threads that read training batches."""
-        return self.data.readers(use_gpu=self.use_gpu)
+        return self.data.readers(self._default_readers)
 
     @property
     def test_readers(self) -> int:
         """Number of threads that read test batches."""
-        return self.data.test_readers(use_gpu=self.use_gpu)
+        return self.data.test_readers(self._default_readers)
+
+    @property
+    def _default_readers(self) -> int:
+        """One thread is too slow for a GPU. Processes of one node share its cores."""
+        if not self.use_gpu:
+            return 1
+        processes = current().local_size
+        return _GPU_READERS if processes == 1 else max(1, min(_GPU_READERS, available_cores() // processes))

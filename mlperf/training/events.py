@@ -63,3 +63,10 @@ class Listener:
 
     def run_stop(self, position: Position | None, outcome: Outcome) -> None:
         """The timed part ends. Always called exactly once; `position` is None if training never started."""
+
+    def abandon(self, position: Position | None, outcome: Outcome) -> None:
+        """The process ends at once, because the thread that trains does not.
+
+        Called by another thread, possibly while that one is in any method of the listener, at most once. Events
+        that follow must not be written.
+        """

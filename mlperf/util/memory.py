@@ -104,6 +104,12 @@ def available_memory(
     return min(available, default=None)
 
 
+def available_share(processes: int) -> int | None:
+    """Return the bytes of host memory for each of `processes` on this machine, None if that is unknown."""
+    available = available_memory()
+    return None if available is None else available // processes
+
+
 def _page_cache(statistics: Path) -> int:
     """Return the bytes of files that a control group has in memory, 0 if that is unknown."""
     try:

@@ -78,34 +78,41 @@ def _run_program(name: str, work: Callable[[], int | None]) -> int:
             raise RunError(f"needs Python {MIN_PYTHON[0]}.{MIN_PYTHON[1]} or newer; this is {sys.executable}")
         with raised_in_program(), messages_on_stderr(), checked_output():
             return work() or 0
-    except OutputClosedError as closed:
-        print(f"{name}: {origin_of(closed)}{closed}", file=sys.stderr)
-        return closed.exit_status
     except EndedQuietlyError as ended:
         return ended.exit_status
-    except (UsageError, RunError) as error:
-        print(f"{name}: {origin_of(error)}error: {one_line(error)}", file=sys.stderr)
-        return error.exit_status
-    except (
-        OSError
-    ) as error:  # of a name that cannot be looked up, or of a full disk on which numba keeps its cache
+    except BaseException as error:
+        if (reported := _message_and_status(error)) is None:
+            raise
+        message, status = reported
+        print(f"{name}: {origin_of(error)}{message}", file=sys.stderr)
+        return status
+
+
+def _message_and_status(error: BaseException) -> tuple[str, int] | None:
+    """Return the message of an expected failure or of a signal, and the exit status; None for a bug."""
+    if isinstance(error, OutputClosedError | UsageError | RunError):
+        text = str(error) if isinstance(error, OutputClosedError) else f"error: {one_line(error)}"
+        return text, error.exit_status
+    if isinstance(error, KeyboardInterrupt):
+        notes = getattr(error, "__notes__", [])  # how to continue, added where the signal arrived
+        return one_line("; ".join([reason(error), *notes])), exit_status(error)
+    if isinstance(error, OSError):
+        # of a name that cannot be looked up, or of a full disk on which numba keeps its cache
         if error.filename is None and error.errno not in _DISK_ERRORS:
-            raise
+            return None
         where = "a file cannot be read or written" if error.filename is None else error.filename
-        print(f"{name}: {origin_of(error)}error: {one_line(f'{where}: {error.strerror}')}", file=sys.stderr)
-        return RunError.exit_status
-    except ModuleNotFoundError as error:
-        # importlib.metadata names a package as it is installed: mlperf-logging instead of mlperf_logging.
-        package = (error.name or "").partition(".")[0].replace("-", "_")
-        if package not in _CORE_PACKAGES:
-            raise
-        print(
-            f"{name}: {origin_of(error)}error: {package} is not installed in this Python ({sys.executable}): run tools/setup.sh "
-            "and use .venv/bin/python, or pip install -r requirements.txt",
-            file=sys.stderr,
+        return f"error: {one_line(f'{where}: {error.strerror}')}", RunError.exit_status
+    if isinstance(error, ModuleNotFoundError) and (package := _core_package(error)) is not None:
+        how = "run tools/setup.sh and use .venv/bin/python, or pip install -r requirements.txt"
+        return (
+            f"error: {package} is not installed in this Python ({sys.executable}): {how}",
+            RunError.exit_status,
         )
-        return RunError.exit_status
-    except KeyboardInterrupt as stopped:
-        notes = getattr(stopped, "__notes__", [])  # how to continue, added where the signal arrived
-        print(one_line("; ".join([f"{name}: {origin_of(stopped)}{reason(stopped)}", *notes])), file=sys.stderr)
-        return exit_status(stopped)
+    return None
+
+
+def _core_package(error: ModuleNotFoundError) -> str | None:
+    """Return the import name of the missing package if this program cannot run without it."""
+    # importlib.metadata names a package as it is installed: mlperf-logging instead of mlperf_logging.
+    package = (error.name or "").partition(".")[0].replace("-", "_")
+    return package if package in _CORE_PACKAGES else None

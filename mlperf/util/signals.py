@@ -86,8 +86,8 @@ class _Delivery:
             raise Stopped(number)
 
     def ignore(self) -> None:
-        """Raise no signal any more, also none that waits."""
-        self.raised, self.arrived, self.is_dropped = True, None, False
+        """Raise no signal any more, also none that waits, and replace no error by the one that was raised."""
+        self.raised, self.arrived, self.is_dropped, self.number = True, None, False, None
 
     def instead_of(self, error: BaseException | None) -> Stopped | None:
         """Return the exception of the signal if `error` came in its place, or None.

@@ -1,4 +1,4 @@
-"""The packages of this engine. Each release of FBGEMM loads beside one of PyTorch, and no package says beside which."""
+"""The packages of this engine. A release of FBGEMM loads beside one of PyTorch, and no package says which."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ FBGEMM = "1.8.0"
 # FBGEMM is one module in two packages: with code for GPUs, and without.
 _FOR_GPUS, _FOR_CPUS = "fbgemm-gpu", "fbgemm-gpu-cpu"
 
+# Loggers that report as warnings what happens in every run: that a KeyedJaggedTensor is made (torch.fx), and which
+# processes are connected.
+_TALKATIVE = ("torch.fx._symbolic_trace", "torchrec.distributed.comm")
+
 
 def require_torchrec(*, use_gpu: bool) -> None:
     """Import TorchRec. RunError if it or FBGEMM is missing, is another release, or does not load."""
@@ -31,6 +35,8 @@ def require_torchrec(*, use_gpu: bool) -> None:
     try:
         with _silence():
             import_module("torchrec")
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.ERROR)
     except Exception as error:  # of any type: FBGEMM loads libraries, and TorchRec imports the packages it needs
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise _failure(f"torchrec {TORCHREC} does not load: {reason}", use_gpu=use_gpu) from None
@@ -64,7 +70,7 @@ def _failure(problem: str, *, use_gpu: bool) -> RunError:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep FBGEMM from logging which libraries it loads: it makes Python's logging write to stderr from then on."""
+    """Keep FBGEMM from logging which libraries it loads, with which Python's logging starts to write to stderr."""
     handler = logging.NullHandler()
     logging.getLogger().addHandler(handler)
     try:

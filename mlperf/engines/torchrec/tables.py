@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,19 +11,23 @@ from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 from torchrec.distributed.types import ShardingEnv
-from torchrec.modules.embedding_configs import EmbeddingBagConfig
-from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from mlperf.data.batch import Batch
+from mlperf.distributed.agreement import values_of_all
+from mlperf.distributed.first import decided_by_first
 from mlperf.distributed.processes import current
 from mlperf.engines.torchrec.features import table_name
-from mlperf.engines.torchrec.plan import Sharder, make_plan
+from mlperf.engines.torchrec.placement import TableMemory, describe_placements
+from mlperf.engines.torchrec.plan import Sharder, make_collection, make_plan, placements, state_optimizer
 from mlperf.models.layers.embedding.interface import EmbeddingTables
 from mlperf.models.layers.embedding.pooling import PoolingWeights
 from mlperf.models.layers.embedding.rows import Lookup, RowParameter
 from mlperf.models.layers.embedding.shards import Shard, ShardedTable
 from mlperf.settings.model import Architecture
 from mlperf.settings.settings import Settings
+from mlperf.util.divided_tensor import DividedTensor, Part
+
+_log = logging.getLogger(__name__)
 
 OPTIMIZERS = {
     "sgd": EmbOptimType.EXACT_SGD,
@@ -38,39 +43,45 @@ class ShardedTables(EmbeddingTables):
     here, so that the parameters of the model are those that all processes have.
     """
 
-    def __init__(self, architecture: Architecture, settings: Settings, device: torch.device) -> None:
+    def __init__(
+        self, architecture: Architecture, settings: Settings, device: torch.device, memory: TableMemory
+    ) -> None:
+        """Plan, log the plan, and allocate. memory: what this process can use.
+
+        UsageError and RunError as in `make_plan`, on all processes.
+        """
         rows, dimension = architecture.rows_per_table, architecture.feature_size
-        collection = EmbeddingBagCollection(
-            tables=[
-                EmbeddingBagConfig(
-                    name=table_name(number),
-                    feature_names=[table_name(number)],
-                    num_embeddings=count,
-                    embedding_dim=dimension,
-                )
-                for number, count in enumerate(rows)
-            ],
-            device=torch.device("meta"),
-        )
+        processes, smallest = current(), _smallest(memory)
+        plan = decided_by_first(lambda: make_plan(architecture, settings, device.type, processes, smallest))
+        self.placements = placements(plan, architecture, settings)
+        if processes.is_first:
+            for line in describe_placements(self.placements, processes.size):
+                _log.info("%s", line)
         training = settings.training
         sharder = Sharder(
             fused_params={
-                "optimizer": OPTIMIZERS[training.optimizer],
+                "optimizer": OPTIMIZERS[state_optimizer(settings)],
                 "learning_rate": training.schedule.learning_rate,
                 "eps": training.adagrad_epsilon,
             }
         )
-        plan = make_plan(collection, sharder, settings, device, current())
         env = ShardingEnv.from_process_group(torch.distributed.group.WORLD)
-        sharded = sharder.shard(collection, plan, env, device, "")
-        weights = sharded.state_dict()
-        self.local_tables = [
-            ShardedTable(count, local_shards(weights[f"embedding_bags.{table_name(number)}.weight"]))
-            for number, count in enumerate(rows)
-        ]
+        sharded = sharder.shard(make_collection(architecture), plan, env, device, "")
+        weights, kept = sharded.state_dict(), sharded.fused_optimizer.state_dict()["state"]
+        self.local_tables = []
+        for number, count in enumerate(rows):
+            name = f"embedding_bags.{table_name(number)}.weight"
+            sums = kept.get(name, {}).get(f"{table_name(number)}.momentum1")  # None if it has no rows here
+            self.local_tables.append(
+                ShardedTable(
+                    count,
+                    local_shards(weights[name]),
+                    dimension,
+                    _divided_sums(training.optimizer, count, dimension, [] if sums is None else local_parts(sums)),
+                )
+            )
         super().__init__(self.local_tables, dimension, device)
         self._hidden = _Hidden(sharded)
-        self.plan = plan
 
     @property
     def sharded(self) -> ShardedEmbeddingBagCollection:
@@ -85,6 +96,14 @@ class ShardedTables(EmbeddingTables):
         """Return none: TorchRec updates the rows."""
         return ()
 
+    def sharded_tables(self) -> Sequence[ShardedTable]:
+        """Return all tables."""
+        return self.local_tables
+
+    def flush(self) -> None:
+        """Write rows that were updated in a cache on the GPU to the memory of the tables, on the host."""
+        self.sharded.state_dict()  # flushes the caches
+
     def quantize(self, bits: int) -> None:
         """Not supported."""
         raise NotImplementedError
@@ -94,6 +113,12 @@ class ShardedTables(EmbeddingTables):
         return sum(shard.values.nbytes for table in self.local_tables for shard in table.shards)
 
 
+def _smallest(memory: TableMemory) -> TableMemory:
+    """Return the smallest memory of all processes; every process must call it."""
+    device, host = (values_of_all(str(size)) for size in (memory.device, memory.host))
+    return TableMemory(min(map(int, device)), min(map(int, host)))
+
+
 @dataclass(frozen=True)
 class _Hidden:
     """Keeps a module from being registered as a part of another."""
@@ -101,13 +126,21 @@ class _Hidden:
     sharded: ShardedEmbeddingBagCollection
 
 
+def _divided_sums(optimizer: str, rows: int, dimension: int, parts: Sequence[Part]) -> DividedTensor | None:
+    """Return what the optimizer keeps for a table, None if it keeps nothing."""
+    if optimizer == "sgd":
+        return None
+    shape = (rows,) if optimizer == "rwsadagrad" else (rows, dimension)
+    return DividedTensor(shape, torch.float32, parts)
+
+
 def local_shards(weight: torch.Tensor | ShardedTensor) -> list[Shard]:
-    """Return the parts of a table [R, D] or of its optimizer's state that this process stores."""
-    if not isinstance(weight, ShardedTensor):  # data-parallel: every process has all
-        values = weight.detach()
-        return [Shard(values.view(len(values), -1), 0, 0)]
-    shards = []
-    for shard in weight.local_shards():
-        row, column = (*shard.metadata.shard_offsets, 0)[:2]
-        shards.append(Shard(shard.tensor.detach().view(len(shard.tensor), -1), row, column))
-    return shards
+    """Return the parts of a table [R, D] that this process stores."""
+    return [Shard(part.values, part.offsets[0], part.offsets[1]) for part in local_parts(weight)]
+
+
+def local_parts(tensor: torch.Tensor | ShardedTensor) -> list[Part]:
+    """Return the parts of a table or of its optimizer's state that this process stores, in place."""
+    if not isinstance(tensor, ShardedTensor):  # data-parallel: every process has all
+        return [Part(tensor.detach(), (0,) * tensor.dim())]
+    return [Part(shard.tensor.detach(), tuple(shard.metadata.shard_offsets)) for shard in tensor.local_shards()]

@@ -1,0 +1,85 @@
+"""Work that some processes do while the others wait, such as preparing the data of a run.
+
+A wait has no time limit: preparing the Terabyte data takes longer than a collective operation may. A process that
+waits handles signals, and the watch (`watch.py`) ends it if another fails.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch.distributed as dist
+
+from mlperf.distributed.agreement import values_of_all
+from mlperf.distributed.launchers import find_launch
+from mlperf.distributed.peers import connected
+from mlperf.distributed.processes import current
+
+T = TypeVar("T")
+
+_TICK = 0.05  # seconds between two looks at a counter at first; a long wait looks once in a second
+_LONG_TICK = 1.0
+
+
+def first_then_others(work: Callable[[], T]) -> T:
+    """Return `work()` of this process: rank 0 works first, then the first process of each other node, then all.
+
+    What `work` creates if it is missing is created once if the nodes share the folder, else once on each node.
+    Every process must call it, and waits until all have worked.
+    """
+    own = current()
+    if own.size == 1:
+        return work()
+    turn = _Turn()
+    if own.local_rank == 0 and not own.is_first:
+        turn.wait_for(1)
+    elif not own.is_first:
+        turn.wait_for(turn.nodes)
+    result = work()
+    turn.finished()
+    turn.wait_for(own.size)
+    return result
+
+
+def once_for_each(copy: str, work: Callable[[], None]) -> None:
+    """Call `work` in the first of the processes with the same `copy`, a text that identifies a copy of some data.
+
+    Every process must call it, and waits until all have worked.
+    """
+    if current().size == 1:
+        work()
+        return
+    is_first = values_of_all(copy).index(copy) == current().rank
+    turn = _Turn()
+    if is_first:
+        work()
+    turn.finished()
+    turn.wait_for(current().size)
+
+
+class _Turn:
+    """A counter of the processes that have finished their work.
+
+    nodes: number of first processes of a node.
+    """
+
+    def __init__(self) -> None:
+        launch = find_launch()
+        assert launch is not None, "several processes need a launcher"
+        self.nodes = values_of_all(str(current().local_rank)).count("0")
+        self._name = values_of_all(str(uuid.uuid4()))[0]
+        self._store = dist.PrefixStore(f"dlrm/{launch.run}/turns", connected(launch))
+
+    def finished(self) -> None:
+        """Count this process."""
+        self._store.add(self._name, 1)
+
+    def wait_for(self, count: int) -> None:
+        """Wait until `count` processes have finished."""
+        tick = _TICK
+        while self._store.add(self._name, 0) < count:
+            time.sleep(tick)
+            tick = min(1.1 * tick, _LONG_TICK)

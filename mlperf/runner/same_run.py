@@ -1,0 +1,41 @@
+"""Check that all processes run the same: flags, and versions of the program and its packages."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from mlperf.distributed.agreement import require_all_equal
+from mlperf.settings.flags import Flag, flag_values
+from mlperf.settings.settings import Settings
+from mlperf.version import __version__
+
+_OWN = ("--local_rank",)  # flags that differ between processes
+_PACKAGES = ("torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu", "numpy", "numba")
+
+
+def require_same_run(settings: Settings) -> None:
+    """Raise the same UsageError on all processes if a flag or a version is not the same on all of them."""
+    require_all_equal(
+        _versions()
+        | {flag.name: _shown(flag, value) for flag, value in flag_values(settings) if flag.name not in _OWN}
+    )
+
+
+def _shown(flag: Flag, value: Any) -> str:
+    if value is None:
+        return "not set"
+    return str(value) if flag.kind.is_switch or isinstance(value, bool) else flag.kind.show(value)
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of this program and of what computes or communicates."""
+    versions = {"version of this program": __version__, "version of PyTorch": torch.__version__}
+    for package in _PACKAGES:
+        try:
+            versions[f"version of {package}"] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

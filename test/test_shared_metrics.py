@@ -1,0 +1,112 @@
+"""The metrics of several processes: those of one process, equal on all, without one that gets all scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from processes import in_processes, needs_torchrec, with_ranks
+
+from mlperf.distributed.processes import current
+from mlperf.evaluation.evaluate import metrics_of_run
+from mlperf.evaluation.metrics import Metrics
+from mlperf.util.errors import DivergedError
+
+pytestmark = [in_processes, needs_torchrec]
+
+
+def drawn(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    stream = np.random.default_rng(5)
+    scores = stream.beta(1, 8, count).astype(np.float32)
+    labels = (stream.random(count) < 2 * scores).astype(np.float32)
+    return torch.from_numpy(scores), torch.from_numpy(labels)
+
+
+def samples(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return scores and labels by what is special about them."""
+    scores, labels = drawn(300_000 if kind == "many" else 2003)  # pairs of many samples exceed 32 bits
+    change: dict[str, Callable[[], object]] = {
+        "ties": lambda: scores.mul_(20).round_().div_(20),
+        "equal scores": lambda: scores.fill_(0.25),
+        "smallest and largest scores": lambda: scores.copy_(
+            torch.tensor([0.0, -0.0, 1e-45, 1.1754944e-38, 0.5, 1.0]).repeat(400)[: len(scores)]
+        ),
+        "no click": labels.zero_,
+        "only clicks": lambda: labels.fill_(1),
+        "a NaN": lambda: scores[7].fill_(math.nan),
+        "a score above 1": lambda: scores[-1].fill_(1.5),
+    }
+    change.get(kind, lambda: None)()
+    return scores, labels
+
+
+def in_shares(kind: str, *, all_metrics: bool = True) -> list[Metrics | str]:
+    """Return the metrics of shares of about equal size, of all samples on rank 0, and of all on the last rank."""
+    scores, labels = samples(kind)
+    count, own = len(scores), current()
+    first, size = own.share(count)
+    shares = [
+        slice(first, first + size),
+        slice(0, count if own.is_first else 0),
+        slice(0, count if own.rank == own.size - 1 else 0),
+    ]
+    return [metrics_or_error(scores[share], labels[share], all_metrics=all_metrics) for share in shares]
+
+
+def metrics_or_error(scores: torch.Tensor, labels: torch.Tensor, *, all_metrics: bool) -> Metrics | str:
+    try:
+        return metrics_of_run(scores, labels, all_metrics=all_metrics)
+    except DivergedError as error:
+        return str(error)
+
+
+def assert_equal_metrics(found: Metrics | str, expected: Metrics | str) -> None:
+    if isinstance(expected, str) or isinstance(found, str):
+        assert found == expected
+        return
+    for name in ("accuracy", "recall", "precision", "f1", "auc", "only_label"):
+        value, other = getattr(found, name), getattr(expected, name)
+        assert value == other or (math.isnan(value) and math.isnan(other)), name
+    assert found.average_precision == pytest.approx(expected.average_precision, rel=1e-14, nan_ok=True)
+
+
+KINDS = ("many", "ties", "equal scores", "smallest and largest scores", "no click", "only clicks")
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("kind", [*KINDS, "a NaN", "a score above 1"])
+def test_metrics_of_several_processes_are_those_of_one(kind: str, size: int) -> None:
+    expected = metrics_or_error(*samples(kind), all_metrics=True)
+    by_rank = with_ranks(size, in_shares, kind)
+    for found in by_rank[0]:
+        assert_equal_metrics(found, expected)
+    for other in by_rank[1:]:
+        assert repr(other) == repr(by_rank[0])
+
+
+@pytest.mark.parametrize("kind", ["many", "only clicks", "a NaN"])
+def test_accuracy_alone_is_that_of_one_process(kind: str) -> None:
+    expected = metrics_or_error(*samples(kind), all_metrics=False)
+    for of_rank in with_ranks(2, in_shares, kind, all_metrics=False):
+        for found in of_rank:
+            assert_equal_metrics(found, expected)
+
+
+def received_scores() -> int:
+    """Return how many scores of others and its own this process gets to sort."""
+    scores, labels = drawn(100_000)
+    first, size = current().share(len(scores))
+    with mock.patch.object(dist, "all_to_all_single", wraps=dist.all_to_all_single) as exchange:
+        metrics_of_run(scores[first : first + size], labels[first : first + size], all_metrics=True)
+    return len(exchange.call_args.args[0])
+
+
+def test_each_process_sorts_about_an_equal_part_of_the_scores() -> None:
+    received = with_ranks(3, received_scores)
+    assert sum(received) == 100_000
+    assert max(received) < 1.02 * 100_000 / 3
