@@ -5,19 +5,25 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from equal_runs import run_all
-from processes import in_processes, launched, needs_torchrec, torchrun, with_ranks
+from equal_runs import run_on
+from processes import in_processes, needs_torchrec, torchrun, with_ranks
 from program import ROOT, Finished, run_program
 from sharded_folders import read_weights
 from small_runs import SHAPE, TRAIN
 
 from mlperf.distributed.processes import current
+from mlperf.runner.checkpoints import checkpoint_reserved
+from mlperf.settings.settings import Settings
+from mlperf.training.checkpoint_place import reserved
 from mlperf.training.sharded_writer import write_sharded
+from mlperf.training.weight_names import array_name
 from mlperf.util.divided_tensor import DividedTensor, Part
-from mlperf.util.errors import RunError
+from mlperf.util.errors import RunError, UsageError
 
 pytestmark = [in_processes, needs_torchrec]
 
@@ -30,10 +36,9 @@ KIND = {
 }
 
 
-def run_on(size: int, *flags: str) -> Finished:
+def run_torchrec(size: int, *flags: str) -> Finished:
     """Run the program with engine torchrec on `size` processes, and return what the first one printed."""
-    by_rank: list[list[Finished]] = launched(size, run_all, [[*flags, "--engine=torchrec"]])
-    return by_rank[0][0]
+    return run_on(size, [*flags, "--engine=torchrec"])
 
 
 def flags_of(terabyte: Path, optimizer: str) -> tuple[str, ...]:
@@ -60,12 +65,12 @@ def test_run_continues_on_other_processes_and_engines_with_the_losses_of_an_unin
     whole = run_program(*flags, cwd=tmp_path)
     assert whole.status == 0, whole.stderr
     size, kind = saved_by
-    cut = run_on(size, *flags, f"--sharding={kind}", f"--save-model={folder}", CUT)
+    cut = run_torchrec(size, *flags, f"--sharding={kind}", f"--save-model={folder}", CUT)
     assert cut.status == 0, cut.stderr
     done = len(cut.losses)
     assert cut.losses == pytest.approx(whole.losses[:done], abs=1e-5)
     load = f"--load-model={folder}"
-    continued = [run_on(size, *flags, f"--sharding={kind}", load) for size, kind in continued_by]
+    continued = [run_torchrec(size, *flags, f"--sharding={kind}", load) for size, kind in continued_by]
     continued.append(run_program(*flags, load, cwd=tmp_path))
     for run in continued:
         assert run.status == 0, run.stderr
@@ -80,7 +85,7 @@ def test_run_continues_on_other_processes_and_engines_with_the_losses_of_an_unin
 def test_latest_is_the_checkpoint_of_save_model_if_there_is_one(terabyte: Path, tmp_path: Path) -> None:
     flags = flags_of(terabyte, "sgd")
     for place, run in (
-        ("sharded", lambda *more: run_on(2, *flags, *more)),
+        ("sharded", lambda *more: run_torchrec(2, *flags, *more)),
         ("model.pt", lambda *more: run_program(*flags, *more, cwd=tmp_path)),
     ):
         latest = ("--load-model=latest", f"--save-model={tmp_path / place}")
@@ -99,7 +104,7 @@ def test_latest_is_the_checkpoint_of_save_model_if_there_is_one(terabyte: Path, 
 def test_files_and_folders_of_the_other_kind_are_refused(terabyte: Path, tmp_path: Path) -> None:
     flags = flags_of(terabyte, "sgd")
     assert run_program(*flags, CUT, "--save-model=model.pt", cwd=tmp_path).status == 0
-    assert run_on(2, *flags, CUT, f"--save-model={tmp_path / 'sharded'}").status == 0
+    assert run_torchrec(2, *flags, CUT, f"--save-model={tmp_path / 'sharded'}").status == 0
     for more, words in (
         (
             (f"--load-model={tmp_path / 'model.pt'}",),
@@ -145,6 +150,26 @@ def test_one_process_that_cannot_write_fails_all_and_leaves_the_older_checkpoint
     assert [path.name for path in tmp_path.iterdir()] == ["sharded"]
 
 
+def reserve(folder: Path) -> str | None:
+    """Reserve a checkpoint as a run of several processes does. Return the error."""
+    settings = Settings(save_model=folder)
+    try:
+        with checkpoint_reserved(settings):
+            return None
+    except (RunError, UsageError) as error:
+        return str(error)
+
+
+def test_first_process_reserves_the_checkpoint_for_all(tmp_path: Path) -> None:
+    folder = tmp_path / "sharded"
+    assert with_ranks(2, reserve, folder) == [None, None]
+    with reserved("--save-model", folder):
+        assert with_ranks(2, reserve, folder) == [f"--save-model={folder}: another run saves to this file"] * 2
+    (folder / "notes").mkdir(parents=True)
+    refused = f"--save-model={folder}: exists and is not a checkpoint; name another folder"
+    assert with_ranks(2, reserve, folder) == [refused] * 2
+
+
 # Runs the program; in the first attempt, its second process is killed once there is a checkpoint.
 KILLED = """
 import os, signal, sys, threading, time
@@ -174,3 +199,17 @@ def test_restarted_run_goes_on_from_the_last_checkpoint(terabyte: Path, tmp_path
     assert "does not exist yet: starting from initial weights" in done.stderr
     assert "sharded: resuming after iteration" in done.stderr
     read_weights(tmp_path / "sharded")
+
+
+def test_given_initial_weights_are_loaded_by_several_processes(terabyte: Path, tmp_path: Path) -> None:
+    flags = flags_of(terabyte, "adagrad")
+    assert run_program(*flags, CUT, "--save-model=model.pt", cwd=tmp_path).status == 0
+    arrays: dict[str, Any] = {}
+    for number, (name, value) in enumerate(read_weights(tmp_path / "model.pt").items()):
+        arrays[str(array_name(name))] = np.array(value, order="C" if number % 2 else "F")
+    np.savez(tmp_path / "initial.npz", **arrays)
+    load = f"--load-weights={tmp_path / 'initial.npz'}"
+    alone = run_program(*flags, load, cwd=tmp_path)
+    shared = run_torchrec(2, *flags, load, "--sharding=row-wise")
+    assert shared.losses == pytest.approx(alone.losses, abs=1e-5)
+    assert shared.metric_lines == alone.metric_lines

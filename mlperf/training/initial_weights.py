@@ -12,6 +12,7 @@ import torch
 from mlperf.data.npz_members import ArrayMember, OpenArchive, opened_archive
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.training.weight_names import array_name
+from mlperf.util.divided_tensor import DividedTensor, parts_here
 from mlperf.util.errors import RunError
 from mlperf.util.printable import shown_name
 from mlperf.util.tensors import BLOCK_BYTES, pieces
@@ -45,7 +46,7 @@ def load_initial_weights(path: Path, model: DLRM_Net) -> None:
         for name, weight in expected.items():
             _check(archive.array(name), name, weight, path)
         for name, weight in expected.items():
-            _fill(archive, name, weight, path)
+            (_fill_parts if isinstance(weight, DividedTensor) else _fill)(archive, name, weight, path)
 
 
 def _names_mismatch(found: list[str], expected: Mapping[str, torch.Tensor]) -> str | None:
@@ -82,6 +83,26 @@ def _fill(archive: OpenArchive, name: str, weight: torch.Tensor, path: Path) -> 
         piece.copy_(values)
         _check_values(values, piece, name, path)
         done += piece.numel()
+    array.finish()
+
+
+def _fill_parts(archive: OpenArchive, name: str, weight: torch.Tensor, path: Path) -> None:
+    """Read a whole table and keep what this process stores of it."""
+    array = archive.array(name)
+    lines, length = reversed(weight.shape) if array.by_column else weight.shape
+    together = max(1, BLOCK_BYTES // 4 // max(1, length))
+    for first in range(0, lines, together):
+        count = min(together, lines - first)
+        values = torch.from_numpy(array.read_values(count * length).copy()).view(count, length)
+        for part in parts_here(weight):
+            own, (line, start) = part.values, part.offsets
+            if array.by_column:
+                own, line, start = own.t(), start, line
+            low, high = max(first, line), min(first + count, line + len(own))
+            if low < high:
+                taken = values[low - first : high - first, start : start + own.shape[1]]
+                own[low - line : high - line].copy_(taken)
+        _check_values(values, values, name, path)
     array.finish()
 
 
