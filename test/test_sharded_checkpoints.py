@@ -206,7 +206,7 @@ def test_given_initial_weights_are_loaded_by_several_processes(terabyte: Path, t
     assert run_program(*flags, CUT, "--save-model=model.pt", cwd=tmp_path).status == 0
     arrays: dict[str, Any] = {}
     for number, (name, value) in enumerate(read_weights(tmp_path / "model.pt").items()):
-        arrays[str(array_name(name))] = np.array(value, order="C" if number % 2 else "F")
+        arrays[str(array_name(name))] = np.array(value.numpy(), order="C" if number % 2 else "F")
     np.savez(tmp_path / "initial.npz", **arrays)
     load = f"--load-weights={tmp_path / 'initial.npz'}"
     alone = run_program(*flags, load, cwd=tmp_path)
