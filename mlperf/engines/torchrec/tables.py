@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torchrec.distributed import comm
 from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 from torchrec.distributed.types import ShardingEnv
 
 from mlperf.data.batch import Batch
 from mlperf.distributed.agreement import values_of_all
 from mlperf.distributed.first import decided_by_first
-from mlperf.distributed.processes import current
+from mlperf.distributed.processes import Processes, current
 from mlperf.engines.torchrec.features import table_name
 from mlperf.engines.torchrec.placement import TableMemory, describe_placements
 from mlperf.engines.torchrec.plan import Sharder, make_collection, make_plan, placements, state_optimizer
@@ -64,6 +66,7 @@ class ShardedTables(EmbeddingTables):
                 "eps": training.adagrad_epsilon,
             }
         )
+        _tell_torchrec_the_nodes(processes)
         env = ShardingEnv.from_process_group(torch.distributed.group.WORLD)
         sharded = sharder.shard(make_collection(architecture), plan, env, device, "")
         weights = sharded.state_dict()
@@ -100,6 +103,15 @@ def _smallest(memory: TableMemory) -> TableMemory:
     """Return the smallest memory of all processes; every process must call it."""
     device, host = (values_of_all(str(size)) for size in (memory.device, memory.host))
     return TableMemory(min(map(int, device)), min(map(int, host)))
+
+
+def _tell_torchrec_the_nodes(processes: Processes) -> None:
+    """Make TorchRec group the processes by node.
+
+    It reads their number from a variable that only torchrun sets, and keeps the groups of an earlier run.
+    """
+    os.environ["LOCAL_WORLD_SIZE"] = str(processes.local_size)
+    comm._INTRA_PG = comm._CROSS_PG = None
 
 
 @dataclass(frozen=True)
