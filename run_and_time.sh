@@ -245,7 +245,10 @@ set_up() { # sets python; exits on usage errors, before installing anything if p
         fi
     fi
     [[ $make_sample == false ]] || needs+=,sklearn,tqdm
-    ((processes == 1)) || requirements=(requirements-distributed.txt)
+    if ((processes > 1)); then
+        needs+=,torchrec,fbgemm_gpu
+        requirements=(requirements-distributed.txt)
+    fi
     run_for_line python tools/setup.sh --needs=$needs ${requirements[@]+"${requirements[@]}"} || exit
     assemble_flags "$python" "$@" || exit
 }

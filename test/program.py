@@ -55,6 +55,7 @@ class Finished:
 _MODULES = {
     "dlrm_s_pytorch.py": "mlperf.cli.train",
     "tools/check_submission.py": "mlperf.cli.check",
+    "tools/convert_checkpoint.py": "mlperf.cli.convert_checkpoint",
     "tools/make_sample.py": "mlperf.cli.sample",
     "tools/make_submission.py": "mlperf.cli.submit",
     "tools/plot_run.py": "mlperf.cli.plot",

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from program import ROOT
 
-_PARTS = ("dlrm_s_pytorch.py", "mlperf", "bench", "tools", "run_and_time.sh", "requirements.txt", "pyproject.toml")
+_PARTS = (
+    *("dlrm_s_pytorch.py", "mlperf", "bench", "tools", "run_and_time.sh", "pyproject.toml"),
+    *("requirements.txt", "requirements-distributed.txt"),
+)
 
 
 def copy_repository(folder: Path) -> Path:

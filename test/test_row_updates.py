@@ -17,6 +17,7 @@ from mlperf.engines.cpu.row_updater import make_row_updater
 from mlperf.models.dlrm import ROW_TYPES
 from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.models.layers.embedding.rows import RowParameter
+from mlperf.models.layers.embedding.shards import ShardedTable
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.optim.rounding import random_bits
 from mlperf.registry import OPTIMIZERS
@@ -39,6 +40,9 @@ class TablesOnly(torch.nn.Module):
         return self.tables.row_parameters()
 
     def dense_parameters(self) -> Sequence[nn.Parameter]:
+        return []
+
+    def sharded_tables(self) -> Sequence[ShardedTable]:
         return []
 
 

@@ -15,6 +15,7 @@ PROGRAMS = (
     ("dlrm-prepare", "tools/prepare_criteo.py", "convert raw Criteo text to binary training files"),
     ("dlrm-verify", "tools/verify_data.py", "verify prepared data"),
     ("dlrm-sample", "tools/make_sample.py", "generate a synthetic sample in the Criteo format"),
+    ("dlrm-convert", "tools/convert_checkpoint.py", "convert a checkpoint between a file and a folder"),
     ("dlrm-check", "tools/check_submission.py", "check logs and submission packages"),
     ("dlrm-submit", "tools/make_submission.py", "make a submission package (needs a checkout)"),
     ("dlrm-plot", "tools/plot_run.py", "plot loss and metric of runs"),

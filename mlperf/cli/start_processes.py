@@ -1,7 +1,7 @@
-"""Start the trainer in several processes with torchrun: python -m mlperf.cli.start_processes [flags of torchrun] ...
+"""Start the trainer in several processes: python -m mlperf.cli.start_processes [flags of torchrun] PROGRAM ...
 
-run_and_time.sh calls this. torchrun itself ends with status 1 whatever the processes ended with, and prints reports of
-its own. This prints nothing but one line if a process is killed or torchrun fails, and returns the status of the
+run_and_time.sh calls this. torchrun itself ends with status 1 whatever the processes ended with, and prints reports
+of its own. This prints nothing but one line if a process is killed or torchrun fails, and returns the status of the
 process that ended first: 3 if the target was missed.
 """
 
@@ -52,7 +52,7 @@ def _start(arguments: Sequence[str]) -> int:
 
 
 def _import_torch_quietly() -> None:
-    """Import PyTorch without the reports of its C++ code, whose exceptions say the same. The trainer keeps them."""
+    """Import PyTorch without the reports of its C++ code: its exceptions say the same. The trainer keeps them."""
     before = os.environ.get("TORCH_CPP_LOG_LEVEL")
     os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"  # read while it is imported
     import torch.distributed  # noqa: F401

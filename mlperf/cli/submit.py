@@ -1,8 +1,8 @@
 """Create a submission package: run the benchmark or take logs, describe the system, copy the code.
 
-The environment variables DATADIR and CONFIG of run_and_time.sh select the data and the configuration, BENCHMARK
-selects the benchmark like --benchmark. Flags after -- are passed to the trainer. Repeating the command resumes an
-interrupted set of runs.
+The environment variables DATADIR, CONFIG and NPROC of run_and_time.sh select the data, the configuration and the
+number of processes, BENCHMARK selects the benchmark like --benchmark. Flags after -- are passed to the trainer.
+Repeating the command resumes an interrupted set of runs.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from mlperf.settings.timed_run import check_timed_run
 from mlperf.submission.check import check_result
 from mlperf.submission.choices import choose_division, choose_edition, require_common_division
 from mlperf.submission.package import NAME, Package, write_package
+from mlperf.submission.processes import LoggedProcesses, processes_of_environment
 from mlperf.submission.rcp import make_rcp
 from mlperf.submission.report import render
 from mlperf.submission.results import find_results
@@ -220,7 +221,7 @@ def _make(args: argparse.Namespace) -> int:
     )
     _choose_division(args, inputs)
     settings = _run_settings(args, inputs)
-    description = None if args.reference else _description(args, inputs)
+    description = None if args.reference else _description(args, inputs, settings.processes)
     count = edition.runs * 2 if args.reference else edition.runs
     configuration = inputs.configuration_file
     if args.logs is not None:
@@ -314,15 +315,18 @@ def _run_settings(args: argparse.Namespace, inputs: RunInputs) -> RunSettings:
         inputs.configuration,
         inputs.configuration_hash,
         trainer_flags,
+        processes_of_environment() if args.logs is None else 1,
     )
 
 
-def _description(args: argparse.Namespace, inputs: RunInputs) -> Description:
+def _description(args: argparse.Namespace, inputs: RunInputs, processes: int) -> Description:
     """Return the complete system description. UsageError naming all missing fields at once."""
     description: Description = {"hw_notes": "", "sw_notes": ""}
     if args.logs is None:
         use_gpu = "--use-gpu" in args.trainer_flags or "--use-gpu" in inputs.configuration_text
-        description = describe_machine(inputs.data_folder, use_gpu=use_gpu)
+        description = describe_machine(inputs.data_folder, use_gpu=use_gpu, processes=processes)
+    else:
+        description |= LoggedProcesses.of([read_log(path) for path in args.logs]).description
     if args.system_file is not None:
         description |= read_description(args.system_file)
     for text in args.set:

@@ -8,11 +8,17 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 
-from mlperf.distributed.environment import choose_threads, hide_messages_of_torch, output_of_first
-from mlperf.distributed.launchers import Launch, find_launch, is_later_process
+from mlperf.distributed.environment import (
+    choose_threads,
+    hide_messages_of_torch,
+    output_of_first,
+    signals_of_first,
+)
+from mlperf.distributed.launchers import Launch, find_launch
 from mlperf.settings.from_flags import parse
-from mlperf.util.errors import EndedQuietlyError, UsageError, origin_of
+from mlperf.util.errors import origin_of
 from mlperf.util.printable import one_line
 from mlperf.util.program import program_name, run_program
 
@@ -32,15 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     launches: list[Launch] = []
 
     def work() -> int:
-        launch = _launch()
+        launch = find_launch()
         if launch is None:
             return _train(arguments, program)
         launches.append(launch)
         choose_threads(launch)
         hide_messages_of_torch()
-        from mlperf.distributed.watch import watched  # needs torch
+        with output_of_first(launch), ExitStack() as stack:
+            with signals_of_first(launch):
+                from mlperf.distributed.watch import watched  # needs torch
 
-        with output_of_first(launch), watched(launch, program):
+                stack.enter_context(watched(launch, program))
             return _train(arguments, program)
 
     try:
@@ -64,15 +72,6 @@ def _train(arguments: Sequence[str] | None, program: str) -> int:
     from mlperf.training.events import Outcome
 
     return 0 if run_benchmark(settings).outcome is Outcome.SUCCESS else EXIT_TARGET_MISSED
-
-
-def _launch() -> Launch | None:
-    try:
-        return find_launch()
-    except UsageError as error:
-        if is_later_process():  # the first one says the same
-            raise EndedQuietlyError(error.exit_status) from None
-        raise
 
 
 def _exit(status: int) -> None:

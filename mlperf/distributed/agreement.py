@@ -11,14 +11,6 @@ from mlperf.distributed.processes import current
 from mlperf.util.errors import UsageError
 
 
-def require_equal(what: str, value: str) -> None:
-    """Raise the same UsageError on all processes if `value` is not that of rank 0 everywhere.
-
-    what: what is compared, for the message. value: a short text.
-    """
-    require_all_equal({what: value})
-
-
 def require_all_equal(values: Mapping[str, str]) -> None:
     """Raise the same UsageError on all processes if one of `values` is not that of rank 0 everywhere.
 

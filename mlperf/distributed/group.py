@@ -20,8 +20,11 @@ TIMEOUT = timedelta(minutes=30)
 
 
 @contextmanager
-def process_group(processes: Processes, backend: str) -> Iterator[None]:
-    """Connect the processes. backend: "gloo" (CPU) or "nccl" (GPU). A single process needs no launcher.
+def process_group(processes: Processes, backend: str, gpu: str | None = None) -> Iterator[None]:
+    """Connect the processes. A single process needs no launcher.
+
+    backend: "gloo" (CPU) or "nccl" (GPU). gpu: name of the GPU of this process that no other GPU of its node has;
+    UsageError if two processes use the same.
 
     If one process fails, ends or does not respond, the block ends in all of them (`watch.py`). The group is then
     left open, because closing it could wait for the others: the process must end.
@@ -39,6 +42,8 @@ def process_group(processes: Processes, backend: str) -> Iterator[None]:
         assert launch is not None, "several processes need a launcher"
         with watched(launch) as watch:
             watch.wait_for_all()
+            if gpu is not None:
+                watch.require_own_gpu(gpu)
             dist.init_process_group(
                 backend,
                 store=dist.PrefixStore(f"dlrm/{launch.run}/group", connected(launch)),

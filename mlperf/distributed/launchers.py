@@ -189,13 +189,6 @@ def require_one_process(environment: Mapping[str, str] | None = None) -> None:
         )
 
 
-def is_later_process(environment: Mapping[str, str] | None = None) -> bool:
-    """Return whether any launcher states that this is not the first process, even if its variables are wrong."""
-    variables = os.environ if environment is None else environment
-    names = [name for family in (_TORCHRUN, *_MPI, _SLURM) for name in family.rank] + list(_RANK_ONLY)
-    return any(variables.get(name, "").strip().lstrip("0").isdecimal() for name in names)
-
-
 def attempts(environment: Mapping[str, str] | None = None) -> int:
     """Return how many times torchrun has started this run again (--max-restarts)."""
     variables = os.environ if environment is None else environment

@@ -43,7 +43,7 @@ class PeerState:
     """State of a process. host: of its process numbers. pid, started: identify the process there.
 
     beat: grows as long as the process runs. signal: that has arrived, or None. error: of this process, or None.
-    done: whether it has finished.
+    gpu: name of its GPU that no other GPU of the host has. done: whether it has finished.
     """
 
     host: str
@@ -52,6 +52,7 @@ class PeerState:
     beat: int = 0
     signal: int | None = None
     error: str | None = None
+    gpu: str | None = None
     done: bool = False
 
     @staticmethod

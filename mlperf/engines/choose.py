@@ -1,4 +1,4 @@
-"""Choose the engine: the fastest one that supports the model and the settings of a run."""
+"""Choose the engine: that of --engine, or the fastest one that supports the model and the settings of a run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from mlperf.engines.autograd.engine import AutogradEngine
 from mlperf.engines.cpu.engine import CpuEngine
 from mlperf.engines.gpu.engine import GpuEngine
 from mlperf.engines.protocol import Engine, TrainingStep
+from mlperf.engines.torchrec.supported import unsupported_setting as unsupported_by_torchrec
 from mlperf.evaluation.evaluate import Scorer
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.optim.optimizer import Optimizer
+from mlperf.settings.flags import changed_flags
 from mlperf.settings.settings import Settings
+from mlperf.util.errors import UsageError
+
+# Flags without meaning for the other engines, which run on one process.
+_OF_TORCHREC = ("--sharding", "--sharding-constraints", "--dist-backend")
 
 _log = logging.getLogger(__name__)
 
@@ -25,8 +31,26 @@ def uses_torchrec(settings: Settings) -> bool:
     return engine == "torchrec" or (engine == "auto" and current().size > 1)
 
 
+def check_engine(settings: Settings, size: int) -> None:
+    """Raise UsageError if --engine fits neither the `size` processes nor the settings of a run; needs no model."""
+    engine = settings.processes.engine
+    if engine == "torchrec" or (engine == "auto" and size > 1):
+        if (reason := unsupported_by_torchrec(settings)) is not None:
+            raise UsageError(reason)
+        return
+    if size > 1:
+        raise UsageError(
+            f"--engine={engine} runs on one process, but {size} were started; omit the flag, or pass torchrec"
+        )
+    for flag, value in changed_flags(settings.processes):
+        if flag.name in _OF_TORCHREC:
+            raise UsageError(
+                f"{flag.name}={flag.kind.show(value)} requires several processes or --engine=torchrec"
+            )
+
+
 def make_step(model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> TrainingStep:
-    """Return the training step of the fastest engine that supports the run, and log the choice in one line."""
+    """Return the training step of the engine of the run, and log the choice in one line. UsageError: see below."""
     step = choose_engine(model, settings).make_step(model, settings, optimizer)
     if settings.report.profile:
         _name_ranges(step)
@@ -40,24 +64,37 @@ def _name_ranges(step: TrainingStep) -> None:
 
 
 def make_scorer(model: DLRM_Net, settings: Settings) -> Scorer:
-    """Return the scorer of the fastest engine that supports the run, and log the choice in one line."""
+    """Return the scorer of the engine of the run, and log the choice in one line. UsageError as above."""
     return choose_engine(model, settings).make_scorer(model, settings)
 
 
 def choose_engine(model: DLRM_Net, settings: Settings) -> Engine:
-    """Return the fastest engine that supports the run, and log in one line which it is and why."""
-    if uses_torchrec(settings):
-        from mlperf.engines.torchrec.engine import TorchRecEngine  # needs torchrec
+    """Return the engine of --engine, or the fastest that supports the run, and log in one line which and why.
 
-        sharded: Engine = TorchRecEngine()
-        _log.info("engine: %s", sharded.description)
-        return sharded
-    fast: Engine = GpuEngine() if settings.use_gpu else CpuEngine()
+    UsageError if the engine of --engine does not support the run.
+    """
+    name = "torchrec" if uses_torchrec(settings) else settings.processes.engine
+    if name != "auto":
+        engine = _make_engine(name)
+        if (reason := engine.supports(model, settings)) is not None:
+            raise UsageError(f"--engine={name}: {reason}")
+        _log.info("engine: %s", engine.description)
+        return engine
+    device = "gpu" if settings.use_gpu else "cpu"
+    fast = _make_engine(device)
     reason = fast.supports(model, settings)
     if reason is None:
         _log.info("engine: %s", fast.description)
         return fast
     general = AutogradEngine()
-    device = "GPU" if settings.use_gpu else "CPU"
-    _log.info("engine: %s on the %s, because %s", general.description, device, reason)
+    _log.info("engine: %s on the %s, because %s", general.description, device.upper(), reason)
     return general
+
+
+def _make_engine(name: str) -> Engine:
+    if name == "torchrec":
+        from mlperf.engines.torchrec.engine import TorchRecEngine  # needs torchrec
+
+        return TorchRecEngine()
+    engines: dict[str, Engine] = {"cpu": CpuEngine(), "gpu": GpuEngine(), "autograd": AutogradEngine()}
+    return engines[name]

@@ -17,6 +17,7 @@ from mlperf.models.layers.embedding.flat_tables import FlatTables
 from mlperf.models.layers.embedding.interface import EmbeddingTables
 from mlperf.models.layers.embedding.pooling import PoolingWeights
 from mlperf.models.layers.embedding.rows import Lookup, RowParameter
+from mlperf.models.layers.embedding.shards import ShardedTable
 from mlperf.models.layers.interaction import Interaction
 from mlperf.models.layers.mlp import make_mlp
 from mlperf.registry import INTERACTIONS, load
@@ -94,6 +95,10 @@ class DLRM_Net(nn.Module):
         layers = (self.bot_l, self.interaction, self.top_l)
         return [*self.tables.dense_parameters(), *(one for layer in layers for one in layer.parameters())]
 
+    def sharded_tables(self) -> Sequence[ShardedTable]:
+        """Return the tables that are divided among the processes: all or none."""
+        return self.tables.sharded_tables()
+
     def table_bytes(self) -> int:
         """Return the memory of tables and pooling weights in bytes."""
         return self.tables.nbytes() + (0 if self.pooling is None else self.pooling.nbytes())
@@ -112,7 +117,15 @@ class DLRM_Net(nn.Module):
 
     def logits(self, dense: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
         """Return the output before the sigmoid, float32 [B, 1]; the arguments are those of `predict`."""
-        bottom = self.bot_l(dense)  # (B, D)
+        return self.top_logits(self.bottom(dense), pooled)
+
+    def bottom(self, dense: torch.Tensor) -> torch.Tensor:
+        """Return the output of the bottom MLP, [B, D], for dense features."""
+        output: torch.Tensor = self.bot_l(dense)
+        return output
+
+    def top_logits(self, bottom: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+        """Return the logits, float32 [B, 1], for the bottom MLP's output and pooled embeddings [B, T, D]."""
         interacted = self.interaction(bottom, pooled)  # (B, top_widths[0])
         logits: torch.Tensor = self.top_l[:-1](interacted).float()  # in float32 under autocast too
         return logits

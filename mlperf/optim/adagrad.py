@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mlperf.models.layers.embedding.rows import RowParameter
+from mlperf.models.layers.embedding.shards import ShardedTable
 from mlperf.optim.optimizer import Optimizer, Trainable, sum_rows
 from mlperf.settings.training import EPSILON
 
@@ -87,8 +88,11 @@ class Adagrad(Optimizer):
         for parameter, sums in zip(self.dense_parameters, self.dense_sums, strict=True):
             yield parameter, {"sum": sums}
 
-    def row_state(self) -> Iterator[tuple[nn.Parameter, dict[str, torch.Tensor]]]:
+    def row_state(self) -> Iterator[tuple[nn.Parameter | ShardedTable, dict[str, torch.Tensor]]]:
         """Yield the sums of each parameter, in its shape."""
+        for table in self.sharded_tables:
+            assert table.sums is not None
+            yield table, {"sum": table.sums}
         for rows, sums in self.row_sums.items():
             sizes = [len(parameter) for parameter in rows.parameters]
             for parameter, own in zip(rows.parameters, sums.split(sizes), strict=True):

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from mlperf.models.layers.embedding.rows import Lookup, RowGradients, RowParameter
+from mlperf.models.layers.embedding.shards import ShardedTable
 from mlperf.optim.rounding import random_bits, round_stochastically
 from mlperf.optim.saved_state import check_settings, check_structure, check_sums, check_tensors, step_count
 from mlperf.registry import OPTIMIZERS, load
@@ -43,6 +44,13 @@ class Trainable(Protocol):
         """Return the parameters trained from their `.grad`."""
         ...
 
+    def sharded_tables(self) -> Sequence[ShardedTable]:
+        """Return the tables that are divided among the processes, which come before `parameters()`.
+
+        Another optimizer updates them by the same rule.
+        """
+        ...
+
 
 class Optimizer(ABC):
     """Updates the weights of a model: `add(lookup)` after each backward pass, `step(rate)` when a step is due.
@@ -68,7 +76,9 @@ class Optimizer(ABC):
         self.epsilon = epsilon
         self.steps = 0
         self.rate = 0.0
-        self._numbers = {parameter: number for number, parameter in enumerate(model.parameters())}
+        self.sharded_tables = model.sharded_tables()
+        numbered: list[nn.Parameter | ShardedTable] = [*self.sharded_tables, *model.parameters()]
+        self._numbers = {parameter: number for number, parameter in enumerate(numbered)}
         self._found: dict[RowParameter, list[RowGradients]] = {rows: [] for rows in self.row_parameters}
 
     @abstractmethod
@@ -89,7 +99,7 @@ class Optimizer(ABC):
         """Yield the state tensors of each dense parameter, by their names in a state_dict."""
         return iter(())
 
-    def row_state(self) -> Iterator[tuple[nn.Parameter, dict[str, torch.Tensor]]]:
+    def row_state(self) -> Iterator[tuple[nn.Parameter | ShardedTable, dict[str, torch.Tensor]]]:
         """Yield the state tensors of each parameter trained row by row, by their names in a state_dict."""
         return iter(())
 
@@ -169,8 +179,8 @@ class Optimizer(ABC):
         state: dict[int, dict[str, torch.Tensor]] = {}
         for parameter, kept in self.dense_state():
             state[self._numbers[parameter]] = {"step": _float32(self.steps), **kept}
-        for parameter, kept in self.row_state():
-            state[self._numbers[parameter]] = kept
+        for rows, kept in self.row_state():
+            state[self._numbers[rows]] = kept
         return {"state": state, "param_groups": [{**self.group(), "params": list(self._numbers.values())}]}
 
     def check_state_dict(self, saved: Mapping[Any, Any] | None, source: str) -> None:
@@ -220,7 +230,8 @@ class Optimizer(ABC):
         """Raise RunError unless `state` has the tensors that this optimizer keeps for each parameter it trains."""
         kept = self._kept()
         dense = {self._numbers[parameter] for parameter, _ in self.dense_state()}
-        trained = [*self.dense_parameters, *(one for rows in self.row_parameters for one in rows.parameters)]
+        trained: list[nn.Parameter | ShardedTable] = [*self.dense_parameters, *self.sharded_tables]
+        trained += [one for rows in self.row_parameters for one in rows.parameters]
         for number in (self._numbers[parameter] for parameter in trained):
             saved = state.get(number, {})
             found = {name for name, value in saved.items() if isinstance(value, torch.Tensor)} - {"step"}

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mlperf.models.layers.embedding.rows import RowParameter
+from mlperf.models.layers.embedding.shards import ShardedTable
 from mlperf.optim.adagrad import Adagrad
 
 
@@ -28,7 +29,8 @@ class RowWiseAdagrad(Adagrad):
         """Return the means of the squares, [U, 1]."""
         return gradients.square().mean(1, keepdim=True)
 
-    def row_state(self) -> Iterator[tuple[nn.Parameter, dict[str, torch.Tensor]]]:
+    def row_state(self) -> Iterator[tuple[nn.Parameter | ShardedTable, dict[str, torch.Tensor]]]:
         """Yield the sums of each parameter [rows], by their name in existing checkpoints."""
         for parameter, kept in super().row_state():
-            yield parameter, {"momentum": kept["sum"].view(len(parameter))}
+            sums = kept["sum"]
+            yield parameter, {"momentum": sums if isinstance(parameter, ShardedTable) else sums.view(-1)}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlperf.util.divided_tensor import range_here
 from mlperf.util.errors import RunError
 from mlperf.util.printable import shown, shown_name
 from mlperf.util.tensors import difference, is_plain
@@ -94,7 +95,7 @@ def check_tensors(
 
 def check_sums(sums: torch.Tensor, where: str) -> None:
     """Raise RunError, beginning with `where`, unless the values, sums of squares, are finite and not negative."""
-    low, high = (float(limit) for limit in torch.aminmax(sums)) if sums.numel() else (0.0, 0.0)
+    low, high = range_here(sums)
     if not (low >= 0 and high < math.inf):
         raise RunError(f"{where} has negative or infinite values or NaN, which sums of squares cannot be")
 

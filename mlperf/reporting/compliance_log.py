@@ -20,6 +20,7 @@ from mlperf_logging.mllog.mllog import MLLogger
 
 from mlperf.compliance.warm_start import MARK
 from mlperf.data.source import BatchSource
+from mlperf.distributed.processes import current
 from mlperf.evaluation.metrics import Metrics
 from mlperf.reporting.compliance_log_file import open_log_file
 from mlperf.settings.settings import Settings
@@ -31,15 +32,21 @@ from mlperf.util.signals import deferred
 
 _log = logging.getLogger(__name__)
 
+# Keys of runs of several processes. MLPerf HPC requires the first two, MLPerf Training none.
+NUMBER_OF_NODES = "number_of_nodes"
+ACCELERATORS_PER_NODE = "accelerators_per_node"
+PROCESSES_PER_NODE = "processes_per_node"
+
 _ABANDON_SECONDS = 3.0  # for an event that is being written
 
 
 class ComplianceLog(Listener):
     """Writes the log. The constructor opens the file and logs init_start.
 
-    An existing file is never overwritten: UsageError, or, for the default name, the next free one of
-    mlperf_dlrm_2.log, mlperf_dlrm_3.log, ... A run that fails before its first step, such as one that is given the
-    checkpoint of another model, leaves no log: it would only take the name from the run that follows.
+    An existing file is never overwritten: UsageError, or, for the default name and for a run that torchrun starts
+    again, the next free one of mlperf_dlrm_2.log, mlperf_dlrm_3.log, ... A run that fails before its first step,
+    such as one that is given the checkpoint of another model, leaves no log: it would only take the name from the
+    run that follows.
 
     The status of run_stop is success if the run reached its threshold or, without one, the edition's target.
 
@@ -164,9 +171,9 @@ class ComplianceLog(Listener):
         return self._first_epoch + position.epochs_done
 
     def _report_name(self) -> None:
-        default = self._settings.compliance.log_file
-        if self._path != default:
-            _log.info("%s exists; the compliance log of this run is %s", default, self._path)
+        named = self._settings.compliance.log_file
+        if self._path != named:
+            _log.info("%s exists; the compliance log of this run is %s", named, self._path)
 
     def _discard(self) -> None:
         self._file.discard()
@@ -178,6 +185,10 @@ class ComplianceLog(Listener):
         self._point(constants.SUBMISSION_DIVISION, settings.division)
         self._point(constants.SUBMISSION_STATUS, settings.status)
         self._point(constants.SUBMISSION_PLATFORM, settings.platform)
+        if (processes := current()).size > 1:
+            self._point(NUMBER_OF_NODES, processes.nodes)
+            self._point(ACCELERATORS_PER_NODE, processes.local_size if self._settings.use_gpu else 0)
+            self._point(PROCESSES_PER_NODE, processes.local_size)
 
     def _log_hyperparameters(self) -> None:
         training = self._settings.training

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mlperf.distributed.launchers import attempts
 from mlperf.settings.reports import ComplianceSettings
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import has_content
-from mlperf.util.new_file import NewFile, numbered, open_new
+from mlperf.util.new_file import NewFile, first_free, numbered, open_new
 from mlperf.util.output_files import require_writable_file, require_writable_folder, try_to_write
 
 _DEFAULT_FILE = ComplianceSettings().log_file
@@ -17,6 +18,15 @@ _DEFAULT_FILE = ComplianceSettings().log_file
 def is_default_log(settings: Settings) -> bool:
     """Return whether the log has the default name, which gets a number if there is such a file."""
     return settings.compliance.log_file == _DEFAULT_FILE
+
+
+def _is_numbered(path: Path) -> bool:
+    """Return whether the log gets a number if there is such a file.
+
+    Those with the default name do, and those of a run that torchrun has started again after a failure
+    (--max-restarts): the first attempt has taken the name.
+    """
+    return path == _DEFAULT_FILE or attempts() > 0
 
 
 def require_mlperf_logging() -> None:
@@ -32,22 +42,28 @@ def require_mlperf_logging() -> None:
 def check_log_file(settings: Settings) -> None:
     """Raise an error if the log cannot be written or would replace another one, before any other work.
 
-    UsageError if --mlperf-log-file names a file with content; for the default name another name is found.
+    UsageError if --mlperf-log-file names a file with content, unless the log gets a number.
     """
     path = settings.compliance.log_file
     if is_default_log(settings):
         require_writable_folder("--mlperf-log-file", path.parent)
     else:
         require_writable_file("--mlperf-log-file", path, allow_streams=True)
-    if not is_default_log(settings) and has_content(path):
+    if not _is_numbered(path) and has_content(path):
         raise UsageError(_refusal(path))
     if not path.exists():
         try_to_write("--mlperf-log-file", path)
 
 
+def log_name(settings: Settings) -> Path:
+    """Return the name that the log will have if no other run takes it before."""
+    path = settings.compliance.log_file
+    return first_free(path) if _is_numbered(path) else path
+
+
 def open_log_file(path: Path) -> tuple[Path, NewFile]:
     """Return the name of the log and the open file, which replaces no other one. Errors as for ComplianceLog."""
-    names = numbered(path) if path == _DEFAULT_FILE else iter([path])
+    names = numbered(path) if _is_numbered(path) else iter([path])
     for name in names:
         try:
             return name, open_new(name)

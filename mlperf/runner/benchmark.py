@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,8 +11,10 @@ import torch
 
 from mlperf.data.criteo.days import TRAINING_SPLITS
 from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.distributed.first import decided_by_first
 from mlperf.distributed.group import process_group
 from mlperf.distributed.launchers import launched_processes
+from mlperf.engines.choose import check_engine
 from mlperf.engines.torchrec.allowed import check_sharding
 from mlperf.engines.torchrec.packages import require_torchrec
 from mlperf.engines.torchrec.supported import unsupported_setting
@@ -21,9 +22,11 @@ from mlperf.export.onnx import require_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import require_graphviz
 from mlperf.reporting.compliance_log_file import require_mlperf_logging
+from mlperf.runner.checkpoints import check_loaded_checkpoint, checkpoint_reserved, with_latest
 from mlperf.runner.data import Splits, open_splits, verified_data
+from mlperf.runner.device import device_of, gpu_name
 from mlperf.runner.evaluate import evaluate_only, load_model
-from mlperf.runner.files import check_files, checkpoint_reserved
+from mlperf.runner.files import check_files
 from mlperf.runner.memory import RunSizes, require_run_memory, resource_failures
 from mlperf.runner.model import architecture_of
 from mlperf.runner.result import Result
@@ -38,14 +41,16 @@ from mlperf.util.output_files import NamedFile
 def run_benchmark(settings: Settings) -> Result:
     """Train or evaluate according to `settings`. RunError or UsageError if that is not possible."""
     processes = launched_processes(local_rank=settings.processes.local_rank)
+    check_engine(settings, processes.size)
     with ExitStack() as stack:
         stack.enter_context(resource_failures())
+        device = device_of(settings, processes)
         if processes.size > 1 or settings.processes.engine == "torchrec":
             _check_several_processes(settings)
             backend = settings.processes.backend_for(use_gpu=settings.use_gpu)
-            stack.enter_context(process_group(processes, backend))
+            stack.enter_context(process_group(processes, backend, gpu=gpu_name(device)))
             require_same_run(settings)
-        return _run(settings, _device(settings))
+        return _run(settings, device)
 
 
 def _check_several_processes(settings: Settings) -> None:
@@ -57,10 +62,11 @@ def _check_several_processes(settings: Settings) -> None:
 
 
 def _run(settings: Settings, device: torch.device) -> Result:
+    settings = with_latest(settings)
     if settings.compliance.enabled and not settings.inference_only:  # otherwise no log is written
         require_mlperf_logging()
-    check_files(settings)
-    _check_loaded_files(settings)
+    decided_by_first(lambda: check_files(settings))
+    decided_by_first(lambda: _check_loaded_files(settings))
     if settings.report.save_onnx:
         require_onnx()
     if settings.report.plot_compute_graph:
@@ -79,10 +85,13 @@ def load_for_inference(settings: Settings, outputs: Sequence[NamedFile] = ()) ->
 
     outputs: files that the program is going to write.
     """
+    if settings.processes.engine == "torchrec":
+        raise UsageError("--engine=torchrec: no process has the whole model, which is plotted; omit the flag")
+    check_engine(settings, 1)
     check_files(settings, others=outputs)
     _check_loaded_files(settings)
     with resource_failures():
-        device = _device(settings)
+        device = device_of(settings)
         prepared = _data(settings, device, TRAINING_SPLITS)
         model = load_model(settings, device, prepared)
     return model, open_splits(settings, prepared)
@@ -92,7 +101,7 @@ def draw_ids(settings: Settings) -> None:
     """Draw the ids of --multi-hot-sizes, as `run_benchmark` does first if they are missing."""
     with resource_failures():
         check_files(settings)
-        _data(replace(settings, data=replace(settings.data, verify=False)), _device(settings), ())
+        _data(replace(settings, data=replace(settings.data, verify=False)), device_of(settings), ())
 
 
 def _data(settings: Settings, device: torch.device, splits: Sequence[str]) -> PreparedData:
@@ -107,29 +116,14 @@ def _require_memory(settings: Settings, device: torch.device, prepared: Prepared
 
 
 def _check_loaded_files(settings: Settings) -> None:
-    for flag, path, what, example in (
-        ("--load-model", settings.load_model, "checkpoint", "model.pt"),
-        ("--load-weights", settings.load_weights, "file of weights", "initial.npz"),
-    ):
-        if path is None:
-            continue
-        with system_failures(path, f"the {what} cannot be read"):
-            is_folder, is_file = path.is_dir(), path.is_file()
-        if is_folder:
-            raise UsageError(f"{flag}={path} is a folder; must be a {what} in it, such as {path / example}")
-        if not is_file:
-            raise RunError(f"{flag}={path}: no such file")
-
-
-def _device(settings: Settings) -> torch.device:
-    if not settings.use_gpu:
-        return torch.device("cpu")
-    with warnings.catch_warnings(record=True) as caught:  # they say why CUDA cannot be initialized
-        warnings.simplefilter("always")
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-    reasons = [str(warning.message).partition("\n")[0].rstrip(".") for warning in caught[:1]]
-    if torch.version.cuda is None:
-        reasons = ["this build does not support CUDA"]
-    problem = ": ".join(["no GPU is visible to PyTorch", *reasons])
-    raise UsageError(f"--use-gpu: {problem}; omit the flag to run on the CPU")
+    check_loaded_checkpoint(settings)
+    path = settings.load_weights
+    if path is None:
+        return
+    with system_failures(path, "the file of weights cannot be read"):
+        is_folder, is_file = path.is_dir(), path.is_file()
+    if is_folder:
+        example = path / "initial.npz"
+        raise UsageError(f"--load-weights={path} is a folder; must be a file of weights in it, such as {example}")
+    if not is_file:
+        raise RunError(f"--load-weights={path}: no such file")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -21,26 +20,18 @@ from mlperf.data.criteo.prepared.reference_paths import reference_prefix
 from mlperf.export.onnx import ONNX_FILE, WEIGHTS_FILE, save_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph
-from mlperf.reporting.compliance_log_file import check_log_file, is_default_log
+from mlperf.reporting.compliance_log_file import check_log_file, log_name
 from mlperf.reporting.profile import profile_files
+from mlperf.runner.checkpoints import require_writable_checkpoint, resumes_in_place, saved_files
 from mlperf.runner.data import prepared_prefix, trace_files
 from mlperf.settings.settings import Settings
-from mlperf.training.checkpoint_file import is_checkpoint
-from mlperf.util.errors import UsageError
-from mlperf.util.failures import system_failures
-from mlperf.util.files import has_content
-from mlperf.util.locking import exclusive
-from mlperf.util.new_file import first_free
 from mlperf.util.output_files import (
     NamedFile,
-    is_same_path,
     named,
     require_distinct,
     require_writable_file,
     require_writable_folder,
-    try_to_write,
 )
-from mlperf.util.temporary import hidden_name
 
 _log = logging.getLogger(__name__)
 
@@ -59,9 +50,9 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
     for file in others:
         if file.path.parent.is_dir():  # otherwise it is created
             require_writable_file("", file.path, shown=file.name)
-    report, save, tables = settings.report, settings.save_model, settings.data.multi_hot.tables_file
+    require_writable_checkpoint(settings)
+    report, tables = settings.report, settings.data.multi_hot.tables_file
     for flag, is_set, path in (
-        *((("--save-model", True, save),) if save is not None else ()),
         *((("--multi-hot-tables", not os.path.exists(tables), tables),) if tables is not None else ()),
         ("--plot-compute-graph", report.plot_compute_graph, GRAPH_FILE),
         ("--save-onnx", report.save_onnx, ONNX_FILE),
@@ -106,21 +97,12 @@ def _inputs(settings: Settings) -> list[NamedFile]:
     return inputs
 
 
-def resumes_in_place(settings: Settings) -> bool:
-    """Return whether the checkpoint that is loaded is replaced by those that are saved."""
-    load, save = settings.load_model, settings.save_model
-    return load is not None and save is not None and is_same_path(load, save)
-
-
 def _outputs(settings: Settings) -> list[NamedFile]:
-    report, save = settings.report, settings.save_model
-    outputs = [*named("--save-model", save)]
-    if save is not None:
-        outputs.append(NamedFile(_lock_of(save), f"the lock of --save-model={save}"))
+    report = settings.report
+    outputs = saved_files(settings)
     if settings.compliance.enabled and not settings.inference_only:
-        log = settings.compliance.log_file
-        free = first_free(log) if is_default_log(settings) else log
-        outputs += [NamedFile(free, f"--mlperf-log-file={free}")]
+        log = log_name(settings)
+        outputs += [NamedFile(log, f"--mlperf-log-file={log}")]
     if report.save_onnx:
         outputs += [NamedFile(path, f"{path} of --save-onnx") for path in (ONNX_FILE, WEIGHTS_FILE)]
     if report.plot_compute_graph:
@@ -128,31 +110,6 @@ def _outputs(settings: Settings) -> list[NamedFile]:
     if report.profile:
         outputs += [NamedFile(path, f"{path} of --enable-profiling") for path in profile_files()]
     return outputs + named("--tensor-board-filename", report.tensor_board_folder, is_folder=True)
-
-
-def _lock_of(save_model: Path) -> Path:
-    return hidden_name(save_model, ".lock")
-
-
-@contextmanager
-def checkpoint_reserved(settings: Settings) -> Iterator[None]:
-    """Keep other runs from saving to the same file while this one does (--save-model).
-
-    RunError if another run is saving to it. UsageError if the file is not a checkpoint, because it would be lost,
-    or if it cannot be written.
-    """
-    path = settings.save_model
-    if path is None:
-        yield
-        return
-    with ExitStack() as stack:
-        with system_failures(path, "the checkpoint cannot be written"):
-            if has_content(path) and not resumes_in_place(settings) and not is_checkpoint(path):
-                raise UsageError(f"--save-model={path}: exists and is not a checkpoint; name another file")
-            lock = exclusive(_lock_of(path), "another run saves to this file", subject=f"--save-model={path}")
-            stack.enter_context(lock)
-        try_to_write("--save-model", path)
-        yield
 
 
 def draw_compute_graph(model: DLRM_Net) -> None:

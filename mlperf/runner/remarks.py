@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
-from mlperf.runner.files import resumes_in_place
+from mlperf.runner.checkpoints import replaces_another
 from mlperf.settings.settings import Settings
 from mlperf.settings.unused import unused_flags
 from mlperf.training.events import Outcome
@@ -13,7 +13,6 @@ from mlperf.training.loop import TrainingLoop
 from mlperf.training.schedule import unreached_steps
 from mlperf.training.state import TrainingState
 from mlperf.training.stopping import describe_target
-from mlperf.util.files import has_content
 from mlperf.util.plural import counted
 
 _log = logging.getLogger(__name__)
@@ -27,9 +26,10 @@ def report_unused_flags(settings: Settings) -> None:
 
 def report_replaced_checkpoint(settings: Settings) -> None:
     """Log if the run will replace the checkpoint of another one."""
-    path = settings.save_model
-    if path is not None and not resumes_in_place(settings) and has_content(path):
-        _log.warning("--save-model=%s: the first checkpoint of this run replaces an older one", path)
+    if replaces_another(settings):
+        _log.warning(
+            "--save-model=%s: the first checkpoint of this run replaces an older one", settings.save_model
+        )
 
 
 def report_length(settings: Settings, state: TrainingState, batches_per_epoch: int) -> None:

@@ -13,7 +13,7 @@ import torch
 from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.data.source import BatchSource
 from mlperf.distributed.watch import closed_if_abandoned, is_failing
-from mlperf.engines.choose import make_step
+from mlperf.engines.choose import make_step, uses_torchrec
 from mlperf.engines.protocol import TrainingStep
 from mlperf.engines.warm_up import warm_up
 from mlperf.evaluation.evaluate import evaluate
@@ -180,6 +180,7 @@ def _make_loop(
             seed=settings.seed,
             shuffled=settings.data.shuffle_batches,
             flags=recorded_flags(settings, prepared),
+            sharded=uses_torchrec(settings),
         )
 
     path = settings.save_model

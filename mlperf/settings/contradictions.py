@@ -11,7 +11,7 @@ from mlperf.distributed.launchers import require_one_process
 from mlperf.settings.data import MultiHotSettings
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import changed_flags
-from mlperf.settings.settings import Settings
+from mlperf.settings.settings import LATEST, Settings
 from mlperf.util.errors import UsageError
 from mlperf.util.output_files import require_writable_file
 
@@ -19,6 +19,7 @@ from mlperf.util.output_files import require_writable_file
 def check_settings(settings: Settings) -> None:
     """Raise UsageError if the flags of a run contradict each other."""
     _check_precision(settings)
+    _check_engine(settings)
     _check_model(settings)
     _check_training(settings)
     _check_saving(settings)
@@ -62,6 +63,19 @@ def _check_precision(settings: Settings) -> None:
             f"--embedding-precision={rows} cannot be combined with --qr-flag or --md-flag: compressed tables are "
             "stored in fp32"
         )
+
+
+def _check_engine(settings: Settings) -> None:
+    """Refuse an engine or a backend of the other device. What needs the number of processes: engines/choose.py."""
+    engine, backend = settings.processes.engine, settings.processes.backend
+    if engine == "gpu" and not settings.use_gpu:
+        raise UsageError("--engine=gpu requires --use-gpu")
+    if backend == "nccl" and not settings.use_gpu:
+        raise UsageError("--dist-backend=nccl requires --use-gpu: NCCL connects GPUs; use gloo on CPUs")
+    if settings.use_gpu and engine == "cpu":
+        raise UsageError("--engine=cpu cannot be combined with --use-gpu")
+    if settings.use_gpu and backend == "gloo":
+        raise UsageError("--dist-backend=gloo cannot be combined with --use-gpu: it exchanges rows on CPUs")
 
 
 def _check_model(settings: Settings) -> None:
@@ -129,8 +143,14 @@ def _check_training(settings: Settings) -> None:
 def _check_saving(settings: Settings) -> None:
     path, training = settings.save_model, settings.training
     if path is None:
+        if settings.loads_latest:
+            raise UsageError(
+                f"--load-model={LATEST} requires --save-model, which it loads; to load a file of that name, "
+                "pass its absolute path"
+            )
         return
-    if not os.path.islink(path):  # the run first compares the file with its inputs
+    # The run first compares the file with its inputs, and knows whether its engine saves a folder.
+    if not os.path.islink(path) and not os.path.isdir(path):
         require_writable_file("--save-model", path)
     if settings.inference_only:
         raise UsageError("--save-model cannot be used with --inference-only, because nothing is trained")

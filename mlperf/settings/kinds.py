@@ -220,6 +220,7 @@ def _files(allowed: str, *, or_folder: bool = False) -> Kind:
 
 file_name = _files("a file name")
 file_prefix = _files("a file name or a prefix of file names")
+file_or_folder = _files("the name of a file or folder", or_folder=True)
 prefix_or_folder = _files("a file name or a prefix of file names", or_folder=True)
 text = Kind(str, "NAME")
 

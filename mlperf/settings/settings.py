@@ -9,7 +9,7 @@ from mlperf.benchmarks import EDITIONS, Edition, benchmark_with, default_edition
 from mlperf.distributed.processes import current
 from mlperf.settings.data import DataSettings
 from mlperf.settings.flags import flag, part
-from mlperf.settings.kinds import boolean, choice, file_name, switch
+from mlperf.settings.kinds import boolean, choice, file_name, file_or_folder, switch
 from mlperf.settings.model import ModelSettings
 from mlperf.settings.processes import ProcessSettings
 from mlperf.settings.reports import ComplianceSettings, QuantizationSettings, ReportSettings
@@ -34,6 +34,9 @@ class AcceptedFlags:
     )
 
 
+LATEST = "latest"  # value of --load-model
+
+
 @dataclass(frozen=True)
 class Settings:
     """All settings of a run.
@@ -55,7 +58,11 @@ class Settings:
         group="training",
     )
     load_model: Path | None = flag(
-        "--load-model", file_name, None, "checkpoint to resume or evaluate", group="checkpoints and inference"
+        "--load-model",
+        file_or_folder,
+        None,
+        "checkpoint to resume or evaluate; latest: that of --save-model if it exists, else start anew",
+        group="checkpoints and inference",
     )
     load_weights: Path | None = flag(
         "--load-weights",
@@ -66,9 +73,10 @@ class Settings:
     )
     save_model: Path | None = flag(
         "--save-model",
-        file_name,
+        file_or_folder,
         None,
-        "checkpoint to write whenever the test metric (AUC with --mlperf-logging, else accuracy) improves",
+        "checkpoint to write whenever the test metric (AUC with --mlperf-logging, else accuracy) improves: a "
+        "file, or a folder with engine torchrec",
         group="checkpoints and inference",
     )
     inference_only: bool = flag(
@@ -91,6 +99,11 @@ class Settings:
     compliance: ComplianceSettings = part(ComplianceSettings, group="MLPerf log")
     accepted: AcceptedFlags = part(AcceptedFlags, group="accepted without effect")
     given: frozenset[str] = field(default=frozenset(), compare=False)
+
+    @property
+    def loads_latest(self) -> bool:
+        """Whether the checkpoint that is loaded is that of --save-model, if there is one."""
+        return self.load_model == Path(LATEST)
 
     @property
     def seed(self) -> int:

@@ -13,7 +13,7 @@ from mlperf.compliance.log_reader import Event, Log, as_text
 from mlperf.submission.results import Result
 
 _NODES = re.compile(r"([0-9]{1,9})x(.+)")  # submission_platform is often "<nodes>x<name>"
-_COUNT = re.compile(r"[0-9]{1,9}")
+_COUNT = re.compile(r"([0-9]{1,9})")
 _AVAILABLE = ("available", "cloud", "onprem")  # the first says neither of the others
 
 
@@ -54,14 +54,20 @@ def _first(log: Log, key: str) -> list[Event]:
 
 
 def _different_nodes(content: dict[str, Any], file: Path, logs: Sequence[Log]) -> Iterator[Finding]:
-    expected = str(content.get("number_of_nodes", ""))
-    for log in logs:
-        for event in _first(log, "submission_platform"):
-            match = _NODES.fullmatch(str(event.value))
-            if match is not None and _COUNT.fullmatch(expected) and int(match[1]) != int(expected):
-                text = f"submission_platform is {as_text(event.value)}, number_of_nodes in {file} is {expected}"
-                yield Finding(log.path, event.line, text)
-                return
+    """Yield the first log that states another number of nodes or accelerators, for each key that states one."""
+    for key, field, form in (
+        ("submission_platform", "number_of_nodes", _NODES),
+        ("number_of_nodes", "number_of_nodes", _COUNT),
+        ("accelerators_per_node", "accelerators_per_node", _COUNT),
+    ):
+        expected = str(content.get(field, ""))
+        if not _COUNT.fullmatch(expected):
+            continue
+        stated = [(log, event, form.fullmatch(str(event.value))) for log in logs for event in _first(log, key)]
+        others = [(log, event) for log, event, match in stated if match and int(match[1]) != int(expected)]
+        for log, event in others[:1]:
+            text = f"{key} is {as_text(event.value)}, {field} in {file} is {expected}"
+            yield Finding(log.path, event.line, text)
 
 
 def _plain(text: str) -> str:

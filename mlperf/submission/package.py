@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mlperf.benchmarks import BENCHMARKS, Edition
 from mlperf.compliance.log_reader import Log, describe_evaluation, read_log
+from mlperf.submission.processes import LoggedProcesses
 from mlperf.submission.results import PARAMETERS, RCP_BYPASS, SEED_BYPASS, reason_file
 from mlperf.submission.run_set import ROOT
 from mlperf.submission.system_description import Description
@@ -187,7 +188,8 @@ def _readme(package: Package, logs: Sequence[Log]) -> str:
     configured = f" CONFIG=config_{package.system}.sh" if package.configuration is not None else ""
     flags = "".join(f" {shlex.quote(flag)}" for flag in package.trainer_flags)
     edition = f"BENCHMARK={package.benchmark} EDITION={package.edition.name}"
-    command = f"{edition}{configured} DATADIR=$DATA SEED=$SEED ./run_and_time.sh{flags}"
+    processes = LoggedProcesses.of(logs)
+    command = f"{processes.variables}{edition}{configured} DATADIR=$DATA SEED=$SEED ./run_and_time.sh{flags}"
     rows = [f"| result_{number}.txt | {log.value('seed')} | {_ending(log)} |" for number, log in enumerate(logs)]
     bypass = package.bypass_reason
     parts = [
@@ -199,7 +201,9 @@ def _readme(package: Package, logs: Sequence[Log]) -> str:
         "## Runs",
         f"```\n{command}\n```",
         "The command sets up a Python environment on first use, prepares the data if necessary, drops the page "
-        "cache if permitted, trains to the target and checks the log. Each run has its own seed:",
+        "cache if permitted, trains to the target and checks the log. "
+        + ("It is started on each node. " if processes.nodes > 1 else "")
+        + "Each run has its own seed:",
         "\n".join(["| log | SEED | ended |", "|---|---|---|", *rows]),
         f"Runs that miss the target are kept. The rules allow one of {package.edition.runs} and count it as the "
         "slowest.",

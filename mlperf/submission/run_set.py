@@ -35,6 +35,7 @@ class RunSettings:
     benchmark, edition: BENCHMARK and EDITION for run_and_time.sh. data, configuration: DATADIR and CONFIG, "" if
     not set.
     configuration_hash: SHA-256 of the configuration file, which may change under the same name.
+    processes: NPROC, the number of processes of a run.
     """
 
     benchmark: str
@@ -43,6 +44,7 @@ class RunSettings:
     configuration: str
     configuration_hash: str
     trainer_flags: tuple[str, ...]
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def _run(folder: Path, settings: RunSettings, seed: int) -> None:
     """Run the benchmark once. Its output is printed and saved in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     variables = {"BENCHMARK": settings.benchmark, "EDITION": settings.edition}
-    variables |= {"SEED": str(seed), "LOGDIR": str(folder.resolve())}
+    variables |= {"SEED": str(seed), "LOGDIR": str(folder.resolve()), "NPROC": str(settings.processes)}
     if settings.data:
         variables["DATADIR"] = settings.data
     if settings.configuration:

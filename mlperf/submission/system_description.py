@@ -97,14 +97,17 @@ def read_description(path: Path) -> Description:
     return content
 
 
-def describe_machine(storage: Path, *, use_gpu: bool) -> Description:
-    """Return the fields that can be detected on this machine, as one node. storage: folder with the data."""
+def describe_machine(storage: Path, *, use_gpu: bool, processes: int = 1) -> Description:
+    """Return the fields that can be detected on this machine, as one node.
+
+    storage: folder with the data. processes: of a run, each with a GPU of its own.
+    """
     found: Description = {"number_of_nodes": "1", "host_networking_topology": "none, one node"}
     found |= {"hw_notes": "", "sw_notes": ""}
     found |= describe_processors(_output("lscpu"))
     found |= _memory() | _storage(storage) | _network() | _software()
     none: Description = {"accelerators_per_node": "0", **dict.fromkeys(_NO_ACCELERATOR, "none")}
-    found |= _accelerators() if use_gpu else none
+    found |= _accelerators(processes) if use_gpu else none
     return {name: value for name, value in found.items() if value or name in _MAY_BE_EMPTY}
 
 
@@ -198,12 +201,13 @@ def _software() -> Description:
     }
 
 
-def _accelerators() -> Description:
+def _accelerators(count: int) -> Description:
     import torch
 
     if not torch.cuda.is_available():
         raise RunError("--use-gpu: no GPU is visible to PyTorch")
-    count = torch.cuda.device_count()
+    if count > torch.cuda.device_count():
+        raise RunError(f"NPROC={count}: {torch.cuda.device_count()} GPUs are visible to PyTorch")
     device = torch.cuda.get_device_properties(0)
     found: Description = {
         "accelerators_per_node": str(count),

@@ -25,6 +25,7 @@ from mlperf.training.checkpoint_schema import CONTINUATION, FLAGS, check_entries
 from mlperf.training.state import TrainingState
 from mlperf.training.state_dict import saved_precision, state_dict_mismatch, unwrapped, wrong_kind
 from mlperf.training.weight_names import is_of_reference, renamed
+from mlperf.util.divided_tensor import range_here
 from mlperf.util.errors import RunError
 
 _log = logging.getLogger(__name__)
@@ -43,12 +44,15 @@ def save(
     seed: int,
     shuffled: bool = True,
     flags: Flags | None = None,
+    sharded: bool = False,
 ) -> None:
     """Write a checkpoint to `path` atomically. RunError if that fails.
 
+    sharded: whether it is a folder, which all processes write together, or a file.
     shuffled: whether the order of the batches depends on `seed`; otherwise it is that of the file.
     flags: recorded, so that a run with contradicting flags cannot load the checkpoint.
     """
+    model.tables.flush()
     contents: dict[str, Any] = {
         "epoch": state.epoch,
         "nepochs": epochs,
@@ -72,7 +76,12 @@ def save(
     }
     if flags is not None:
         contents[FLAGS] = dict(flags)
-    write_checkpoint(path, contents)
+    if sharded:
+        from mlperf.training.sharded_writer import write_sharded  # imports torch.distributed.checkpoint
+
+        write_sharded(path, contents)
+    else:
+        write_checkpoint(path, contents)
 
 
 def load_weights(
@@ -148,7 +157,7 @@ def _is_converted(
 def _check_range(weights: Mapping[str, torch.Tensor], path: Path) -> None:
     """Raise RunError if a value became infinite when it was converted to float16."""
     for name, value in weights.items():
-        if value.dtype == torch.float16 and value.numel() and any(map(math.isinf, torch.aminmax(value))):
+        if value.dtype == torch.float16 and any(map(math.isinf, range_here(value))):
             raise RunError(
                 f"{path}: {name} has values beyond {torch.finfo(torch.float16).max:,.0f}, the largest of "
                 "--embedding-precision=fp16; use bf16 or fp32"
@@ -158,7 +167,7 @@ def _check_range(weights: Mapping[str, torch.Tensor], path: Path) -> None:
 def _check_finite(weights: Mapping[str, torch.Tensor], path: Path) -> None:
     """Raise RunError if a weight is NaN or infinite, from which no training recovers."""
     for name, value in weights.items():
-        if value.numel() and not all(math.isfinite(limit) for limit in torch.aminmax(value)):
+        if not all(math.isfinite(limit) for limit in range_here(value)):
             raise RunError(f"{path}: cannot resume: {name} has NaN or infinite values; the training had diverged")
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,11 +25,11 @@ from mlperf.training.checkpoint_archive import (
     Archive,
     DamagedArchive,
     Record,
-    UnsupportedArchive,
     is_archive,
     read_archive,
     record_digest,
 )
+from mlperf.training.checkpoint_failures import reading, writing
 from mlperf.training.checkpoint_legacy import is_legacy, read_legacy
 from mlperf.training.checkpoint_pickle import MAX_PICKLE_BYTES, read_pickle
 from mlperf.training.checkpoint_records import Records
@@ -48,26 +48,31 @@ _MAX_COPIED = 1024  # bytes; numbers that are tensors, which are looked at befor
 
 def write_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:
     """Write `contents` to `path` atomically, with a digest. RunError if that fails."""
-    try:
-        with atomic_file(path) as file:
-            write_archive(file.fileno(), contents, _HAS_DIGEST)
-            record_digest(file.fileno())
-    except (OSError, RuntimeError, DamagedArchive) as error:
-        cause = str(error).partition("\n")[0]  # errors of a GPU have several lines
-        raise RunError(f"{path}: the checkpoint cannot be written: {cause}") from None
+    with writing(path), atomic_file(path) as file:
+        write_archive(file.fileno(), dict(contents), _HAS_DIGEST)
+        record_digest(file.fileno())
+
+
+class _Source(Protocol):
+    """Copies and verifies tensors."""
+
+    def fill(self, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None: ...
+
+    def verify(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """An open checkpoint.
+    """An open checkpoint, a file or the folder of a sharded one.
 
     contents: its entries. Tensors are on the CPU; those of a zip archive are views of the mapped file and need no
-    memory. They may be damaged until they were copied with `fill`, or `verify` was called.
+    memory, those of a folder are StoredTensors. They may be damaged until they were copied with `fill`, or
+    `verify` was called.
     """
 
     path: Path
     contents: dict[str, Any]
-    _records: Records
+    _source: _Source
 
     def fill(self, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Copy the second tensor of each pair, from `contents`, to the first, of the same shape, and verify it.
@@ -76,13 +81,13 @@ class CheckpointFile:
 
         RunError if a tensor is damaged or cannot be read. The first tensors are undefined then.
         """
-        with _reading(self.path):
-            self._records.fill(pairs)
+        with reading(self.path):
+            self._source.fill(pairs)
 
     def verify(self) -> None:
         """Verify everything in the file that was not verified yet. RunError if it is damaged or cannot be read."""
-        with _reading(self.path):
-            self._records.verify()
+        with reading(self.path):
+            self._source.verify()
 
 
 @contextmanager
@@ -96,12 +101,27 @@ def open_checkpoint(path: Path, model_bytes: int = 0) -> Iterator[CheckpointFile
     RunError, in one line, if the file is missing, unreadable, damaged, not a checkpoint, refers to code, or needs
     more memory than is available.
     """
-    with _opened(path) as descriptor:
-        with _reading(path):
-            contents, records = _read(path, descriptor, model_bytes)
+    with _opened_source(path, model_bytes) as (contents, source):
         if not isinstance(contents, dict) or not isinstance(contents.get("state_dict"), dict):
             raise RunError(f"{path}: a PyTorch file, but not a checkpoint of this benchmark: it has no state_dict")
-        yield CheckpointFile(path, contents, records)
+        yield CheckpointFile(path, contents, source)
+
+
+@contextmanager
+def _opened_source(path: Path, model_bytes: int) -> Iterator[tuple[Any, _Source]]:
+    with reading(path):
+        is_folder = path.is_dir()
+    if is_folder:
+        from mlperf.training.sharded_reader import opened_shards  # imports torch.distributed.checkpoint
+
+        require_memory(model_bytes, str(path))
+        with opened_shards(path) as shards:
+            yield shards.contents, shards
+        return
+    with _opened(path) as descriptor:
+        with reading(path):
+            contents, records = _read(path, descriptor, model_bytes)
+        yield contents, records
 
 
 def read_checkpoint(path: Path, model_bytes: int = 0) -> dict[str, Any]:
@@ -139,21 +159,6 @@ def _opened(path: Path) -> Iterator[int]:
         if os.fstat(file.fileno()).st_size == 0:
             raise RunError(f"{path}: empty file, not a checkpoint")
         yield file.fileno()
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn errors of reading `path` into RunErrors."""
-    try:
-        yield
-    except (UnsupportedArchive, UnsafePickle) as error:
-        raise RunError(f"{path}: refused: {error}") from None
-    except (DamagedArchive, DamagedPickle) as error:
-        raise RunError(f"{path}: damaged, or not a PyTorch checkpoint: {error}") from None
-    except OSError as error:
-        raise RunError(f"{path}: the checkpoint cannot be read: {error.strerror or error}") from None
-    except MemoryError:
-        raise RunError(f"{path}: the checkpoint cannot be read: not enough memory") from None
 
 
 def _read(path: Path, descriptor: int, model_bytes: int) -> tuple[Any, Records]:

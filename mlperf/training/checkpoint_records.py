@@ -85,9 +85,9 @@ class Records:
             for into, piece in zip(pieces(target.detach(), elements), pieces(source, elements), strict=True):
                 into.copy_(piece)
 
-    def verify(self) -> None:
-        """Verify the records that were not verified yet. Errors as for `fill`."""
-        self._read(self._records, [])
+    def verify(self, records: Sequence[Record] | None = None) -> None:
+        """Verify the records that were not verified yet, all or some. Errors as for `fill`."""
+        self._read(self._records if records is None else records, [])
 
     def _record_of(self, source: torch.Tensor) -> Record | None:
         """Return the record that a tensor is a view of, None if it has no elements or is not from the file."""

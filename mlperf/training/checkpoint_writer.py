@@ -12,13 +12,14 @@ import io
 import pickle
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from mlperf.training.checkpoint_values import STORAGES
+from mlperf.training.stored_tensor import StoredTensor
 from mlperf.training.zip_headers import NewRecord, directory
 from mlperf.util.crc32 import bytes_crc32, combine_crc32
 from mlperf.util.files import write_fully_at
@@ -57,7 +58,7 @@ class _Pickler(pickle.Pickler):
         if not is_plain(obj) or obj.dtype not in _STORAGE_TYPES:
             raise TypeError(f"a checkpoint cannot contain {obj.dtype}, {obj.layout}, on {obj.device}")
         storage = _Storage(str(len(self.tensors)), obj.dtype, obj.numel())
-        self.tensors.append(obj.detach())
+        self.tensors.append(obj if isinstance(obj, StoredTensor) else obj.detach())
         shape = tuple(obj.shape)
         return torch._utils._rebuild_tensor_v2, (storage, 0, shape, _strides(shape), False, OrderedDict())
 
@@ -76,15 +77,24 @@ def _strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(reversed(strides))[: len(shape)]
 
 
-def write_archive(descriptor: int, contents: Mapping[str, Any], pickle_suffix: bytes) -> None:
-    """Write `contents` to an empty file as an archive that `torch.load` reads.
+@dataclass(frozen=True)
+class Written:
+    """An archive in a file. end: of the archive. tensors: their records, in the order of pickling."""
 
-    pickle_suffix: follows the pickle in its record. OSError if the file cannot be written, RuntimeError if a
-    tensor cannot be copied to the host, TypeError if a tensor is not dense.
+    end: int
+    tensors: list[NewRecord]
+
+
+def write_archive(descriptor: int, contents: object, pickle_suffix: bytes = b"", start: int = 0) -> Written:
+    """Write `contents`, a value with tensors, from byte `start` of a file, as `torch.save` writes it.
+
+    pickle_suffix: follows the pickle in its record. start: a multiple of 64. The offsets of the records are those
+    in the archive. OSError if the file cannot be written, RuntimeError if a tensor cannot be copied to the host,
+    TypeError if a tensor is not dense.
     """
     pickled = io.BytesIO()
     pickler = _Pickler(pickled)
-    pickler.dump(dict(contents))
+    pickler.dump(contents)
     pickled.write(pickle_suffix)
     contents_by_name = {
         "data.pkl": _as_tensor(pickled.getvalue()),
@@ -96,10 +106,12 @@ def write_archive(descriptor: int, contents: Mapping[str, Any], pickle_suffix: b
     for name, tensor in contents_by_name.items():
         records.append(NewRecord(f"{_FOLDER}/{name}", tensor.numel() * tensor.element_size(), end))
         end = records[-1].end
-    _write_contents(descriptor, list(zip(records, contents_by_name.values(), strict=True)))
+    _write_contents(descriptor, list(zip(records, contents_by_name.values(), strict=True)), start)
     for record in records:
-        write_fully_at(descriptor, memoryview(record.header()), record.start)
-    write_fully_at(descriptor, memoryview(directory(records)), end)
+        write_fully_at(descriptor, memoryview(record.header()), start + record.start)
+    ending = directory(records)
+    write_fully_at(descriptor, memoryview(ending), start + end)
+    return Written(start + end + len(ending), records[2:-1])
 
 
 def _as_tensor(content: bytes) -> torch.Tensor:
@@ -115,17 +127,32 @@ class _Block:
     elements: torch.Tensor
 
 
-def _blocks(contents: Iterable[tuple[NewRecord, torch.Tensor]]) -> Iterator[_Block]:
-    """Yield all blocks in the order of the file."""
+def _blocks(contents: Iterable[tuple[NewRecord, torch.Tensor]], start: int) -> Iterator[_Block]:
+    """Yield all blocks in the order of the file. start: of the archive."""
     for record, tensor in contents:
-        offset = record.offset
+        offset = start + record.offset
         for piece in pieces(tensor, BLOCK_BYTES // tensor.element_size()):
             yield _Block(record, offset, piece)
             offset += piece.numel() * piece.element_size()
 
 
-def _write_contents(descriptor: int, contents: Sequence[tuple[NewRecord, torch.Tensor]]) -> None:
-    """Write the tensors of all records, and set the CRC-32s of the records."""
+def _write_contents(descriptor: int, contents: Sequence[tuple[NewRecord, torch.Tensor]], start: int) -> None:
+    """Write the tensors of all records, and set the CRC-32s of the records.
+
+    A tensor that is elsewhere is read before it is written, and given up before the next one is read.
+    """
+    together: list[tuple[NewRecord, torch.Tensor]] = []
+    for record, tensor in contents:
+        if isinstance(tensor, StoredTensor):
+            _write_blocks(descriptor, together, start)
+            together = []
+            _write_blocks(descriptor, [(record, tensor.read())], start)
+        else:
+            together.append((record, tensor))
+    _write_blocks(descriptor, together, start)
+
+
+def _write_blocks(descriptor: int, contents: Sequence[tuple[NewRecord, torch.Tensor]], start: int) -> None:
     devices = {tensor.device for _, tensor in contents}
     for device in devices:
         if device.type == "cuda":
@@ -144,8 +171,8 @@ def _write_contents(descriptor: int, contents: Sequence[tuple[NewRecord, torch.T
         return write
 
     # Two threads suffice for one to copy while the other one writes.
-    threads = max(2, min(available_cores(), _MAX_THREADS))
-    run_in_order(_blocks(contents), make_worker, threads=threads, stages=1)
+    threads = max(2, min(available_cores(), _MAX_THREADS)) if contents else 0
+    run_in_order(_blocks(contents, start), make_worker, threads=threads, stages=1)
 
 
 def _content(elements: torch.Tensor, buffer: torch.Tensor) -> memoryview:

@@ -82,7 +82,7 @@ def wrong_kind(found: Mapping[str, Any], expected: Mapping[str, torch.Tensor]) -
     for name, weight in expected.items():
         value, allowed = found[name], weight
         if _is_table(name) and is_plain(value) and value.dtype in _ROW_PRECISIONS:
-            allowed = torch.empty_like(weight, dtype=value.dtype, device="meta")
+            allowed = torch.empty(weight.shape, dtype=value.dtype, device="meta")
         text = difference(value, allowed)
         if text is not None:
             return f"{name} {text}"

@@ -110,6 +110,30 @@ def require_writable_file(flag: str, path: Path, *, shown: str | None = None, al
         raise UsageError(f"{shown}: cannot be replaced: it belongs to another user")
 
 
+def require_replaceable_folder(flag: str, path: Path) -> None:
+    """Raise UsageError if a folder cannot be created, or replaced as a whole, at `path`. Nothing is created."""
+    _require_plain_name(flag, path)
+    shown = _shown(flag, path)
+    try:
+        _require_folder_of(shown, path, is_replaced=True)
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            raise UsageError(
+                f"{shown} is a link to {os.readlink(path)}; links are not replaced: name the folder itself"
+            )
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"{shown}: cannot be written: {error.strerror}") from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise UsageError(f"{shown} is not a folder; must be the name of a folder")
+    if _is_mount_point(path):
+        raise UsageError(f"{shown}: cannot be replaced: it is a mount point; name a folder in it")
+    folder = os.stat(path.parent)
+    if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid, folder.st_uid):
+        raise UsageError(f"{shown}: cannot be replaced: it belongs to another user")
+
+
 def require_writable_folder(flag: str, path: Path, *, named_by: Path | None = None) -> None:
     """Raise UsageError if `path` is not a folder, and cannot be created as one. A link to a folder is one.
 

@@ -57,7 +57,12 @@ def unsupported_by_loops(model: DLRM_Net) -> str | None:
 
 
 def _needs_published_order(model: DLRM_Net, settings: Settings) -> str | None:
-    """Return why a run must reproduce published losses to the last bit, None if it need not."""
+    """Return why a run must reproduce published losses to the last bit, None if it need not.
+
+    It need not if --engine=cpu was given.
+    """
+    if settings.processes.engine != "auto":
+        return None
     optimizer, architecture = settings.training.optimizer, model.architecture
     exact = settings.precision == "fp32" and architecture.embedding_precision == "fp32"
     weights = sum(layer.weight.numel() for mlp in (model.bot_l, model.top_l) for layer in linear_layers(mlp))

@@ -25,6 +25,5 @@ class TorchRecEngine:
 
     def make_step(self, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> TorchRecStep:
         """Return the training step."""
-        return TorchRecStep(
-            model, Loss(settings.model.loss, settings.model.loss_weights), optimizer, settings.precision
-        )
+        loss = Loss(settings.model.loss, settings.model.loss_weights)
+        return TorchRecStep(model, loss, optimizer, settings.precision, settings.data.multi_hot.sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +63,15 @@ def sharded_batch(batch: Batch, whole: int, size: int) -> ShardedBatch:
     keys = [table_name(number) for number in range(len(lengths))]
     features = KeyedJaggedTensor(keys, batch.indices.flatten(), lengths=lengths.flatten())
     return ShardedBatch(dense, features, batch.labels, batch.size, whole)
+
+
+def batch_of_all_shards(batch: Batch, rows_per_table: Sequence[int], shards: int) -> Batch:
+    """Return `batch` with other ids, among them those of the first rows of all `shards` parts of each table."""
+    numbers = torch.arange(batch.indices.numel(), device=batch.indices.device) % shards
+    ids_per_table = _lengths(batch).sum(1)
+    rows = torch.tensor(rows_per_table, device=numbers.device).repeat_interleave(ids_per_table)
+    ids = (numbers * ((rows + shards - 1) // shards)).minimum(rows - 1)
+    return Batch(batch.dense, ids.view_as(batch.indices), batch.offsets, batch.labels, batch.ids_per_table)
 
 
 def _lengths(batch: Batch) -> torch.Tensor:

@@ -18,13 +18,17 @@ from mlperf.models.layers.cross import CrossInteraction
 
 
 def available(device: torch.device, precision: str) -> bool:
-    """Return whether `logits` can be used. Other devices and precisions use the model's own."""
+    """Return whether these functions can be used. Other devices and precisions use the model's own."""
     return device.type == "cpu" and precision == "fp32" and products.available()
 
 
-def logits(model: DLRM_Net, dense: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
-    """Return the same as `model.logits`, float32 [B, 1]. dense: [B, K]. pooled: [B, T, D]."""
-    bottom = _mlp(list(model.bot_l), dense)
+def bottom(model: DLRM_Net, dense: torch.Tensor) -> torch.Tensor:
+    """Return the same as `model.bottom`, float32 [B, D]. dense: [B, K]."""
+    return _mlp(list(model.bot_l), dense)
+
+
+def top_logits(model: DLRM_Net, bottom: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+    """Return the same as `model.top_logits`, float32 [B, 1]. bottom: [B, D]. pooled: [B, T, D]."""
     if isinstance(model.interaction, CrossInteraction):
         interacted = _cross(model.interaction, bottom, pooled)
     else:

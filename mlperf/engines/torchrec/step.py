@@ -6,7 +6,7 @@ B samples of this process, T tables, D embedding dimension.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,8 +22,14 @@ from mlperf.distributed.processes import Processes, current
 from mlperf.distributed.reductions import sum_over_processes
 from mlperf.engines.protocol import LossSums
 from mlperf.engines.torchrec import linear_products
-from mlperf.engines.torchrec.features import ShardedBatch, sharded_batch, table_name
+from mlperf.engines.torchrec.features import (
+    ShardedBatch,
+    batch_of_all_shards,
+    sharded_batch,
+    table_name,
+)
 from mlperf.engines.torchrec.tables import ShardedTables
+from mlperf.engines.warm_up import synthetic_batch
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
@@ -37,6 +43,7 @@ class DenseWork(nn.Module):
         self.model = model
         self.loss = loss
         self.processes = processes
+        self.weight = 1.0  # of the loss; 0 makes every gradient 0
         self.names = [table_name(number) for number in range(len(model.architecture.rows_per_table))]
         self._precision = precision
 
@@ -49,20 +56,27 @@ class DenseWork(nn.Module):
             share = loss
         else:
             loss = self.loss(logits if self.loss.on_logits else probability, batch.labels)
-            share = loss * (batch.samples * self.processes.size / batch.whole)
+            share = loss * (self.weight * batch.samples * self.processes.size / batch.whole)
         correct = (probability.detach().round() == batch.labels).sum()
         return share, (loss.detach().double() * batch.samples, correct)
 
     def logits(self, batch: ShardedBatch, found: KeyedTensor) -> torch.Tensor:
         """Return the logits [samples, 1], without those of the padding."""
-        # By name: the planner orders the tables by process.
-        values = found.values() if found.keys() == self.names else KeyedTensor.regroup([found], [self.names])[0]
-        pooled = values.view(len(values), len(self.names), -1)  # (B, T, D)
-        if linear_products.available(values.device, self._precision):
-            return linear_products.logits(self.model, batch.dense, pooled)[: batch.samples]
-        with self._autocast(values.device):
-            logits: torch.Tensor = self.model.logits(batch.dense, pooled)
+        fused = linear_products.available(batch.dense.device, self._precision)
+        with self._autocast(batch.dense.device):
+            bottom = linear_products.bottom(self.model, batch.dense) if fused else self.model.bottom(batch.dense)
+            # The rows arrive while the bottom MLP is computed, and their gradients leave before its backward pass.
+            pooled = self._in_order(found)
+            if fused:
+                logits = linear_products.top_logits(self.model, bottom, pooled)
+            else:
+                logits = self.model.top_logits(bottom, pooled)
         return logits[: batch.samples]
+
+    def _in_order(self, found: KeyedTensor) -> torch.Tensor:
+        """Return the pooled rows [B, T, D], which the planner orders by process. Waits for them."""
+        values = found.values() if found.keys() == self.names else KeyedTensor.regroup([found], [self.names])[0]
+        return values.view(len(values), len(self.names), -1)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
         if self._precision != "bf16":
@@ -139,13 +153,25 @@ class _Feed:
                     return
             yield WholeBatch(self._sizes.popleft())
 
+    def close(self) -> None:
+        """End reading ahead."""
+        if isinstance(self._batches, Generator):
+            self._batches.close()
+
 
 class TorchRecStep:
     """Trains and scores with the other processes. All must call the same methods in the same order."""
 
     ranges: ClassVar[Mapping[str, str]] = {"score": "evaluation of a batch", "train": "training on a batch"}
 
-    def __init__(self, model: DLRM_Net, loss: Loss, optimizer: Optimizer, precision: str) -> None:
+    def __init__(
+        self,
+        model: DLRM_Net,
+        loss: Loss,
+        optimizer: Optimizer,
+        precision: str,
+        ids_per_table: Sequence[int] | None = None,
+    ) -> None:
         assert isinstance(model.tables, ShardedTables)
         self.model = model
         self.device = model.tables.device
@@ -154,18 +180,23 @@ class TorchRecStep:
             torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         self.sums = SharedSums.zeros(self.device)
         self._tables = model.tables.sharded
+        self._rows, self._ids_per_table = model.architecture.rows_per_table, ids_per_table
         self._work = DenseWork(model, loss, precision, self.processes)
         dense: nn.Module = self._work
         if self.processes.size > 1:
-            dense = DistributedDataParallel(dense, forward_sync_buffers=False)
+            dense = DistributedDataParallel(dense, forward_sync_buffers=False, gradient_as_bucket_view=True)
         self._update = _Update(optimizer, model.tables)
         self._pipeline = TrainPipelineSparseDist(_Trained(self._tables, dense), self._update, self.device)
         self._feed = _Feed(iter(()))
 
     def training_batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[WholeBatch]:
         """Yield the batches of `epoch` from number `first` on."""
+        self._pipeline.reset()  # it still has batches of an epoch that was left early
         self._feed = _Feed(self.batches(data, epoch, first))
-        yield from self._feed.whole_batches()
+        try:
+            yield from self._feed.whole_batches()
+        finally:
+            self._feed.close()
 
     def batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[ShardedBatch]:
         """Yield the share of this process in the batches of `epoch` from number `first` on."""
@@ -174,7 +205,21 @@ class TorchRecStep:
             yield sharded_batch(batch, whole, self.processes.largest_share(whole))
 
     def warm_up(self, batch_size: int) -> None:
-        """Do nothing yet."""
+        """Score a batch and train on two, which the pipeline overlaps, with a loss that has gradients of 0."""
+        shards = self.processes.size
+        count = self.processes.share(batch_size)[1]
+        batch = batch_of_all_shards(synthetic_batch(self.model, count, self._ids_per_table), self._rows, shards)
+        shared = sharded_batch(batch, batch_size, self.processes.largest_share(batch_size))
+        self.score(shared)
+        optimizer, before = self._update.optimizer, self.sums.both.clone()
+        steps, rate = optimizer.steps, optimizer.rate
+        self._feed = _Feed(iter([shared, shared]))
+        self._work.weight = 0.0
+        for whole in self._feed.whole_batches():
+            self.train(whole, 0.0)
+        self._work.weight = 1.0
+        optimizer.steps, optimizer.rate = steps, rate
+        self.sums.both.copy_(before)
 
     def train(self, batch: WholeBatch, rate: float | None) -> None:
         """Train on the next batch with learning rate `rate`."""
@@ -186,7 +231,7 @@ class TorchRecStep:
 
     def score(self, batch: ShardedBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the predicted probabilities and the labels of the share of this process."""
-        self._pipeline.detach()
+        self._pipeline.detach()  # the pipeline keeps what it has read ahead, and attaches itself again
         batch = batch.to(self.device, non_blocking=True)
         with torch.no_grad():
             found = self._tables(batch.features)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mlperf.benchmarks.criteo import TABLES
+from mlperf.settings.kinds import MAX_INT32
 from mlperf.settings.settings import Settings
 
 # FBGEMM's kernels read rows in groups of four values.
@@ -36,7 +38,7 @@ def _of_model(settings: Settings) -> list[tuple[str, bool, str]]:
 
 def _of_run(settings: Settings) -> list[tuple[str, bool, str]]:
     accumulate, report = settings.training.accumulate, settings.report
-    quantization = settings.quantization
+    quantization, data = settings.quantization, settings.data
     whole = ", because no process has the whole model"
     return [
         (
@@ -44,9 +46,27 @@ def _of_run(settings: Settings) -> list[tuple[str, bool, str]]:
             accumulate > 1 and not settings.inference_only,
             ", whose tables are updated in the backward pass of every batch",
         ),
+        (
+            f"--mini-batch-size={data.batch_size}",
+            data.batch_size * _ids_per_sample(settings) > MAX_INT32,
+            f", which number the ids of a batch in 32 bits: there may be {MAX_INT32:,}",
+        ),
+        (
+            f"--test-mini-batch-size={data.test_batch_size}",
+            data.generation == "dataset" and data.test_batch_size * _ids_per_sample(settings) > MAX_INT32,
+            f", which number the ids of a batch in 32 bits: there may be {MAX_INT32:,}",
+        ),
         (f"--quantize-emb-with-bit={quantization.embedding_bits}", quantization.embedding_bits != 32, ""),
         (f"--quantize-mlp-with-bit={quantization.mlp_bits}", quantization.mlp_bits != 32, ""),
         ("--save-onnx", report.save_onnx, whole),
         ("--plot-compute-graph", report.plot_compute_graph, whole),
         ("--debug-mode", report.debug, whole),
     ]
+
+
+def _ids_per_sample(settings: Settings) -> int:
+    """Return the largest number of ids of a sample, of all tables."""
+    data = settings.data
+    if data.generation != "dataset":
+        return len(settings.model.architecture.rows_per_table) * data.generated.lookups
+    return sum(data.multi_hot.sizes or (1,) * TABLES)

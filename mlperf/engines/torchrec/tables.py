@@ -27,6 +27,7 @@ from mlperf.models.layers.embedding.rows import Lookup, RowParameter
 from mlperf.models.layers.embedding.shards import Shard, ShardedTable
 from mlperf.settings.model import Architecture
 from mlperf.settings.settings import Settings
+from mlperf.util.divided_tensor import DividedTensor, Part
 
 _log = logging.getLogger(__name__)
 
@@ -69,11 +70,19 @@ class ShardedTables(EmbeddingTables):
         _tell_torchrec_the_nodes(processes)
         env = ShardingEnv.from_process_group(torch.distributed.group.WORLD)
         sharded = sharder.shard(make_collection(architecture), plan, env, device, "")
-        weights = sharded.state_dict()
-        self.local_tables = [
-            ShardedTable(count, local_shards(weights[f"embedding_bags.{table_name(number)}.weight"]))
-            for number, count in enumerate(rows)
-        ]
+        weights, kept = sharded.state_dict(), sharded.fused_optimizer.state_dict()["state"]
+        self.local_tables = []
+        for number, count in enumerate(rows):
+            name = f"embedding_bags.{table_name(number)}.weight"
+            sums = kept.get(name, {}).get(f"{table_name(number)}.momentum1")  # None if it has no rows here
+            self.local_tables.append(
+                ShardedTable(
+                    count,
+                    local_shards(weights[name]),
+                    dimension,
+                    _divided_sums(training.optimizer, count, dimension, [] if sums is None else local_parts(sums)),
+                )
+            )
         super().__init__(self.local_tables, dimension, device)
         self._hidden = _Hidden(sharded)
 
@@ -89,6 +98,14 @@ class ShardedTables(EmbeddingTables):
     def row_parameters(self) -> Sequence[RowParameter]:
         """Return none: TorchRec updates the rows."""
         return ()
+
+    def sharded_tables(self) -> Sequence[ShardedTable]:
+        """Return all tables."""
+        return self.local_tables
+
+    def flush(self) -> None:
+        """Write rows that were updated in a cache on the GPU to the memory of the tables, on the host."""
+        self.sharded.state_dict()  # flushes the caches
 
     def quantize(self, bits: int) -> None:
         """Not supported."""
@@ -121,13 +138,21 @@ class _Hidden:
     sharded: ShardedEmbeddingBagCollection
 
 
+def _divided_sums(optimizer: str, rows: int, dimension: int, parts: Sequence[Part]) -> DividedTensor | None:
+    """Return what the optimizer keeps for a table, None if it keeps nothing."""
+    if optimizer == "sgd":
+        return None
+    shape = (rows,) if optimizer == "rwsadagrad" else (rows, dimension)
+    return DividedTensor(shape, torch.float32, parts)
+
+
 def local_shards(weight: torch.Tensor | ShardedTensor) -> list[Shard]:
-    """Return the parts of a table [R, D] or of its optimizer's state that this process stores."""
-    if not isinstance(weight, ShardedTensor):  # data-parallel: every process has all
-        values = weight.detach()
-        return [Shard(values.view(len(values), -1), 0, 0)]
-    shards = []
-    for shard in weight.local_shards():
-        row, column = (*shard.metadata.shard_offsets, 0)[:2]
-        shards.append(Shard(shard.tensor.detach().view(len(shard.tensor), -1), row, column))
-    return shards
+    """Return the parts of a table [R, D] that this process stores."""
+    return [Shard(part.values, part.offsets[0], part.offsets[1]) for part in local_parts(weight)]
+
+
+def local_parts(tensor: torch.Tensor | ShardedTensor) -> list[Part]:
+    """Return the parts of a table or of its optimizer's state that this process stores, in place."""
+    if not isinstance(tensor, ShardedTensor):  # data-parallel: every process has all
+        return [Part(tensor.detach(), (0,) * tensor.dim())]
+    return [Part(shard.tensor.detach(), tuple(shard.metadata.shard_offsets)) for shard in tensor.local_shards()]

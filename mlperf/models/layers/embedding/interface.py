@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,6 +15,9 @@ from torch import nn
 from mlperf.data.batch import Batch
 from mlperf.models.layers.embedding.pooling import PoolingWeights
 from mlperf.models.layers.embedding.rows import Lookup, RowParameter
+
+if TYPE_CHECKING:
+    from mlperf.models.layers.embedding.shards import ShardedTable
 
 
 class EmbeddingTable(nn.Module, ABC):
@@ -80,6 +84,13 @@ class EmbeddingTables(nn.ModuleList, ABC):
     def dense_parameters(self) -> Sequence[nn.Parameter]:
         """Return the parameters trained from their `.grad`, like the weights of the MLPs."""
         return ()
+
+    def sharded_tables(self) -> Sequence[ShardedTable]:
+        """Return the tables that are divided among the processes: all or none."""
+        return ()
+
+    def flush(self) -> None:
+        """Write rows that were updated in a cache to the memory of the tables."""
 
     @abstractmethod
     def quantize(self, bits: int) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from mlperf.models.layers.embedding.interface import EmbeddingTable
+from mlperf.util.divided_tensor import DividedTensor, Part
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,22 @@ class Shard:
 
 
 class ShardedTable(EmbeddingTable):
-    """One table, of which this process stores `shards`, none to all of its rows."""
+    """One table, of which this process stores `shards`, none to all of its rows.
 
-    def __init__(self, rows: int, shards: Sequence[Shard]) -> None:
+    weight: the table, [R, D], as a divided tensor; the state_dict has it like the weight of a table that is whole.
+    sums: what the optimizer keeps for it: [R, D] for Adagrad, [R] for row-wise Adagrad, None for SGD.
+    """
+
+    def __init__(self, rows: int, shards: Sequence[Shard], dimension: int, sums: DividedTensor | None) -> None:
         super().__init__()
         self.rows = rows
         self.shards = shards
+        parts = [Part(shard.values, (shard.first_row, shard.first_column)) for shard in shards]
+        self.weight = DividedTensor((rows, dimension), torch.float32, parts)
+        self.sums = sums
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        destination[f"{prefix}weight"] = self.weight
 
     def parts(self, ids: torch.Tensor) -> list[tuple[nn.Parameter, torch.Tensor]]:
         """Not possible: the rows are divided among the processes."""
