@@ -44,9 +44,7 @@ def settings_of(benchmark: Benchmark, *flags: str) -> tuple[Settings, Architectu
     return settings, replace(settings.model.architecture, rows_per_table=data.table_rows)
 
 
-def plan(
-    benchmark: Benchmark, processes: Processes, memory: TableMemory, *flags: str
-) -> Sequence[TablePlacement]:
+def plan(benchmark: Benchmark, processes: Processes, memory: TableMemory, *flags: str) -> Sequence[TablePlacement]:
     from mlperf.engines.torchrec.plan import make_plan, placements
 
     settings, architecture = settings_of(benchmark, *flags)

@@ -1,4 +1,4 @@
-"""What several processes do not support, and files of --sharding-constraints, are refused before anything is opened."""
+"""What several processes do not support, and wrong files of --sharding-constraints, are refused first."""
 
 from __future__ import annotations
 
@@ -34,8 +34,14 @@ TORCHREC_ENGINE = ("--engine=torchrec", "--arch-sparse-feature-size=4", "--arch-
         ("--plot-compute-graph", "--plot-compute-graph is not supported"),
         ("--debug-mode", "--debug-mode is not supported"),
         ("--sharding=data-parallel", "--sharding=data-parallel: TorchRec does not update such tables"),
-        ("--sharding=column-wise --optimizer=rwsadagrad", "--sharding=column-wise: it changes the results of --opt"),
-        ("--sharding=grid --optimizer=rwsadagrad", "--sharding=grid: it changes the results of --optimizer=rwsada"),
+        (
+            "--sharding=column-wise --optimizer=rwsadagrad",
+            "--sharding=column-wise: it changes the results of --opt",
+        ),
+        (
+            "--sharding=grid --optimizer=rwsadagrad",
+            "--sharding=grid: it changes the results of --optimizer=rwsada",
+        ),
     ],
 )
 def test_what_torchrec_does_not_support_is_refused_by_name(
@@ -125,7 +131,9 @@ def test_wrong_file_is_refused_in_one_line(content: object, flags: str, message:
 
 def test_file_for_all_tables_contradicts_the_flag(tmp_path: Path) -> None:
     path = written(tmp_path, {"all": "row-wise"})
-    with pytest.raises(UsageError, match="--sharding=table-wise contradicts the entry all of --sharding-constraints"):
+    with pytest.raises(
+        UsageError, match="--sharding=table-wise contradicts the entry all of --sharding-constraints"
+    ):
         check_sharding(parse([f"--sharding-constraints={path}", "--sharding=table-wise"]))
 
 
@@ -195,7 +203,9 @@ def test_another_release_of_pytorch_is_reported(monkeypatch: pytest.MonkeyPatch)
         require_torchrec(use_gpu=False)
 
 
-@pytest.mark.parametrize("error", [ImportError("no symbol\nin line 2"), OSError(), ModuleNotFoundError("No pyvers")])
+@pytest.mark.parametrize(
+    "error", [ImportError("no symbol\nin line 2"), OSError(), ModuleNotFoundError("No pyvers")]
+)
 def test_packages_that_do_not_load_are_reported_in_one_line(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
