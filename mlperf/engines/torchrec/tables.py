@@ -80,7 +80,9 @@ class ShardedTables(EmbeddingTables):
                     count,
                     local_shards(weights[name]),
                     dimension,
-                    _divided_sums(training.optimizer, count, dimension, [] if sums is None else local_parts(sums)),
+                    _divided_sums(
+                        state_optimizer(settings), count, dimension, [] if sums is None else local_parts(sums)
+                    ),
                 )
             )
         super().__init__(self.local_tables, dimension, device)
@@ -146,13 +148,11 @@ def _divided_sums(optimizer: str, rows: int, dimension: int, parts: Sequence[Par
     return DividedTensor(shape, torch.float32, parts)
 
 
-def local_shards(weight: torch.Tensor | ShardedTensor) -> list[Shard]:
+def local_shards(weight: ShardedTensor) -> list[Shard]:
     """Return the parts of a table [R, D] that this process stores."""
     return [Shard(part.values, part.offsets[0], part.offsets[1]) for part in local_parts(weight)]
 
 
-def local_parts(tensor: torch.Tensor | ShardedTensor) -> list[Part]:
+def local_parts(tensor: ShardedTensor) -> list[Part]:
     """Return the parts of a table or of its optimizer's state that this process stores, in place."""
-    if not isinstance(tensor, ShardedTensor):  # data-parallel: every process has all
-        return [Part(tensor.detach(), (0,) * tensor.dim())]
     return [Part(shard.tensor.detach(), tuple(shard.metadata.shard_offsets)) for shard in tensor.local_shards()]
