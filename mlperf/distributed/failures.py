@@ -14,10 +14,15 @@ _COLLECTIVES = ("gloo", "NCCL", "nccl", "Connection closed by peer", "Connection
 
 
 def is_of_connection(error: BaseException) -> bool:
-    """Return whether an exception says that another process cannot be reached."""
-    if isinstance(error, dist.DistError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _COLLECTIVES)
+    """Return whether an exception says that another process cannot be reached, or was raised because of that."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, dist.DistError):
+            return True
+        if isinstance(cause, RuntimeError) and any(text in str(cause) for text in _COLLECTIVES):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def kind_of(error: BaseException) -> str:
