@@ -138,10 +138,8 @@ def test_a_signal_to_one_rank_ends_all_and_names_it(tmp_path: Path) -> None:
 def test_a_failure_that_a_lost_connection_has_caused_is_recognized() -> None:
     lost = RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:36274: Connection reset by peer")
     assert is_of_connection(lost)
-    try:
-        with damage(Path("model"), "the checkpoint cannot be written"):
-            raise lost
-    except RunError as failure:
-        assert is_of_connection(failure)
+    with pytest.raises(RunError) as failure, damage(Path("model"), "the checkpoint cannot be written"):
+        raise lost
+    assert is_of_connection(failure.value)
     assert not is_of_connection(RunError("model: no space left on device"))
     assert not is_of_connection(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
