@@ -1,4 +1,4 @@
-"""Runs of the program on several processes, compared with those of one process."""
+"""Runs of the program on several processes, compared with those of one process and another engine."""
 
 from __future__ import annotations
 
@@ -10,39 +10,58 @@ import pytest
 from processes import launched
 from program import Finished, run_program
 
-# Each kind of table that may be sharded: fewer rows than processes, and more.
-Flags = Sequence[str]
+# A model that trains in a second. Some of its tables have fewer rows than there are processes.
+MODEL = (
+    *("--arch-sparse-feature-size=16", "--arch-mlp-bot=13-32-16", "--arch-mlp-top=32-16-1", "--print-freq=1"),
+    *("--data-generation=dataset", "--data-set=terabyte", "--mlperf-bin-loader", "--max-ind-range=40000000"),
+)
+TRAIN = (
+    "--mini-batch-size=128",
+    "--num-batches=8",
+    "--test-mini-batch-size=60",
+    "--test-freq=4",
+    "--mlperf-logging",
+)
+DCN = (
+    *("--arch-interaction-op=dcn", "--dcn-num-layers=2", "--dcn-low-rank-dim=8", "--loss-function=bce_logits"),
+    *("--mlp-init=pytorch", "--optimizer=adagrad", "--adagrad-epsilon=1e-5", "--learning-rate=0.01"),
+)
+# Training is chaotic with larger rates: rounding errors grow.
+RATES = {"sgd": 0.1, "adagrad": 0.01, "rwsadagrad": 0.01}
 
 
-def run_all(runs: Sequence[Flags]) -> list[Finished]:
-    """Run the program with each of the flags, in this process, and return what it printed."""
+def run_here(flags: Sequence[str]) -> Finished:
+    """Run the program in this process, and return what it printed. AssertionError if it failed."""
     with tempfile.TemporaryDirectory() as folder:
-        return [run_program(*flags, cwd=Path(folder)) for flags in runs]
+        run = run_program(*flags, cwd=Path(folder))
+    assert run.status == 0, run.stderr
+    return run
 
 
-def run_on(size: int, runs: Sequence[Flags]) -> list[Finished]:
-    """Run the program on `size` processes with each of the flags, and return what rank 0 printed."""
-    by_rank = launched(size, run_all, runs)
-    for rank, finished in enumerate(by_rank):
-        for flags, run in zip(runs, finished, strict=True):
-            assert run.status == 0, f"rank {rank}: {run.stderr}"
-            assert rank == 0 or run.stdout == ""
-    first: list[Finished] = by_rank[0]
-    return first
+def run_on(size: int, flags: Sequence[str]) -> Finished:
+    """Run the program on `size` processes, and return what rank 0 printed. The others print no results."""
+    first, *others = launched(size, run_here, flags)
+    assert [other.stdout for other in others] == [""] * (size - 1)
+    finished: Finished = first
+    return finished
 
 
-def assert_equal_runs(sizes: Iterable[int], runs: Sequence[Flags], engine: str = "auto") -> None:
-    """Compare losses and metrics of runs on one process, with `engine`, with those of torchrec.
+def assert_equal_runs(
+    sizes: Iterable[int], *runs: Sequence[str], engine: str = "auto", tolerance: float = 1e-5
+) -> list[list[float]]:
+    """Compare the runs on one process with `engine` with those of torchrec on as many processes as `sizes`.
 
-    sizes: numbers of processes; one uses torchrec too.
+    Returns the losses of one process in each run.
     """
-    expected = launched(1, run_all, [[*flags, f"--engine={engine}"] for flags in runs])[0]
-    for size in sizes:
-        for flags, run, other in zip(
-            runs, run_on(size, [[*flags, "--engine=torchrec"] for flags in runs]), expected, strict=True
-        ):
-            assert other.status == 0, other.stderr
-            assert len(other.losses) > 2
-            what = f"{size} processes: {' '.join(flags)}"
-            assert run.losses == pytest.approx(other.losses, abs=1e-5), what
-            assert run.metric_lines == other.metric_lines, what
+    losses = []
+    for flags in runs:
+        alone = [flag for flag in flags if not flag.startswith("--sharding")]
+        expected = run_on(1, [*alone, f"--engine={engine}"])
+        assert len(expected.losses) > 2
+        losses.append(expected.losses)
+        for size in sizes:
+            run = run_on(size, [*flags, "--engine=torchrec"])
+            where = f"{size} processes: {' '.join(flags)}"
+            assert run.losses == pytest.approx(expected.losses, abs=tolerance), where
+            assert run.metric_lines == expected.metric_lines, where
+    return losses

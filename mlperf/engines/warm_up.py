@@ -40,4 +40,4 @@ def synthetic_batch(model: DLRM_Net, batch_size: int, ids_per_table: Sequence[in
 def bag_offsets(ids_per_table: Sequence[int], batch_size: int, device: torch.device) -> torch.Tensor:
     """Return `Batch.offsets`, int64 [T, B], for bags of `ids_per_table` ids."""
     counts = torch.tensor(ids_per_table, device=device).repeat_interleave(batch_size)
-    return (counts.cumsum(0) - counts).view(-1, batch_size)
+    return (counts.cumsum(0) - counts).view(len(ids_per_table), batch_size)

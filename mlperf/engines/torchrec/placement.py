@@ -78,8 +78,8 @@ def describe_placements(placements: Sequence[TablePlacement], processes: int) ->
     cached = [placement for placement in placements if placement.kernel == CACHED]
     if cached:
         numbers = ", ".join(str(placement.number) for placement in cached)
-        size = sum(placement.size for placement in cached) / _MB
-        yield (f"tables {numbers} ({size:,.1f} MB) are in host memory with a cache on the GPU, which is slower")
+        megabytes = sum(placement.size for placement in cached) / _MB
+        yield f"tables {numbers} ({megabytes:,.1f} MB) are in host memory with a cache on the GPU, which is slower"
 
 
 def shown_ranks(ranks: Sequence[int]) -> str:

@@ -87,7 +87,9 @@ class _Enumerator(EmbeddingEnumerator):
 
     def enumerate(self, module: nn.Module, sharders: list[ModuleSharder[nn.Module]]) -> list[ShardingOption]:
         """Return the options of all tables."""
+        assert isinstance(module, EmbeddingBagCollection)
         options: list[ShardingOption] = super().enumerate(module, sharders)
+        assert isinstance(module, EmbeddingBagCollection)
         names = {table.name: number for number, table in enumerate(module.embedding_bag_configs())}
         kinds, kernels = list(_KINDS.values()), list(_KERNELS.values())
         return sorted(

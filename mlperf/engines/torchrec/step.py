@@ -231,7 +231,7 @@ class TorchRecStep:
 
     def score(self, batch: ShardedBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the predicted probabilities and the labels of the share of this process."""
-        self._pipeline.detach()  # the pipeline keeps the batches that it has taken ahead, and attaches itself again
+        self._pipeline.detach()  # the pipeline keeps what it has read ahead, and attaches itself again
         batch = batch.to(self.device, non_blocking=True)
         with torch.no_grad():
             found = self._tables(batch.features)
