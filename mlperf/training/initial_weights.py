@@ -12,7 +12,7 @@ import torch
 from mlperf.data.npz_members import ArrayMember, OpenArchive, opened_archive
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.training.weight_names import array_name
-from mlperf.util.divided_tensor import DividedTensor, parts_here
+from mlperf.util.divided_tensor import DividedTensor
 from mlperf.util.errors import RunError
 from mlperf.util.printable import shown_name
 from mlperf.util.tensors import BLOCK_BYTES, pieces
@@ -46,7 +46,7 @@ def load_initial_weights(path: Path, model: DLRM_Net) -> None:
         for name, weight in expected.items():
             _check(archive.array(name), name, weight, path)
         for name, weight in expected.items():
-            (_fill_parts if isinstance(weight, DividedTensor) else _fill)(archive, name, weight, path)
+            _fill(archive, name, weight, path)
 
 
 def _names_mismatch(found: list[str], expected: Mapping[str, torch.Tensor]) -> str | None:
@@ -76,6 +76,9 @@ def _check(array: ArrayMember, name: str, weight: torch.Tensor, path: Path) -> N
 
 def _fill(archive: OpenArchive, name: str, weight: torch.Tensor, path: Path) -> None:
     array = archive.array(name)
+    if isinstance(weight, DividedTensor):
+        _fill_parts(array, name, weight, path)
+        return
     stored = weight.t() if array.by_column else weight
     done = 0
     for piece in pieces(stored, BLOCK_BYTES // 4):
@@ -86,23 +89,20 @@ def _fill(archive: OpenArchive, name: str, weight: torch.Tensor, path: Path) -> 
     array.finish()
 
 
-def _fill_parts(archive: OpenArchive, name: str, weight: torch.Tensor, path: Path) -> None:
-    """Read a whole table and keep what this process stores of it."""
-    array = archive.array(name)
-    lines, length = reversed(weight.shape) if array.by_column else weight.shape
-    together = max(1, BLOCK_BYTES // 4 // max(1, length))
-    for first in range(0, lines, together):
-        count = min(together, lines - first)
-        values = torch.from_numpy(array.read_values(count * length).copy()).view(count, length)
-        for part in parts_here(weight):
-            own, (line, start) = part.values, part.offsets
-            if array.by_column:
-                own, line, start = own.t(), start, line
-            low, high = max(first, line), min(first + count, line + len(own))
-            if low < high:
-                taken = values[low - first : high - first, start : start + own.shape[1]]
-                own[low - line : high - line].copy_(taken)
+def _fill_parts(array: ArrayMember, name: str, weight: DividedTensor, path: Path) -> None:
+    """Read all of a table, by rows or by columns, and keep what this process has of it."""
+    length, width = reversed(weight.shape) if array.by_column else weight.shape
+    step = max(1, BLOCK_BYTES // 4 // width)
+    for first in range(0, length, step):
+        count = min(step, length - first)
+        values = torch.from_numpy(array.read_values(count * width).copy()).view(count, width)
         _check_values(values, values, name, path)
+        for part in weight.parts:
+            own = part.values.t() if array.by_column else part.values
+            start, other = reversed(part.offsets) if array.by_column else part.offsets
+            low, high = max(first, start), min(first + count, start + len(own))
+            if low < high:
+                own[low - start : high - start] = values[low - first : high - first, other : other + own.shape[1]]
     array.finish()
 
 
