@@ -239,6 +239,7 @@ def _too_large(
     who = "this process" if processes.size == 1 else f"each of {processes.size} processes"
     return RunError(
         f"the tables with their optimizer state ({sum(sizes) / 1e9:,.1f} GB; table {largest}: "
-        f"{sizes[largest] / 1e9:,.1f} GB) cannot be stored: {who} has {available} for them; more processes (--nproc-per-node, --nnodes), another --sharding, a smaller "
-        "--max-ind-range, --arch-embedding-size or --mini-batch-size, or --optimizer need less"
+        f"{sizes[largest] / 1e9:,.1f} GB) cannot be stored: {who} has {available} for them; more processes "
+        "(--nproc-per-node, --nnodes), another --sharding, a smaller --max-ind-range, --arch-embedding-size or "
+        "--mini-batch-size, or another --optimizer need less"
     )
