@@ -35,7 +35,9 @@ def run(case: str, folder: Path, act: Callable[[int, BaseProcess], None] = lambd
     outputs = [folder / f"rank{rank}" for rank in range(SIZE)]
     ranks: list[BaseProcess] = []
     for rank, output in enumerate(outputs):
-        process: BaseProcess = context.Process(target=run_watched, args=(case, rank, SIZE, port, output), daemon=True)
+        process: BaseProcess = context.Process(
+            target=run_watched, args=(case, rank, SIZE, port, output), daemon=True
+        )
         process.start()
         ranks.append(process)
     try:
