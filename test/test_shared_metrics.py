@@ -73,9 +73,11 @@ def in_shares_on_device(kind: str) -> list[Metrics | str]:
         reduce(on_host)
         values.copy_(on_host)
 
-    def exchange_through_host(result: torch.Tensor, values: torch.Tensor, *counts: list[int]) -> None:
+    def exchange_through_host(
+        result: torch.Tensor, values: torch.Tensor, received: list[int], sent: list[int]
+    ) -> None:
         on_host = result.cpu()
-        exchange(on_host, values.cpu(), *counts)
+        exchange(on_host, values.cpu(), received, sent)
         result.copy_(on_host)
 
     with (
