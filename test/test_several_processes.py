@@ -52,7 +52,7 @@ def test_a_killed_rank_ends_the_run_and_torchrun_continues_it_with_a_log_of_its_
 
 def wait_for(log: Path, key: str) -> None:
     """Wait until a log has an event."""
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 60
     while not (log.exists() and f'"{key}"' in log.read_text()):
         assert time.monotonic() < deadline, f"{log} has no {key}"
         time.sleep(0.1)

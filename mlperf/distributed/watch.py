@@ -249,7 +249,9 @@ class Watch:
         have_all = self.peers.all_present and all(state.signal is not None for state in states)
         waited = time.monotonic() - arrived - (0 if rank == 0 else 1)  # rank 0 knows best how to continue
         if waited > (0 if have_all else self.limits.together):
-            self.peers.record(Failure(-1 if have_all else rank, "signal", str(number), rank))
+            # Until rank 0 is connected, it reports a signal by itself.
+            by = rank if self.peers.first_present else 0
+            self.peers.record(Failure(-1 if have_all else rank, "signal", str(number), by))
 
     def _act(self) -> None:
         """Interrupt the main thread if the run ends, and end the process if the main thread does not."""
@@ -305,11 +307,6 @@ class Watch:
 
 
 _current: Watch | None = None
-
-
-def current_watch() -> Watch | None:
-    """Return the watch of this process, None if it runs alone."""
-    return _current
 
 
 def is_failing() -> bool:
