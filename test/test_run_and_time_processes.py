@@ -38,17 +38,14 @@ def start(python: str, folder: Path, **variables: str) -> Finished:
 def test_one_process_is_started_without_torchrun(python: str, tmp_path: Path) -> None:
     run = start(python, tmp_path)
     assert arguments(run.stdout)[0] == "dlrm_s_pytorch.py"
-    assert "threads: \n" in run.stdout
 
 
-def test_processes_of_one_machine_share_its_cores(python: str, tmp_path: Path) -> None:
+def test_processes_of_one_machine_are_started_by_torchrun(python: str, tmp_path: Path) -> None:
     run = start(python, tmp_path, NPROC="02", NODE_RANK="0", MASTER_ADDR="of.another.job")
     torchrun = ["-m", "mlperf.cli.start_processes", "--nproc-per-node=2", "--standalone", "dlrm_s_pytorch.py"]
     assert arguments(run.stdout)[:5] == torchrun
-    assert f"threads: {max(1, len(os.sched_getaffinity(0)) // 2)}\n" in run.stdout
     assert run.status == 3
     assert result(run)[:3] == ["RESULT", "RECOMMENDATION", "5"]
-    assert "threads: 7\n" in start(python, tmp_path, NPROC="2", OMP_NUM_THREADS="7").stdout
 
 
 NEEDS_ADDRESS = "NNODES=2: needs MASTER_ADDR, the address of the node with NODE_RANK=0"
