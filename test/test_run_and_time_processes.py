@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from easy_data import write_easy_data
 from program import ROOT, Finished, read_events
+from repository_copy import copy_repository
 from timed_runs import arguments, result, run_and_time, write_python
 
 from mlperf.benchmarks import DLRM, editions_of
@@ -121,6 +122,15 @@ def test_environment_without_torchrec_is_named(tmp_path: Path) -> None:
     run = start(str(tmp_path / "bare"), tmp_path, NPROC="2", PYTHONPATH=str(stubs))
     assert run.status == 1
     assert "lacks the package torchrec; requirements-distributed.txt lists all" in run.stderr
+
+
+def test_gpus_need_another_build_of_fbgemm(tmp_path: Path) -> None:
+    clone = copy_repository(tmp_path / "clone")
+    (clone / "tools" / "setup.sh").write_text('#!/bin/sh\necho "$@" >&2\nexit 1\n')
+    (tmp_path / "x_train.bin").touch()
+    for flags, gpu in (([], ""), (["--use-gpu"], "-gpu")):
+        run = run_and_time(clone, *flags, NPROC="2", DATADIR=str(tmp_path), CONFIG="sample")
+        assert run.stderr == f"--needs=mlperf_logging,torchrec,fbgemm_gpu requirements-distributed{gpu}.txt\n"
 
 
 CHILD = """
