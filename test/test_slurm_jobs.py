@@ -21,7 +21,8 @@ while [[ $1 == --* ]]; do
 done
 status=0
 for node in 0 1; do
-    export SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2 SLURM_NTASKS=2 SLURM_PROCID=$node SLURM_NODEID=$node SLURM_LOCALID=0
+    export SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2 SLURM_NTASKS=2 SLURM_LOCALID=0
+    export SLURM_PROCID=$node SLURM_NODEID=$node
     "$@" || status=$?
 done
 exit "$status"
@@ -104,7 +105,7 @@ def test_job_starts_the_benchmark_once_on_each_of_its_nodes(job: dict[str, str],
 def test_job_that_cannot_start_says_why_in_one_line(
     variables: dict[str, str], message: str, job: dict[str, str]
 ) -> None:
-    done = submit(JOBS[8], **{**job, **variables})  # type: ignore[arg-type]
+    done = submit(JOBS[8], **{**job, "CONFIG": "", **variables})
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"slurm_8_nodes.sub: error: {message}")
     assert len(done.stderr.splitlines()) == 1

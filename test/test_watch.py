@@ -14,6 +14,10 @@ import pytest
 from processes import fork_context, free_port, in_processes, needs_torchrec
 from watched_process import run_watched
 
+from mlperf.distributed.failures import is_of_connection
+from mlperf.util.errors import RunError
+from mlperf.util.failures import damage
+
 SIZE = 3
 LIMIT = 30.0  # seconds in which all must have ended
 
@@ -35,7 +39,9 @@ def run(case: str, folder: Path, act: Callable[[int, BaseProcess], None] = lambd
     outputs = [folder / f"rank{rank}" for rank in range(SIZE)]
     ranks: list[BaseProcess] = []
     for rank, output in enumerate(outputs):
-        process: BaseProcess = context.Process(target=run_watched, args=(case, rank, SIZE, port, output), daemon=True)
+        process: BaseProcess = context.Process(
+            target=run_watched, args=(case, rank, SIZE, port, output), daemon=True
+        )
         process.start()
         ranks.append(process)
     try:
@@ -127,3 +133,13 @@ def test_a_signal_to_one_rank_ends_all_and_names_it(tmp_path: Path) -> None:
     ended = run("idle", tmp_path, send(signal.SIGTERM, to=[1]))
     assert ended.lines == ["program: rank 1: terminated"]
     assert ended.statuses == [128 + signal.SIGTERM] * SIZE
+
+
+def test_a_failure_that_a_lost_connection_has_caused_is_recognized() -> None:
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:36274: Connection reset by peer")
+    assert is_of_connection(lost)
+    with pytest.raises(RunError) as failure, damage(Path("model"), "the checkpoint cannot be written"):
+        raise lost
+    assert is_of_connection(failure.value)
+    assert not is_of_connection(RunError("model: no space left on device"))
+    assert not is_of_connection(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

@@ -21,7 +21,7 @@ from mlperf.distributed.failures import error_instead, is_of_connection, kind_of
 from mlperf.distributed.launchers import Launch
 from mlperf.distributed.peers import Failure, Peers
 from mlperf.util.errors import EndedQuietlyError, RunError, UsageError
-from mlperf.util.signals import STOPPING, Stopped, deferred, ignore_signals
+from mlperf.util.signals import STOPPING, Stopped, deferred, ignore_signals, signal_behind
 
 _TICK = 0.2  # seconds between two looks at the others
 
@@ -124,8 +124,9 @@ class Watch:
                 self._finish()
                 return
             self._left = time.monotonic()
+            stopped = signal_behind(error)
             ignore_signals()
-            replaced = self._leave(error)
+            replaced = self._leave(stopped or error)
             self._stop()
         if replaced is not error:
             raise replaced from error

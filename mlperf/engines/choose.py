@@ -11,7 +11,6 @@ from mlperf.engines.autograd.engine import AutogradEngine
 from mlperf.engines.cpu.engine import CpuEngine
 from mlperf.engines.gpu.engine import GpuEngine
 from mlperf.engines.protocol import Engine, TrainingStep
-from mlperf.engines.torchrec.supported import unsupported_setting as unsupported_by_torchrec
 from mlperf.evaluation.evaluate import Scorer
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.optim.optimizer import Optimizer
@@ -32,11 +31,9 @@ def uses_torchrec(settings: Settings) -> bool:
 
 
 def check_engine(settings: Settings, size: int) -> None:
-    """Raise UsageError if --engine fits neither the `size` processes nor the settings of a run; needs no model."""
+    """Raise UsageError if --engine does not fit the number of processes, or other flags of theirs do not."""
     engine = settings.processes.engine
     if engine == "torchrec" or (engine == "auto" and size > 1):
-        if (reason := unsupported_by_torchrec(settings)) is not None:
-            raise UsageError(reason)
         return
     if size > 1:
         raise UsageError(
@@ -78,7 +75,7 @@ def choose_engine(model: DLRM_Net, settings: Settings) -> Engine:
         engine = _make_engine(name)
         if (reason := engine.supports(model, settings)) is not None:
             raise UsageError(f"--engine={name}: {reason}")
-        _log.info("engine: %s", engine.description)
+        _log.info("engine: %s, %s", engine.description, _why(name, settings))
         return engine
     device = "gpu" if settings.use_gpu else "cpu"
     fast = _make_engine(device)
@@ -89,6 +86,12 @@ def choose_engine(model: DLRM_Net, settings: Settings) -> Engine:
     general = AutogradEngine()
     _log.info("engine: %s on the %s, because %s", general.description, device.upper(), reason)
     return general
+
+
+def _why(name: str, settings: Settings) -> str:
+    if settings.processes.engine == name:
+        return f"chosen by --engine={name}"
+    return f"because {current().size} processes were started"
 
 
 def _make_engine(name: str) -> Engine:

@@ -161,8 +161,10 @@ class _Writer(dcp.FileSystemWriter):
             assert isinstance(described, TensorStorageMetadata)
             dtype = described.properties.dtype
             tensors[name] = TensorIndex(tuple(described.size), dtype, tuple(shards[name]))
-        names = sorted({one.shard.file for one in written})
-        return Index(self._entries, tensors, {name: (self._folder / name).stat().st_size for name in names})
+        sizes: dict[str, int] = {}
+        for one in written:  # each file in its order
+            sizes[one.shard.file] = one.storage_data.offset + one.storage_data.length
+        return Index(self._entries, tensors, sizes)
 
     def storage_meta(self) -> StorageMeta | None:
         """Return nothing: a path that was temporary, and a random number."""

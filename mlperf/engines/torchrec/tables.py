@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torchrec.distributed import comm
 from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 from torchrec.distributed.types import ShardingEnv
 
 from mlperf.data.batch import Batch
 from mlperf.distributed.agreement import values_of_all
 from mlperf.distributed.first import decided_by_first
-from mlperf.distributed.processes import current
+from mlperf.distributed.processes import Processes, current
 from mlperf.engines.torchrec.features import table_name
 from mlperf.engines.torchrec.placement import TableMemory, describe_placements
 from mlperf.engines.torchrec.plan import Sharder, make_collection, make_plan, placements, state_optimizer
@@ -65,6 +67,7 @@ class ShardedTables(EmbeddingTables):
                 "eps": training.adagrad_epsilon,
             }
         )
+        _tell_torchrec_the_nodes(processes)
         env = ShardingEnv.from_process_group(torch.distributed.group.WORLD)
         sharded = sharder.shard(make_collection(architecture), plan, env, device, "")
         weights, kept = sharded.state_dict(), sharded.fused_optimizer.state_dict()["state"]
@@ -77,7 +80,9 @@ class ShardedTables(EmbeddingTables):
                     count,
                     local_shards(weights[name]),
                     dimension,
-                    _divided_sums(training.optimizer, count, dimension, [] if sums is None else local_parts(sums)),
+                    _divided_sums(
+                        state_optimizer(settings), count, dimension, [] if sums is None else local_parts(sums)
+                    ),
                 )
             )
         super().__init__(self.local_tables, dimension, device)
@@ -119,6 +124,15 @@ def _smallest(memory: TableMemory) -> TableMemory:
     return TableMemory(min(map(int, device)), min(map(int, host)))
 
 
+def _tell_torchrec_the_nodes(processes: Processes) -> None:
+    """Make TorchRec group the processes by node.
+
+    It reads their number from a variable that only torchrun sets, and keeps the groups of an earlier run.
+    """
+    os.environ["LOCAL_WORLD_SIZE"] = str(processes.local_size)
+    comm._INTRA_PG = comm._CROSS_PG = None
+
+
 @dataclass(frozen=True)
 class _Hidden:
     """Keeps a module from being registered as a part of another."""
@@ -134,13 +148,11 @@ def _divided_sums(optimizer: str, rows: int, dimension: int, parts: Sequence[Par
     return DividedTensor(shape, torch.float32, parts)
 
 
-def local_shards(weight: torch.Tensor | ShardedTensor) -> list[Shard]:
+def local_shards(weight: ShardedTensor) -> list[Shard]:
     """Return the parts of a table [R, D] that this process stores."""
     return [Shard(part.values, part.offsets[0], part.offsets[1]) for part in local_parts(weight)]
 
 
-def local_parts(tensor: torch.Tensor | ShardedTensor) -> list[Part]:
+def local_parts(tensor: ShardedTensor) -> list[Part]:
     """Return the parts of a table or of its optimizer's state that this process stores, in place."""
-    if not isinstance(tensor, ShardedTensor):  # data-parallel: every process has all
-        return [Part(tensor.detach(), (0,) * tensor.dim())]
     return [Part(shard.tensor.detach(), tuple(shard.metadata.shard_offsets)) for shard in tensor.local_shards()]
