@@ -70,6 +70,10 @@ class Repeated:
         endless = chain.from_iterable(map(self._source.batches, repeat(0)))
         return islice(endless, first, self.batches_per_epoch)
 
+    def sizes(self, epoch: int, first: int = 0) -> Iterator[int]:
+        """Yield the number of samples of each batch, over all processes."""
+        return repeat(self._source.batch_size, self.batches_per_epoch - first)
+
     def raw_batches(self, epoch: int, first: int = 0) -> Iterator[RawBatch]:
         """Yield undecoded batches."""
         endless = chain.from_iterable(map(self._source.raw_batches, repeat(0)))

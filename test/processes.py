@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing import connection, forkserver, get_context, parent_process
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import IO, Any
 from unittest import mock
@@ -199,7 +199,7 @@ class RankPool:
         while len(self._ranks) < size:
             self._ranks.append(_Rank(len(self._ranks), Path(self._folder.name), self.limit))
         ranks = self._ranks[:size]
-        port = _free_port()
+        port = free_port()
         for rank in ranks:
             rank.send(case, size, port)
         try:
@@ -253,8 +253,7 @@ class _Rank:
     def __init__(self, number: int, folder: Path, limit: float) -> None:
         self.number = number
         self._output = folder / f"rank_{number}"
-        context = get_context("forkserver")
-        _start_server()
+        context = fork_context()
         self.pipe, other = context.Pipe()
         self._process: ForkServerProcess = context.Process(
             target=_serve, args=(other, number, self._output, limit), daemon=True
@@ -284,12 +283,13 @@ class _Rank:
         self.pipe.close()
 
 
-def _start_server() -> None:
-    """Start the process from which the ranks are forked, if it does not run yet."""
+def fork_context() -> ForkServerContext:
+    """Return the context of processes that are forked from one that has imported the programs and TorchRec."""
     path = os.pathsep.join((str(ROOT), str(ROOT / "test")))
     forkserver.set_forkserver_preload(_IMPORTS)
-    with mock.patch.dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=path):
+    with mock.patch.dict(os.environ, OMP_NUM_THREADS="1", TORCH_CPP_LOG_LEVEL="ERROR", PYTHONPATH=path):
         forkserver.ensure_running()
+    return get_context("forkserver")
 
 
 def _serve(pipe: Connection, number: int, output: Path, limit: float) -> None:
@@ -341,7 +341,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]

@@ -15,8 +15,10 @@ from small_runs import SHAPE, TRAIN, train
 
 from mlperf.data.npz_members import opened_archive
 from mlperf.models.dlrm import DLRM_Net
+from mlperf.models.layers.embedding.shards import Shard, ShardedTable
 from mlperf.models.make import make_model
 from mlperf.settings.model import Architecture
+from mlperf.training import initial_weights
 from mlperf.training.initial_weights import load_initial_weights
 from mlperf.training.weight_names import array_name
 from mlperf.util.errors import RunError
@@ -74,6 +76,23 @@ def test_every_array_becomes_the_weight_of_its_layer(tmp_path: Path) -> None:
     }.items():
         np.testing.assert_array_equal(weights[name], contents[array])
     assert len(weights) == len(contents)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("block", [4, 1 << 20])
+def test_process_keeps_its_part_of_a_divided_table(
+    order: Any, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(initial_weights, "BLOCK_BYTES", block)  # rows and columns are also read one by one
+    model, contents = model_of(), arrays(cross=False)
+    shards = [Shard(torch.zeros(3, 4), 1, 0), Shard(torch.zeros(5, 2), 0, 2), Shard(torch.zeros(1, 1), 4, 3)]
+    model.emb_l[0] = ShardedTable(5, shards, 4, None)
+    table = contents["emb.0.weight"]
+    assert load(tmp_path, model, {**contents, "emb.0.weight": np.asarray(table, order=order)}) is None
+    for shard, expected in zip(shards, (table[1:4], table[:, 2:], table[4:, 3:]), strict=True):
+        np.testing.assert_array_equal(shard.values, expected)
+    table[2, 1] = np.nan
+    assert load(tmp_path, model, contents) == "emb.0.weight has NaN or infinite values"
 
 
 def test_weights_of_dlrm_are_loaded_too(tmp_path: Path) -> None:

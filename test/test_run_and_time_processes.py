@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -14,30 +13,18 @@ from pathlib import Path
 import pytest
 from easy_data import write_easy_data
 from program import ROOT, Finished, read_events
-from timed_runs import result, run_and_time
+from repository_copy import copy_repository
+from timed_runs import arguments, result, run_and_time, write_python
 
 from mlperf.benchmarks import DLRM, editions_of
 from mlperf.submission.check import check_log
 
 pytestmark = pytest.mark.xdist_group("processes")
 
-# Stands for the trainer, whether torchrun starts it or not: prints what it is called with.
-PYTHON = f"""#!/bin/bash
-case "$*" in
-    *dlrm_s_pytorch.py*)
-        echo "threads: ${{OMP_NUM_THREADS:-}}"
-        printf 'argument: %s\\n' "$@"
-        exit "${{TRAINER_STATUS:-3}}" ;;
-esac
-exec "{sys.executable}" "$@"
-"""
-
 
 @pytest.fixture
 def python(tmp_path: Path) -> str:
-    (tmp_path / "python3").write_text(PYTHON)
-    (tmp_path / "python3").chmod(0o755)
-    return str(tmp_path / "python3")
+    return write_python(tmp_path)
 
 
 def start(python: str, folder: Path, **variables: str) -> Finished:
@@ -49,25 +36,17 @@ def start(python: str, folder: Path, **variables: str) -> Finished:
     return run_and_time(ROOT, **{**given, **variables})  # type: ignore[arg-type]
 
 
-def arguments(run: Finished) -> list[str]:
-    """Return what the trainer was called with."""
-    return re.findall("^argument: (.*)$", run.stdout, re.MULTILINE)
-
-
 def test_one_process_is_started_without_torchrun(python: str, tmp_path: Path) -> None:
     run = start(python, tmp_path)
-    assert arguments(run)[0] == "dlrm_s_pytorch.py"
-    assert "threads: \n" in run.stdout
+    assert arguments(run.stdout)[0] == "dlrm_s_pytorch.py"
 
 
-def test_processes_of_one_machine_share_its_cores(python: str, tmp_path: Path) -> None:
+def test_processes_of_one_machine_are_started_by_torchrun(python: str, tmp_path: Path) -> None:
     run = start(python, tmp_path, NPROC="02", NODE_RANK="0", MASTER_ADDR="of.another.job")
     torchrun = ["-m", "mlperf.cli.start_processes", "--nproc-per-node=2", "--standalone", "dlrm_s_pytorch.py"]
-    assert arguments(run)[:5] == torchrun
-    assert f"threads: {max(1, len(os.sched_getaffinity(0)) // 2)}\n" in run.stdout
+    assert arguments(run.stdout)[:5] == torchrun
     assert run.status == 3
     assert result(run)[:3] == ["RESULT", "RECOMMENDATION", "5"]
-    assert "threads: 7\n" in start(python, tmp_path, NPROC="2", OMP_NUM_THREADS="7").stdout
 
 
 NEEDS_ADDRESS = "NNODES=2: needs MASTER_ADDR, the address of the node with NODE_RANK=0"
@@ -77,18 +56,18 @@ NODES = {"NPROC": "4", "NNODES": "2", "MASTER_ADDR": "first.node", "MASTER_PORT"
 def test_first_node_writes_the_log_and_the_result(python: str, tmp_path: Path) -> None:
     run = start(python, tmp_path, NODE_RANK="0", **NODES)
     words = ["--nproc-per-node=4", "--nnodes=2", "--node-rank=0", "--master-addr=first.node", "--master-port=1234"]
-    assert arguments(run)[2:7] == words
-    assert "--mlperf-platform=2xsample" in arguments(run)
+    assert arguments(run.stdout)[2:7] == words
+    assert "--mlperf-platform=2xsample" in arguments(run.stdout)
     (console,) = (tmp_path / "logs").glob("dlrm_*_seed_5.console.txt")
-    assert f"--mlperf-log-file={str(console).replace('.console.txt', '.log')}" in arguments(run)
+    assert f"--mlperf-log-file={str(console).replace('.console.txt', '.log')}" in arguments(run.stdout)
     assert result(run)[0] == "RESULT"
 
 
 def test_other_nodes_only_train(python: str, tmp_path: Path) -> None:
     run = start(python, tmp_path, NODE_RANK="1", TRAINER_STATUS="0", **NODES)
     assert (run.status, run.stderr) == (0, "")
-    assert "--node-rank=1" in arguments(run)
-    assert not any(argument.startswith("--mlperf-log-file") for argument in arguments(run))
+    assert "--node-rank=1" in arguments(run.stdout)
+    assert not any(argument.startswith("--mlperf-log-file") for argument in arguments(run.stdout))
     assert "RESULT" not in run.stdout
     assert not (tmp_path / "logs").exists()
     assert start(python, tmp_path, NODE_RANK="1", TRAINER_STATUS="143", **NODES).status == 143
@@ -100,7 +79,7 @@ def test_other_nodes_wait_for_the_first_to_prepare_the_data(python: str, tmp_pat
     (tmp_path / "raw" / "day_0").touch()
     for folder in ("data", "raw"):
         run = start(python, tmp_path, NODE_RANK="1", DATADIR=str(tmp_path / folder), **NODES)
-        waits += [word for word in arguments(run) if word.startswith("--rdzv-conf=timeout=")]
+        waits += [word for word in arguments(run.stdout) if word.startswith("--rdzv-conf=timeout=")]
     assert waits == ["--rdzv-conf=timeout=3600", "--rdzv-conf=timeout=86400"]
 
 
@@ -143,6 +122,15 @@ def test_environment_without_torchrec_is_named(tmp_path: Path) -> None:
     run = start(str(tmp_path / "bare"), tmp_path, NPROC="2", PYTHONPATH=str(stubs))
     assert run.status == 1
     assert "lacks the package torchrec; requirements-distributed.txt lists all" in run.stderr
+
+
+def test_gpus_need_another_build_of_fbgemm(tmp_path: Path) -> None:
+    clone = copy_repository(tmp_path / "clone")
+    (clone / "tools" / "setup.sh").write_text('#!/bin/sh\necho "$@" >&2\nexit 1\n')
+    (tmp_path / "x_train.bin").touch()
+    for flags, gpu in (([], ""), (["--use-gpu"], "-gpu")):
+        run = run_and_time(clone, *flags, NPROC="2", DATADIR=str(tmp_path), CONFIG="sample")
+        assert run.stderr == f"--needs=mlperf_logging,torchrec,fbgemm_gpu requirements-distributed{gpu}.txt\n"
 
 
 CHILD = """

@@ -12,11 +12,10 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import pytest
 import raw_text
 from bytes_read import bytes_read
 from preparations import preparation
-from processes import RankError, in_processes, launched, needs_torchrec, with_ranks
+from processes import in_processes, launched, needs_torchrec, with_ranks
 from reference_folders import SIZES, copy_folder, tables
 
 from mlperf.benchmarks import dashed
@@ -30,7 +29,7 @@ from mlperf.distributed.processes import current
 from mlperf.distributed.turns import first_then_others
 from mlperf.runner.data import verified_data
 from mlperf.settings.from_flags import parse
-from mlperf.util.errors import RunError, UsageError
+from mlperf.util.errors import UsageError
 
 pytestmark = [in_processes, needs_torchrec]
 
@@ -84,16 +83,33 @@ def test_missing_data_is_prepared_on_each_node_with_a_folder_of_its_own(raw: Pat
     assert len({tuple(rows) for _, *rows in found}) == 1
 
 
-def test_preparation_that_fails_fails_on_the_first_process_only(tmp_path: Path) -> None:
-    with pytest.raises(RankError) as raised:
-        with_ranks(2, data, tmp_path / "x", f"--raw-data-file={tmp_path / 'day'}")
-    assert raised.value.rank == 0
-    assert isinstance(raised.value.error, RunError)
+def failure(function: Callable[..., Any], *args: Any) -> tuple[str, str]:
+    """Return the type and the text of the exception with which a function ends."""
+    try:
+        function(*args)
+    except BaseException as error:
+        return type(error).__name__, str(error)
+    return "", "no failure"
+
+
+def prepare_without_text(folder: Path) -> None:
+    with process_group(launched_processes(), "gloo"):
+        data(folder / "x", f"--raw-data-file={folder / 'day'}")
+
+
+def test_preparation_that_fails_ends_the_others_that_wait(tmp_path: Path) -> None:
+    first, *others = launched(3, failure, prepare_without_text, tmp_path)
+    assert first[0] == "RunError"
+    assert "day_0: no such file" in first[1]
+    assert {name for name, _ in others} == {"EndedQuietlyError"}
 
 
 def file_of_ids(prefix: Path, *flags: str) -> tuple[tuple[int, int], bool]:
     """Return device and inode of the file with the ids, and whether they are right."""
-    found = data(prefix, *flags).multi_hot
+    prepared = data(prefix, *flags)
+    assert prepared.reference is not None
+    assert prepared.reference.open("train").rows == prepared.train_rows
+    found = prepared.multi_hot
     assert found is not None
     assert found.file is not None
     return found.file.status.file, bool((found.table(25) == tables().table(25)).all())
@@ -119,6 +135,20 @@ def test_checksums_are_verified_by_one_process(terabyte: Path) -> None:
     assert max(others) < size / 2
 
 
+def bytes_of_opening(prefix: Path) -> int:
+    return bytes_read(lambda: data(prefix, "--max-ind-range=40000000"))
+
+
+def test_copied_files_are_compared_with_their_manifest_by_one_process(copied: Path, terabyte: Path) -> None:
+    """Their checksums are computed if their times have changed."""
+    path = copied.with_name("processed_train.bin")
+    os.utime(path)
+    first, *others = with_ranks(3, bytes_of_opening, copied)
+    assert first > path.stat().st_size
+    assert max(others) < path.stat().st_size / 2
+    assert max(with_ranks(2, bytes_of_opening, terabyte)) < path.stat().st_size / 2
+
+
 def test_each_copy_is_verified_by_the_first_process_that_reads_it(terabyte: Path, tmp_path: Path) -> None:
     size = terabyte.with_name("processed_train.bin").stat().st_size
     first, second = copies(terabyte, tmp_path, 2)
@@ -133,10 +163,10 @@ def test_damaged_copy_is_refused_by_the_process_that_reads_it(terabyte: Path, tm
     contents[80] ^= 1
     path.write_bytes(contents)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    with pytest.raises(RankError) as raised:
-        on_nodes([first, second], bytes_verified, Path("x"))
-    assert raised.value.rank == 1
-    assert "x_train.bin: damaged: its checksum is" in str(raised.value.error)
+    first_error, second_error = launched(2, failure, in_folder, [first, second], bytes_verified, Path("x"))
+    assert first_error[0] == "EndedQuietlyError"
+    assert second_error[0] == "RunError"
+    assert second_error[1].startswith("x_train.bin: damaged: its checksum is")
 
 
 def refusal(prefix: Path) -> str:

@@ -1,7 +1,7 @@
 # Sourced by run_and_time.sh, which defines fail: the processes of a run.
 #
 #   choose_processes     checks NPROC, NNODES, NODE_RANK, MASTER_ADDR and SEED, and sets processes, their number on all
-#                        nodes. Sets OMP_NUM_THREADS, if it is not set, so that the processes share the cores.
+#                        nodes.
 #   choose_launcher FILE sets launcher, the arguments of Python before the trainer's. FILE: prepared data. If it does
 #                        not exist, the other nodes wait longer for the first one, which prepares it. May be empty.
 
@@ -13,6 +13,16 @@ read_number() { # sets the variable named $1 to its value without leading zeros,
     printf -v "$1" %d "$((10#${BASH_REMATCH[1]}))"
 }
 
+forget_launcher() { # unsets what srun or mpirun says about its tasks, one on each node: each starts processes itself
+    local name
+    for name in $(compgen -e); do
+        case $name in
+        SLURM_STEP_* | SLURM_PROCID | SLURM_NTASKS* | SLURM_NPROCS | SLURM_LOCALID) unset "$name" ;;
+        OMPI_* | PMI_* | PMIX_* | MPI_LOCAL* | MV2_* | PALS_* | ALPS_* | JSM_* | FLUX_*) unset "$name" ;;
+        esac
+    done
+}
+
 choose_processes() {
     read_number NPROC 1 1 1024
     read_number NNODES 1 1 65536
@@ -21,11 +31,11 @@ choose_processes() {
         [[ -n ${MASTER_ADDR:-} ]] || fail "NNODES=$NNODES: needs MASTER_ADDR, the address of the node with NODE_RANK=0"
         [[ -n ${SEED:-} ]] || fail "NNODES=$NNODES: needs SEED, the same on all nodes"
         [[ $MASTER_ADDR != *[[:space:][:cntrl:]]* ]] || fail "MASTER_ADDR=$MASTER_ADDR: is not an address"
+        forget_launcher
     fi
     read_number NODE_RANK 0 0 $((NNODES - 1))
     read_number MASTER_PORT 29500 1 65535
     processes=$((NPROC * NNODES))
-    ((NPROC == 1)) || [[ -n ${OMP_NUM_THREADS:-} ]] || export OMP_NUM_THREADS=$(($(nproc) / NPROC > 1 ? $(nproc) / NPROC : 1))
 }
 
 choose_launcher() {

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from mlperf.cli.train import parse
+from mlperf.distributed.launchers import require_one_process
 from mlperf.settings.timed_run import check_timed_run
 from mlperf.util.errors import UsageError
 from mlperf.util.program import run_program
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 if a timed run accepts the flags; otherwise print the error and return its status."""
 
     def work() -> int:
+        require_one_process()
         flags = list(sys.argv[1:] if arguments is None else arguments)
         end = flags.index("--") if "--" in flags else len(flags)
         of_script, of_user = flags[:end], flags[end + 1 :]

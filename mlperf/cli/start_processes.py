@@ -1,8 +1,8 @@
 """Start the trainer in several processes: python -m mlperf.cli.start_processes [flags of torchrun] PROGRAM ...
 
-run_and_time.sh calls this. torchrun itself ends with status 1 whatever the processes ended with, and prints reports
-of its own. This prints nothing but one line if a process is killed or torchrun fails, and returns the status of the
-process that ended first: 3 if the target was missed.
+run_and_time.sh calls this. torchrun itself ends with status 1 whatever the processes ended with, and prints
+reports of its own. This prints nothing but one line if a process is killed or torchrun fails, and returns the
+status of the process that ended first: 3 if the target was missed.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ def _start(arguments: Sequence[str]) -> int:
         rank, failure = failed.get_first_failure()
         if failure.exitcode > 0:
             return failure.exitcode
+        if any(other.exitcode > 0 for other in failed.failures.values()):
+            return RunError.exit_status  # another process has reported it
         raise RunError(f"rank {rank} was ended by {signal.Signals(-failure.exitcode).name}") from None
     except SignalException as stopped:
         return 128 + int(stopped.sigval)

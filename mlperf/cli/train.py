@@ -8,8 +8,14 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 
-from mlperf.distributed.environment import choose_threads, hide_messages_of_torch, output_of_first
+from mlperf.distributed.environment import (
+    choose_threads,
+    hide_messages_of_torch,
+    output_of_first,
+    signals_of_first,
+)
 from mlperf.distributed.launchers import Launch, find_launch
 from mlperf.settings.from_flags import parse
 from mlperf.util.errors import origin_of
@@ -38,9 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         launches.append(launch)
         choose_threads(launch)
         hide_messages_of_torch()
-        from mlperf.distributed.watch import watched  # needs torch
+        with output_of_first(launch), ExitStack() as stack:
+            with signals_of_first(launch):
+                from mlperf.distributed.watch import watched  # needs torch
 
-        with output_of_first(launch), watched(launch, program):
+                stack.enter_context(watched(launch, program))
             return _train(arguments, program)
 
     try:

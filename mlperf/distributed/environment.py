@@ -10,6 +10,8 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from mlperf.distributed.launchers import Launch
+from mlperf.util.errors import EndedQuietlyError
+from mlperf.util.signals import exit_status, ignore_signals
 from mlperf.util.threads import available_cores
 
 
@@ -38,6 +40,21 @@ def output_of_first(launch: Launch) -> Iterator[None]:
     logging.getLogger("mlperf").setLevel(logging.ERROR)
     with open(os.devnull, "w", encoding="utf-8") as null, redirect_stdout(null):
         yield
+
+
+@contextmanager
+def signals_of_first(launch: Launch) -> Iterator[None]:
+    """In all processes but the first, end without a message if a signal ends the block.
+
+    For the time until the processes are connected; then one of them reports a signal.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        if launch.rank == 0:
+            raise
+        ignore_signals()
+        raise EndedQuietlyError(exit_status(stopped)) from None
 
 
 def _own_cores(launch: Launch) -> int:

@@ -14,10 +14,19 @@ _COLLECTIVES = ("gloo", "NCCL", "nccl", "Connection closed by peer", "Connection
 
 
 def is_of_connection(error: BaseException) -> bool:
-    """Return whether an exception says that another process cannot be reached."""
-    if isinstance(error, dist.DistError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _COLLECTIVES)
+    """Return whether an exception says that another process cannot be reached, or was raised because of that."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, dist.DistError):
+            return True
+        if isinstance(cause, RuntimeError) and _is_of_collective(str(cause)):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _is_of_collective(text: str) -> bool:
+    return any(part in text for part in _COLLECTIVES)
 
 
 def kind_of(error: BaseException) -> str:
@@ -31,7 +40,10 @@ def error_instead(error: BaseException, failure: Failure, *, is_shared: bool) ->
     """Return the exception to report for `failure`. error: that of this process. is_shared: all have the same."""
     reported: BaseException
     if failure.kind == "signal":
-        reported = error if isinstance(error, KeyboardInterrupt) else Stopped(int(failure.text))
+        reported = Stopped(int(failure.text))
+        for note in getattr(error, "__notes__", []):
+            if not _is_of_collective(note):  # the signal may have come while the connections were lost
+                reported.add_note(note)
     elif failure.kind == "lost" or is_of_connection(error):
         reported = RunError(failure.text)
     else:

@@ -6,10 +6,11 @@ waits handles signals, and the watch (`watch.py`) ends it if another fails.
 
 from __future__ import annotations
 
+import pickle
 import time
 import uuid
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
@@ -24,21 +25,26 @@ _TICK = 0.05  # seconds between two looks at a counter at first; a long wait loo
 _LONG_TICK = 1.0
 
 
-def first_then_others(work: Callable[[], T]) -> T:
+def first_then_others(work: Callable[[], T], reuse: Callable[[T], T | None] | None = None) -> T:
     """Return `work()` of this process: rank 0 works first, then the first process of each other node, then all.
 
     What `work` creates if it is missing is created once if the nodes share the folder, else once on each node.
     Every process must call it, and waits until all have worked.
+
+    reuse: returns the result of an earlier process, sent to this one with pickle, as this one can use it; None if
+    this one must work itself.
     """
     own = current()
     if own.size == 1:
         return work()
     turn = _Turn()
-    if own.local_rank == 0 and not own.is_first:
-        turn.wait_for(1)
-    elif not own.is_first:
-        turn.wait_for(turn.nodes)
-    result = work()
+    if not own.is_first:
+        turn.wait_for(turn.nodes if own.local_rank else 1)
+    result = None if reuse is None else next(filter(None, map(reuse, turn.results())), None)
+    if result is None:
+        result = work()
+        if reuse is not None:
+            turn.publish(result)
     turn.finished()
     turn.wait_for(own.size)
     return result
@@ -72,6 +78,17 @@ class _Turn:
         self.nodes = values_of_all(str(current().local_rank)).count("0")
         self._name = values_of_all(str(uuid.uuid4()))[0]
         self._store = dist.PrefixStore(f"dlrm/{launch.run}/turns", connected(launch))
+
+    def publish(self, result: object) -> None:
+        """Make a result known to the processes that work later."""
+        self._store.set(f"{self._name}/{current().rank}", pickle.dumps(result).hex())
+
+    def results(self) -> Iterator[Any]:
+        """Yield the published results of lower ranks."""
+        for rank in range(current().rank):
+            key = f"{self._name}/{rank}"
+            if self._store.check([key]):
+                yield pickle.loads(bytes.fromhex(self._store.get(key).decode()))
 
     def finished(self) -> None:
         """Count this process."""

@@ -14,21 +14,38 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import TracebackType
 
+from mlperf.distributed.evidence import has_ended, is_here, lost_peer, lost_store
 from mlperf.distributed.failures import error_instead, is_of_connection, kind_of, line_of
 from mlperf.distributed.launchers import Launch
 from mlperf.distributed.peers import Failure, Peers
 from mlperf.util.errors import EndedQuietlyError, RunError, UsageError
-from mlperf.util.signals import STOPPING, Stopped, deferred, ignore_signals
+from mlperf.util.signals import STOPPING, Stopped, deferred, ignore_signals, signal_behind
 
 _TICK = 0.2  # seconds between two looks at the others
-_SILENT = 15.0  # seconds without a sign of life after which a process counts as lost
-_SIGNALS_TOGETHER = 3.0  # seconds in which all processes receive a signal that was sent to all
-_UNWINDING = 5.0  # seconds that the main thread has to end what it does, then to close its files
-_LEAVING = 25.0  # seconds that the main thread may take to find out and report why the run ends
-_STARTING = 300.0  # seconds in which all processes must have started
-_CLOSING = 5.0  # seconds for the thread that closes the log
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Times in seconds.
+
+    silent: without a sign of life, after which a process counts as lost. together: in which all processes receive
+    a signal that was sent to all. unwinding: that the main thread has to end what it does and to close its files.
+    leaving: that it may then take to find out and report why the run ends. closing: for the thread that closes the
+    log instead. starting: in which all processes must have started.
+    """
+
+    silent: float = 12.0
+    together: float = 3.0
+    unwinding: float = 4.0
+    leaving: float = 25.0
+    closing: float = 5.0
+    starting: float = 300.0
+
+
+LIMITS = Limits()
 # Seconds in which other processes may find the same error, by kind of failure.
 _SETTLING = {"usage": 3.0, "error": 1.0}
 
@@ -46,8 +63,9 @@ class Watch:
     an error with its rank; in the others, `EndedQuietlyError`.
     """
 
-    def __init__(self, launch: Launch, program: str) -> None:
+    def __init__(self, launch: Launch, program: str, limits: Limits = LIMITS) -> None:
         self.launch = launch
+        self.limits = limits
         self.peers = Peers(launch)
         self.closing: Closing | None = None
         self._program = program
@@ -82,10 +100,12 @@ class Watch:
                 )
 
     def _wait_until(self, is_met: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _STARTING
+        deadline = time.monotonic() + self.limits.starting
         while not is_met():
             if time.monotonic() > deadline:
-                raise RunError(f"not all {self.launch.size} processes have started within {_STARTING:.0f} s")
+                raise RunError(
+                    f"not all {self.launch.size} processes have started within {self.limits.starting:.0f} s"
+                )
             time.sleep(0.05)
 
     def __enter__(self) -> Watch:
@@ -104,25 +124,29 @@ class Watch:
                 self._finish()
                 return
             self._left = time.monotonic()
+            stopped = signal_behind(error)
             ignore_signals()
-            replaced = self._leave(error)
+            replaced = self._leave(stopped or error)
             self._stop()
         if replaced is not error:
             raise replaced from error
 
     def _finish(self) -> None:
-        self.peers.tell(_CLOSING, done=True)
-        deadline = time.monotonic() + _CLOSING
-        # The store ends with its process, and the others must not take that for a failure.
+        self.peers.tell(self.limits.closing, done=True)
+        self._wait_for_others(self.limits.closing)
+        self._stop()
+
+    def _wait_for_others(self, seconds: float) -> None:
+        """Wait for the others if this process has the store: they would take its end for a failure."""
+        deadline = time.monotonic() + seconds
         while not self.launch.has_agent and self.launch.rank == 0 and time.monotonic() < deadline:
-            if all(state.done for state in self.peers.view.states.values()):
+            if all(state.done or has_ended(self.peers, rank) for rank, state in self.peers.view.states.items()):
                 break
             time.sleep(0.05)
-        self._stop()
 
     def _stop(self) -> None:
         self._ended.set()
-        self._thread.join(_UNWINDING)
+        self._thread.join(self.limits.unwinding)
         self.peers.end()
         signal.set_wakeup_fd(self._former)
         for end in self._pipe:
@@ -135,24 +159,26 @@ class Watch:
             own = Failure(rank, "signal", str(_number_of(error)), rank)
             if not self._interrupted:
                 self._receive(_number_of(error))
-            failure = self._awaited(_SIGNALS_TOGETHER + _UNWINDING)
+            failure = self._awaited(self.limits.together + self.limits.unwinding)
         elif is_of_connection(error):
             own = Failure(rank, "error", "lost the connection to the other processes", rank)
-            failure = self._awaited(_SILENT + _UNWINDING)
+            failure = self._awaited(self.limits.silent + self.limits.unwinding)
         else:
             own = Failure(rank, kind_of(error), str(error), rank)
             self.peers.tell(error=own.text)
             failure = None
         if failure is None:
             self.peers.record(own)
-            failure = self._failure = self._awaited(_UNWINDING) or own
+            failure = self._failure = self._awaited(self.limits.unwinding) or own
         self._wait_for_silent(failure)
-        if failure.by != rank:
+        if failure.by == rank:
+            ending = error_instead(error, failure, is_shared=failure == own and self._is_shared(own))
+        else:
             self._wait_for_report(failure)
-            return EndedQuietlyError(_status(failure, error))
-        reported = error_instead(error, failure, is_shared=failure == own and self._is_shared(own))
-        self.peers.tell(_CLOSING, done=True)
-        return reported
+            ending = EndedQuietlyError(_status(failure, error))
+        self.peers.tell(self.limits.closing, done=True)
+        self._wait_for_others(self.limits.together)
+        return ending
 
     def _awaited(self, seconds: float) -> Failure | None:
         """Return the failure that ends the run as soon as it is known, None if that takes longer."""
@@ -183,7 +209,7 @@ class Watch:
 
     def _wait_for_silent(self, failure: Failure) -> None:
         """Wait until a process of this host that did not respond has ended: this one may be the last to end it."""
-        deadline = time.monotonic() + _SIGNALS_TOGETHER + 1
+        deadline = time.monotonic() + self.limits.unwinding + self.limits.together + 1
         while self._end_silent(failure) and time.monotonic() < deadline:
             time.sleep(_TICK)
 
@@ -194,7 +220,7 @@ class Watch:
             select.select([self._pipe[0]], [], [], _TICK)
             self._read_signals()
             if self._failure is None:
-                self._failure = self.peers.view.failure or self._store_lost()
+                self._failure = self.peers.view.failure or lost_store(self.peers, self.limits.silent)
             if self._failure is None:
                 self._look_for_failures()
             self._act()
@@ -212,51 +238,20 @@ class Watch:
 
     def _look_for_failures(self) -> None:
         """Record a process that is lost, or the signal that all have received."""
-        rank, view = self.launch.rank, self.peers.view
-        for other in self._lost_peers():
-            self.peers.exchange(_UNWINDING)  # what it wrote last
-            state = self.peers.view.states[other]
-            if not state.done and state.error is None and (state.signal is None or not state.has_ended()):
-                text = (
-                    "ended without a message" if self._has_ended(other) else f"no sign of life for {_SILENT:.0f} s"
-                )
-                self.peers.record(Failure(other, "lost", text, rank))
-                return
+        rank = self.launch.rank
+        if (lost := lost_peer(self.peers, self.limits.silent)) is not None:
+            self.peers.record(lost)
+            return
         if self._signal is None:
             return
         number, arrived = self._signal
-        states = view.states.values()
+        states = self.peers.view.states.values()
         have_all = self.peers.all_present and all(state.signal is not None for state in states)
         waited = time.monotonic() - arrived - (0 if rank == 0 else 1)  # rank 0 knows best how to continue
-        if waited > (0 if have_all else _SIGNALS_TOGETHER):
-            self.peers.record(Failure(-1 if have_all else rank, "signal", str(number), rank))
-
-    def _lost_peers(self) -> list[int]:
-        view, now = self.peers.view, self.peers.read_at
-        return [
-            rank
-            for rank, state in view.states.items()
-            if rank != self.launch.rank
-            and not state.done
-            and (self._has_ended(rank) or now - view.changed[rank] > _SILENT)
-        ]
-
-    def _has_ended(self, rank: int) -> bool:
-        """Return whether a process is known to have ended: one of this host."""
-        state = self.peers.view.states[rank]
-        return state.host == self.peers.own.host and state.has_ended()
-
-    def _store_lost(self) -> Failure | None:
-        """Return the failure of a store that cannot be reached; the first process of each host reports it."""
-        if not self.peers.lost and time.monotonic() - self.peers.read_at < _SILENT:
-            return None
-        states, host = self.peers.view.states, self.peers.own.host
-        running = [rank for rank, state in states.items() if state.host == host and not self._has_ended(rank)]
-        by = min(running, default=self.launch.rank)
-        if self.launch.has_agent:
-            where = f"{self.launch.host}:{self.launch.port}"
-            return Failure(-1, "lost", f"lost the connection to torchrun's agent at {where}", by)
-        return Failure(0, "lost", "ended, does not respond, or lost its connection", by)
+        if waited > (0 if have_all else self.limits.together):
+            # Until rank 0 is connected, it reports a signal by itself.
+            by = rank if self.peers.first_present else 0
+            self.peers.record(Failure(-1 if have_all else rank, "signal", str(number), by))
 
     def _act(self) -> None:
         """Interrupt the main thread if the run ends, and end the process if the main thread does not."""
@@ -264,7 +259,7 @@ class Watch:
         if self._failure is not None and self._noticed is None:
             self._noticed = now
         if self._left is not None:
-            if now - self._left > _LEAVING:
+            if now - self._left > self.limits.leaving:
                 self._abandon()
             return
         if self._failure is not None:
@@ -273,17 +268,18 @@ class Watch:
             settled = self._noticed + _SETTLING.get(self._failure.kind, 0)
             if now > settled and not self._interrupted:
                 self._interrupt_main()
-            if now > settled + _UNWINDING:
+            if now > settled + self.limits.unwinding:
                 self._abandon()
 
     def _end_silent(self, failure: Failure) -> bool:
         """End a process of this host that does not respond: its launcher would wait for it. False if done."""
         state = self.peers.view.states.get(failure.rank)
-        if failure.kind != "lost" or state is None or state.host != self.peers.own.host or state.has_ended():
+        if failure.kind != "lost" or state is None or not is_here(self.peers, failure.rank) or state.has_ended():
             return False
-        is_late = time.monotonic() > (self._noticed or 0) + _SIGNALS_TOGETHER
+        # Continued, it ends by itself, and rank 0 closes the log.
+        is_late = time.monotonic() > (self._noticed or 0) + self.limits.unwinding + self.limits.together
         with suppress(OSError):
-            os.kill(state.pid, signal.SIGKILL if is_late else signal.SIGCONT)  # continued, it ends by itself
+            os.kill(state.pid, signal.SIGKILL if is_late else signal.SIGCONT)
         return True
 
     def _interrupt_main(self) -> None:
@@ -299,7 +295,7 @@ class Watch:
         notes: list[str] = []
         closing = threading.Thread(target=self._close, args=(failure, notes), daemon=True)
         closing.start()
-        closing.join(_CLOSING)
+        closing.join(self.limits.closing)
         self._wait_for_silent(failure)
         if failure.by == self.launch.rank:
             os.write(_STDERR, f"{line_of(self._program, failure, notes)}\n".encode())
@@ -313,24 +309,22 @@ class Watch:
 _current: Watch | None = None
 
 
-def current_watch() -> Watch | None:
-    """Return the watch of this process, None if it runs alone."""
-    return _current
-
-
 def is_failing() -> bool:
     """Return whether another process, not a signal, ends the run."""
     return _current is not None and _current.failure is not None and _current.failure.kind != "signal"
 
 
 @contextmanager
-def watched(launch: Launch, program: str = "mlperf") -> Iterator[Watch]:
-    """Watch the other processes, unless they are watched already. RunError if there is no connection to them."""
+def watched(launch: Launch, program: str = "mlperf", limits: Limits = LIMITS) -> Iterator[Watch]:
+    """Watch the other processes, unless they are watched already. RunError if there is no connection to them.
+
+    program: its name in messages.
+    """
     global _current  # noqa: PLW0603
     if _current is not None:
         yield _current
         return
-    watch = Watch(launch, program)
+    watch = Watch(launch, program, limits)
     with watch:
         _current = watch
         try:

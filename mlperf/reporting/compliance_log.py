@@ -44,9 +44,9 @@ class ComplianceLog(Listener):
     """Writes the log. The constructor opens the file and logs init_start.
 
     An existing file is never overwritten: UsageError, or, for the default name and for a run that torchrun starts
-    again, the next free one of mlperf_dlrm_2.log, mlperf_dlrm_3.log, ... A run that fails before its first step, such
-    as one that is given the checkpoint of another model, leaves no log: it would only take the name from the run that
-    follows.
+    again, the next free one of mlperf_dlrm_2.log, mlperf_dlrm_3.log, ... A run that fails before its first step,
+    such as one that is given the checkpoint of another model, leaves no log: it would only take the name from the
+    run that follows.
 
     The status of run_stop is success if the run reached its threshold or, without one, the edition's target.
 

@@ -54,7 +54,7 @@ def run_benchmark(settings: Settings) -> Result:
 
 
 def _check_several_processes(settings: Settings) -> None:
-    """Raise UsageError or RunError if several processes, or TorchRec, cannot do the run."""
+    """Raise UsageError or RunError if several processes, or one with TorchRec, cannot do the run."""
     if (reason := unsupported_setting(settings)) is not None:
         raise UsageError(reason)
     check_sharding(settings)

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from mlperf.distributed.first import decided_by_first
 from mlperf.engines.choose import uses_torchrec
@@ -33,11 +34,15 @@ def with_latest(settings: Settings) -> Settings:
     path = settings.save_model
     if not settings.loads_latest or path is None:
         return settings
-    with system_failures(path, "the checkpoint cannot be read"):
-        exists = decided_by_first(lambda: has_been_saved(path) or replaced_name(path).is_dir())
+    exists = decided_by_first(lambda: _can_be_loaded(path))
     if not exists:
         _log.info("--load-model=latest: --save-model=%s does not exist yet: starting from initial weights", path)
     return replace(settings, load_model=path if exists else None)
+
+
+def _can_be_loaded(path: Path) -> bool:
+    with system_failures(path, "the checkpoint cannot be read"):
+        return has_been_saved(path) or replaced_name(path).is_dir()
 
 
 def resumes_in_place(settings: Settings) -> bool:

@@ -32,7 +32,7 @@ from mlperf.data.synthetic.stack_distances import StackDistances
 from mlperf.data.synthetic.synthetic_batches import SyntheticBatches
 from mlperf.distributed.processes import current
 from mlperf.distributed.turns import first_then_others, once_for_each
-from mlperf.runner.shared_data import copy_of, copy_of_splits, require_equal_data
+from mlperf.runner.shared_data import copy_of, copy_of_splits, require_equal_data, same_copy
 from mlperf.settings.data import DataSettings
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import changed_flags, flag_values
@@ -56,14 +56,14 @@ def verified_data(
     """Return the prepared data as `prepared_data` does, with `splits` verified if --verify-data asks for that.
 
     Every process must call it. Data is prepared, and ids are drawn, once on each node, or once in all if the nodes
-    share the folder; each copy of the data is verified once.
+    share the folder. One of the processes that read the same copy of the data opens and verifies it.
 
     before_drawing: called before ids are drawn (--multi-hot-sizes), which can take minutes and much of a disk.
 
     RunError if a split is damaged. UsageError if there are no checksums to compare with, or if the processes have
     different data.
     """
-    prepared = first_then_others(lambda: prepared_data(settings.data, settings.given))
+    prepared = first_then_others(lambda: prepared_data(settings.data, settings.given), same_copy)
     require_equal_data(prepared)
     if settings.data.verify:
         if not prepared.checksums:

@@ -12,7 +12,8 @@ from mlperf.settings.flags import Flag, flag_values
 from mlperf.settings.settings import Settings
 from mlperf.version import __version__
 
-_OWN = ("--local_rank",)  # flags that differ between processes
+# Flags that may differ between processes: its number, and the name of a file that only rank 0 writes.
+_OWN = ("--local_rank", "--mlperf-log-file")
 _PACKAGES = ("torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu", "numpy", "numba")
 
 

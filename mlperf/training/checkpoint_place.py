@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mlperf.training.checkpoint_file import is_checkpoint
@@ -43,19 +43,16 @@ def reserved(flag: str, path: Path, *, is_loaded: bool = False) -> Iterator[None
     if it cannot be written.
     """
     shown = named(flag, path)[0].name
-    with system_failures(path, "the checkpoint cannot be written"):
-        if not is_loaded:
-            _require_checkpoint(shown, path)
-        lock = exclusive(lock_of(path), "another run saves to this file", subject=shown)
-        lock.__enter__()
-    try:
+    with ExitStack() as stack:
         with system_failures(path, "the checkpoint cannot be written"):
+            if not is_loaded:
+                _require_checkpoint(shown, path)
+            lock = exclusive(lock_of(path), "another run saves to this file", subject=shown)
+            stack.enter_context(lock)
             restore_folder(path)
             _require_nothing_else(shown, path)
         try_to_write(flag, path)
         yield
-    finally:
-        lock.__exit__(None, None, None)
 
 
 def _require_checkpoint(shown: str, path: Path) -> None:

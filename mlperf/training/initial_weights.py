@@ -12,6 +12,7 @@ import torch
 from mlperf.data.npz_members import ArrayMember, OpenArchive, opened_archive
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.training.weight_names import array_name
+from mlperf.util.divided_tensor import DividedTensor
 from mlperf.util.errors import RunError
 from mlperf.util.printable import shown_name
 from mlperf.util.tensors import BLOCK_BYTES, pieces
@@ -75,6 +76,9 @@ def _check(array: ArrayMember, name: str, weight: torch.Tensor, path: Path) -> N
 
 def _fill(archive: OpenArchive, name: str, weight: torch.Tensor, path: Path) -> None:
     array = archive.array(name)
+    if isinstance(weight, DividedTensor):
+        _fill_parts(array, name, weight, path)
+        return
     stored = weight.t() if array.by_column else weight
     done = 0
     for piece in pieces(stored, BLOCK_BYTES // 4):
@@ -82,6 +86,23 @@ def _fill(archive: OpenArchive, name: str, weight: torch.Tensor, path: Path) -> 
         piece.copy_(values)
         _check_values(values, piece, name, path)
         done += piece.numel()
+    array.finish()
+
+
+def _fill_parts(array: ArrayMember, name: str, weight: DividedTensor, path: Path) -> None:
+    """Read all of a table, by rows or by columns, and keep what this process has of it."""
+    length, width = reversed(weight.shape) if array.by_column else weight.shape
+    step = max(1, BLOCK_BYTES // 4 // width)
+    for first in range(0, length, step):
+        count = min(step, length - first)
+        values = torch.from_numpy(array.read_values(count * width).copy()).view(count, width)
+        _check_values(values, values, name, path)
+        for part in weight.parts:
+            own = part.values.t() if array.by_column else part.values
+            start, other = reversed(part.offsets) if array.by_column else part.offsets
+            low, high = max(first, start), min(first + count, start + len(own))
+            if low < high:
+                own[low - start : high - start] = values[low - first : high - first, other : other + own.shape[1]]
     array.finish()
 
 

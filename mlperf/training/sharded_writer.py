@@ -61,12 +61,7 @@ def write_sharded(
         folder = decided_by_first(lambda: _created(stack, path))
         writer = _Writer(folder, path, entries, report)
         with failure_of_any(), one_process_is_meant():
-            dcp.save(
-                tensors,
-                storage_writer=writer,
-                planner=SavePlanner(shard_bytes),
-                no_dist=current().size == 1,
-            )
+            dcp.save(tensors, storage_writer=writer, planner=SavePlanner(shard_bytes))
 
 
 def _created(stack: ExitStack, path: Path) -> Path:
@@ -161,8 +156,10 @@ class _Writer(dcp.FileSystemWriter):
             assert isinstance(described, TensorStorageMetadata)
             dtype = described.properties.dtype
             tensors[name] = TensorIndex(tuple(described.size), dtype, tuple(shards[name]))
-        names = sorted({one.shard.file for one in written})
-        return Index(self._entries, tensors, {name: (self._folder / name).stat().st_size for name in names})
+        sizes: dict[str, int] = {}
+        for one in written:  # each file in its order
+            sizes[one.shard.file] = one.storage_data.offset + one.storage_data.length
+        return Index(self._entries, tensors, sizes)
 
     def storage_meta(self) -> StorageMeta | None:
         """Return nothing: a path that was temporary, and a random number."""

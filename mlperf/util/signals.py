@@ -122,6 +122,11 @@ class _Delivery:
 _delivery = _Delivery()
 
 
+def signal_behind(error: BaseException) -> Stopped | None:
+    """Return the exception of the signal that was raised before `error`, which may follow from it; else None."""
+    return _delivery.instead_of(error)
+
+
 def ignore_signals() -> None:
     """Ignore signals from now on: the program is about to end."""
     _delivery.ignore()

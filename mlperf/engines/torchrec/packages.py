@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module, metadata
@@ -21,6 +22,8 @@ _FOR_GPUS, _FOR_CPUS = "fbgemm-gpu", "fbgemm-gpu-cpu"
 # Loggers that report as warnings what happens in every run: that a KeyedJaggedTensor is made (torch.fx), and which
 # processes are connected.
 _TALKATIVE = ("torch.fx._symbolic_trace", "torchrec.distributed.comm")
+# Functions by whose old names TorchRec calls PyTorch.
+_OLD_NAMES = r"`torch\.distributed\.(reduce_scatter_tensor|all_gather_into_tensor)` is deprecated"
 
 
 def require_torchrec(*, use_gpu: bool) -> None:
@@ -37,6 +40,7 @@ def require_torchrec(*, use_gpu: bool) -> None:
             import_module("torchrec")
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", message=_OLD_NAMES, category=FutureWarning)
     except Exception as error:  # of any type: FBGEMM loads libraries, and TorchRec imports the packages it needs
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise _failure(f"torchrec {TORCHREC} does not load: {reason}", use_gpu=use_gpu) from None

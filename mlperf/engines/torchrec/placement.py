@@ -79,9 +79,7 @@ def describe_placements(placements: Sequence[TablePlacement], processes: int) ->
     if cached:
         numbers = ", ".join(str(placement.number) for placement in cached)
         megabytes = sum(placement.size for placement in cached) / _MB
-        yield (
-            f"tables {numbers} ({megabytes:,.1f} MB) are in host memory with a cache on the GPU, which is slower"
-        )
+        yield f"tables {numbers} ({megabytes:,.1f} MB) are in host memory with a cache on the GPU, which is slower"
 
 
 def shown_ranks(ranks: Sequence[int]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +18,7 @@ from torchrec.distributed.types import ShardingEnv
 from mlperf.data.batch import Batch
 from mlperf.distributed.agreement import values_of_all
 from mlperf.distributed.first import decided_by_first
-from mlperf.distributed.processes import current
+from mlperf.distributed.processes import Processes, current
 from mlperf.engines.torchrec.features import table_name
 from mlperf.engines.torchrec.placement import TableMemory, describe_placements
 from mlperf.engines.torchrec.plan import Sharder, make_collection, make_plan, placements, state_optimizer
@@ -29,6 +31,8 @@ from mlperf.settings.settings import Settings
 from mlperf.util.divided_tensor import DividedTensor, Part
 
 _log = logging.getLogger(__name__)
+
+_LOCAL_SIZE = "LOCAL_WORLD_SIZE"
 
 OPTIMIZERS = {
     "sgd": EmbOptimType.EXACT_SGD,
@@ -69,7 +73,8 @@ class ShardedTables(EmbeddingTables):
         # TorchRec keeps the groups of one node and between nodes for good; those of an earlier run are closed.
         comm._INTRA_PG = comm._CROSS_PG = None
         env = ShardingEnv.from_process_group(torch.distributed.group.WORLD)
-        sharded = sharder.shard(make_collection(architecture), plan, env, device, "")
+        with _nodes_of(processes):
+            sharded = sharder.shard(make_collection(architecture), plan, env, device, "")
         weights, kept = sharded.state_dict(), sharded.fused_optimizer.state_dict()["state"]
         self.local_tables = []
         for number, count in enumerate(rows):
@@ -80,7 +85,9 @@ class ShardedTables(EmbeddingTables):
                     count,
                     local_shards(weights[name]),
                     dimension,
-                    _divided_sums(training.optimizer, count, dimension, [] if sums is None else local_parts(sums)),
+                    _divided_sums(
+                        state_optimizer(settings), count, dimension, [] if sums is None else local_parts(sums)
+                    ),
                 )
             )
         super().__init__(self.local_tables, dimension, device)
@@ -122,6 +129,24 @@ def _smallest(memory: TableMemory) -> TableMemory:
     return TableMemory(min(map(int, device)), min(map(int, host)))
 
 
+@contextmanager
+def _nodes_of(processes: Processes) -> Iterator[None]:
+    """Make TorchRec group the processes by node.
+
+    It reads the number of processes of a node from a variable that only torchrun sets, and keeps the groups of an
+    earlier run.
+    """
+    before = os.environ.get(_LOCAL_SIZE)
+    os.environ[_LOCAL_SIZE] = str(processes.local_size)
+    comm._INTRA_PG = comm._CROSS_PG = None
+    try:
+        yield
+    finally:
+        del os.environ[_LOCAL_SIZE]
+        if before is not None:
+            os.environ[_LOCAL_SIZE] = before
+
+
 @dataclass(frozen=True)
 class _Hidden:
     """Keeps a module from being registered as a part of another."""
@@ -137,13 +162,11 @@ def _divided_sums(optimizer: str, rows: int, dimension: int, parts: Sequence[Par
     return DividedTensor(shape, torch.float32, parts)
 
 
-def local_shards(weight: torch.Tensor | ShardedTensor) -> list[Shard]:
+def local_shards(weight: ShardedTensor) -> list[Shard]:
     """Return the parts of a table [R, D] that this process stores."""
     return [Shard(part.values, part.offsets[0], part.offsets[1]) for part in local_parts(weight)]
 
 
-def local_parts(tensor: torch.Tensor | ShardedTensor) -> list[Part]:
+def local_parts(tensor: ShardedTensor) -> list[Part]:
     """Return the parts of a table or of its optimizer's state that this process stores, in place."""
-    if not isinstance(tensor, ShardedTensor):  # data-parallel: every process has all
-        return [Part(tensor.detach(), (0,) * tensor.dim())]
     return [Part(shard.tensor.detach(), tuple(shard.metadata.shard_offsets)) for shard in tensor.local_shards()]
