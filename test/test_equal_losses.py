@@ -102,5 +102,5 @@ def test_rank_0_writes_a_profile_of_its_steps(flags: tuple[str, ...], tmp_path: 
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["dlrm_s_pytorch.json", "dlrm_s_pytorch.prof", "mlperf_dlrm.log"]
     table = (tmp_path / "dlrm_s_pytorch.prof").read_text()
-    for name in ("training on a batch", "evaluation of a batch", "gloo:all_to_all"):
+    for name in ("training on a batch", "evaluation of a batch"):
         assert name in table
