@@ -71,6 +71,41 @@ def test_weights_of_a_shape_are_those_of_the_model(name: str) -> None:
     assert bench_module("scaling_traffic").dense_weights(shape) == weights
 
 
+def test_projection_to_one_gpu_is_what_was_measured() -> None:
+    projection = bench_module("scaling_projection")
+    for measured, milliseconds in ((projection.DLRM, 3.24), (projection.DCNV2, 22.4)):
+        found = projection.projection(measured, 1, 65536, 1)
+        assert (found.rows, found.ids, found.weights) == (0, 0, 0)
+        assert 1e3 * found.most == pytest.approx(milliseconds)
+    assert 1e3 * projection.projection(projection.DLRM, 1, 2048, 1).most == pytest.approx(0.293)
+
+
+def test_projection_counts_the_busiest_gpu_and_the_slower_link() -> None:
+    projection = bench_module("scaling_projection")
+    vector = 128 * 4
+    # In a node of 8: 4 of the 26 tables on a GPU, whose rows go to the 7 others, and their gradients come back.
+    in_node = projection.projection(projection.DLRM, 8, 8000, 1)
+    assert in_node.rows == pytest.approx(2 * 4 * vector * 1000 * 7 / 450e9)
+    # On 64: one table on each of 26 GPUs. 56 of the 63 others are in other nodes.
+    between = projection.projection(projection.DLRM, 64, 64000, 1)
+    assert between.rows == pytest.approx(2 * vector * 1000 * 56 / 50e9)
+    # 104 quarters of tables: 2 of them on the busiest GPU
+    assert projection.projection(projection.DLRM, 64, 64000, 4).rows == pytest.approx(between.rows / 2)
+    weights = 4 * bench_module("scaling_traffic").dense_weights(projection.DLRM.shape)
+    assert in_node.weights == pytest.approx(2 * weights * 7 / 8 / 450e9)
+    assert between.weights == pytest.approx(in_node.weights + 2 * weights * 7 / 8 / 8 / 50e9)
+
+
+def test_projection_is_printed_for_both_benchmarks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header, _, *rows = printed("scaling_projection", monkeypatch, capsys)
+    assert header.startswith("| benchmark | GPUs |")
+    assert [row.split(" | ")[:2] for row in rows] == [
+        [f"| `{name}`", gpus] for name in ("dlrm", "dlrm_dcnv2") for gpus in ("8", "64", "64")
+    ]
+
+
 @pytest.mark.parametrize(
     ("flag", "allowed"),
     [

@@ -33,6 +33,7 @@ from mlperf.engines.warm_up import synthetic_batch
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
+from mlperf.util.allocator import keep_freed_blocks
 
 
 class DenseWork(nn.Module):
@@ -178,6 +179,8 @@ class TorchRecStep:
         self.processes = current()
         if self.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        else:
+            keep_freed_blocks()
         self.sums = SharedSums.zeros(self.device)
         self._tables = model.tables.sharded
         self._rows, self._ids_per_table = model.architecture.rows_per_table, ids_per_table

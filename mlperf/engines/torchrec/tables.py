@@ -70,6 +70,8 @@ class ShardedTables(EmbeddingTables):
                 "eps": training.adagrad_epsilon,
             }
         )
+        # TorchRec keeps the groups of one node and between nodes for good; those of an earlier run are closed.
+        comm._INTRA_PG = comm._CROSS_PG = None
         env = ShardingEnv.from_process_group(torch.distributed.group.WORLD)
         with _nodes_of(processes):
             sharded = sharder.shard(make_collection(architecture), plan, env, device, "")
