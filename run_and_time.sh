@@ -248,6 +248,7 @@ set_up() { # sets python; exits on usage errors, before installing anything if p
     if ((processes > 1)); then
         needs+=,torchrec,fbgemm_gpu
         requirements=(requirements-distributed.txt)
+        [[ " ${TRAINER_FLAGS[*]-} $* " != *" --use-gpu "* ]] || requirements=(requirements-distributed-gpu.txt)
     fi
     run_for_line python tools/setup.sh --needs=$needs ${requirements[@]+"${requirements[@]}"} || exit
     assemble_flags "$python" "$@" || exit

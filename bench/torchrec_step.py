@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from mlperf.data.batch import Batch
+from mlperf.engines.torchrec.packages import FBGEMM, PYTORCH, TORCHREC
 from mlperf.models.dlrm import Architecture, make_interaction, top_widths
 from mlperf.models.layers.mlp import make_mlp
 from mlperf.models.reference import ReferenceDLRM
 from training_baselines import DenseStep
 
-PACKAGES = "torchrec==1.8.0 and fbgemm-gpu==1.8.0, or fbgemm-gpu-cpu==1.8.0, go with PyTorch 2.13"
+PACKAGES = f"torchrec=={TORCHREC} and fbgemm-gpu=={FBGEMM}, or fbgemm-gpu-cpu=={FBGEMM}, go with PyTorch {PYTORCH}"
 
 
 def unavailable() -> str | None:

@@ -9,7 +9,7 @@ from program import ROOT
 
 _PARTS = (
     *("dlrm_s_pytorch.py", "mlperf", "bench", "tools", "run_and_time.sh", "pyproject.toml"),
-    *("requirements.txt", "requirements-distributed.txt"),
+    *("requirements.txt", "requirements-distributed.txt", "requirements-distributed-gpu.txt"),
 )
 
 

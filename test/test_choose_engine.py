@@ -15,12 +15,15 @@ from program import GOLDEN
 from small_models import CPU, make_batch, make_model
 
 from mlperf.cli.train import parse
-from mlperf.engines.choose import choose_engine, make_scorer, make_step
+from mlperf.engines.choose import check_engine, choose_engine, make_scorer, make_step
+from mlperf.engines.torchrec.supported import unsupported_setting
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.registry import OPTIMIZERS
+from mlperf.settings.kinds import MAX_INT32
 from mlperf.settings.model import EMBEDDING_PRECISIONS
 from mlperf.settings.settings import Settings
+from mlperf.util.errors import UsageError
 
 DATA_SET = ("--data-generation=dataset", "--data-set=terabyte", f"--raw-data-file={GOLDEN}/terabyte/day")
 SIZES: dict[str, object] = {"rows_per_table": (2, 3), "dimension": 4, "mlp_bot": (13, 4), "mlp_top": (3, 1)}
@@ -195,3 +198,79 @@ def test_gpu_engine_supports_all_optimizers_and_precisions_of_tables(
 ) -> None:
     settings = settings_of("--use-gpu", f"--optimizer={optimizer}")
     assert chosen(model_of(embedding_precision=precision), settings) == FAST["gpu"]
+
+
+@pytest.mark.parametrize("engine", ["cpu", "autograd"])
+def test_engine_of_the_flag_is_chosen(chosen: Chosen, engine: str) -> None:
+    description = {"cpu": FAST["cpu"], "autograd": "engine: autograd"}[engine]
+    assert chosen(model_of(), settings_of(f"--engine={engine}")) == f"{description}, chosen by --engine={engine}"
+
+
+def test_engine_of_the_flag_need_not_reproduce_published_losses(chosen: Chosen) -> None:
+    line = chosen(model_of(), settings_of("--engine=cpu", "--optimizer=adagrad"))
+    assert line == f"{FAST['cpu']}, chosen by --engine=cpu"
+
+
+def test_engine_of_the_flag_is_refused_if_it_does_not_support_the_run() -> None:
+    with pytest.raises(UsageError, match=r"^--engine=cpu: --activation-function=tanh is not supported by the cpu"):
+        choose_engine(model_of(activation="tanh"), settings_of("--engine=cpu"))
+    with pytest.raises(UsageError, match=r"^--engine=cpu: --data-generation=random can have several ids"):
+        choose_engine(model_of(), parse(["--arch-embedding-size=2-3", "--engine=cpu"]))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--engine=gpu", "--engine=gpu requires --use-gpu"),
+        ("--engine=cpu --use-gpu", "--engine=cpu cannot be combined with --use-gpu"),
+        (
+            "--engine=torchrec --dist-backend=nccl",
+            "--dist-backend=nccl requires --use-gpu: NCCL connects GPUs; use gloo on CPUs",
+        ),
+        (
+            "--engine=torchrec --use-gpu --dist-backend=gloo",
+            "--dist-backend=gloo cannot be combined with --use-gpu: it exchanges rows on CPUs",
+        ),
+    ],
+)
+def test_engine_and_backend_of_the_other_device_are_refused(flags: str, message: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        settings_of(*flags.split())
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("engine", ["cpu", "autograd"])
+def test_engine_of_one_process_is_refused_for_several(engine: str) -> None:
+    check_engine(settings_of(f"--engine={engine}"), 1)
+    message = f"--engine={engine} runs on one process, but 3 were started; omit the flag, or pass torchrec"
+    with pytest.raises(UsageError) as raised:
+        check_engine(settings_of(f"--engine={engine}"), 3)
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    "flag", ["--sharding=row-wise", "--sharding-constraints=plan.json", "--dist-backend=gloo"]
+)
+def test_flags_of_several_processes_are_refused_for_one(flag: str) -> None:
+    message = f"{flag} requires several processes or --engine=torchrec"
+    for engine in ("auto", "cpu", "autograd"):
+        with pytest.raises(UsageError) as raised:
+            check_engine(settings_of(flag, f"--engine={engine}"), 1)
+        assert str(raised.value) == message
+    check_engine(settings_of(flag), 2)
+    check_engine(settings_of(flag, "--engine=torchrec"), 1)
+
+
+def test_ids_of_a_batch_that_32_bits_cannot_number_are_refused_by_torchrec() -> None:
+    def reason(*flags: str) -> str | None:
+        return unsupported_setting(settings_of("--arch-mlp-bot=13-4", "--arch-sparse-feature-size=4", *flags))
+
+    largest = MAX_INT32 // 26
+    assert reason(f"--mini-batch-size={largest}") is None
+    for flag in ("--mini-batch-size", "--test-mini-batch-size"):
+        refused = reason(f"{flag}={largest + 1}")
+        assert refused is not None
+        assert refused.startswith(f"{flag}={largest + 1} is not supported by several processes and --engine=")
+    several = ("--arch-interaction-op=dcn", f"--multi-hot-sizes={'-'.join(['10'] * 26)}")
+    assert reason(f"--mini-batch-size={MAX_INT32 // 260}", *several) is None
+    assert reason(f"--mini-batch-size={MAX_INT32 // 260 + 1}", *several) is not None

@@ -24,8 +24,9 @@ PROGRAMS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scri
 
 # Flags of other programs, and the flag of an example.
 FOREIGN_FLAGS = {"--no-deps", "--usage", "--ruleset", "--check", "--lr-min"}
-FOREIGN_FLAGS |= {"--nproc-per-node", "--nnodes", "--node-rank", "--standalone"}  # of torchrun
+FOREIGN_FLAGS |= {"--nproc-per-node", "--nnodes", "--node-rank", "--standalone", "--master-addr"}  # of torchrun
 FOREIGN_FLAGS |= {"--max-restarts", "--rdzv-backend", "--rdzv-endpoint"}
+FOREIGN_FLAGS |= {"--nodes", "--gpus-per-node"}  # of sbatch
 # Folders in which a path in the text is one of this repository.
 FOLDERS = ("mlperf/", "bench/", "tools/", "test/", "input/dist", ".ci/", ".github/")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from equal_runs import DCN, MODEL, RATES, TRAIN, assert_equal_runs, run_on
-from processes import in_processes, needs_torchrec
-from program import ROOT, RUNS, golden_flags
+from processes import in_processes, launched, needs_torchrec
+from program import ROOT, RUNS, golden_flags, run_program
 from test_golden_runs import check_metrics
 
 pytestmark = [in_processes, needs_torchrec]
@@ -89,3 +90,17 @@ def test_two_processes_meet_the_golden_losses_of_adagrad_until_rounding_shows(te
     expected = RUNS["adagrad"]["train_loss"]
     assert run.losses[:20] == pytest.approx(expected[:20], abs=2e-5)
     assert run.losses == pytest.approx(expected, abs=0.02)
+
+
+def profiled(flags: Sequence[str], folder: Path) -> None:
+    run = run_program(*flags, "--enable-profiling", cwd=folder)
+    assert run.status == 0, run.stderr
+
+
+def test_rank_0_writes_a_profile_of_its_steps(flags: tuple[str, ...], tmp_path: Path) -> None:
+    launched(2, profiled, (*flags, "--num-batches=3", "--test-freq=2"), tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["dlrm_s_pytorch.json", "dlrm_s_pytorch.prof", "mlperf_dlrm.log"]
+    table = (tmp_path / "dlrm_s_pytorch.prof").read_text()
+    for name in ("training on a batch", "evaluation of a batch"):
+        assert name in table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -82,3 +83,14 @@ def test_argument_that_is_not_settings_is_rejected_by_type() -> None:
 def test_settings_created_in_python_are_checked_like_flags() -> None:
     with pytest.raises(TypeError):
         mlperf.run(parse([]), mini_batch_size=2)
+
+
+def test_engine_is_a_keyword(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    small = {"mini_batch_size": 2, "data_size": 4, "arch_mlp_bot": (4, 3, 2)}
+    assert mlperf.run(**small, engine="autograd") == mlperf.run(**small)
+    assert "engine: autograd, chosen by --engine=autograd" in caplog.messages
+    with pytest.raises(UsageError, match=r"^--engine=cpu: --data-generation=random can have"):
+        mlperf.run(**small, engine="cpu")
+    with pytest.raises(UsageError, match="--engine: 'fast' is unknown; allowed: auto, cpu, gpu, autograd"):
+        mlperf.run(**small, engine="fast")

@@ -80,6 +80,22 @@ def test_packages_of_several_processes_are_installed_without_the_needs_they_stat
     assert project.endswith("--editable .")
 
 
+def test_builds_for_cpus_and_for_gpus_replace_each_other(checkout: Path) -> None:
+    (checkout / "requirements-distributed-gpu.txt").write_text("torchrec\nfbgemm-gpu\n")
+    for _ in range(2):
+        for name in ("requirements-distributed.txt", "requirements-distributed-gpu.txt"):
+            setup(checkout, name)
+            assert any(line.endswith(f"--no-deps --requirement={name}") for line in installs(checkout))
+
+
+def test_requirements_of_cpus_and_gpus_differ_only_in_the_build_of_fbgemm() -> None:
+    cpu, gpu = (
+        [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
+        for name in ("requirements-distributed.txt", "requirements-distributed-gpu.txt")
+    )
+    assert [line.replace("fbgemm-gpu-cpu==", "fbgemm-gpu==") for line in cpu] == gpu
+
+
 def test_each_of_several_files_counts_as_installed_on_its_own(checkout: Path) -> None:
     both = ("requirements-test.txt", "requirements-distributed.txt")
     setup(checkout, *both)

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from processes import in_processes, needs_torchrec, started_torchrun, with_ranks
-from program import read_events
+from program import ROOT, read_events
 
 from mlperf.distributed.environment import choose_threads
 from mlperf.distributed.launchers import Launch
 from mlperf.distributed.processes import Processes
+from mlperf.reporting.compliance_log import ComplianceLog
 from mlperf.reporting.compliance_log_file import check_log_file, log_name
 from mlperf.runner.device import gpu_of
 from mlperf.runner.same_run import require_same_run
 from mlperf.settings.from_flags import parse
+from mlperf.training.events import Outcome, Position
 from mlperf.util.errors import UsageError
+from mlperf.util.threads import available_cores
 
 FLAGS = (
     *("--arch-sparse-feature-size=16", "--arch-mlp-bot=13-32-16", "--arch-mlp-top=32-16-1", "--loss-function=bce"),
@@ -52,7 +58,7 @@ def test_a_killed_rank_ends_the_run_and_torchrun_continues_it_with_a_log_of_its_
 
 def wait_for(log: Path, key: str) -> None:
     """Wait until a log has an event."""
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 60
     while not (log.exists() and f'"{key}"' in log.read_text()):
         assert time.monotonic() < deadline, f"{log} has no {key}"
         time.sleep(0.1)
@@ -140,3 +146,46 @@ def test_a_process_that_its_launcher_bound_to_cores_uses_all_of_them(monkeypatch
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
     choose_threads(Launch("test", 0, 8, 0, 8, "localhost", 1))
     assert os.environ["OMP_NUM_THREADS"] == "2"
+
+
+@pytest.mark.parametrize("set_by_user", [False, True])
+def test_the_one_thread_that_torchrun_sets_is_replaced_but_not_that_of_the_user(set_by_user: bool) -> None:
+    child = (
+        "import os; from mlperf.distributed.environment import choose_threads as choose; "
+        "from mlperf.distributed.launchers import Launch; "
+        "choose(Launch('torchrun', 0, 2, 0, 1, 'localhost', 1)); print(os.environ['OMP_NUM_THREADS'])"
+    )
+    parent = (
+        "import os, subprocess, sys; os.environ.update(OMP_NUM_THREADS='1', TORCHELASTIC_RUN_ID='x'); "
+        f"subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    env |= {"PYTHONPATH": str(ROOT)} | ({"OMP_NUM_THREADS": "1"} if set_by_user else {})
+    run = subprocess.run([sys.executable, "-c", parent], env=env, capture_output=True, text=True, check=True)
+    assert run.stdout == f"{1 if set_by_user else available_cores()}\n"
+
+
+def test_a_log_that_another_thread_closes_takes_no_further_events(tmp_path: Path) -> None:
+    path, position = tmp_path / "run.log", Position(0, 3, 8)
+    log = ComplianceLog(parse([*FLAGS[:-2], f"--mlperf-log-file={path}", "--processed-data-file=x"]))
+    log.init_stop()
+    log.run_start(None)
+    log.epoch_start(Position(0, 0, 8))
+    log.abandon(position, Outcome.FAILED)
+    late = threading.Thread(target=log.evaluation_start, args=(position,), daemon=True)
+    late.start()
+    late.join(0.5)
+    assert late.is_alive()  # it waits until the process ends
+    events = read_events(path)
+    assert [event["key"] for event in events[-3:]] == ["epoch_stop", "block_stop", "run_stop"]
+    assert events[-1]["metadata"]["status"] == "aborted"
+
+
+def test_a_log_that_is_closed_is_not_closed_again_by_another_thread(tmp_path: Path) -> None:
+    path, position = tmp_path / "run.log", Position(0, 3, 8)
+    log = ComplianceLog(parse([*FLAGS[:-2], f"--mlperf-log-file={path}", "--processed-data-file=x"]))
+    log.epoch_start(Position(0, 0, 8))
+    log.run_stop(position, Outcome.INTERRUPTED)
+    before = path.read_text()
+    log.abandon(position, Outcome.FAILED)
+    assert path.read_text() == before

@@ -141,7 +141,7 @@ def test_file_for_all_tables_contradicts_the_flag(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ({"2": "row-wise"}, "2: the tables have numbers from 0 to 1"),
-        ({"0": "row-wise"}, "0: row-wise is not possible for the table of 3 rows on 4 processes"),
+        ({"0": "row-wise"}, "0: row-wise is not possible for the table of 3 rows and 4 columns on 4 processes"),
     ],
 )
 def test_file_that_does_not_fit_the_tables_is_refused(content: object, message: str, tmp_path: Path) -> None:
@@ -149,6 +149,12 @@ def test_file_that_does_not_fit_the_tables_is_refused(content: object, message: 
     with pytest.raises(UsageError) as caught:
         allowed_for_tables(parse([f"--sharding-constraints={path}"]), (3, 100), 4, Processes(0, 4, 0, 4))
     assert str(caught.value).startswith(f"--sharding-constraints={path}: {message}")
+
+
+@pytest.mark.parametrize("content", [{"0": "row-wise"}, {"all": "grid"}])
+def test_all_kinds_are_the_same_on_one_process(content: object, tmp_path: Path) -> None:
+    settings = parse([f"--sharding-constraints={written(tmp_path, content)}"])
+    assert allowed_for_tables(settings, (3, 100), 4, Processes()) == [Allowed(("table-wise",))] * 2
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

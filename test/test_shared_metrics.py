@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from processes import in_processes, needs_torchrec, with_ranks
+from second_device import DeviceTensor, SecondDevice
 
 from mlperf.distributed.processes import current
 from mlperf.evaluation.evaluate import metrics_of_run
@@ -45,8 +46,13 @@ def samples(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
     return scores, labels
 
 
-def in_shares(kind: str, *, all_metrics: bool = True) -> list[Metrics | str]:
-    """Return the metrics of shares of about equal size, of all samples on rank 0, and of all on the last rank."""
+def in_shares(
+    kind: str, *, all_metrics: bool = True, put: Callable[[torch.Tensor], torch.Tensor] = torch.clone
+) -> list[Metrics | str]:
+    """Return the metrics of shares of about equal size, of all samples on rank 0, and of all on the last rank.
+
+    put: puts a tensor on a device.
+    """
     scores, labels = samples(kind)
     count, own = len(scores), current()
     first, size = own.share(count)
@@ -55,7 +61,32 @@ def in_shares(kind: str, *, all_metrics: bool = True) -> list[Metrics | str]:
         slice(0, count if own.is_first else 0),
         slice(0, count if own.rank == own.size - 1 else 0),
     ]
-    return [metrics_or_error(scores[share], labels[share], all_metrics=all_metrics) for share in shares]
+    return [metrics_or_error(put(scores[share]), put(labels[share]), all_metrics=all_metrics) for share in shares]
+
+
+def in_shares_on_device(kind: str) -> list[Metrics | str]:
+    """As `in_shares`, but the scores are on a second device, where all computations must stay."""
+    reduce, exchange = dist.all_reduce, dist.all_to_all_single
+
+    def reduce_through_host(values: torch.Tensor) -> None:
+        on_host = values.cpu()
+        reduce(on_host)
+        values.copy_(on_host)
+
+    def exchange_through_host(
+        result: torch.Tensor, values: torch.Tensor, received: list[int], sent: list[int]
+    ) -> None:
+        on_host = result.cpu()
+        exchange(on_host, values.cpu(), received, sent)
+        result.copy_(on_host)
+
+    with (
+        SecondDevice(),
+        mock.patch.object(dist, "get_backend", return_value="nccl"),
+        mock.patch.object(dist, "all_reduce", reduce_through_host),
+        mock.patch.object(dist, "all_to_all_single", exchange_through_host),
+    ):
+        return in_shares(kind, put=DeviceTensor)
 
 
 def metrics_or_error(scores: torch.Tensor, labels: torch.Tensor, *, all_metrics: bool) -> Metrics | str:
@@ -87,6 +118,14 @@ def test_metrics_of_several_processes_are_those_of_one(kind: str, size: int) -> 
         assert_equal_metrics(found, expected)
     for other in by_rank[1:]:
         assert repr(other) == repr(by_rank[0])
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "a NaN"])
+def test_metrics_on_a_device_are_those_of_one_process(kind: str) -> None:
+    expected = metrics_or_error(*samples(kind), all_metrics=True)
+    for of_rank in with_ranks(2, in_shares_on_device, kind):
+        for found in of_rank:
+            assert_equal_metrics(found, expected)
 
 
 @pytest.mark.parametrize("kind", ["many", "only clicks", "a NaN"])

@@ -13,7 +13,6 @@ from program import Finished
 PYTHON = f"""#!/bin/bash
 case "$*" in
     *dlrm_s_pytorch.py*)
-        echo "threads: ${{OMP_NUM_THREADS:-}}"
         printf 'argument: %s\\n' "$@"
         exit "${{TRAINER_STATUS:-3}}" ;;
 esac

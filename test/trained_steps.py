@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,10 +74,3 @@ def joined(by_rank: Sequence[Mapping[str, Parts]]) -> dict[str, np.ndarray]:
                 whole[name][place] = values
         assert not np.isnan(whole[name]).any(), f"{name} has elements that no process stores"
     return whole
-
-
-def largest_difference(
-    one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], names: Iterable[str]
-) -> float:
-    """Return the largest absolute difference of the tensors `names`."""
-    return max(float(np.abs(one[name] - other[name]).max()) for name in names)

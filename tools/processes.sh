@@ -1,7 +1,7 @@
 # Sourced by run_and_time.sh, which defines fail: the processes of a run.
 #
 #   choose_processes     checks NPROC, NNODES, NODE_RANK, MASTER_ADDR and SEED, and sets processes, their number on all
-#                        nodes. Sets OMP_NUM_THREADS, if it is not set, so that the processes share the cores.
+#                        nodes.
 #   choose_launcher FILE sets launcher, the arguments of Python before the trainer's. FILE: prepared data. If it does
 #                        not exist, the other nodes wait longer for the first one, which prepares it. May be empty.
 
@@ -36,7 +36,6 @@ choose_processes() {
     read_number NODE_RANK 0 0 $((NNODES - 1))
     read_number MASTER_PORT 29500 1 65535
     processes=$((NPROC * NNODES))
-    ((NPROC == 1)) || [[ -n ${OMP_NUM_THREADS:-} ]] || export OMP_NUM_THREADS=$(($(nproc) / NPROC > 1 ? $(nproc) / NPROC : 1))
 }
 
 choose_launcher() {

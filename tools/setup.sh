@@ -5,7 +5,8 @@
 #
 # Installs requirements.txt, the files named and this project itself (editable, with its programs dlrm-train,
 # dlrm-prepare, ...) into .venv at the root of the repository. Does nothing if they are already installed.
-# requirements-distributed.txt, for runs of several processes, is installed without the needs that its packages state.
+# requirements-distributed.txt and requirements-distributed-gpu.txt, for runs of several processes, are installed without
+# the needs that their packages state. One replaces the other.
 # pip's own environment variables (PIP_INDEX_URL, PIP_FIND_LINKS, PIP_NO_INDEX, ...) are obeyed.
 #
 # DLRM_PYTHON=/path/to/python uses another environment without changing it. It must have torch, numpy, numba and the
@@ -59,7 +60,7 @@ pip_install() { # installs what the arguments name into .venv
 }
 
 install() { # creates .venv and installs the given requirements files
-    local base file together=()
+    local base file together=() alone=()
     if ! "$python" -c '' 2>/dev/null; then
         base=$(find_base)
         [[ -n $base ]] ||
@@ -67,18 +68,20 @@ install() { # creates .venv and installs the given requirements files
         run "$base" -m venv --clear .venv || fail "$base could not create .venv; $without"
     fi
     for file in "$@"; do
-        [[ $file == "$distributed" ]] || together+=("$file")
+        if [[ $file == "$distributed"*.txt ]]; then alone+=("$file"); else together+=("$file"); fi
     done
     pip_install "${together[@]/#/--requirement=}" || fail "pip could not install ${together[*]}; $without"
-    if [[ ${#together[@]} -lt $# ]]; then
-        pip_install --no-deps --requirement="$distributed" || fail "pip could not install $distributed; $without"
+    if [[ ${#alone[@]} -gt 0 ]]; then
+        # The builds of FBGEMM for CPUs and for GPUs have the same files.
+        run "$python" -m pip uninstall --disable-pip-version-check --quiet --yes fbgemm-gpu fbgemm-gpu-cpu
+        pip_install --no-deps "${alone[@]/#/--requirement=}" || fail "pip could not install ${alone[*]}; $without"
     fi
     # requirements.txt has the build tool: nothing is downloaded for this.
     pip_install --no-deps --no-build-isolation --editable . ||
         fail "pip could not install this project into .venv; $without"
 }
 
-distributed=requirements-distributed.txt
+distributed=requirements-distributed # and .txt or -gpu.txt
 packages=(torch numpy numba) # needed for training
 files=()
 for argument in "$@"; do
@@ -105,7 +108,7 @@ if [[ -n ${DLRM_PYTHON:-} ]]; then
     missing=$(missing_package "$DLRM_PYTHON" "${packages[@]}") ||
         fail "DLRM_PYTHON=$DLRM_PYTHON: cannot be run as a Python" 2
     list=requirements.txt
-    [[ ! $missing =~ ^(torchrec|fbgemm_gpu)$ ]] || list=$distributed
+    [[ ! $missing =~ ^(torchrec|fbgemm_gpu)$ ]] || list=$distributed.txt
     [[ -z $missing ]] || fail "DLRM_PYTHON=$DLRM_PYTHON: lacks the package $missing; $list lists all"
     command -v "$DLRM_PYTHON"
     exit 0

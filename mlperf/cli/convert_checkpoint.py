@@ -1,11 +1,11 @@
-"""Convert a checkpoint between the two formats of the trainer.
+"""Convert a checkpoint: a file to the folder of a sharded one, or the other way.
 
-    %(prog)s model.pt sharded         # a file to a folder, for engine torchrec
-    %(prog)s sharded model.pt         # a folder to a file
+    %(prog)s model.pt sharded
+    %(prog)s sharded model.pt
 
-The result has the same entries and, to the bit, the same weights and state of the optimizer. The tensors are
-converted one by one, so that the memory of the largest table suffices. An older checkpoint at the place of the
-result is replaced when the new one is complete.
+Several processes save and load folders. The result has the same entries and, to the bit, the same weights and
+state of the optimizer. The tensors are converted one by one, so that the memory of the largest table suffices. An
+older checkpoint at the place of the result is replaced when the new one is complete.
 """
 
 from __future__ import annotations

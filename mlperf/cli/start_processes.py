@@ -43,6 +43,8 @@ def _start(arguments: Sequence[str]) -> int:
         rank, failure = failed.get_first_failure()
         if failure.exitcode > 0:
             return failure.exitcode
+        if any(other.exitcode > 0 for other in failed.failures.values()):
+            return RunError.exit_status  # another process has reported it
         raise RunError(f"rank {rank} was ended by {signal.Signals(-failure.exitcode).name}") from None
     except SignalException as stopped:
         return 128 + int(stopped.sigval)

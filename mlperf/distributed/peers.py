@@ -81,14 +81,14 @@ class Peers:
     """The states of all processes, exchanged by a thread.
 
     own: the state of this process, to be changed by `tell`. view: what was read last. read_at: when. lost: whether
-    the store cannot be reached any more.
+    the store cannot be reached any more. first_present: whether rank 0 has written its state.
     """
 
     def __init__(self, launch: Launch) -> None:
         self.launch = launch
         self.own = PeerState.own()
         self.view = _View()
-        self.lost = False
+        self.lost = self.first_present = False
         self._server = None if launch.has_agent or launch.rank > 0 else connected(launch, is_server=True)
         self._store = dist.PrefixStore(f"dlrm/{launch.run}/watch", connected(launch))
         self._keys = [f"state/{rank}" for rank in range(launch.size)]
@@ -149,6 +149,7 @@ class Peers:
             self.own = own = replace(self.own, beat=self.own.beat + 1)
         self._store.set(self._keys[self.launch.rank], json.dumps(asdict(own)))
         view = _View(dict(self.view.states), dict(self.view.changed))
+        self.first_present = self.first_present or self._store.check(self._keys[:1])
         if self.all_present or self._store.check(self._keys):
             now = time.monotonic()
             for rank, text in enumerate(self._store.multi_get(self._keys)):

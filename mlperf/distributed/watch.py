@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 
+from mlperf.distributed.evidence import has_ended, is_here, lost_peer, lost_store
 from mlperf.distributed.failures import error_instead, is_of_connection, kind_of, line_of
 from mlperf.distributed.launchers import Launch
 from mlperf.distributed.peers import Failure, Peers
@@ -36,9 +37,9 @@ class Limits:
     log instead. starting: in which all processes must have started.
     """
 
-    silent: float = 15.0
+    silent: float = 12.0
     together: float = 3.0
-    unwinding: float = 5.0
+    unwinding: float = 4.0
     leaving: float = 25.0
     closing: float = 5.0
     starting: float = 300.0
@@ -48,7 +49,6 @@ LIMITS = Limits()
 # Seconds in which other processes may find the same error, by kind of failure.
 _SETTLING = {"usage": 3.0, "error": 1.0}
 
-_ENDED = "ended without a message"
 _STDERR = 2  # the file descriptor
 
 # Closes what must not stay open when the process ends without its main thread; returns how to continue, or None.
@@ -140,7 +140,7 @@ class Watch:
         """Wait for the others if this process has the store: they would take its end for a failure."""
         deadline = time.monotonic() + seconds
         while not self.launch.has_agent and self.launch.rank == 0 and time.monotonic() < deadline:
-            if all(state.done for state in self.peers.view.states.values()):
+            if all(state.done or has_ended(self.peers, rank) for rank, state in self.peers.view.states.items()):
                 break
             time.sleep(0.05)
 
@@ -220,7 +220,7 @@ class Watch:
             select.select([self._pipe[0]], [], [], _TICK)
             self._read_signals()
             if self._failure is None:
-                self._failure = self.peers.view.failure or self._store_lost()
+                self._failure = self.peers.view.failure or lost_store(self.peers, self.limits.silent)
             if self._failure is None:
                 self._look_for_failures()
             self._act()
@@ -238,56 +238,20 @@ class Watch:
 
     def _look_for_failures(self) -> None:
         """Record a process that is lost, or the signal that all have received."""
-        rank, view = self.launch.rank, self.peers.view
-        for other in self._lost_peers():
-            self.peers.exchange(self.limits.unwinding)  # what it wrote last
-            state = self.peers.view.states[other]
-            if not state.done and state.error is None and (state.signal is None or not state.has_ended()):
-                text = (
-                    "ended without a message"
-                    if self._has_ended(other)
-                    else f"no sign of life for {self.limits.silent:.0f} s"
-                )
-                self.peers.record(Failure(other, "lost", text, rank))
-                return
+        rank = self.launch.rank
+        if (lost := lost_peer(self.peers, self.limits.silent)) is not None:
+            self.peers.record(lost)
+            return
         if self._signal is None:
             return
         number, arrived = self._signal
-        states = view.states.values()
+        states = self.peers.view.states.values()
         have_all = self.peers.all_present and all(state.signal is not None for state in states)
         waited = time.monotonic() - arrived - (0 if rank == 0 else 1)  # rank 0 knows best how to continue
         if waited > (0 if have_all else self.limits.together):
-            self.peers.record(Failure(-1 if have_all else rank, "signal", str(number), rank))
-
-    def _lost_peers(self) -> list[int]:
-        view, now = self.peers.view, self.peers.read_at
-        return [
-            rank
-            for rank, state in view.states.items()
-            if rank != self.launch.rank
-            and not state.done
-            and (self._has_ended(rank) or now - view.changed[rank] > self.limits.silent)
-        ]
-
-    def _has_ended(self, rank: int) -> bool:
-        """Return whether a process is known to have ended: one of this host."""
-        state = self.peers.view.states[rank]
-        return state.host == self.peers.own.host and state.has_ended()
-
-    def _store_lost(self) -> Failure | None:
-        """Return the failure of a store that cannot be reached; the first process of each host reports it."""
-        if not self.peers.lost and time.monotonic() - self.peers.read_at < self.limits.silent:
-            return None
-        states, own = self.peers.view.states, self.peers.own
-        here = [rank for rank, state in states.items() if state.host == own.host and not state.done]
-        ended = [rank for rank in here if states[rank].has_ended()]
-        by = min((rank for rank in here if rank not in ended), default=self.launch.rank)
-        if ended:
-            return Failure(ended[0], "lost", _ENDED, by)
-        if self.launch.has_agent:
-            where = f"{self.launch.host}:{self.launch.port}"
-            return Failure(-1, "lost", f"lost the connection to torchrun's agent at {where}", by)
-        return Failure(0, "lost", "ended, does not respond, or lost its connection", by)
+            # Until rank 0 is connected, it reports a signal by itself.
+            by = rank if self.peers.first_present else 0
+            self.peers.record(Failure(-1 if have_all else rank, "signal", str(number), by))
 
     def _act(self) -> None:
         """Interrupt the main thread if the run ends, and end the process if the main thread does not."""
@@ -310,7 +274,7 @@ class Watch:
     def _end_silent(self, failure: Failure) -> bool:
         """End a process of this host that does not respond: its launcher would wait for it. False if done."""
         state = self.peers.view.states.get(failure.rank)
-        if failure.kind != "lost" or state is None or state.host != self.peers.own.host or state.has_ended():
+        if failure.kind != "lost" or state is None or not is_here(self.peers, failure.rank) or state.has_ended():
             return False
         # Continued, it ends by itself, and rank 0 closes the log.
         is_late = time.monotonic() > (self._noticed or 0) + self.limits.unwinding + self.limits.together
@@ -343,11 +307,6 @@ class Watch:
 
 
 _current: Watch | None = None
-
-
-def current_watch() -> Watch | None:
-    """Return the watch of this process, None if it runs alone."""
-    return _current
 
 
 def is_failing() -> bool:

@@ -37,7 +37,7 @@ def shared_metrics(scores: torch.Tensor, labels: torch.Tensor, *, all_metrics: b
         scores, labels = scores.cpu(), labels.cpu()
     if not all_metrics:
         return _sum_of_counts(Counts.of_accuracy(scores, labels), scores.device).accuracy_only()
-    if int(sum_over_processes(torch.tensor(not are_probabilities(scores), device=scores.device).int())):
+    if int(sum_over_processes(torch.tensor(int(not are_probabilities(scores))).to(scores.device))):
         raise diverged()
     counts = _sum_of_counts(Counts.of(scores, labels), scores.device)
     if counts.only_label is not None:
@@ -50,12 +50,12 @@ def shared_metrics(scores: torch.Tensor, labels: torch.Tensor, *, all_metrics: b
 
 
 def _sum_of_counts(counts: Counts, device: torch.device) -> Counts:
-    return Counts(*sum_over_processes(torch.tensor(astuple(counts), device=device)).tolist())
+    return Counts(*sum_over_processes(torch.tensor(astuple(counts)).to(device)).tolist())
 
 
 def _sum_of_parts(ties: TieSums, device: torch.device) -> TieSums:
-    areas = sum_over_processes(torch.tensor([ties.twice_area], device=device))
-    precisions = of_all_processes(torch.tensor([ties.precision_sum], dtype=torch.float64, device=device))
+    areas = sum_over_processes(torch.tensor([ties.twice_area]).to(device))
+    precisions = of_all_processes(torch.tensor([ties.precision_sum], dtype=torch.float64).to(device))
     return TieSums(int(areas), math.fsum(precisions.flatten().tolist()))
 
 

@@ -17,6 +17,7 @@ from mlperf.distributed.launchers import launched_processes
 from mlperf.engines.choose import check_engine
 from mlperf.engines.torchrec.allowed import check_sharding
 from mlperf.engines.torchrec.packages import require_torchrec
+from mlperf.engines.torchrec.supported import unsupported_setting
 from mlperf.export.onnx import require_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import require_graphviz
@@ -45,12 +46,19 @@ def run_benchmark(settings: Settings) -> Result:
         stack.enter_context(resource_failures())
         device = device_of(settings, processes)
         if processes.size > 1 or settings.processes.engine == "torchrec":
-            check_sharding(settings)
-            require_torchrec(use_gpu=settings.use_gpu)
+            _check_several_processes(settings)
             backend = settings.processes.backend_for(use_gpu=settings.use_gpu)
             stack.enter_context(process_group(processes, backend, gpu=gpu_name(device)))
             require_same_run(settings)
         return _run(settings, device)
+
+
+def _check_several_processes(settings: Settings) -> None:
+    """Raise UsageError or RunError if several processes, or one with TorchRec, cannot do the run."""
+    if (reason := unsupported_setting(settings)) is not None:
+        raise UsageError(reason)
+    check_sharding(settings)
+    require_torchrec(use_gpu=settings.use_gpu)
 
 
 def _run(settings: Settings, device: torch.device) -> Result:

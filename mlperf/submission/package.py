@@ -26,6 +26,7 @@ from mlperf.util.temporary import new_temporary_folder
 _CODE = (
     *("dlrm_s_pytorch.py", "run_and_time.sh", "mlperf", "bench", "tools", "test", "LICENSE", "pyproject.toml"),
     *("requirements.txt", "requirements-test.txt", "requirements-distributed.txt"),
+    "requirements-distributed-gpu.txt",
 )
 IMPLEMENTATION = "pytorch"
 # Submissions are git repositories, and their checker rejects names with spaces or a leading dot.

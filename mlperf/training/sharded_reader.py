@@ -163,7 +163,7 @@ class Shards:
         if not targets:
             return
         with failure_of_any(), one_process_is_meant():
-            dcp.load(targets, storage_reader=self._reader, planner=LoadPlanner(), no_dist=current().size == 1)
+            dcp.load(targets, storage_reader=self._reader, planner=LoadPlanner())
         self._filled |= targets.keys()
 
     def verify(self) -> None:

@@ -61,12 +61,7 @@ def write_sharded(
         folder = decided_by_first(lambda: _created(stack, path))
         writer = _Writer(folder, path, entries, report)
         with failure_of_any(), one_process_is_meant():
-            dcp.save(
-                tensors,
-                storage_writer=writer,
-                planner=SavePlanner(shard_bytes),
-                no_dist=current().size == 1,
-            )
+            dcp.save(tensors, storage_writer=writer, planner=SavePlanner(shard_bytes))
 
 
 def _created(stack: ExitStack, path: Path) -> Path:

@@ -78,11 +78,14 @@ def allowed_for_tables(
     for number, rows in enumerate(rows_per_table):
         own = named.get(str(number))
         wanted = own or named.get(_ALL) or Allowed(_default_kinds(settings, processes))
+        if processes.size == 1:  # all kinds are the same
+            found.append(Allowed((TABLE_WISE,), wanted.kernel))
+            continue
         possible = tuple(kind for kind in wanted.kinds if is_possible(kind, rows, dimension, processes))
         if own is not None and not possible:
             raise UsageError(
                 f"--sharding-constraints={path}: {number}: {' or '.join(own.kinds)} is not possible for the table "
-                f"of {rows:,} rows on {processes.size} processes: a process would have an empty part of it"
+                f"of {rows:,} rows and {dimension} columns on {processes.size} processes: some would have nothing"
             )
         found.append(Allowed(possible or (TABLE_WISE,), wanted.kernel))
     return found
@@ -92,15 +95,13 @@ def _default_kinds(settings: Settings, processes: Processes) -> tuple[str, ...]:
     """Return the kinds without a constraint: the one of --sharding, or all that are exact with any optimizer."""
     if settings.processes.sharding != "auto":
         return (settings.processes.sharding,)
-    if processes.size == 1:
-        return (TABLE_WISE,)
     if processes.nodes > 1 and processes.local_size > 1:
         return TABLE_WISE, ROW_WISE, "table-row-wise"
     return TABLE_WISE, ROW_WISE
 
 
 def is_possible(kind: str, rows: int, dimension: int, processes: Processes) -> bool:
-    """Return whether every process that gets a part of a table [R, D] gets rows and columns.
+    """Return whether every process that should get a part of a table [R, D] gets rows and columns.
 
     FBGEMM's backward pass on a CPU fails for parts of 0 rows: four rows on three processes are 2, 2 and 0.
     """

@@ -83,7 +83,10 @@ class Sharder(EmbeddingBagCollectionSharder):
 
 
 class _Enumerator(EmbeddingEnumerator):
-    """Enumerates in a fixed order. TorchRec's depends on hashes of strings, as does its choice among equals."""
+    """Enumerates in a fixed order, in which the planner takes the first of equally good options.
+
+    TorchRec's order of the kinds that a constraint allows is that of a set of strings, another in every run.
+    """
 
     def enumerate(self, module: nn.Module, sharders: list[ModuleSharder[nn.Module]]) -> list[ShardingOption]:
         """Return the options of all tables."""
@@ -233,9 +236,10 @@ def _too_large(
     available = f"{memory.host / 1e9:,.1f} GB"
     if device == "cuda":
         available = f"{memory.device / 1e9:,.1f} GB on its GPU and {available} in host memory"
+    who = "this process" if processes.size == 1 else f"each of {processes.size} processes"
     return RunError(
         f"the tables with their optimizer state ({sum(sizes) / 1e9:,.1f} GB; table {largest}: "
-        f"{sizes[largest] / 1e9:,.1f} GB) cannot be stored by {processes.size} processes, each of which has "
-        f"{available} for them; more processes (--nproc-per-node, --nnodes), another --sharding, a smaller "
-        "--max-ind-range, --arch-embedding-size or --mini-batch-size, or --optimizer need less"
+        f"{sizes[largest] / 1e9:,.1f} GB) cannot be stored: {who} has {available} for them; more processes "
+        "(--nproc-per-node, --nnodes), another --sharding, a smaller --max-ind-range, --arch-embedding-size or "
+        "--mini-batch-size, or another --optimizer need less"
     )

@@ -29,7 +29,7 @@ def _of_model(settings: Settings) -> list[tuple[str, bool, str]]:
         (
             f"--embedding-precision={precision}",
             precision != "fp32",
-            ": FBGEMM does not round tables in 16 bits with reproducible random numbers",
+            ": FBGEMM rounds to the nearest value on a CPU, which loses small updates, and on a GPU as it draws",
         ),
         (f"--arch-sparse-feature-size={size}", size % ROW_MULTIPLE != 0, ", which need a multiple of 4"),
         (f"--optimizer={optimizer}", optimizer not in OPTIMIZERS, f", but {', '.join(OPTIMIZERS)} are"),

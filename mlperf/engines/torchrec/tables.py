@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,8 @@ from mlperf.settings.settings import Settings
 from mlperf.util.divided_tensor import DividedTensor, Part
 
 _log = logging.getLogger(__name__)
+
+_LOCAL_SIZE = "LOCAL_WORLD_SIZE"
 
 OPTIMIZERS = {
     "sgd": EmbOptimType.EXACT_SGD,
@@ -67,9 +70,11 @@ class ShardedTables(EmbeddingTables):
                 "eps": training.adagrad_epsilon,
             }
         )
-        _tell_torchrec_the_nodes(processes)
+        # TorchRec keeps the groups of one node and between nodes for good; those of an earlier run are closed.
+        comm._INTRA_PG = comm._CROSS_PG = None
         env = ShardingEnv.from_process_group(torch.distributed.group.WORLD)
-        sharded = sharder.shard(make_collection(architecture), plan, env, device, "")
+        with _nodes_of(processes):
+            sharded = sharder.shard(make_collection(architecture), plan, env, device, "")
         weights, kept = sharded.state_dict(), sharded.fused_optimizer.state_dict()["state"]
         self.local_tables = []
         for number, count in enumerate(rows):
@@ -124,13 +129,22 @@ def _smallest(memory: TableMemory) -> TableMemory:
     return TableMemory(min(map(int, device)), min(map(int, host)))
 
 
-def _tell_torchrec_the_nodes(processes: Processes) -> None:
+@contextmanager
+def _nodes_of(processes: Processes) -> Iterator[None]:
     """Make TorchRec group the processes by node.
 
-    It reads their number from a variable that only torchrun sets, and keeps the groups of an earlier run.
+    It reads the number of processes of a node from a variable that only torchrun sets, and keeps the groups of an
+    earlier run.
     """
-    os.environ["LOCAL_WORLD_SIZE"] = str(processes.local_size)
+    before = os.environ.get(_LOCAL_SIZE)
+    os.environ[_LOCAL_SIZE] = str(processes.local_size)
     comm._INTRA_PG = comm._CROSS_PG = None
+    try:
+        yield
+    finally:
+        del os.environ[_LOCAL_SIZE]
+        if before is not None:
+            os.environ[_LOCAL_SIZE] = before
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-# One GPU that holds the tables of the benchmark (mlperf/docs/training.md).
+# One GPU that holds the tables of the benchmark, or several (mlperf/docs/distributed.md).
 # Hyperparameters of the MLPerf reference convergence point at global batch size 71680.
 BENCHMARK=dlrm
 BATCH_SIZE=71680

@@ -1,4 +1,4 @@
-# One GPU that holds the tables and Adagrad's sums (mlperf/docs/benchmarks.md).
+# One GPU that holds the tables and Adagrad's sums, or several (mlperf/docs/distributed.md).
 # Hyperparameters of the MLPerf reference convergence point at global batch size 135168.
 BENCHMARK=dlrm_dcnv2
 BATCH_SIZE=135168
