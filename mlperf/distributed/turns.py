@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from mlperf.distributed.agreement import values_of_all
+from mlperf.distributed.agreement import decided_by_first, values_of_all
 from mlperf.distributed.launchers import find_launch
 from mlperf.distributed.peers import connected
 from mlperf.distributed.processes import current
@@ -75,8 +75,8 @@ class _Turn:
     def __init__(self) -> None:
         launch = find_launch()
         assert launch is not None, "several processes need a launcher"
-        self.nodes = values_of_all(str(current().local_rank)).count("0")
-        self._name = values_of_all(str(uuid.uuid4()))[0]
+        self.nodes = values_of_all(current().local_rank).count(0)
+        self._name = decided_by_first(lambda: str(uuid.uuid4()))
         self._store = dist.PrefixStore(f"dlrm/{launch.run}/turns", connected(launch))
 
     def publish(self, result: object) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from mlperf.data.criteo.days import TRAINING_SPLITS
 from mlperf.data.criteo.prepared.dataset import PreparedData
-from mlperf.distributed.first import decided_by_first
+from mlperf.distributed.agreement import decided_by_first
 from mlperf.distributed.group import process_group
 from mlperf.distributed.launchers import launched_processes
 from mlperf.engines.choose import check_engine

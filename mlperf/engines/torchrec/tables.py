@@ -16,8 +16,7 @@ from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 from torchrec.distributed.types import ShardingEnv
 
 from mlperf.data.batch import Batch
-from mlperf.distributed.agreement import values_of_all
-from mlperf.distributed.first import decided_by_first
+from mlperf.distributed.agreement import decided_by_first, values_of_all
 from mlperf.distributed.processes import Processes, current
 from mlperf.engines.torchrec.features import table_name
 from mlperf.engines.torchrec.placement import TableMemory, describe_placements
@@ -125,8 +124,8 @@ class ShardedTables(EmbeddingTables):
 
 def _smallest(memory: TableMemory) -> TableMemory:
     """Return the smallest memory of all processes; every process must call it."""
-    device, host = (values_of_all(str(size)) for size in (memory.device, memory.host))
-    return TableMemory(min(map(int, device)), min(map(int, host)))
+    of_all = values_of_all(memory)
+    return TableMemory(min(each.device for each in of_all), min(each.host for each in of_all))
 
 
 @contextmanager
