@@ -146,8 +146,7 @@ def find_launch(environment: Mapping[str, str] | None = None) -> Launch | None:
     environment: environment variables; if None, those of this process. UsageError if variables are missing or
     contradict each other, or do not tell where rank 0 runs.
     """
-    given = os.environ if environment is None else environment
-    variables = {name: value.strip() for name, value in given.items() if value.strip()}
+    variables = _set_variables(environment)
     chosen = _chosen(variables)
     if chosen is None or chosen.size == 1:
         return None
@@ -179,8 +178,7 @@ def launched_processes(environment: Mapping[str, str] | None = None, local_rank:
 
 def require_one_process(environment: Mapping[str, str] | None = None) -> None:
     """Raise UsageError if a launcher has started several processes. environment: as in `find_launch`."""
-    given = os.environ if environment is None else environment
-    variables = {name: value.strip() for name, value in given.items() if value.strip()}
+    variables = _set_variables(environment)
     chosen = _chosen(variables)
     if chosen is not None and chosen.size > 1:
         raise UsageError(
@@ -191,9 +189,14 @@ def require_one_process(environment: Mapping[str, str] | None = None) -> None:
 
 def attempts(environment: Mapping[str, str] | None = None) -> int:
     """Return how many times torchrun has started this run again (--max-restarts)."""
-    variables = os.environ if environment is None else environment
-    text = variables.get("TORCHELASTIC_RESTART_COUNT", "")
+    text = _set_variables(environment).get("TORCHELASTIC_RESTART_COUNT", "")
     return int(text) if text.isdecimal() else 0
+
+
+def _set_variables(environment: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the variables that are not empty. environment: as in `find_launch`."""
+    given = os.environ if environment is None else environment
+    return {name: value.strip() for name, value in given.items() if value.strip()}
 
 
 class _Found(NamedTuple):

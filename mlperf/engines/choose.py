@@ -24,18 +24,18 @@ _OF_TORCHREC = ("--sharding", "--sharding-constraints", "--dist-backend")
 _log = logging.getLogger(__name__)
 
 
-def uses_torchrec(settings: Settings) -> bool:
-    """Return whether the engine of the run is torchrec."""
-    engine = settings.processes.engine
-    return engine == "torchrec" or (engine == "auto" and current().size > 1)
+def uses_torchrec(settings: Settings, size: int | None = None) -> bool:
+    """Return whether the engine of the run is torchrec. size: number of processes; None: of this run."""
+    size = current().size if size is None else size
+    return settings.processes.engine == "torchrec" or (settings.processes.engine == "auto" and size > 1)
 
 
 def check_engine(settings: Settings, size: int) -> None:
     """Raise UsageError if --engine does not fit the number of processes, or other flags of theirs do not."""
-    engine = settings.processes.engine
-    if engine == "torchrec" or (engine == "auto" and size > 1):
+    if uses_torchrec(settings, size):
         return
     if size > 1:
+        engine = settings.processes.engine
         raise UsageError(
             f"--engine={engine} runs on one process, but {size} were started; omit the flag, or pass torchrec"
         )

@@ -14,7 +14,7 @@ from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.distributed.agreement import decided_by_first
 from mlperf.distributed.group import process_group
 from mlperf.distributed.launchers import launched_processes
-from mlperf.engines.choose import check_engine
+from mlperf.engines.choose import check_engine, uses_torchrec
 from mlperf.engines.torchrec.allowed import check_sharding
 from mlperf.engines.torchrec.packages import require_torchrec
 from mlperf.engines.torchrec.supported import unsupported_setting
@@ -45,16 +45,16 @@ def run_benchmark(settings: Settings) -> Result:
     with ExitStack() as stack:
         stack.enter_context(resource_failures())
         device = device_of(settings, processes)
-        if processes.size > 1 or settings.processes.engine == "torchrec":
-            _check_several_processes(settings)
+        if uses_torchrec(settings, processes.size):
+            _check_torchrec(settings)
             backend = settings.processes.backend_for(use_gpu=settings.use_gpu)
             stack.enter_context(process_group(processes, backend, gpu=gpu_name(device)))
             require_same_run(settings)
         return _run(settings, device)
 
 
-def _check_several_processes(settings: Settings) -> None:
-    """Raise UsageError or RunError if several processes, or one with TorchRec, cannot do the run."""
+def _check_torchrec(settings: Settings) -> None:
+    """Raise UsageError or RunError if engine torchrec cannot do the run, before its processes are connected."""
     if (reason := unsupported_setting(settings)) is not None:
         raise UsageError(reason)
     check_sharding(settings)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import Any
 
 import torch
 
 from mlperf.distributed.agreement import require_all_equal
+from mlperf.engines.torchrec.packages import installed_version
 from mlperf.settings.flags import Flag, flag_values
 from mlperf.settings.settings import Settings
 from mlperf.version import __version__
@@ -33,10 +33,6 @@ def _shown(flag: Flag, value: Any) -> str:
 
 def _versions() -> dict[str, str]:
     """Return the versions of this program and of what computes or communicates."""
-    versions = {"version of this program": __version__, "version of PyTorch": torch.__version__}
-    for package in _PACKAGES:
-        try:
-            versions[f"version of {package}"] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    installed = {package: installed_version(package) for package in _PACKAGES}
+    versions = {"this program": __version__, "PyTorch": torch.__version__, **installed}
+    return {f"version of {what}": version for what, version in versions.items() if version is not None}
