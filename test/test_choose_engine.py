@@ -262,14 +262,15 @@ def test_flags_of_several_processes_are_refused_for_one(flag: str) -> None:
 
 
 def test_ids_of_a_batch_that_32_bits_cannot_number_are_refused_by_torchrec() -> None:
+    def reason(*flags: str) -> str | None:
+        return unsupported_setting(settings_of("--arch-mlp-bot=13-4", "--arch-sparse-feature-size=4", *flags))
+
     largest = MAX_INT32 // 26
-    assert unsupported_setting(settings_of(f"--mini-batch-size={largest}")) is None
+    assert reason(f"--mini-batch-size={largest}") is None
     for flag in ("--mini-batch-size", "--test-mini-batch-size"):
-        reason = unsupported_setting(settings_of(f"{flag}={largest + 1}"))
-        assert reason is not None
-        assert reason.startswith(
-            f"{flag}={largest + 1} is not supported by several processes and --engine=torchrec"
-        )
+        refused = reason(f"{flag}={largest + 1}")
+        assert refused is not None
+        assert refused.startswith(f"{flag}={largest + 1} is not supported by several processes and --engine=")
     several = ("--arch-interaction-op=dcn", f"--multi-hot-sizes={'-'.join(['10'] * 26)}")
-    assert unsupported_setting(settings_of(f"--mini-batch-size={largest // 10}", *several)) is None
-    assert unsupported_setting(settings_of(f"--mini-batch-size={largest // 10 + 1}", *several)) is not None
+    assert reason(f"--mini-batch-size={MAX_INT32 // 260}", *several) is None
+    assert reason(f"--mini-batch-size={MAX_INT32 // 260 + 1}", *several) is not None

@@ -208,7 +208,7 @@ def test_two_nodes_reach_the_target_with_a_log_that_the_checkers_accept(tmp_path
         first, second = threads.map(run_node, range(2))
     assert (first.status, second.status) == (0, 0), first.stdout + first.stderr + second.stdout + second.stderr
     assert result(first)[:3] == ["RESULT", "RECOMMENDATION", "1"]
-    assert second.stdout == ""
+    assert (second.stdout, second.stderr) == ("", "")
     (log,) = logs[0].glob("*.log")
     assert all(check_log(log, edition).passed for edition in editions_of(DLRM))
     values = {event["key"]: event["value"] for event in read_events(log)}
