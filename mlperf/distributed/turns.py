@@ -12,12 +12,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-import torch.distributed as dist
-
 from mlperf.distributed.agreement import decided_by_first, values_of_all
 from mlperf.distributed.launchers import find_launch
-from mlperf.distributed.peers import connected
 from mlperf.distributed.processes import current
+from mlperf.distributed.store import keys_of
 
 T = TypeVar("T")
 
@@ -77,7 +75,7 @@ class _Turn:
         assert launch is not None, "several processes need a launcher"
         self.nodes = values_of_all(current().local_rank).count(0)
         self._name = decided_by_first(lambda: str(uuid.uuid4()))
-        self._store = dist.PrefixStore(f"dlrm/{launch.run}/turns", connected(launch))
+        self._store = keys_of("turns", launch)
 
     def publish(self, result: object) -> None:
         """Make a result known to the processes that work later."""

@@ -66,7 +66,7 @@ def _of_run(settings: Settings) -> list[tuple[str, bool, str]]:
 
 def _ids_per_sample(settings: Settings) -> int:
     """Return the largest number of ids of a sample, of all tables."""
-    data = settings.data
-    if data.generation != "dataset":
-        return len(settings.model.architecture.rows_per_table) * data.generated.lookups
-    return sum(data.multi_hot.sizes or (1,) * TABLES)
+    generates = settings.data.generation != "dataset"
+    return sum(
+        settings.data.ids_per_table(len(settings.model.architecture.rows_per_table) if generates else TABLES)
+    )
