@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from program import ROOT, read_events
 
 from mlperf.distributed.environment import choose_threads
 from mlperf.distributed.launchers import Launch
-from mlperf.distributed.processes import Processes
+from mlperf.distributed.processes import Processes, current, running_as
 from mlperf.reporting.compliance_log import ComplianceLog
 from mlperf.reporting.compliance_log_file import check_log_file, log_name
 from mlperf.runner.device import gpu_of
@@ -90,6 +91,20 @@ def test_different_flags_are_refused_by_all_processes_with_the_first_that_differ
     same = ("--mini-batch-size=4", "--learning-rate=0.5")
     reasons = with_ranks(3, refusal, same, same, ("--mini-batch-size=6", "--learning-rate=0.2"))
     assert reasons == ["--mini-batch-size: rank 0 has 4, rank 2 has 6; must be equal on all processes"] * 3
+
+
+def refusal_of_uneven_nodes() -> str:
+    """Return why nodes with different numbers of processes do not start together. Runs on several processes."""
+    own = current()
+    with running_as(replace(own, local_size=1 + own.rank)), pytest.raises(UsageError) as refused:
+        require_same_run(parse([]))
+    return str(refused.value)
+
+
+@in_processes
+def test_nodes_with_different_numbers_of_processes_are_refused() -> None:
+    reasons = with_ranks(2, refusal_of_uneven_nodes)
+    assert reasons == ["processes of a node: rank 0 has 1, rank 1 has 2; must be equal on all processes"] * 2
 
 
 def accepts(*flags_by_rank: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from mlperf.distributed.agreement import require_all_equal
+from mlperf.distributed.processes import current
 from mlperf.engines.torchrec.packages import installed_version
 from mlperf.settings.flags import Flag, flag_values
 from mlperf.settings.settings import Settings
@@ -18,9 +19,13 @@ _PACKAGES = ("torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu", "numpy", "numba")
 
 
 def require_same_run(settings: Settings) -> None:
-    """Raise the same UsageError on all processes if a flag or a version is not the same on all of them."""
+    """Raise the same UsageError on all processes if a flag or a version is not the same on all of them.
+
+    All nodes must have as many processes.
+    """
     require_all_equal(
-        _versions()
+        {"processes of a node": str(current().local_size)}
+        | _versions()
         | {flag.name: _shown(flag, value) for flag, value in flag_values(settings) if flag.name not in _OWN}
     )
 
