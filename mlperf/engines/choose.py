@@ -14,12 +14,8 @@ from mlperf.engines.protocol import Engine, TrainingStep
 from mlperf.evaluation.evaluate import Scorer
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.optim.optimizer import Optimizer
-from mlperf.settings.flags import changed_flags
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
-
-# Flags without meaning for the other engines, which run on one process.
-_OF_TORCHREC = ("--sharding", "--sharding-constraints", "--dist-backend")
 
 _log = logging.getLogger(__name__)
 
@@ -28,22 +24,6 @@ def uses_torchrec(settings: Settings) -> bool:
     """Return whether the engine of the run is torchrec."""
     engine = settings.processes.engine
     return engine == "torchrec" or (engine == "auto" and current().size > 1)
-
-
-def check_engine(settings: Settings, size: int) -> None:
-    """Raise UsageError if --engine does not fit the number of processes, or other flags of theirs do not."""
-    engine = settings.processes.engine
-    if engine == "torchrec" or (engine == "auto" and size > 1):
-        return
-    if size > 1:
-        raise UsageError(
-            f"--engine={engine} runs on one process, but {size} were started; omit the flag, or pass torchrec"
-        )
-    for flag, value in changed_flags(settings.processes):
-        if flag.name in _OF_TORCHREC:
-            raise UsageError(
-                f"{flag.name}={flag.kind.show(value)} requires several processes or --engine=torchrec"
-            )
 
 
 def make_step(model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> TrainingStep:
