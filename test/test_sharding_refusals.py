@@ -33,7 +33,10 @@ TORCHREC_ENGINE = ("--engine=torchrec", "--arch-sparse-feature-size=4", "--arch-
         ("--save-onnx", "--save-onnx is not supported"),
         ("--plot-compute-graph", "--plot-compute-graph is not supported"),
         ("--debug-mode", "--debug-mode is not supported"),
-        ("--sharding=data-parallel", "--sharding=data-parallel: TorchRec does not update such tables"),
+        (
+            "--sharding=data-parallel",
+            "--sharding: 'data-parallel' is refused: TorchRec does not update such tables",
+        ),
         (
             "--sharding=column-wise --optimizer=rwsadagrad",
             "--sharding=column-wise: it changes the results of --opt",
@@ -116,7 +119,7 @@ def test_flag_applies_to_the_tables_that_the_file_does_not_name(tmp_path: Path) 
             "",
             "0: kernel fused-uvm-caching requires --use-gpu",
         ),
-        ({"0": "data-parallel"}, "", "0: data-parallel: TorchRec does not update such tables"),
+        ({"0": "data-parallel"}, "", "0: 'data-parallel' is refused: TorchRec does not update"),
         ({"0": "column-wise"}, "--optimizer=rwsadagrad", "0: column-wise: it changes the results"),
         ('{"0": "row-wise", "0": "table-wise"}', "", "the key '0' is repeated"),
     ],

@@ -59,7 +59,7 @@ def test_flag_that_the_user_has_not_typed_is_explained(capsys: pytest.CaptureFix
     [
         ("--embedding-precision=fp16", "--embedding-precision=fp16 is not supported by several processes"),
         ("--mlperf-grad-accum-iter=2", "--mlperf-grad-accum-iter=2 is not supported by several processes"),
-        ("--sharding=data-parallel", "--sharding=data-parallel: TorchRec does not update"),
+        ("--sharding=data-parallel", "--sharding: 'data-parallel' is refused: TorchRec"),
         ("--engine=cpu", "--engine=cpu runs on one process, but 8 were started"),
     ],
 )
