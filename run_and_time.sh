@@ -231,7 +231,7 @@ assemble_flags() { # sets edition, trainer_flags and data_flags; $1: Python, rem
     fi
     own_flags=(${TRAINER_FLAGS[@]+"${TRAINER_FLAGS[@]}"} "$@")
     # The trainer's own parser, which needs neither data nor third-party packages.
-    "$python" -m mlperf.cli.check_flags "${trainer_flags[@]}" -- ${own_flags[@]+"${own_flags[@]}"} || return
+    "$python" -m mlperf.cli.check_flags --processes="$processes" "${trainer_flags[@]}" -- ${own_flags[@]+"${own_flags[@]}"} || return
     trainer_flags+=(${own_flags[@]+"${own_flags[@]}"})
 }
 

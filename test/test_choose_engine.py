@@ -15,7 +15,8 @@ from program import GOLDEN
 from small_models import CPU, make_batch, make_model
 
 from mlperf.cli.train import parse
-from mlperf.engines.choose import check_engine, choose_engine, make_scorer, make_step
+from mlperf.engines.choose import choose_engine, make_scorer, make_step
+from mlperf.engines.requested import check_engine
 from mlperf.engines.torchrec.supported import unsupported_setting
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.optim.optimizer import make_optimizer
@@ -251,14 +252,19 @@ def test_engine_of_one_process_is_refused_for_several(engine: str) -> None:
 @pytest.mark.parametrize(
     "flag", ["--sharding=row-wise", "--sharding-constraints=plan.json", "--dist-backend=gloo"]
 )
-def test_flags_of_several_processes_are_refused_for_one(flag: str) -> None:
+def test_flags_of_several_processes_are_refused_for_one(
+    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plan.json").write_text("{}")
     message = f"{flag} requires several processes or --engine=torchrec"
     for engine in ("auto", "cpu", "autograd"):
         with pytest.raises(UsageError) as raised:
             check_engine(settings_of(flag, f"--engine={engine}"), 1)
         assert str(raised.value) == message
-    check_engine(settings_of(flag), 2)
-    check_engine(settings_of(flag, "--engine=torchrec"), 1)
+    size = ("--arch-mlp-bot=13-4", "--arch-sparse-feature-size=4")
+    check_engine(settings_of(*size, flag), 2)
+    check_engine(settings_of(*size, flag, "--engine=torchrec"), 1)
 
 
 def test_ids_of_a_batch_that_32_bits_cannot_number_are_refused_by_torchrec() -> None:

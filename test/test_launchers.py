@@ -7,6 +7,7 @@ import pytest
 from mlperf.distributed.launchers import find_launch, launched_processes
 from mlperf.distributed.processes import Processes
 from mlperf.distributed.slurm import first_host, tasks_on_node
+from mlperf.settings.from_flags import parse
 from mlperf.util.errors import UsageError
 
 TORCHRUN = {
@@ -144,6 +145,11 @@ def test_local_rank_must_agree_with_the_variable() -> None:
         launched_processes(TORCHRUN, local_rank=2)
     with pytest.raises(UsageError, match="--local_rank=1: this is the only process"):
         launched_processes({}, local_rank=1)
+
+
+def test_both_spellings_of_local_rank_are_accepted() -> None:
+    for flag in ("--local_rank=3", "--local-rank=3"):
+        assert parse([flag]).processes.local_rank == 3
 
 
 @pytest.mark.parametrize(

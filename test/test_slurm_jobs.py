@@ -61,6 +61,20 @@ def test_dry_run_prints_the_command_of_each_node(nodes: int, benchmark: str) -> 
         )
 
 
+def test_dry_run_prints_the_data_and_the_folder_of_the_logs() -> None:
+    done = submit(JOBS[1], DRYRUN="1", DATADIR="/data of criteo", LOGDIR="/logs", EDITION="2.0.0")
+    assert done.stdout.startswith("node0: DATADIR=/data\\ of\\ criteo LOGDIR=/logs EDITION=2.0.0 BENCHMARK=dlrm ")
+
+
+@pytest.mark.parametrize("nodes", JOBS)
+def test_job_outside_the_checkout_is_refused_in_one_line(nodes: int, tmp_path: Path) -> None:
+    command = ["bash", str(ROOT / JOBS[nodes])]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    job = Path(JOBS[nodes]).name
+    assert done.stderr == f"{job}: error: {tmp_path}: is not the checkout, in which the job must be submitted\n"
+
+
 @pytest.mark.parametrize("nodes", JOBS)
 def test_nodes_and_tasks_are_those_of_the_name(nodes: int) -> None:
     lines = (ROOT / JOBS[nodes]).read_text().splitlines()
@@ -121,4 +135,4 @@ def test_tasks_of_srun_that_would_each_do_the_whole_run_are_refused(job: dict[st
         check=False,
     )
     assert done.returncode == 2
-    assert b"SLURM_STEP_NUM_TASKS=2: this program supports one process" in done.stderr
+    assert b"SLURM_STEP_NUM_TASKS=2: a timed run starts its processes itself (NPROC, NNODES)" in done.stderr

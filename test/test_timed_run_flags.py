@@ -52,3 +52,27 @@ def test_flag_that_the_user_has_not_typed_is_explained(capsys: pytest.CaptureFix
     )
     assert check_flags([*of_benchmark, "--", "--adagrad-epsilon=1", "--optimizer=sgd"]) == 2
     assert "the benchmark" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--embedding-precision=fp16", "--embedding-precision=fp16 is not supported by several processes"),
+        ("--mlperf-grad-accum-iter=2", "--mlperf-grad-accum-iter=2 is not supported by several processes"),
+        ("--sharding=data-parallel", "--sharding: 'data-parallel' is refused: TorchRec"),
+        ("--engine=cpu", "--engine=cpu runs on one process, but 8 were started"),
+    ],
+)
+def test_flag_that_several_processes_do_not_support_is_refused_before_data_is_prepared(
+    flag: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check_flags(["--processes=8", *TINY, "--", flag]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"dlrm_s_pytorch.py: error: {message}")
+    assert len(error.splitlines()) == 1
+
+
+def test_flags_of_several_processes_need_several(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_flags(["--processes=2", *TINY, "--", "--sharding=row-wise"]) == 0
+    assert check_flags(["--processes=1", *TINY, "--", "--sharding=row-wise"]) == 2
+    assert "--sharding=row-wise requires several processes" in capsys.readouterr().err

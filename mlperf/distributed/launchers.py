@@ -176,15 +176,21 @@ def launched_processes(environment: Mapping[str, str] | None = None, local_rank:
     return Processes()
 
 
-def require_one_process(environment: Mapping[str, str] | None = None) -> None:
-    """Raise UsageError if a launcher has started several processes. environment: as in `find_launch`."""
+_ONE = (
+    "this program supports one process, because each would do the whole job and write the same files; start one "
+    "process, or unset the variable"
+)
+
+
+def require_one_process(environment: Mapping[str, str] | None = None, *, reason: str = _ONE) -> None:
+    """Raise UsageError if a launcher has started several processes.
+
+    environment: as in `find_launch`. reason: why that is refused, and what to do.
+    """
     variables = _set_variables(environment)
     chosen = _chosen(variables)
     if chosen is not None and chosen.size > 1:
-        raise UsageError(
-            f"{chosen.stated}: this program supports one process, because each would do the whole job and write "
-            "the same files; start one process, or unset the variable"
-        )
+        raise UsageError(f"{chosen.stated}: {reason}")
 
 
 def attempts(environment: Mapping[str, str] | None = None) -> int:

@@ -14,12 +14,8 @@ from mlperf.engines.protocol import Engine, TrainingStep
 from mlperf.evaluation.evaluate import Scorer
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.optim.optimizer import Optimizer
-from mlperf.settings.flags import changed_flags
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
-
-# Flags without meaning for the other engines, which run on one process.
-_OF_TORCHREC = ("--sharding", "--sharding-constraints", "--dist-backend")
 
 _log = logging.getLogger(__name__)
 
@@ -28,22 +24,6 @@ def uses_torchrec(settings: Settings, size: int | None = None) -> bool:
     """Return whether the engine of the run is torchrec. size: number of processes; None: of this run."""
     size = current().size if size is None else size
     return settings.processes.engine == "torchrec" or (settings.processes.engine == "auto" and size > 1)
-
-
-def check_engine(settings: Settings, size: int) -> None:
-    """Raise UsageError if --engine does not fit the number of processes, or other flags of theirs do not."""
-    if uses_torchrec(settings, size):
-        return
-    if size > 1:
-        engine = settings.processes.engine
-        raise UsageError(
-            f"--engine={engine} runs on one process, but {size} were started; omit the flag, or pass torchrec"
-        )
-    for flag, value in changed_flags(settings.processes):
-        if flag.name in _OF_TORCHREC:
-            raise UsageError(
-                f"{flag.name}={flag.kind.show(value)} requires several processes or --engine=torchrec"
-            )
 
 
 def make_step(model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> TrainingStep:

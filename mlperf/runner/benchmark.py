@@ -14,10 +14,9 @@ from mlperf.data.criteo.prepared.dataset import PreparedData
 from mlperf.distributed.agreement import decided_by_first
 from mlperf.distributed.group import process_group
 from mlperf.distributed.launchers import launched_processes
-from mlperf.engines.choose import check_engine, uses_torchrec
-from mlperf.engines.torchrec.allowed import check_sharding
+from mlperf.engines.choose import uses_torchrec
+from mlperf.engines.requested import check_engine
 from mlperf.engines.torchrec.packages import require_torchrec
-from mlperf.engines.torchrec.supported import unsupported_setting
 from mlperf.export.onnx import require_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import require_graphviz
@@ -46,19 +45,11 @@ def run_benchmark(settings: Settings) -> Result:
         stack.enter_context(resource_failures())
         device = device_of(settings, processes)
         if uses_torchrec(settings, processes.size):
-            _check_torchrec(settings)
+            require_torchrec(use_gpu=settings.use_gpu)
             backend = settings.processes.backend_for(use_gpu=settings.use_gpu)
             stack.enter_context(process_group(processes, backend, gpu=gpu_name(device)))
             require_same_run(settings)
         return _run(settings, device)
-
-
-def _check_torchrec(settings: Settings) -> None:
-    """Raise UsageError or RunError if engine torchrec cannot do the run, before its processes are connected."""
-    if (reason := unsupported_setting(settings)) is not None:
-        raise UsageError(reason)
-    check_sharding(settings)
-    require_torchrec(use_gpu=settings.use_gpu)
 
 
 def _run(settings: Settings, device: torch.device) -> Result:

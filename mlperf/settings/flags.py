@@ -26,7 +26,10 @@ _KEY = "mlperf.settings"  # of the entry in a field's metadata
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag. name: as typed, "--mini-batch-size". group: heading in the help; if None, that of the class."""
+    """One flag. name: as typed, "--mini-batch-size". group: heading in the help; if None, that of the class.
+
+    aliases: other names that are accepted.
+    """
 
     name: str
     kind: Kind
@@ -34,6 +37,7 @@ class Flag:
     help: str
     group: str | None = None
     required: bool = False
+    aliases: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -84,10 +88,17 @@ class _Variants:
 
 
 def flag(
-    name: str, kind: Kind, default: Any, help: str, *, group: str | None = None, required: bool = False
+    name: str,
+    kind: Kind,
+    default: Any,
+    help: str,
+    *,
+    group: str | None = None,
+    required: bool = False,
+    aliases: tuple[str, ...] = (),
 ) -> Any:
-    """Declare the flag that fills this field of a settings class."""
-    return field(default=default, metadata={_KEY: Flag(name, kind, default, help, group, required)})
+    """Declare the flag that fills this field of a settings class. Arguments: those of `Flag`."""
+    return field(default=default, metadata={_KEY: Flag(name, kind, default, help, group, required, aliases)})
 
 
 def part(cls: type, *, group: str | None = None) -> Any:

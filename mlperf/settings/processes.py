@@ -11,7 +11,12 @@ from mlperf.settings.kinds import MAX_INT32, choice, file_name, whole_between
 # --engine. auto: torchrec with several processes; otherwise the fastest of the others that supports the run.
 ENGINES = ("auto", "cpu", "gpu", "autograd", "torchrec")
 # --sharding, besides "auto".
-SHARDING_KINDS = ("table-wise", "row-wise", "column-wise", "table-row-wise", "grid", "data-parallel")
+SHARDING_KINDS = ("table-wise", "row-wise", "column-wise", "table-row-wise", "grid")
+# Kinds of TorchRec that are refused, with the reasons.
+REFUSED_KINDS = {
+    "data-parallel": "is refused: TorchRec does not update such tables in its optimizers, and their checkpoints "
+    "cannot be sharded in another way"
+}
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class ProcessSettings:
     )
     sharding: str = flag(
         "--sharding",
-        choice("auto", *SHARDING_KINDS, metavar="KIND"),
+        choice("auto", *SHARDING_KINDS, refused=REFUSED_KINDS, metavar="KIND"),
         "auto",
         "how torchrec shards the tables: table-wise, row-wise, column-wise, table-row-wise (the rows among the "
         "processes of one node) or grid (rows and columns); auto: its planner decides for each table",
@@ -47,7 +52,8 @@ class ProcessSettings:
         "--local_rank",
         whole_between(-1, MAX_INT32),
         -1,
-        "number of this process on its node, as old launchers pass it; must agree with LOCAL_RANK",
+        "number of this process on its node, as torch.distributed.launch passes it; must agree with LOCAL_RANK",
+        aliases=("--local-rank",),
     )
 
     def backend_for(self, *, use_gpu: bool) -> str:

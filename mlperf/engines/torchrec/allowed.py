@@ -12,7 +12,7 @@ from typing import Any
 
 from mlperf.distributed.processes import Processes
 from mlperf.engines.torchrec.supported import ROW_MULTIPLE
-from mlperf.settings.processes import SHARDING_KINDS
+from mlperf.settings.processes import REFUSED_KINDS, SHARDING_KINDS
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
 from mlperf.util.failures import system_failures
@@ -41,12 +41,7 @@ class Allowed:
 
 
 def refused_kind(kind: str, settings: Settings) -> str | None:
-    """Return why a kind of sharding is refused: it changes the results, or cannot be saved. None if neither."""
-    if kind == "data-parallel":
-        return (
-            "TorchRec does not update such tables in its optimizers, and their checkpoints cannot be sharded in "
-            "another way"
-        )
+    """Return why a kind of sharding is refused: it changes the results. None if it does not."""
     optimizer = settings.training.optimizer
     if kind in _CUTS_COLUMNS and optimizer == "rwsadagrad" and not settings.inference_only:
         return f"it changes the results of --optimizer={optimizer}, which has one sum for all columns of a row"
@@ -156,6 +151,8 @@ def _entry(name: str, value: object, settings: Settings) -> Allowed:
     if not kinds or len(set(map(str, kinds))) < len(kinds):
         refuse(name, kinds, allowed)
     for kind in kinds:
+        if isinstance(kind, str) and kind in REFUSED_KINDS:
+            raise SchemaError(f"{name}: {kind!r} {REFUSED_KINDS[kind]}; must be {allowed}")
         if kind not in SHARDING_KINDS:
             refuse(name, kind, allowed)
         if (reason := refused_kind(kind, settings)) is not None:

@@ -63,12 +63,11 @@ def _require(package: str, found: str | None, wanted: str, *, use_gpu: bool) -> 
 
 def _failure(problem: str, *, use_gpu: bool) -> RunError:
     package = _FOR_GPUS if use_gpu else _FOR_CPUS
-    how = f"pip install torchrec=={TORCHREC} {_FOR_GPUS}=={FBGEMM}"
-    if not use_gpu:
-        how = "tools/setup.sh requirements-distributed.txt"
+    file = "requirements-distributed-gpu.txt" if use_gpu else "requirements-distributed.txt"
     return RunError(
         f"several processes and --engine=torchrec need PyTorch {PYTORCH} with torchrec {TORCHREC} and {package} "
-        f"{FBGEMM}, but {problem} in this Python ({sys.executable}): run {how}"
+        f"{FBGEMM}, but {problem} in this Python ({sys.executable}): run tools/setup.sh {file} and "
+        f"use .venv/bin/python, or pip install --no-deps -r {file}"
     )
 
 
