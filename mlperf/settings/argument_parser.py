@@ -84,7 +84,7 @@ class Parser(argparse.ArgumentParser):
         for title, flag in declared_flags(cls):
             if title not in groups:
                 groups[title] = self.add_argument_group(title)
-            groups[title].add_argument(flag.name, **_argparse_keywords(flag))
+            groups[title].add_argument(*flag.names, **_argparse_keywords(flag))
 
     def rows(self) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
         """Yield the heading of each group ("" without a group), with form, help and range of its arguments."""

@@ -26,7 +26,10 @@ _KEY = "mlperf.settings"  # of the entry in a field's metadata
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag. name: as typed, "--mini-batch-size". group: heading in the help; if None, that of the class."""
+    """One flag. name: as typed, "--mini-batch-size". group: heading in the help; if None, that of the class.
+
+    alias: another name that may be typed.
+    """
 
     name: str
     kind: Kind
@@ -34,6 +37,12 @@ class Flag:
     help: str
     group: str | None = None
     required: bool = False
+    alias: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The names that may be typed."""
+        return [self.name] if self.alias is None else [self.name, self.alias]
 
     @property
     def key(self) -> str:
@@ -84,10 +93,17 @@ class _Variants:
 
 
 def flag(
-    name: str, kind: Kind, default: Any, help: str, *, group: str | None = None, required: bool = False
+    name: str,
+    kind: Kind,
+    default: Any,
+    help: str,
+    *,
+    group: str | None = None,
+    required: bool = False,
+    alias: str | None = None,
 ) -> Any:
     """Declare the flag that fills this field of a settings class."""
-    return field(default=default, metadata={_KEY: Flag(name, kind, default, help, group, required)})
+    return field(default=default, metadata={_KEY: Flag(name, kind, default, help, group, required, alias)})
 
 
 def part(cls: type, *, group: str | None = None) -> Any:

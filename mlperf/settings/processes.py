@@ -39,7 +39,7 @@ class ProcessSettings:
     )
     backend: str = flag(
         "--dist-backend",
-        choice("auto", "gloo", "nccl"),
+        choice("auto", "gloo", "nccl", empty="auto"),  # "" was the default, which scripts still pass
         "auto",
         "communication of the processes; auto: nccl with --use-gpu, else gloo",
     )
@@ -47,7 +47,8 @@ class ProcessSettings:
         "--local_rank",
         whole_between(-1, MAX_INT32),
         -1,
-        "number of this process on its node, as old launchers pass it; must agree with LOCAL_RANK",
+        "number of this process on its node, as torch.distributed.launch passes it; must agree with LOCAL_RANK",
+        alias="--local-rank",
     )
 
     def backend_for(self, *, use_gpu: bool) -> str:
