@@ -46,12 +46,13 @@ def _lost_ranks(peers: Peers, silent: float) -> list[int]:
     ]
 
 
-def lost_store(peers: Peers, silent: float) -> Failure | None:
+def lost_store(peers: Peers, silent: float, since: float) -> Failure | None:
     """Return the failure of a store that cannot be reached or has not responded for `silent` seconds, else None.
 
-    The processes cannot agree who reports it: the first of each host does.
+    since: when this process began to run, or continued after it was stopped (time.monotonic). The processes cannot
+    agree who reports the failure: the first of each host does.
     """
-    if not peers.lost and time.monotonic() - peers.read_at < silent:
+    if not peers.lost and time.monotonic() - max(peers.read_at, since) < silent:
         return None
     states, launch = peers.view.states, peers.launch
     here = [rank for rank, state in states.items() if is_here(peers, rank) and not state.done]

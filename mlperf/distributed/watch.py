@@ -25,6 +25,7 @@ from mlperf.util.errors import EndedQuietlyError, RunError, UsageError
 from mlperf.util.signals import STOPPING, Stopped, deferred, ignore_signals, signal_behind
 
 _TICK = 0.2  # seconds between two looks at the others
+_STOPPED = 2.0  # seconds between two looks after which the process counts as having been stopped
 
 
 @dataclass(frozen=True)
@@ -216,11 +217,15 @@ class Watch:
     # The thread.
 
     def _run(self) -> None:
+        continued = ticked = time.monotonic()
         while not self._ended.is_set():
             select.select([self._pipe[0]], [], [], _TICK)
+            if time.monotonic() - ticked > _STOPPED:  # the process was stopped, not the store
+                continued = time.monotonic()
+            ticked = time.monotonic()
             self._read_signals()
             if self._failure is None:
-                self._failure = self.peers.view.failure or lost_store(self.peers, self.limits.silent)
+                self._failure = self.peers.view.failure or lost_store(self.peers, self.limits.silent, continued)
             if self._failure is None:
                 self._look_for_failures()
             self._act()
