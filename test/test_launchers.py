@@ -97,10 +97,13 @@ def test_host_and_port_of_rank_0(variables: dict[str, str], host: str, port: int
     assert (launch.host, launch.port) == (host, port)
 
 
-def test_two_jobs_of_slurm_on_one_node_use_different_ports() -> None:
+def test_two_jobs_or_steps_of_slurm_on_one_node_use_different_ports() -> None:
     launches = [find_launch(SRUN | {"SLURM_JOB_ID": job}) for job in ("7", "8", "7")]
     first, other, same = (launch.port for launch in launches if launch is not None)
     assert first == same != other
+    step = find_launch(SRUN | {"SLURM_STEP_ID": "1"})
+    assert step is not None
+    assert step.port != first
     assert 1024 < first < 32768  # below those of outgoing connections
 
 

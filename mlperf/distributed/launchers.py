@@ -165,7 +165,7 @@ def find_launch(environment: Mapping[str, str] | None = None) -> Launch | None:
         *(chosen.rank, chosen.size, local_rank, local_size),
         *(host, _port(variables, chosen.family)),
         has_agent=variables.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
-        run=f"{variables.get('TORCHELASTIC_RUN_ID', '')}/{attempts(variables)}",
+        run=f"{variables.get('TORCHELASTIC_RUN_ID') or _job(variables, chosen.family)}/{attempts(variables)}",
     )
 
 
@@ -308,5 +308,11 @@ def _port(variables: Mapping[str, str], family: _Family) -> int:
         if not 0 < port < 65536:
             raise UsageError(f"MASTER_PORT={port}: must be from 1 to 65535")
         return port
-    job = next((variables[name] for name in family.job if name in variables), None)
-    return _DEFAULT_PORT if job is None else _FIRST_PORT + zlib.crc32(job.encode()) % _PORTS
+    job = _job(variables, family)
+    return _FIRST_PORT + zlib.crc32(job.encode()) % _PORTS if job else _DEFAULT_PORT
+
+
+def _job(variables: Mapping[str, str], family: _Family) -> str:
+    """Return what distinguishes the runs on one node, "" if nothing does. A job of Slurm has several steps."""
+    job = next((variables[name] for name in family.job if name in variables), "")
+    return f"{job}.{variables.get('SLURM_STEP_ID', '')}" if job and family is _SLURM else job

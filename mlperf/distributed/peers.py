@@ -86,6 +86,7 @@ class Peers:
 
     def __init__(self, launch: Launch) -> None:
         self.launch = launch
+        self._where = _shown_address(launch)
         self.own = PeerState.own()
         self.view = _View()
         self.lost = self.first_present = False
@@ -98,7 +99,11 @@ class Peers:
         self._exchanges = 0
         self._exchanged = threading.Condition()
         self.read_at = time.monotonic()
-        self._exchange()
+        try:
+            self._claim()
+            self._exchange()
+        except RuntimeError:
+            raise RunError(f"{self._where}: lost the connection") from None
         self._thread = threading.Thread(target=self._run, name="peers", daemon=True)
         self._thread.start()
 
@@ -133,6 +138,12 @@ class Peers:
         self._ended.set()
         self._wake.set()
         self._thread.join(_INTERVAL)
+
+    def _claim(self) -> None:
+        """Raise RunError if another process has the same rank: another run uses the port, which must not fail."""
+        rank = self.launch.rank
+        if self._store.add(f"claimed/{rank}", 1) > 1:
+            raise RunError(f"{self._where}: another process is rank {rank} there; two runs need different ports")
 
     def _run(self) -> None:
         while not self._ended.is_set():
@@ -182,11 +193,15 @@ def connected(launch: Launch, *, is_server: bool = False) -> dist.TCPStore:
                 wait_for_workers=False,
             )
         except (RuntimeError, ValueError) as error:
-            where = f"MASTER_ADDR={launch.host}, MASTER_PORT={launch.port}"
+            where = _shown_address(launch)
             if is_server:
                 raise RunError(f"{where}: rank 0 cannot accept connections there: {_reason(error)}") from None
             if time.monotonic() > deadline:
                 raise RunError(f"{where}: no connection within {_CONNECTING:.0f} s") from None
+
+
+def _shown_address(launch: Launch) -> str:
+    return f"MASTER_ADDR={launch.host}, MASTER_PORT={launch.port}"
 
 
 def _reason(error: Exception) -> str:
