@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from mlperf.distributed.launchers import Launch
-from mlperf.distributed.store import connect, keys_of
+from mlperf.distributed.store import connect, keys_of, shown_address
+from mlperf.util.errors import RunError
 
 _INTERVAL = 0.5  # seconds between two exchanges
 
@@ -81,6 +82,7 @@ class Peers:
 
     def __init__(self, launch: Launch) -> None:
         self.launch = launch
+        self._where = shown_address(launch)
         self.own = PeerState.own()
         self.view = _View()
         self.lost = self.first_present = False
@@ -93,7 +95,11 @@ class Peers:
         self._exchanges = 0
         self._exchanged = threading.Condition()
         self.read_at = time.monotonic()
-        self._exchange()
+        try:
+            self._claim()
+            self._exchange()
+        except RuntimeError:
+            raise RunError(f"{self._where}: lost the connection") from None
         self._thread = threading.Thread(target=self._run, name="peers", daemon=True)
         self._thread.start()
 
@@ -128,6 +134,12 @@ class Peers:
         self._ended.set()
         self._wake.set()
         self._thread.join(_INTERVAL)
+
+    def _claim(self) -> None:
+        """Raise RunError if another process has the same rank: another run uses the port, which must not fail."""
+        rank = self.launch.rank
+        if self._store.add(f"claimed/{rank}", 1) > 1:
+            raise RunError(f"{self._where}: another process is rank {rank} there; two runs need different ports")
 
     def _run(self) -> None:
         while not self._ended.is_set():

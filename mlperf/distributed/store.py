@@ -38,7 +38,7 @@ def connect(launch: Launch, *, is_server: bool = False) -> dist.TCPStore:
                 wait_for_workers=False,
             )
         except (RuntimeError, ValueError) as error:
-            where = f"MASTER_ADDR={launch.host}, MASTER_PORT={launch.port}"
+            where = shown_address(launch)
             if is_server:
                 raise RunError(f"{where}: rank 0 cannot accept connections there: {_reason(error)}") from None
             if time.monotonic() > deadline:
@@ -48,3 +48,8 @@ def connect(launch: Launch, *, is_server: bool = False) -> dist.TCPStore:
 def _reason(error: Exception) -> str:
     text = str(error)
     return "the port is in use" if "EADDRINUSE" in text else text.splitlines()[0]
+
+
+def shown_address(launch: Launch) -> str:
+    """Return the address of the store as its variables state it."""
+    return f"MASTER_ADDR={launch.host}, MASTER_PORT={launch.port}"
