@@ -214,7 +214,9 @@ def test_path_that_a_library_cannot_use_is_refused(tmp_path: Path) -> None:
     run = run_program("--tensor-board-filename=a\udce9", cwd=tmp_path)
     assert run.status == 2
     assert "'a\\udce9' is not a path in UTF-8" in run.stderr
-    with pytest.raises(UsageError, match=r"--load-model: the name is 'a.x00b'; must be a file name"):
+    with pytest.raises(
+        UsageError, match=r"--load-model: the name is 'a.x00b'; must be the name of a file or folder"
+    ):
         settings_from({"load_model": "a\0b"})
 
 

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from mlperf_logging.mllog import constants
 from mlperf_logging.mllog.mllog import MLLogger
 
+from mlperf.compliance.process_keys import ACCELERATORS_PER_NODE, NUMBER_OF_NODES, PROCESSES_PER_NODE
 from mlperf.compliance.warm_start import MARK
 from mlperf.data.source import BatchSource
 from mlperf.distributed.processes import current
@@ -31,11 +32,6 @@ from mlperf.util.files import write_fully
 from mlperf.util.signals import deferred
 
 _log = logging.getLogger(__name__)
-
-# Keys of runs of several processes. MLPerf HPC requires the first two, MLPerf Training none.
-NUMBER_OF_NODES = "number_of_nodes"
-ACCELERATORS_PER_NODE = "accelerators_per_node"
-PROCESSES_PER_NODE = "processes_per_node"
 
 _ABANDON_SECONDS = 3.0  # for an event that is being written
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlperf.compliance.log_reader import Log
-from mlperf.reporting.compliance_log import ACCELERATORS_PER_NODE, NUMBER_OF_NODES, PROCESSES_PER_NODE
+from mlperf.compliance.process_keys import ACCELERATORS_PER_NODE, NUMBER_OF_NODES, PROCESSES_PER_NODE
 from mlperf.submission.system_description import Description
 from mlperf.util.errors import UsageError
 
