@@ -16,7 +16,7 @@ from program import ROOT, read_events
 
 from mlperf.distributed.environment import choose_threads
 from mlperf.distributed.launchers import Launch
-from mlperf.distributed.processes import Processes
+from mlperf.distributed.processes import Processes, current, running_as
 from mlperf.reporting.compliance_log import ComplianceLog
 from mlperf.reporting.compliance_log_file import check_log_file, log_name
 from mlperf.runner.device import gpu_of
@@ -90,6 +90,19 @@ def test_different_flags_are_refused_by_all_processes_with_the_first_that_differ
     same = ("--mini-batch-size=4", "--learning-rate=0.5")
     reasons = with_ranks(3, refusal, same, same, ("--mini-batch-size=6", "--learning-rate=0.2"))
     assert reasons == ["--mini-batch-size: rank 0 has 4, rank 2 has 6; must be equal on all processes"] * 3
+
+
+def refusal_of_uneven_nodes() -> str:
+    """Return why two nodes of two processes and one do not start together. Runs on three processes."""
+    rank = current().rank
+    with running_as(Processes(rank, 3, rank % 2, 2 if rank < 2 else 1)):
+        return refusal((), (), ())
+
+
+@in_processes
+def test_nodes_with_different_numbers_of_processes_are_refused() -> None:
+    message = "number of processes on its node: rank 0 has 2, rank 2 has 1; must be equal on all processes"
+    assert with_ranks(3, refusal_of_uneven_nodes) == [message] * 3
 
 
 def accepts(*flags_by_rank: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Check that all processes run the same: flags, and versions of the program and its packages."""
+"""Check that all processes run the same: flags, versions of the program and its packages, size of the node."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from mlperf.distributed.agreement import require_all_equal
+from mlperf.distributed.processes import current
 from mlperf.settings.flags import Flag, flag_values
 from mlperf.settings.settings import Settings
 from mlperf.version import __version__
@@ -18,9 +19,13 @@ _PACKAGES = ("torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu", "numpy", "numba")
 
 
 def require_same_run(settings: Settings) -> None:
-    """Raise the same UsageError on all processes if a flag or a version is not the same on all of them."""
+    """Raise the same UsageError on all processes if a flag or a version is not the same on all of them.
+
+    Nor may the nodes have different numbers of processes: TorchRec and the log expect one.
+    """
     require_all_equal(
         _versions()
+        | {"number of processes on its node": str(current().local_size)}
         | {flag.name: _shown(flag, value) for flag, value in flag_values(settings) if flag.name not in _OWN}
     )
 
