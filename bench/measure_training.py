@@ -44,6 +44,7 @@ from mlperf.evaluation.evaluate import evaluate
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.registry import OPTIMIZERS
+from mlperf.runner.data import reading_threads
 from mlperf.runner.memory import RunSizes, available_on_gpu, require_run_memory, table_bytes
 from mlperf.runner.model import build_model, initialize_model
 from mlperf.settings.kinds import at_least, positive
@@ -248,7 +249,7 @@ def prepare(shape: Shape, precision: str, plan: Plan, file: Path) -> Prepared:
         samples,
         shape.batch_size,
         shape.tables,
-        readers=settings.readers,
+        readers=reading_threads(settings, train=True),
         pin_memory=settings.use_gpu,
         multi_hot=None if ids is None else MultiHotTables.drawn(MultiHotShape(shape.tables, ids)),
     )

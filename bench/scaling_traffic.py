@@ -1,4 +1,4 @@
-"""Bytes that a step of several processes sends, by formula, and the projection of a step to more GPUs.
+"""Bytes that a step of several processes sends, by formula.
 
 P processes, B samples of a batch of all processes, T tables, D embedding dimension, W weights of the MLPs and the
 interaction. All bytes are those that all processes together send to other processes, for one sample of the batch.
@@ -61,12 +61,9 @@ def sent_bytes(network: Network, processes: int, batch: int, *, reduce_factor: f
     others, divided = processes - 1, network.divided
     whole = len(network.kinds) - divided
     vector = VALUE * network.dimension
-    lengths = (
-        sum(network.parts) - divided * processes
-    )  # each of them needs the number of ids, like the divided ones
+    parts = sum(network.parts) - divided * processes  # of tables whose rows are not divided
     return {
-        "ids": (ID * sum(network.copies_of_ids) + LENGTH * lengths) * others / processes
-        + LENGTH * divided * others,
+        "ids": (ID * sum(network.copies_of_ids) + LENGTH * parts) * others / processes + LENGTH * divided * others,
         "rows": vector * (whole * others / processes + divided * others * reduce_factor),
         "row gradients": vector * (whole * others / processes + divided * others),
         "weight gradients": 2 * others * VALUE * network.weights / batch,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,12 @@ def run_on(size: int, flags: Sequence[str]) -> Finished:
     return finished
 
 
+@cache
+def run_alone(*flags: str) -> Finished:
+    """Run the program on one process, once in a session for the same flags."""
+    return run_on(1, flags)
+
+
 def assert_equal_runs(
     sizes: Iterable[int], *runs: Sequence[str], engine: str = "auto", tolerance: float = 1e-5
 ) -> list[list[float]]:
@@ -55,8 +62,8 @@ def assert_equal_runs(
     """
     losses = []
     for flags in runs:
-        alone = [flag for flag in flags if not flag.startswith("--sharding")]
-        expected = run_on(1, [*alone, f"--engine={engine}"])
+        unsharded = [flag for flag in flags if not flag.startswith("--sharding")]
+        expected = run_alone(*unsharded, f"--engine={engine}")
         assert len(expected.losses) > 2
         losses.append(expected.losses)
         for size in sizes:

@@ -87,30 +87,6 @@ def _in_group(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
 
-def torchrun(
-    size: int,
-    *flags: str,
-    cwd: Path,
-    env: Mapping[str, str] | None = None,
-    timeout: float = LIMIT,
-    options: tuple[str, ...] = (),
-    program: Path = ROOT / "dlrm_s_pytorch.py",
-) -> subprocess.CompletedProcess[str]:
-    """Run the program on `size` processes of this machine like a user, and return status and output.
-
-    env: variables to set. options: those of torchrun, such as "--max-restarts=1". AssertionError, with the output
-    so far, if it takes more than `timeout` seconds.
-    """
-    with started_torchrun(size, *flags, cwd=cwd, env=env, options=options, program=program) as process:
-        try:
-            stdout, stderr = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            process.kill_all()
-            stdout, stderr = process.communicate()
-            raise AssertionError(f"torchrun did not end within {timeout:g} s:\n{stdout}\n{stderr}") from None
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-
-
 @contextlib.contextmanager
 def started_torchrun(
     size: int,
@@ -118,16 +94,18 @@ def started_torchrun(
     cwd: Path,
     env: Mapping[str, str] | None = None,
     options: tuple[str, ...] = (),
-    program: Path = ROOT / "dlrm_s_pytorch.py",
 ) -> Iterator[TorchRun]:
-    """Start the program as `torchrun` does. At the end, processes that are left are killed."""
+    """Start the program on `size` processes like a user. At the end, processes that are left are killed.
+
+    env: variables to set. options: those of torchrun, such as "--max-restarts=1".
+    """
     if not has_torchrec:
         pytest.skip(MISSING)
     token = uuid.uuid4().hex
     process = TorchRun(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"),
-            *(*options, str(program), *flags),
+            *(*options, str(ROOT / "dlrm_s_pytorch.py"), *flags),
         ],
         cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {}), TorchRun.TOKEN: token},

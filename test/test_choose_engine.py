@@ -249,9 +249,7 @@ def test_engine_of_one_process_is_refused_for_several(engine: str) -> None:
     assert str(raised.value) == message
 
 
-@pytest.mark.parametrize(
-    "flag", ["--sharding=row-wise", "--sharding-constraints=plan.json", "--dist-backend=gloo"]
-)
+@pytest.mark.parametrize("flag", ["--sharding=row-wise", "--sharding-constraints=plan.json"])
 def test_flags_of_several_processes_are_refused_for_one(
     flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +263,13 @@ def test_flags_of_several_processes_are_refused_for_one(
     size = ("--arch-mlp-bot=13-4", "--arch-sparse-feature-size=4")
     check_engine(settings_of(*size, flag), 2)
     check_engine(settings_of(*size, flag, "--engine=torchrec"), 1)
+
+
+@pytest.mark.parametrize("flags", ["--dist-backend=", "--dist-backend=gloo", "--dist-backend=nccl --use-gpu"])
+def test_scripts_that_name_the_backend_also_run_one_process(flags: str) -> None:
+    settings = settings_of(*flags.split())
+    check_engine(settings, 1)
+    assert settings.processes.backend_for(use_gpu=settings.use_gpu) == ("nccl" if settings.use_gpu else "gloo")
 
 
 def test_ids_of_a_batch_that_32_bits_cannot_number_are_refused_by_torchrec() -> None:

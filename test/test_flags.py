@@ -14,6 +14,7 @@ from mlperf.benchmarks import DLRM
 from mlperf.cli import flag_reference
 from mlperf.cli.train import main
 from mlperf.distributed.processes import Processes, running_as
+from mlperf.runner.data import reading_threads
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.flags import build, changed_flags, flag, part, variants
 from mlperf.settings.from_flags import parse
@@ -110,7 +111,7 @@ def test_default_mlp_initialization_depends_on_the_kind_of_data() -> None:
 def test_number_of_readers_depends_on_the_device_and_the_flags() -> None:
     def readers(*flags: str) -> tuple[int, int]:
         settings = parse(flags)
-        return settings.readers, settings.test_readers
+        return reading_threads(settings, train=True), reading_threads(settings, train=False)
 
     assert readers() == (1, 1)
     assert readers("--use-gpu") == (4, 4)

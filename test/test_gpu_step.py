@@ -36,7 +36,7 @@ from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import make_optimizer
 from mlperf.registry import OPTIMIZERS
-from mlperf.runner.data import open_splits, prepared_data
+from mlperf.runner.data import open_splits, prepared_data, reading_threads
 from mlperf.runner.model import architecture_of, initialize_model
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError
@@ -247,7 +247,6 @@ def settings_of(*flags: str) -> Settings:
 
 
 def test_gpu_runs_use_four_reader_threads_by_default() -> None:
-    settings = settings_of(*DATA_SET)
-    assert (settings.readers, settings.test_readers) == (4, 4)
-    settings = settings_of(*DATA_SET, "--num-workers=2", "--test-num-workers=1")
-    assert (settings.readers, settings.test_readers) == (2, 1)
+    for flags, threads in (((), (4, 4)), (("--num-workers=2", "--test-num-workers=1"), (2, 1))):
+        settings = settings_of(*DATA_SET, *flags)
+        assert tuple(reading_threads(settings, train=train) for train in (True, False)) == threads

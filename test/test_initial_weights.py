@@ -15,12 +15,13 @@ from small_runs import SHAPE, TRAIN, train
 
 from mlperf.data.npz_members import opened_archive
 from mlperf.models.dlrm import DLRM_Net
-from mlperf.models.layers.embedding.shards import Shard, ShardedTable
+from mlperf.models.layers.embedding.shards import ShardedTable
 from mlperf.models.make import make_model
 from mlperf.settings.model import Architecture
 from mlperf.training import initial_weights
 from mlperf.training.initial_weights import load_initial_weights
 from mlperf.training.weight_names import array_name
+from mlperf.util.divided_tensor import DividedTensor, Part
 from mlperf.util.errors import RunError
 
 DCNV2 = {"interaction_op": "dcn", "cross_layers": 2, "cross_rank": 3}
@@ -85,12 +86,16 @@ def test_process_keeps_its_part_of_a_divided_table(
 ) -> None:
     monkeypatch.setattr(initial_weights, "BLOCK_BYTES", block)  # rows and columns are also read one by one
     model, contents = model_of(), arrays(cross=False)
-    shards = [Shard(torch.zeros(3, 4), 1, 0), Shard(torch.zeros(5, 2), 0, 2), Shard(torch.zeros(1, 1), 4, 3)]
-    model.emb_l[0] = ShardedTable(5, shards, 4, None)
+    parts = [
+        Part(torch.zeros(3, 4), (1, 0)),
+        Part(torch.zeros(5, 2), (0, 2)),
+        Part(torch.zeros(1, 1), (4, 3)),
+    ]
+    model.emb_l[0] = ShardedTable(DividedTensor((5, 4), torch.float32, parts), None)
     table = contents["emb.0.weight"]
     assert load(tmp_path, model, {**contents, "emb.0.weight": np.asarray(table, order=order)}) is None
-    for shard, expected in zip(shards, (table[1:4], table[:, 2:], table[4:, 3:]), strict=True):
-        np.testing.assert_array_equal(shard.values, expected)
+    for part, expected in zip(parts, (table[1:4], table[:, 2:], table[4:, 3:]), strict=True):
+        np.testing.assert_array_equal(part.values, expected)
     table[2, 1] = np.nan
     assert load(tmp_path, model, contents) == "emb.0.weight has NaN or infinite values"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mlperf.cli.train import main
 from mlperf.distributed.launchers import find_launch, launched_processes
 from mlperf.distributed.processes import Processes
 from mlperf.distributed.slurm import first_host, tasks_on_node
@@ -68,6 +69,8 @@ def test_each_launcher_states_which_process_this_is(launcher: str) -> None:
     [
         {},
         {"WORLD_SIZE": "1"},
+        {"RANK": "0", "LOCAL_RANK": "0"},  # left in a shell
+        {"LOCAL_RANK": "3", "LOCAL_WORLD_SIZE": "1", "MPI_LOCALNRANKS": "1"},
         {"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0", "PMIX_RANK": "0"},
         {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"},  # the shell of a batch script
         SRUN | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"},
@@ -95,11 +98,26 @@ def test_host_and_port_of_rank_0(variables: dict[str, str], host: str, port: int
     assert (launch.host, launch.port) == (host, port)
 
 
-def test_two_jobs_of_slurm_on_one_node_use_different_ports() -> None:
+def test_two_jobs_or_steps_of_slurm_on_one_node_use_different_ports() -> None:
     launches = [find_launch(SRUN | {"SLURM_JOB_ID": job}) for job in ("7", "8", "7")]
     first, other, same = (launch.port for launch in launches if launch is not None)
     assert first == same != other
+    step = find_launch(SRUN | {"SLURM_STEP_ID": "1"})
+    assert step is not None
+    assert step.port != first
     assert 1024 < first < 32768  # below those of outgoing connections
+
+
+@pytest.mark.parametrize("variables", [{"WORLD_SIZE": "8"}, {"RANK": "x"}, {}], ids=str)
+def test_help_does_not_depend_on_variables_of_a_launcher(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code in (0, None)
+    assert capsys.readouterr().out.startswith("dlrm_s_pytorch.py ")
 
 
 WRONG = [
@@ -109,6 +127,13 @@ WRONG = [
     ({"RANK": "2", "WORLD_SIZE": "2"}, "WORLD_SIZE=2: RANK=2 must be less"),
     ({"RANK": "1", "WORLD_SIZE": "2"}, "WORLD_SIZE=2: MASTER_ADDR is not set"),
     (TORCHRUN | {"MASTER_PORT": "70000"}, "MASTER_PORT=70000: must be from 1 to 65535"),
+    ({"RANK": "0", "LOCAL_WORLD_SIZE": "2"}, "RANK=0: WORLD_SIZE is not set"),
+    ({"PMI_RANK": "0"}, "PMI_RANK=0: PMI_SIZE is not set"),
+    ({"WORLD_SIZE": "9" * 5000}, f"WORLD_SIZE={'9' * 77}...: must be a whole number from 0 on"),
+    (TORCHRUN | {"WORLD_SIZE": "1000000000"}, "WORLD_SIZE=1000000000: there may be at most 100,000 processes"),
+    (SRUN | {"SLURM_STEP_TASKS_PER_NODE": "9" * 5000}, "all nodes must have the same number of processes"),
+    (SRUN | {"SLURM_STEP_NODELIST": "node["}, "SLURM_STEP_NODELIST=node[: is not a list of hosts"),
+    (SRUN | {"SLURM_STEP_NODELIST": "node[a-b]"}, "SLURM_STEP_NODELIST=node[a-b]: is not a list of hosts"),
     ({"PMIX_RANK": "0"}, "PMIX_RANK=0: the number of processes is not stated"),
     ({"MPI_LOCALNRANKS": "2"}, "MPI_LOCALNRANKS=2: PMI_SIZE is not set"),
     (OPEN_MPI, "OMPI_COMM_WORLD_SIZE=8: Open MPI does not state the host of rank 0: set MASTER_ADDR"),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 
 import pytest
 import torch
-from processes import RankError, RankPool, in_processes, launched, needs_torchrec, torchrun, with_ranks
+from processes import RankError, RankPool, in_processes, launched, needs_torchrec, with_ranks
 
 from mlperf.distributed.processes import current
 from mlperf.distributed.reductions import sum_over_processes
@@ -75,16 +74,3 @@ def test_case_that_hangs_ends_with_the_stacks_of_its_ranks() -> None:
     assert "in sleep_on" in str(raised.value)
     assert pool.run(2, sleep_on, (5,), {}) == [None, None]
     pool.stop()
-
-
-def test_program_is_started_by_torchrun(tmp_path: Path) -> None:
-    run = torchrun(2, "--arch-mlp-bot=4-8", "--arch-sparse-feature-size=8", "--data-size=3", cwd=tmp_path)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.count("Finished training it 3/3 of epoch 0") == 1
-
-
-def test_program_that_torchrun_does_not_end_in_time_is_killed(tmp_path: Path) -> None:
-    program = tmp_path / "sleep.py"
-    program.write_text("import time\nprint('asleep', flush=True)\ntime.sleep(60)\n")
-    with pytest.raises(AssertionError, match="torchrun did not end within 4 s:\nasleep"):
-        torchrun(2, cwd=tmp_path, program=program, timeout=4)

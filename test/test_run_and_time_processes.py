@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from easy_data import write_easy_data
+from processes import free_port, in_processes
 from program import ROOT, Finished, read_events
 from repository_copy import copy_repository
 from timed_runs import arguments, result, run_and_time, write_python
@@ -19,7 +19,7 @@ from timed_runs import arguments, result, run_and_time, write_python
 from mlperf.benchmarks import DLRM, editions_of
 from mlperf.submission.check import check_log
 
-pytestmark = pytest.mark.xdist_group("processes")
+pytestmark = in_processes
 
 
 @pytest.fixture
@@ -184,13 +184,6 @@ def test_first_node_that_cannot_be_reached_is_named_in_one_line(tmp_path: Path) 
     assert done.returncode == 1
     assert done.stderr.startswith("torchrun: error: the processes cannot be connected: ")
     assert len(done.stderr.splitlines()) == 1
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("localhost", 0))
-        port: int = server.getsockname()[1]
-        return port
 
 
 def test_two_nodes_reach_the_target_with_a_log_that_the_checkers_accept(tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from processes import in_processes, needs_torchrec, started_torchrun, with_ranks
 from program import ROOT, read_events
+from sharded_folders import read_weights
 
 from mlperf.distributed.environment import choose_threads
 from mlperf.distributed.launchers import Launch
@@ -23,6 +25,7 @@ from mlperf.runner.device import gpu_of
 from mlperf.runner.same_run import require_same_run
 from mlperf.settings.from_flags import parse
 from mlperf.training.events import Outcome, Position
+from mlperf.training.sharded_index import INDEX_NAME
 from mlperf.util.errors import UsageError
 from mlperf.util.threads import available_cores
 
@@ -36,31 +39,45 @@ FLAGS = (
 
 @in_processes
 @needs_torchrec
+def test_torchrun_starts_the_program_whose_first_process_prints(tmp_path: Path) -> None:
+    flags = ("--arch-mlp-bot=4-8", "--arch-sparse-feature-size=8", "--data-size=3")
+    with started_torchrun(2, *flags, cwd=tmp_path) as process:
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert stdout.count("Finished training it 3/3 of epoch 0") == 1
+
+
+@in_processes
+@needs_torchrec
 def test_a_killed_rank_ends_the_run_and_torchrun_continues_it_with_a_log_of_its_own(
     terabyte: Path, tmp_path: Path
 ) -> None:
     flags = (*FLAGS, f"--processed-data-file={terabyte}", "--load-model=latest")
     options = ("--max-restarts=1", "--monitor-interval=0.1")
     with started_torchrun(2, *flags, cwd=tmp_path, options=options) as process:
-        wait_for(tmp_path / "run.log", "eval_stop")
+        wait_for(tmp_path / "model" / INDEX_NAME)
         os.kill(rank_of(process.processes(), 1), signal.SIGKILL)
-        wait_for(tmp_path / "run_2.log", "epoch_start")
+        wait_for(tmp_path / "run_2.log", '"epoch_start"')
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=30)
-    lines = messages(stderr)
-    assert lines == ["dlrm_s_pytorch.py: rank 1: error: ended without a message", "dlrm_s_pytorch.py: terminated"]
+    killed, terminated = messages(stderr)
+    assert killed == "dlrm_s_pytorch.py: rank 1: error: ended without a message"
+    assert terminated.startswith("dlrm_s_pytorch.py: terminated")  # and how to continue, if it has saved again
     assert "run.log exists; the compliance log of this run is run_2.log" in stderr
+    started, resumed = "does not exist yet: starting from initial weights", "model: resuming after iteration"
+    assert 0 < stderr.index(started) < stderr.index(resumed)
+    read_weights(tmp_path / "model")
     for log in ("run.log", "run_2.log"):
         end = read_events(tmp_path / log)[-1]
         assert (end["key"], end["metadata"]["status"]) == ("run_stop", "aborted")
     assert process.returncode != 0
 
 
-def wait_for(log: Path, key: str) -> None:
-    """Wait until a log has an event."""
+def wait_for(file: Path, text: str = "") -> None:
+    """Wait until a file exists and contains a text."""
     deadline = time.monotonic() + 60
-    while not (log.exists() and f'"{key}"' in log.read_text()):
-        assert time.monotonic() < deadline, f"{log} has no {key}"
+    while not (file.exists() and text in file.read_text()):
+        assert time.monotonic() < deadline, f"{file} has no {text}"
         time.sleep(0.1)
 
 
@@ -93,16 +110,17 @@ def test_different_flags_are_refused_by_all_processes_with_the_first_that_differ
 
 
 def refusal_of_uneven_nodes() -> str:
-    """Return why two nodes of two processes and one do not start together. Runs on three processes."""
-    rank = current().rank
-    with running_as(Processes(rank, 3, rank % 2, 2 if rank < 2 else 1)):
-        return refusal((), (), ())
+    """Return why nodes with different numbers of processes do not start together. Runs on several processes."""
+    own = current()
+    with running_as(replace(own, local_size=1 + own.rank)), pytest.raises(UsageError) as refused:
+        require_same_run(parse([]))
+    return str(refused.value)
 
 
 @in_processes
 def test_nodes_with_different_numbers_of_processes_are_refused() -> None:
-    message = "number of processes on its node: rank 0 has 2, rank 2 has 1; must be equal on all processes"
-    assert with_ranks(3, refusal_of_uneven_nodes) == [message] * 3
+    reasons = with_ranks(2, refusal_of_uneven_nodes)
+    assert reasons == ["processes of a node: rank 0 has 1, rank 1 has 2; must be equal on all processes"] * 2
 
 
 def accepts(*flags_by_rank: tuple[str, ...]) -> None:

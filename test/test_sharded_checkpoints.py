@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from equal_runs import run_on
-from processes import in_processes, needs_torchrec, torchrun, with_ranks
-from program import ROOT, Finished, run_program
+from processes import in_processes, needs_torchrec, with_ranks
+from program import Finished, run_program
 from sharded_folders import read_weights
 from small_runs import SHAPE, TRAIN
 
@@ -168,38 +168,6 @@ def test_first_process_reserves_the_checkpoint_for_all(tmp_path: Path) -> None:
     (folder / "notes").mkdir(parents=True)
     refused = f"--save-model={folder}: exists and is not a checkpoint; name another folder"
     assert with_ranks(2, reserve, folder) == [refused] * 2
-
-
-# Runs the program; in the first attempt, its second process is killed once there is a checkpoint.
-KILLED = """
-import os, signal, sys, threading, time
-def kill():
-    while not os.path.exists("sharded/checkpoint.json"):
-        time.sleep(0.01)
-    os.kill(os.getpid(), signal.SIGKILL)
-if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-    threading.Thread(target=kill, daemon=True).start()
-sys.path.insert(0, {root!r})
-from mlperf.cli.train import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.slow
-def test_restarted_run_goes_on_from_the_last_checkpoint(terabyte: Path, tmp_path: Path) -> None:
-    (tmp_path / "killed.py").write_text(KILLED.format(root=str(ROOT)))
-    done = torchrun(
-        2,
-        *flags_of(terabyte, "sgd"),
-        *("--save-model=sharded", "--load-model=latest", "--num-batches=40"),
-        cwd=tmp_path,
-        options=("--max-restarts=1",),
-        program=tmp_path / "killed.py",
-    )
-    assert done.returncode == 0, done.stderr
-    assert "does not exist yet: starting from initial weights" in done.stderr
-    assert "sharded: resuming after iteration" in done.stderr
-    read_weights(tmp_path / "sharded")
 
 
 def test_given_initial_weights_are_loaded_by_several_processes(terabyte: Path, tmp_path: Path) -> None:

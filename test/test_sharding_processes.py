@@ -1,4 +1,4 @@
-"""Kinds of sharding that are cut by node or by column compute the same as one process."""
+"""Tables that are divided by node, or as a file says, compute the same as one process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from equal_runs import MODEL, run_here
+from equal_runs import MODEL, run_alone, run_here
 from processes import in_processes, launched, needs_torchrec
 from program import Finished
 
@@ -42,22 +42,13 @@ def compare(runs: Sequence[Finished], alone: Finished, kind: str) -> None:
 )
 def test_two_nodes_compute_the_losses_of_one_process(kind: str, optimizer: str, terabyte: Path) -> None:
     flags = [*FLAGS, f"--processed-data-file={terabyte}", f"--optimizer={optimizer}"]
-    (alone,) = launched(1, run_here, flags)
-    compare(launched(4, run_on_two_nodes, [*flags, f"--sharding={kind}"]), alone, kind)
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adagrad"])
-def test_columns_on_two_processes_compute_the_losses_of_one(optimizer: str, terabyte: Path) -> None:
-    flags = [*FLAGS, f"--processed-data-file={terabyte}", f"--optimizer={optimizer}"]
-    (alone,) = launched(1, run_here, flags)
-    compare(launched(2, run_here, [*flags, "--sharding=column-wise"]), alone, "column-wise")
+    compare(launched(4, run_on_two_nodes, [*flags, f"--sharding={kind}"]), run_alone(*flags), kind)
 
 
 def test_file_of_constraints_is_followed_by_two_processes(terabyte: Path, tmp_path: Path) -> None:
     path = tmp_path / "constraints.json"
     path.write_text('{"0": "row-wise", "all": "table-wise"}')
     flags = [*FLAGS, f"--processed-data-file={terabyte}"]
-    (alone,) = launched(1, run_here, flags)
     runs = launched(2, run_here, [*flags, f"--sharding-constraints={path}"])
-    compare(runs, alone, "row-wise")
+    compare(runs, run_alone(*flags), "row-wise")
     assert runs[0].stderr.count("  row-wise  ") == 1

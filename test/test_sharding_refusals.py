@@ -106,6 +106,7 @@ def test_flag_applies_to_the_tables_that_the_file_does_not_name(tmp_path: Path) 
         ([1], "", "it is [1], must be an object with table numbers"),
         ({"first": "row-wise"}, "", "a name is 'first', must be the number of a table"),
         ({"01": "row-wise"}, "", "a name is '01'"),
+        ({"1" * 5000: "row-wise"}, "", "a name is '1111"),
         ({"0": "diagonal"}, "", "0 is 'diagonal', must be one of table-wise, row-wise, column-wise"),
         ({"0": []}, "", "0 is [], must be one of table-wise"),
         ({"0": ["row-wise", "row-wise"]}, "", "0 is ['row-wise', 'row-wise'], must be one of"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from unittest import mock
 
 import numpy as np
@@ -19,6 +19,15 @@ from mlperf.evaluation.metrics import Metrics
 from mlperf.util.errors import DivergedError
 
 pytestmark = [in_processes, needs_torchrec]
+
+
+KINDS = (
+    *("many", "ties", "equal scores", "smallest and largest scores", "no click", "only clicks"),
+    *("a NaN", "a score above 1"),
+)
+
+# The metrics of each way to divide the samples, by kind of samples.
+Found = dict[str, list[Metrics | str]]
 
 
 def drawn(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,8 +73,13 @@ def in_shares(
     return [metrics_or_error(put(scores[share]), put(labels[share]), all_metrics=all_metrics) for share in shares]
 
 
-def in_shares_on_device(kind: str) -> list[Metrics | str]:
-    """As `in_shares`, but the scores are on a second device, where all computations must stay."""
+def all_in_shares(*, all_metrics: bool = True) -> Found:
+    """Return the metrics of `in_shares` by kind."""
+    return {kind: in_shares(kind, all_metrics=all_metrics) for kind in KINDS}
+
+
+def all_in_shares_on_device() -> Found:
+    """As `all_in_shares`, but the scores are on a second device, where all computations must stay."""
     reduce, exchange = dist.all_reduce, dist.all_to_all_single
 
     def reduce_through_host(values: torch.Tensor) -> None:
@@ -86,7 +100,7 @@ def in_shares_on_device(kind: str) -> list[Metrics | str]:
         mock.patch.object(dist, "all_reduce", reduce_through_host),
         mock.patch.object(dist, "all_to_all_single", exchange_through_host),
     ):
-        return in_shares(kind, put=DeviceTensor)
+        return {kind: in_shares(kind, put=DeviceTensor) for kind in KINDS}
 
 
 def metrics_or_error(scores: torch.Tensor, labels: torch.Tensor, *, all_metrics: bool) -> Metrics | str:
@@ -96,44 +110,38 @@ def metrics_or_error(scores: torch.Tensor, labels: torch.Tensor, *, all_metrics:
         return str(error)
 
 
-def assert_equal_metrics(found: Metrics | str, expected: Metrics | str) -> None:
+def assert_those_of_one_process(by_rank: Sequence[Found], *, all_metrics: bool = True) -> None:
+    first, *others = by_rank
+    assert list(first) == list(KINDS)
+    for kind, of_shares in first.items():
+        expected = metrics_or_error(*samples(kind), all_metrics=all_metrics)
+        for found in of_shares:
+            assert_equal_metrics(found, expected, kind)
+    for other in others:
+        assert repr(other) == repr(first)
+
+
+def assert_equal_metrics(found: Metrics | str, expected: Metrics | str, kind: str) -> None:
     if isinstance(expected, str) or isinstance(found, str):
-        assert found == expected
+        assert found == expected, kind
         return
     for name in ("accuracy", "recall", "precision", "f1", "auc", "only_label"):
         value, other = getattr(found, name), getattr(expected, name)
-        assert value == other or (math.isnan(value) and math.isnan(other)), name
-    assert found.average_precision == pytest.approx(expected.average_precision, rel=1e-14, nan_ok=True)
-
-
-KINDS = ("many", "ties", "equal scores", "smallest and largest scores", "no click", "only clicks")
+        assert value == other or (math.isnan(value) and math.isnan(other)), (kind, name)
+    assert found.average_precision == pytest.approx(expected.average_precision, rel=1e-14, nan_ok=True), kind
 
 
 @pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("kind", [*KINDS, "a NaN", "a score above 1"])
-def test_metrics_of_several_processes_are_those_of_one(kind: str, size: int) -> None:
-    expected = metrics_or_error(*samples(kind), all_metrics=True)
-    by_rank = with_ranks(size, in_shares, kind)
-    for found in by_rank[0]:
-        assert_equal_metrics(found, expected)
-    for other in by_rank[1:]:
-        assert repr(other) == repr(by_rank[0])
+def test_metrics_of_several_processes_are_those_of_one(size: int) -> None:
+    assert_those_of_one_process(with_ranks(size, all_in_shares))
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "a NaN"])
-def test_metrics_on_a_device_are_those_of_one_process(kind: str) -> None:
-    expected = metrics_or_error(*samples(kind), all_metrics=True)
-    for of_rank in with_ranks(2, in_shares_on_device, kind):
-        for found in of_rank:
-            assert_equal_metrics(found, expected)
+def test_metrics_on_a_device_are_those_of_one_process() -> None:
+    assert_those_of_one_process(with_ranks(2, all_in_shares_on_device))
 
 
-@pytest.mark.parametrize("kind", ["many", "only clicks", "a NaN"])
-def test_accuracy_alone_is_that_of_one_process(kind: str) -> None:
-    expected = metrics_or_error(*samples(kind), all_metrics=False)
-    for of_rank in with_ranks(2, in_shares, kind, all_metrics=False):
-        for found in of_rank:
-            assert_equal_metrics(found, expected)
+def test_accuracy_alone_is_that_of_one_process() -> None:
+    assert_those_of_one_process(with_ranks(2, all_in_shares, all_metrics=False), all_metrics=False)
 
 
 def received_scores() -> int:

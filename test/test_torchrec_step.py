@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import islice, product
 from pathlib import Path
 
@@ -46,6 +47,13 @@ def trained(flags: Sequence[str], rate: float) -> tuple[dict[str, Parts], list[f
     return parts_of(started), losses
 
 
+@cache
+def trained_alone(flags: tuple[str, ...], rate: float) -> tuple[dict[str, np.ndarray], list[float]]:
+    """Train on one process, and return whole weights and state, and losses."""
+    ((parts, losses),) = launched(1, trained, flags, rate)
+    return joined([parts]), losses
+
+
 def warmed_up(flags: Sequence[str], batch_size: int) -> tuple[dict[str, Parts], dict[str, Parts], float, int]:
     """Return weights and state before and after the warm-up, the sum of the losses, and the number of steps."""
     started = start(flags)
@@ -85,8 +93,7 @@ def diverged(flags: Sequence[str]) -> str:
 )
 def test_whole_weights_are_those_of_one_process(optimizer: str, kind: str, flags: tuple[str, ...]) -> None:
     run = (*flags, f"--optimizer={optimizer}", "--mlperf-bin-shuffle")
-    ((alone, losses),) = launched(1, trained, (*run, OTHER_ENGINE), RATES[optimizer])
-    expected = joined([alone])
+    expected, losses = trained_alone((*run, OTHER_ENGINE), RATES[optimizer])
     size = {"sgd": 2, "adagrad": 4, "rwsadagrad": 3}[optimizer]
     by_rank = with_ranks(size, trained, (*run, f"--sharding={kind}"), RATES[optimizer])
     found = joined([parts for parts, _ in by_rank])

@@ -15,6 +15,8 @@ from processes import fork_context, free_port, in_processes, needs_torchrec
 from watched_process import run_watched
 
 from mlperf.distributed.failures import is_of_connection
+from mlperf.distributed.launchers import Launch
+from mlperf.distributed.peers import Peers
 from mlperf.util.errors import RunError
 from mlperf.util.failures import damage
 
@@ -133,6 +135,21 @@ def test_a_signal_to_one_rank_ends_all_and_names_it(tmp_path: Path) -> None:
     ended = run("idle", tmp_path, send(signal.SIGTERM, to=[1]))
     assert ended.lines == ["program: rank 1: terminated"]
     assert ended.statuses == [128 + signal.SIGTERM] * SIZE
+
+
+def test_a_process_of_another_run_on_the_same_port_is_refused_and_harms_none() -> None:
+    port = free_port()
+    first, own, other = (Launch("test", rank, 2, rank, 2, "localhost", port) for rank in (0, 1, 1))
+    store, peer = Peers(first), Peers(own)
+    try:
+        with pytest.raises(RunError, match=f"MASTER_PORT={port}: another process is rank 1 there; two runs need"):
+            Peers(other)
+        store.exchange(5)
+        assert store.view.failure is None
+        assert store.all_present
+    finally:
+        peer.end()
+        store.end()
 
 
 def test_a_failure_that_a_lost_connection_has_caused_is_recognized() -> None:

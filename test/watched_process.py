@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from mlperf.distributed.launchers import Launch
-from mlperf.distributed.peers import connected
+from mlperf.distributed.store import connect
 from mlperf.distributed.watch import Limits, closed_if_abandoned, watched
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.program import run_program
@@ -44,7 +44,7 @@ def run_watched(case: str, rank: int, size: int, port: int, output: Path) -> Non
             if rank == size - 1 or case == "same error":
                 _fail(case)
             if case.startswith("blocked"):
-                connected(launch).wait(["never set"], timedelta(seconds=60))
+                connect(launch).wait(["never set"], timedelta(seconds=60))
             time.sleep(60)
 
     status = run_program("program", work)

@@ -14,6 +14,7 @@ from mlperf.distributed.environment import (
     choose_threads,
     hide_messages_of_torch,
     output_of_first,
+    output_of_first_if_known,
     signals_of_first,
 )
 from mlperf.distributed.launchers import Launch, find_launch
@@ -38,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     launches: list[Launch] = []
 
     def work() -> int:
+        if _asks_for_help(arguments):  # whatever variables a launcher has left
+            with output_of_first_if_known():
+                return _train(arguments, program)
         launch = find_launch()
         if launch is None:
             return _train(arguments, program)
@@ -63,6 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if launches and status not in (0, EXIT_TARGET_MISSED):
         _exit(status)
     return status
+
+
+def _asks_for_help(arguments: Sequence[str] | None) -> bool:
+    """Return whether the program prints a text and ends."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return not {"-h", "--help", "--version"}.isdisjoint(given)
 
 
 def _train(arguments: Sequence[str] | None, program: str) -> int:

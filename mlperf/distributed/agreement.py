@@ -1,14 +1,25 @@
-"""What must be equal on all processes of a run. Every process must call these functions."""
+"""What the processes of a run agree on. Every process must call these functions."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
 from mlperf.distributed.processes import current
-from mlperf.util.errors import UsageError
+from mlperf.util.errors import RunError, UsageError
+
+T = TypeVar("T")
+
+
+def values_of_all(value: T) -> list[T]:
+    """Return the `value` of each process, by rank. It is sent with pickle."""
+    if current().size == 1:
+        return [value]
+    values: list[Any] = [None] * current().size
+    dist.all_gather_object(values, value)
+    return values
 
 
 def require_all_equal(values: Mapping[str, str]) -> None:
@@ -16,9 +27,7 @@ def require_all_equal(values: Mapping[str, str]) -> None:
 
     values: short texts by what they are, for the message, which names the first difference.
     """
-    if current().size == 1:
-        return
-    first, *others = (json.loads(text) for text in values_of_all(json.dumps(values)))
+    first, *others = values_of_all(dict(values))
     for rank, other in enumerate(others, 1):
         for what in [*first, *other]:
             expected, found = first.get(what, "none"), other.get(what, "none")
@@ -28,10 +37,22 @@ def require_all_equal(values: Mapping[str, str]) -> None:
                 )
 
 
-def values_of_all(value: str) -> list[str]:
-    """Return the text `value` of each process, by rank."""
+def decided_by_first(work: Callable[[], T]) -> T:
+    """Call `work` in the first process and return its result, sent with pickle, in all of them.
+
+    RunError and UsageError are raised in all processes.
+    """
     if current().size == 1:
-        return [value]
-    values: list[str | None] = [None] * current().size
-    dist.all_gather_object(values, value)
-    return [str(each) for each in values]
+        return work()
+    outcome: list[Any] = [None, None]
+    if current().is_first:
+        try:
+            outcome[0] = work()
+        except (RunError, UsageError) as error:
+            outcome[1] = error
+    dist.broadcast_object_list(outcome, src=0)
+    result, failure = outcome
+    if failure is not None:
+        raise failure
+    decided: T = result
+    return decided

@@ -6,11 +6,11 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 
-from mlperf.distributed.launchers import Launch
-from mlperf.util.errors import EndedQuietlyError
+from mlperf.distributed.launchers import Launch, find_launch
+from mlperf.util.errors import EndedQuietlyError, UsageError
 from mlperf.util.signals import exit_status, ignore_signals
 from mlperf.util.threads import available_cores
 
@@ -39,6 +39,17 @@ def output_of_first(launch: Launch) -> Iterator[None]:
         return
     logging.getLogger("mlperf").setLevel(logging.ERROR)
     with open(os.devnull, "w", encoding="utf-8") as null, redirect_stdout(null):
+        yield
+
+
+@contextmanager
+def output_of_first_if_known() -> Iterator[None]:
+    """As `output_of_first`, if the variables state which process is the first; otherwise print in this one."""
+    try:
+        launch = find_launch()
+    except UsageError:
+        launch = None
+    with nullcontext() if launch is None else output_of_first(launch):
         yield
 
 

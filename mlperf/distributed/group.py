@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 import torch.distributed as dist
 
 from mlperf.distributed.launchers import find_launch
-from mlperf.distributed.peers import connected
 from mlperf.distributed.processes import Processes, running_as
+from mlperf.distributed.store import keys_of
 from mlperf.distributed.watch import watched
 
 # How long a process waits in a collective operation. The watch (`watch.py`) finds processes that have ended or do
@@ -46,7 +46,7 @@ def process_group(processes: Processes, backend: str, gpu: str | None = None) ->
                 watch.require_own_gpu(gpu)
             dist.init_process_group(
                 backend,
-                store=dist.PrefixStore(f"dlrm/{launch.run}/group", connected(launch)),
+                store=keys_of("group", launch),
                 rank=processes.rank,
                 world_size=processes.size,
                 timeout=TIMEOUT,

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mlperf.distributed.processes import Processes
-from mlperf.distributed.slurm import first_host, is_step, tasks_on_node
+from mlperf.distributed.slurm import first_host, is_step, tasks_on_node, whole_number
 from mlperf.util.errors import UsageError
+from mlperf.util.printable import shown_name
 
 _DEFAULT_PORT = 29500  # also that of torchrun
 # Ports that are derived from the number of a job: below those that Linux gives to outgoing connections.
 _FIRST_PORT, _PORTS = 15000, 10000
+_MAX_PROCESSES = 100_000  # more are a mistake, and each process stores a state of each
 
 _BY_HAND = "set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT, or use torchrun"
 
@@ -146,8 +148,7 @@ def find_launch(environment: Mapping[str, str] | None = None) -> Launch | None:
     environment: environment variables; if None, those of this process. UsageError if variables are missing or
     contradict each other, or do not tell where rank 0 runs.
     """
-    given = os.environ if environment is None else environment
-    variables = {name: value.strip() for name, value in given.items() if value.strip()}
+    variables = _set_variables(environment)
     chosen = _chosen(variables)
     if chosen is None or chosen.size == 1:
         return None
@@ -163,7 +164,7 @@ def find_launch(environment: Mapping[str, str] | None = None) -> Launch | None:
         *(chosen.rank, chosen.size, local_rank, local_size),
         *(host, _port(variables, chosen.family)),
         has_agent=variables.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
-        run=f"{variables.get('TORCHELASTIC_RUN_ID', '')}/{attempts(variables)}",
+        run=f"{variables.get('TORCHELASTIC_RUN_ID') or _job(variables, chosen.family)}/{attempts(variables)}",
     )
 
 
@@ -188,8 +189,7 @@ def require_one_process(environment: Mapping[str, str] | None = None, *, reason:
 
     environment: as in `find_launch`. reason: why that is refused, and what to do.
     """
-    given = os.environ if environment is None else environment
-    variables = {name: value.strip() for name, value in given.items() if value.strip()}
+    variables = _set_variables(environment)
     chosen = _chosen(variables)
     if chosen is not None and chosen.size > 1:
         raise UsageError(f"{chosen.stated}: {reason}")
@@ -197,9 +197,13 @@ def require_one_process(environment: Mapping[str, str] | None = None, *, reason:
 
 def attempts(environment: Mapping[str, str] | None = None) -> int:
     """Return how many times torchrun has started this run again (--max-restarts)."""
-    variables = os.environ if environment is None else environment
-    text = variables.get("TORCHELASTIC_RESTART_COUNT", "")
-    return int(text) if text.isdecimal() else 0
+    return whole_number(_set_variables(environment).get("TORCHELASTIC_RESTART_COUNT", "")) or 0
+
+
+def _set_variables(environment: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the variables that are not empty. environment: as in `find_launch`."""
+    given = os.environ if environment is None else environment
+    return {name: value.strip() for name, value in given.items() if value.strip()}
 
 
 class _Found(NamedTuple):
@@ -238,14 +242,29 @@ def _found(variables: Mapping[str, str], family: _Family) -> _Found | None:
     rank, size = _number(variables, family.rank), _number(variables, family.size)
     if size == 1 and not rank:
         return _Found(family, 0, 1, "")
+    if size is None and not rank and _is_left_over(variables, family):
+        return None
     missing, there = (family.size, family.rank) if size is None else (family.rank, family.size)
     if rank is None or size is None:
         shown = next(f"{name}={variables[name]}" for name in (*there, *own) if name in variables)
         raise UsageError(f"{shown}: {missing[0]} is not set; {_BY_HAND}")
     stated = next(f"{name}={variables[name]}" for name in family.size if name in variables)
+    if size > _MAX_PROCESSES:
+        raise UsageError(f"{stated}: there may be at most {_MAX_PROCESSES:,} processes")
     if rank >= size:
         raise UsageError(f"{stated}: {family.rank[0]}={rank} must be less")
     return _Found(family, rank, size, stated)
+
+
+def _is_left_over(variables: Mapping[str, str], family: _Family) -> bool:
+    """Return whether variables without the number of processes do not tell of others.
+
+    One process on this node says nothing of others. RANK has a name that other programs use, and torchrun never
+    sets it alone; the variables of MPI are set by a launcher, which has a number of processes.
+    """
+    if _number(variables, family.local_size) not in (None, 1):
+        return False
+    return family is _TORCHRUN or not any(name in variables for name in family.rank)
 
 
 def _require_total(variables: Mapping[str, str]) -> None:
@@ -267,9 +286,9 @@ def _number(variables: Mapping[str, str], names: Sequence[str]) -> int | None:
     """Return the first number that is set, None if there is none."""
     for name in names:
         if name in variables:
-            if not (variables[name].isascii() and variables[name].isdecimal()):
-                raise UsageError(f"{name}={variables[name]}: must be a whole number from 0 on")
-            return int(variables[name])
+            if (number := whole_number(variables[name])) is None:
+                raise UsageError(f"{name}={shown_name(variables[name])}: must be a whole number from 0 on")
+            return number
     return None
 
 
@@ -298,5 +317,11 @@ def _port(variables: Mapping[str, str], family: _Family) -> int:
         if not 0 < port < 65536:
             raise UsageError(f"MASTER_PORT={port}: must be from 1 to 65535")
         return port
-    job = next((variables[name] for name in family.job if name in variables), None)
-    return _DEFAULT_PORT if job is None else _FIRST_PORT + zlib.crc32(job.encode()) % _PORTS
+    job = _job(variables, family)
+    return _FIRST_PORT + zlib.crc32(job.encode()) % _PORTS if job else _DEFAULT_PORT
+
+
+def _job(variables: Mapping[str, str], family: _Family) -> str:
+    """Return what distinguishes the runs on one node, "" if nothing does. A job of Slurm has several steps."""
+    job = next((variables[name] for name in family.job if name in variables), "")
+    return f"{job}.{variables.get('SLURM_STEP_ID', '')}" if job and family is _SLURM else job

@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other about their state, through a store (torch.distributed.TCPStore).
+"""What the processes of a run tell each other about their state, through the store (`store.py`).
 
 Each process writes its state twice a second and reads those of the others. The first that finds a failure records
 it in the store; the others read it there.
@@ -12,17 +12,13 @@ import socket
 import threading
 import time
 from dataclasses import asdict, dataclass, field, replace
-from datetime import timedelta
 from pathlib import Path
 
-import torch.distributed as dist
-
 from mlperf.distributed.launchers import Launch
+from mlperf.distributed.store import connect, keys_of, shown_address
 from mlperf.util.errors import RunError
 
 _INTERVAL = 0.5  # seconds between two exchanges
-_CONNECTING = 300.0  # seconds in which rank 0 must accept connections
-_ATTEMPT = 5.0  # seconds of one attempt, during which no signal is handled
 
 
 @dataclass(frozen=True)
@@ -86,11 +82,12 @@ class Peers:
 
     def __init__(self, launch: Launch) -> None:
         self.launch = launch
+        self._where = shown_address(launch)
         self.own = PeerState.own()
         self.view = _View()
         self.lost = self.first_present = False
-        self._server = None if launch.has_agent or launch.rank > 0 else connected(launch, is_server=True)
-        self._store = dist.PrefixStore(f"dlrm/{launch.run}/watch", connected(launch))
+        self._server = None if launch.has_agent or launch.rank > 0 else connect(launch, is_server=True)
+        self._store = keys_of("watch", launch)
         self._keys = [f"state/{rank}" for rank in range(launch.size)]
         self._lock = threading.Lock()
         self._proposed: Failure | None = None
@@ -98,7 +95,11 @@ class Peers:
         self._exchanges = 0
         self._exchanged = threading.Condition()
         self.read_at = time.monotonic()
-        self._exchange()
+        try:
+            self._claim()
+            self._exchange()
+        except RuntimeError:
+            raise RunError(f"{self._where}: lost the connection") from None
         self._thread = threading.Thread(target=self._run, name="peers", daemon=True)
         self._thread.start()
 
@@ -134,6 +135,12 @@ class Peers:
         self._wake.set()
         self._thread.join(_INTERVAL)
 
+    def _claim(self) -> None:
+        """Raise RunError if another process has the same rank: another run uses the port, which must not fail."""
+        rank = self.launch.rank
+        if self._store.add(f"claimed/{rank}", 1) > 1:
+            raise RunError(f"{self._where}: another process is rank {rank} there; two runs need different ports")
+
     def _run(self) -> None:
         while not self._ended.is_set():
             self._wake.wait(_INTERVAL)
@@ -164,34 +171,6 @@ class Peers:
         with self._exchanged:
             self._exchanges += 1
             self._exchanged.notify_all()
-
-
-def connected(launch: Launch, *, is_server: bool = False) -> dist.TCPStore:
-    """Return a connection to the store of the run. is_server: whether the store is in this process.
-
-    A connection is for one thread: each waits for its own answer. RunError if that is not possible.
-    """
-    deadline = time.monotonic() + _CONNECTING
-    while True:
-        try:
-            return dist.TCPStore(
-                launch.host,
-                launch.port,
-                is_master=is_server,
-                timeout=timedelta(seconds=_ATTEMPT),
-                wait_for_workers=False,
-            )
-        except (RuntimeError, ValueError) as error:
-            where = f"MASTER_ADDR={launch.host}, MASTER_PORT={launch.port}"
-            if is_server:
-                raise RunError(f"{where}: rank 0 cannot accept connections there: {_reason(error)}") from None
-            if time.monotonic() > deadline:
-                raise RunError(f"{where}: no connection within {_CONNECTING:.0f} s") from None
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    return "the port is in use" if "EADDRINUSE" in text else text.splitlines()[0]
 
 
 def _text(path: Path) -> str:

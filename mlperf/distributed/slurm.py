@@ -6,9 +6,16 @@ import re
 from collections.abc import Mapping
 
 from mlperf.util.errors import UsageError
+from mlperf.util.printable import shown_name
 
 _NODE_LISTS = ("SLURM_STEP_NODELIST", "SLURM_NODELIST", "SLURM_JOB_NODELIST")
+_MAX_DIGITS = 18
 _TASKS = ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that a variable states, None if that is none, or none of a process, host or port."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS else None
 
 
 def is_step(variables: Mapping[str, str]) -> bool:
@@ -28,9 +35,9 @@ def tasks_on_node(variables: Mapping[str, str]) -> int | None:
     text = next((variables[name] for name in _TASKS if name in variables), None)
     if text is None:
         return None
-    counts = set(map(int, re.findall(r"(?<!x)\b\d+", text)))  # of "2(x3),1": 2 and 1
-    if len(counts) > 1:
-        raise UsageError(f"{_TASKS[0]}={text}: all nodes must have the same number of processes")
+    counts = set(map(whole_number, re.findall(r"(?<!x)\b\d+", text)))  # of "2(x3),1": 2 and 1
+    if len(counts) > 1 or None in counts:
+        raise UsageError(f"{_TASKS[0]}={shown_name(text)}: all nodes must have the same number of processes")
     return counts.pop() if counts else None
 
 
@@ -42,7 +49,8 @@ def first_host(variables: Mapping[str, str]) -> str | None:
     text = next((variables[name] for name in _NODE_LISTS if name in variables), None)
     if text is None:
         return None
-    first = re.match(r"(?:[^,\[\]]|\[[^\]]*\])+", text)
+    first = re.fullmatch(r"((?:[^,\[\]\s]|\[[0-9][^\[\]]*\])+)(?:,.*)?", text)
     if first is None:
-        raise UsageError(f"{_NODE_LISTS[0]}={text}: is not a list of hosts; set MASTER_ADDR to the host of rank 0")
-    return re.sub(r"\[([0-9]+)[^\]]*\]", r"\1", first[0])
+        where = f"{_NODE_LISTS[0]}={shown_name(text)}"
+        raise UsageError(f"{where}: is not a list of hosts; set MASTER_ADDR to the host of rank 0")
+    return re.sub(r"\[([0-9]+)[^\]]*\]", r"\1", first[1])

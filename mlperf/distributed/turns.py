@@ -12,12 +12,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-import torch.distributed as dist
-
-from mlperf.distributed.agreement import values_of_all
+from mlperf.distributed.agreement import decided_by_first, values_of_all
 from mlperf.distributed.launchers import find_launch
-from mlperf.distributed.peers import connected
 from mlperf.distributed.processes import current
+from mlperf.distributed.store import keys_of
 
 T = TypeVar("T")
 
@@ -39,7 +37,7 @@ def first_then_others(work: Callable[[], T], reuse: Callable[[T], T | None] | No
         return work()
     turn = _Turn()
     if not own.is_first:
-        turn.wait_for(turn.nodes if own.local_rank else 1)
+        turn.wait_for(own.nodes if own.local_rank else 1)
     result = None if reuse is None else next(filter(None, map(reuse, turn.results())), None)
     if result is None:
         result = work()
@@ -67,17 +65,13 @@ def once_for_each(copy: str, work: Callable[[], None]) -> None:
 
 
 class _Turn:
-    """A counter of the processes that have finished their work.
-
-    nodes: number of first processes of a node.
-    """
+    """A counter of the processes that have finished their work."""
 
     def __init__(self) -> None:
         launch = find_launch()
         assert launch is not None, "several processes need a launcher"
-        self.nodes = values_of_all(str(current().local_rank)).count("0")
-        self._name = values_of_all(str(uuid.uuid4()))[0]
-        self._store = dist.PrefixStore(f"dlrm/{launch.run}/turns", connected(launch))
+        self._name = decided_by_first(lambda: str(uuid.uuid4()))
+        self._store = keys_of("turns", launch)
 
     def publish(self, result: object) -> None:
         """Make a result known to the processes that work later."""

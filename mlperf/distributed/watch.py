@@ -24,7 +24,8 @@ from mlperf.distributed.peers import Failure, Peers
 from mlperf.util.errors import EndedQuietlyError, RunError, UsageError
 from mlperf.util.signals import STOPPING, Stopped, deferred, ignore_signals, signal_behind
 
-_TICK = 0.2  # seconds between two looks at the others
+_TICK = 0.2  # seconds between two looks of the thread at the others
+_SHORT_TICK = 0.05  # the same while the main thread waits for them
 _STOPPED = 2.0  # seconds between two looks after which the process counts as having been stopped
 
 
@@ -85,12 +86,12 @@ class Watch:
 
     def wait_for_all(self) -> None:
         """Wait until all processes have started. RunError if that takes too long."""
-        self._wait_until(lambda: self.peers.all_present)
+        self._wait_at_start(lambda: self.peers.all_present)
 
     def require_own_gpu(self, gpu: str) -> None:
         """Raise UsageError if two processes of a node use the same GPU. gpu: as in `PeerState`."""
         self.peers.tell(gpu=gpu)
-        self._wait_until(lambda: all(state.gpu is not None for state in self.peers.view.states.values()))
+        self._wait_at_start(lambda: all(state.gpu is not None for state in self.peers.view.states.values()))
         users: dict[tuple[str, str | None], int] = {}
         for rank, state in sorted(self.peers.view.states.items()):
             other = users.setdefault((state.host, state.gpu), rank)
@@ -100,14 +101,11 @@ class Watch:
                     "GPU"
                 )
 
-    def _wait_until(self, is_met: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + self.limits.starting
-        while not is_met():
-            if time.monotonic() > deadline:
-                raise RunError(
-                    f"not all {self.launch.size} processes have started within {self.limits.starting:.0f} s"
-                )
-            time.sleep(0.05)
+    def _wait_at_start(self, is_met: Callable[[], bool]) -> None:
+        if not _wait(self.limits.starting, is_met):
+            raise RunError(
+                f"not all {self.launch.size} processes have started within {self.limits.starting:.0f} s"
+            )
 
     def __enter__(self) -> Watch:
         with deferred():
@@ -139,11 +137,13 @@ class Watch:
 
     def _wait_for_others(self, seconds: float) -> None:
         """Wait for the others if this process has the store: they would take its end for a failure."""
-        deadline = time.monotonic() + seconds
-        while not self.launch.has_agent and self.launch.rank == 0 and time.monotonic() < deadline:
-            if all(state.done or has_ended(self.peers, rank) for rank, state in self.peers.view.states.items()):
-                break
-            time.sleep(0.05)
+        if self.launch.rank > 0 or self.launch.has_agent:
+            return
+
+        def are_done() -> bool:
+            return all(state.done or has_ended(self.peers, rank) for rank, state in self.peers.view.states.items())
+
+        _wait(seconds, are_done)
 
     def _stop(self) -> None:
         self._ended.set()
@@ -183,36 +183,33 @@ class Watch:
 
     def _awaited(self, seconds: float) -> Failure | None:
         """Return the failure that ends the run as soon as it is known, None if that takes longer."""
-        deadline = time.monotonic() + seconds
-        while self._failure is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+        _wait(seconds, lambda: self._failure is not None)
         return self._failure
 
     def _is_shared(self, own: Failure) -> bool:
         """Return whether all processes have found the error of this one."""
-        deadline = time.monotonic() + _SETTLING.get(own.kind, 0)
-        while True:
-            states = self.peers.view.states.values()
-            if len(states) == self.launch.size and all(state.error is not None for state in states):
-                return all(state.error == own.text for state in states)
-            if time.monotonic() > deadline or self.peers.lost:
-                return False
-            time.sleep(0.05)
+
+        def errors() -> list[str | None]:
+            return [state.error for state in self.peers.view.states.values()]
+
+        _wait(
+            _SETTLING.get(own.kind, 0),
+            lambda: self.peers.lost or (self.peers.all_present and None not in errors()),
+        )
+        return self.peers.all_present and set(errors()) == {own.text}
 
     def _wait_for_report(self, failure: Failure) -> None:
         """Let the process that reports the failure end first: launchers name the first one."""
-        deadline = time.monotonic() + _SETTLING.get(failure.kind, 0) + 1
-        while time.monotonic() < deadline and not self.peers.lost:
+
+        def has_reported() -> bool:
             state = self.peers.view.states.get(failure.by)
-            if state is None or state.done:
-                break
-            time.sleep(0.05)
+            return state is None or state.done
+
+        _wait(_SETTLING.get(failure.kind, 0) + 1, lambda: self.peers.lost or has_reported())
 
     def _wait_for_silent(self, failure: Failure) -> None:
         """Wait until a process of this host that did not respond has ended: this one may be the last to end it."""
-        deadline = time.monotonic() + self.limits.unwinding + self.limits.together + 1
-        while self._end_silent(failure) and time.monotonic() < deadline:
-            time.sleep(_TICK)
+        _wait(self.limits.unwinding + self.limits.together + 1, lambda: not self._end_silent(failure))
 
     # The thread.
 
@@ -350,6 +347,14 @@ def closed_if_abandoned(closing: Closing) -> Iterator[None]:
         yield
     finally:
         watch.closing = None
+
+
+def _wait(seconds: float, is_met: Callable[[], bool]) -> bool:
+    """Wait up to `seconds` until a condition is met, and return whether it is."""
+    deadline = time.monotonic() + seconds
+    while not (met := is_met()) and time.monotonic() < deadline:
+        time.sleep(_SHORT_TICK)
+    return met
 
 
 def _number_of(error: KeyboardInterrupt) -> int:

@@ -20,10 +20,10 @@ from mlperf.util.errors import UsageError
 _log = logging.getLogger(__name__)
 
 
-def uses_torchrec(settings: Settings) -> bool:
-    """Return whether the engine of the run is torchrec."""
-    engine = settings.processes.engine
-    return engine == "torchrec" or (engine == "auto" and current().size > 1)
+def uses_torchrec(settings: Settings, size: int | None = None) -> bool:
+    """Return whether the engine of the run is torchrec. size: number of processes; None: of this run."""
+    size = current().size if size is None else size
+    return settings.processes.engine == "torchrec" or (settings.processes.engine == "auto" and size > 1)
 
 
 def make_step(model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> TrainingStep:

@@ -8,8 +8,9 @@ from mlperf.settings.flags import changed_flags
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
 
-# Flags without meaning for the other engines, which run on one process.
-_OF_TORCHREC = ("--sharding", "--sharding-constraints", "--dist-backend")
+# Flags without meaning for the other engines, which run on one process. --dist-backend is not among them: it only
+# confirms what --use-gpu says, and scripts pass it for any number of processes.
+_OF_TORCHREC = ("--sharding", "--sharding-constraints")
 
 
 def check_engine(settings: Settings, size: int) -> None:

@@ -35,7 +35,7 @@ def initialize(
     generator = torch.Generator(device).manual_seed(seed) if embedding_init == "device" else None
     for table in model.tables:
         if isinstance(table, ShardedTable):
-            _fill_shards(table, model.tables.dimension, stream if generator is None else generator)
+            _fill_shards(table, stream if generator is None else generator)
             continue
         assert isinstance(table, EmbeddingTable)
         for weight, low, high in table.initial_ranges():
@@ -51,18 +51,19 @@ def initialize(
         _fill_linear(layer, stream, mlp_init)
 
 
-def _fill_shards(table: ShardedTable, dimension: int, source: np.random.RandomState | torch.Generator) -> None:
+def _fill_shards(table: ShardedTable, source: np.random.RandomState | torch.Generator) -> None:
     """Draw a whole table piece by piece, and keep what this process stores of it."""
+    rows, dimension = table.weight.shape
     low, high = table.initial_range
-    rows = max(1, _CHUNK // dimension)
-    for first in range(0, table.rows, rows):
-        shape = (min(rows, table.rows - first), dimension)
+    step = max(1, _CHUNK // dimension)
+    for first in range(0, rows, step):
+        shape = (min(step, rows - first), dimension)
         if isinstance(source, torch.Generator):
             piece = torch.empty(shape, device=source.device).uniform_(low, high, generator=source)
         else:
             piece = torch.from_numpy(source.uniform(low, high, size=shape).astype(np.float32))
-        for shard in table.shards:
-            shard.take(piece, first)
+        for part in table.weight.parts:
+            part.copy_rows(piece, first)
 
 
 def _fill_on_device(flat: torch.Tensor, generator: torch.Generator, low: float, high: float) -> None:

@@ -208,9 +208,7 @@ class ComplianceLog(Listener):
     def _required_point(self, key: str, value: object = None, **metadata: Any) -> None:
         """Log a key only if the edition requires it."""
         if key in self._edition.required_keys:
-            with self._lock:
-                self._log.event(key=key, value=value, metadata=metadata, time_ms=self._clock.milliseconds())
-                self._lines.raise_failure()
+            self._point(key, value, **metadata)
 
     def _start(self, key: str, **metadata: Any) -> None:
         with deferred(), self._lock:  # a signal in between would leave it open, or end it twice

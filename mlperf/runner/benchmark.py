@@ -11,9 +11,10 @@ import torch
 
 from mlperf.data.criteo.days import TRAINING_SPLITS
 from mlperf.data.criteo.prepared.dataset import PreparedData
-from mlperf.distributed.first import decided_by_first
+from mlperf.distributed.agreement import decided_by_first
 from mlperf.distributed.group import process_group
 from mlperf.distributed.launchers import launched_processes
+from mlperf.engines.choose import uses_torchrec
 from mlperf.engines.requested import check_engine
 from mlperf.engines.torchrec.packages import require_torchrec
 from mlperf.export.onnx import require_onnx
@@ -43,7 +44,7 @@ def run_benchmark(settings: Settings) -> Result:
     with ExitStack() as stack:
         stack.enter_context(resource_failures())
         device = device_of(settings, processes)
-        if processes.size > 1 or settings.processes.engine == "torchrec":
+        if uses_torchrec(settings, processes.size):
             require_torchrec(use_gpu=settings.use_gpu)
             backend = settings.processes.backend_for(use_gpu=settings.use_gpu)
             stack.enter_context(process_group(processes, backend, gpu=gpu_name(device)))

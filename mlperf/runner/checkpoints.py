@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from mlperf.distributed.first import decided_by_first
+from mlperf.distributed.agreement import decided_by_first
 from mlperf.engines.choose import uses_torchrec
 from mlperf.settings.settings import Settings
 from mlperf.training.checkpoint_place import has_been_saved, named_place, reserved

@@ -38,6 +38,9 @@ from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import changed_flags, flag_values
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError, UsageError
+from mlperf.util.threads import available_cores
+
+_GPU_READERS = 4
 
 _log = logging.getLogger(__name__)
 
@@ -240,6 +243,17 @@ def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, 
     return tuple(min(count, max_ind_range) for count in prepared.counts)
 
 
+def reading_threads(settings: Settings, *, train: bool) -> int:
+    """Return the number of threads with which this process reads ahead, training or test batches.
+
+    One thread is too slow for a GPU. Processes of one node share its cores.
+    """
+    processes, default = current().local_size, _GPU_READERS if settings.use_gpu else 1
+    if processes > 1:
+        default = max(1, min(default, available_cores() // processes))
+    return settings.data.readers(default) if train else settings.data.test_readers(default)
+
+
 def open_split(settings: Settings, prepared: PreparedData, split: str) -> RowBatches:
     """Return the batches of a split: "train", "test" or "val". RunError if a file has changed or has no rows."""
     data = settings.data
@@ -249,7 +263,7 @@ def open_split(settings: Settings, prepared: PreparedData, split: str) -> RowBat
     batch_size = data.batch_size if train else data.test_batch_size
     shuffle_seed = settings.seed if train and data.shuffle_batches else None
     limit = data.num_batches if train else 0
-    readers = settings.readers if train else settings.test_readers
+    readers = reading_threads(settings, train=train)
     if prepared.reference is not None:
         return DayFiles(
             folder=prepared.split(split),

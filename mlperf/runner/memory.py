@@ -26,6 +26,7 @@ from mlperf.models.dlrm import ROW_TYPES, Architecture, top_widths
 from mlperf.models.layers.embedding.compressed_tables import compressed_bytes
 from mlperf.optim.optimizer import Optimizer
 from mlperf.registry import OPTIMIZERS, load
+from mlperf.runner.data import reading_threads
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError
 from mlperf.util.memory import MemoryNeed, MemorySaving, available_share, require_memory_for
@@ -260,10 +261,15 @@ def _data(settings: Settings, architecture: Architecture, sizes: RunSizes) -> It
     if settings.data.generation != "dataset":
         rows_ahead = min(sizes.train_samples, 2 * sizes.train_batch(settings))
     elif not settings.inference_only:
-        group = max(current().largest_share(sizes.train_batch(settings)), MIN_GROUP_ROWS)
-        rows_ahead = min(current().largest_share(sizes.train_samples), 2 * settings.readers * group)
+        threads = reading_threads(settings, train=True)
+        rows_ahead = _rows_ahead(sizes.train_samples, sizes.train_batch(settings), threads)
     if sizes.test_samples and (settings.inference_only or settings.training.evaluates):
-        group = max(current().largest_share(sizes.test_batch(settings)), MIN_GROUP_ROWS)
-        test_samples = current().largest_share(sizes.test_samples)
-        rows_ahead = max(rows_ahead, min(test_samples, 2 * settings.test_readers * group))
+        threads = reading_threads(settings, train=False)
+        rows_ahead = max(rows_ahead, _rows_ahead(sizes.test_samples, sizes.test_batch(settings), threads))
     yield MemoryNeed(_READ_AHEAD, rows_ahead * sample)
+
+
+def _rows_ahead(samples: int, batch_size: int, threads: int) -> int:
+    """Return how many rows of its share this process reads ahead at most."""
+    group = max(current().largest_share(batch_size), MIN_GROUP_ROWS)
+    return min(current().largest_share(samples), 2 * threads * group)

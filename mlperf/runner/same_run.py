@@ -1,14 +1,14 @@
-"""Check that all processes run the same: flags, versions of the program and its packages, size of the node."""
+"""Check that all processes run the same: flags, and versions of the program and its packages."""
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import Any
 
 import torch
 
 from mlperf.distributed.agreement import require_all_equal
 from mlperf.distributed.processes import current
+from mlperf.engines.torchrec.packages import installed_version
 from mlperf.settings.flags import Flag, flag_values
 from mlperf.settings.settings import Settings
 from mlperf.version import __version__
@@ -21,11 +21,11 @@ _PACKAGES = ("torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu", "numpy", "numba")
 def require_same_run(settings: Settings) -> None:
     """Raise the same UsageError on all processes if a flag or a version is not the same on all of them.
 
-    Nor may the nodes have different numbers of processes: TorchRec and the log expect one.
+    All nodes must have as many processes.
     """
     require_all_equal(
-        _versions()
-        | {"number of processes on its node": str(current().local_size)}
+        {"processes of a node": str(current().local_size)}
+        | _versions()
         | {flag.name: _shown(flag, value) for flag, value in flag_values(settings) if flag.name not in _OWN}
     )
 
@@ -38,10 +38,6 @@ def _shown(flag: Flag, value: Any) -> str:
 
 def _versions() -> dict[str, str]:
     """Return the versions of this program and of what computes or communicates."""
-    versions = {"version of this program": __version__, "version of PyTorch": torch.__version__}
-    for package in _PACKAGES:
-        try:
-            versions[f"version of {package}"] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    installed = {package: installed_version(package) for package in _PACKAGES}
+    versions = {"this program": __version__, "PyTorch": torch.__version__, **installed}
+    return {f"version of {what}": version for what, version in versions.items() if version is not None}

@@ -174,14 +174,22 @@ boolean = Kind(_parse_boolean, "BOOL", _show_boolean, const=True)
 switch = Kind(_parse_boolean, "", _show_boolean, is_switch=True)
 
 
-def choice(*values: str | int, refused: Mapping[str, str] | None = None, metavar: str | None = None) -> Kind:
+def choice(
+    *values: str | int,
+    refused: Mapping[str, str] | None = None,
+    metavar: str | None = None,
+    empty: str | None = None,
+) -> Kind:
     """Return the kind that accepts one of `values`.
 
     refused: other values, with the reasons for rejection. metavar: name in the help, by default the values.
+    empty: the value that an empty text stands for; if None, it is refused.
     """
     allowed = ", ".join(map(str, values))
 
     def parse(text: str) -> str | int:
+        if text == "" and empty is not None:
+            return empty
         if refused is not None and text in refused:
             raise argparse.ArgumentTypeError(f"{text!r} {refused[text]}; allowed: {allowed}")
         for value in values:

@@ -44,7 +44,7 @@ class ProcessSettings:
     )
     backend: str = flag(
         "--dist-backend",
-        choice("auto", "gloo", "nccl"),
+        choice("auto", "gloo", "nccl", empty="auto"),  # "" was the default, which scripts still pass
         "auto",
         "communication of the processes; auto: nccl with --use-gpu, else gloo",
     )

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlperf.benchmarks import EDITIONS, Edition, benchmark_with, default_edition
-from mlperf.distributed.processes import current
 from mlperf.settings.data import DataSettings
 from mlperf.settings.flags import flag, part
 from mlperf.settings.kinds import boolean, choice, file_name, file_or_folder, switch
@@ -14,11 +13,9 @@ from mlperf.settings.model import ModelSettings
 from mlperf.settings.processes import ProcessSettings
 from mlperf.settings.reports import ComplianceSettings, QuantizationSettings, ReportSettings
 from mlperf.settings.training import TrainingSettings
-from mlperf.util.threads import available_cores
 
 # Precision of matrix products; weights, updates and the loss are float32 (tables: --embedding-precision).
 PRECISIONS = ("fp32", "tf32", "bf16")
-_GPU_READERS = 4
 
 
 @dataclass(frozen=True)
@@ -125,21 +122,3 @@ class Settings:
         if self.model.architecture.has_cross_network:
             return "pytorch"
         return "normal" if self.data.generation == "dataset" else "uniform"
-
-    @property
-    def readers(self) -> int:
-        """Number of threads that read training batches."""
-        return self.data.readers(self._default_readers)
-
-    @property
-    def test_readers(self) -> int:
-        """Number of threads that read test batches."""
-        return self.data.test_readers(self._default_readers)
-
-    @property
-    def _default_readers(self) -> int:
-        """One thread is too slow for a GPU. Processes of one node share its cores."""
-        if not self.use_gpu:
-            return 1
-        processes = current().local_size
-        return _GPU_READERS if processes == 1 else max(1, min(_GPU_READERS, available_cores() // processes))

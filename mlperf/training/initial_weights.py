@@ -98,11 +98,7 @@ def _fill_parts(array: ArrayMember, name: str, weight: DividedTensor, path: Path
         values = torch.from_numpy(array.read_values(count * width).copy()).view(count, width)
         _check_values(values, values, name, path)
         for part in weight.parts:
-            own = part.values.t() if array.by_column else part.values
-            start, other = reversed(part.offsets) if array.by_column else part.offsets
-            low, high = max(first, start), min(first + count, start + len(own))
-            if low < high:
-                own[low - start : high - start] = values[low - first : high - first, other : other + own.shape[1]]
+            (part.t() if array.by_column else part).copy_rows(values, first)
     array.finish()
 
 

@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.planner import SavePlanner as AnySavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from mlperf.distributed.first import decided_by_first
+from mlperf.distributed.agreement import decided_by_first
 from mlperf.distributed.processes import current
 from mlperf.training.checkpoint_failures import writing
 from mlperf.training.checkpoint_writer import write_archive

@@ -34,6 +34,18 @@ class Part:
     values: torch.Tensor
     offsets: tuple[int, ...]
 
+    def t(self) -> Part:
+        """Return this part of a matrix as one of the transposed matrix."""
+        return Part(self.values.t(), self.offsets[::-1])
+
+    def copy_rows(self, rows: torch.Tensor, first: int) -> None:
+        """Copy what this part has of `rows` [N, D], those of the whole matrix [R, D] from number `first` on."""
+        row, column = self.offsets
+        start, stop = max(first, row), min(first + len(rows), row + len(self.values))
+        if start < stop:
+            columns = slice(column, column + self.values.shape[1])
+            self.values[start - row : stop - row] = rows[start - first : stop - first, columns]
+
 
 class DividedTensor(DescribedTensor):
     """A tensor that is divided among the processes. parts: those of this process, none to all."""

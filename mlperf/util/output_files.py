@@ -105,9 +105,7 @@ def require_writable_file(flag: str, path: Path, *, shown: str | None = None, al
         return
     if _is_mount_point(path):
         raise UsageError(f"{shown}: cannot be replaced: it is a mount point; mount its folder instead")
-    folder = os.stat(path.parent)
-    if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid, folder.st_uid):
-        raise UsageError(f"{shown}: cannot be replaced: it belongs to another user")
+    _require_own(shown, path, status)
 
 
 def require_replaceable_folder(flag: str, path: Path) -> None:
@@ -129,9 +127,7 @@ def require_replaceable_folder(flag: str, path: Path) -> None:
         raise UsageError(f"{shown} is not a folder; must be the name of a folder")
     if _is_mount_point(path):
         raise UsageError(f"{shown}: cannot be replaced: it is a mount point; name a folder in it")
-    folder = os.stat(path.parent)
-    if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid, folder.st_uid):
-        raise UsageError(f"{shown}: cannot be replaced: it belongs to another user")
+    _require_own(shown, path, status)
 
 
 def require_writable_folder(flag: str, path: Path, *, named_by: Path | None = None) -> None:
@@ -204,6 +200,13 @@ def _require_access(shown: str, folder: Path) -> None:
     read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
     reason = os.strerror(errno.EROFS if read_only else errno.EACCES)
     raise UsageError(f"{shown}: cannot be written: folder {folder}: {reason}")
+
+
+def _require_own(shown: str, path: Path, status: os.stat_result) -> None:
+    """Raise UsageError if only its owner may replace a file or folder, as in /tmp, and that is another user."""
+    folder = os.stat(path.parent)
+    if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid, folder.st_uid):
+        raise UsageError(f"{shown}: cannot be replaced: it belongs to another user")
 
 
 def _is_mount_point(path: Path) -> bool:

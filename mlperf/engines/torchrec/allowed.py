@@ -5,6 +5,7 @@ Does not import TorchRec: a wrong file is refused before anything is opened. R r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ KERNELS = (ON_DEVICE, CACHED)
 
 _ALL = "all"
 _CUTS_COLUMNS = ("column-wise", "grid")
+_TABLE_NUMBER = re.compile("0|[1-9][0-9]{0,8}")
 _MAX_BYTES = 1 << 20  # of a file with constraints
 
 
@@ -138,7 +140,7 @@ def read_constraints(path: Path, settings: Settings) -> Mapping[str, Allowed]:
 
 
 def _entry(name: str, value: object, settings: Settings) -> Allowed:
-    if name != _ALL and not (name.isascii() and name.isdecimal() and str(int(name)) == name):
+    if name != _ALL and _TABLE_NUMBER.fullmatch(name) is None:
         refuse("a name", name, 'the number of a table, from 0 on, or "all"')
     kernel = None
     kinds: Any = value
@@ -148,7 +150,7 @@ def _entry(name: str, value: object, settings: Settings) -> Allowed:
         _check_kernel(kernel, name, settings)
     kinds = kinds if isinstance(kinds, list) else [kinds]
     allowed = f"one of {', '.join(SHARDING_KINDS)}, or a list of them"
-    if not kinds or len(set(map(str, kinds))) < len(kinds):
+    if not kinds:
         refuse(name, kinds, allowed)
     for kind in kinds:
         if isinstance(kind, str) and kind in REFUSED_KINDS:
@@ -157,6 +159,8 @@ def _entry(name: str, value: object, settings: Settings) -> Allowed:
             refuse(name, kind, allowed)
         if (reason := refused_kind(kind, settings)) is not None:
             raise SchemaError(f"{name}: {kind}: {reason}")
+    if len(set(kinds)) < len(kinds):
+        refuse(name, kinds, f"{allowed}, each once")
     return Allowed(tuple(kinds), kernel)
 
 

@@ -21,20 +21,15 @@ def table_name(number: int) -> str:
 class ShardedBatch(Pipelineable):
     """The share of this process in a batch, padded with samples without ids to the size of the largest share.
 
-    dense: float32 [B, dense features]. features: the ids. labels: float32 [samples, 1].
-    samples: number of samples without the padding. whole: number of samples in the batch of all processes.
+    dense: float32 [B, dense features]. features: the ids. labels: float32 [size, 1].
+    size: number of samples without the padding. whole: number of samples in the batch of all processes.
     """
 
     dense: torch.Tensor
     features: KeyedJaggedTensor
     labels: torch.Tensor
-    samples: int
+    size: int
     whole: int
-
-    @property
-    def size(self) -> int:
-        """Number of samples of this process."""
-        return self.samples
 
     def to(self, device: torch.device, non_blocking: bool = False) -> ShardedBatch:
         """Return the batch on `device`."""
@@ -42,7 +37,7 @@ class ShardedBatch(Pipelineable):
             self.dense.to(device, non_blocking=non_blocking),
             self.features.to(device, non_blocking=non_blocking),
             self.labels.to(device, non_blocking=non_blocking),
-            self.samples,
+            self.size,
             self.whole,
         )
 

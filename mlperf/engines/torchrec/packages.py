@@ -31,9 +31,9 @@ def require_torchrec(*, use_gpu: bool) -> None:
     package = _FOR_GPUS if use_gpu else _FOR_CPUS
     if not torch.__version__.startswith(f"{PYTORCH}."):
         raise _failure(f"PyTorch {torch.__version__} is installed", use_gpu=use_gpu)
-    _require("torchrec", metadata_version("torchrec"), TORCHREC, use_gpu=use_gpu)
+    _require("torchrec", installed_version("torchrec"), TORCHREC, use_gpu=use_gpu)
     # Either of them serves a run on CPUs.
-    found = metadata_version(package) or (None if use_gpu else metadata_version(_FOR_GPUS))
+    found = installed_version(package) or (None if use_gpu else installed_version(_FOR_GPUS))
     _require(package, found, FBGEMM, use_gpu=use_gpu)
     try:
         with _silence():
@@ -46,7 +46,7 @@ def require_torchrec(*, use_gpu: bool) -> None:
         raise _failure(f"torchrec {TORCHREC} does not load: {reason}", use_gpu=use_gpu) from None
 
 
-def metadata_version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
     """Return the installed version of a package, None if it is missing."""
     try:
         return metadata.version(package)

@@ -50,8 +50,8 @@ _KINDS = {
 }
 _KERNELS = {ON_DEVICE: "fused", CACHED: "fused_uvm_caching"}
 
-# The planner's optimizers, from which it derives the memory of their state.
-_OPTIMIZERS = {"sgd": optim.SGD, "adagrad": optim.Adagrad, "rwsadagrad": optim.RowWiseAdagrad}
+# TorchRec's names of the optimizers. The planner derives the memory of their state from them.
+FUSED_OPTIMIZERS = {"sgd": optim.SGD, "adagrad": optim.Adagrad, "rwsadagrad": optim.RowWiseAdagrad}
 
 # Rates from which the planner estimates times, in bytes per ms: of one H100 with NVLink and 400 Gbit/s of network,
 # and of a server's CPUs. mlperf/docs/distributed.md lists them.
@@ -92,7 +92,6 @@ class _Enumerator(EmbeddingEnumerator):
         """Return the options of all tables."""
         assert isinstance(module, EmbeddingBagCollection)
         options: list[ShardingOption] = super().enumerate(module, sharders)
-        assert isinstance(module, EmbeddingBagCollection)
         names = {table.name: number for number, table in enumerate(module.embedding_bag_configs())}
         kinds, kernels = list(_KINDS.values()), list(_KERNELS.values())
         return sorted(
@@ -133,7 +132,7 @@ def make_plan(
     for fraction in (None, *CACHE_FRACTIONS) if device == "cuda" else (None,):
         planner = _planner(architecture, settings, device, processes, memory, allowed, fraction)
         tables = make_collection(architecture)
-        optimizer = _OPTIMIZERS[state_optimizer(settings)]
+        optimizer = FUSED_OPTIMIZERS[state_optimizer(settings)]
         optim.apply_optimizer_in_backward(optimizer, tables.parameters(), {"lr": 0.0})
         try:
             plan = planner.plan(tables, [Sharder()])

@@ -52,17 +52,17 @@ class DenseWork(nn.Module):
         """Return the share of the loss, scaled for the mean over processes, and the sums of `LossSums`."""
         logits = self.logits(batch, found)
         probability = self.model.probability(logits)
-        if batch.samples == 0:
+        if batch.size == 0:
             loss = logits.sum() * 0
             share = loss
         else:
             loss = self.loss(logits if self.loss.on_logits else probability, batch.labels)
-            share = loss * (self.weight * batch.samples * self.processes.size / batch.whole)
+            share = loss * (self.weight * batch.size * self.processes.size / batch.whole)
         correct = (probability.detach().round() == batch.labels).sum()
-        return share, (loss.detach().double() * batch.samples, correct)
+        return share, (loss.detach().double() * batch.size, correct)
 
     def logits(self, batch: ShardedBatch, found: KeyedTensor) -> torch.Tensor:
-        """Return the logits [samples, 1], without those of the padding."""
+        """Return the logits [batch.size, 1], without those of the padding."""
         fused = linear_products.available(batch.dense.device, self._precision)
         with self._autocast(batch.dense.device):
             bottom = linear_products.bottom(self.model, batch.dense) if fused else self.model.bottom(batch.dense)
@@ -72,7 +72,7 @@ class DenseWork(nn.Module):
                 logits = linear_products.top_logits(self.model, bottom, pooled)
             else:
                 logits = self.model.top_logits(bottom, pooled)
-        return logits[: batch.samples]
+        return logits[: batch.size]
 
     def _in_order(self, found: KeyedTensor) -> torch.Tensor:
         """Return the pooled rows [B, T, D], which the planner orders by process. Waits for them."""

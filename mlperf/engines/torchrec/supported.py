@@ -66,7 +66,6 @@ def _of_run(settings: Settings) -> list[tuple[str, bool, str]]:
 
 def _ids_per_sample(settings: Settings) -> int:
     """Return the largest number of ids of a sample, of all tables."""
-    data = settings.data
-    if data.generation != "dataset":
-        return len(settings.model.architecture.rows_per_table) * data.generated.lookups
-    return sum(data.multi_hot.sizes or (1,) * TABLES)
+    is_generated = settings.data.generation != "dataset"
+    tables = len(settings.model.architecture.rows_per_table) if is_generated else TABLES
+    return sum(settings.data.ids_per_table(tables))

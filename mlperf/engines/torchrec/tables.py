@@ -9,23 +9,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec.distributed import comm
 from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
-from torchrec.distributed.types import ShardingEnv
+from torchrec.distributed.types import EmbeddingModuleShardingPlan, ShardingEnv
+from torchrec.distributed.utils import optimizer_type_to_emb_opt_type
 
 from mlperf.data.batch import Batch
-from mlperf.distributed.agreement import values_of_all
-from mlperf.distributed.first import decided_by_first
+from mlperf.distributed.agreement import decided_by_first, values_of_all
 from mlperf.distributed.processes import Processes, current
 from mlperf.engines.torchrec.features import table_name
 from mlperf.engines.torchrec.placement import TableMemory, describe_placements
-from mlperf.engines.torchrec.plan import Sharder, make_collection, make_plan, placements, state_optimizer
+from mlperf.engines.torchrec.plan import (
+    FUSED_OPTIMIZERS,
+    Sharder,
+    make_collection,
+    make_plan,
+    placements,
+    state_optimizer,
+)
 from mlperf.models.layers.embedding.interface import EmbeddingTables
 from mlperf.models.layers.embedding.pooling import PoolingWeights
 from mlperf.models.layers.embedding.rows import Lookup, RowParameter
-from mlperf.models.layers.embedding.shards import Shard, ShardedTable
+from mlperf.models.layers.embedding.shards import ShardedTable
 from mlperf.settings.model import Architecture
 from mlperf.settings.settings import Settings
 from mlperf.util.divided_tensor import DividedTensor, Part
@@ -33,12 +39,6 @@ from mlperf.util.divided_tensor import DividedTensor, Part
 _log = logging.getLogger(__name__)
 
 _LOCAL_SIZE = "LOCAL_WORLD_SIZE"
-
-OPTIMIZERS = {
-    "sgd": EmbOptimType.EXACT_SGD,
-    "adagrad": EmbOptimType.EXACT_ADAGRAD,
-    "rwsadagrad": EmbOptimType.EXACT_ROWWISE_ADAGRAD,
-}
 
 
 class ShardedTables(EmbeddingTables):
@@ -55,42 +55,15 @@ class ShardedTables(EmbeddingTables):
 
         UsageError and RunError as in `make_plan`, on all processes.
         """
-        rows, dimension = architecture.rows_per_table, architecture.feature_size
         processes, smallest = current(), _smallest(memory)
         plan = decided_by_first(lambda: make_plan(architecture, settings, device.type, processes, smallest))
         self.placements = placements(plan, architecture, settings)
         if processes.is_first:
             for line in describe_placements(self.placements, processes.size):
                 _log.info("%s", line)
-        training = settings.training
-        sharder = Sharder(
-            fused_params={
-                "optimizer": OPTIMIZERS[state_optimizer(settings)],
-                "learning_rate": training.schedule.learning_rate,
-                "eps": training.adagrad_epsilon,
-            }
-        )
-        # TorchRec keeps the groups of one node and between nodes for good; those of an earlier run are closed.
-        comm._INTRA_PG = comm._CROSS_PG = None
-        env = ShardingEnv.from_process_group(torch.distributed.group.WORLD)
-        with _nodes_of(processes):
-            sharded = sharder.shard(make_collection(architecture), plan, env, device, "")
-        weights, kept = sharded.state_dict(), sharded.fused_optimizer.state_dict()["state"]
-        self.local_tables = []
-        for number, count in enumerate(rows):
-            name = f"embedding_bags.{table_name(number)}.weight"
-            sums = kept.get(name, {}).get(f"{table_name(number)}.momentum1")  # None if it has no rows here
-            self.local_tables.append(
-                ShardedTable(
-                    count,
-                    local_shards(weights[name]),
-                    dimension,
-                    _divided_sums(
-                        state_optimizer(settings), count, dimension, [] if sums is None else local_parts(sums)
-                    ),
-                )
-            )
-        super().__init__(self.local_tables, dimension, device)
+        sharded = _allocated(plan, architecture, settings, device)
+        self.local_tables = _local_tables(sharded, architecture, state_optimizer(settings))
+        super().__init__(self.local_tables, architecture.feature_size, device)
         self._hidden = _Hidden(sharded)
 
     @property
@@ -120,13 +93,29 @@ class ShardedTables(EmbeddingTables):
 
     def nbytes(self) -> int:
         """Return the memory of the rows that this process stores."""
-        return sum(shard.values.nbytes for table in self.local_tables for shard in table.shards)
+        return sum(part.values.nbytes for table in self.local_tables for part in table.weight.parts)
 
 
 def _smallest(memory: TableMemory) -> TableMemory:
     """Return the smallest memory of all processes; every process must call it."""
-    device, host = (values_of_all(str(size)) for size in (memory.device, memory.host))
-    return TableMemory(min(map(int, device)), min(map(int, host)))
+    of_all = values_of_all(memory)
+    return TableMemory(min(each.device for each in of_all), min(each.host for each in of_all))
+
+
+def _allocated(
+    plan: EmbeddingModuleShardingPlan, architecture: Architecture, settings: Settings, device: torch.device
+) -> ShardedEmbeddingBagCollection:
+    """Return TorchRec's module with the parts of this process, uninitialized."""
+    sharder = Sharder(
+        fused_params={
+            "optimizer": optimizer_type_to_emb_opt_type(FUSED_OPTIMIZERS[state_optimizer(settings)]),
+            "learning_rate": settings.training.schedule.learning_rate,
+            "eps": settings.training.adagrad_epsilon,
+        }
+    )
+    env = ShardingEnv.from_process_group(torch.distributed.group.WORLD)
+    with _nodes_of(current()):
+        return sharder.shard(make_collection(architecture), plan, env, device, "")
 
 
 @contextmanager
@@ -154,19 +143,23 @@ class _Hidden:
     sharded: ShardedEmbeddingBagCollection
 
 
-def _divided_sums(optimizer: str, rows: int, dimension: int, parts: Sequence[Part]) -> DividedTensor | None:
-    """Return what the optimizer keeps for a table, None if it keeps nothing."""
-    if optimizer == "sgd":
-        return None
-    shape = (rows,) if optimizer == "rwsadagrad" else (rows, dimension)
-    return DividedTensor(shape, torch.float32, parts)
+def _local_tables(
+    sharded: ShardedEmbeddingBagCollection, architecture: Architecture, optimizer: str
+) -> list[ShardedTable]:
+    """Return the parts of all tables and of the state that `optimizer` keeps for them, in place."""
+    weights, states = sharded.state_dict(), sharded.fused_optimizer.state_dict()["state"]
+    tables = []
+    for number, rows in enumerate(architecture.rows_per_table):
+        name, shape = f"embedding_bags.{table_name(number)}.weight", (rows, architecture.feature_size)
+        sums = None
+        if optimizer != "sgd":
+            own = states.get(name, {}).get(f"{table_name(number)}.momentum1")  # None if it has no rows here
+            parts = [] if own is None else _local_parts(own)
+            sums = DividedTensor(shape[:1] if optimizer == "rwsadagrad" else shape, torch.float32, parts)
+        tables.append(ShardedTable(DividedTensor(shape, torch.float32, _local_parts(weights[name])), sums))
+    return tables
 
 
-def local_shards(weight: ShardedTensor) -> list[Shard]:
-    """Return the parts of a table [R, D] that this process stores."""
-    return [Shard(part.values, part.offsets[0], part.offsets[1]) for part in local_parts(weight)]
-
-
-def local_parts(tensor: ShardedTensor) -> list[Part]:
+def _local_parts(tensor: ShardedTensor) -> list[Part]:
     """Return the parts of a table or of its optimizer's state that this process stores, in place."""
     return [Part(shard.tensor.detach(), tuple(shard.metadata.shard_offsets)) for shard in tensor.local_shards()]
