@@ -71,4 +71,5 @@ if [[ $failed -ne 0 ]]; then
     exit 1
 fi
 
-"$python" -m pytest -q -n auto --maxprocesses=8 --dist=loadgroup
+# As many workers as cores: threads of one would only wait for those of another.
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$python" -m pytest -q -n auto --maxprocesses=8 --dist=loadgroup
