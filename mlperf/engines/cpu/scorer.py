@@ -65,11 +65,11 @@ class CpuScorer:
         self, model: DLRM_Net, ids_per_table: Sequence[int] | None, optimizer: Optimizer | None
     ) -> tuple[Features, Sequence[CrossLayer[float]]]:
         """Return the lookup and, if the model has one, the layers of the cross network."""
+        keep_freed_blocks()  # products and gradients are new tensors, as large as a layer or all pooled rows
         if not isinstance(model.interaction, CrossInteraction):
             assert ids_per_table is None, "the dot products take one id per table"
             is_trained = optimizer is not None
             return DotProducts(model, self.dtype, self.workspace, is_trained=is_trained), ()
-        keep_freed_blocks()  # each product of a cross layer returns a new tensor as large as all pooled rows
         sizes = ids_per_table or [1] * len(self.tables.rows_per_table)
         layers = list(model.interaction.layers())
         cross = [
