@@ -76,7 +76,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = script_parser(__file__, __doc__)
     parser.add_argument("--use-gpu", action="store_true", help="measure on the first GPUs, one for each process")
     parser.add_argument(
-        "--shapes", help=f"shapes of measure_training.py, separated by commas (default: {DEFAULT_SHAPES})"
+        "--shapes",
+        help=f"shapes of measure_training.py, separated by commas (default: {DEFAULT_SHAPES['cpu']}; "
+        f"with --use-gpu: {DEFAULT_SHAPES['cuda']})",
     )
     parser.add_argument("--processes", default="2", help="numbers of processes, separated by commas (default: 2)")
     parser.add_argument("--sharding", default="table-wise,row-wise", help=f"one or several of {', '.join(KINDS)}")

@@ -13,6 +13,8 @@ from program import ROOT
 
 from mlperf.util.errors import UsageError
 
+SHAPES = "MLPerf-full-65536, MLPerf-65536, MLPerf-2048, Kaggle-128, DCNv2-65536, DCNv2-2048"
+
 
 @pytest.mark.parametrize(
     ("script", "flag", "allowed"),
@@ -30,6 +32,31 @@ from mlperf.util.errors import UsageError
         ("compare_commits", "--rounds=0", "a whole number from 1 "),
         ("measure_optimizers", "--shapes=Kaggle", "Kaggle-128"),
         ("time_dcnv2", "--reduced --precision=fp8", "bf16, tf32, fp32"),
+        (
+            "measure_training",
+            "--reduced --shapes=MLPerf",
+            SHAPES,
+        ),
+        (
+            "measure_training",
+            "--reduced --shapes=",
+            SHAPES,
+        ),
+        ("measure_training", "--reduced --precision=bf16,fp8", "bf16, fp32"),
+        ("measure_training", "--reduced --precision=tf32", "bf16, fp32"),
+        ("measure_training", "--reduced --minutes=0", "a number in [1e-37,"),
+        ("measure_training", "--reduced --minutes=nan", "a number in [1e-37,"),
+        ("measure_training", "--reduced --rounds=0", "a whole number from 1 "),
+        ("measure_training", "--reduced --evaluate=-1", "a whole number from 0 "),
+        ("measure_training", "--reduced --use-gpu", "--reduced"),
+        ("measure_scaling", "--reduced --processes=2,x", "a whole number from 1 on"),
+        ("measure_scaling", "--reduced --processes=0", "a whole number from 1 on"),
+        ("measure_scaling", "--reduced --sharding=auto", "table-wise, row-wise, column-wise"),
+        ("measure_scaling", "--reduced --shapes=MLPerf", "MLPerf-2048"),
+        ("measure_scaling", "--reduced --precision=fp8", "bf16, fp32"),
+        ("measure_scaling", "--reduced --cores=0", "a whole number from 1 "),
+        ("measure_scaling", "--reduced --rows=0", "a whole number from 1 "),
+        ("measure_scaling", "--reduced --use-gpu", "--reduced"),
     ],
 )
 def test_wrong_flag_is_refused_with_what_is_allowed(

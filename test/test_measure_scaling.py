@@ -11,7 +11,6 @@ from processes import in_processes, needs_torchrec
 
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.settings.from_flags import parse
-from mlperf.util.errors import UsageError
 
 
 @in_processes
@@ -104,26 +103,3 @@ def test_projection_is_printed_for_both_benchmarks(
     assert [row.split(" | ")[:2] for row in rows] == [
         [f"| `{name}`", gpus] for name in ("dlrm", "dlrm_dcnv2") for gpus in ("8", "64", "64")
     ]
-
-
-@pytest.mark.parametrize(
-    ("flag", "allowed"),
-    [
-        ("--processes=2,x", "a whole number from 1 on"),
-        ("--processes=0", "a whole number from 1 on"),
-        ("--sharding=auto", "table-wise, row-wise, column-wise"),
-        ("--shapes=MLPerf", "MLPerf-2048"),
-        ("--precision=fp8", "bf16, fp32"),
-        ("--cores=0", "a whole number from 1 "),
-        ("--rows=0", "a whole number from 1 "),
-        ("--use-gpu", "--reduced"),
-    ],
-)
-def test_wrong_flag_is_refused_with_what_is_allowed(
-    flag: str, allowed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(UsageError) as caught:
-        printed("measure_scaling", monkeypatch, capsys, "--reduced", flag)
-    assert flag.partition("=")[0] in str(caught.value)
-    assert allowed in str(caught.value)
-    assert "\n" not in str(caught.value)

@@ -11,7 +11,6 @@ from bench_modules import bench_module, printed
 from small_models import make_bag_batch, make_batch
 
 from mlperf.settings.model import Architecture
-from mlperf.util.errors import UsageError
 
 CASES = [
     *("MLPerf-full-65536 bf16", "MLPerf-full-65536 tf32", "MLPerf-65536 bf16", "MLPerf-65536 tf32"),
@@ -85,30 +84,6 @@ def test_full_tables_come_first_and_fp32_last() -> None:
     assert [(shape.batch_size, precision) for shape, precision in chosen] == [
         *((65536, "bf16"), (128, "bf16"), (65536, "fp32"), (128, "fp32")),
     ]
-
-
-@pytest.mark.parametrize(
-    ("flag", "allowed"),
-    [
-        ("--shapes=MLPerf", "MLPerf-full-65536, MLPerf-65536, MLPerf-2048, Kaggle-128, DCNv2-65536, DCNv2-2048"),
-        ("--shapes=", "MLPerf-full-65536, MLPerf-65536, MLPerf-2048, Kaggle-128, DCNv2-65536, DCNv2-2048"),
-        ("--precision=bf16,fp8", "bf16, fp32"),
-        ("--precision=tf32", "bf16, fp32"),
-        ("--minutes=0", "a number in [1e-37,"),
-        ("--minutes=nan", "a number in [1e-37,"),
-        ("--rounds=0", "a whole number from 1 "),
-        ("--evaluate=-1", "a whole number from 0 "),
-        ("--use-gpu", "--reduced"),
-    ],
-)
-def test_wrong_flag_is_refused_with_what_is_allowed(
-    flag: str, allowed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(UsageError) as caught:
-        measure(monkeypatch, capsys, "--reduced", flag)
-    assert flag.partition("=")[0] in str(caught.value)
-    assert allowed in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_several_ids_per_table_are_measured_with_the_programs_that_have_an_equal_step(

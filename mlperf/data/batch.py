@@ -42,11 +42,16 @@ class Batch:
     def bags(self) -> torch.Tensor:
         """Return the bag of each id, table * B + sample, int64 [L]. Requires `offsets`."""
         assert self.offsets is not None
+        bags = torch.arange(self.offsets.numel(), device=self.offsets.device)
+        # Without the size of the result, the host would wait for it.
+        return torch.repeat_interleave(bags, self.bag_sizes().flatten(), output_size=len(self.indices))
+
+    def bag_sizes(self) -> torch.Tensor:
+        """Return the number of ids of each table and sample, int64 [T, B]. Requires `offsets`."""
+        assert self.offsets is not None
         starts = self.offsets.flatten()
         stops = torch.cat((starts[1:], starts.new_full((1,), len(self.indices))))
-        bags = torch.arange(len(starts), device=starts.device)
-        # Without the size of the result, the host would wait for it.
-        return torch.repeat_interleave(bags, stops - starts, output_size=len(self.indices))
+        return (stops - starts).view_as(self.offsets)
 
     def ids_by_table(self) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
         """Yield the ids of each table, int64 [N], and the sample of each id; None if id i belongs to sample i."""

@@ -227,9 +227,8 @@ def _check_division(tensor: TensorIndex, where: str) -> None:
 def _polynomial(offsets: Sequence[int], sizes: Sequence[int], points: Sequence[int]) -> int:
     """Return the sum of x^i * y^j * ... over the elements (i, j, ...) of a rectangle, modulo a prime.
 
-    x, y, ...: the points. Shards with the same sum as the whole tensor
-    at random points divide it, but for a chance of 2^-75. Comparing them with each other would take hours in a
-    file that a small program can write.
+    x, y, ...: the points. Shards with the same sum as the whole tensor at random points divide it, but for a
+    chance of 2^-75. Comparing them with each other would take hours in a file that a small program can write.
     """
     factors = (
         pow(point, offset + size, _PRIME) - pow(point, offset, _PRIME)

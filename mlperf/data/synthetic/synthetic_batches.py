@@ -69,7 +69,12 @@ class SyntheticBatches:
     def sizes(self, epoch: int, first: int = 0) -> Iterator[int]:
         """Yield the number of samples of each batch from number `first` on."""
         for number in range(first, self.batches_per_epoch):
-            yield min(self._settings.batch_size, self.samples - number * self._settings.batch_size)
+            yield _size(self._settings, number)
+
+
+def _size(settings: DataSettings, number: int) -> int:
+    """Return the number of samples of batch `number`."""
+    return min(settings.batch_size, settings.generated_samples - number * settings.batch_size)
 
 
 class _BatchGenerator:
@@ -91,7 +96,7 @@ class _BatchGenerator:
     def draw(self, number: int, cancelled: threading.Event) -> Batch:
         """Return batch `number`, which must be the next one."""
         settings, generated = self._settings, self._settings.generated
-        size = min(settings.batch_size, settings.generated_samples - number * settings.batch_size)
+        size = _size(settings, number)
         indices, counts = [], []
         for rows, trace, generator in self._tables:
             lookups = np.full(size, generated.lookups)

@@ -40,6 +40,7 @@ class CpuScorer:
         ids_per_table: Sequence[int] | None = None,
     ) -> None:
         assert isinstance(model.tables, FlatTables)
+        keep_freed_blocks()  # products and gradients are new tensors, as large as a layer or all pooled rows
         self.device = model.tables.device
         self.tables = model.tables
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -65,7 +66,6 @@ class CpuScorer:
         self, model: DLRM_Net, ids_per_table: Sequence[int] | None, optimizer: Optimizer | None
     ) -> tuple[Features, Sequence[CrossLayer[float]]]:
         """Return the lookup and, if the model has one, the layers of the cross network."""
-        keep_freed_blocks()  # products and gradients are new tensors, as large as a layer or all pooled rows
         if not isinstance(model.interaction, CrossInteraction):
             assert ids_per_table is None, "the dot products take one id per table"
             is_trained = optimizer is not None

@@ -73,5 +73,4 @@ def _lengths(batch: Batch) -> torch.Tensor:
     """Return the number of ids of each table and sample, int32 [T, B]."""
     if batch.offsets is None:
         return torch.ones_like(batch.indices, dtype=torch.int32)
-    ends = torch.cat((batch.offsets.flatten()[1:], batch.offsets.new_tensor([len(batch.indices)])))
-    return (ends - batch.offsets.flatten()).view_as(batch.offsets).int()
+    return batch.bag_sizes().int()

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import nn
 
-from mlperf.models.layers.embedding.interface import EmbeddingTable
 from mlperf.util.divided_tensor import DividedTensor
 
 
-class ShardedTable(EmbeddingTable):
-    """One table, of which this process stores some parts, none to all of its rows.
+class ShardedTable(nn.Module):
+    """One table, of which this process stores some parts, none to all of its rows. It cannot be looked up alone.
 
     weight: [R, D]; the state_dict has it like the weight of a table that is whole.
     sums: what the optimizer keeps for it: [R, D] for Adagrad, [R] for row-wise Adagrad, None for SGD.
@@ -27,18 +24,6 @@ class ShardedTable(EmbeddingTable):
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         destination[f"{prefix}weight"] = self.weight
-
-    def parts(self, ids: torch.Tensor) -> list[tuple[nn.Parameter, torch.Tensor]]:
-        """Not possible: the rows are divided among the processes."""
-        raise NotImplementedError
-
-    def combine(self, vectors: list[torch.Tensor]) -> torch.Tensor:
-        """Not possible: the rows are divided among the processes."""
-        raise NotImplementedError
-
-    def initial_ranges(self) -> Iterator[tuple[torch.Tensor, float, float]]:
-        """Not possible: see `initial_range`."""
-        raise NotImplementedError
 
     @property
     def initial_range(self) -> tuple[float, float]:
