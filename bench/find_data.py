@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlperf.benchmarks.criteo import CRITEO_DATA_SETS
-from mlperf.data.criteo.prepared.paths import DatasetPaths
-from mlperf.data.criteo.prepared.raw_files import raw_files
+from mlperf.benchmarks.data_sets import DATA_SETS
+from mlperf.data.prepared.paths import DatasetPaths
+from mlperf.data.prepared.raw_files import raw_files
 from mlperf.settings.from_flags import make_trainer_parser, parse
 from mlperf.util.errors import UsageError
 from mlperf.util.program import run_program
@@ -66,7 +66,7 @@ def choose_data(script: str, given: Mapping[str, Any], datadir: str, *, default:
         # Prepared data may have been made from other raw data. Missing data is made from what is found.
         is_complete = "raw_data_file" in given or _is_prepared(given["processed_data_file"])
         return Choice(flags if is_complete else [*flags, *raw])
-    rate, usual_name = given.get("data_sub_sample_rate", 0), CRITEO_DATA_SETS[data_set].prepared_name
+    rate, usual_name = given.get("data_sub_sample_rate", 0), DATA_SETS[data_set].prepared_name
     name = usual_name + (f"_sub{rate:g}" if rate else "")
     if "raw_data_file" in given:
         return Choice([*flags, f"--processed-data-file={given['raw_data_file'].with_name(name)}"])
@@ -91,7 +91,7 @@ def _raw_flags(folder: Path, data_set: str) -> list[str]:
     """Return the flag for the raw data in a folder; nothing if there is none, or only the sample."""
     if data_set in _SAMPLE_DATA_SETS and (folder / _SAMPLE_FILE).is_file():
         return []
-    raw = "day" if CRITEO_DATA_SETS[data_set].has_days else "train.txt"
+    raw = "day" if DATA_SETS[data_set].has_days else "train.txt"
     found = any((folder / name).is_file() for name in _RAW_FILES[data_set])
     return [f"--raw-data-file={folder / raw}"] if found else []
 

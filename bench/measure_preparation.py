@@ -45,9 +45,9 @@ from pathlib import Path
 if sys.argv[5] == "gzip":
     sys.modules["isal"] = None
 from mlperf.settings.dataset import PreparationSettings
-from mlperf.data.criteo.prepare.pipeline import prepare
+from mlperf.data.prepare.pipeline import prepare
 if sys.argv[6] == "reference":
-    from mlperf.data.criteo.prepare.reference.preparation import prepare_reference_files as prepare
+    from mlperf.data.prepare.reference.preparation import prepare_reference_files as prepare
 settings = PreparationSettings("terabyte" if sys.argv[6] == "terabyte" else "terabyte_dcnv2",
     Path(sys.argv[1]) / "day", Path(sys.argv[2]), max_ind_range=int(sys.argv[3]), randomize=sys.argv[4],
     reference_files=sys.argv[6] == "reference")

@@ -14,7 +14,7 @@ import torch
 from program import GOLDEN
 from reference_folders import write_multi_hot_folder
 
-from mlperf.data.criteo.prepare.pipeline import prepare
+from mlperf.data.prepare.pipeline import prepare
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.signals import STOPPING
 
@@ -69,8 +69,8 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use small blocks and buckets, as the killed programs do. The number of buckets decides the permutation."""
-    monkeypatch.setattr("mlperf.data.criteo.prepare.text_blocks.BLOCK_BYTES", 8000)
-    monkeypatch.setattr("mlperf.data.criteo.prepare.shuffle.SMALL_BUCKET_BYTES", 8000)
+    monkeypatch.setattr("mlperf.data.prepare.text_blocks.BLOCK_BYTES", 8000)
+    monkeypatch.setattr("mlperf.data.prepare.shuffle.SMALL_BUCKET_BYTES", 8000)
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import pytest
 from preparations import preparation
 
 from mlperf.data.criteo.days import SPLITS
-from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.state import PreparationState
-from mlperf.data.criteo.prepare.work_folder import WorkFolder
-from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.prepare.pipeline import prepare
+from mlperf.data.prepare.state import PreparationState
+from mlperf.data.prepare.work_folder import WorkFolder
+from mlperf.data.prepared.paths import DatasetPaths
 from mlperf.settings.dataset import PreparationSettings
 
 

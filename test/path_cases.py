@@ -18,8 +18,8 @@ from easy_data import write_easy_data
 from odd_files import ODD_FILES
 from program import Finished, run_program
 
-from mlperf.data.criteo.prepare.work_folder import WorkFolder
-from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.prepare.work_folder import WorkFolder
+from mlperf.data.prepared.paths import DatasetPaths
 
 TRAIN = (
     *("--arch-sparse-feature-size=4", "--arch-mlp-bot=13-4", "--arch-mlp-top=2-1", "--loss-function=bce"),

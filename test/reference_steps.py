@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from raw_text import Row
 
-from mlperf.data.criteo.prepare.reference.logarithm import natural_logarithm
+from mlperf.data.prepare.reference.logarithm import natural_logarithm
 
 Array = npt.NDArray[np.generic]
 

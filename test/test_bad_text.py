@@ -16,11 +16,11 @@ import raw_text
 from preparations import preparation, read_rows
 from program import run_program
 
-from mlperf.data.criteo.prepare import gzip_text
-from mlperf.data.criteo.prepare.parse import BlockParser
-from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.plan import make_plan
-from mlperf.data.criteo.prepare.text_blocks import text_blocks
+from mlperf.data.prepare import gzip_text
+from mlperf.data.prepare.parse import BlockParser
+from mlperf.data.prepare.pipeline import prepare
+from mlperf.data.prepare.plan import make_plan
+from mlperf.data.prepare.text_blocks import text_blocks
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 
@@ -83,7 +83,7 @@ def damaged(text: bytes, draw: random.Random) -> bytes:
 def test_damaged_text_gives_the_rows_of_a_plain_parser(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlperf.data.criteo.prepare.text_blocks.BLOCK_BYTES", block)
+    monkeypatch.setattr("mlperf.data.prepare.text_blocks.BLOCK_BYTES", block)
     draw = random.Random(block)
     for seed in range(60):
         text = damaged(raw_text.text(raw_text.random_rows(30, seed)), draw)
@@ -129,7 +129,7 @@ def test_reading_from_the_end_of_any_block_gives_the_same_lines(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some lines are longer than a block: each is one bad row, wherever reading begins."""
-    monkeypatch.setattr("mlperf.data.criteo.prepare.text_blocks.BLOCK_BYTES", block)
+    monkeypatch.setattr("mlperf.data.prepare.text_blocks.BLOCK_BYTES", block)
     draw = random.Random(block)
     for seed in range(40):
         lines = raw_text.text(raw_text.random_rows(12, seed)).split(b"\n")
@@ -319,7 +319,7 @@ def test_text_of_several_gzip_members_is_read_completely_and_its_size_estimated(
     unpacker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parallel compressors write such files, which end with the size of the last, possibly empty, member."""
-    monkeypatch.setattr("mlperf.data.criteo.prepare.plan.GZIP_SAMPLE_BYTES", 400_000)
+    monkeypatch.setattr("mlperf.data.prepare.plan.GZIP_SAMPLE_BYTES", 400_000)
     rows = raw_text.text(raw_text.random_rows(400, seed=1)) * 20
     parts = [rows[at : at + 100_000] for at in range(0, len(rows), 100_000)]
     for last in (b"", gzip.compress(b"")):

@@ -16,8 +16,8 @@ from preparations import read_rows
 
 import mlperf
 from mlperf.data.binary import BinaryFile
-from mlperf.data.criteo.prepare.open_prepared import open_prepared
-from mlperf.data.criteo.prepared.verify import scan
+from mlperf.data.prepare.open_prepared import open_prepared
+from mlperf.data.prepared.verify import scan
 from mlperf.data.watched_file import FileStatus, WatchedFile
 from mlperf.runner.data import open_split
 from mlperf.runner.result import Result

@@ -10,7 +10,7 @@ import torch
 from program import GOLDEN
 from small_runs import error_of, load, train
 
-from mlperf.data.criteo.prepare.pipeline import prepare
+from mlperf.data.prepare.pipeline import prepare
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import declared_flags
 from mlperf.settings.from_flags import parse

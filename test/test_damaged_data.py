@@ -16,9 +16,9 @@ from package_maker import SYSTEM
 from preparations import read_rows
 from program import GOLDEN, Finished, run_program
 
-from mlperf.data.criteo.prepare.open_prepared import open_prepared
-from mlperf.data.criteo.prepared.manifest import Manifest
-from mlperf.data.criteo.prepared.npz import read_counts
+from mlperf.data.prepare.open_prepared import open_prepared
+from mlperf.data.prepared.manifest import Manifest
+from mlperf.data.prepared.npz import read_counts
 from mlperf.util.errors import RunError
 
 KAGGLE = GOLDEN / "kaggle" / "kaggleAdDisplayChallenge_processed.npz"

@@ -13,10 +13,10 @@ import raw_text
 from interruption import result, shuffled, stop_at_save
 from preparations import DAYS, preparation, read_rows
 
-from mlperf.data.criteo.prepare.id_mapping import IdMapper
-from mlperf.data.criteo.prepare.open_prepared import open_prepared
-from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepared.manifest import json_crc32
+from mlperf.data.prepare.id_mapping import IdMapper
+from mlperf.data.prepare.open_prepared import open_prepared
+from mlperf.data.prepare.pipeline import prepare
+from mlperf.data.prepared.manifest import json_crc32
 from mlperf.data.schema import CRITEO
 from mlperf.settings.dataset import DatasetSettings, PreparationSettings
 from mlperf.settings.from_flags import parse_preparation

@@ -98,7 +98,7 @@ def private(easy: Path) -> Iterator[Path]:
 
 def as_other_user(folder: Path) -> None:
     """Give the folder to a user without privileges, if this process has them, and become that user."""
-    for module in ("data.criteo.sample.generate", "plots.read_runs", "plots.run_figure", "runner.benchmark"):
+    for module in ("data.traits.sample.generate", "plots.read_runs", "plots.run_figure", "runner.benchmark"):
         importlib.import_module(f"mlperf.{module}")  # while this process may read them
     (folder / "closed").chmod(0o555)
     if os.geteuid() == 0:

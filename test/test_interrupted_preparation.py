@@ -16,8 +16,8 @@ import pytest
 from interruption import Killed, killed_after_moves, killed_after_saves, phase, result, shuffled
 from program import ROOT
 
-from mlperf.data.criteo.prepare.open_prepared import open_prepared
-from mlperf.data.criteo.prepare.pipeline import prepare
+from mlperf.data.prepare.open_prepared import open_prepared
+from mlperf.data.prepare.pipeline import prepare
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'test'}"}
 
@@ -26,8 +26,8 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from interruption import shuffled
-from mlperf.data.criteo.prepare import row_file, shuffle, text_blocks, work_folder
-from mlperf.data.criteo.prepare.pipeline import prepare
+from mlperf.data.prepare import row_file, shuffle, text_blocks, work_folder
+from mlperf.data.prepare.pipeline import prepare
 text_blocks.BLOCK_BYTES, shuffle.SMALL_BUCKET_BYTES = 8000, 8000
 
 def slow(cls, name, seconds, before=False):

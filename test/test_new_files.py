@@ -16,7 +16,7 @@ from easy_data import write_easy_data
 from interruption import Killed, killed_after_saves, shuffled
 from program import ROOT, run_program, same_signal_handlers
 
-from mlperf.data.criteo.prepare.pipeline import prepare
+from mlperf.data.prepare.pipeline import prepare
 from mlperf.training import checkpoint
 from mlperf.util.failures import continued_by
 from mlperf.util.locking import exclusive

@@ -14,8 +14,8 @@ from easy_data import write_easy_data
 from preparations import preparation, read_rows
 from program import GOLDEN, golden_flags, run_program
 
-from mlperf.data.criteo.prepare.open_prepared import open_prepared
-from mlperf.data.criteo.prepare.pipeline import prepare
+from mlperf.data.prepare.open_prepared import open_prepared
+from mlperf.data.prepare.pipeline import prepare
 from mlperf.util.errors import RunError
 
 KAGGLE = GOLDEN / "kaggle" / "kaggleAdDisplayChallenge_processed.npz"

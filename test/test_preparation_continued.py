@@ -15,11 +15,11 @@ from interruption import Killed, result, shuffled, stop_at_move, stop_at_save
 from preparations import preparation
 from program import GOLDEN
 
-from mlperf.data.criteo.prepare.open_prepared import open_prepared
-from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.row_file import RowFile
-from mlperf.data.criteo.prepared.file_facts import FileFacts
-from mlperf.data.criteo.prepared.manifest import Manifest
+from mlperf.data.prepare.open_prepared import open_prepared
+from mlperf.data.prepare.pipeline import prepare
+from mlperf.data.prepare.row_file import RowFile
+from mlperf.data.prepared.file_facts import FileFacts
+from mlperf.data.prepared.manifest import Manifest
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 from mlperf.util.progress import Progress
@@ -84,7 +84,7 @@ def test_temporary_input_failure_loses_no_progress(
 
     with monkeypatch.context() as patch:
         if when == "reading":
-            patch.setattr("mlperf.data.criteo.prepare.text_blocks.read_fully", fail)
+            patch.setattr("mlperf.data.prepare.text_blocks.read_fully", fail)
         else:
             patch.setattr(FileFacts, "of", missing_the_second_time)
         with pytest.raises(RunError, match=shown):

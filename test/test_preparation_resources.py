@@ -37,7 +37,7 @@ def test_memory_does_not_grow_with_the_rows(limit: int, tmp_path: Path) -> None:
         script = (
             "import pathlib, re\n"
             "from preparations import preparation\n"
-            "from mlperf.data.criteo.prepare import pipeline, shuffle\n"
+            "from mlperf.data.prepare import pipeline, shuffle\n"
             "shuffle.MAX_BUCKET_BYTES = 4 << 20\n"
             f"raw, processed = pathlib.Path('{tmp_path}/day'), pathlib.Path('{tmp_path}/x{times}')\n"
             "settings = preparation(raw, processed, randomize='total', "

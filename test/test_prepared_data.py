@@ -18,11 +18,11 @@ from preparations import DAYS, preparation
 from program import GOLDEN, ROOT, run_program
 
 from mlperf.data.criteo.days import SPLITS
-from mlperf.data.criteo.prepare.id_mapping import IdMapper
-from mlperf.data.criteo.prepare.open_prepared import open_prepared
-from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepared.manifest import Manifest
-from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.prepare.id_mapping import IdMapper
+from mlperf.data.prepare.open_prepared import open_prepared
+from mlperf.data.prepare.pipeline import prepare
+from mlperf.data.prepared.manifest import Manifest
+from mlperf.data.prepared.paths import DatasetPaths
 from mlperf.data.schema import CRITEO
 from mlperf.util.errors import RunError
 
@@ -142,7 +142,7 @@ def test_disk_error_is_reported_in_one_line(terabyte: Path, monkeypatch: pytest.
     def fail(path: Path) -> int:
         raise OSError(5, "Input/output error", str(path))
 
-    monkeypatch.setattr("mlperf.data.criteo.prepared.manifest.file_crc32", fail)
+    monkeypatch.setattr("mlperf.data.prepared.manifest.file_crc32", fail)
     monkeypatch.setattr("os.stat_result.st_mtime_ns", 0, raising=False)
     with pytest.raises(RunError, match=r"_train\.bin: the prepared data cannot be opened: Input/output error"):
         open_prepared(terabyte)
@@ -155,7 +155,7 @@ def test_finished_data_in_a_read_only_folder_is_used(tmp_path: Path, monkeypatch
     def refuse(paths: DatasetPaths) -> NoReturn:
         raise OSError(30, "Read-only file system", str(paths.prefix))
 
-    monkeypatch.setattr("mlperf.data.criteo.prepare.pipeline.locked", refuse)
+    monkeypatch.setattr("mlperf.data.prepare.pipeline.locked", refuse)
     assert prepare(preparation(tmp_path / "day", tmp_path / "x")) == made
     with pytest.raises(RunError, match=r"y: the data cannot be prepared: Read-only file system"):
         prepare(preparation(tmp_path / "day", tmp_path / "y"))
@@ -228,8 +228,8 @@ def test_second_preparation_of_the_same_data_set_is_refused(tmp_path: Path) -> N
     raw_text.write_days(tmp_path, DAYS, seed=8)
     script = (
         "import fcntl, pathlib, sys\n"
-        "from mlperf.data.criteo.prepare.work_folder import locked\n"
-        "from mlperf.data.criteo.prepared.paths import DatasetPaths\n"
+        "from mlperf.data.prepare.work_folder import locked\n"
+        "from mlperf.data.prepared.paths import DatasetPaths\n"
         "with locked(DatasetPaths.from_name(pathlib.Path(sys.argv[1]))):\n"
         "    print('locked', flush=True); sys.stdin.read()\n"
     )

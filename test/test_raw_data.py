@@ -12,7 +12,7 @@ import raw_text
 from preparations import DAYS, preparation
 from program import GOLDEN, Finished, run_program
 
-from mlperf.data.criteo.prepare.pipeline import prepare
+from mlperf.data.prepare.pipeline import prepare
 
 TRAIN = ("--data-generation=dataset", "--arch-mlp-bot=13-2", "--num-batches=1", "--mini-batch-size=8")
 

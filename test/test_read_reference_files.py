@@ -23,10 +23,10 @@ from reference_folders import (
     tables,
 )
 
-from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
-from mlperf.data.criteo.prepared.reference_paths import reference_prefix
 from mlperf.data.day_files import DayFiles
 from mlperf.data.npy import open_archive
+from mlperf.data.prepared.reference_files import ReferenceFiles
+from mlperf.data.prepared.reference_paths import reference_prefix
 from mlperf.util.errors import RunError
 
 Change = Callable[[np.ndarray], np.ndarray]

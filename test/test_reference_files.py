@@ -22,15 +22,15 @@ from program import GOLDEN, ROOT, run_program
 from reference_steps import prepare_like_the_reference, shuffled, write_days
 
 from mlperf.cli import verify
-from mlperf.data.criteo.prepare.reference.gather import Gather
-from mlperf.data.criteo.prepare.reference.logarithm import natural_logarithm
-from mlperf.data.criteo.prepare.reference.npy_files import all_files
-from mlperf.data.criteo.prepare.reference.permutation import inverse_pieces, shuffled_rows
-from mlperf.data.criteo.prepare.reference.preparation import prepare_reference_files
-from mlperf.data.criteo.prepare.reference.scatter import PositionScatter, Scatter
-from mlperf.data.criteo.prepare.row_file import RowFile
-from mlperf.data.criteo.prepared.dataset import describe_reference
-from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
+from mlperf.data.prepare.reference.gather import Gather
+from mlperf.data.prepare.reference.logarithm import natural_logarithm
+from mlperf.data.prepare.reference.npy_files import all_files
+from mlperf.data.prepare.reference.permutation import inverse_pieces, shuffled_rows
+from mlperf.data.prepare.reference.preparation import prepare_reference_files
+from mlperf.data.prepare.reference.scatter import PositionScatter, Scatter
+from mlperf.data.prepare.row_file import RowFile
+from mlperf.data.prepared.dataset import describe_reference
+from mlperf.data.prepared.reference_files import ReferenceFiles
 from mlperf.data.schema import CRITEO
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError, UsageError
@@ -148,7 +148,7 @@ def test_permutation_is_that_of_the_legacy_shuffle_of_rows(rows: int) -> None:
 
 LOGARITHM = """
 import zlib, numpy as np
-from mlperf.data.criteo.prepare.reference.logarithm import natural_logarithm
+from mlperf.data.prepare.reference.logarithm import natural_logarithm
 values = (np.arange(3000) * 716827 + 2).astype(np.float32)
 print(zlib.crc32(np.array([natural_logarithm(value) for value in values], np.float32).tobytes()))
 """
@@ -216,7 +216,7 @@ def test_interrupted_preparation_continues(
 @pytest.fixture
 def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Distribute few rows at a time among many buckets."""
-    shift = "mlperf.data.criteo.prepare.reference.preparation.bucket_shift"
+    shift = "mlperf.data.prepare.reference.preparation.bucket_shift"
     monkeypatch.setattr(shift, lambda rows: 8)
 
 

@@ -14,8 +14,8 @@ from preparations import preparation, read_rows
 from program import GOLDEN, Finished, run_program, verify_data
 from reference_folders import ONE_HOT, ROWS, SIZES, read_days, tables
 
-from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.data.prepare.pipeline import prepare
+from mlperf.data.prepared.dataset import PreparedData
 from mlperf.runner.data import open_split, verified_data
 from mlperf.settings.from_flags import parse
 

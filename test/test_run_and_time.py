@@ -19,8 +19,8 @@ from timed_runs import result, run_and_time
 
 import mlperf
 from mlperf.benchmarks import DLRM, editions_of
-from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
+from mlperf.data.prepare.pipeline import prepare
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.from_flags import parse
 from mlperf.submission.check import check_log

@@ -13,8 +13,8 @@ from repository_copy import copy_repository
 from timed_runs import result, run_and_time
 
 from mlperf.benchmarks import BENCHMARKS, DLRM, DLRM_DCNV2, Benchmark, editions_of
-from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
+from mlperf.data.prepare.pipeline import prepare
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.submission.check import check_log
 
@@ -42,7 +42,7 @@ def text(sample: Path, tmp_path: Path) -> Path:
 
 def prepared(text: Path, benchmark: Benchmark) -> Path:
     """Prepare the text in its folder for a benchmark; return the prefix of the files."""
-    limit = None if benchmark.data.criteo.limits_rows else benchmark.data.index_limit
+    limit = None if benchmark.data.traits.limits_rows else benchmark.data.index_limit
     prefix = text / f"of_{benchmark.name}"
     prepare(PreparationSettings(benchmark.data.name, text / "day", prefix, max_ind_range=limit or -1))
     return prefix

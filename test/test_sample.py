@@ -14,8 +14,8 @@ from program import run_program
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
-from mlperf.data.criteo.prepare.pipeline import prepare
 from mlperf.data.criteo.sample.generate import Sample, SampleSettings, make_sample
+from mlperf.data.prepare.pipeline import prepare
 from mlperf.util.errors import RunError
 
 

@@ -20,8 +20,8 @@ from reference_folders import SIZES, copy_folder, tables
 
 from mlperf.benchmarks import dashed
 from mlperf.data.criteo.days import SPLITS
-from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.data.prepare.pipeline import prepare
+from mlperf.data.prepared.dataset import PreparedData
 from mlperf.data.schema import CRITEO
 from mlperf.distributed.group import process_group
 from mlperf.distributed.launchers import launched_processes

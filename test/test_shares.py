@@ -14,9 +14,9 @@ from reference_folders import ONE_HOT, ROWS, tables
 
 from mlperf.data.batch import Batch
 from mlperf.data.binary import BinaryFile
-from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
-from mlperf.data.criteo.prepared.reference_paths import reference_prefix
 from mlperf.data.day_files import DayFiles
+from mlperf.data.prepared.reference_files import ReferenceFiles
+from mlperf.data.prepared.reference_paths import reference_prefix
 from mlperf.data.row_batches import RowBatches
 from mlperf.data.shares import SharedBatches
 from mlperf.data.synthetic.random_batches import RandomBatches

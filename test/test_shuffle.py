@@ -13,8 +13,8 @@ import pytest
 import raw_text
 from preparations import DAYS, preparation, read_rows
 
-from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepare.shuffle import BucketPermuter, SpillFile
+from mlperf.data.prepare.pipeline import prepare
+from mlperf.data.prepare.shuffle import BucketPermuter, SpillFile
 from mlperf.data.schema import CRITEO
 
 
@@ -86,8 +86,8 @@ def assert_uniform(counts: npt.NDArray[np.float64], expected: float) -> None:
 def test_same_seed_gives_the_same_file_on_any_number_of_cores_and_another_seed_another_file(
     randomize: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlperf.data.criteo.prepare.shuffle.SMALL_BUCKET_BYTES", 3000)
-    monkeypatch.setattr("mlperf.data.criteo.prepare.text_blocks.BLOCK_BYTES", 3000)
+    monkeypatch.setattr("mlperf.data.prepare.shuffle.SMALL_BUCKET_BYTES", 3000)
+    monkeypatch.setattr("mlperf.data.prepare.text_blocks.BLOCK_BYTES", 3000)
     raw_text.write_days(tmp_path, DAYS, seed=4)
     made = []
     for name, seed, cores in (("a", 1, 2), ("b", 1, 1), ("c", 1, 7), ("d", 1, 64), ("e", 2, 2)):

@@ -14,9 +14,9 @@ from program import GOLDEN, Finished, read_events, run_program
 from small_runs import SHAPE, TRAIN, error_of
 
 from mlperf.benchmarks import DLRM_DCNV2
-from mlperf.data.criteo.prepare.open_prepared import open_prepared
-from mlperf.data.criteo.prepare.reference.preparation import prepare_reference_files
-from mlperf.data.criteo.prepared.verify import verify_checksums
+from mlperf.data.prepare.open_prepared import open_prepared
+from mlperf.data.prepare.reference.preparation import prepare_reference_files
+from mlperf.data.prepared.verify import verify_checksums
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.submission.run_inputs import RunInputs
 from mlperf.submission.verified_data import DataVerification

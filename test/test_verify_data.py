@@ -14,10 +14,10 @@ from preparations import DAYS, preparation, read_rows
 from program import GOLDEN, verify_data
 
 from mlperf.benchmarks import DLRM
-from mlperf.data.criteo.prepare.pipeline import prepare
-from mlperf.data.criteo.prepared.dataset import find_prepared
-from mlperf.data.criteo.prepared.paths import DatasetPaths
-from mlperf.data.criteo.prepared.verify import compare_with_published, is_full_data
+from mlperf.data.prepare.pipeline import prepare
+from mlperf.data.prepared.dataset import find_prepared
+from mlperf.data.prepared.paths import DatasetPaths
+from mlperf.data.prepared.verify import compare_with_published, is_full_data
 
 
 def test_complete_data_passes_and_its_contents_are_printed(copied: Path, tmp_path: Path) -> None:

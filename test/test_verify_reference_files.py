@@ -15,11 +15,11 @@ from program import verify_data
 from reference_folders import ONE_HOT, SIZES, copy_folder
 
 from mlperf.benchmarks import DLRM_DCNV2
-from mlperf.data.criteo.prepared.dataset import describe_reference
-from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
-from mlperf.data.criteo.prepared.reference_paths import reference_prefix
-from mlperf.data.criteo.prepared.verify import compare_with_published, is_full_data
-from mlperf.data.criteo.prepared.verify_reference import ReferenceFacts, compare_ids_with_published
+from mlperf.data.prepared.dataset import describe_reference
+from mlperf.data.prepared.reference_files import ReferenceFiles
+from mlperf.data.prepared.reference_paths import reference_prefix
+from mlperf.data.prepared.verify import compare_with_published, is_full_data
+from mlperf.data.prepared.verify_reference import ReferenceFacts, compare_ids_with_published
 from mlperf.util.errors import RunError
 
 

@@ -128,7 +128,7 @@ def make_step(
     model = make_model(architecture, workload.device)
     initialize(model, np.random.RandomState(1), mlp_init="normal", embedding_init="device", seed=1)
     made = make_optimizer(optimizer or benchmark.optimizer, model, epsilon=benchmark.adagrad_epsilon or EPSILON)
-    limit = None if benchmark.data.criteo.limits_rows else benchmark.data.index_limit
+    limit = None if benchmark.data.traits.limits_rows else benchmark.data.index_limit
     return GpuStep(model, Loss(network.loss), made, precision, limit or -1, workload.ids_per_table)
 
 

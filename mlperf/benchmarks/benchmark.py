@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mlperf.benchmarks.criteo import CriteoDataSet
+from mlperf.benchmarks.data_sets import DataSetTraits
 
 STATUSES = ("cloud", "onprem", "preview", "research")  # values of submission_status in every edition
 DIVISIONS = ("closed", "open")
@@ -56,7 +56,7 @@ class Network:
 class DataSet:
     """A data set as a benchmark uses it.
 
-    criteo: the data set that `--data-set` selects.
+    traits: of the data set that `--data-set` selects.
     index_limit: value of `--max-ind-range`; if None, there is no limit.
     table_rows: rows of each embedding table with the limit; empty if they are not published.
     ids_per_table: ids of a sample in each table, of which all but the first are drawn; None: one.
@@ -64,7 +64,7 @@ class DataSet:
     the unused rest of the last day; 0 if they are not published.
     """
 
-    criteo: CriteoDataSet
+    traits: DataSetTraits
     index_limit: int | None = None
     table_rows: tuple[int, ...] = ()
     ids_per_table: tuple[int, ...] | None = None
@@ -75,7 +75,7 @@ class DataSet:
     @property
     def name(self) -> str:
         """The value of `--data-set`."""
-        return self.criteo.name
+        return self.traits.name
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ class DataSet:
     @property
     def preparation_flags(self) -> tuple[str, ...]:
         """The flags of the preparation for this data set, which are also flags of the trainer."""
-        return (f"--data-set={self.name}", *(() if self.criteo.limits_rows else self._limit))
+        return (f"--data-set={self.name}", *(() if self.traits.limits_rows else self._limit))
 
     @property
     def _limit(self) -> tuple[str, ...]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from datetime import date
 
 from mlperf.benchmarks.benchmark import Benchmark, DataSet, Edition, LoggedHyperparameter, Network
-from mlperf.benchmarks.criteo import TERABYTE
+from mlperf.benchmarks.data_sets import TERABYTE
 
 DLRM = Benchmark(
     name="dlrm",
     network=Network(bottom_mlp=(13, 512, 256, 128), top_mlp=(1024, 1024, 512, 256, 1)),
     data=DataSet(
-        criteo=TERABYTE,
+        traits=TERABYTE,
         index_limit=40_000_000,
         table_rows=(
             *(39_884_406, 39_043, 17_289, 7_420, 20_263, 3, 7_120, 1_543, 63, 38_532_951, 2_953_546, 403_346, 10),

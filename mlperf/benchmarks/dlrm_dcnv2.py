@@ -12,7 +12,7 @@ from datetime import date
 
 from mlperf.benchmarks import dlrm
 from mlperf.benchmarks.benchmark import Benchmark, DataSet, Edition, LoggedHyperparameter, Network
-from mlperf.benchmarks.criteo import TERABYTE_DCNV2
+from mlperf.benchmarks.data_sets import TERABYTE_DCNV2
 
 DLRM_DCNV2 = Benchmark(
     name="dlrm_dcnv2",
@@ -25,7 +25,7 @@ DLRM_DCNV2 = Benchmark(
         cross_rank=512,
     ),
     data=DataSet(
-        criteo=TERABYTE_DCNV2,
+        traits=TERABYTE_DCNV2,
         index_limit=40_000_000,
         table_rows=(
             *(40_000_000, 39_060, 17_295, 7_424, 20_265, 3, 7_122, 1_543, 63, 40_000_000, 3_067_956, 405_282, 10),

@@ -29,7 +29,7 @@ def _prepare(name: str, arguments: Sequence[str] | None) -> int:
     if settings.reference_files:
         return _prepare_reference_files(settings)
 
-    from mlperf.data.criteo.prepare.pipeline import prepare
+    from mlperf.data.prepare.pipeline import prepare
 
     prepared = prepare(settings)
     if prepared.max_ind_range is None:
@@ -44,7 +44,7 @@ def _prepare(name: str, arguments: Sequence[str] | None) -> int:
 
 
 def _prepare_reference_files(settings: PreparationSettings) -> int:
-    from mlperf.data.criteo.prepare.reference.preparation import prepare_reference_files
+    from mlperf.data.prepare.reference.preparation import prepare_reference_files
 
     made = prepare_reference_files(settings)
     last = len(made.rows_per_day) - 1

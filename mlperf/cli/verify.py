@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlperf.benchmarks import dashed
-from mlperf.data.criteo.prepared.paths import DatasetPaths
-from mlperf.data.criteo.prepared.reference_paths import reference_prefix
+from mlperf.data.prepared.paths import DatasetPaths
+from mlperf.data.prepared.reference_paths import reference_prefix
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.kinds import file_name, file_prefix, prefix_or_folder
 from mlperf.util.errors import RunError, UsageError
@@ -19,11 +19,11 @@ from mlperf.util.failures import system_failures
 from mlperf.util.program import program_name, run_program
 
 if TYPE_CHECKING:
-    from mlperf.data.criteo.prepared.dataset import PreparedData
-    from mlperf.data.criteo.prepared.manifest import Manifest
-    from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
-    from mlperf.data.criteo.prepared.verify import SplitFacts
-    from mlperf.data.criteo.prepared.verify_reference import ReferenceFacts
+    from mlperf.data.prepared.dataset import PreparedData
+    from mlperf.data.prepared.manifest import Manifest
+    from mlperf.data.prepared.reference_files import ReferenceFiles
+    from mlperf.data.prepared.verify import SplitFacts
+    from mlperf.data.prepared.verify_reference import ReferenceFacts
 
 _log = logging.getLogger(__name__)
 
@@ -75,9 +75,9 @@ def _verify(name: str, arguments: Sequence[str] | None) -> int:
 
 def verify(paths: DatasetPaths, raw_data_file: Path | None) -> int:
     """Print a summary of the files of a data set and log all problems; return 1 if there are problems, else 0."""
-    from mlperf.data.criteo.prepared.dataset import find_prepared
-    from mlperf.data.criteo.prepared.origin import compare_raw_data
-    from mlperf.data.criteo.prepared.verify import used_rows
+    from mlperf.data.prepared.dataset import find_prepared
+    from mlperf.data.prepared.origin import compare_raw_data
+    from mlperf.data.prepared.verify import used_rows
 
     prepared, manifest = find_prepared(paths, raw_data_file)
     difference = None if raw_data_file is None else compare_raw_data(prepared, raw_data_file)
@@ -98,11 +98,11 @@ def verify_reference(path: Path, lists: Sequence[Path], raw_data_file: Path | No
     UsageError if raw data is given and no manifest names that of the files.
     """
     from mlperf.data.criteo.days import SPLITS
-    from mlperf.data.criteo.prepared.dataset import describe_reference
-    from mlperf.data.criteo.prepared.origin import compare_raw_data
-    from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
-    from mlperf.data.criteo.prepared.reference_manifest import MANIFEST_NAME
-    from mlperf.data.criteo.prepared.verify_reference import (
+    from mlperf.data.prepared.dataset import describe_reference
+    from mlperf.data.prepared.origin import compare_raw_data
+    from mlperf.data.prepared.reference_files import ReferenceFiles
+    from mlperf.data.prepared.reference_manifest import MANIFEST_NAME
+    from mlperf.data.prepared.verify_reference import (
         checksum_problems,
         compare_ids_with_published,
         damaged_archives,
@@ -166,7 +166,7 @@ def _scan_splits(
 ) -> tuple[list[SplitFacts], list[str]]:
     """Read each split and print a line about it. Return the facts of the splits with rows, and the problems."""
     from mlperf.data.criteo.days import SPLITS
-    from mlperf.data.criteo.prepared.verify import file_problems, scan
+    from mlperf.data.prepared.verify import file_problems, scan
     from mlperf.data.watched_file import WatchedFile
 
     scanned: list[SplitFacts] = []
@@ -190,7 +190,7 @@ def _compare_with_manifest(
     paths: DatasetPaths, manifest: Manifest | None, prepared: PreparedData, scanned: list[SplitFacts]
 ) -> list[str]:
     """Print a summary of the manifest and return its problems."""
-    from mlperf.data.criteo.prepared.verify import manifest_problems
+    from mlperf.data.prepared.verify import manifest_problems
 
     if manifest is None:
         print(f"no manifest {paths.manifest.name}: there are no checksums to compare with")
@@ -207,7 +207,7 @@ def _compare_with_published(
 
     others: further figures of the full data and whether they are met.
     """
-    from mlperf.data.criteo.prepared.verify import compare_with_published, is_full_data
+    from mlperf.data.prepared.verify import compare_with_published, is_full_data
 
     if not is_full_data(prepared):
         print("not the whole Terabyte data: nothing published to compare with")

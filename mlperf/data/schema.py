@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.benchmarks.criteo import DENSE_FEATURES, TABLES
+from mlperf.benchmarks.data_sets import DENSE_FEATURES, TABLES
 
 MAX_TABLE_ROWS = 1 << 31  # ids are int32
 

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from mlperf.data.criteo.days import TRAINING_SPLITS
-from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.data.prepared.dataset import PreparedData
 from mlperf.distributed.agreement import decided_by_first
 from mlperf.distributed.group import process_group
 from mlperf.distributed.launchers import launched_processes

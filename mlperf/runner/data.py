@@ -12,17 +12,17 @@ import numpy as np
 
 from mlperf.benchmarks import dashed
 from mlperf.data.binary import BinaryFile
-from mlperf.data.criteo.prepare.open_prepared import open_prepared
-from mlperf.data.criteo.prepared.dataset import PreparedData, describe_reference
-from mlperf.data.criteo.prepared.origin import compare_raw_data
-from mlperf.data.criteo.prepared.paths import DatasetPaths
-from mlperf.data.criteo.prepared.raw_files import raw_files
-from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
-from mlperf.data.criteo.prepared.reference_paths import reference_prefix
-from mlperf.data.criteo.prepared.verify import verify_checksums
 from mlperf.data.day_files import DayFiles
 from mlperf.data.multi_hot import MultiHotShape, MultiHotTables
 from mlperf.data.multi_hot_file import multi_hot_tables, verify_tables
+from mlperf.data.prepare.open_prepared import open_prepared
+from mlperf.data.prepared.dataset import PreparedData, describe_reference
+from mlperf.data.prepared.origin import compare_raw_data
+from mlperf.data.prepared.paths import DatasetPaths
+from mlperf.data.prepared.raw_files import raw_files
+from mlperf.data.prepared.reference_files import ReferenceFiles
+from mlperf.data.prepared.reference_paths import reference_prefix
+from mlperf.data.prepared.verify import verify_checksums
 from mlperf.data.row_batches import RowBatches
 from mlperf.data.schema import CRITEO, LOG1P, MAX_TABLE_ROWS, DenseFormat
 from mlperf.data.shares import SharedBatches
@@ -118,7 +118,7 @@ def prepared_prefix(data: DataSettings) -> Path:
     if data.processed_data_file is not None:
         return data.processed_data_file
     assert data.raw_data_file is not None
-    return data.raw_data_file.parent / data.criteo.prepared_name
+    return data.raw_data_file.parent / data.traits.prepared_name
 
 
 def prepared_data(data: DataSettings, given: Collection[str] = ()) -> PreparedData:
@@ -142,7 +142,7 @@ def prepared_data(data: DataSettings, given: Collection[str] = ()) -> PreparedDa
     if data.raw_data_file is None:
         raise RunError(f"{path}: no prepared data found, and no --raw-data-file to prepare it from")
     # Imported late: importing compiles its numba functions.
-    from mlperf.data.criteo.prepare.pipeline import prepare
+    from mlperf.data.prepare.pipeline import prepare
 
     return prepare(PreparationSettings.of(data, path))
 
@@ -159,8 +159,8 @@ def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collec
         "--data-sub-sample-rate": prepared.sub_sample_rate,
         "--data-randomize": prepared.randomize,
     }
-    if prepared.criteo is not None and prepared.criteo.limits_rows:
-        if data.criteo != prepared.criteo:
+    if prepared.traits is not None and prepared.traits.limits_rows:
+        if data.traits != prepared.traits:
             raise UsageError(
                 f"--data-set={data.data_set}: {prepared.train} was prepared with {prepared.data_set}; pass that "
                 "value"
@@ -217,7 +217,7 @@ def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, 
     max_ind_range, given = settings.data.max_ind_range, settings.model.architecture.rows_per_table
     if prepared is None:
         return given
-    if settings.data.criteo.limits_rows and "arch_embedding_size" in settings.given:
+    if settings.data.traits.limits_rows and "arch_embedding_size" in settings.given:
         if len(given) != CRITEO.tables:
             raise UsageError(
                 f"--arch-embedding-size has {len(given)} numbers, but Criteo data has {CRITEO.tables} tables"
@@ -277,7 +277,7 @@ def open_split(settings: Settings, prepared: PreparedData, split: str) -> RowBat
             multi_hot=prepared.multi_hot,
             processes=current(),
         )
-    modulo_rows = data.criteo.limits_rows
+    modulo_rows = data.traits.limits_rows
     return BinaryFile(
         path=prepared.split(split),
         rows=prepared.rows(split),
@@ -289,7 +289,7 @@ def open_split(settings: Settings, prepared: PreparedData, split: str) -> RowBat
         readers=readers,
         pin_memory=settings.use_gpu,
         expected=prepared.statuses.get(split),
-        dense=_dense_format(prepared) if data.criteo.keeps_negative else LOG1P,
+        dense=_dense_format(prepared) if data.traits.keeps_negative else LOG1P,
         modulo_rows=modulo_rows,
         multi_hot=prepared.multi_hot,
         processes=current(),

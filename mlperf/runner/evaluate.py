@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import torch
 
-from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.data.prepared.dataset import PreparedData
 from mlperf.data.source import BatchSource
 from mlperf.engines.choose import make_scorer
 from mlperf.evaluation.evaluate import evaluate

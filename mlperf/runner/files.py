@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from mlperf.data.criteo.prepared.named_files import (
+from mlperf.data.prepared.named_files import (
     named_counts,
     named_prepared_files,
     named_raw_files,
     named_reference_files,
     named_work_files,
 )
-from mlperf.data.criteo.prepared.paths import DatasetPaths
-from mlperf.data.criteo.prepared.reference_paths import reference_prefix
+from mlperf.data.prepared.paths import DatasetPaths
+from mlperf.data.prepared.reference_paths import reference_prefix
 from mlperf.export.onnx import ONNX_FILE, WEIGHTS_FILE, save_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import torch
 
-from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.data.prepared.dataset import PreparedData
 from mlperf.data.source import MIN_GROUP_ROWS
 from mlperf.data.synthetic.random_batches import STATE_BYTES
 from mlperf.distributed.processes import current

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.data.prepared.dataset import PreparedData
 from mlperf.engines.choose import uses_torchrec
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlperf.benchmarks import dashed
-from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.data.prepared.dataset import PreparedData
 from mlperf.data.watched_file import FileStatus
 from mlperf.distributed.agreement import require_all_equal
 

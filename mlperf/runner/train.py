@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.data.prepared.dataset import PreparedData
 from mlperf.data.source import BatchSource
 from mlperf.distributed.watch import closed_if_abandoned, is_failing
 from mlperf.engines.choose import make_step, uses_torchrec

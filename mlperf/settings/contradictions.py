@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 
 from mlperf.benchmarks import benchmark_with, editions_of
-from mlperf.benchmarks.criteo import DENSE_FEATURES, TABLES, TERABYTE_DCNV2
+from mlperf.benchmarks.data_sets import DENSE_FEATURES, TABLES, TERABYTE_DCNV2
 from mlperf.distributed.launchers import require_one_process
 from mlperf.settings.data import MultiHotSettings
 from mlperf.settings.dataset import PreparationSettings
@@ -32,13 +32,13 @@ def check_settings(settings: Settings) -> None:
 def check_preparation(settings: PreparationSettings, given: Collection[str]) -> None:
     """Raise UsageError if the flags of a preparation contradict each other. given: keys of the flags given."""
     require_one_process()
-    if settings.criteo.limits_rows and settings.max_ind_range >= 0:
+    if settings.traits.limits_rows and settings.max_ind_range >= 0:
         raise UsageError(
             f"--max-ind-range={settings.max_ind_range}: --data-set={settings.data_set} is prepared without a "
             "limit; the training takes the flag, and ids modulo the rows of their table"
         )
     if settings.reference_files:
-        if not settings.criteo.has_reference_files:
+        if not settings.traits.has_reference_files:
             raise UsageError(f"--reference-files requires --data-set={TERABYTE_DCNV2.name}")
         for key in ("data_randomize", "data_sub_sample_rate", "numpy_rand_seed"):
             if key in given:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mlperf.benchmarks.criteo import CRITEO_DATA_SETS, CriteoDataSet
+from mlperf.benchmarks.data_sets import DATA_SETS, DataSetTraits
 from mlperf.settings.flags import flag
 from mlperf.settings.kinds import between, choice, file_prefix, prefix_or_folder, switch, whole_between
 
@@ -38,7 +38,7 @@ class DatasetSettings:
 
     data_set: str = flag(
         "--data-set",
-        choice(*CRITEO_DATA_SETS),
+        choice(*DATA_SETS),
         "kaggle",
         "Criteo data set to use; terabyte_dcnv2: Terabyte as DLRM-DCNv2 numbers and transforms it",
         group=_GROUP,
@@ -77,14 +77,14 @@ class DatasetSettings:
     )
 
     @property
-    def criteo(self) -> CriteoDataSet:
+    def traits(self) -> DataSetTraits:
         """The data set, with what distinguishes it from the others."""
-        return CRITEO_DATA_SETS[self.data_set]
+        return DATA_SETS[self.data_set]
 
     @property
     def write_npz(self) -> bool:
         """Whether preparation also writes X.npz, the format of the original implementation."""
-        return self.criteo.has_archive and not self.bin_loader
+        return self.traits.has_archive and not self.bin_loader
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class PreparationSettings(DatasetSettings):
     def of(cls, dataset: DatasetSettings, processed_data_file: Path) -> PreparationSettings:
         """Return the settings that prepare `dataset` at `processed_data_file`."""
         shared = {each.name: getattr(dataset, each.name) for each in fields(DatasetSettings)}
-        if dataset.criteo.limits_rows:
+        if dataset.traits.limits_rows:
             shared["max_ind_range"] = -1  # a limit of the tables, not of the ids
         return cls(**{**shared, "processed_data_file": processed_data_file})
 

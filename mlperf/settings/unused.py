@@ -45,7 +45,7 @@ def _conditions(settings: Settings) -> Iterator[tuple[str, bool, tuple[str, ...]
     dataset, inference = data.generation == "dataset", settings.inference_only
     evaluates = inference or training.evaluates
     yield f"with --data-generation={data.generation}", not dataset, (*_DATASET, *_EVALUATION)
-    rows = () if data.criteo.limits_rows else _TABLE_ROWS
+    rows = () if data.traits.limits_rows else _TABLE_ROWS
     yield "with --data-generation=dataset", dataset, (*rows, *_GENERATED)
     yield "with --num-batches", not dataset and data.num_batches > 0, ("--data-size",)
     yield "without evaluations (--test-freq, a threshold)", dataset and not evaluates, _EVALUATION

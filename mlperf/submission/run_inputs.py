@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.benchmarks import DLRM, Benchmark, SampleSize
-from mlperf.data.criteo.prepared.paths import DatasetPaths
+from mlperf.data.prepared.paths import DatasetPaths
 from mlperf.submission.run_set import ROOT
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import read_regular
@@ -70,7 +70,7 @@ class RunInputs:
     @property
     def has_reference_files(self) -> bool:
         """Whether run_and_time.sh trains on the files of the reference implementation of DLRM-DCNv2, in place."""
-        return self.benchmark.data.criteo.has_reference_files and (self.data_folder / "day_0_labels.npy").is_file()
+        return self.benchmark.data.traits.has_reference_files and (self.data_folder / "day_0_labels.npy").is_file()
 
     @property
     def uses_sample(self) -> bool:
@@ -141,7 +141,7 @@ def _data_set(paths: DatasetPaths, default: str) -> str:
 
     What was converted from files of another program has no data set in its manifest, and is of dlrm.
     """
-    from mlperf.data.criteo.prepared.manifest import Manifest  # late, because --help needs no numpy
+    from mlperf.data.prepared.manifest import Manifest  # late, because --help needs no numpy
 
     manifest = Manifest.read(paths.manifest)
     return default if manifest is None else str(manifest.flags.get("data_set", DLRM.data.name))

@@ -29,8 +29,8 @@ class DataVerification:
                 print("the data is not verified yet: this run prepares it", flush=True)
                 return
             # Imported late, because --help needs no numpy.
-            from mlperf.data.criteo.prepared.dataset import describe
-            from mlperf.data.criteo.prepared.manifest import Manifest
+            from mlperf.data.prepared.dataset import describe
+            from mlperf.data.prepared.manifest import Manifest
 
             manifest = Manifest.read(paths.manifest)
             self._done = True
@@ -38,18 +38,18 @@ class DataVerification:
                 print(f"the data is not verified: no manifest {paths.manifest} with its checksums", flush=True)
                 return
             # Imported late: importing compiles its numba functions.
-            from mlperf.data.criteo.prepared.verify import verify_checksums
+            from mlperf.data.prepared.verify import verify_checksums
 
             verify_checksums(describe(paths, manifest), TRAINING_SPLITS, drop_cache=True)
             print(f"the data matches the checksums in {paths.manifest}", flush=True)
 
     def _verify_reference_files(self) -> None:
         # Imported late, because --help needs no numpy.
-        from mlperf.data.criteo.prepared.dataset import describe_reference
-        from mlperf.data.criteo.prepared.reference_files import ReferenceFiles
-        from mlperf.data.criteo.prepared.reference_manifest import MANIFEST_NAME
-        from mlperf.data.criteo.prepared.reference_paths import DAY
-        from mlperf.data.criteo.prepared.verify import verify_checksums
+        from mlperf.data.prepared.dataset import describe_reference
+        from mlperf.data.prepared.reference_files import ReferenceFiles
+        from mlperf.data.prepared.reference_manifest import MANIFEST_NAME
+        from mlperf.data.prepared.reference_paths import DAY
+        from mlperf.data.prepared.verify import verify_checksums
 
         manifest = self._inputs.data_folder / MANIFEST_NAME
         prepared = describe_reference(ReferenceFiles.read(self._inputs.data_folder / DAY))

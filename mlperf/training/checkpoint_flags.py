@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mlperf.data.criteo.prepared.dataset import PreparedData
+from mlperf.data.prepared.dataset import PreparedData
 from mlperf.settings.flags import Flag, declared_flags, flag_values
 from mlperf.settings.settings import Settings
 from mlperf.settings.training import EPSILON
@@ -60,8 +60,8 @@ def recorded_flags(settings: Settings, prepared: PreparedData | None) -> dict[st
     flags = {flag.name: _text(flag, value) for flag, value in values}
     if not settings.model.architecture.has_cross_network:
         del flags["--dcn-num-layers"], flags["--dcn-low-rank-dim"]
-    if prepared is not None and (criteo := prepared.criteo or settings.data.criteo).limits_rows:
-        flags["--data-set"] = criteo.name
+    if prepared is not None and (traits := prepared.traits or settings.data.traits).limits_rows:
+        flags["--data-set"] = traits.name
     if prepared is not None and prepared.max_ind_range is not None:
         flags["--max-ind-range"] = str(prepared.max_ind_range)
         flags["--data-sub-sample-rate"] = str(prepared.sub_sample_rate)

@@ -25,7 +25,7 @@ IMPORTED = (
     "mlperf.cli.submit",
     "mlperf.cli.plot",
     "mlperf.cli.stack_distances",
-    "mlperf.data.criteo.prepare.pipeline",
+    "mlperf.data.prepare.pipeline",
     "mlperf.training.checkpoint",
     "mlperf.engines.choose",
     "mlperf.submission.check",
@@ -43,8 +43,8 @@ def run_main(record: int, program: str, flags: list[str]) -> int:
 
 def run_preparation(record: int, raw: str, processed: str) -> int:
     """Prepare text in small pieces, saving the state after each, so that it can be disturbed anywhere."""
-    from mlperf.data.criteo.prepare import shuffle, text_blocks
-    from mlperf.data.criteo.prepare.pipeline import prepare
+    from mlperf.data.prepare import shuffle, text_blocks
+    from mlperf.data.prepare.pipeline import prepare
     from mlperf.settings.dataset import PreparationSettings
     from mlperf.util.program import run_program
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlperf.benchmarks.criteo import TABLES
+from mlperf.benchmarks.data_sets import TABLES
 from mlperf.settings.kinds import MAX_INT32
 from mlperf.settings.settings import Settings
 

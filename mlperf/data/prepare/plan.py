@@ -1,0 +1,170 @@
+"""The plan of a preparation: its input files, their days, and the disk space it needs."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import struct
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mlperf.data.criteo.days import KAGGLE_DAYS, divide
+from mlperf.data.prepare.gzip_text import open_text
+from mlperf.data.prepare.parse import BlockParser
+from mlperf.data.prepare.text_blocks import count_lines, text_blocks
+from mlperf.data.prepared.raw_files import existing_text, raw_files
+from mlperf.data.schema import CRITEO
+from mlperf.settings.dataset import PreparationSettings
+from mlperf.util.errors import RunError
+from mlperf.util.failures import damage
+
+# Bytes of text from which the size of an input file is estimated.
+TEXT_SAMPLE_BYTES = 1 << 16
+GZIP_SAMPLE_BYTES = 1 << 24
+
+
+def find_inputs(settings: PreparationSettings) -> list[Path]:
+    """Return the raw text files, each plain or gzipped.
+
+    RunError if one is missing or empty, UsageError if their name is that of a folder.
+    """
+    raw = settings.raw_data_file
+    names = raw_files(raw, settings.data_set)
+    paths = []
+    for name in names:
+        path = existing_text(name) or name
+        if not path.is_file():
+            which = f"{len(names)} days" if len(names) > 1 else "this file"
+            if len(names) > 1 and raw.is_file():
+                which += f", of which {raw} is not the prefix but a file"
+            elif len(names) == 1 and raw.with_name(f"{raw.name}_0").is_file():
+                which += f"; for {raw.name}_0 ... pass --data-set=terabyte or terabyte_dcnv2"
+            raise RunError(f"{path}: no such file, also not as .gz; --raw-data-file={raw} requires {which}")
+        if path.stat().st_size == 0:
+            raise RunError(f"{path}: empty file; expected rows of {CRITEO.columns} columns separated by tabs")
+        paths.append(path)
+    return paths
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The input files, with sizes estimated before they are read.
+
+    text_bytes: size of each input file, unzipped.
+    row_bytes: size of the rows of each day in the binary file, estimated from the first lines of each input file.
+    ends: if the only input file is divided into days, the number of good rows before the end of each day; None if
+        each input file is a day.
+    """
+
+    inputs: tuple[Path, ...]
+    text_bytes: tuple[int, ...]
+    row_bytes: tuple[int, ...]
+    ends: tuple[int, ...] | None
+
+    @property
+    def days(self) -> int:
+        """Number of days; the last one is for evaluation."""
+        return len(self.row_bytes)
+
+    def day_slices(self, file: int, first_row: int, rows: npt.NDArray[np.int64]) -> list[tuple[int, slice]]:
+        """Divide the rows of a block into days. Return each day that has rows and the slice of `rows` in it.
+
+        file: number of the input file. first_row: number of good rows of the file before the block.
+        rows: the numbers, within the block, of the rows that are kept, int64, increasing.
+        """
+        if self.ends is None:
+            return [(file, slice(0, len(rows)))]
+        cuts = np.searchsorted(rows + first_row, [0, *self.ends])
+        return [
+            (day, slice(int(cuts[day]), int(cuts[day + 1])))
+            for day in range(self.days)
+            if cuts[day] < cuts[day + 1]
+        ]
+
+
+def make_plan(settings: PreparationSettings, inputs: Sequence[Path]) -> Plan:
+    """Read the beginning of each input file; count the rows of the Kaggle file to divide them into days."""
+    estimates = [_estimate_size(path) for path in inputs]
+    text_bytes = tuple(size for size, _ in estimates)
+    row_bytes = [int(size * ratio) for size, ratio in estimates]
+    if settings.traits.has_days:
+        return Plan(tuple(inputs), text_bytes, tuple(row_bytes), None)
+    good_rows, bad_rows = _count_rows(inputs[0], settings)
+    rows_per_day = divide(good_rows, KAGGLE_DAYS)
+    if min(rows_per_day) == 0:
+        left_out = f" besides {bad_rows} bad rows, which --bad-rows=skip leaves out" if bad_rows else ""
+        raise RunError(
+            f"{inputs[0]}: fewer than {KAGGLE_DAYS} rows{left_out}; each of the {KAGGLE_DAYS} days needs at least "
+            "one"
+        )
+    ends = tuple(int(end) for end in np.cumsum(rows_per_day))
+    return Plan(tuple(inputs), text_bytes, (row_bytes[0] // KAGGLE_DAYS,) * KAGGLE_DAYS, ends)
+
+
+def _count_rows(path: Path, settings: PreparationSettings) -> tuple[int, int]:
+    """Return the numbers of good and of bad rows; with --bad-rows=stop, all count as good."""
+    if settings.bad_rows == "stop":
+        return count_lines(path), 0
+    parser = BlockParser(settings.max_ind_range, keep_negative=settings.traits.keeps_negative)
+    good = lines = 0
+    for block in text_blocks(path):
+        parsed = parser.parse(block)
+        good, lines = good + len(parsed.rows), lines + parsed.lines
+    return good, lines - good
+
+
+def _estimate_size(path: Path) -> tuple[int, float]:
+    """Return the size of a text file, unzipped, and the ratio of the size of its rows in the binary file to it."""
+    with damage(path, "damaged gzip file") if path.suffix == ".gz" else nullcontext():
+        with open_text(path) as file:
+            head = file.read(TEXT_SAMPLE_BYTES) or b""
+        text_bytes = _unzipped_size(path) if path.suffix == ".gz" else path.stat().st_size
+    return text_bytes, max(1, head.count(b"\n")) * CRITEO.row_bytes / max(1, len(head))
+
+
+def _unzipped_size(path: Path) -> int:
+    """Return the size of the text in a gzip file, exact if possible.
+
+    The file ends with the size of its last member modulo 2^32. The multiple of 2^32, and the size of a file with
+    several members, are estimated from the compression ratio of its beginning.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as raw, gzip.open(raw) as text:
+        sample_bytes = len(text.read(GZIP_SAMPLE_BYTES))
+        if len(text.read(1)) == 0:
+            return sample_bytes
+        estimate = size * sample_bytes / raw.tell()
+        raw.seek(-4, 2)
+        (last_size,) = struct.unpack("<I", raw.read(4))
+    stored = max(0, round((estimate - last_size) / 2**32)) * 2**32 + last_size
+    return stored if abs(stored - estimate) < estimate / 2 else int(estimate)
+
+
+def disk_needed(plan: Plan, settings: PreparationSettings) -> int:
+    """Return the peak disk use of a preparation in bytes.
+
+    In addition to the prepared files, a preparation stores first a copy of the training rows and the saved ids,
+    then a second copy of half of the last day, then X.npz.
+    """
+    rows = sum(plan.row_bytes)
+    max_ids = min(rows // CRITEO.row_bytes, settings.max_ind_range if settings.max_ind_range > 0 else 1 << 32)
+    copy = sum(plan.row_bytes[:-1]) if settings.randomize != "none" else 0
+    archive = rows if settings.write_npz else 0
+    return rows + max(copy + min(4 * CRITEO.tables * max_ids, 8 * 10**9), plan.row_bytes[-1] // 2, archive)
+
+
+def require_disk(folder: Path, needed: int, purpose: str, *, removable: int = 0, hint: str = "") -> None:
+    """Raise RunError if fewer than `needed` bytes are free in a folder.
+
+    purpose: what they are needed for. removable: bytes that will be freed before. hint: end of the message.
+    """
+    free = shutil.disk_usage(folder).free + removable
+    if needed > free:
+        raise RunError(
+            f"{folder}: {needed / 1e9:,.3g} GB are needed {purpose} and {free / 1e9:,.3g} GB are free{hint}"
+        )

@@ -1,0 +1,182 @@
+"""One preparation, which continues after interruptions: reads the text and stores its rows in temporary files.
+
+A subclass makes the prepared files of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from mlperf.data.prepare import gzip_text
+from mlperf.data.prepare.id_mapping import IdMapper
+from mlperf.data.prepare.ingest import Ingest
+from mlperf.data.prepare.parse import MAX_INT32
+from mlperf.data.prepare.plan import Plan, require_disk
+from mlperf.data.prepare.row_file import RowFile
+from mlperf.data.prepare.shuffle import SpillFile
+from mlperf.data.prepare.state import PreparationState
+from mlperf.data.prepare.work_folder import WorkFolder
+from mlperf.data.prepared.file_facts import FileFacts
+from mlperf.data.prepared.raw_files import gzipped
+from mlperf.settings.dataset import PreparationSettings
+from mlperf.util.errors import RunError
+from mlperf.util.threads import Threads, available_cores
+
+_log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+class Preparation(ABC, Generic[Result]):
+    """Started from the beginning, or continued from the state of an interrupted process.
+
+    The training rows are stored in the order of the text with --data-randomize=none, otherwise in buckets.
+
+    buckets: number of buckets of each group of training rows that is shuffled.
+    """
+
+    def __init__(
+        self,
+        settings: PreparationSettings,
+        plan: Plan,
+        facts: Sequence[FileFacts],
+        work: WorkFolder,
+        buckets: list[int],
+    ) -> None:
+        self._settings = settings
+        self._plan = plan
+        self._facts = list(facts)
+        self._work = work
+        self._buckets = buckets
+        self._threads = available_cores()
+        self._identity: dict[str, Any] = {
+            "flags": settings.flags(),
+            "inputs": [[fact.name, fact.size, fact.mtime_ns] for fact in facts],
+            "buckets": buckets,
+        }
+        self._last_checkpoint = time.monotonic()
+
+    def run(self) -> Result:
+        """Run the phases that are not yet finished."""
+        self._work.check()
+        state = self._work.load(self._identity)
+        if state is None:
+            state = self._start()
+        else:
+            where = state.position(self._plan.inputs)
+            _log.info(f"continuing the preparation in {self._work.path} from {where}")
+        try:
+            if state.phase == "text":
+                self._read_text(state)
+            return self._finish(state)
+        except RunError:  # the same input would fail again: do not continue from it
+            self._work.remove()
+            raise
+
+    @abstractmethod
+    def _disk_needed(self) -> int:
+        """Return the peak disk use in bytes."""
+
+    @abstractmethod
+    def _phase_after_text(self) -> str:
+        """Return the name of the next phase."""
+
+    @abstractmethod
+    def _finish(self, state: PreparationState) -> Result:
+        """Run the phases after the text."""
+
+    def _start(self) -> PreparationState:
+        """Check the disk space, log warnings and hints about the inputs, and empty the work folder."""
+        if not self._settings.force:
+            self._check_resources()
+        if self._work.has_state():
+            _log.warning(
+                f"{self._work.path}: damaged, or from a preparation with other settings or inputs; starting over"
+            )
+        inputs = self._plan.inputs
+        both = [path.name for path in inputs if gzipped(path).is_file()]
+        if both:
+            _log.warning(f"the file exists with and without .gz; reading the one without: {', '.join(both)}")
+        compressed = [path.name for path in inputs if path.suffix == ".gz"]
+        if compressed and (advice := gzip_text.advice()):
+            _log.info(f"{', '.join(compressed)}: {advice}")
+        self._work.clear()
+        days = self._plan.days
+        return PreparationState(
+            rows_per_day=[0] * days, smallest=[MAX_INT32] * days if self._settings.traits.keeps_negative else []
+        )
+
+    def _check_resources(self) -> None:
+        """Raise RunError if there is too little disk space."""
+        work = self._work.path
+        removable = sum(file.stat().st_size for file in work.rglob("*")) if work.exists() else 0
+        hint = "; the first number is an estimate: pass --force to tools/prepare_criteo.py to start anyway"
+        require_disk(work.parent, self._disk_needed(), "to prepare the data", removable=removable, hint=hint)
+
+    def _read_text(self, state: PreparationState) -> None:
+        settings, work = self._settings, self._work
+        mapper = IdMapper(settings.traits.first_index)
+        train: RowFile | SpillFile
+        with Threads(self._threads) as pool:
+            work.restore_ids(mapper, state, pool)
+            evaluation = RowFile(work.part("test"), state.evaluation_rows)
+            if settings.randomize == "none":
+                train = RowFile(work.part("train"), state.train_rows, state.train_crc32)
+            else:
+                rows, extents = state.spill_rows, state.spill_extents
+                train = SpillFile(work.spill, self._buckets, settings.seed, rows=rows, extents=extents)
+            ingest = Ingest(settings, self._plan, state, mapper, train, evaluation)
+            try:
+                while not ingest.finished:
+                    ingest.run(self._seconds_to_checkpoint(), self._threads)
+                    state.evaluation_rows = evaluation.rows
+                    if isinstance(train, SpillFile):
+                        train.flush()
+                        state.spill_rows, state.spill_extents = train.rows, train.extents
+                    else:
+                        state.train_rows, state.train_crc32 = train.rows, train.checksum
+                    if not ingest.finished:
+                        work.save_ids(mapper, state, pool)
+                        self._checkpoint(state)
+            finally:
+                ingest.close()
+                train.close()
+                evaluation.close()
+        self._check_inputs()
+        self._check_splits(state)
+        state.ids = [list(mapper.counts)]
+        state.phase = self._phase_after_text()
+
+    def _seconds_to_checkpoint(self) -> float:
+        """Return the time to the next checkpoint. Shorter phases write none, to save time."""
+        return self._last_checkpoint + self._settings.checkpoint_seconds - time.monotonic()
+
+    def _checkpoint(self, state: PreparationState) -> None:
+        self._work.save(self._identity, state)
+        self._last_checkpoint = time.monotonic()
+
+    def _check_inputs(self) -> None:
+        """Raise RunError if an input file changed while it was read: it may still be copied."""
+        for path, facts in zip(self._plan.inputs, self._facts, strict=True):
+            if FileFacts.of(path) != facts:
+                raise RunError(f"{path}: changed while it was read; start again when it is complete")
+
+    def _check_splits(self, state: PreparationState) -> None:
+        """Raise RunError if all training rows, all test rows, or all rows of a file with bad rows were dropped."""
+        settings = self._settings
+        causes = [f"--data-sub-sample-rate={settings.sub_sample_rate}"] if settings.sub_sample_rate else []
+        causes += ["--bad-rows=skip"] if state.bad else []
+        for split, rows in (("training", sum(state.rows_per_day[:-1])), ("test", state.rows_per_day[-1])):
+            if rows == 0:
+                raise RunError(
+                    f"{settings.raw_data_file}: no rows are left for the {split} split by {' and '.join(causes)}"
+                )
+        if self._plan.ends is None:
+            for path, rows in zip(self._plan.inputs, state.rows_per_day, strict=True):
+                if rows == 0 and path.name in state.bad:  # not a few bad rows, but another kind of file
+                    reasons = ", ".join(f"{count} {reason}" for reason, count in state.bad[path.name].items())
+                    raise RunError(f"{path}: no rows are left of this file by {' and '.join(causes)}: {reasons}")
