@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from mlperf.benchmarks import dashed
+from mlperf.benchmarks.data_sets import TERABYTE_DCNV2
+from mlperf.data.batch import RowSource
 from mlperf.data.binary import BinaryFile
 from mlperf.data.day_files import DayFiles
 from mlperf.data.multi_hot import MultiHotShape, MultiHotTables
 from mlperf.data.multi_hot_file import multi_hot_tables, verify_tables
 from mlperf.data.prepare.open_prepared import open_prepared
 from mlperf.data.prepared.dataset import PreparedData, describe_reference
+from mlperf.data.prepared.manifest import Manifest
 from mlperf.data.prepared.origin import compare_raw_data
 from mlperf.data.prepared.paths import DatasetPaths
 from mlperf.data.prepared.raw_files import raw_files
@@ -300,6 +303,35 @@ def open_split(
         multi_hot=prepared.multi_hot,
         processes=current(),
     )
+
+
+def row_source(settings: Settings, prepared: PreparedData, path: Path) -> RowSource:
+    """Return what is valid in rows with the layout of the prepared files, and how they are decoded.
+
+    path: of what they come from, for messages.
+    """
+    data, is_reference = settings.data, prepared.reference is not None
+    modulo_rows = data.traits.limits_rows
+    dense = _dense_format(prepared) if data.traits.keeps_negative else LOG1P
+    return RowSource(
+        path,
+        table_rows(settings, prepared),
+        -1 if modulo_rows else data.max_ind_range,
+        prepared.schema,
+        dense=DenseFormat(is_float=True) if is_reference else dense,
+        modulo_rows=modulo_rows,
+    )
+
+
+def data_set_of(processed_data_file: Path) -> str | None:
+    """Return the value of --data-set with which data was prepared, None if another tool did it.
+
+    RunError if its manifest is damaged.
+    """
+    if reference_prefix(processed_data_file) is not None:
+        return TERABYTE_DCNV2.name
+    manifest = Manifest.read(DatasetPaths.from_name(processed_data_file).manifest)
+    return None if manifest is None or manifest.adopted else str(manifest.flags["data_set"])
 
 
 def _dense_format(prepared: PreparedData) -> DenseFormat:
