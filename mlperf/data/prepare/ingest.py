@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from mlperf.data.prepare.downsampling import NegativeDownsampler
 from mlperf.data.prepare.id_mapping import IdMapper
-from mlperf.data.prepare.parse import REASON_NAMES, BlockParser, ParsedBlock, fault_error, smallest_integer
+from mlperf.data.prepare.parse import BlockParser, ParsedBlock, fault_error, smallest_integer
 from mlperf.data.prepare.plan import Plan
 from mlperf.data.prepare.row_file import RowFile
 from mlperf.data.prepare.shuffle import SpillFile
 from mlperf.data.prepare.state import PreparationState
-from mlperf.data.prepare.text_blocks import TextBlock, text_blocks
 from mlperf.data.schema import CRITEO, Rows
+from mlperf.data.text.blocks import TextBlock, text_blocks
+from mlperf.data.text.faults import REASON_NAMES
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 from mlperf.util.parallel import Portions, Stages, run_in_order

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.criteo.days import KAGGLE_DAYS, divide
-from mlperf.data.prepare.gzip_text import open_text
 from mlperf.data.prepare.parse import BlockParser
-from mlperf.data.prepare.text_blocks import count_lines, text_blocks
 from mlperf.data.prepared.raw_files import existing_text, raw_files
 from mlperf.data.schema import CRITEO
+from mlperf.data.text.blocks import count_lines, text_blocks
+from mlperf.data.text.compressed import open_text
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 from mlperf.util.failures import damage
