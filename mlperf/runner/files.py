@@ -21,6 +21,7 @@ from mlperf.export.onnx import ONNX_FILE, WEIGHTS_FILE, save_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph
 from mlperf.reporting.compliance_log_file import check_log_file, log_name
+from mlperf.reporting.metrics_file import check_metrics_file
 from mlperf.reporting.profile import profile_files
 from mlperf.runner.checkpoints import require_writable_checkpoint, resumes_in_place, saved_files
 from mlperf.runner.data import prepared_prefix, trace_files
@@ -64,6 +65,8 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
         require_writable_folder("--enable-profiling", Path())
     if report.tensor_board_folder is not None:
         require_writable_folder("--tensor-board-filename", report.tensor_board_folder)
+    if report.metrics_file is not None:
+        check_metrics_file(report.metrics_file)
     if settings.compliance.enabled and not settings.inference_only:
         check_log_file(settings)
 
@@ -99,7 +102,7 @@ def _inputs(settings: Settings) -> list[NamedFile]:
 
 def _outputs(settings: Settings) -> list[NamedFile]:
     report = settings.report
-    outputs = saved_files(settings)
+    outputs = [*saved_files(settings), *named("--metrics-file", report.metrics_file)]
     if settings.compliance.enabled and not settings.inference_only:
         log = log_name(settings)
         outputs += [NamedFile(log, f"--mlperf-log-file={log}")]
