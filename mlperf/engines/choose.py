@@ -28,7 +28,12 @@ def uses_torchrec(settings: Settings, size: int | None = None) -> bool:
 
 def make_step(model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> TrainingStep:
     """Return the training step of the engine of the run, and log the choice in one line. UsageError: see below."""
-    step = choose_engine(model, settings).make_step(model, settings, optimizer)
+    return make_step_of(choose_engine(model, settings), model, settings, optimizer)
+
+
+def make_step_of(engine: Engine, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> TrainingStep:
+    """Return the training step of an engine that supports the run."""
+    step = engine.make_step(model, settings, optimizer)
     if settings.report.profile:
         _name_ranges(step)
     return step

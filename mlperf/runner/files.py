@@ -21,6 +21,7 @@ from mlperf.export.onnx import ONNX_FILE, WEIGHTS_FILE, save_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph
 from mlperf.reporting.compliance_log_file import check_log_file, log_name
+from mlperf.reporting.metrics_file import check_metrics_file
 from mlperf.reporting.profile import profile_files
 from mlperf.runner.checkpoints import require_writable_checkpoint, resumes_in_place, saved_files
 from mlperf.runner.data import prepared_prefix, trace_files
@@ -66,6 +67,8 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
         require_writable_folder("--enable-profiling", Path())
     if report.tensor_board_folder is not None:
         require_writable_folder("--tensor-board-filename", report.tensor_board_folder)
+    if report.metrics_file is not None:
+        check_metrics_file(report.metrics_file)
     if settings.compliance.enabled and not settings.inference_only:
         check_log_file(settings)
 
@@ -101,7 +104,7 @@ def _inputs(settings: Settings) -> list[NamedFile]:
 
 def _outputs(settings: Settings) -> list[NamedFile]:
     report = settings.report
-    outputs = saved_files(settings)
+    outputs = [*saved_files(settings), *named("--metrics-file", report.metrics_file)]
     if settings.compliance.enabled and not settings.inference_only:
         log = log_name(settings)
         outputs += [NamedFile(log, f"--mlperf-log-file={log}")]
@@ -125,6 +128,6 @@ def draw_compute_graph(model: DLRM_Net) -> None:
 def export_onnx(settings: Settings, model: DLRM_Net) -> None:
     """Export the model (--save-onnx)."""
     older = ONNX_FILE.exists()
-    multi_hot = settings.data.generation != "dataset" or settings.data.multi_hot.sizes is not None
+    multi_hot = settings.data.generation != "dataset" or model.architecture.ids_per_table is not None
     save_onnx(model, ONNX_FILE, multi_hot=multi_hot)
     _log.info("model in %s%s", ONNX_FILE, _REPLACED if older else "")

@@ -21,7 +21,8 @@ from mlperf.engines.choose import make_scorer
 from mlperf.evaluation.evaluate import Scorer, evaluate, scores_of
 from mlperf.evaluation.metrics import Metrics, are_probabilities, diverged
 from mlperf.runner.benchmark import open_for_inference
-from mlperf.runner.data import data_set_of, open_split, row_source
+from mlperf.runner.data import data_set_of, open_split
+from mlperf.runner.data_shape import row_source
 from mlperf.runner.evaluate import quantize
 from mlperf.runner.memory import resource_failures
 from mlperf.settings.flags import declared_flags

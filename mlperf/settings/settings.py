@@ -8,7 +8,7 @@ from pathlib import Path
 from mlperf.benchmarks import EDITIONS, Edition, benchmark_with, default_edition
 from mlperf.settings.data import DataSettings
 from mlperf.settings.flags import flag, part
-from mlperf.settings.kinds import boolean, choice, file_name, file_or_folder, switch
+from mlperf.settings.kinds import boolean, choice, file_or_folder, switch
 from mlperf.settings.model import ModelSettings
 from mlperf.settings.predictions import PredictionSettings
 from mlperf.settings.processes import ProcessSettings
@@ -64,9 +64,10 @@ class Settings:
     )
     load_weights: Path | None = flag(
         "--load-weights",
-        file_name,
+        file_or_folder,
         None,
-        "file (.npz) with initial weights: emb.K.weight, bottom.N.weight, cross.L.V, top.N.weight, ...",
+        "start new training with the weights of this checkpoint (of this or another program), of a bare "
+        "state_dict, or of a file .npz with emb.K.weight, bottom.N.weight, cross.L.V, top.N.weight, ...",
         group="checkpoints and inference",
     )
     save_model: Path | None = flag(
