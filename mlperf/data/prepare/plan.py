@@ -14,10 +14,10 @@ import numpy as np
 
 from mlperf.data.criteo.days import KAGGLE_DAYS, divide
 from mlperf.data.prepare.division import ByFile, ByPosition, Division
-from mlperf.data.prepare.gzip_text import open_text
 from mlperf.data.prepare.text_format import CriteoText, TextFormat
 from mlperf.data.prepared.raw_files import existing_text, raw_files
 from mlperf.data.schema import CRITEO
+from mlperf.data.text.compressed import open_text
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 from mlperf.util.failures import damage

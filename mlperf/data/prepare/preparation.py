@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from typing import Any, Generic, TypeVar
 
-from mlperf.data.prepare import gzip_text
 from mlperf.data.prepare.division import ByFile
 from mlperf.data.prepare.ingest import Ingest
 from mlperf.data.prepare.moments import Moments
@@ -25,6 +24,7 @@ from mlperf.data.prepare.text_format import TextFormat
 from mlperf.data.prepare.work_folder import WorkFolder
 from mlperf.data.prepared.file_facts import FileFacts
 from mlperf.data.prepared.raw_files import gzipped
+from mlperf.data.text.compressed import gzip_advice
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 from mlperf.util.threads import Threads, available_cores
@@ -108,7 +108,7 @@ class Preparation(ABC, Generic[Result]):
         if both:
             _log.warning(f"the file exists with and without .gz; reading the one without: {', '.join(both)}")
         compressed = [path.name for path in inputs if path.suffix == ".gz"]
-        if compressed and (advice := gzip_text.advice()):
+        if compressed and (advice := gzip_advice()):
             _log.info(f"{', '.join(compressed)}: {advice}")
         self._work.clear()
         parts = len(self._plan.row_bytes)

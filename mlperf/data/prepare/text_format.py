@@ -13,9 +13,10 @@ import numpy.typing as npt
 from mlperf.data.prepare.id_mapping import IdMapper
 from mlperf.data.prepare.layout import CRITEO_LAYOUT, Layout
 from mlperf.data.prepare.mapper import Mapper
-from mlperf.data.prepare.parse import REASON_NAMES, BlockParser, fault_error
-from mlperf.data.prepare.text_blocks import TextBlock, count_lines, text_blocks
+from mlperf.data.prepare.parse import BlockParser, fault_error
 from mlperf.data.schema import Rows
+from mlperf.data.text.blocks import TextBlock, count_lines, text_blocks
+from mlperf.data.text.faults import REASON_NAMES
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 
