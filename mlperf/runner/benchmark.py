@@ -31,6 +31,7 @@ from mlperf.runner.memory import RunSizes, require_run_memory, resource_failures
 from mlperf.runner.model import architecture_of
 from mlperf.runner.result import Result
 from mlperf.runner.same_run import require_same_run
+from mlperf.runner.score_text import score_text
 from mlperf.runner.train import train
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
@@ -67,6 +68,8 @@ def _run(settings: Settings, device: torch.device) -> Result:
     if settings.data.generation != "dataset":
         _require_memory(settings, device, None)
         return train(settings, device, None)
+    if settings.predictions.text is not None:
+        return score_text(settings, device, _data(settings, device, ()))
     if settings.inference_only:
         return evaluate_only(settings, device, _data(settings, device, [settings.split]))
     with checkpoint_reserved(settings):

@@ -65,13 +65,14 @@ class Parser(Protocol):
 class TextFormat(ABC):
     """layout: what the parsed rows become. reasons: the reasons for which rows are bad, for the manifest.
 
-    first_line: number of lines before the rows, such as a header.
+    first_line: number of lines before the rows, such as a header. has_labels: whether rows have a label.
     standardized: columns of the rows whose mean and standard deviation are computed.
     """
 
     layout: Layout = CRITEO_LAYOUT
     reasons: Mapping[int, str]
     first_line: int = 0
+    has_labels: bool = True
     standardized: Sequence[int] = ()
 
     @abstractmethod

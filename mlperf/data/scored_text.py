@@ -1,0 +1,86 @@
+"""Text whose rows are scored: they get the numbers of an earlier preparation, and may have no labels."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from mlperf.data.prepare.text_format import Block, ParsedRows, TextFormat
+from mlperf.data.prepared.known_ids import KnownIds
+from mlperf.data.schema import Rows
+from mlperf.data.source import read_ahead
+from mlperf.util.failures import system_failures
+
+
+class ScoredText:
+    """The rows of a file of text.
+
+    path: of the file. text: how it is read. ids: the numbers of its ids.
+    """
+
+    def __init__(self, path: Path, text: TextFormat, ids: KnownIds) -> None:
+        self.path = path
+        self._text = text
+        self._tables = range(len(ids.unknown))
+        self._ids = ids
+        self._mapping = threading.Lock()
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether each row has a label; otherwise, it is 0 in all rows."""
+        return self._text.has_labels
+
+    @property
+    def unknown(self) -> tuple[int, ...]:
+        """Number of ids of each table so far that have no number; they get the row of the empty id."""
+        return tuple(self._ids.unknown)
+
+    def rows(self, threads: int) -> Iterator[Rows]:
+        """Yield the rows in the order of the text, int32 [n, columns], parsed by threads that read ahead.
+
+        RunError if the text is empty or damaged, cannot be read, or has a bad row.
+        """
+        line = 1 + self._text.first_line
+        blocks = self._text.blocks(self.path, 0)
+        with (
+            system_failures(self.path, "cannot be read"),
+            closing(read_ahead(self._read, blocks, threads)) as found,
+        ):
+            for block, parsed in found:
+                if len(parsed.faults):
+                    raise self._text.error(self.path, line, block, parsed.faults[0])
+                line += parsed.lines
+                yield parsed.rows
+
+    def _read(self, block: Block) -> tuple[Block, ParsedRows]:
+        """Parse a block, into memory of its own, and number its ids."""
+        parsed = self._text.parser().parse(block)
+        if not len(parsed.faults):
+            with self._mapping:  # it counts unknown ids
+                self._ids.map(parsed.rows, self._tables, parsed.keys)
+        if not self.has_labels:
+            parsed.rows[:, 0] = 0
+        return block, parsed
+
+
+def in_whole_batches(parts: Iterator[Rows], batch_size: int, rows_at_a_time: int) -> Iterator[Rows]:
+    """Yield the same rows in parts of whole batches, so that batches are those of one long array.
+
+    rows_at_a_time: each part but the last has at least this number of rows.
+    """
+    waiting: list[Rows] = []
+    count, wanted = 0, -(-rows_at_a_time // batch_size) * batch_size
+    for part in parts:
+        waiting.append(part)
+        count += len(part)
+        if count >= wanted:
+            rows = np.concatenate(waiting)
+            whole = count // batch_size * batch_size
+            yield rows[:whole]
+            waiting, count = [rows[whole:]], count - whole
+    if count:
+        yield np.concatenate(waiting)
