@@ -53,8 +53,10 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
             require_writable_file("", file.path, shown=file.name)
     require_writable_checkpoint(settings)
     report, tables = settings.report, settings.data.multi_hot.tables_file
+    predictions = settings.predictions.file
     for flag, is_set, path in (
         *((("--multi-hot-tables", not os.path.exists(tables), tables),) if tables is not None else ()),
+        *((("--save-predictions", True, predictions),) if predictions is not None else ()),
         ("--plot-compute-graph", report.plot_compute_graph, GRAPH_FILE),
         ("--save-onnx", report.save_onnx, ONNX_FILE),
         ("--save-onnx", report.save_onnx, WEIGHTS_FILE),
@@ -112,6 +114,7 @@ def _outputs(settings: Settings) -> list[NamedFile]:
         outputs.append(NamedFile(GRAPH_FILE, f"{GRAPH_FILE} of --plot-compute-graph"))
     if report.profile:
         outputs += [NamedFile(path, f"{path} of --enable-profiling") for path in profile_files()]
+    outputs += named("--save-predictions", settings.predictions.file)
     return outputs + named("--tensor-board-filename", report.tensor_board_folder, is_folder=True)
 
 
