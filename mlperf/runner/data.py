@@ -24,7 +24,6 @@ from mlperf.data.prepared.reference_files import ReferenceFiles
 from mlperf.data.prepared.reference_paths import reference_prefix
 from mlperf.data.prepared.verify import verify_checksums
 from mlperf.data.row_batches import RowBatches
-from mlperf.data.schema import CRITEO, LOG1P, MAX_TABLE_ROWS, DenseFormat
 from mlperf.data.shares import SharedBatches
 from mlperf.data.source import BatchSource
 from mlperf.data.synthetic.random_batches import RandomBatches
@@ -32,6 +31,7 @@ from mlperf.data.synthetic.stack_distances import StackDistances
 from mlperf.data.synthetic.synthetic_batches import SyntheticBatches
 from mlperf.distributed.processes import current
 from mlperf.distributed.turns import first_then_others, once_for_each
+from mlperf.runner.data_shape import dense_format, require_fitting_model, table_rows
 from mlperf.runner.shared_data import copy_of, copy_of_splits, require_equal_data, same_copy
 from mlperf.settings.data import DataSettings
 from mlperf.settings.dataset import PreparationSettings
@@ -68,6 +68,7 @@ def verified_data(
     """
     prepared = first_then_others(lambda: prepared_data(settings.data, settings.given), same_copy)
     require_equal_data(prepared)
+    require_fitting_model(settings, prepared.columns, prepared.train)
     if settings.data.verify:
         if not prepared.checksums:
             raise UsageError(
@@ -159,13 +160,19 @@ def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collec
         "--data-sub-sample-rate": prepared.sub_sample_rate,
         "--data-randomize": prepared.randomize,
     }
-    if prepared.traits is not None and prepared.traits.limits_rows:
+    if data.traits.has_columns_file and prepared.traits is None:
+        raise UsageError(
+            f"--data-set={data.data_set}: {prepared.train} was prepared by another tool and has no manifest that "
+            "describes its columns"
+        )
+    if prepared.traits is not None and (prepared.traits.limits_rows or prepared.traits.has_columns_file):
         if data.traits != prepared.traits:
             raise UsageError(
                 f"--data-set={data.data_set}: {prepared.train} was prepared with {prepared.data_set}; pass that "
                 "value"
             )
-        del recorded["--max-ind-range"]  # the training limits the rows of the tables
+        if prepared.traits.limits_rows:
+            del recorded["--max-ind-range"]  # the training limits the rows of the tables
     declared = {flag.name: (flag, value) for flag, value in flag_values(data)}
     for name, actual in recorded.items():
         flag, requested = declared[name]
@@ -206,41 +213,6 @@ def _check_raw_data(prepared: PreparedData, raw_data_file: Path, data_set: str) 
         )
     advice = "; run tools/prepare_criteo.py to prepare it again" if difference.has_changed else ""
     _log.warning("%s; using the prepared data%s", difference.text, advice)
-
-
-def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, ...]:
-    """Return the rows of each table: from the data set or, for generated data, from the flags.
-
-    If the ids are taken modulo the rows when they are read, the flags may give them. UsageError if they must,
-    because the data does not say how many ids there are, or if two flags do.
-    """
-    max_ind_range, given = settings.data.max_ind_range, settings.model.architecture.rows_per_table
-    if prepared is None:
-        return given
-    if settings.data.traits.limits_rows and "arch_embedding_size" in settings.given:
-        if len(given) != CRITEO.tables:
-            raise UsageError(
-                f"--arch-embedding-size has {len(given)} numbers, but Criteo data has {CRITEO.tables} tables"
-            )
-        if max(given) > MAX_TABLE_ROWS:
-            raise UsageError(
-                f"--arch-embedding-size has {max(given)} rows, but ids of a data set have 32 bits: allowed are up "
-                f"to {MAX_TABLE_ROWS} for a table"
-            )
-        if max_ind_range > 0:
-            raise UsageError(
-                f"--max-ind-range={max_ind_range} cannot be combined with --arch-embedding-size, which gives the "
-                "rows of each table"
-            )
-        return given
-    if not prepared.counts:
-        raise UsageError(
-            f"{prepared.train}: does not say how many ids each table has; pass --arch-embedding-size with "
-            f"{CRITEO.tables} numbers of rows"
-        )
-    if max_ind_range < 0:
-        return tuple(prepared.counts)
-    return tuple(min(count, max_ind_range) for count in prepared.counts)
 
 
 def reading_threads(settings: Settings, *, train: bool) -> int:
@@ -294,21 +266,13 @@ def open_split(
         limit=limit,
         readers=readers,
         pin_memory=settings.use_gpu,
+        schema=prepared.schema,
         expected=prepared.statuses.get(split),
-        dense=_dense_format(prepared) if data.traits.keeps_negative else LOG1P,
+        dense=dense_format(prepared, data.traits),
         modulo_rows=modulo_rows,
         multi_hot=prepared.multi_hot,
         processes=current(),
     )
-
-
-def _dense_format(prepared: PreparedData) -> DenseFormat:
-    """Return the format of integers that may be negative: with the smallest one m, ln(x - m + 2).
-
-    TorchRec's is the same. Criteo's smallest integer is -1: without a manifest, that is assumed.
-    """
-    smallest = min(-1, prepared.smallest_integer or 0)
-    return DenseFormat(smallest, 2 - smallest)
 
 
 def generated_batches(settings: Settings, stream: np.random.RandomState) -> BatchSource:

@@ -128,6 +128,6 @@ def draw_compute_graph(model: DLRM_Net) -> None:
 def export_onnx(settings: Settings, model: DLRM_Net) -> None:
     """Export the model (--save-onnx)."""
     older = ONNX_FILE.exists()
-    multi_hot = settings.data.generation != "dataset" or settings.data.multi_hot.sizes is not None
+    multi_hot = settings.data.generation != "dataset" or model.architecture.ids_per_table is not None
     save_onnx(model, ONNX_FILE, multi_hot=multi_hot)
     _log.info("model in %s%s", ONNX_FILE, _REPLACED if older else "")
