@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
@@ -43,7 +44,7 @@ def make_listeners(settings: Settings, device: torch.device) -> list[Listener]:
         if report.tensor_board_folder is not None:
             listeners.append(TensorBoard(settings, device, report.tensor_board_folder))
         if report.profile:
-            listeners.append(Profile(device))
+            listeners.append(Profile(device, settings.run.output_dir or Path()))
         if settings.compliance.enabled:
             from mlperf.reporting.compliance_log import ComplianceLog  # needs mlperf-logging
 

@@ -41,26 +41,28 @@ class NewFile(io.TextIOWrapper):
         super().__init__(io.BufferedWriter(raw), encoding="utf-8")
         self._path = path
         self._created = created
+        self._older_bytes = os.fstat(descriptor).st_size
 
     def discard(self) -> None:
-        """Close the file and restore what was there before: nothing, or an empty file."""
+        """Close the file and restore what was there before: nothing, or a file without what was added to it."""
         descriptor = self.fileno()
         with suppress(OSError):  # such as a full disk
             self.flush()
         if self._created and is_file_at(self._path, descriptor):
             self._path.unlink(missing_ok=True)
         elif stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.ftruncate(descriptor, 0)
+            os.ftruncate(descriptor, self._older_bytes)
         with suppress(OSError):
             self.close()
 
 
-def open_new(path: Path) -> NewFile:
+def open_new(path: Path, *, append: bool = False) -> NewFile:
     """Create a text file for writing. FileExistsError if it has content, or another process writes it.
 
-    An existing empty file is used, and character devices and pipes are opened, also through a link. The open file
-    is locked, so that of several processes only one gets it. OSError if that is not possible: other links are not
-    followed, and a pipe needs a reader.
+    append: what is written is added to the content of an existing file. An existing empty file is used, and
+    character devices and pipes are opened, also through a link. The open file is locked, so that of several
+    processes only one gets it. OSError if that is not possible: other links are not followed, and a pipe needs a
+    reader.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_NOCTTY | os.O_CLOEXEC
     try:
@@ -75,7 +77,7 @@ def open_new(path: Path) -> NewFile:
     is_ours = created
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_ours = created or os.fstat(descriptor).st_size == 0
+        is_ours = created or append or os.fstat(descriptor).st_size == 0
     except BlockingIOError:
         is_ours = False
     except OSError:
