@@ -18,6 +18,7 @@ from mlperf.engines.choose import uses_torchrec
 from mlperf.engines.requested import check_engine
 from mlperf.engines.torchrec.packages import require_torchrec
 from mlperf.export.onnx import require_onnx
+from mlperf.export.predictions import require_format
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import require_graphviz
 from mlperf.reporting.compliance_log_file import require_mlperf_logging
@@ -67,6 +68,8 @@ def _run_in_folder(given: Settings, settings: Settings, device: torch.device) ->
     decided_by_first(lambda: check_loaded_checkpoints(settings))
     if settings.report.save_onnx:
         require_onnx()
+    if settings.predictions.file is not None:
+        require_format(settings.predictions.file)
     if settings.report.plot_compute_graph:
         require_graphviz("--plot-compute-graph")
     if settings.data.generation != "dataset":

@@ -54,8 +54,10 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
             require_writable_file("", file.path, shown=file.name)
     require_writable_checkpoints(settings)
     report, tables = settings.report, settings.data.multi_hot.tables_file
+    predictions = settings.predictions.file
     for flag, is_set, path in (
         *((("--multi-hot-tables", not os.path.exists(tables), tables),) if tables is not None else ()),
+        *((("--save-predictions", True, predictions),) if predictions is not None else ()),
         ("--plot-compute-graph", report.plot_compute_graph, settings.run.path(GRAPH_FILE)),
         ("--save-onnx", report.save_onnx, settings.run.path(ONNX_FILE)),
         ("--save-onnx", report.save_onnx, settings.run.path(WEIGHTS_FILE)),
@@ -117,6 +119,7 @@ def _outputs(settings: Settings) -> list[NamedFile]:
     if report.profile:
         paths = profile_files(settings.run.output_dir or Path())
         outputs += [NamedFile(path, f"{path} of --enable-profiling") for path in paths]
+    outputs += named("--save-predictions", settings.predictions.file)
     return outputs + named("--tensor-board-filename", report.tensor_board_folder, is_folder=True)
 
 

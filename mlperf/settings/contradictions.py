@@ -245,6 +245,9 @@ def _check_inference(settings: Settings) -> None:
     _check_load_weights(settings)
     if settings.split != "test" and not settings.inference_only:
         raise UsageError(f"--split={settings.split} requires --inference-only: a training evaluates on test")
+    for flag, value in changed_flags(settings.predictions):
+        if not settings.inference_only:
+            raise UsageError(f"{flag.name}={flag.kind.show(value)} requires --inference-only")
     for flag, _ in changed_flags(quantization):
         if not settings.inference_only:
             raise UsageError(f"{flag.name} requires --inference-only: a quantized model cannot be trained")

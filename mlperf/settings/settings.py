@@ -10,6 +10,7 @@ from mlperf.settings.data import DataSettings
 from mlperf.settings.flags import flag, part
 from mlperf.settings.kinds import boolean, choice, file_or_folder, switch
 from mlperf.settings.model import ModelSettings
+from mlperf.settings.predictions import PredictionSettings
 from mlperf.settings.processes import ProcessSettings
 from mlperf.settings.reports import ComplianceSettings, QuantizationSettings, ReportSettings
 from mlperf.settings.run import RunSettings
@@ -87,11 +88,13 @@ class Settings:
     )
     split: str = flag(
         "--split",
-        choice("test", "val"),
+        choice("train", "test", "val"),
         "test",
-        "with --inference-only: evaluate on the first (test) or on the second half (val) of the last day",
+        "with --inference-only: evaluate on the training rows, all of them in the order of the file, or on the "
+        "first (test) or the second half (val) of the last day",
         group="checkpoints and inference",
     )
+    predictions: PredictionSettings = part(PredictionSettings, group="checkpoints and inference")
     quantization: QuantizationSettings = part(QuantizationSettings, group="checkpoints and inference")
     processes: ProcessSettings = part(ProcessSettings, group="engine and processes")
     run: RunSettings = part(RunSettings, group="folder of the run")
