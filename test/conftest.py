@@ -69,7 +69,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use small blocks and buckets, as the killed programs do. The number of buckets decides the permutation."""
-    monkeypatch.setattr("mlperf.data.prepare.text_blocks.BLOCK_BYTES", 8000)
+    monkeypatch.setattr("mlperf.data.text.blocks.BLOCK_BYTES", 8000)
     monkeypatch.setattr("mlperf.data.prepare.shuffle.SMALL_BUCKET_BYTES", 8000)
 
 

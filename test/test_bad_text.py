@@ -16,11 +16,11 @@ import raw_text
 from preparations import preparation, read_rows
 from program import run_program
 
-from mlperf.data.prepare import gzip_text
 from mlperf.data.prepare.parse import BlockParser
 from mlperf.data.prepare.pipeline import prepare
 from mlperf.data.prepare.plan import make_plan
-from mlperf.data.prepare.text_blocks import text_blocks
+from mlperf.data.text import compressed
+from mlperf.data.text.blocks import text_blocks
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 
@@ -83,7 +83,7 @@ def damaged(text: bytes, draw: random.Random) -> bytes:
 def test_damaged_text_gives_the_rows_of_a_plain_parser(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlperf.data.prepare.text_blocks.BLOCK_BYTES", block)
+    monkeypatch.setattr("mlperf.data.text.blocks.BLOCK_BYTES", block)
     draw = random.Random(block)
     for seed in range(60):
         text = damaged(raw_text.text(raw_text.random_rows(30, seed)), draw)
@@ -129,7 +129,7 @@ def test_reading_from_the_end_of_any_block_gives_the_same_lines(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some lines are longer than a block: each is one bad row, wherever reading begins."""
-    monkeypatch.setattr("mlperf.data.prepare.text_blocks.BLOCK_BYTES", block)
+    monkeypatch.setattr("mlperf.data.text.blocks.BLOCK_BYTES", block)
     draw = random.Random(block)
     for seed in range(40):
         lines = raw_text.text(raw_text.random_rows(12, seed)).split(b"\n")
@@ -256,9 +256,9 @@ def test_prepare_program_supports_the_flags_for_bad_rows(tmp_path: Path) -> None
 @pytest.fixture(params=["isal", "gzip"])
 def unpacker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Decompress with isal and, as if it were not installed, with gzip."""
-    assert gzip_text.igzip is not None
+    assert compressed.igzip is not None
     if request.param == "gzip":
-        monkeypatch.setattr(gzip_text, "igzip", None)
+        monkeypatch.setattr(compressed, "igzip", None)
     return str(request.param)
 
 

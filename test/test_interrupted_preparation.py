@@ -26,9 +26,10 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from interruption import shuffled
-from mlperf.data.prepare import row_file, shuffle, text_blocks, work_folder
+from mlperf.data.prepare import row_file, shuffle, work_folder
 from mlperf.data.prepare.pipeline import prepare
-text_blocks.BLOCK_BYTES, shuffle.SMALL_BUCKET_BYTES = 8000, 8000
+from mlperf.data.text import blocks
+blocks.BLOCK_BYTES, shuffle.SMALL_BUCKET_BYTES = 8000, 8000
 
 def slow(cls, name, seconds, before=False):
     function = getattr(cls, name)

@@ -72,7 +72,7 @@ def test_rows_of_label_0_are_dropped_before_ids_are_numbered(
     data_set: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
-    monkeypatch.setattr("mlperf.data.prepare.text_blocks.BLOCK_BYTES", 4000)
+    monkeypatch.setattr("mlperf.data.text.blocks.BLOCK_BYTES", 4000)
     sampler = NegativeDownsampler(seed=9, rate=0.6)
     if data_set == "terabyte":
         days = raw_text.write_days(tmp_path, DAYS, seed=5)

@@ -84,7 +84,7 @@ def test_temporary_input_failure_loses_no_progress(
 
     with monkeypatch.context() as patch:
         if when == "reading":
-            patch.setattr("mlperf.data.prepare.text_blocks.read_fully", fail)
+            patch.setattr("mlperf.data.text.blocks.read_fully", fail)
         else:
             patch.setattr(FileFacts, "of", missing_the_second_time)
         with pytest.raises(RunError, match=shown):

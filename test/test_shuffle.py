@@ -87,7 +87,7 @@ def test_same_seed_gives_the_same_file_on_any_number_of_cores_and_another_seed_a
     randomize: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlperf.data.prepare.shuffle.SMALL_BUCKET_BYTES", 3000)
-    monkeypatch.setattr("mlperf.data.prepare.text_blocks.BLOCK_BYTES", 3000)
+    monkeypatch.setattr("mlperf.data.text.blocks.BLOCK_BYTES", 3000)
     raw_text.write_days(tmp_path, DAYS, seed=4)
     made = []
     for name, seed, cores in (("a", 1, 2), ("b", 1, 1), ("c", 1, 7), ("d", 1, 64), ("e", 2, 2)):

@@ -35,7 +35,18 @@ def make_step(
 
     observer: is told which part of the step runs.
     """
-    step = choose_engine(model, settings).make_step(model, settings, optimizer)
+    return make_step_of(choose_engine(model, settings), model, settings, optimizer, observer)
+
+
+def make_step_of(
+    engine: Engine,
+    model: DLRM_Net,
+    settings: Settings,
+    optimizer: Optimizer,
+    observer: Observer | None = None,
+) -> TrainingStep:
+    """Return the training step of an engine that supports the run. observer: as above."""
+    step = engine.make_step(model, settings, optimizer)
     if settings.report.profile:
         observer = ProfilerRanges(step.device)
         observe(step, _IN_PROFILES, observer)

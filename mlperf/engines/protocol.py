@@ -83,7 +83,7 @@ class TrainingStep(EngineScorer, Protocol):
 
 
 class Engine(Protocol):
-    """One way to run a model. description: shown in the log line "engine: ..."."""
+    """One way to run a model. description: shown in the log line "engine: ..." and in the records of a run."""
 
     description: str
 

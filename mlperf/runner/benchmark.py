@@ -18,10 +18,11 @@ from mlperf.engines.choose import uses_torchrec
 from mlperf.engines.requested import check_engine
 from mlperf.engines.torchrec.packages import require_torchrec
 from mlperf.export.onnx import require_onnx
+from mlperf.export.predictions import require_format
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import require_graphviz
 from mlperf.reporting.compliance_log_file import require_mlperf_logging
-from mlperf.runner.checkpoints import check_loaded_checkpoint, checkpoint_reserved, with_latest
+from mlperf.runner.checkpoints import check_loaded_checkpoints, checkpoint_reserved, with_latest
 from mlperf.runner.data import Splits, open_splits, verified_data
 from mlperf.runner.device import device_of, gpu_name
 from mlperf.runner.evaluate import evaluate_only, load_model
@@ -32,8 +33,7 @@ from mlperf.runner.result import Result
 from mlperf.runner.same_run import require_same_run
 from mlperf.runner.train import train
 from mlperf.settings.settings import Settings
-from mlperf.util.errors import RunError, UsageError
-from mlperf.util.failures import system_failures
+from mlperf.util.errors import UsageError
 from mlperf.util.output_files import NamedFile
 
 
@@ -57,9 +57,11 @@ def _run(settings: Settings, device: torch.device) -> Result:
     if settings.compliance.enabled and not settings.inference_only:  # otherwise no log is written
         require_mlperf_logging()
     decided_by_first(lambda: check_files(settings))
-    decided_by_first(lambda: _check_loaded_files(settings))
+    decided_by_first(lambda: check_loaded_checkpoints(settings))
     if settings.report.save_onnx:
         require_onnx()
+    if settings.predictions.file is not None:
+        require_format(settings.predictions.file)
     if settings.report.plot_compute_graph:
         require_graphviz("--plot-compute-graph")
     if settings.data.generation != "dataset":
@@ -80,7 +82,7 @@ def load_for_inference(settings: Settings, outputs: Sequence[NamedFile] = ()) ->
         raise UsageError("--engine=torchrec: no process has the whole model, which is plotted; omit the flag")
     check_engine(settings, 1)
     check_files(settings, others=outputs)
-    _check_loaded_files(settings)
+    check_loaded_checkpoints(settings)
     with resource_failures():
         device = device_of(settings)
         prepared = _data(settings, device, TRAINING_SPLITS)
@@ -104,17 +106,3 @@ def _require_memory(settings: Settings, device: torch.device, prepared: Prepared
     """Raise RunError if the run needs more memory than is available. prepared: None for generated data."""
     sizes = RunSizes.of(settings, prepared)
     require_run_memory(settings, architecture_of(settings, prepared), device, sizes)
-
-
-def _check_loaded_files(settings: Settings) -> None:
-    check_loaded_checkpoint(settings)
-    path = settings.load_weights
-    if path is None:
-        return
-    with system_failures(path, "the file of weights cannot be read"):
-        is_folder, is_file = path.is_dir(), path.is_file()
-    if is_folder:
-        example = path / "initial.npz"
-        raise UsageError(f"--load-weights={path} is a folder; must be a file of weights in it, such as {example}")
-    if not is_file:
-        raise RunError(f"--load-weights={path}: no such file")

@@ -17,6 +17,7 @@ from mlperf.distributed.agreement import decided_by_first
 from mlperf.engines.choose import uses_torchrec
 from mlperf.settings.settings import Settings
 from mlperf.training.checkpoint_place import has_been_saved, named_place, reserved
+from mlperf.training.initial_weights import is_archive_of_arrays
 from mlperf.training.sharded_index import INDEX_NAME
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.failures import system_failures
@@ -99,31 +100,35 @@ def checkpoint_reserved(settings: Settings) -> Iterator[None]:
         yield
 
 
-def check_loaded_checkpoint(settings: Settings) -> None:
-    """Raise RunError or UsageError if --load-model names nothing that this engine loads."""
-    path = settings.load_model
-    if path is None:
-        return
+def check_loaded_checkpoints(settings: Settings) -> None:
+    """Raise RunError or UsageError if --load-model or --load-weights names nothing that this engine loads."""
+    if settings.load_model is not None:
+        _check_loaded(settings, "--load-model", settings.load_model)
+    if settings.load_weights is not None:
+        _check_loaded(settings, "--load-weights", settings.load_weights)
+
+
+def _check_loaded(settings: Settings, flag: str, path: Path) -> None:
     with system_failures(path, "the checkpoint cannot be read"):
         is_folder, is_file = path.is_dir(), path.is_file()
         has_index = is_folder and (path / INDEX_NAME).is_file()
         is_replaced = not os.path.lexists(path) and replaced_name(path).is_dir()
+        is_checkpoint = is_file and not (flag == "--load-weights" and is_archive_of_arrays(path))
     if is_replaced:
-        if resumes_in_place(settings):  # which brings it back first
+        if flag == "--load-model" and resumes_in_place(settings):  # which brings it back first
             return
         raise RunError(
-            f"--load-model={path}: a run was killed while it replaced this folder; rename "
-            f"{replaced_name(path)} to it"
+            f"{flag}={path}: a run was killed while it replaced this folder; rename {replaced_name(path)} to it"
         )
     if is_folder and not has_index:
         raise UsageError(
-            f"--load-model={path} is a folder without {INDEX_NAME}; must be a sharded checkpoint, or a checkpoint "
-            f"in a file, such as {path / 'model.pt'}"
+            f"{flag}={path} is a folder without {INDEX_NAME}; must be a sharded checkpoint, or a checkpoint in a "
+            f"file, such as {path / 'model.pt'}"
         )
     if not is_folder and not is_file:
-        raise RunError(f"--load-model={path}: no such file")
-    if is_file and uses_torchrec(settings):
+        raise RunError(f"{flag}={path}: no such file")
+    if is_checkpoint and uses_torchrec(settings):
         raise UsageError(
-            f"--load-model={path} is a file; engine torchrec loads sharded checkpoints: convert it with "
+            f"{flag}={path} is a file; engine torchrec loads sharded checkpoints: convert it with "
             f"tools/convert_checkpoint.py {path} FOLDER"
         )

@@ -254,10 +254,16 @@ def reading_threads(settings: Settings, *, train: bool) -> int:
     return settings.data.readers(default) if train else settings.data.test_readers(default)
 
 
-def open_split(settings: Settings, prepared: PreparedData, split: str) -> RowBatches:
-    """Return the batches of a split: "train", "test" or "val". RunError if a file has changed or has no rows."""
+def open_split(
+    settings: Settings, prepared: PreparedData, split: str, *, is_evaluated: bool = False
+) -> RowBatches:
+    """Return the batches of a split: "train", "test" or "val". RunError if a file has changed or has no rows.
+
+    is_evaluated: whether training rows are also read like test rows: all, in the order of the file, in test
+    batches.
+    """
     data = settings.data
-    train = split == "train"
+    train = split == "train" and not is_evaluated
     if not prepared.rows(split):
         raise RunError(f"{prepared.split(split)}: the split {split} has no rows")
     batch_size = data.batch_size if train else data.test_batch_size

@@ -21,6 +21,7 @@ from mlperf.export.onnx import ONNX_FILE, WEIGHTS_FILE, save_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph
 from mlperf.reporting.compliance_log_file import check_log_file, log_name
+from mlperf.reporting.metrics_file import check_metrics_file
 from mlperf.reporting.profile import profile_files
 from mlperf.runner.checkpoints import require_writable_checkpoint, resumes_in_place, saved_files
 from mlperf.runner.data import prepared_prefix, trace_files
@@ -52,8 +53,10 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
             require_writable_file("", file.path, shown=file.name)
     require_writable_checkpoint(settings)
     report, tables = settings.report, settings.data.multi_hot.tables_file
+    predictions = settings.predictions.file
     for flag, is_set, path in (
         *((("--multi-hot-tables", not os.path.exists(tables), tables),) if tables is not None else ()),
+        *((("--save-predictions", True, predictions),) if predictions is not None else ()),
         ("--plot-compute-graph", report.plot_compute_graph, GRAPH_FILE),
         ("--save-onnx", report.save_onnx, ONNX_FILE),
         ("--save-onnx", report.save_onnx, WEIGHTS_FILE),
@@ -64,6 +67,8 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
         require_writable_folder("--enable-profiling", Path())
     if report.tensor_board_folder is not None:
         require_writable_folder("--tensor-board-filename", report.tensor_board_folder)
+    if report.metrics_file is not None:
+        check_metrics_file(report.metrics_file)
     if settings.compliance.enabled and not settings.inference_only:
         check_log_file(settings)
 
@@ -99,7 +104,7 @@ def _inputs(settings: Settings) -> list[NamedFile]:
 
 def _outputs(settings: Settings) -> list[NamedFile]:
     report = settings.report
-    outputs = saved_files(settings)
+    outputs = [*saved_files(settings), *named("--metrics-file", report.metrics_file)]
     if settings.compliance.enabled and not settings.inference_only:
         log = log_name(settings)
         outputs += [NamedFile(log, f"--mlperf-log-file={log}")]
@@ -109,6 +114,7 @@ def _outputs(settings: Settings) -> list[NamedFile]:
         outputs.append(NamedFile(GRAPH_FILE, f"{GRAPH_FILE} of --plot-compute-graph"))
     if report.profile:
         outputs += [NamedFile(path, f"{path} of --enable-profiling") for path in profile_files()]
+    outputs += named("--save-predictions", settings.predictions.file)
     return outputs + named("--tensor-board-filename", report.tensor_board_folder, is_folder=True)
 
 

@@ -10,6 +10,7 @@ from mlperf.distributed.processes import current
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.reporting.console import Console
 from mlperf.reporting.debug import DebugReport
+from mlperf.reporting.metrics_file import MetricsFile
 from mlperf.reporting.profile import Profile
 from mlperf.reporting.tensorboard import TensorBoard
 from mlperf.reporting.undefined_metrics import UndefinedMetrics
@@ -37,8 +38,10 @@ def make_listeners(settings: Settings, device: torch.device) -> list[Listener]:
         UndefinedMetrics(settings),
     ]
     try:
+        if report.metrics_file is not None:
+            listeners.append(MetricsFile(settings, device, report.metrics_file))
         if report.tensor_board_folder is not None:
-            listeners.append(TensorBoard(report.tensor_board_folder))
+            listeners.append(TensorBoard(settings, device, report.tensor_board_folder))
         if report.profile:
             listeners.append(Profile(device))
         if settings.compliance.enabled:

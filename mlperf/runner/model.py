@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from mlperf.runner.memory import RunSizes, memory_for_tables, table_bytes
 from mlperf.settings.settings import Settings
 from mlperf.training import checkpoint
 from mlperf.training.checkpoint_flags import recorded_flags
-from mlperf.training.initial_weights import load_initial_weights
+from mlperf.training.initial_weights import is_archive_of_arrays, load_initial_weights
+from mlperf.util.failures import system_failures
 
 _log = logging.getLogger(__name__)
 
@@ -66,10 +68,24 @@ def fill_weights(
             settings.load_model, model, flags, trains=not settings.inference_only, optimizer=optimizer
         )
     if settings.load_weights is not None:
-        load_initial_weights(settings.load_weights, model)
+        _load_initial(settings, settings.load_weights, model, prepared)
         return None
     initialize_model(settings, model, stream)
     return None
+
+
+def _load_initial(settings: Settings, path: Path, model: DLRM_Net, prepared: PreparedData | None) -> None:
+    """Fill the model with the weights of --load-weights, and log where they are from."""
+    with system_failures(path, "the weights cannot be read"):
+        is_arrays = path.is_file() and is_archive_of_arrays(path)
+    if is_arrays:
+        load_initial_weights(path, model)
+        return
+    contents = checkpoint.load_initial(path, model, recorded_flags(settings, prepared))
+    position = checkpoint.described_position(contents)
+    of = "" if position is None else f", which was saved after {position}"
+    then = "" if settings.inference_only else "; the training starts anew, with a new optimizer"
+    _log.info("--load-weights=%s: the weights are those of this checkpoint%s%s", path, of, then)
 
 
 def initialize_model(settings: Settings, model: DLRM_Net, stream: np.random.RandomState) -> None:

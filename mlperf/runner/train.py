@@ -13,7 +13,7 @@ import torch
 from mlperf.data.prepared.dataset import PreparedData
 from mlperf.data.source import BatchSource
 from mlperf.distributed.watch import closed_if_abandoned, is_failing
-from mlperf.engines.choose import make_step, uses_torchrec
+from mlperf.engines.choose import choose_engine, make_step_of, uses_torchrec
 from mlperf.engines.protocol import TrainingStep
 from mlperf.engines.warm_up import warm_up
 from mlperf.evaluation.evaluate import evaluate
@@ -31,7 +31,7 @@ from mlperf.runner.result import Result
 from mlperf.settings.settings import Settings
 from mlperf.training import checkpoint
 from mlperf.training.checkpoint_flags import recorded_flags
-from mlperf.training.events import Listener, Outcome
+from mlperf.training.events import Listener, Outcome, Position, RunStart
 from mlperf.training.loop import TrainingLoop
 from mlperf.training.state import TrainingState
 from mlperf.util.errors import DivergedError
@@ -82,7 +82,8 @@ def _start(
         settings.training.optimizer, model, settings.seed, settings.training.adagrad_epsilon
     )
     loaded = fill_weights(settings, model, stream, prepared, optimizer)
-    step = make_step(model, settings, optimizer)
+    engine = choose_engine(model, settings)
+    step = make_step_of(engine, model, settings, optimizer)
     report_unused_flags(settings)
     warm_up(step, sizes.train_batch(settings))
     if settings.report.plot_compute_graph:
@@ -92,7 +93,7 @@ def _start(
     for listener in listeners:
         listener.init_stop()
     for listener in listeners:
-        listener.run_start(_started_from(settings, loaded))
+        listener.run_start(RunStart(_started_from(settings, loaded), engine.description))
     splits = _open(settings, prepared, generated)
     for listener in listeners:
         listener.data_opened(splits.train, splits.test)
@@ -103,7 +104,7 @@ def _start(
 
 
 def _started_from(settings: Settings, loaded: dict[str, Any] | None) -> str | None:
-    """Return what was loaded, as `Listener.run_start` takes it. loaded: the contents of a checkpoint."""
+    """Return what was loaded, as `RunStart` takes it. loaded: the contents of a checkpoint."""
     if loaded is not None:
         return checkpoint.saved_position(loaded)
     return None if settings.load_weights is None else "weights"
@@ -182,6 +183,9 @@ def _make_loop(
             flags=recorded_flags(settings, prepared),
             sharded=uses_torchrec(settings),
         )
+        position = Position(state.epoch, state.iteration, batches)
+        for listener in listeners:
+            listener.checkpoint_saved(position, path, "best")
 
     path = settings.save_model
     benchmark = settings.edition.benchmark

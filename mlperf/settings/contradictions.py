@@ -222,6 +222,9 @@ def _check_inference(settings: Settings) -> None:
     _check_load_weights(settings)
     if settings.split != "test" and not settings.inference_only:
         raise UsageError(f"--split={settings.split} requires --inference-only: a training evaluates on test")
+    for flag, value in changed_flags(settings.predictions):
+        if not settings.inference_only:
+            raise UsageError(f"{flag.name}={flag.kind.show(value)} requires --inference-only")
     for flag, _ in changed_flags(quantization):
         if not settings.inference_only:
             raise UsageError(f"{flag.name} requires --inference-only: a quantized model cannot be trained")
@@ -236,20 +239,32 @@ def _check_inference(settings: Settings) -> None:
         ("--debug-mode", report.debug),
         ("--enable-profiling", report.profile),
         ("--tensor-board-filename", report.tensor_board_folder is not None),
+        ("--metrics-file", report.metrics_file is not None),
     ):
         if is_set and settings.inference_only:
             raise UsageError(f"{name} cannot be used with --inference-only, because it reports on the training")
 
 
 def _check_load_weights(settings: Settings) -> None:
-    architecture = settings.model.architecture
+    architecture, path = settings.model.architecture, settings.load_weights
+    if path is None:
+        return
+    arrays = path.suffix == ".npz"
     for flag, is_set, reason in (
         ("--load-model", settings.load_model is not None, "which loads all weights"),
-        ("--weighted-pooling", architecture.weighted_pooling is not None, "whose weights the file does not have"),
-        ("--qr-flag or --md-flag", architecture.compression is not None, "whose tables the file does not have"),
+        (
+            "--weighted-pooling",
+            arrays and architecture.weighted_pooling is not None,
+            "whose weights the file does not have",
+        ),
+        (
+            "--qr-flag or --md-flag",
+            arrays and architecture.compression is not None,
+            "whose tables the file does not have",
+        ),
     ):
-        if is_set and settings.load_weights is not None:
-            raise UsageError(f"--load-weights={settings.load_weights} cannot be combined with {flag}, {reason}")
+        if is_set:
+            raise UsageError(f"--load-weights={path} cannot be combined with {flag}, {reason}")
 
 
 def _check_log(settings: Settings) -> None:

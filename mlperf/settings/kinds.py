@@ -233,6 +233,20 @@ prefix_or_folder = _files("a file name or a prefix of file names", or_folder=Tru
 text = Kind(str, "NAME")
 
 
+def file_ending_in(*endings: str) -> Kind:
+    """Return the kind of file names with one of `endings`, such as ".csv"."""
+    allowed = f"a file name that ends in {', '.join(endings[:-1])} or {endings[-1]}"
+    names = _files(allowed)
+
+    def parse(text: str) -> Path:
+        path: Path = names(text)
+        if path.suffix not in endings:
+            raise _wrong(text, allowed)
+        return path
+
+    return Kind(parse, "FILE")
+
+
 def _parse_reason(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("must state a reason")

@@ -50,6 +50,13 @@ class ReportSettings:
         None,
         "TensorBoard log folder (run_kaggle_pt if no value is given)",
     )
+    metrics_file: Path | None = flag(
+        "--metrics-file",
+        file_name,
+        None,
+        "file (.jsonl) to write with one JSON object per event: settings, progress, evaluations, outcome; older "
+        "files are refused",
+    )
     save_onnx: bool = flag(
         "--save-onnx", switch, False, "export the model to dlrm_s_pytorch.onnx; needs onnx and onnxscript"
     )

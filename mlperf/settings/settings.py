@@ -8,8 +8,9 @@ from pathlib import Path
 from mlperf.benchmarks import EDITIONS, Edition, benchmark_with, default_edition
 from mlperf.settings.data import DataSettings
 from mlperf.settings.flags import flag, part
-from mlperf.settings.kinds import boolean, choice, file_name, file_or_folder, switch
+from mlperf.settings.kinds import boolean, choice, file_or_folder, switch
 from mlperf.settings.model import ModelSettings
+from mlperf.settings.predictions import PredictionSettings
 from mlperf.settings.processes import ProcessSettings
 from mlperf.settings.reports import ComplianceSettings, QuantizationSettings, ReportSettings
 from mlperf.settings.training import TrainingSettings
@@ -63,9 +64,10 @@ class Settings:
     )
     load_weights: Path | None = flag(
         "--load-weights",
-        file_name,
+        file_or_folder,
         None,
-        "file (.npz) with initial weights: emb.K.weight, bottom.N.weight, cross.L.V, top.N.weight, ...",
+        "start new training with the weights of this checkpoint (of this or another program), of a bare "
+        "state_dict, or of a file .npz with emb.K.weight, bottom.N.weight, cross.L.V, top.N.weight, ...",
         group="checkpoints and inference",
     )
     save_model: Path | None = flag(
@@ -85,11 +87,13 @@ class Settings:
     )
     split: str = flag(
         "--split",
-        choice("test", "val"),
+        choice("train", "test", "val"),
         "test",
-        "with --inference-only: evaluate on the first (test) or on the second half (val) of the last day",
+        "with --inference-only: evaluate on the training rows, all of them in the order of the file, or on the "
+        "first (test) or the second half (val) of the last day",
         group="checkpoints and inference",
     )
+    predictions: PredictionSettings = part(PredictionSettings, group="checkpoints and inference")
     quantization: QuantizationSettings = part(QuantizationSettings, group="checkpoints and inference")
     processes: ProcessSettings = part(ProcessSettings, group="engine and processes")
     report: ReportSettings = part(ReportSettings, group="reports")

@@ -12,7 +12,7 @@ from mlperf.data.source import BatchSource
 from mlperf.engines.protocol import LossSums, TrainingStep
 from mlperf.evaluation.metrics import Metrics, is_better
 from mlperf.settings.training import TrainingSettings
-from mlperf.training.events import Listener, Outcome, Position
+from mlperf.training.events import Listener, Outcome, Position, Progress
 from mlperf.training.schedule import learning_rate
 from mlperf.training.state import TrainingState
 from mlperf.training.stopping import target_reached
@@ -137,7 +137,9 @@ class TrainingLoop:
             )
         state.last_loss = loss
         window.clear()
-        self._notify(lambda listener: listener.progress(self.position, loss, accuracy, milliseconds))
+        rate = learning_rate(self.settings.schedule, max(state.step, 1))
+        progress = Progress(loss, accuracy, milliseconds, state.samples, rate)
+        self._notify(lambda listener: listener.progress(self.position, progress))
 
     def _test(self) -> bool:
         """Evaluate; return whether the target was reached."""

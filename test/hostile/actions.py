@@ -43,12 +43,13 @@ def run_main(record: int, program: str, flags: list[str]) -> int:
 
 def run_preparation(record: int, raw: str, processed: str) -> int:
     """Prepare text in small pieces, saving the state after each, so that it can be disturbed anywhere."""
-    from mlperf.data.prepare import shuffle, text_blocks
+    from mlperf.data.prepare import shuffle
     from mlperf.data.prepare.pipeline import prepare
+    from mlperf.data.text import blocks
     from mlperf.settings.dataset import PreparationSettings
     from mlperf.util.program import run_program
 
-    text_blocks.BLOCK_BYTES = shuffle.SMALL_BUCKET_BYTES = 8000
+    blocks.BLOCK_BYTES = shuffle.SMALL_BUCKET_BYTES = 8000
     settings = PreparationSettings(
         *("terabyte", Path(raw), Path(processed)), randomize="total", seed=7, checkpoint_seconds=0.0
     )

@@ -9,13 +9,24 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.prepare.text_blocks import Bytes, TextBlock
 from mlperf.data.schema import CRITEO, Rows
+from mlperf.data.text.blocks import Bytes, TextBlock
+from mlperf.data.text.eight_bytes import eight_bytes, eight_digits
+from mlperf.data.text.faults import (
+    LONG_ID,
+    LONG_LINE,
+    NO_LABEL,
+    NOT_HEX,
+    NOT_INTEGER,
+    OK,
+    OUT_OF_RANGE,
+    TOO_FEW,
+    TOO_MANY,
+    Faults,
+)
 from mlperf.util.errors import RunError
 
 CRITEO.require_one_hot("the parser")
-
-Faults = npt.NDArray[np.int64]  # [faults, 4]: line in the block, reason, column (from 0), position of the field
 
 _COLUMNS = CRITEO.columns  # constants of the compiled code
 _FIRST_ID = CRITEO.first_id
@@ -24,20 +35,6 @@ _MIN_ROW_BYTES = _COLUMNS + 1  # a label, the separators and the newline; the ot
 _SHOWN_BYTES = 40
 _ALL_BITS = (1 << 64) - 1
 MAX_INT32 = (1 << 31) - 1
-
-# Reasons why a line is bad.
-OK, TOO_FEW, TOO_MANY, NOT_INTEGER, OUT_OF_RANGE, NOT_HEX, LONG_ID, NO_LABEL, LONG_LINE = range(9)
-
-REASON_NAMES = {  # in the manifest
-    TOO_FEW: "too few columns",
-    TOO_MANY: "too many columns",
-    NOT_INTEGER: "not a whole number",
-    OUT_OF_RANGE: "number out of range",
-    NOT_HEX: "not an id",
-    LONG_ID: "id too long",
-    NO_LABEL: "not a label",
-    LONG_LINE: "line too long",
-}
 
 _MESSAGES = {
     TOO_FEW: f"too few columns; expected {_COLUMNS}",
@@ -56,11 +53,14 @@ class ParsedBlock:
     """What a block contains.
 
     rows: the good rows, int32 [N, columns]. lines: number of lines. faults: the other lines, with the reason.
+    keys, splits: None: the ids are in the rows, and no column decides to which split a row belongs.
     """
 
     rows: Rows
     lines: int
     faults: Faults
+    keys: None = None
+    splits: None = None
 
 
 class BlockParser:
@@ -107,40 +107,6 @@ def smallest_integer(rows: Rows) -> int:
         for column in range(1, _FIRST_ID):
             smallest = min(smallest, rows[row, column])
     return smallest
-
-
-_BYTES = np.uint64(0x0101010101010101)
-_LOW_NIBBLES = np.uint64(0x0F0F0F0F0F0F0F0F)
-
-
-@numba.njit(nogil=True, cache=True, inline="always")
-def _eight_bytes(text: Bytes, position: np.uint64) -> np.uint64:
-    """Read a little-endian word, which compiles to one load. Unsigned indices need no check for negative ones."""
-    word = np.uint64(text[position])
-    word |= np.uint64(text[position + np.uint64(1)]) << np.uint64(8)
-    word |= np.uint64(text[position + np.uint64(2)]) << np.uint64(16)
-    word |= np.uint64(text[position + np.uint64(3)]) << np.uint64(24)
-    word |= np.uint64(text[position + np.uint64(4)]) << np.uint64(32)
-    word |= np.uint64(text[position + np.uint64(5)]) << np.uint64(40)
-    word |= np.uint64(text[position + np.uint64(6)]) << np.uint64(48)
-    return word | np.uint64(text[position + np.uint64(7)]) << np.uint64(56)
-
-
-@numba.njit(nogil=True, cache=True, inline="always")
-def _eight_digits(word: np.uint64) -> tuple[bool, np.uint64]:
-    """Return whether all eight bytes are hexadecimal digits, and their value, the first byte the highest digit.
-
-    The value of a digit is its low nibble, plus 9 for a letter, which has bit 6 set. The bytes are digits if these
-    values, written as digits with letters in lower case, give the same bytes again.
-    """
-    letter = (word >> np.uint64(6)) & _BYTES
-    digit = (word & _LOW_NIBBLES) + letter * np.uint64(9)
-    above_nine = ((digit + _BYTES * np.uint64(6)) >> np.uint64(4)) & _BYTES
-    written = digit + _BYTES * np.uint64(48) + above_nine * np.uint64(39)
-    good = written == (word | letter << np.uint64(5)) and digit & ~_LOW_NIBBLES == np.uint64(0)
-    pairs = (digit << np.uint64(4) | digit >> np.uint64(8)) & np.uint64(0x00FF00FF00FF00FF)
-    fours = (pairs << np.uint64(8) | pairs >> np.uint64(16)) & np.uint64(0x0000FFFF0000FFFF)
-    return good, (fours << np.uint64(16) | fours >> np.uint64(32)) & np.uint64(0xFFFFFFFF)
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -229,7 +195,7 @@ def _parse(
             if column < _FIRST_ID:
                 reason, position, value = _integer(text, position, column == 0, negative_bits)
             else:
-                good, value = _eight_digits(_eight_bytes(text, position))
+                good, value = eight_digits(eight_bytes(text, position))
                 if good:
                     position += np.uint64(8)
                     reason = LONG_ID if _is_hexadecimal(text[position]) else OK

@@ -10,8 +10,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.prepare.gzip_text import DAMAGE_ERRORS, open_text
 from mlperf.data.schema import CRITEO
+from mlperf.data.text.compressed import DAMAGE_ERRORS, open_text
 from mlperf.util.errors import RunError
 from mlperf.util.files import read_fully
 
@@ -21,6 +21,7 @@ BLOCK_BYTES = 2 << 20
 PADDING = 8  # bytes after the last line: the parser may read 8 bytes from any position
 _SHOWN_BYTES = 100  # first bytes of an overlong line, kept for the message
 _NEWLINE = ord("\n")
+CRITEO_TEXT = f"rows of {CRITEO.columns} columns separated by tabs"
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,10 @@ class TextBlock:
     overlong: bool = False
 
 
-def text_blocks(path: Path, start: int = 0) -> Iterator[TextBlock]:
+def text_blocks(path: Path, start: int = 0, *, expected: str = CRITEO_TEXT) -> Iterator[TextBlock]:
     """Yield the lines of a file from position `start` (of the unzipped text) on. A missing last newline is added.
+
+    expected: what an empty file lacks, for the message.
 
     Whether a line is overlong depends only on its length, so resuming at the end of a block yields the same lines.
 
@@ -74,7 +77,7 @@ def text_blocks(path: Path, start: int = 0) -> Iterator[TextBlock]:
                 offset += size - kept
                 rest = text[size - kept : size].copy()
             if offset == 0:
-                raise RunError(f"{path}: empty file; expected rows of {CRITEO.columns} columns separated by tabs")
+                raise RunError(f"{path}: empty file; expected {expected}")
     except DAMAGE_ERRORS as error:
         raise RunError(f"{path}: damaged gzip file after {offset} bytes of text: {error}") from None
     except OSError as error:

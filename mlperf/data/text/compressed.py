@@ -23,7 +23,7 @@ except ImportError:
 DAMAGE_ERRORS = (EOFError, gzip.BadGzipFile, *_FORMAT_ERRORS)
 
 
-def advice() -> str | None:
+def gzip_advice() -> str | None:
     """Return a hint about faster decompression, None if isal is installed."""
     if igzip is not None:
         return None

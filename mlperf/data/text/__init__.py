@@ -1,0 +1,1 @@
+"""Text files, plain or compressed, read in blocks of whole lines."""
