@@ -39,7 +39,7 @@ def evaluate_only(settings: Settings, device: torch.device, prepared: PreparedDa
     model = load_model(settings, device, prepared)
     report_unused_flags(settings)
     if settings.report.plot_compute_graph:
-        draw_compute_graph(model)
+        draw_compute_graph(settings, model)
     test = open_split(settings, prepared, settings.split, is_evaluated=True)
     all_metrics = settings.compliance.enabled
     print("Testing for inference only", flush=True)
