@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlperf.data.columns.checks import (
+    MAX_COLUMNS,
+    character,
+    check_description,
+    items_of,
+    one_of,
+    share,
+    source,
+    texts,
+    true_or_false,
+)
 from mlperf.data.columns.description import (
     CategoricalColumn,
     ColumnsDescription,
     DenseColumn,
     IdKind,
     LabelColumn,
-    Source,
     Split,
     SplitByFile,
     SplitByShare,
@@ -18,8 +28,6 @@ from mlperf.data.columns.description import (
     Transform,
 )
 from mlperf.util.strict_json import fields, refuse, whole
-
-_MAX_COLUMNS = 1 << 20
 
 
 def to_json(description: ColumnsDescription) -> dict[str, Any]:
@@ -64,42 +72,43 @@ def from_json(value: object, where: str = "columns") -> ColumnsDescription:
     keys = ("label", "dense", "categorical", "split", "separator", "header", "missing", "width")
     entries = fields(value, where, keys)
     label = fields(entries["label"], f"{where}.label", ("column", "values"))
-    values = _texts(label["values"], f"{where}.label.values")
+    values = texts(label["values"], f"{where}.label.values")
     if len(values) != 2:
         refuse(f"{where}.label.values", label["values"], "two texts")
     width = entries["width"]
     description = ColumnsDescription(
-        label=LabelColumn(_source(label["column"], f"{where}.label.column"), (values[0], values[1])),
-        dense=tuple(_dense(each, f"{where}.dense") for each in _list(entries["dense"], f"{where}.dense")),
+        label=LabelColumn(source(label["column"], f"{where}.label.column"), (values[0], values[1])),
+        dense=tuple(_dense(each, f"{where}.dense") for each in items_of(entries["dense"], f"{where}.dense")),
         categorical=tuple(
             _categorical(each, f"{where}.categorical")
-            for each in _list(entries["categorical"], f"{where}.categorical")
+            for each in items_of(entries["categorical"], f"{where}.categorical")
         ),
         split=_split(entries["split"], f"{where}.split"),
-        separator=_character(entries["separator"], f"{where}.separator"),
-        has_header=_flag(entries["header"], f"{where}.header"),
-        missing=_texts(entries["missing"], f"{where}.missing"),
-        width=None if width is None else whole(width, f"{where}.width", 1, _MAX_COLUMNS),
+        separator=character(entries["separator"], f"{where}.separator"),
+        has_header=true_or_false(entries["header"], f"{where}.header"),
+        missing=texts(entries["missing"], f"{where}.missing"),
+        width=None if width is None else whole(width, f"{where}.width", 1, MAX_COLUMNS),
     )
+    check_description(description)
     return description
 
 
 def _dense(value: object, where: str) -> DenseColumn:
     entries = fields(value, where, ("column", "transform", "is_integer"))
     return DenseColumn(
-        _source(entries["column"], f"{where}.column"),
-        Transform(_one_of(entries["transform"], f"{where}.transform", tuple(Transform))),
-        _flag(entries["is_integer"], f"{where}.is_integer"),
+        source(entries["column"], f"{where}.column"),
+        Transform(one_of(entries["transform"], f"{where}.transform", tuple(Transform))),
+        true_or_false(entries["is_integer"], f"{where}.is_integer"),
     )
 
 
 def _categorical(value: object, where: str) -> CategoricalColumn:
     entries = fields(value, where, ("column", "type", "separator", "ids"))
     return CategoricalColumn(
-        _source(entries["column"], f"{where}.column"),
-        IdKind(_one_of(entries["type"], f"{where}.type", tuple(IdKind))),
-        _character(entries["separator"], f"{where}.separator"),
-        whole(entries["ids"], f"{where}.ids", 1, _MAX_COLUMNS),
+        source(entries["column"], f"{where}.column"),
+        IdKind(one_of(entries["type"], f"{where}.type", tuple(IdKind))),
+        character(entries["separator"], f"{where}.separator"),
+        whole(entries["ids"], f"{where}.ids", 1, MAX_COLUMNS),
     )
 
 
@@ -111,61 +120,16 @@ def _split(value: object, where: str) -> Split | None:
     if "test_share" in value:
         entries = fields(value, where, ("test_share", "val_share", "random"))
         return SplitByShare(
-            _share(entries["test_share"], f"{where}.test_share"),
-            _share(entries["val_share"], f"{where}.val_share"),
-            _flag(entries["random"], f"{where}.random"),
+            share(entries["test_share"], f"{where}.test_share"),
+            share(entries["val_share"], f"{where}.val_share"),
+            true_or_false(entries["random"], f"{where}.random"),
         )
     if "column" in value:
         entries = fields(value, where, ("column", "test", "val"))
         return SplitByValue(
-            _source(entries["column"], f"{where}.column"),
-            _texts(entries["test"], f"{where}.test"),
-            _texts(entries["val"], f"{where}.val"),
+            source(entries["column"], f"{where}.column"),
+            texts(entries["test"], f"{where}.test"),
+            texts(entries["val"], f"{where}.val"),
         )
     entries = fields(value, where, ("train", "test", "val"))
-    return SplitByFile(*(_texts(entries[split], f"{where}.{split}") for split in ("train", "test", "val")))
-
-
-def _source(value: object, where: str) -> Source:
-    if isinstance(value, str) and value:
-        return value
-    if isinstance(value, str):
-        refuse(where, value, "the name or the position of a column")
-    return whole(value, where, 1, _MAX_COLUMNS)
-
-
-def _list(value: object, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        refuse(where, value, "a list")
-    return value
-
-
-def _texts(value: object, where: str) -> tuple[str, ...]:
-    texts = _list(value, where)
-    if any(not isinstance(text, str) for text in texts):
-        refuse(where, value, "a list of texts")
-    return tuple(texts)
-
-
-def _one_of(value: object, where: str, allowed: tuple[str, ...]) -> str:
-    if not isinstance(value, str) or value not in allowed:
-        refuse(where, value, " or ".join(allowed))
-    return value
-
-
-def _flag(value: object, where: str) -> bool:
-    if not isinstance(value, bool):
-        refuse(where, value, "true or false")
-    return value
-
-
-def _share(value: object, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        refuse(where, value, "a number in [0, 1)")
-    return float(value)
-
-
-def _character(value: object, where: str) -> str | None:
-    if value is not None and (not isinstance(value, str) or len(value) != 1 or not value.isascii()):
-        refuse(where, value, "one ASCII character or null")
-    return value
+    return SplitByFile(*(texts(entries[split], f"{where}.{split}") for split in ("train", "test", "val")))
