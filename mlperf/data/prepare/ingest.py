@@ -138,6 +138,8 @@ class Ingest:
         state.line += parsed.lines
         state.row += len(parsed.rows)
         state.lines += parsed.lines
+        if parsed.cut is not None:
+            state.cut = [before + count for before, count in zip(state.cut, parsed.cut.tolist(), strict=True)]
         self._check_bad_rows(final=False)
         return first_row
 

@@ -17,7 +17,7 @@ class KeyMapper:
     max_rows: rows that a table may have at most.
     """
 
-    key_bytes = 8
+    grows = True
 
     def __init__(self, schema: RowSchema, first_index: int, *, max_rows: int = MAX_TABLE_ROWS) -> None:
         self._ids = schema.ids_per_table

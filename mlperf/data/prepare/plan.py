@@ -14,8 +14,9 @@ import numpy as np
 
 from mlperf.data.criteo.days import KAGGLE_DAYS, divide
 from mlperf.data.prepare.division import ByFile, ByPosition, Division
-from mlperf.data.prepare.text_format import CriteoText, TextFormat
-from mlperf.data.prepared.raw_files import existing_text, raw_files
+from mlperf.data.prepare.request import Request
+from mlperf.data.prepare.text_format import TextFormat
+from mlperf.data.prepared.raw_files import existing_text
 from mlperf.data.schema import CRITEO
 from mlperf.data.text.compressed import open_text
 from mlperf.settings.dataset import PreparationSettings
@@ -27,13 +28,12 @@ TEXT_SAMPLE_BYTES = 1 << 16
 GZIP_SAMPLE_BYTES = 1 << 24
 
 
-def find_inputs(settings: PreparationSettings) -> list[Path]:
+def find_inputs(request: Request) -> list[Path]:
     """Return the raw text files, each plain or gzipped.
 
     RunError if one is missing or empty, UsageError if their name is that of a folder.
     """
-    raw = settings.raw_data_file
-    names = raw_files(raw, settings.data_set)
+    raw, names = request.settings.raw_data_file, request.raw_files()
     paths = []
     for name in names:
         path = existing_text(name) or name
@@ -66,14 +66,15 @@ class Plan:
     division: Division
 
 
-def make_plan(settings: PreparationSettings, inputs: Sequence[Path]) -> Plan:
+def make_plan(request: Request, inputs: Sequence[Path], text: TextFormat) -> Plan:
     """Read the beginning of each input file; count the rows of the Kaggle file to divide them into days."""
+    settings = request.settings
     estimates = [_estimate_size(path) for path in inputs]
     text_bytes = tuple(size for size, _ in estimates)
     row_bytes = [int(size * ratio) for size, ratio in estimates]
     if settings.traits.has_days:
         return Plan(tuple(inputs), text_bytes, tuple(row_bytes), ByFile(tuple(range(len(inputs)))))
-    good_rows, bad_rows = count_rows(inputs[0], CriteoText(settings), settings)
+    good_rows, bad_rows = count_rows(inputs[0], text, settings)
     rows_per_day = divide(good_rows, KAGGLE_DAYS)
     if min(rows_per_day) == 0:
         left_out = f" besides {bad_rows} bad rows, which --bad-rows=skip leaves out" if bad_rows else ""

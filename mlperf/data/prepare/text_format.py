@@ -10,10 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from mlperf.data.columns.description import CRITEO_COLUMNS, ColumnsDescription
 from mlperf.data.prepare.id_mapping import IdMapper
 from mlperf.data.prepare.layout import CRITEO_LAYOUT, Layout
 from mlperf.data.prepare.mapper import Mapper
 from mlperf.data.prepare.parse import BlockParser, fault_error
+from mlperf.data.prepared.id_numbering import IdNumbering
+from mlperf.data.prepared.known_ids import KnownIds
 from mlperf.data.schema import Rows
 from mlperf.data.text.blocks import TextBlock, count_lines, text_blocks
 from mlperf.data.text.faults import REASON_NAMES
@@ -39,6 +42,7 @@ class ParsedRows(Protocol):
     rows: the good rows, int32 [N, columns]. keys: uint64 [N, ids per row]; where the id in `rows` is 0, it is the
         empty id and has no key.
     splits: uint8 [N], the split of each row if a column decides: 0 train, 1 test, 2 val.
+    cut: number of fields of each categorical column, int64 [tables], that have more ids than are kept.
     lines: number of lines. faults: the lines that are no good rows: line in the block, reason, column, position.
     """
 
@@ -48,6 +52,8 @@ class ParsedRows(Protocol):
     def keys(self) -> npt.NDArray[np.uint64] | None: ...
     @property
     def splits(self) -> npt.NDArray[np.uint8] | None: ...
+    @property
+    def cut(self) -> npt.NDArray[np.int64] | None: ...
     @property
     def lines(self) -> int: ...
     @property
@@ -63,12 +69,15 @@ class Parser(Protocol):
 
 
 class TextFormat(ABC):
-    """layout: what the parsed rows become. reasons: the reasons for which rows are bad, for the manifest.
+    """columns: their description. layout: what the parsed rows become.
+
+    reasons: the reasons for which rows are bad, for the manifest.
 
     first_line: number of lines before the rows, such as a header. has_labels: whether rows have a label.
     standardized: columns of the rows whose mean and standard deviation are computed.
     """
 
+    columns: ColumnsDescription = CRITEO_COLUMNS
     layout: Layout = CRITEO_LAYOUT
     reasons: Mapping[int, str]
     first_line: int = 0
@@ -85,7 +94,7 @@ class TextFormat(ABC):
 
     @abstractmethod
     def mapper(self) -> Mapper:
-        """Return a mapping of no ids."""
+        """Return a mapping of the ids, of none yet or with a given numbering."""
 
     @abstractmethod
     def error(self, path: Path, first_line: int, block: Any, fault: npt.NDArray[Any]) -> RunError:
@@ -101,8 +110,9 @@ class CriteoText(TextFormat):
 
     reasons = REASON_NAMES
 
-    def __init__(self, settings: PreparationSettings) -> None:
+    def __init__(self, settings: PreparationSettings, numbering: IdNumbering | None = None) -> None:
         self._settings = settings
+        self._numbering = numbering
 
     def blocks(self, path: Path, start: int) -> Iterator[TextBlock]:
         """See TextFormat."""
@@ -112,9 +122,12 @@ class CriteoText(TextFormat):
         """See TextFormat."""
         return BlockParser(self._settings.max_ind_range, keep_negative=self._settings.traits.keeps_negative)
 
-    def mapper(self) -> IdMapper:
+    def mapper(self) -> Mapper:
         """See TextFormat."""
-        return IdMapper(self._settings.traits.first_index)
+        traits = self._settings.traits
+        if self._numbering is not None:
+            return KnownIds(self._numbering, self.columns, traits)
+        return IdMapper(traits.first_index)
 
     def error(self, path: Path, first_line: int, block: TextBlock, fault: npt.NDArray[Any]) -> RunError:
         """See TextFormat."""
