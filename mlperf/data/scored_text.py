@@ -39,6 +39,11 @@ class ScoredText:
         """Number of ids of each table so far that have no number; they get the row of the empty id."""
         return tuple(self._ids.unknown)
 
+    @property
+    def without_empty_row(self) -> tuple[int, ...]:
+        """Tables that have no row of the empty id; row 0 is used instead."""
+        return self._ids.without_empty_row
+
     def rows(self, threads: int) -> Iterator[Rows]:
         """Yield the rows in the order of the text, int32 [n, columns], parsed by threads that read ahead.
 

@@ -126,6 +126,6 @@ def report_unknown(text: ScoredText, prepared: PreparedData) -> None:
     if not any(text.unknown):
         return
     counts = ", ".join(f"{count:,} of table {table}" for table, count in enumerate(text.unknown) if count)
-    _log.warning(
-        "%s: ids that %s does not have get the row of the empty id: %s", text.path, prepared.train, counts
-    )
+    _log.warning("%s: ids that %s lacks get the row of the empty id: %s", text.path, prepared.train, counts)
+    if without := [str(table) for table in text.without_empty_row if text.unknown[table]]:
+        _log.warning("%s: has no empty id in table %s: row 0 is used instead", prepared.train, ", ".join(without))

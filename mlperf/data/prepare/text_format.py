@@ -118,7 +118,7 @@ class CriteoText(TextFormat):
         """See TextFormat."""
         return text_blocks(path, start)
 
-    def parser(self) -> BlockParser:
+    def parser(self) -> Parser:
         """See TextFormat."""
         return BlockParser(self._settings.max_ind_range, keep_negative=self._settings.traits.keeps_negative)
 

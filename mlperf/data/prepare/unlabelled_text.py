@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.prepare.parse import BlockParser, ParsedBlock, fault_error
-from mlperf.data.prepare.text_format import CriteoText
+from mlperf.data.prepare.parse import ParsedBlock, fault_error
+from mlperf.data.prepare.text_format import CriteoText, ParsedRows, Parser
 from mlperf.data.schema import CRITEO
 from mlperf.data.text.blocks import PADDING, Bytes, TextBlock, text_blocks
 from mlperf.util.errors import RunError
@@ -44,10 +43,10 @@ class UnlabelledCriteoText(CriteoText):
 class UnlabelledParser:
     """Parses a copy of each block with a label in front of each line."""
 
-    def __init__(self, parser: BlockParser) -> None:
+    def __init__(self, parser: Parser) -> None:
         self._parser = parser
 
-    def parse(self, block: TextBlock) -> ParsedBlock:
+    def parse(self, block: TextBlock) -> ParsedRows:
         """Return the rows and faults of a block. The next call overwrites the rows."""
         if block.overlong:
             return self._parser.parse(block)
@@ -57,7 +56,7 @@ class UnlabelledParser:
         faults = parsed.faults
         faults[:, 2] -= 1  # the column
         faults[:, 3] -= len(_LABEL) * (faults[:, 0] + 1)  # the position, after the labels of the lines so far
-        return replace(parsed, faults=faults)
+        return ParsedBlock(parsed.rows, parsed.lines, faults)
 
 
 @numba.njit("int64(uint8[::1], int64)", nogil=True, cache=True)
