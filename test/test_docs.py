@@ -16,7 +16,7 @@ from dlrm_models import make_batch, make_model
 from mlperf.benchmarks import DLRM, KAGGLE
 from mlperf.models.loss import Loss
 from mlperf.settings.model import EMBEDDING_PRECISIONS
-from mlperf.training.events import Position
+from mlperf.training.events import Position, Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "mlperf" / "docs").glob("*.md")])
@@ -218,5 +218,5 @@ def test_optimizer_example_trains_a_model(precision: str) -> None:
 
 def test_listener_example_receives_progress_events(tmp_path: Path) -> None:
     listener = run_example("mlperf/reporting/csv_file.py")["CsvFile"](tmp_path / "loss.csv")
-    listener.progress(Position(1, 5, 10), 0.25, 0.5, 1.0)
+    listener.progress(Position(1, 5, 10), Progress(0.25, 0.5, 1.0, samples=60, learning_rate=0.1))
     assert (tmp_path / "loss.csv").read_text() == "1.5,0.25\n"

@@ -264,4 +264,4 @@ def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     run = run_program("--load-weights=folder", cwd=tmp_path)
     assert run.status == 2
-    assert "--load-weights=folder is a folder; must be a file of weights in it" in run.stderr
+    assert "--load-weights=folder is a folder without checkpoint.json; must be a sharded checkpoint" in run.stderr

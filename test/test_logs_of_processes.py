@@ -18,7 +18,7 @@ from mlperf.distributed.processes import Processes, running_as
 from mlperf.reporting.compliance_log import ComplianceLog
 from mlperf.settings.from_flags import parse
 from mlperf.submission.check import check_log
-from mlperf.training.events import Outcome, Position
+from mlperf.training.events import Outcome, Position, RunStart
 from mlperf.training.state import TrainingState
 
 EIGHT_NODES = Processes(0, 64, 0, 8)
@@ -45,7 +45,7 @@ def write_log(path: Path, edition: Edition, processes: Processes, seed: int = 1)
     with running_as(processes):
         log = ComplianceLog(parse([*flags, f"--mlperf-log-file={path}"]))
         log.init_stop()
-        log.run_start(None)
+        log.run_start(RunStart(None, "autograd"))
         log.data_opened(Split(benchmark.data.train_samples), Split(benchmark.data.eval_samples))
         log.epoch_start(Position(0, 0, batches))
         for step, auc in ((3_200, 0.79), (6_400, 0.79 + seed / 1e6), (60_815, benchmark.auc_target)):

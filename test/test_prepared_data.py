@@ -166,7 +166,7 @@ def test_lack_of_memory_is_reported_in_one_line_and_the_preparation_can_be_repea
 ) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=8)
 
-    def refuse(self: IdMapper, rows: object, tables: object) -> None:
+    def refuse(self: IdMapper, *block: object) -> None:
         raise MemoryError("Unable to allocate 8.00 GiB")
 
     with monkeypatch.context() as patch:

@@ -81,12 +81,19 @@ def test_tensorboard_contains_losses_and_test_metrics(terabyte: Path, tmp_path: 
 
 def test_tensorboard_counts_the_iterations_of_all_epochs(tmp_path: Path) -> None:
     run = run_program(
-        *("--data-size=6", "--mini-batch-size=2", "--nepochs=2", "--tensor-board-filename=curves"), cwd=tmp_path
+        *("--data-size=6", "--mini-batch-size=2", "--nepochs=2", "--tensor-board-filename=curves"),
+        "--lr-num-warmup-steps=2",
+        cwd=tmp_path,
     )
     assert run.status == 0, run.stderr
     events = EventAccumulator(str(tmp_path / "curves"))
     events.Reload()
     assert [point.step for point in events.Scalars("Train/Loss")] == [1, 2, 3, 4, 5, 6]
+    rates = [point.value for point in events.Scalars("Train/learning rate")]
+    assert rates == pytest.approx([0.005, 0.01, 0.01, 0.01, 0.01, 0.01])
+    (settings,) = events.Tensors("settings/text_summary")
+    (text,) = settings.tensor_proto.string_val
+    assert "| --lr-num-warmup-steps | 2 |" in text.decode().splitlines()
     assert "earlier run" not in run.stderr
     again = run_program("--data-size=6", "--tensor-board-filename=curves", cwd=tmp_path)
     assert "curves: has the curves of an earlier run" in again.stderr

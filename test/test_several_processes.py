@@ -24,7 +24,7 @@ from mlperf.reporting.compliance_log_file import check_log_file, log_name
 from mlperf.runner.device import gpu_of
 from mlperf.runner.same_run import require_same_run
 from mlperf.settings.from_flags import parse
-from mlperf.training.events import Outcome, Position
+from mlperf.training.events import Outcome, Position, RunStart
 from mlperf.training.sharded_index import INDEX_NAME
 from mlperf.util.errors import UsageError
 from mlperf.util.threads import available_cores
@@ -200,7 +200,7 @@ def test_a_log_that_another_thread_closes_takes_no_further_events(tmp_path: Path
     path, position = tmp_path / "run.log", Position(0, 3, 8)
     log = ComplianceLog(parse([*FLAGS[:-2], f"--mlperf-log-file={path}", "--processed-data-file=x"]))
     log.init_stop()
-    log.run_start(None)
+    log.run_start(RunStart(None, "autograd"))
     log.epoch_start(Position(0, 0, 8))
     log.abandon(position, Outcome.FAILED)
     late = threading.Thread(target=log.evaluation_start, args=(position,), daemon=True)

@@ -15,7 +15,7 @@ import torch
 from mlperf.engines.protocol import LossSums
 from mlperf.evaluation.metrics import Metrics
 from mlperf.settings.training import ScheduleSettings, TrainingSettings
-from mlperf.training.events import Listener, Outcome, Position
+from mlperf.training.events import Listener, Outcome, Position, Progress
 from mlperf.training.loop import TrainingLoop
 from mlperf.training.state import TrainingState
 from mlperf.training.stopping import target_reached
@@ -78,10 +78,10 @@ class RecordingListener(Listener):
     def step_stop(self, position: Position) -> None:
         self._add("step_stop", position)
 
-    def progress(self, position: Position, loss: float, accuracy: float, ms_per_iteration: float) -> None:
+    def progress(self, position: Position, progress: Progress) -> None:
         self._add("progress", position)
-        self.reports.append((loss, accuracy))
-        self.milliseconds.append(ms_per_iteration)
+        self.reports.append((progress.loss, progress.accuracy))
+        self.milliseconds.append(progress.ms_per_iteration)
 
     def evaluation_start(self, position: Position) -> None:
         self._add("evaluation_start", position)

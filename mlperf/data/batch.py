@@ -92,7 +92,7 @@ class RowSource:
     path: the binary file, or the folder of the files.
     rows_per_table: the valid indices of table T are 0 to rows_per_table[T] - 1.
     max_ind_range: if positive, indices are first taken modulo it.
-    schema: layout of the rows, with one id per table.
+    schema: layout of the rows.
     reader: reads the rows; None: the binary file is opened by its path if that is needed.
     dense: format of the dense features.
     modulo_rows: whether indices, which must not be negative, are taken modulo the rows of their table.
@@ -105,9 +105,6 @@ class RowSource:
     reader: RowReader | None = None
     dense: DenseFormat = LOG1P
     modulo_rows: bool = False
-
-    def __post_init__(self) -> None:
-        self.schema.require_one_hot("RowSource")
 
     @property
     def moduli(self) -> npt.NDArray[np.int64]:

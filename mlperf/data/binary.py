@@ -23,7 +23,7 @@ class BinaryFile(RowBatches):
     rows: number of rows of the file.
     rows_per_table: the valid indices of table T are 0 to rows_per_table[T] - 1.
     max_ind_range: if positive, indices are taken modulo it when they are read.
-    schema: layout of the rows, with one id per table.
+    schema: layout of the rows. If they have several ids per table, these are neither limited nor expanded.
     expected: status of the file when it was checked.
     dense, modulo_rows: as in RowSource. Other fields: as in RowBatches.
     """

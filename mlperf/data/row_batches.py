@@ -29,7 +29,7 @@ class RowBatches(ABC):
     shuffle_seed: seed of the random order in which each epoch visits the batches; None: file order.
     limit: maximum number of batches in an epoch; 0: no limit.
     readers: number of threads that read ahead.
-    multi_hot: tables that expand the ids; None: the ids are used as they are.
+    multi_hot: tables that expand the ids, of which the rows have one per table; None: they are used as they are.
     processes: of which this one reads its share of each batch.
     """
 
@@ -69,7 +69,9 @@ class RowBatches(ABC):
         """Number of ids of each table in a sample; None: the one of the row."""
         if self.multi_hot is not None:
             return self.multi_hot.sizes
-        return None if self.id_reader is None else self.id_reader.ids_per_table
+        if self.id_reader is not None:
+            return self.id_reader.ids_per_table
+        return None if self.schema.is_one_hot else self.schema.ids_per_table
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch` from batch number `first` on. RunError if a row is invalid."""
@@ -167,4 +169,6 @@ class RowBatches(ABC):
             group.expand_ids(self.multi_hot)
         elif self.id_reader is not None:
             group.read_ids(self.id_reader)
+        else:
+            group.take_ids()
         return group

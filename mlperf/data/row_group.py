@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from mlperf.data.batch import Batch, RawBatch, RowSource
 from mlperf.data.buffer_pool import BufferPool
-from mlperf.data.multi_hot import IntArray, MultiHotTables, first_outside
+from mlperf.data.decoding import decode, first_invalid, take_ids, transform
+from mlperf.data.multi_hot import MultiHotTables, first_outside
 from mlperf.data.row_reader import BinaryRows, IdReader
-from mlperf.data.schema import Rows, RowSchema
+from mlperf.data.schema import DenseTransform, RowSchema
 from mlperf.data.watched_file import WatchedFile
 from mlperf.util.errors import RunError
 
@@ -31,7 +31,7 @@ class RowGroup:
     starts: position of the first row of each batch in the split, from 0.
     sizes: number of rows of each batch.
     ids: if there are several ids per table, those of all batches, int32 [R * ids per sample], batch after batch
-        and table by table; otherwise None. Filled by `expand_ids` or `read_ids`.
+        and table by table; otherwise None. Filled by `expand_ids`, `read_ids` or `take_ids`.
     ids_per_table: number of ids of each table in a sample, if there are `ids`.
     """
 
@@ -58,9 +58,19 @@ class RowGroup:
         for part, start, size in zip(self._ids_of_batches(), self.starts, self.sizes, strict=True):
             reader.read_ids(part.numpy(), start, size)
         limits, counts = np.array(self.source.rows_per_table), np.array(self.ids_per_table)
-        place = first_outside(self.ids.numpy(), np.array(self.sizes), counts, limits)
-        if place[0] >= 0:
-            raise self._outside_error(reader, *place)
+        batch, row, table, number, value = first_outside(self.ids.numpy(), np.array(self.sizes), counts, limits)
+        if batch >= 0:
+            where = reader.place_of_id(self.starts[batch] + row, table, number)
+            raise outside_error(self.source, where, table, value)
+
+    def take_ids(self) -> None:
+        """Fill `ids` with those of the rows, which have several per table. RunError if one is invalid."""
+        assert self.ids is not None
+        schema, sizes = self.source.schema, np.array(self.sizes)
+        limits, counts, ids = np.array(self.source.rows_per_table), np.array(self.ids_per_table), self.ids.numpy()
+        if not take_ids(self.rows.numpy(), schema.first_id, sizes, counts, limits, ids):
+            batch, row, table, number, _ = first_outside(ids, sizes, counts, limits)
+            raise invalid_row_error(self.source, self.starts[batch] + row, schema.first_ids[table] + number)
 
     def raw_batches(self) -> list[RawBatch]:
         """Return the undecoded batches; they share the memory of `rows` and `ids`."""
@@ -82,7 +92,7 @@ class RowGroup:
         labels = np.ndarray((len(rows), 1), np.float32, memory, dense.nbytes + indices.nbytes)
         decoded = 0 if self.ids is not None else schema.tables  # several ids are valid already
         form = source.dense
-        if not _decode(
+        valid = decode(
             *(rows, rows.view(np.float32), sizes, np.array(source.rows_per_table)[:decoded], source.moduli),
             *(
                 source.smallest_id,
@@ -92,7 +102,10 @@ class RowGroup:
                 schema.dense_features,
             ),
             *(dense, indices, labels),
-        ):
+        )
+        if form.transforms:
+            valid &= transform(dense, sizes, schema.dense_features, *_transform_arrays(form.transforms))
+        if not valid:
             raise self._first_error()
         if self.ids is not None:
             indices[:] = self.ids.numpy()
@@ -122,11 +135,12 @@ class RowGroup:
         return list(self.ids.split([per_sample * size for size in self.sizes]))
 
     def _first_error(self) -> RunError:
-        source, schema = self.source, self.source.schema
+        source, schema, rows = self.source, self.source.schema, self.rows.numpy()
+        limits = np.array(source.rows_per_table if schema.is_one_hot else (), np.int64)
         row, column = divmod(
-            _first_invalid(
-                *(self.rows.numpy(), np.array(source.rows_per_table), source.moduli),
-                *(source.smallest_id, schema.dense_features),
+            first_invalid(
+                *(rows, rows.view(np.float32), limits, source.moduli),
+                *(source.smallest_id, schema.dense_features, source.dense.is_float),
             ),
             schema.columns,
         )
@@ -136,12 +150,17 @@ class RowGroup:
             batch += 1
         return invalid_row_error(source, self.starts[batch] + row, column)
 
-    def _outside_error(
-        self, reader: IdReader, batch: int, row: int, table: int, number: int, value: int
-    ) -> RunError:
-        where = reader.place_of_id(self.starts[batch] + row, table, number)
-        rows = self.source.rows_per_table[table]
-        return RunError(f"{where}: index {value} is not in table {table}, which has {rows} rows")
+
+@lru_cache(maxsize=8)
+def _transform_arrays(
+    transforms: tuple[DenseTransform, ...],
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the transforms as the loop takes them."""
+    return (
+        np.array([each.is_log for each in transforms]),
+        np.array([each.mean for each in transforms], np.float64),
+        np.array([each.deviation for each in transforms], np.float64),
+    )
 
 
 @lru_cache(maxsize=8)
@@ -167,103 +186,26 @@ def _dense_stride(schema: RowSchema, batch_size: int) -> int:
 
 
 def invalid_row_error(source: RowSource, row: int, column: int) -> RunError:
-    """Return the error for an invalid label (column 0) or index; `row` and `column` count from 0."""
+    """Return the error for an invalid label (column 0), dense feature or index.
+
+    `row` and `column` count from 0.
+    """
     schema = source.schema
     reader = source.reader or BinaryRows(WatchedFile(source.path), row + 1, schema)
     where, value = reader.place(row, column)
     if column == 0:
         return RunError(f"{where}: label {value} is not 0 or 1")
-    table = column - schema.first_id
+    if column < schema.first_id:
+        number = np.array(value, np.int32).view(np.float32)
+        return RunError(f"{where}: the dense feature {number} is not a finite number")
+    table = schema.table_of(column)
     modulus = int(source.moduli[table])
-    index = value % modulus if modulus > 0 and not source.modulo_rows else value
-    return RunError(
-        f"{where}: index {index} is not in table {table}, which has {source.rows_per_table[table]} rows"
+    return outside_error(
+        source, where, table, value % modulus if modulus > 0 and not source.modulo_rows else value
     )
 
 
-# Rows decoded together: they stay in the first-level cache while each of their columns is read.
-_DECODED_TOGETHER = 128
-
-
-# The signature compiles the function (or loads it from the cache) on import, before the timed part of a run.
-@numba.njit(
-    "boolean(int32[:, ::1], float32[:, ::1], int64[::1], int64[::1], int64[::1], int64, boolean, int32, float32,"
-    " int64, float32[:, ::1], int64[::1], float32[:, ::1])",
-    nogil=True,
-    cache=True,
-)
-def _decode(
-    rows: Rows,
-    float_rows: npt.NDArray[np.float32],
-    sizes: IntArray,
-    limits: IntArray,
-    moduli: IntArray,
-    smallest_id: int,
-    is_float: bool,
-    smallest: np.int32,
-    offset: np.float32,
-    dense_features: int,
-    dense: npt.NDArray[np.float32],
-    indices: IntArray,
-    labels: npt.NDArray[np.float32],
-) -> bool:
-    """Fill labels, indices (of each batch [T, B]) and dense with max(x, smallest) + offset.
-
-    Return whether all labels and indices are valid.
-
-    float_rows: the same memory as `rows`; if `is_float`, its dense features are copied.
-    limits: rows of each table, or of none if no indices are needed.
-    dense: [batches, stride], each batch at the beginning of its row; the rest is set to 1.
-
-    The inner loops have no branches, so that the compiler uses vector instructions.
-    """
-    tables = len(limits)
-    integers, floats = (0, dense_features) if is_float else (dense_features, 0)
-    invalid = False
-    batch_start = 0
-    for number, size in enumerate(sizes):
-        batch_stop = batch_start + size
-        dense[number, size * dense_features :] = 1
-        for start in range(batch_start, batch_stop, _DECODED_TOGETHER):
-            stop = min(start + _DECODED_TOGETHER, batch_stop)
-            for row in range(start, stop):
-                label = rows[row, 0]
-                invalid |= (label < 0) | (label > 1)
-                labels[row, 0] = label
-                values = dense[number, (row - batch_start) * dense_features :]
-                for column in range(integers):
-                    values[column] = np.float32(max(rows[row, 1 + column], smallest)) + offset
-                for column in range(floats):
-                    values[column] = float_rows[row, 1 + column]
-            for table in range(tables):
-                column, limit, modulus = 1 + dense_features + table, limits[table], moduli[table]
-                ids = indices[tables * batch_start + table * size :][start - batch_start : stop - batch_start]
-                for position in range(stop - start):
-                    index = np.int64(rows[start + position, column])
-                    # The compiler moves the first test out of the loop. A division takes longer than all the rest.
-                    if modulus > 0 and (index < 0 or index >= modulus):
-                        invalid |= bool(index < smallest_id)
-                        index %= modulus
-                    invalid |= (index < 0) | (index >= limit)
-                    ids[position] = index
-        batch_start = batch_stop
-    return not invalid
-
-
-@numba.njit("int64(int32[:, ::1], int64[::1], int64[::1], int64, int64)", nogil=True, cache=True)
-def _first_invalid(rows: Rows, limits: IntArray, moduli: IntArray, smallest_id: int, dense_features: int) -> int:
-    """Return row * columns + column of the first invalid label or index; at least one must be invalid."""
-    columns = rows.shape[1]
-    first_id = 1 + dense_features
-    for row in range(len(rows)):
-        if not 0 <= rows[row, 0] <= 1:
-            return row * columns
-        for table in range(len(limits)):
-            index = np.int64(rows[row, first_id + table])
-            if moduli[table] > 0:
-                if index < smallest_id:
-                    return row * columns + first_id + table
-                index %= moduli[table]
-            if not 0 <= index < limits[table]:
-                return row * columns + first_id + table
-    return -1
+def outside_error(source: RowSource, where: str, table: int, index: int) -> RunError:
+    """Return the error for an index outside its table. where: "file: row, column"."""
+    rows = source.rows_per_table[table]
+    return RunError(f"{where}: index {index} is not in table {table}, which has {rows} rows")

@@ -5,7 +5,9 @@ All code that reads, writes or decodes rows uses a `RowSchema`. `CRITEO` is the 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +74,15 @@ class RowSchema:
         """Whether a row has exactly one id for every table."""
         return all(ids == 1 for ids in self.ids_per_table)
 
+    @property
+    def first_ids(self) -> tuple[int, ...]:
+        """Column of the first id of each table."""
+        return tuple(self.first_id + before for before in accumulate(self.ids_per_table, initial=0))[:-1]
+
+    def table_of(self, column: int) -> int:
+        """Return the number of the table to which the ids of a column belong."""
+        return bisect_right(self.first_ids, column) - 1
+
     def require_one_hot(self, user: str) -> None:
         """Raise ValueError if a table has several ids, which `user`, a module or class, does not support."""
         if not self.is_one_hot:
@@ -79,16 +90,29 @@ class RowSchema:
 
 
 @dataclass(frozen=True)
+class DenseTransform:
+    """What the model gets of a dense value x that is stored as float32; of NaN, a missing value, it gets 0.
+
+    is_log: ln(1 + max(x, 0)); otherwise (x - mean) / deviation. Computed in float64 and rounded to float32.
+    """
+
+    is_log: bool = False
+    mean: float = 0.0
+    deviation: float = 1.0
+
+
+@dataclass(frozen=True)
 class DenseFormat:
     """What a dense column x of a row holds; the model gets ln(max(x, smallest) + offset), computed in float32.
 
     smallest, offset: of integers; `offset` is greater than -`smallest`. is_float: the column holds the bits of the
-    float32 feature itself instead.
+    float32 feature itself instead. transforms: of each column if these are not the features yet.
     """
 
     smallest: int = 0
     offset: int = 1
     is_float: bool = False
+    transforms: tuple[DenseTransform, ...] = ()
 
 
 LOG1P = DenseFormat()  # DLRM: ln(1 + max(x, 0))

@@ -7,10 +7,7 @@ latest edition therefore satisfies all of them.
 from __future__ import annotations
 
 import logging
-import os
-import stat
 import threading
-from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,11 +22,11 @@ from mlperf.distributed.processes import current
 from mlperf.evaluation.metrics import Metrics
 from mlperf.reporting.compliance_log_file import open_log_file
 from mlperf.settings.settings import Settings
-from mlperf.training.events import Listener, Outcome, Position
+from mlperf.training.events import Listener, Outcome, Position, RunStart
 from mlperf.util.clock import UnixClock
 from mlperf.util.errors import RunError
-from mlperf.util.files import write_fully
 from mlperf.util.signals import deferred
+from mlperf.util.whole_lines import WholeLines
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +51,7 @@ class ComplianceLog(Listener):
         self._settings = settings
         self._edition = settings.edition
         self._first_epoch = self._edition.benchmark.first_epoch
-        self._path, self._file = open_log_file(settings.compliance.log_file)
+        self._path, self._file = open_log_file(settings)
         # Created directly, not by logging.getLogger, so that no other code can write to this file.
         logger = logging.Logger("mlperf.compliance_log", logging.INFO)
         self._lines = _LineWriter(self._file)
@@ -86,14 +83,13 @@ class ComplianceLog(Listener):
             self._required_point(constants.WEIGHTS_INITIALIZATION, tensor=tensor)
         self._end(constants.INIT_STOP)
 
-    def run_start(self, started_from: str | None) -> None:
+    def run_start(self, start: RunStart) -> None:
         """Log run_start: the clock starts before the data is opened.
 
-        If the run does not start from initial weights, the metadata `started_from` states it: the log is not a
-        result.
+        If the run does not start from initial weights, its metadata state from what: the log is not a result.
         """
         self._run_started = True
-        self._start(constants.RUN_START, **({} if started_from is None else {MARK: started_from}))
+        self._start(constants.RUN_START, **({} if start.started_from is None else {MARK: start.started_from}))
 
     def data_opened(self, train: BatchSource, test: BatchSource | None) -> None:
         """Log the number of samples in each split."""
@@ -229,23 +225,15 @@ class _LineWriter(logging.Handler):
     def __init__(self, file: TextIO) -> None:
         super().__init__()
         self._name = file.name
-        self._descriptor = file.fileno()
-        self._is_regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
-        self._written = 0  # bytes in complete lines
-        self._last_line = 0  # bytes
+        self._lines = WholeLines(file.fileno())
         self._failure: OSError | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line. If that fails, remove what was written of it."""
-        line = f"{self.format(record)}\n".encode()
         try:
-            write_fully(self._descriptor, memoryview(line))
+            self._lines.write(self.format(record))
         except OSError as error:
             self._failure = error
-            self._cut(self._written)
-        else:
-            self._written += len(line)
-            self._last_line = len(line)
 
     def raise_failure(self) -> None:
         """Raise RunError if the last line was not written."""
@@ -255,17 +243,8 @@ class _LineWriter(logging.Handler):
 
     def sync(self) -> None:
         """Flush the file to the disk. RunError if that fails; the last line, the end of the run, is removed."""
-        if not self._is_regular:
-            return
         try:
-            os.fsync(self._descriptor)
+            self._lines.sync()
         except OSError as error:
             self._failure = error
-            self._cut(self._written - self._last_line)
             self.raise_failure()
-
-    def _cut(self, size: int) -> None:
-        if self._is_regular:
-            with suppress(OSError):
-                os.ftruncate(self._descriptor, size)
-                os.lseek(self._descriptor, size, os.SEEK_SET)

@@ -6,7 +6,7 @@ import time
 
 from mlperf.data.source import BatchSource
 from mlperf.evaluation.metrics import Metrics
-from mlperf.training.events import Listener, Position
+from mlperf.training.events import Listener, Position, Progress
 
 
 class Console(Listener):
@@ -24,13 +24,14 @@ class Console(Listener):
         """Print the heading of the progress lines."""
         print("time/loss/accuracy (if enabled):", flush=True)
 
-    def progress(self, position: Position, loss: float, accuracy: float, ms_per_iteration: float) -> None:
+    def progress(self, position: Position, progress: Progress) -> None:
         """Print one progress line."""
-        milliseconds = ms_per_iteration if self.print_time else -1.0
+        milliseconds = progress.ms_per_iteration if self.print_time else -1.0
         wall_time = f" ({time.strftime('%H:%M')})" if self.print_wall_time else ""
         print(
             f"Finished training it {position.iteration}/{position.batches_per_epoch} of epoch {position.epoch}, "
-            f"{milliseconds:.2f} ms/it, loss {loss:.6f}, accuracy {100 * accuracy:.3f}%{wall_time}",
+            f"{milliseconds:.2f} ms/it, loss {progress.loss:.6f}, "
+            f"accuracy {100 * progress.accuracy:.3f}%{wall_time}",
             flush=True,
         )
 

@@ -1,29 +1,47 @@
-"""TensorBoard curves of training loss, training accuracy and test metrics over all iterations."""
+"""TensorBoard: curves of the training and of the test metrics over all iterations, and the settings."""
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
-from mlperf.evaluation.metrics import Metrics
-from mlperf.training.events import Listener, Outcome, Position
+import torch
+
+from mlperf.reporting.records import Record, RecordListener
+from mlperf.settings.settings import Settings
+from mlperf.training.events import Outcome, Position
 from mlperf.util.errors import RunError, UsageError
 
 _log = logging.getLogger(__name__)
 
+# The entries of the records that are drawn, and the names of their curves.
+_TRAIN_CURVES = {
+    "loss": "Train/Loss",
+    "accuracy": "Train/Acc",
+    "ms_per_iteration": "Train/ms per iteration",
+    "learning_rate": "Train/learning rate",
+}
+_TEST_CURVES = {
+    "accuracy": "Test/Acc",
+    "auc": "Test/AUC",
+    "f1": "Test/F1",
+    "recall": "Test/recall",
+    "precision": "Test/precision",
+    "average_precision": "Test/average_precision",
+}
 
-class TensorBoard(Listener):
+
+class TensorBoard(RecordListener):
     """Writes TensorBoard event files into a folder. UsageError if it is a file or tensorboard is missing.
 
     The constructor and all methods raise RunError if the folder cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, settings: Settings, device: torch.device, folder: Path) -> None:
+        super().__init__(settings, device)
         self._folder = folder
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"--tensor-board-filename={folder} is a file; must be a folder")
@@ -46,22 +64,22 @@ class TensorBoard(Listener):
             threading.excepthook = self._report_thread
             raise
 
-    def progress(self, position: Position, loss: float, accuracy: float, ms_per_iteration: float) -> None:
-        """Add a point to each training curve."""
-        iteration = _iteration(position)
+    def add(self, record: Record) -> None:
+        """Add a progress report or the metrics of an evaluation to the curves; write the settings as a text."""
+        event = record["event"]
         with self._failures():
-            self._writer.add_scalar("Train/Loss", loss, iteration)
-            self._writer.add_scalar("Train/Acc", accuracy, iteration)
-            self._writer.add_scalar("Train/ms per iteration", ms_per_iteration, iteration)
+            if event == "run_start":
+                self._writer.add_text("settings", _table(record))
+            if event in ("progress", "evaluation_stop"):
+                self._add_points(record, _TRAIN_CURVES if event == "progress" else _TEST_CURVES)
+            if event in ("run_start", "evaluation_stop"):
+                self._writer.flush()
 
-    def evaluation_stop(self, position: Position, metrics: Metrics, best: Metrics, improved: bool) -> None:
-        """Log all metrics that are not NaN."""
-        names = {"accuracy": "Acc", "auc": "AUC", "f1": "F1"}
-        with self._failures():
-            for name, value in asdict(metrics).items():
-                if isinstance(value, float) and not math.isnan(value):
-                    self._writer.add_scalar(f"Test/{names.get(name, name)}", value, _iteration(position))
-            self._writer.flush()
+    def _add_points(self, record: Record, curves: Mapping[str, str]) -> None:
+        iteration = record["epoch"] * record["batches_per_epoch"] + record["iteration"]
+        for key, name in curves.items():
+            if record[key] is not None:
+                self._writer.add_scalar(name, record[key], iteration)
 
     def run_stop(self, position: Position | None, outcome: Outcome) -> None:
         """Write pending events and close the files."""
@@ -89,5 +107,9 @@ class TensorBoard(Listener):
             ) from None
 
 
-def _iteration(position: Position) -> int:
-    return position.epoch * position.batches_per_epoch + position.iteration
+def _table(start: Record) -> str:
+    """Return what a run is and its flags as a table in Markdown, which TensorBoard shows."""
+    facts = {key: start[key] for key in ("version", "engine", "benchmark", "edition", "seed")}
+    flags = {f"--{name}": value for name, value in start["settings"].items()}
+    rows = [f"| {key} | {str(value).replace('|', chr(92) + '|')} |" for key, value in {**facts, **flags}.items()]
+    return "\n".join(["| | |", "|---|---|", *rows])

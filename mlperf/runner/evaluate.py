@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 from mlperf.data.prepared.dataset import PreparedData
 from mlperf.data.source import BatchSource
+from mlperf.distributed.processes import current
 from mlperf.engines.choose import make_scorer
 from mlperf.evaluation.evaluate import evaluate
 from mlperf.evaluation.metrics import Metrics
+from mlperf.evaluation.predictions import Receiver
+from mlperf.export.predictions import predictions_file
 from mlperf.export.quantize import mlp_bytes, quantize_mlps
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.reporting.console import print_metrics
@@ -24,6 +29,7 @@ from mlperf.runner.remarks import report_unused_flags
 from mlperf.runner.result import Result
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Outcome
+from mlperf.util.plural import counted
 
 _log = logging.getLogger(__name__)
 
@@ -33,14 +39,15 @@ def evaluate_only(settings: Settings, device: torch.device, prepared: PreparedDa
     model = load_model(settings, device, prepared)
     report_unused_flags(settings)
     if settings.report.plot_compute_graph:
-        draw_compute_graph(model)
-    test = open_split(settings, prepared, settings.split)
+        draw_compute_graph(settings, model)
+    test = open_split(settings, prepared, settings.split, is_evaluated=True)
     all_metrics = settings.compliance.enabled
     print("Testing for inference only", flush=True)
-    if settings.quantization.requested:
-        metrics = _quantize_and_evaluate(settings, model, test)
-    else:
-        metrics = evaluate(make_scorer(model, settings), test, all_metrics=all_metrics)
+    with predictions_of(settings) as receive:
+        if settings.quantization.requested:
+            metrics = _quantize_and_evaluate(settings, model, test, receive)
+        else:
+            metrics = evaluate(make_scorer(model, settings), test, all_metrics=all_metrics, receive=receive)
     print_metrics(metrics, metrics, all_metrics=all_metrics)
     if metrics.only_label is not None:
         report_one_class(metrics, settings)
@@ -59,14 +66,45 @@ def load_model(settings: Settings, device: torch.device, prepared: PreparedData)
     return model
 
 
-def _quantize_and_evaluate(settings: Settings, model: DLRM_Net, test: BatchSource) -> Metrics:
+@contextmanager
+def predictions_of(settings: Settings) -> Iterator[Receiver | None]:
+    """Yield what writes predictions to the file of --save-predictions, None without the flag.
+
+    The first process writes the file, which is complete when the `with` block ends. RunError if that fails.
+    """
+    path = settings.predictions.file
+    if path is None:
+        yield None
+        return
+    if not current().is_first:
+        yield lambda scores, labels: None
+        return
+    with predictions_file(path) as file:
+        yield file.append
+    _log.info("predictions of %s in %s", counted(file.rows, "row"), path)
+
+
+def _quantize_and_evaluate(
+    settings: Settings, model: DLRM_Net, test: BatchSource, receive: Receiver | None
+) -> Metrics:
     """Return the metrics of the quantized model; log the memory saved and the change of the AUC.
 
     Where the AUC is undefined, the change of the accuracy is logged.
     """
-    bits = settings.quantization
     scorer = make_scorer(model, settings)
     before = evaluate(scorer, test, all_metrics=True)
+    quantize(settings, model)
+    after = evaluate(scorer, test, all_metrics=True, receive=receive)
+    name, old, new = "AUC", before.auc, after.auc
+    if after.only_label is not None:
+        name, old, new = "accuracy", before.accuracy, after.accuracy
+    _log.info(f"{name}: {old:.6f} before, {new:.6f} quantized, change {new - old:+.6f}")
+    return after
+
+
+def quantize(settings: Settings, model: DLRM_Net) -> None:
+    """Quantize the model as the flags say; log the memory saved."""
+    bits = settings.quantization
     if bits.mlp_bits != 32:
         size = mlp_bytes(model)
         quantize_mlps(model, bits.mlp_bits)
@@ -76,12 +114,6 @@ def _quantize_and_evaluate(settings: Settings, model: DLRM_Net, test: BatchSourc
         size = model.tables.nbytes()
         model.tables.quantize(bits.embedding_bits)
         _log_sizes("embedding tables", size, model.tables.nbytes(), bits.embedding_bits)
-    after = evaluate(scorer, test, all_metrics=True)
-    name, old, new = "AUC", before.auc, after.auc
-    if after.only_label is not None:
-        name, old, new = "accuracy", before.accuracy, after.accuracy
-    _log.info(f"{name}: {old:.6f} before, {new:.6f} quantized, change {new - old:+.6f}")
-    return after
 
 
 def _log_sizes(what: str, before: int, after: int, bits: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
@@ -10,6 +11,7 @@ from mlperf.distributed.processes import current
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.reporting.console import Console
 from mlperf.reporting.debug import DebugReport
+from mlperf.reporting.metrics_file import MetricsFile
 from mlperf.reporting.profile import Profile
 from mlperf.reporting.tensorboard import TensorBoard
 from mlperf.reporting.undefined_metrics import UndefinedMetrics
@@ -37,10 +39,12 @@ def make_listeners(settings: Settings, device: torch.device) -> list[Listener]:
         UndefinedMetrics(settings),
     ]
     try:
+        if report.metrics_file is not None:
+            listeners.append(MetricsFile(settings, device, report.metrics_file, continues=settings.run.resume))
         if report.tensor_board_folder is not None:
-            listeners.append(TensorBoard(report.tensor_board_folder))
+            listeners.append(TensorBoard(settings, device, report.tensor_board_folder))
         if report.profile:
-            listeners.append(Profile(device))
+            listeners.append(Profile(device, settings.run.output_dir or Path()))
         if settings.compliance.enabled:
             from mlperf.reporting.compliance_log import ComplianceLog  # needs mlperf-logging
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,19 +16,24 @@ from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize
 from mlperf.models.make import make_model
 from mlperf.optim.optimizer import Optimizer
-from mlperf.runner.data import table_rows
+from mlperf.runner.data_shape import ids_per_table, table_rows
 from mlperf.runner.memory import RunSizes, memory_for_tables, table_bytes
 from mlperf.settings.settings import Settings
 from mlperf.training import checkpoint
 from mlperf.training.checkpoint_flags import recorded_flags
-from mlperf.training.initial_weights import load_initial_weights
+from mlperf.training.initial_weights import is_archive_of_arrays, load_initial_weights
+from mlperf.util.failures import system_failures
 
 _log = logging.getLogger(__name__)
 
 
 def architecture_of(settings: Settings, prepared: PreparedData | None) -> Architecture:
-    """Return the architecture given by the flags, with the table sizes of the data set."""
-    return replace(settings.model.architecture, rows_per_table=table_rows(settings, prepared))
+    """Return the architecture given by the flags, with the table sizes and numbers of ids of the data set."""
+    return replace(
+        settings.model.architecture,
+        rows_per_table=table_rows(settings, prepared),
+        ids_per_table=ids_per_table(settings, prepared),
+    )
 
 
 def build_model(settings: Settings, architecture: Architecture, device: torch.device, sizes: RunSizes) -> DLRM_Net:
@@ -66,10 +72,24 @@ def fill_weights(
             settings.load_model, model, flags, trains=not settings.inference_only, optimizer=optimizer
         )
     if settings.load_weights is not None:
-        load_initial_weights(settings.load_weights, model)
+        _load_initial(settings, settings.load_weights, model, prepared)
         return None
     initialize_model(settings, model, stream)
     return None
+
+
+def _load_initial(settings: Settings, path: Path, model: DLRM_Net, prepared: PreparedData | None) -> None:
+    """Fill the model with the weights of --load-weights, and log where they are from."""
+    with system_failures(path, "the weights cannot be read"):
+        is_arrays = path.is_file() and is_archive_of_arrays(path)
+    if is_arrays:
+        load_initial_weights(path, model)
+        return
+    contents = checkpoint.load_initial(path, model, recorded_flags(settings, prepared))
+    position = checkpoint.described_position(contents)
+    of = "" if position is None else f", which was saved after {position}"
+    then = "" if settings.inference_only else "; the training starts anew, with a new optimizer"
+    _log.info("--load-weights=%s: the weights are those of this checkpoint%s%s", path, of, then)
 
 
 def initialize_model(settings: Settings, model: DLRM_Net, stream: np.random.RandomState) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 from mlperf.benchmarks import EDITIONS, Edition, benchmark_with, default_edition
 from mlperf.settings.data import DataSettings
 from mlperf.settings.flags import flag, part
-from mlperf.settings.kinds import boolean, choice, file_name, file_or_folder, switch
+from mlperf.settings.kinds import boolean, choice, file_or_folder, switch
 from mlperf.settings.model import ModelSettings
+from mlperf.settings.predictions import PredictionSettings
 from mlperf.settings.processes import ProcessSettings
 from mlperf.settings.reports import ComplianceSettings, QuantizationSettings, ReportSettings
+from mlperf.settings.run import RunSettings
 from mlperf.settings.training import TrainingSettings
 
 # Precision of matrix products; weights, updates and the loss are float32 (tables: --embedding-precision).
@@ -63,9 +65,10 @@ class Settings:
     )
     load_weights: Path | None = flag(
         "--load-weights",
-        file_name,
+        file_or_folder,
         None,
-        "file (.npz) with initial weights: emb.K.weight, bottom.N.weight, cross.L.V, top.N.weight, ...",
+        "start new training with the weights of this checkpoint (of this or another program), of a bare "
+        "state_dict, or of a file .npz with emb.K.weight, bottom.N.weight, cross.L.V, top.N.weight, ...",
         group="checkpoints and inference",
     )
     save_model: Path | None = flag(
@@ -85,13 +88,16 @@ class Settings:
     )
     split: str = flag(
         "--split",
-        choice("test", "val"),
+        choice("train", "test", "val"),
         "test",
-        "with --inference-only: evaluate on the first (test) or on the second half (val) of the last day",
+        "with --inference-only: evaluate on the training rows, all of them in the order of the file, or on the "
+        "first (test) or the second half (val) of the last day",
         group="checkpoints and inference",
     )
+    predictions: PredictionSettings = part(PredictionSettings, group="checkpoints and inference")
     quantization: QuantizationSettings = part(QuantizationSettings, group="checkpoints and inference")
     processes: ProcessSettings = part(ProcessSettings, group="engine and processes")
+    run: RunSettings = part(RunSettings, group="folder of the run")
     report: ReportSettings = part(ReportSettings, group="reports")
     compliance: ComplianceSettings = part(ComplianceSettings, group="MLPerf log")
     accepted: AcceptedFlags = part(AcceptedFlags, group="accepted without effect")
@@ -101,6 +107,12 @@ class Settings:
     def loads_latest(self) -> bool:
         """Whether the checkpoint that is loaded is that of --save-model, if there is one."""
         return self.load_model == Path(LATEST)
+
+    @property
+    def keeps_best_model(self) -> bool:
+        """Whether the folder of the run gets the checkpoint with the best test metric, without --save-model."""
+        can_save = not self.inference_only and self.data.generation == "dataset" and self.training.evaluates
+        return self.run.output_dir is not None and self.save_model is None and can_save
 
     @property
     def seed(self) -> int:

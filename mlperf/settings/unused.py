@@ -50,6 +50,8 @@ def _conditions(settings: Settings) -> Iterator[tuple[str, bool, tuple[str, ...]
     yield "with --num-batches", not dataset and data.num_batches > 0, ("--data-size",)
     yield "without evaluations (--test-freq, a threshold)", dataset and not evaluates, _EVALUATION
     yield "with --inference-only", inference, (*_TRAINING, *_LOG)
+    in_file_order = inference and settings.split == "train"
+    yield "with --inference-only, which reads in the order of the file", in_file_order, ("--mlperf-bin-shuffle",)
     yield "with --load-model", settings.load_model is not None, _INITIALIZATION
     yield "with --load-weights", settings.load_weights is not None, _INITIALIZATION
     yield "without --lr-num-decay-steps", training.schedule.decay_steps == 0, ("--lr-decay-start-step",)

@@ -91,12 +91,14 @@ def load_weights(
     *,
     trains: bool = True,
     optimizer: Optimizer | None = None,
+    weights_suffice: bool = False,
 ) -> dict[str, Any]:
     """Fill `model` and `optimizer` from the checkpoint and return its other entries.
 
     flags: those of this run, which must not contradict the recorded ones; checkpoints of the original
     implementation have none. trains: whether the run continues the training; otherwise it only computes scores,
-    and entries that it does not use are not checked. optimizer: that of a run that trains.
+    and entries that it does not use are not checked. optimizer: that of a run that trains. weights_suffice: as in
+    `open_checkpoint`.
 
     RunError, in one line, if the checkpoint is damaged, is not one of this model, or if training cannot be resumed
     from it. Model and optimizer are unchanged then, unless the damage is in the values of tensors, which are read
@@ -104,7 +106,8 @@ def load_weights(
     """
     # The tables are allocated, but the system provides their memory only when they are filled.
     on_cpu = model.tables.device.type == "cpu"
-    with open_checkpoint(path, model_bytes=model.table_bytes() if on_cpu else 0) as file:
+    model_bytes = model.table_bytes() if on_cpu else 0
+    with open_checkpoint(path, model_bytes, weights_suffice=weights_suffice) as file:
         contents = file.contents
         found = unwrapped(contents.pop("state_dict"), path)
         weights = model.state_dict()
@@ -132,9 +135,22 @@ def load_weights(
             optimizer.load_state_dict(saved, str(path), file.fill)
         file.verify()
     if trains:
-        _check_finite(weights, path)
+        _check_finite(weights, path, "cannot resume")
     elif converted:
         _check_range(weights, path)
+    return contents
+
+
+def load_initial(path: Path, model: DLRM_Net, flags: Flags) -> dict[str, Any]:
+    """Fill `model` with the weights of a checkpoint of any program, from which new training starts.
+
+    Return its other entries, which are not checked, except for the flags of the model: with another activation
+    function, for instance, the weights are of no use. A file with a `state_dict` alone, or only with the weights
+    that are in one, suffices. Tables of another precision are converted. RunError as from `load_weights`, and if a
+    weight is NaN or infinite.
+    """
+    contents = load_weights(path, model, flags, trains=False, weights_suffice=True)
+    _check_finite(model.state_dict(), path, "cannot start from its weights")
     return contents
 
 
@@ -164,11 +180,11 @@ def _check_range(weights: Mapping[str, torch.Tensor], path: Path) -> None:
             )
 
 
-def _check_finite(weights: Mapping[str, torch.Tensor], path: Path) -> None:
+def _check_finite(weights: Mapping[str, torch.Tensor], path: Path, consequence: str) -> None:
     """Raise RunError if a weight is NaN or infinite, from which no training recovers."""
     for name, value in weights.items():
         if not all(math.isfinite(limit) for limit in range_here(value)):
-            raise RunError(f"{path}: cannot resume: {name} has NaN or infinite values; the training had diverged")
+            raise RunError(f"{path}: {consequence}: {name} has NaN or infinite values; the training had diverged")
 
 
 def saved_position(contents: dict[str, Any]) -> str:
@@ -178,6 +194,14 @@ def saved_position(contents: dict[str, Any]) -> str:
     """
     epoch, iteration = contents["epoch"], contents["iter"]
     return f"epoch {epoch}, iteration {iteration}" if epoch or iteration else "weights"
+
+
+def described_position(contents: Mapping[str, Any]) -> str | None:
+    """Return the position in entries that were not checked: "iteration 300 of epoch 0", None if there is none."""
+    epoch, iteration = contents.get("epoch"), contents.get("iter")
+    if not isinstance(epoch, int) or not isinstance(iteration, int):
+        return None
+    return f"iteration {iteration} of epoch {epoch}"
 
 
 def load_training(

@@ -39,6 +39,9 @@ from mlperf.util.errors import RunError
 from mlperf.util.files import atomic_file, open_regular, read_fully_at
 from mlperf.util.memory import require_memory
 
+# Entries with the weights in checkpoints of other programs.
+_WEIGHTS = ("state_dict", "model_state_dict", "model")
+
 # Follows the pickle of our own checkpoints, where other programs do not look. A file in which it stands without
 # the digest was damaged or repacked; a file that another program saved has neither.
 _HAS_DIGEST = b"\nmlperf: the comment of this archive has a digest\n"
@@ -91,20 +94,36 @@ class CheckpointFile:
 
 
 @contextmanager
-def open_checkpoint(path: Path, model_bytes: int = 0) -> Iterator[CheckpointFile]:
+def open_checkpoint(
+    path: Path, model_bytes: int = 0, *, weights_suffice: bool = False
+) -> Iterator[CheckpointFile]:
     """Open a checkpoint without executing code from the file. The path is opened once.
 
     A file in PyTorch's legacy format is read into memory and must fit there together with the model.
 
-    model_bytes: memory of the model that is allocated but not yet resident.
+    model_bytes: memory of the model that is allocated but not yet resident. weights_suffice: a file with a bare
+    state_dict, or with one as the entry "model_state_dict" or "model", is read as {"state_dict": ...}.
 
     RunError, in one line, if the file is missing, unreadable, damaged, not a checkpoint, refers to code, or needs
     more memory than is available.
     """
-    with _opened_source(path, model_bytes) as (contents, source):
+    with _opened_source(path, model_bytes) as (found, source):
+        contents = _with_state_dict(found) if weights_suffice else found
         if not isinstance(contents, dict) or not isinstance(contents.get("state_dict"), dict):
             raise RunError(f"{path}: a PyTorch file, but not a checkpoint of this benchmark: it has no state_dict")
         yield CheckpointFile(path, contents, source)
+
+
+def _with_state_dict(contents: Any) -> Any:
+    """Return the contents of a file of any program with its weights as `state_dict`, if it has weights."""
+    if not isinstance(contents, dict) or not contents:
+        return contents
+    if all(isinstance(value, torch.Tensor) for value in contents.values()):
+        return {"state_dict": contents}
+    name = next((name for name in _WEIGHTS if isinstance(contents.get(name), dict)), None)
+    if name is None:
+        return contents
+    return {**{key: value for key, value in contents.items() if key != name}, "state_dict": contents[name]}
 
 
 @contextmanager

@@ -12,14 +12,17 @@ import torch
 from mlperf.data.npz_members import ArrayMember, OpenArchive, opened_archive
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.training.weight_names import array_name
+from mlperf.training.zip_headers import LOCAL, LOCAL_SIGNATURE
 from mlperf.util.divided_tensor import DividedTensor
 from mlperf.util.errors import RunError
+from mlperf.util.files import open_regular
 from mlperf.util.printable import shown_name
 from mlperf.util.tensors import BLOCK_BYTES, pieces
 
 _NAMES = (
     "emb.K.weight, bottom.N.weight, bottom.N.bias, cross.L.V, cross.L.W, cross.L.bias, top.N.weight, top.N.bias"
 )
+_MAX_NAME = 1 << 16  # bytes, of zip archives
 # Flags that determine the shapes, by the beginning of the name of an array.
 _FLAGS = {
     "emb": "--arch-sparse-feature-size, --max-ind-range, --arch-embedding-size, or other data",
@@ -29,16 +32,35 @@ _FLAGS = {
 }
 
 
+def is_archive_of_arrays(path: Path) -> bool:
+    """Return whether a file is a NumPy archive, by its name or its first array. OSError if it cannot be read."""
+    if path.suffix == ".npz":
+        return True
+    with open_regular(path) as file:
+        beginning = file.read(LOCAL.size + _MAX_NAME)
+    if len(beginning) < LOCAL.size or not beginning.startswith(LOCAL_SIGNATURE):
+        return False
+    *_, name_size, _ = LOCAL.unpack_from(beginning)
+    return beginning[LOCAL.size : LOCAL.size + name_size].endswith(b".npy")
+
+
 def load_initial_weights(path: Path, model: DLRM_Net) -> None:
     """Fill `model` with the arrays of `path`, named as `array_name` says, block by block.
 
     Tables of another --embedding-precision get the nearest values.
 
-    RunError, in one line, if the file is damaged, if its arrays are not those of the model (names, shapes,
+    RunError, in one line, if the model has weights for which there are no names (pooling weights, compressed
+    tables), if the file is damaged, if its arrays are not those of the model (names, shapes,
     float32), or if a value is not finite. The model is unchanged then, unless only values are wrong.
     """
     weights = {array_name(name): value for name, value in model.state_dict().items()}
     expected = {name: value for name, value in weights.items() if name is not None}
+    unnamed = [name for name in model.state_dict() if array_name(name) is None]
+    if unnamed:
+        raise RunError(
+            f"{path}: an archive of arrays has no weights for --weighted-pooling, --qr-flag and --md-flag, such "
+            f"as {unnamed[0]}; load them from a checkpoint"
+        )
     with opened_archive(path, "cannot read the weights") as archive:
         problem = _names_mismatch(archive.names(), expected)
         if problem is not None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.prepare.row_file import open_truncated
-from mlperf.data.schema import CRITEO, Rows
+from mlperf.data.schema import CRITEO, Rows, RowSchema
 from mlperf.util.files import read_fully_at, write_fully
 
 EXTENT_BYTES = 8  # index file entry: two int32, the bucket and the number of rows
@@ -31,15 +31,17 @@ class ExtentWriter:
     """Writes the file and its index. A subclass decides which row goes to which bucket.
 
     rows, extents: contents of the files. If given, the files of an interrupted process are resumed: they are
-    truncated to these rows and extents.
+    truncated to these rows and extents. schema: layout of a row.
     """
 
-    def __init__(self, path: Path, buckets: int, *, rows: int = 0, extents: int = 0) -> None:
+    def __init__(
+        self, path: Path, buckets: int, *, rows: int = 0, extents: int = 0, schema: RowSchema = CRITEO
+    ) -> None:
         self.rows = rows
         self.extents = extents
-        self.buffers = np.empty((buckets, EXTENT_ROWS, CRITEO.columns), np.int32)
+        self.buffers = np.empty((buckets, EXTENT_ROWS, schema.columns), np.int32)
         self.fill = np.zeros(buckets, np.int64)
-        self._file = open_truncated(path, rows * CRITEO.row_bytes)
+        self._file = open_truncated(path, rows * schema.row_bytes)
         self._index = open_truncated(index_path(path), extents * EXTENT_BYTES)
 
     def write_full(self, first: int, stop: int) -> None:
@@ -98,5 +100,6 @@ class Extents:
 
 def read_rows_at(descriptor: int, rows: Rows, position: int) -> None:
     """Fill `rows`, int32 [N, columns], from row `position` of a temporary file on. OSError if it ends early."""
-    if (count := read_fully_at(descriptor, rows.data, position * CRITEO.row_bytes)) < rows.nbytes:
+    row_bytes = rows.shape[1] * rows.itemsize
+    if (count := read_fully_at(descriptor, rows.data, position * row_bytes)) < rows.nbytes:
         raise OSError(f"temporary file ends {rows.nbytes - count} bytes early")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numba
 import numpy as np
@@ -28,6 +29,8 @@ class IdMapper:
     initial_slots, max_slots: sizes of a hash table, powers of 2; it is doubled when half full.
     """
 
+    key_bytes = 4
+
     def __init__(self, first_index: int = 0, *, initial_slots: int = 1 << 12, max_slots: int = MAX_SLOTS) -> None:
         self._first_index = first_index
         self._initial_slots = initial_slots
@@ -41,11 +44,11 @@ class IdMapper:
         """Number of distinct ids of each table so far."""
         return tuple(self._counts)
 
-    def map(self, rows: Rows, tables: Sequence[int]) -> None:
+    def map(self, rows: Rows, tables: Sequence[int], keys: Any = None) -> None:
         """Replace the ids of `tables` in `rows` by their numbers, in place.
 
-        rows: int32 [N, columns]; an id is the bits of a uint32. Different threads may map different tables at the
-        same time.
+        rows: int32 [N, columns]; an id is the bits of a uint32. keys: not used; see Mapper. Different threads may
+        map different tables at the same time.
         """
         for table in tables:
             done = 0
@@ -67,13 +70,14 @@ class IdMapper:
     def new_ids(self, first: Sequence[int], pool: Threads) -> list[Ids]:
         """Return the ids of each table from index `first[table]` on, uint32, in order."""
 
-        def collect(table: int) -> Ids:
-            ids = np.empty(self._counts[table] - first[table], np.uint32)
-            if len(ids):
-                _collect(self._slots[table], first[table], ids)
-            return ids
+        return list(pool.map(lambda table: self.ids(table, first[table]), range(CRITEO.tables)))
 
-        return list(pool.map(collect, range(CRITEO.tables)))
+    def ids(self, table: int, start: int = 0) -> Ids:
+        """Return the ids of a table from index `start` on, uint32, in order of their numbers."""
+        ids = np.empty(self._counts[table] - start, np.uint32)
+        if len(ids):
+            _collect(self._slots[table], start, ids)
+        return ids
 
     def restore(self, ids: Sequence[Sequence[Ids]], pool: Threads) -> None:
         """Replace the mapping by saved ids: for each table, the parts that `new_ids` returned, in order."""

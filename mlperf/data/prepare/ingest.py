@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from mlperf.data.prepare.division import Part
 from mlperf.data.prepare.downsampling import NegativeDownsampler
-from mlperf.data.prepare.id_mapping import IdMapper
-from mlperf.data.prepare.parse import BlockParser, ParsedBlock, fault_error, smallest_integer
+from mlperf.data.prepare.mapper import Mapper
+from mlperf.data.prepare.moments import Moments
+from mlperf.data.prepare.parse import smallest_integer
 from mlperf.data.prepare.plan import Plan
 from mlperf.data.prepare.row_file import RowFile
 from mlperf.data.prepare.shuffle import SpillFile
 from mlperf.data.prepare.state import PreparationState
-from mlperf.data.schema import CRITEO, Rows
-from mlperf.data.text.blocks import TextBlock, text_blocks
-from mlperf.data.text.faults import REASON_NAMES
+from mlperf.data.prepare.text_format import Block, ParsedRows, Parser, TextFormat
+from mlperf.data.schema import Rows
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 from mlperf.util.parallel import Portions, Stages, run_in_order
@@ -28,7 +28,7 @@ _SHOWN_BAD_ROWS = 5
 # Stop early when the number of bad rows exceeds the allowance so far by this many.
 _EARLY_STOP_BAD_ROWS = 1000
 
-FileBlock = tuple[int, TextBlock]  # the number of the input file and a block of it
+FileBlock = tuple[int, Block]  # the number of the input file and a block of it
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +36,9 @@ _log = logging.getLogger(__name__)
 class Ingest:
     """Reads the text from the position in `state` on and keeps `state` up to date.
 
-    train: receives the rows of all days but the last, in order or to be shuffled.
-    evaluation: receives the rows of the last day.
+    train: receives the training rows, in order or to be shuffled. held_out: for each other part, a day or split,
+        what receives its rows.
+    moments: sums over the training rows.
     """
 
     def __init__(
@@ -45,17 +46,21 @@ class Ingest:
         settings: PreparationSettings,
         plan: Plan,
         state: PreparationState,
-        mapper: IdMapper,
+        text: TextFormat,
+        mapper: Mapper,
         train: RowFile | SpillFile,
-        evaluation: RowFile,
+        held_out: Mapping[int, RowFile],
+        moments: Moments,
     ) -> None:
         self._settings = settings
         self._plan = plan
         self._state = state
+        self._text = text
         self._mapper = mapper
+        self._moments = moments
         self._downsampler = NegativeDownsampler(settings.seed, settings.sub_sample_rate)
         self._train = train
-        self._evaluation = evaluation
+        self._held_out = held_out
         self._blocks = Portions(self._read())
         done_bytes = sum(plan.text_bytes[: state.file]) + state.offset
         task = f"preparing {settings.raw_data_file.name}"
@@ -69,11 +74,12 @@ class Ingest:
     def run(self, seconds: float, threads: int) -> None:
         """Process blocks for `seconds` or until the end of the text; returns when no block is in progress."""
         # Each group of tables is a stage. Fewer stages have less overhead; more let more cores map ids.
-        groups = np.array_split(np.arange(CRITEO.tables), max(1, min(CRITEO.tables, threads // 2)))
+        tables = self._text.layout.schema.tables
+        groups = np.array_split(np.arange(tables), max(1, min(tables, threads // 2)))
         table_groups = [[int(table) for table in group] for group in groups]
 
         def make_worker(stages: Stages) -> Callable[[int, FileBlock], None]:
-            parser = BlockParser(self._settings.max_ind_range, keep_negative=self._settings.traits.keeps_negative)
+            parser = self._text.parser()
             return lambda number, item: self._process(stages, table_groups, parser, number, item)
 
         blocks = self._blocks.portion(seconds)
@@ -88,40 +94,44 @@ class Ingest:
     def _read(self) -> Iterator[FileBlock]:
         for file in range(self._state.file, len(self._plan.inputs)):
             start = self._state.offset if file == self._state.file else 0
-            for block in text_blocks(self._plan.inputs[file], start):
+            for block in self._text.blocks(self._plan.inputs[file], start):
                 yield file, block
 
     def _process(
-        self, stages: Stages, table_groups: list[list[int]], parser: BlockParser, number: int, item: FileBlock
+        self, stages: Stages, table_groups: list[list[int]], parser: Parser, number: int, item: FileBlock
     ) -> None:
         """Parse block `number`, then pass it through the stages: count lines, map ids, store rows."""
         file, block = item
         parsed = parser.parse(block)
         with stages.turn(0, number):
             first_row = self._count(file, block, parsed)
-        rows, kept = parsed.rows, np.arange(len(parsed.rows))
+        rows, keys, splits = parsed.rows, parsed.keys, parsed.splits
+        kept = np.arange(len(rows))
         if self._downsampler.rate > 0:
             kept = np.flatnonzero(self._downsampler.kept(rows[:, 0], file, first_row))
             rows = rows[kept]
+            keys = None if keys is None else keys[kept]
+            splits = None if splits is None else splits[kept]
         for stage, tables in enumerate(table_groups, start=1):
             with stages.turn(stage, number):
-                self._mapper.map(rows, tables)
+                self._mapper.map(rows, tables, keys)
+        parts = self._plan.division.parts(file, first_row, kept, splits)
         with stages.turn(1 + len(table_groups), number):
-            self._store(file, first_row, rows, kept)
+            self._store(rows, parts)
             self._progress.add(block.length, len(rows))
 
-    def _count(self, file: int, block: TextBlock, parsed: ParsedBlock) -> int:
+    def _count(self, file: int, block: Block, parsed: ParsedRows) -> int:
         """Count the lines of a block; return the number of good rows of its file before it.
 
         Raises RunError for a bad row, or for too many of them if they are left out.
         """
         state = self._state
         if file != state.file:
-            state.file, state.line, state.row = file, 0, 0
+            state.file, state.line, state.row = file, self._text.first_line, 0
         path = self._plan.inputs[file]
         if len(parsed.faults):
             if self._settings.bad_rows == "stop":
-                raise fault_error(path, state.line + 1, block, parsed.faults[0])
+                raise self._text.error(path, state.line + 1, block, parsed.faults[0])
             self._count_bad_rows(path, block, parsed)
         first_row = state.row
         state.offset = block.end
@@ -131,15 +141,15 @@ class Ingest:
         self._check_bad_rows(final=False)
         return first_row
 
-    def _count_bad_rows(self, path: Path, block: TextBlock, parsed: ParsedBlock) -> None:
+    def _count_bad_rows(self, path: Path, block: Block, parsed: ParsedRows) -> None:
         state = self._state
         shown = sum(state.bad_rows_by_reason().values())
         for fault in parsed.faults[: max(0, _SHOWN_BAD_ROWS - shown)]:
-            _log.warning(f"left out: {fault_error(path, state.line + 1, block, fault)}")
+            _log.warning(f"left out: {self._text.error(path, state.line + 1, block, fault)}")
         reasons = state.bad.setdefault(path.name, {})
         for reason, count in enumerate(np.bincount(parsed.faults[:, 1])):
             if count:
-                name = REASON_NAMES[reason]
+                name = self._text.reasons[reason]
                 reasons[name] = reasons.get(name, 0) + int(count)
 
     def _check_bad_rows(self, *, final: bool) -> None:
@@ -155,17 +165,20 @@ class Ingest:
                 f"{max(per_file, key=per_file.__getitem__)}: {reasons}"
             )
 
-    def _store(self, file: int, first_row: int, rows: Rows, kept: npt.NDArray[np.int64]) -> None:
-        state, last_day = self._state, self._plan.days - 1
-        if not len(rows):
-            return
-        for day, part in self._plan.day_slices(file, first_row, kept):
-            state.rows_per_day[day] += part.stop - part.start
+    def _store(self, rows: Rows, parts: Sequence[Part]) -> None:
+        state = self._state
+        for part, which in parts:
+            if isinstance(which, slice) and which.start == which.stop:
+                continue
+            selected = rows[which]
+            state.rows_per_day[part] += len(selected)
             if self._settings.traits.keeps_negative:
-                state.smallest[day] = min(state.smallest[day], smallest_integer(rows[part]))
-            if day == last_day:
-                self._evaluation.append(rows[part])
-            elif isinstance(self._train, SpillFile):
-                self._train.append(rows[part], day if self._settings.randomize == "day" else 0)
+                state.smallest[part] = min(state.smallest[part], smallest_integer(selected))
+            if part in self._held_out:
+                self._held_out[part].append(selected)
+                continue
+            self._moments.add(selected)
+            if isinstance(self._train, SpillFile):
+                self._train.append(selected, part if self._settings.randomize == "day" else 0)
             else:
-                self._train.append(rows[part])
+                self._train.append(selected)

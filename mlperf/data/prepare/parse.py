@@ -53,11 +53,14 @@ class ParsedBlock:
     """What a block contains.
 
     rows: the good rows, int32 [N, columns]. lines: number of lines. faults: the other lines, with the reason.
+    keys, splits: None: the ids are in the rows, and no column decides to which split a row belongs.
     """
 
     rows: Rows
     lines: int
     faults: Faults
+    keys: None = None
+    splits: None = None
 
 
 class BlockParser:

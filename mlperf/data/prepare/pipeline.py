@@ -21,6 +21,7 @@ from mlperf.data.prepare.publish import add_archive, publish
 from mlperf.data.prepare.row_file import open_truncated
 from mlperf.data.prepare.shuffle import BucketPermuter, bucket_counts
 from mlperf.data.prepare.state import PreparationState
+from mlperf.data.prepare.text_format import CriteoText
 from mlperf.data.prepare.work_folder import WorkFolder, locked
 from mlperf.data.prepared.dataset import PreparedData, describe
 from mlperf.data.prepared.file_facts import FileFacts
@@ -143,7 +144,7 @@ class _BinaryPreparation(Preparation[Manifest]):
         plan = make_plan(settings, inputs)
         training = list(plan.row_bytes[:-1])
         buckets = bucket_counts([sum(training)] if settings.randomize == "total" else training)
-        super().__init__(settings, plan, facts, WorkFolder(paths), buckets)
+        super().__init__(settings, plan, facts, WorkFolder(paths), buckets, CriteoText(settings))
 
     def _disk_needed(self) -> int:
         return disk_needed(self._plan, self._settings)

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from mlperf.data.criteo.days import KAGGLE_DAYS, divide
-from mlperf.data.prepare.parse import BlockParser
+from mlperf.data.prepare.division import ByFile, ByPosition, Division
+from mlperf.data.prepare.text_format import CriteoText, TextFormat
 from mlperf.data.prepared.raw_files import existing_text, raw_files
 from mlperf.data.schema import CRITEO
-from mlperf.data.text.blocks import count_lines, text_blocks
 from mlperf.data.text.compressed import open_text
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
@@ -56,35 +55,15 @@ class Plan:
     """The input files, with sizes estimated before they are read.
 
     text_bytes: size of each input file, unzipped.
-    row_bytes: size of the rows of each day in the binary file, estimated from the first lines of each input file.
-    ends: if the only input file is divided into days, the number of good rows before the end of each day; None if
-        each input file is a day.
+    row_bytes: size of the rows of each part, a day or split, in the binary file, estimated from the first lines of
+        each input file.
+    division: divides the rows into these parts.
     """
 
     inputs: tuple[Path, ...]
     text_bytes: tuple[int, ...]
     row_bytes: tuple[int, ...]
-    ends: tuple[int, ...] | None
-
-    @property
-    def days(self) -> int:
-        """Number of days; the last one is for evaluation."""
-        return len(self.row_bytes)
-
-    def day_slices(self, file: int, first_row: int, rows: npt.NDArray[np.int64]) -> list[tuple[int, slice]]:
-        """Divide the rows of a block into days. Return each day that has rows and the slice of `rows` in it.
-
-        file: number of the input file. first_row: number of good rows of the file before the block.
-        rows: the numbers, within the block, of the rows that are kept, int64, increasing.
-        """
-        if self.ends is None:
-            return [(file, slice(0, len(rows)))]
-        cuts = np.searchsorted(rows + first_row, [0, *self.ends])
-        return [
-            (day, slice(int(cuts[day]), int(cuts[day + 1])))
-            for day in range(self.days)
-            if cuts[day] < cuts[day + 1]
-        ]
+    division: Division
 
 
 def make_plan(settings: PreparationSettings, inputs: Sequence[Path]) -> Plan:
@@ -93,8 +72,8 @@ def make_plan(settings: PreparationSettings, inputs: Sequence[Path]) -> Plan:
     text_bytes = tuple(size for size, _ in estimates)
     row_bytes = [int(size * ratio) for size, ratio in estimates]
     if settings.traits.has_days:
-        return Plan(tuple(inputs), text_bytes, tuple(row_bytes), None)
-    good_rows, bad_rows = _count_rows(inputs[0], settings)
+        return Plan(tuple(inputs), text_bytes, tuple(row_bytes), ByFile(tuple(range(len(inputs)))))
+    good_rows, bad_rows = count_rows(inputs[0], CriteoText(settings), settings)
     rows_per_day = divide(good_rows, KAGGLE_DAYS)
     if min(rows_per_day) == 0:
         left_out = f" besides {bad_rows} bad rows, which --bad-rows=skip leaves out" if bad_rows else ""
@@ -102,17 +81,17 @@ def make_plan(settings: PreparationSettings, inputs: Sequence[Path]) -> Plan:
             f"{inputs[0]}: fewer than {KAGGLE_DAYS} rows{left_out}; each of the {KAGGLE_DAYS} days needs at least "
             "one"
         )
-    ends = tuple(int(end) for end in np.cumsum(rows_per_day))
-    return Plan(tuple(inputs), text_bytes, (row_bytes[0] // KAGGLE_DAYS,) * KAGGLE_DAYS, ends)
+    division = ByPosition(tuple(int(end) for end in np.cumsum(rows_per_day)))
+    return Plan(tuple(inputs), text_bytes, (row_bytes[0] // KAGGLE_DAYS,) * KAGGLE_DAYS, division)
 
 
-def _count_rows(path: Path, settings: PreparationSettings) -> tuple[int, int]:
+def count_rows(path: Path, text: TextFormat, settings: PreparationSettings) -> tuple[int, int]:
     """Return the numbers of good and of bad rows; with --bad-rows=stop, all count as good."""
     if settings.bad_rows == "stop":
-        return count_lines(path), 0
-    parser = BlockParser(settings.max_ind_range, keep_negative=settings.traits.keeps_negative)
+        return text.count_lines(path), 0
+    parser = text.parser()
     good = lines = 0
-    for block in text_blocks(path):
+    for block in text.blocks(path, 0):
         parsed = parser.parse(block)
         good, lines = good + len(parsed.rows), lines + parsed.lines
     return good, lines - good

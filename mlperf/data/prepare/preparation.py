@@ -9,15 +9,18 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from typing import Any, Generic, TypeVar
 
-from mlperf.data.prepare.id_mapping import IdMapper
+from mlperf.data.prepare.division import ByFile
 from mlperf.data.prepare.ingest import Ingest
+from mlperf.data.prepare.moments import Moments
 from mlperf.data.prepare.parse import MAX_INT32
 from mlperf.data.prepare.plan import Plan, require_disk
 from mlperf.data.prepare.row_file import RowFile
 from mlperf.data.prepare.shuffle import SpillFile
 from mlperf.data.prepare.state import PreparationState
+from mlperf.data.prepare.text_format import TextFormat
 from mlperf.data.prepare.work_folder import WorkFolder
 from mlperf.data.prepared.file_facts import FileFacts
 from mlperf.data.prepared.raw_files import gzipped
@@ -46,9 +49,12 @@ class Preparation(ABC, Generic[Result]):
         facts: Sequence[FileFacts],
         work: WorkFolder,
         buckets: list[int],
+        text: TextFormat,
     ) -> None:
         self._settings = settings
         self._plan = plan
+        self._text = text
+        self._layout = text.layout
         self._facts = list(facts)
         self._work = work
         self._buckets = buckets
@@ -105,9 +111,11 @@ class Preparation(ABC, Generic[Result]):
         if compressed and (advice := gzip_advice()):
             _log.info(f"{', '.join(compressed)}: {advice}")
         self._work.clear()
-        days = self._plan.days
+        parts = len(self._plan.row_bytes)
         return PreparationState(
-            rows_per_day=[0] * days, smallest=[MAX_INT32] * days if self._settings.traits.keeps_negative else []
+            line=self._text.first_line,
+            rows_per_day=[0] * parts,
+            smallest=[MAX_INT32] * parts if self._settings.traits.keeps_negative else [],
         )
 
     def _check_resources(self) -> None:
@@ -118,38 +126,45 @@ class Preparation(ABC, Generic[Result]):
         require_disk(work.parent, self._disk_needed(), "to prepare the data", removable=removable, hint=hint)
 
     def _read_text(self, state: PreparationState) -> None:
-        settings, work = self._settings, self._work
-        mapper = IdMapper(settings.traits.first_index)
-        train: RowFile | SpillFile
-        with Threads(self._threads) as pool:
+        work, mapper = self._work, self._text.mapper()
+        moments = Moments(self._text.standardized, state.sums)
+        with Threads(self._threads) as pool, ExitStack() as files:
             work.restore_ids(mapper, state, pool)
-            evaluation = RowFile(work.part("test"), state.evaluation_rows)
-            if settings.randomize == "none":
-                train = RowFile(work.part("train"), state.train_rows, state.train_crc32)
-            else:
-                rows, extents = state.spill_rows, state.spill_extents
-                train = SpillFile(work.spill, self._buckets, settings.seed, rows=rows, extents=extents)
-            ingest = Ingest(settings, self._plan, state, mapper, train, evaluation)
-            try:
-                while not ingest.finished:
-                    ingest.run(self._seconds_to_checkpoint(), self._threads)
-                    state.evaluation_rows = evaluation.rows
-                    if isinstance(train, SpillFile):
-                        train.flush()
-                        state.spill_rows, state.spill_extents = train.rows, train.extents
-                    else:
-                        state.train_rows, state.train_crc32 = train.rows, train.checksum
-                    if not ingest.finished:
-                        work.save_ids(mapper, state, pool)
-                        self._checkpoint(state)
-            finally:
-                ingest.close()
-                train.close()
-                evaluation.close()
+            held_out = {
+                part: files.enter_context(closing(RowFile(work.part(split), rows, schema=self._layout.schema)))
+                for part, (split, rows) in self._held_out(state).items()
+            }
+            train = files.enter_context(closing(self._training_file(state)))
+            ingest = Ingest(self._settings, self._plan, state, self._text, mapper, train, held_out, moments)
+            files.enter_context(closing(ingest))
+            while not ingest.finished:
+                ingest.run(self._seconds_to_checkpoint(), self._threads)
+                state.sums = moments.state()
+                if isinstance(train, SpillFile):
+                    train.flush()
+                    state.spill_rows, state.spill_extents = train.rows, train.extents
+                else:
+                    state.train_rows, state.train_crc32 = train.rows, train.checksum
+                if not ingest.finished:
+                    work.save_ids(mapper, state, pool)
+                    self._checkpoint(state)
         self._check_inputs()
         self._check_splits(state)
         state.ids = [list(mapper.counts)]
         state.phase = self._phase_after_text()
+
+    def _held_out(self, state: PreparationState) -> dict[int, tuple[str, int]]:
+        """Return the name and the rows of the file of each part, a day or split, that is not for training."""
+        files = list(self._layout.held_out_rows(state.rows_per_day).items())
+        return dict(enumerate(files, len(state.rows_per_day) - len(files)))
+
+    def _training_file(self, state: PreparationState) -> RowFile | SpillFile:
+        """Open the file of the training rows, which are stored in order or in buckets to be shuffled."""
+        settings, work, schema = self._settings, self._work, self._layout.schema
+        if settings.randomize == "none":
+            return RowFile(work.part("train"), state.train_rows, state.train_crc32, schema)
+        rows, extents = state.spill_rows, state.spill_extents
+        return SpillFile(work.spill, self._buckets, settings.seed, rows=rows, extents=extents, schema=schema)
 
     def _seconds_to_checkpoint(self) -> float:
         """Return the time to the next checkpoint. Shorter phases write none, to save time."""
@@ -170,12 +185,13 @@ class Preparation(ABC, Generic[Result]):
         settings = self._settings
         causes = [f"--data-sub-sample-rate={settings.sub_sample_rate}"] if settings.sub_sample_rate else []
         causes += ["--bad-rows=skip"] if state.bad else []
-        for split, rows in (("training", sum(state.rows_per_day[:-1])), ("test", state.rows_per_day[-1])):
+        rows_of = self._layout.rows(state.rows_per_day)
+        for split, rows in (("training", rows_of["train"]), ("test", rows_of["test"])):
             if rows == 0:
                 raise RunError(
                     f"{settings.raw_data_file}: no rows are left for the {split} split by {' and '.join(causes)}"
                 )
-        if self._plan.ends is None:
+        if isinstance(self._plan.division, ByFile):
             for path, rows in zip(self._plan.inputs, state.rows_per_day, strict=True):
                 if rows == 0 and path.name in state.bad:  # not a few bad rows, but another kind of file
                     reasons = ", ".join(f"{count} {reason}" for reason, count in state.bad[path.name].items())

@@ -7,7 +7,7 @@ import os
 import zlib
 from pathlib import Path
 
-from mlperf.data.schema import CRITEO, Rows
+from mlperf.data.schema import CRITEO, Rows, RowSchema
 from mlperf.util.files import write_fully
 
 
@@ -15,13 +15,13 @@ class RowFile:
     """A binary file to which rows are appended.
 
     rows, checksum: number of rows in the file and the CRC-32 of their bytes. If `rows` is given, the file of an
-    interrupted process is resumed: it is truncated to that many rows.
+    interrupted process is resumed: it is truncated to that many rows. schema: layout of a row.
     """
 
-    def __init__(self, path: Path, rows: int = 0, checksum: int = 0) -> None:
+    def __init__(self, path: Path, rows: int = 0, checksum: int = 0, schema: RowSchema = CRITEO) -> None:
         self.rows = rows
         self.checksum = checksum
-        self._file = open_truncated(path, rows * CRITEO.row_bytes)
+        self._file = open_truncated(path, rows * schema.row_bytes)
 
     def append(self, rows: Rows) -> None:
         """Append rows, int32 [N, columns], C-contiguous."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from mlperf.data.prepare.extents import Extents, ExtentWriter, read_rows_at
 from mlperf.data.prepare.splitmix64 import splitmix64
-from mlperf.data.schema import CRITEO, Rows
+from mlperf.data.schema import CRITEO, Rows, RowSchema
 from mlperf.util.crc32 import combine_crc32
 from mlperf.util.files import write_fully_at
 from mlperf.util.parallel import Stages, run_in_order
@@ -31,7 +31,6 @@ _MANY_BUCKETS = 256
 _GATHER_ROWS = 1 << 11  # fits in the CPU cache between gather and write
 # Each thread needs memory for a little more than a bucket, and more threads are not faster on one disk.
 _MAX_THREADS = 8
-_COLUMNS = CRITEO.columns  # a constant of the compiled loops
 
 
 def bucket_counts(expected_bytes: Sequence[int]) -> list[int]:
@@ -45,14 +44,23 @@ def bucket_counts(expected_bytes: Sequence[int]) -> list[int]:
 class SpillFile(ExtentWriter):
     """Distributes rows at random among buckets.
 
-    buckets: number of buckets of each group. rows, extents: as in ExtentWriter.
+    buckets: number of buckets of each group. rows, extents, schema: as in ExtentWriter.
     """
 
-    def __init__(self, path: Path, buckets: Sequence[int], seed: int, *, rows: int = 0, extents: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        buckets: Sequence[int],
+        seed: int,
+        *,
+        rows: int = 0,
+        extents: int = 0,
+        schema: RowSchema = CRITEO,
+    ) -> None:
         self._buckets = buckets
         self._first_buckets = np.cumsum([0, *buckets])
         self._seed = seed
-        super().__init__(path, int(self._first_buckets[-1]), rows=rows, extents=extents)
+        super().__init__(path, int(self._first_buckets[-1]), rows=rows, extents=extents, schema=schema)
 
     def append(self, rows: Rows, group: int) -> None:
         """Distribute the next rows, int32 [N, columns], of a group."""
@@ -71,9 +79,16 @@ class BucketPermuter:
     """
 
     def __init__(
-        self, spill: Path, target: Path, buckets: Sequence[int], seed: int, checksums: Sequence[int | None] | None
+        self,
+        spill: Path,
+        target: Path,
+        buckets: Sequence[int],
+        seed: int,
+        checksums: Sequence[int | None] | None,
+        schema: RowSchema = CRITEO,
     ) -> None:
         total = sum(buckets)
+        self.schema = schema
         self._seed = seed
         self._extents = Extents.read(spill, total)
         self._rows = self._extents.bucket_rows()
@@ -83,7 +98,7 @@ class BucketPermuter:
         # The kernel serializes writes to one file, and waiting threads would spin.
         self._write_lock = threading.Lock()
         self._target = os.open(target, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        size = int(self._starts[-1]) * CRITEO.row_bytes
+        size = int(self._starts[-1]) * schema.row_bytes
         os.ftruncate(self._target, size)
         if size:
             os.posix_fallocate(self._target, 0, size)  # fails now if the disk is full
@@ -119,7 +134,7 @@ class BucketPermuter:
         crc32 = 0
         for bucket, checksum in enumerate(self.checksums):
             assert checksum is not None
-            crc32 = combine_crc32(crc32, checksum, self.bucket_rows(bucket) * CRITEO.row_bytes)
+            crc32 = combine_crc32(crc32, checksum, self.bucket_rows(bucket) * self.schema.row_bytes)
         return crc32
 
     def write_bucket(self, bucket: int, memory: Rows, gathered: Rows) -> None:
@@ -131,7 +146,7 @@ class BucketPermuter:
             done += count
         stream = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(1, bucket)))
         order = stream.permutation(len(rows))
-        start = int(self._starts[bucket]) * CRITEO.row_bytes
+        start = int(self._starts[bucket]) * self.schema.row_bytes
         checksum, offset = 0, start
         for first in range(0, len(rows), len(gathered)):
             part = gathered[: len(rows) - first]
@@ -150,13 +165,13 @@ class _BucketWriter:
 
     def __init__(self, permuter: BucketPermuter) -> None:
         self._permuter = permuter
-        self._memory = np.empty((0, CRITEO.columns), np.int32)
-        self._gathered = np.empty((_GATHER_ROWS, CRITEO.columns), np.int32)
+        self._memory = np.empty((0, permuter.schema.columns), np.int32)
+        self._gathered = np.empty((_GATHER_ROWS, permuter.schema.columns), np.int32)
 
     def __call__(self, number: int, bucket: int) -> None:
         rows = self._permuter.bucket_rows(bucket)
         if len(self._memory) < rows:
-            self._memory = np.empty((rows, CRITEO.columns), np.int32)
+            self._memory = np.empty((rows, self._permuter.schema.columns), np.int32)
         self._permuter.write_bucket(bucket, self._memory, self._gathered)
 
 
@@ -182,11 +197,12 @@ def _scatter(
 
     The bucket is a hash of the key and the position of the row.
     """
+    columns = rows.shape[1]
     for row in range(done, len(rows)):
         value = splitmix64(key, first_position + row) >> np.uint64(32)
         bucket = first_bucket + np.int64((value * np.uint64(buckets)) >> np.uint64(32))
         position = fill[bucket]
-        for column in range(_COLUMNS):
+        for column in range(columns):
             buffers[bucket, position, column] = rows[row, column]
         fill[bucket] = position + 1
         if position + 1 == buffers.shape[1]:
@@ -197,7 +213,8 @@ def _scatter(
 @numba.njit("(int32[:, ::1], int64[::1], int32[:, ::1])", nogil=True, cache=True)
 def _gather(rows: Rows, order: npt.NDArray[np.int64], gathered: Rows) -> None:
     """Copy rows[order] to `gathered`."""
+    columns = rows.shape[1]
     for row in range(len(order)):
         source = order[row]
-        for column in range(_COLUMNS):
+        for column in range(columns):
             gathered[row, column] = rows[source, column]

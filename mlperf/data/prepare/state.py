@@ -29,12 +29,12 @@ class PreparationState:
     file, offset: number of the text file and the byte in it, unzipped, to continue at.
     line, row: lines and good rows of that file before `offset`.
     lines: lines of all files so far.
-    rows_per_day: rows of each day that are kept.
+    rows_per_day: rows of each day, or of each split if the text is divided into splits, that are kept.
     smallest: the smallest integer in the rows of each day, if negative ones are kept.
+    sums: sums over the training rows of the columns that are standardized, as Moments.state returns them.
     bad: number of bad rows, by file name and reason.
     spill_rows, spill_extents: rows and extents in the spill file of the shuffle.
     train_rows, train_crc32: rows in the training file and the CRC-32 of their bytes.
-    evaluation_rows: rows of the last day in its file.
     ids: for each checkpoint, the number of distinct ids of each table so far.
     buckets: CRC-32 of each shuffled bucket, None if it is not yet written; None before the shuffle.
     parts: with --reference-files, CRC-32 of the parts of the files from each bucket, as in Gather.checksums.
@@ -49,12 +49,12 @@ class PreparationState:
     lines: int = 0
     rows_per_day: list[int] = field(default_factory=list)
     smallest: list[int] = field(default_factory=list)
+    sums: list[list[float]] = field(default_factory=list)
     bad: dict[str, dict[str, int]] = field(default_factory=dict)
     spill_rows: int = 0
     spill_extents: int = 0
     train_rows: int = 0
     train_crc32: int = 0
-    evaluation_rows: int = 0
     ids: list[list[int]] = field(default_factory=list)
     buckets: list[int | None] | None = None
     parts: list[list[int] | None] | None = None

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from mlperf.data.criteo.days import SPLITS, split_rows
+from mlperf.data.criteo.days import SPLITS
 from mlperf.data.prepare.extents import EXTENT_BYTES, index_path
-from mlperf.data.prepare.id_mapping import IdMapper
+from mlperf.data.prepare.layout import CRITEO_LAYOUT, Layout
+from mlperf.data.prepare.mapper import Mapper
 from mlperf.data.prepare.row_file import open_truncated
 from mlperf.data.prepare.state import PreparationState
 from mlperf.data.prepared.manifest import json_crc32
 from mlperf.data.prepared.paths import DatasetPaths
-from mlperf.data.schema import CRITEO
 from mlperf.util.errors import RunError
 from mlperf.util.files import move_into_place, read_regular, sync, write_atomically, write_fully
 from mlperf.util.locking import exclusive
@@ -29,7 +29,6 @@ from mlperf.util.threads import Threads
 
 _VERSION = 2
 _MARK = "This folder belongs to a preparation, which removes it when it is complete.\n"
-_ID_BYTES = 4
 
 
 class WorkFolder:
@@ -41,8 +40,9 @@ class WorkFolder:
 
     _phases_with_temporary: tuple[str, ...] = ("text", "permute")
 
-    def __init__(self, paths: DatasetPaths) -> None:
+    def __init__(self, paths: DatasetPaths, layout: Layout = CRITEO_LAYOUT) -> None:
         self._paths = paths
+        self._layout = layout
         self.path = paths.work_folder
         self.spill = self.path / "shuffle"
         self._ids = self.path / "ids"
@@ -132,21 +132,13 @@ class WorkFolder:
 
     def _min_sizes(self, state: PreparationState) -> dict[Path, int]:
         """Return the size that each file must have to continue from a state."""
-        if state.phase == "publish":
-            rows = {**split_rows(state.rows_per_day), "train": state.train_rows}
-            min_sizes = {self.part_or_moved(split): rows[split] * CRITEO.row_bytes for split in SPLITS}
-        else:
-            train = state.train_rows if state.buckets is None else state.spill_rows
-            last_day = state.evaluation_rows if state.phase == "text" else state.rows_per_day[-1]
-            min_sizes = {
-                self.part("train"): train * CRITEO.row_bytes,
-                self.part("test"): last_day * CRITEO.row_bytes,
-            }
+        files = self.part_or_moved if state.phase == "publish" else self.part
+        min_sizes = {files(split): size for split, size in self._layout.row_bytes(state).items()}
         if state.phase in ("text", "permute"):
-            min_sizes[self.spill] = state.spill_rows * CRITEO.row_bytes
+            min_sizes[self.spill] = state.spill_rows * self._layout.schema.row_bytes
             min_sizes[index_path(self.spill)] = state.spill_extents * EXTENT_BYTES
         if state.phase == "text":
-            min_sizes[self._ids] = _ID_BYTES * sum(state.ids[-1])
+            min_sizes[self._ids] = self._layout.key_bytes * sum(state.ids[-1])
         return min_sizes
 
     def save(self, identity: dict[str, Any], state: PreparationState) -> None:
@@ -190,11 +182,11 @@ class WorkFolder:
         for file in sorted(files, key=lambda file: (file == self._mark, file != self._state)):
             file.unlink(missing_ok=True)
 
-    def save_ids(self, mapper: IdMapper, state: PreparationState, pool: Threads) -> None:
+    def save_ids(self, mapper: Mapper, state: PreparationState, pool: Threads) -> None:
         """Append the ids added since the last checkpoint to the file of ids."""
-        before = state.ids[-1] if state.ids else [0] * CRITEO.tables
+        before = state.ids[-1] if state.ids else [0] * len(mapper.counts)
         new_ids = mapper.new_ids(before, pool)
-        descriptor = open_truncated(self._ids, _ID_BYTES * sum(before))
+        descriptor = open_truncated(self._ids, self._layout.key_bytes * sum(before))
         try:
             for ids in new_ids:
                 write_fully(descriptor, ids.data)
@@ -202,16 +194,17 @@ class WorkFolder:
             os.close(descriptor)
         state.ids.append(list(mapper.counts))
 
-    def restore_ids(self, mapper: IdMapper, state: PreparationState, pool: Threads) -> None:
+    def restore_ids(self, mapper: Mapper, state: PreparationState, pool: Threads) -> None:
         """Restore the mapping from the saved ids."""
         if not state.ids:
             return
-        saved = np.fromfile(self._ids, np.uint32, count=sum(state.ids[-1]))
-        parts: list[list[Any]] = [[] for _ in range(CRITEO.tables)]
+        tables = range(len(mapper.counts))
+        saved = np.fromfile(self._ids, np.dtype(f"<u{self._layout.key_bytes}"), count=sum(state.ids[-1]))
+        parts: list[list[Any]] = [[] for _ in tables]
         start = 0
-        before: Sequence[int] = [0] * CRITEO.tables
+        before: Sequence[int] = [0] * len(tables)
         for counts in state.ids:
-            for table in range(CRITEO.tables):
+            for table in tables:
                 size = counts[table] - before[table]
                 parts[table].append(saved[start : start + size])
                 start += size

@@ -33,6 +33,7 @@ from mlperf.data.prepare.reference.values import MAX_FLOAT_ID, convert
 from mlperf.data.prepare.reference.work_folder import POSITION_BYTES, ReferenceWorkFolder
 from mlperf.data.prepare.row_file import open_truncated
 from mlperf.data.prepare.state import PreparationState
+from mlperf.data.prepare.text_format import CriteoText
 from mlperf.data.prepare.work_folder import locked
 from mlperf.data.prepared.file_facts import FileFacts
 from mlperf.data.prepared.paths import DatasetPaths
@@ -105,7 +106,7 @@ class _ReferencePreparation(Preparation[ReferenceManifest]):
         self, settings: PreparationSettings, paths: DatasetPaths, plan: Plan, facts: list[FileFacts]
     ) -> None:
         self._folder = settings.processed_data_file
-        super().__init__(settings, plan, facts, ReferenceWorkFolder(paths), [])
+        super().__init__(settings, plan, facts, ReferenceWorkFolder(paths), [], CriteoText(settings))
 
     def _disk_needed(self) -> int:
         """Return the peak: while the text is read, the rows are distributed, or the last day is written."""

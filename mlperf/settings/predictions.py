@@ -1,0 +1,24 @@
+"""Settings of the predictions of an evaluation: which rows are scored, and where the predictions are written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlperf.settings.flags import flag
+from mlperf.settings.kinds import file_ending_in
+
+PREDICTION_ENDINGS = (".npy", ".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """Where predictions are written. file: its ending is the format."""
+
+    file: Path | None = flag(
+        "--save-predictions",
+        file_ending_in(*PREDICTION_ENDINGS),
+        None,
+        "with --inference-only: file (.npy, .csv or .parquet) for the row number, label and predicted probability "
+        "of each row",
+    )
