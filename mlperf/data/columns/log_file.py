@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.columns.description import ColumnsDescription
-from mlperf.data.columns.header import TextLayout, read_layout
+from mlperf.data.columns.header import LogLayout, read_layout
 from mlperf.data.columns.messages import fault_message, shown_field
 from mlperf.data.columns.parse import ColumnsParser, ParsedColumns
 from mlperf.data.columns.plan import make_actions
 from mlperf.data.text.blocks import TextBlock, text_blocks
+from mlperf.data.text.compressed import compression, unpacked_size
 from mlperf.util.errors import RunError
+from mlperf.util.failures import damage
 
 
 class Block(Protocol):
@@ -54,6 +56,10 @@ class LogFile(ABC):
         """Yield the rows from `start` on: 0, or the `end` of a block. RunError if the file is damaged."""
 
     @abstractmethod
+    def size(self) -> tuple[int, int]:
+        """Return the length of all blocks together and the number of rows, estimated. RunError if damaged."""
+
+    @abstractmethod
     def parser(self, *, keeps_negative: bool = False) -> Parser:
         """Return a parser. keeps_negative: whether negative integers are kept that are stored as integers."""
 
@@ -65,13 +71,23 @@ class LogFile(ABC):
 class TextLog(LogFile):
     """A text, plain or compressed."""
 
-    def __init__(self, path: Path, description: ColumnsDescription, layout: TextLayout) -> None:
+    def __init__(self, path: Path, description: ColumnsDescription, layout: LogLayout) -> None:
         super().__init__(path, description, layout.columns, layout.has_label)
         self._layout = layout
 
     def blocks(self, start: int = 0) -> Iterator[TextBlock]:
         """Yield the lines from byte `start` of the unpacked text on, without the header."""
         return text_blocks(self.path, max(start, self._layout.start))
+
+    def size(self) -> tuple[int, int]:
+        """Return the size of the unpacked text, and an estimate of the rows from its beginning."""
+        with damage(self.path, f"damaged {compression(self.path)} file"):
+            text_bytes = unpacked_size(self.path) - self._layout.start
+        block = next(self.blocks(), None)
+        if block is None:
+            return 0, 0
+        lines = block.text[: block.length].tobytes().count(b"\n")
+        return text_bytes, max(lines, lines * text_bytes // block.length)
 
     def parser(self, *, keeps_negative: bool = False) -> ColumnsParser:
         """Return a parser of the text."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import shutil
-import struct
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,14 +16,13 @@ from mlperf.data.prepare.request import Request
 from mlperf.data.prepare.text_format import TextFormat
 from mlperf.data.prepared.raw_files import existing_text
 from mlperf.data.schema import CRITEO
-from mlperf.data.text.compressed import open_text
+from mlperf.data.text.compressed import COMPRESSIONS, compression, open_text, unpacked_size
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 from mlperf.util.failures import damage
 
 # Bytes of text from which the size of an input file is estimated.
 TEXT_SAMPLE_BYTES = 1 << 16
-GZIP_SAMPLE_BYTES = 1 << 24
 
 
 def find_inputs(request: Request) -> list[Path]:
@@ -100,29 +97,11 @@ def count_rows(path: Path, text: TextFormat, settings: PreparationSettings) -> t
 
 def _estimate_size(path: Path) -> tuple[int, float]:
     """Return the size of a text file, unzipped, and the ratio of the size of its rows in the binary file to it."""
-    with damage(path, "damaged gzip file") if path.suffix == ".gz" else nullcontext():
+    with damage(path, f"damaged {compression(path)} file") if path.suffix in COMPRESSIONS else nullcontext():
         with open_text(path) as file:
             head = file.read(TEXT_SAMPLE_BYTES) or b""
-        text_bytes = _unzipped_size(path) if path.suffix == ".gz" else path.stat().st_size
+        text_bytes = unpacked_size(path)
     return text_bytes, max(1, head.count(b"\n")) * CRITEO.row_bytes / max(1, len(head))
-
-
-def _unzipped_size(path: Path) -> int:
-    """Return the size of the text in a gzip file, exact if possible.
-
-    The file ends with the size of its last member modulo 2^32. The multiple of 2^32, and the size of a file with
-    several members, are estimated from the compression ratio of its beginning.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as raw, gzip.open(raw) as text:
-        sample_bytes = len(text.read(GZIP_SAMPLE_BYTES))
-        if len(text.read(1)) == 0:
-            return sample_bytes
-        estimate = size * sample_bytes / raw.tell()
-        raw.seek(-4, 2)
-        (last_size,) = struct.unpack("<I", raw.read(4))
-    stored = max(0, round((estimate - last_size) / 2**32)) * 2**32 + last_size
-    return stored if abs(stored - estimate) < estimate / 2 else int(estimate)
 
 
 def disk_needed(plan: Plan, settings: PreparationSettings) -> int:
