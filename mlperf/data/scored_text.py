@@ -6,10 +6,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mlperf.data.prepare.text_format import Block, ParsedRows, TextFormat
+from mlperf.data.prepare.scored_file import ParsedRows, ScoredFile
 from mlperf.data.prepared.known_ids import KnownIds
 from mlperf.data.schema import Rows
 from mlperf.data.source import read_ahead
@@ -19,20 +20,22 @@ from mlperf.util.failures import system_failures
 class ScoredText:
     """The rows of a file of text.
 
-    path: of the file. text: how it is read. ids: the numbers of its ids.
+    path: of the file. ids: the numbers of its ids.
+    cut_fields: number of fields of each table so far, int64 [tables], with more ids than are kept.
     """
 
-    def __init__(self, path: Path, text: TextFormat, ids: KnownIds) -> None:
+    def __init__(self, path: Path, file: ScoredFile, ids: KnownIds) -> None:
         self.path = path
-        self._text = text
+        self._file = file
         self._tables = range(len(ids.unknown))
         self._ids = ids
         self._mapping = threading.Lock()
+        self.cut_fields = np.zeros(len(ids.unknown), np.int64)
 
     @property
     def has_labels(self) -> bool:
         """Whether each row has a label; otherwise, it is 0 in all rows."""
-        return self._text.has_labels
+        return self._file.has_label
 
     @property
     def unknown(self) -> tuple[int, ...]:
@@ -49,21 +52,22 @@ class ScoredText:
 
         RunError if the text is empty or damaged, cannot be read, or has a bad row.
         """
-        line = 1 + self._text.first_line
-        blocks = self._text.blocks(self.path, 0)
+        rows_before = 0
         with (
             system_failures(self.path, "cannot be read"),
-            closing(read_ahead(self._read, blocks, threads)) as found,
+            closing(read_ahead(self._read, self._file.blocks(), threads)) as found,
         ):
             for block, parsed in found:
                 if len(parsed.faults):
-                    raise self._text.error(self.path, line, block, parsed.faults[0])
-                line += parsed.lines
+                    raise self._file.fault_error(rows_before, block, parsed.faults[0])
+                rows_before += parsed.lines
+                if parsed.cut is not None:
+                    self.cut_fields += parsed.cut
                 yield parsed.rows
 
-    def _read(self, block: Block) -> tuple[Block, ParsedRows]:
+    def _read(self, block: Any) -> tuple[Any, ParsedRows]:
         """Parse a block, into memory of its own, and number its ids."""
-        parsed = self._text.parser().parse(block)
+        parsed = self._file.parser().parse(block)
         if not len(parsed.faults):
             with self._mapping:  # it counts unknown ids
                 self._ids.map(parsed.rows, self._tables, parsed.keys)

@@ -24,7 +24,7 @@ from mlperf.runner.benchmark import open_for_inference
 from mlperf.runner.data import data_set_of, open_split
 from mlperf.runner.data_shape import row_source
 from mlperf.runner.memory import resource_failures
-from mlperf.runner.score_text import load_numbering, open_text, prepared_scorer, report_unknown, scores_of_text
+from mlperf.runner.score_text import load_numbering, open_text, prepared_scorer, report_ids, scores_of_text
 from mlperf.settings.flags import declared_flags
 from mlperf.settings.from_flags import settings_from
 from mlperf.settings.model import ModelSettings
@@ -105,7 +105,7 @@ class Model:
         text = open_text(path, self.settings, self._prepared, self._ids)
         parts = scores_of_text(self.settings, self._prepared, self._scorer, text)
         scores = [part.cpu().numpy() for part, _ in parts]
-        report_unknown(text, self._prepared)
+        report_ids(text, self._prepared)
         return np.concatenate(scores)
 
     def _split(self, name: str) -> RowBatches:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from mlperf.data.memory_rows import MemoryRows
-from mlperf.data.prepare.scored_format import open_scored_format
+from mlperf.data.prepare.scored_file import open_scored_file
 from mlperf.data.prepared.dataset import PreparedData
 from mlperf.data.prepared.id_numbering import IdNumbering
 from mlperf.data.prepared.known_ids import KnownIds
@@ -55,7 +55,7 @@ def score_text(settings: Settings, device: torch.device, prepared: PreparedData)
                 kept.append((scores, labels))
             if receive is not None:
                 receive(scores.cpu(), None if labels is None else labels.cpu())
-    report_unknown(text, prepared)
+    report_ids(text, prepared)
     if not kept:
         return Result(Outcome.SUCCESS)
     all_metrics = settings.compliance.enabled
@@ -100,7 +100,7 @@ def open_text(path: Path, settings: Settings, prepared: PreparedData, ids: Known
     with system_failures(path, "cannot be read"):
         if not path.is_file():
             raise RunError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
-        return ScoredText(path, open_scored_format(path, prepared, settings.data.traits), ids)
+        return ScoredText(path, open_scored_file(path, prepared, settings.data.traits), ids)
 
 
 def scores_of_text(
@@ -121,11 +121,18 @@ def scores_of_text(
         yield scores, labels if text.has_labels else None
 
 
-def report_unknown(text: ScoredText, prepared: PreparedData) -> None:
-    """Log how many ids of each table the numbering lacks."""
-    if not any(text.unknown):
-        return
-    counts = ", ".join(f"{count:,} of table {table}" for table, count in enumerate(text.unknown) if count)
-    _log.warning("%s: ids that %s lacks get the row of the empty id: %s", text.path, prepared.train, counts)
+def report_ids(text: ScoredText, prepared: PreparedData) -> None:
+    """Log how many ids of each table the numbering lacks, and how many fields have more ids than are kept."""
+    name = prepared.train
+    if any(text.unknown):
+        _log.warning(
+            "%s: ids that %s lacks get the row of the empty id: %s", text.path, name, _per_table(text.unknown)
+        )
     if without := [str(table) for table in text.without_empty_row if text.unknown[table]]:
-        _log.warning("%s: has no empty id in table %s: row 0 is used instead", prepared.train, ", ".join(without))
+        _log.warning("%s: has no empty id in table %s: row 0 is used instead", name, ", ".join(without))
+    if any(text.cut_fields):
+        _log.warning("%s: fields with more ids than are kept: %s", text.path, _per_table(text.cut_fields.tolist()))
+
+
+def _per_table(counts: Sequence[int]) -> str:
+    return ", ".join(f"{count:,} of table {table}" for table, count in enumerate(counts) if count)

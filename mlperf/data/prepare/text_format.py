@@ -73,7 +73,7 @@ class TextFormat(ABC):
 
     reasons: the reasons for which rows are bad, for the manifest.
 
-    first_line: number of lines before the rows, such as a header. has_labels: whether rows have a label.
+    first_line: number of lines before the rows, such as a header.
     standardized: columns of the rows whose mean and standard deviation are computed.
     """
 
@@ -81,7 +81,6 @@ class TextFormat(ABC):
     layout: Layout = CRITEO_LAYOUT
     reasons: Mapping[int, str]
     first_line: int = 0
-    has_labels: bool = True
     standardized: Sequence[int] = ()
 
     @abstractmethod
@@ -118,7 +117,7 @@ class CriteoText(TextFormat):
         """See TextFormat."""
         return text_blocks(path, start)
 
-    def parser(self) -> Parser:
+    def parser(self) -> BlockParser:
         """See TextFormat."""
         return BlockParser(self._settings.max_ind_range, keep_negative=self._settings.traits.keeps_negative)
 

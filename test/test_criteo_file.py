@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import raw_text
-from preparations import preparation
 
-from mlperf.data.prepare.text_format import CriteoText
-from mlperf.data.prepare.unlabelled_text import UnlabelledCriteoText, lacks_label
-from mlperf.data.text.blocks import text_blocks
+from mlperf.benchmarks.data_sets import TERABYTE, TERABYTE_DCNV2, DataSetTraits
+from mlperf.data.prepare.criteo_file import CriteoFile
 
 ROWS = raw_text.random_rows(300, seed=5)
 
@@ -21,17 +18,17 @@ def unlabelled(rows: list[list[str]], line_end: str = "\n") -> bytes:
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
-@pytest.mark.parametrize("data_set", ["terabyte", "terabyte_dcnv2"])
-def test_rows_are_those_of_the_labelled_text(line_end: str, data_set: str, tmp_path: Path) -> None:
-    settings = preparation(tmp_path / "x", tmp_path / "y", data_set=data_set, max_ind_range=1000)
+@pytest.mark.parametrize("traits", [TERABYTE, TERABYTE_DCNV2])
+def test_rows_are_those_of_the_labelled_text(line_end: str, traits: DataSetTraits, tmp_path: Path) -> None:
     (tmp_path / "with").write_bytes(raw_text.text(ROWS, line_end))
     (tmp_path / "without").write_bytes(unlabelled(ROWS, line_end).rstrip())
-    assert not lacks_label(tmp_path / "with")
-    assert lacks_label(tmp_path / "without")
-    (first,) = text_blocks(tmp_path / "with")
-    expected = CriteoText(settings).parser().parse(first).rows
-    (second,) = text_blocks(tmp_path / "without")
-    found = UnlabelledCriteoText(settings).parser().parse(second)
+    labelled, other = (CriteoFile(tmp_path / name, traits, 1000) for name in ("with", "without"))
+    assert labelled.has_label
+    assert not other.has_label
+    (block,) = labelled.blocks()
+    expected = labelled.parser().parse(block).rows
+    (block,) = other.blocks()
+    found = other.parser().parse(block)
     assert found.lines == len(ROWS)
     assert (found.rows[:, 1:] == expected[:, 1:]).all()
     assert (found.rows[:, 0] == 0).all()
@@ -70,10 +67,9 @@ def test_row_with_too_few_columns_is_refused(line: str, tmp_path: Path) -> None:
 
 def error_of(path: Path) -> str:
     """Return the error of the only bad row of a text."""
-    text = UnlabelledCriteoText(preparation(path, path))
-    (block,) = text.blocks(path, 0)
-    parsed = text.parser().parse(block)
+    file = CriteoFile(path, TERABYTE, -1)
+    (block,) = file.blocks()
+    parsed = file.parser().parse(block)
     (fault,) = parsed.faults
     assert len(parsed.rows) == parsed.lines - 1
-    assert np.issubdtype(parsed.rows.dtype, np.int32)
-    return str(text.error(path, 1, block, fault))
+    return str(file.fault_error(0, block, fault))
