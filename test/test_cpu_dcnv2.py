@@ -299,6 +299,7 @@ def test_profile_names_the_parts_of_a_step() -> None:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
         step.train(batch, 0.1)
         step.score(batch)
+        step.check()
     assert set(step.ranges.values()) <= {event.key for event in found.key_averages()}
 
 

@@ -281,6 +281,7 @@ def test_profiled_step_names_the_parts_of_the_cross_network() -> None:
     with torch.profiler.profile() as found:
         step.train(batch, 0.1)
         step.score(batch)
+        step.check()
     assert {"cross network", "gradient of the cross network"} < set(step.ranges.values())
     assert set(step.ranges.values()) <= {event.key for event in found.key_averages()}
 

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from mlperf.benchmarks import dashed
+from mlperf.benchmarks.data_sets import TERABYTE_DCNV2
 from mlperf.data.binary import BinaryFile
 from mlperf.data.day_files import DayFiles
 from mlperf.data.multi_hot import MultiHotShape, MultiHotTables
 from mlperf.data.multi_hot_file import multi_hot_tables, verify_tables
 from mlperf.data.prepare.open_prepared import open_prepared
 from mlperf.data.prepared.dataset import PreparedData, describe_reference
+from mlperf.data.prepared.manifest import Manifest
 from mlperf.data.prepared.origin import compare_raw_data
 from mlperf.data.prepared.paths import DatasetPaths
 from mlperf.data.prepared.raw_files import raw_files
@@ -31,7 +33,7 @@ from mlperf.data.synthetic.stack_distances import StackDistances
 from mlperf.data.synthetic.synthetic_batches import SyntheticBatches
 from mlperf.distributed.processes import current
 from mlperf.distributed.turns import first_then_others, once_for_each
-from mlperf.runner.data_shape import dense_format, require_fitting_model, table_rows
+from mlperf.runner.data_shape import require_fitting_model, row_source, table_rows
 from mlperf.runner.shared_data import copy_of, copy_of_splits, require_equal_data, same_copy
 from mlperf.settings.data import DataSettings
 from mlperf.settings.dataset import PreparationSettings
@@ -255,24 +257,35 @@ def open_split(
             multi_hot=prepared.multi_hot,
             processes=current(),
         )
-    modulo_rows = data.traits.limits_rows
+    source = row_source(settings, prepared, prepared.split(split))
     return BinaryFile(
-        path=prepared.split(split),
+        path=source.path,
         rows=prepared.rows(split),
         batch_size=batch_size,
-        rows_per_table=table_rows(settings, prepared),
-        max_ind_range=-1 if modulo_rows else data.max_ind_range,
+        rows_per_table=source.rows_per_table,
+        max_ind_range=source.max_ind_range,
         shuffle_seed=shuffle_seed,
         limit=limit,
         readers=readers,
         pin_memory=settings.use_gpu,
-        schema=prepared.schema,
+        schema=source.schema,
         expected=prepared.statuses.get(split),
-        dense=dense_format(prepared, data.traits),
-        modulo_rows=modulo_rows,
+        dense=source.dense,
+        modulo_rows=source.modulo_rows,
         multi_hot=prepared.multi_hot,
         processes=current(),
     )
+
+
+def data_set_of(processed_data_file: Path) -> str | None:
+    """Return the value of --data-set with which data was prepared, None if another tool did it.
+
+    RunError if its manifest is damaged.
+    """
+    if reference_prefix(processed_data_file) is not None:
+        return TERABYTE_DCNV2.name
+    manifest = Manifest.read(DatasetPaths.from_name(processed_data_file).manifest)
+    return None if manifest is None or manifest.adopted else str(manifest.flags["data_set"])
 
 
 def generated_batches(settings: Settings, stream: np.random.RandomState) -> BatchSource:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlperf.benchmarks.data_sets import DataSetTraits
+from mlperf.data.batch import RowSource
 from mlperf.data.columns.description import ColumnsDescription, DenseColumn, Transform
 from mlperf.data.prepared.dataset import PreparedData
 from mlperf.data.schema import CRITEO, LOG1P, MAX_TABLE_ROWS, DenseFormat, DenseTransform
@@ -69,7 +70,23 @@ def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, 
     return tuple(min(count, max_ind_range) for count in prepared.counts)
 
 
-def dense_format(prepared: PreparedData, traits: DataSetTraits) -> DenseFormat:
+def row_source(settings: Settings, prepared: PreparedData, path: Path) -> RowSource:
+    """Return what is valid in rows with the layout of the prepared files, and how they are decoded.
+
+    path: what they come from, for messages.
+    """
+    traits, is_reference = settings.data.traits, prepared.reference is not None
+    return RowSource(
+        path,
+        table_rows(settings, prepared),
+        -1 if traits.limits_rows else settings.data.max_ind_range,
+        prepared.schema,
+        dense=DenseFormat(is_float=True) if is_reference else _dense_format(prepared, traits),
+        modulo_rows=traits.limits_rows,
+    )
+
+
+def _dense_format(prepared: PreparedData, traits: DataSetTraits) -> DenseFormat:
     """Return the format of the dense features of prepared data. traits: of --data-set.
 
     With negative integers, of which m is the smallest: ln(x - m + 2). TorchRec's is the same. Criteo's smallest

@@ -146,6 +146,8 @@ def _check_training(settings: Settings) -> None:
 
 def _check_saving(settings: Settings) -> None:
     path, training = settings.save_model, settings.training
+    _check_folder(settings)
+    _check_test_freq(settings)
     if path is None:
         if settings.loads_latest:
             raise UsageError(
@@ -163,9 +165,30 @@ def _check_saving(settings: Settings) -> None:
             "--save-model requires --test-freq of at least 1 or a threshold: the model is saved when its test "
             "metric improves"
         )
+
+
+def _check_folder(settings: Settings) -> None:
+    """Refuse flags that need the folder of a run, or a training."""
+    run = settings.run
+    for flag, is_set, why in (
+        ("--resume", run.resume, "whose run it continues"),
+        ("--checkpoint-every", run.checkpoint_minutes is not None, "in which it saves last.pt"),
+    ):
+        if is_set and run.output_dir is None:
+            raise UsageError(f"{flag} requires --output-dir, {why}")
+        if is_set and settings.inference_only:
+            raise UsageError(f"{flag} cannot be used with --inference-only, because nothing is trained")
+
+
+def _check_test_freq(settings: Settings) -> None:
+    """Refuse evaluations with pending gradients if the model is saved after them."""
+    training = settings.training
+    flag = "--output-dir" if settings.keeps_best_model else "--save-model"
+    if not settings.keeps_best_model and settings.save_model is None:
+        return
     if training.test_freq > 0 and training.test_freq % training.accumulate:
         raise UsageError(
-            f"--test-freq={training.test_freq}: with --save-model it must be a multiple of "
+            f"--test-freq={training.test_freq}: with {flag} it must be a multiple of "
             f"--mlperf-grad-accum-iter={training.accumulate}, so that no gradients are pending at a save"
         )
 

@@ -233,6 +233,15 @@ prefix_or_folder = _files("a file name or a prefix of file names", or_folder=Tru
 text = Kind(str, "NAME")
 
 
+def _parse_folder(text: str) -> Path:
+    if text == "" or "\0" in text or len(text.encode(errors="surrogateescape")) > _MAX_PATH_BYTES:
+        raise _wrong(text, f"the name of a folder, which has from 1 to {_MAX_PATH_BYTES:,} bytes")
+    return Path(text)
+
+
+folder_name = Kind(_parse_folder, "DIR")
+
+
 def file_ending_in(*endings: str) -> Kind:
     """Return the kind of file names with one of `endings`, such as ".csv"."""
     allowed = f"a file name that ends in {', '.join(endings[:-1])} or {endings[-1]}"
