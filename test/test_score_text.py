@@ -255,4 +255,4 @@ def test_loaded_model_predicts_text(log: Log) -> None:
         path = log.write("unlabelled", [row[1:] for row in log.rows[23]])
         assert model.predict(path).tolist() == expected
         with pytest.raises(RunError, match=r"^none: no such file$"):
-            model.predict("none")
+            model.predict(Path("none"))

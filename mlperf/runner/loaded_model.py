@@ -81,7 +81,10 @@ class Model:
                 return self._scores(self._split(data))
             if isinstance(data, Mapping):
                 return self._scores(self._arrays(data))
-            return self._scores_of_text(Path(data))
+            path = Path(data)
+            if isinstance(data, str) and not os.path.exists(path):
+                raise UsageError(f"predict({data!r}): must be {', '.join(SPLITS)} or the name of a file")
+            return self._scores_of_text(path)
 
     def evaluate(self, split: str = "test") -> Metrics:
         """Return the six metrics of a split of the prepared data: train, test or val. Errors as of `predict`."""

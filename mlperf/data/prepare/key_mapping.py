@@ -47,7 +47,7 @@ class KeyMapper:
             if not fits:
                 raise RunError(
                     f"categorical column {table + 1}: more than {self._max_keys} distinct ids do not fit the "
-                    "int32 of the binary file; pass a smaller --max-ind-range"
+                    "int32 of the binary file"
                 )
 
     def new_ids(self, first: Sequence[int], pool: Threads) -> list[Keys]:

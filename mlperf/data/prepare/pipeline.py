@@ -149,7 +149,7 @@ class _BinaryPreparation(Preparation[Manifest]):
         super().__init__(request, plan, facts, WorkFolder(paths, text.layout), buckets, text)
 
     def _disk_needed(self) -> int:
-        return disk_needed(self._plan, self._settings)
+        return disk_needed(self._plan, self._request)
 
     def _phase_after_text(self) -> str:
         return "split" if self._settings.randomize == "none" else "permute"

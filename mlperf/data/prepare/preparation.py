@@ -119,7 +119,6 @@ class Preparation(ABC, Generic[Result]):
         self._work.clear()
         parts = len(self._plan.row_bytes)
         return PreparationState(
-            line=self._text.first_line,
             rows_per_day=[0] * parts,
             cut=[0] * self._layout.schema.tables if self._layout.has_splits else [],
             smallest=[MAX_INT32] * parts if self._settings.traits.keeps_negative else [],

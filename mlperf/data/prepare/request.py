@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mlperf.data.columns.description import CRITEO_COLUMNS, ColumnsDescription
-from mlperf.data.columns.json_form import description_to_json
+from mlperf.data.columns.description_file import read_description
+from mlperf.data.columns.description_json import to_json
+from mlperf.data.prepare.columns_text import ColumnsText
 from mlperf.data.prepare.earlier_ids import EarlierIds
 from mlperf.data.prepare.text_format import CriteoText, TextFormat
 from mlperf.data.prepared.manifest import Manifest
@@ -16,6 +18,7 @@ from mlperf.data.prepared.named_files import named_prepared_files
 from mlperf.data.prepared.paths import DatasetPaths
 from mlperf.data.prepared.raw_files import raw_files
 from mlperf.settings.dataset import PreparationSettings
+from mlperf.util.errors import UsageError
 from mlperf.util.output_files import NamedFile, named
 
 
@@ -35,8 +38,9 @@ class Request:
         """Read the files that the settings name. UsageError if they contradict each other, RunError if damaged."""
         columns = None
         if settings.traits.has_columns_file:
-            assert settings.columns is not None
-            raise NotImplementedError
+            if settings.columns is None:
+                raise UsageError(f"--data-set={settings.data_set}: preparing the data requires --columns")
+            columns = read_description(settings.columns)
         earlier = None if settings.ids_from is None else EarlierIds.open(settings.ids_from, settings, columns)
         return cls(settings, columns, earlier)
 
@@ -62,13 +66,16 @@ class Request:
 
     def text_format(self, inputs: Sequence[Path]) -> TextFormat:
         """Return the format of the input files."""
-        return CriteoText(self.settings, None if self.earlier is None else self.earlier.numbering)
+        numbering = None if self.earlier is None else self.earlier.numbering
+        if self.columns is None:
+            return CriteoText(inputs, self.settings, numbering)
+        return ColumnsText(inputs, self.settings, numbering, self.columns)
 
     def identity(self) -> dict[str, Any]:
         """Return everything that determines the result besides the inputs, as JSON."""
         return {
             "flags": self.settings.flags(),
-            "columns": None if self.columns is None else description_to_json(self.columns),
+            "columns": None if self.columns is None else to_json(self.columns),
             "ids_from": None if self.earlier is None else self.earlier.numbering.fingerprint,
         }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,78 +60,77 @@ class ParsedRows(Protocol):
     def faults(self) -> npt.NDArray[np.int64]: ...
 
 
-class Parser(Protocol):
-    """Parses the blocks that a thread gets."""
-
-    def parse(self, block: Any) -> ParsedRows:
-        """Return the good rows and the faults of a block; the next call may overwrite them."""
-        ...
+Parse = Callable[[int, Any], ParsedRows]  # of a block of an input file; the next call may overwrite the rows
 
 
 class TextFormat(ABC):
     """columns: their description. layout: what the parsed rows become.
 
     reasons: the reasons for which rows are bad, for the manifest.
-
-    first_line: number of lines before the rows, such as a header.
     standardized: columns of the rows whose mean and standard deviation are computed.
+    inputs: the input files. numbering: that of the ids, if it is given; otherwise they are numbered anew.
     """
 
     columns: ColumnsDescription = CRITEO_COLUMNS
     layout: Layout = CRITEO_LAYOUT
-    reasons: Mapping[int, str]
-    first_line: int = 0
+    reasons: Mapping[int, str] = REASON_NAMES
     standardized: Sequence[int] = ()
 
-    @abstractmethod
-    def blocks(self, path: Path, start: int) -> Iterator[Block]:
-        """Yield the blocks of a file from a position on, the end of a block or 0."""
+    def __init__(
+        self, inputs: Sequence[Path], settings: PreparationSettings, numbering: IdNumbering | None
+    ) -> None:
+        self._inputs = inputs
+        self._settings = settings
+        self._numbering = numbering
 
     @abstractmethod
-    def parser(self) -> Parser:
-        """Return a parser for a thread."""
+    def blocks(self, file: int, start: int) -> Iterator[Block]:
+        """Yield the blocks of an input file from a position on, the end of a block or 0."""
 
     @abstractmethod
+    def parser(self) -> Parse:
+        """Return the function with which a thread parses the blocks of an input file."""
+
+    @abstractmethod
+    def new_mapper(self) -> Mapper:
+        """Return a mapping of no ids."""
+
+    @abstractmethod
+    def error(self, file: int, lines: int, block: Any, fault: npt.NDArray[np.int64]) -> RunError:
+        """Return the error for a row of `faults`. lines: number of rows of the input file before the block."""
+
+    @abstractmethod
+    def count_rows(self, file: int) -> int:
+        """Return the number of rows, good and bad, of an input file."""
+
     def mapper(self) -> Mapper:
         """Return a mapping of the ids, of none yet or with a given numbering."""
-
-    @abstractmethod
-    def error(self, path: Path, first_line: int, block: Any, fault: npt.NDArray[Any]) -> RunError:
-        """Return the error for a row of `faults`. first_line: number of the first line of the block, from 1."""
-
-    @abstractmethod
-    def count_lines(self, path: Path) -> int:
-        """Return the number of lines, without the header."""
+        if self._numbering is not None:
+            return KnownIds(self._numbering, self.columns, self._settings.traits)
+        return self.new_mapper()
 
 
 class CriteoText(TextFormat):
     """Criteo's click logs."""
 
-    reasons = REASON_NAMES
-
-    def __init__(self, settings: PreparationSettings, numbering: IdNumbering | None = None) -> None:
-        self._settings = settings
-        self._numbering = numbering
-
-    def blocks(self, path: Path, start: int) -> Iterator[TextBlock]:
+    def blocks(self, file: int, start: int) -> Iterator[TextBlock]:
         """See TextFormat."""
-        return text_blocks(path, start)
+        return text_blocks(self._inputs[file], start)
 
-    def parser(self) -> BlockParser:
+    def parser(self) -> Parse:
         """See TextFormat."""
-        return BlockParser(self._settings.max_ind_range, keep_negative=self._settings.traits.keeps_negative)
+        settings = self._settings
+        parser = BlockParser(settings.max_ind_range, keep_negative=settings.traits.keeps_negative)
+        return lambda file, block: parser.parse(block)
 
-    def mapper(self) -> Mapper:
+    def new_mapper(self) -> IdMapper:
         """See TextFormat."""
-        traits = self._settings.traits
-        if self._numbering is not None:
-            return KnownIds(self._numbering, self.columns, traits)
-        return IdMapper(traits.first_index)
+        return IdMapper(self._settings.traits.first_index)
 
-    def error(self, path: Path, first_line: int, block: TextBlock, fault: npt.NDArray[Any]) -> RunError:
+    def error(self, file: int, lines: int, block: TextBlock, fault: npt.NDArray[np.int64]) -> RunError:
         """See TextFormat."""
-        return fault_error(path, first_line, block, fault)
+        return fault_error(self._inputs[file], lines + 1, block, fault)
 
-    def count_lines(self, path: Path) -> int:
+    def count_rows(self, file: int) -> int:
         """See TextFormat."""
-        return count_lines(path)
+        return count_lines(self._inputs[file])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlperf.data.columns.description import CRITEO_COLUMNS, ColumnsDescription
-from mlperf.data.columns.json_form import description_to_json
+from mlperf.data.columns.description_json import to_json
 from mlperf.data.criteo.days import SPLITS
 from mlperf.data.prepared.file_facts import FileFacts
 from mlperf.data.prepared.manifest_schema import ADDED_ENTRIES, checked_content
@@ -104,7 +104,7 @@ class Manifest:
         """Write the manifest with its own checksum, atomically, through a temporary file in `temporary_folder`."""
         content = asdict(self)
         if self.columns is not None:
-            content["columns"] = description_to_json(self.columns)
+            content["columns"] = to_json(self.columns)
         for name in ADDED_ENTRIES:  # as in the manifests of versions that did not have them
             if getattr(self, name) in (None, ()):
                 del content[name]

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlperf.benchmarks.data_sets import DATA_SETS, DataSetTraits
 from mlperf.data.columns.description import CRITEO_COLUMNS, ColumnsDescription
-from mlperf.data.columns.json_form import description_from_json
+from mlperf.data.columns.description_json import from_json
 from mlperf.data.criteo.days import KAGGLE_DAYS, SPLITS, TERABYTE_DAYS, split_rows
 from mlperf.data.prepared.file_facts import FileFacts
 from mlperf.data.schema import MAX_TABLE_ROWS
@@ -77,7 +77,7 @@ def _columns(entries: dict[str, Any], traits: DataSetTraits | None) -> ColumnsDe
             f"it {'needs' if has_columns else 'must not have'} an entry columns with flags.data_set "
             f"{shown(None if traits is None else traits.name)}"
         )
-    return description_from_json(entries["columns"], "columns") if has_columns else None
+    return from_json(entries["columns"], "columns") if has_columns else None
 
 
 def _numbering(value: object, tables: int) -> dict[str, Any] | None:
