@@ -53,7 +53,8 @@ class ParsedBlock:
     """What a block contains.
 
     rows: the good rows, int32 [N, columns]. lines: number of lines. faults: the other lines, with the reason.
-    keys, splits: None: the ids are in the rows, and no column decides to which split a row belongs.
+    keys, splits, cut: None: the ids are in the rows, no column decides to which split a row belongs, and a field
+        has one id.
     """
 
     rows: Rows
@@ -61,6 +62,7 @@ class ParsedBlock:
     faults: Faults
     keys: None = None
     splits: None = None
+    cut: None = None
 
 
 class BlockParser:
