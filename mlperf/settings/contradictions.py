@@ -295,6 +295,7 @@ def _check_inference(settings: Settings) -> None:
     for flag, value in changed_flags(settings.predictions):
         if not settings.inference_only:
             raise UsageError(f"{flag.name}={flag.kind.show(value)} requires --inference-only")
+    _check_scored_text(settings)
     for flag, _ in changed_flags(quantization):
         if not settings.inference_only:
             raise UsageError(f"{flag.name} requires --inference-only: a quantized model cannot be trained")
@@ -313,6 +314,26 @@ def _check_inference(settings: Settings) -> None:
     ):
         if is_set and settings.inference_only:
             raise UsageError(f"{name} cannot be used with --inference-only, because it reports on the training")
+
+
+def _check_scored_text(settings: Settings) -> None:
+    text, data = settings.predictions.text, settings.data
+    if text is None:
+        return
+    for flag, is_set, reason in (
+        ("--load-model", settings.load_model is not None, "the model"),
+        ("--processed-data-file", data.processed_data_file is not None, "whose numbers the ids get"),
+    ):
+        if not is_set:
+            raise UsageError(f"--score-text={text} requires {flag}, {reason}")
+    for flag, is_set, reason in (
+        (f"--split={settings.split}", "split" in settings.given, "which is scored in place of a split"),
+        ("--verify-data", data.verify, "which reads no split"),
+        ("--save-onnx", settings.report.save_onnx, "which scores only"),
+        ("--plot-compute-graph", settings.report.plot_compute_graph, "which scores only"),
+    ):
+        if is_set:
+            raise UsageError(f"{flag} cannot be combined with --score-text={text}, {reason}")
 
 
 def _check_load_weights(settings: Settings) -> None:
