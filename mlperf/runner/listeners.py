@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
@@ -39,11 +40,11 @@ def make_listeners(settings: Settings, device: torch.device) -> list[Listener]:
     ]
     try:
         if report.metrics_file is not None:
-            listeners.append(MetricsFile(settings, device, report.metrics_file))
+            listeners.append(MetricsFile(settings, device, report.metrics_file, continues=settings.run.resume))
         if report.tensor_board_folder is not None:
             listeners.append(TensorBoard(settings, device, report.tensor_board_folder))
         if report.profile:
-            listeners.append(Profile(device))
+            listeners.append(Profile(device, settings.run.output_dir or Path()))
         if settings.compliance.enabled:
             from mlperf.reporting.compliance_log import ComplianceLog  # needs mlperf-logging
 
