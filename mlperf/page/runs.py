@@ -16,7 +16,8 @@ from mlperf.plots.curves import Curves, Point
 from mlperf.plots.log_files import compliance_log_of
 from mlperf.plots.read_runs import Run, read_runs
 from mlperf.plots.run_labels import legend_labels
-from mlperf.reporting.metrics_reader import METRICS_NAME, RunRecords, is_metrics_file, position_of, read_records
+from mlperf.reporting.metrics_reader import RunRecords, is_metrics_file, position_of, read_records
+from mlperf.settings.run import METRICS_FILE
 from mlperf.util.errors import UsageError
 
 
@@ -119,7 +120,7 @@ def _report(run: Run, label: str) -> RunReport:
 def _of_records(run: Run, records: RunRecords, label: str) -> RunReport:
     start, tests = records.start, records.of("evaluation_stop")
     progress = records.of("progress")
-    folder = run.path.parent if run.path.name == METRICS_NAME else None
+    folder = run.path.parent if run.path.name == METRICS_FILE.name else None
     breakdowns = records.of("time_breakdown")
     found = breakdowns[-1]["breakdown"] if breakdowns else None
     names = ("version", "benchmark", "edition", "engine", "seed", "started_from")
