@@ -234,6 +234,7 @@ def test_profiled_step_names_its_parts_and_computes_the_same() -> None:
     with torch.profiler.profile() as found:
         step.train(raw, 0.1)
         step.score(raw)
+        step.check()
     assert set(step.ranges.values()) <= {event.key for event in found.key_averages()}
     general.train(batch, 0.1)
     assert_equal_steps(general, step)

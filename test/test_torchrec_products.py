@@ -31,7 +31,8 @@ def test_logits_and_gradients_are_those_of_the_model(interaction: str, activatio
         torch.nn.init.normal_(parameter, std=0.1)
     dense, pooled = torch.randn(samples, 13), torch.randn(samples, 3, 32, requires_grad=True)
     expected = model.logits(dense, pooled)
-    found = linear_products.top_logits(model, linear_products.bottom(model, dense), pooled)
+    interacted = linear_products.interact(model, linear_products.bottom(model, dense), pooled)
+    found = linear_products.run_top(model, interacted)
     assert found.shape == (samples, 1)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     for own, other in zip(gradients(model, found, pooled), gradients(model, expected, pooled), strict=True):

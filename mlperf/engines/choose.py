@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from torch.profiler import record_function
-
 from mlperf.distributed.processes import current
 from mlperf.engines.autograd.engine import AutogradEngine
 from mlperf.engines.cpu.engine import CpuEngine
 from mlperf.engines.gpu.engine import GpuEngine
+from mlperf.engines.observer import Observer, ProfilerRanges, observe, observe_step
 from mlperf.engines.protocol import Engine, TrainingStep
 from mlperf.evaluation.evaluate import Scorer
 from mlperf.models.dlrm import DLRM_Net
@@ -19,6 +18,9 @@ from mlperf.util.errors import UsageError
 
 _log = logging.getLogger(__name__)
 
+# Ranges of a profile around the parts of a step.
+_IN_PROFILES = {"train": "training on a batch", "score": "evaluation of a batch"}
+
 
 def uses_torchrec(settings: Settings, size: int | None = None) -> bool:
     """Return whether the engine of the run is torchrec. size: number of processes; None: of this run."""
@@ -26,28 +28,39 @@ def uses_torchrec(settings: Settings, size: int | None = None) -> bool:
     return settings.processes.engine == "torchrec" or (settings.processes.engine == "auto" and size > 1)
 
 
-def make_step(model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> TrainingStep:
-    """Return the training step of the engine of the run, and log the choice in one line. UsageError: see below."""
-    return make_step_of(choose_engine(model, settings), model, settings, optimizer)
+def make_step(
+    model: DLRM_Net, settings: Settings, optimizer: Optimizer, observer: Observer | None = None
+) -> TrainingStep:
+    """Return the training step of the engine of the run, and log the choice in one line. UsageError: see below.
+
+    observer: is told which part of the step runs.
+    """
+    return make_step_of(choose_engine(model, settings), model, settings, optimizer, observer)
 
 
-def make_step_of(engine: Engine, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> TrainingStep:
-    """Return the training step of an engine that supports the run."""
+def make_step_of(
+    engine: Engine,
+    model: DLRM_Net,
+    settings: Settings,
+    optimizer: Optimizer,
+    observer: Observer | None = None,
+) -> TrainingStep:
+    """Return the training step of an engine that supports the run. observer: as above."""
     step = engine.make_step(model, settings, optimizer)
     if settings.report.profile:
-        _name_ranges(step)
+        observer = ProfilerRanges(step.device)
+        observe(step, _IN_PROFILES, observer)
+    if observer is not None:
+        observe_step(step, observer)
     return step
 
 
-def _name_ranges(step: TrainingStep) -> None:
-    """Make the parts of a step appear in its profile. A step that is not profiled spends no time on this."""
-    for method, name in step.ranges.items():
-        setattr(step, method, record_function(name)(getattr(step, method)))
-
-
-def make_scorer(model: DLRM_Net, settings: Settings) -> Scorer:
-    """Return the scorer of the engine of the run, and log the choice in one line. UsageError as above."""
-    return choose_engine(model, settings).make_scorer(model, settings)
+def make_scorer(model: DLRM_Net, settings: Settings, observer: Observer | None = None) -> Scorer:
+    """Return the scorer of the engine of the run, and log the choice in one line. The rest is as above."""
+    scorer = choose_engine(model, settings).make_scorer(model, settings)
+    if observer is not None:
+        observe_step(scorer, observer)
+    return scorer
 
 
 def choose_engine(model: DLRM_Net, settings: Settings) -> Engine:

@@ -153,37 +153,45 @@ def update_layers(
     return gradient
 
 
+def forward_ranges(*, has_cross: bool) -> dict[str, str]:
+    """Return the parts of a forward pass and their methods. has_cross: whether there is a cross network."""
+    ranges = {
+        "run_bottom": "bottom MLP",
+        "look_up_and_interact": "embedding lookup and interaction",
+        "run_top": "top MLP",
+        "predict": "prediction",
+        "check": "check of weights and rows",
+    }
+    if has_cross:
+        ranges |= {"look_up_and_interact": "embedding lookup", "run_cross": "cross network"}
+    return ranges
+
+
 class LayerwiseStep(ABC, Generic[Inputs, Rate]):
     """A training step.
 
     bottom, top: layers of the MLPs, without the last layer of the top MLP. cross: layers of the cross network;
-    empty without one. mlp_ranges, cross_ranges: the ranges of a step, those of a cross network apart.
+    empty without one. backward_ranges: the parts of the backward pass and their methods.
     """
 
     bottom: Sequence[Layer[Rate]]
     top: Sequence[Layer[Rate]]
     cross: Sequence[CrossLayer[Rate]]
     sums: LossSums
-    cross_ranges: ClassVar[Mapping[str, str]] = {
-        "run_cross": "cross network",
-        "update_cross": "gradient and update of the cross network",
-    }
-    mlp_ranges: ClassVar[Mapping[str, str]] = {
-        "score": "evaluation of a batch",
-        "run_bottom": "bottom MLP",
-        "look_up_and_interact": "embedding lookup and interaction",
-        "run_top": "top MLP",
+    backward_ranges: ClassVar[Mapping[str, str]] = {
         "update_last_layer": "loss and update of the last layer",
         "update_top": "gradient and update of the top MLP",
+        "update_cross": "gradient and update of the cross network",
         "interaction_gradients": "gradient of the interaction",
         "update_rows": "update of the embedding tables",
         "update_bottom": "gradient and update of the bottom MLP",
     }
 
-    @property
-    def ranges(self) -> Mapping[str, str]:
-        """Methods that a profile shows, and their names there."""
-        return {**self.mlp_ranges, **self.cross_ranges} if self.cross else self.mlp_ranges
+    def backward_parts(self) -> Mapping[str, str]:
+        """Return the parts of the backward pass and their methods."""
+        return {
+            method: part for method, part in self.backward_ranges.items() if self.cross or method != "update_cross"
+        }
 
     @abstractmethod
     def batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[Any]:

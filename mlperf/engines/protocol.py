@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
 from mlperf.data.source import BatchSource
+from mlperf.engines.observer import Observed
 from mlperf.evaluation.evaluate import Scorer
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.optim.optimizer import Optimizer
@@ -49,18 +50,17 @@ class LossSums:
         self.both.zero_()
 
 
-class TrainingStep(Scorer, Protocol):
+class EngineScorer(Scorer, Observed, Protocol):
+    """Predicts."""
+
+
+class TrainingStep(EngineScorer, Protocol):
     """Trains and predicts.
 
     sums: loss and correct predictions since `sums.clear()`.
     """
 
     sums: LossSums
-
-    @property
-    def ranges(self) -> Mapping[str, str]:
-        """Methods that a profile shows, and their names there."""
-        ...
 
     def training_batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[Any]:
         """Return the batches of `epoch` from number `first` on, in the form that `train` accepts.
@@ -98,6 +98,6 @@ class Engine(Protocol):
         """Return the training step of a run that `supports` accepts."""
         ...
 
-    def make_scorer(self, model: DLRM_Net, settings: Settings) -> Scorer:
+    def make_scorer(self, model: DLRM_Net, settings: Settings) -> EngineScorer:
         """Return the scorer of a run that `supports` accepts."""
         ...

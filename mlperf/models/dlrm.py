@@ -85,6 +85,16 @@ class DLRM_Net(nn.Module):
         """The pooling weights of the tables' rows, None without weighted pooling."""
         return None if self.architecture.weighted_pooling is None else self.v_W_l
 
+    @property
+    def interaction_name(self) -> str:
+        """What is between the MLPs, for people."""
+        return "cross network" if self.architecture.has_cross_network else "interaction"
+
+    @property
+    def dense_name(self) -> str:
+        """What the model has besides its tables, for people."""
+        return "MLPs and the cross network" if self.architecture.has_cross_network else "MLPs"
+
     def row_parameters(self) -> Sequence[RowParameter]:
         """Return the parameters trained row by row: tables and learned pooling weights."""
         pooling = [] if self.pooling is None else self.pooling.row_parameters()
@@ -117,16 +127,20 @@ class DLRM_Net(nn.Module):
 
     def logits(self, dense: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
         """Return the output before the sigmoid, float32 [B, 1]; the arguments are those of `predict`."""
-        return self.top_logits(self.bottom(dense), pooled)
+        return self.run_top(self.interact(self.bottom(dense), pooled))
 
     def bottom(self, dense: torch.Tensor) -> torch.Tensor:
         """Return the output of the bottom MLP, [B, D], for dense features."""
         output: torch.Tensor = self.bot_l(dense)
         return output
 
-    def top_logits(self, bottom: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
-        """Return the logits, float32 [B, 1], for the bottom MLP's output and pooled embeddings [B, T, D]."""
-        interacted = self.interaction(bottom, pooled)  # (B, top_widths[0])
+    def interact(self, bottom: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+        """Return the interaction [B, top_widths[0]] of the bottom MLP's output [B, D] and the rows [B, T, D]."""
+        interacted: torch.Tensor = self.interaction(bottom, pooled)
+        return interacted
+
+    def run_top(self, interacted: torch.Tensor) -> torch.Tensor:
+        """Return the logits, float32 [B, 1], for the interaction."""
         logits: torch.Tensor = self.top_l[:-1](interacted).float()  # in float32 under autocast too
         return logits
 

@@ -92,16 +92,23 @@ def load_for_inference(settings: Settings, outputs: Sequence[NamedFile] = ()) ->
 
     outputs: files that the program is going to write.
     """
+    model, prepared = open_for_inference(settings, TRAINING_SPLITS, outputs)
+    return model, open_splits(settings, prepared)
+
+
+def open_for_inference(
+    settings: Settings, splits: Sequence[str], outputs: Sequence[NamedFile] = ()
+) -> tuple[DLRM_Net, PreparedData]:
+    """Return the model with its weights, and its data, with `splits` verified. See `load_for_inference`."""
     if settings.processes.engine == "torchrec":
-        raise UsageError("--engine=torchrec: no process has the whole model, which is plotted; omit the flag")
+        raise UsageError("--engine=torchrec: no process has the whole model, which is needed here; omit the flag")
     check_engine(settings, 1)
     check_files(settings, others=outputs)
     check_loaded_checkpoints(settings)
     with resource_failures():
         device = device_of(settings)
-        prepared = _data(settings, device, TRAINING_SPLITS)
-        model = load_model(settings, device, prepared)
-    return model, open_splits(settings, prepared)
+        prepared = _data(settings, device, splits)
+        return load_model(settings, device, prepared), prepared
 
 
 def draw_ids(settings: Settings) -> None:

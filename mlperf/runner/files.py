@@ -135,6 +135,6 @@ def export_onnx(settings: Settings, model: DLRM_Net) -> None:
     """Export the model (--save-onnx)."""
     path = settings.run.path(ONNX_FILE)
     older = path.exists()
-    multi_hot = settings.data.generation != "dataset" or settings.data.multi_hot.sizes is not None
+    multi_hot = settings.data.generation != "dataset" or model.architecture.ids_per_table is not None
     save_onnx(model, path, multi_hot=multi_hot)
     _log.info("model in %s%s", path, _REPLACED if older else "")

@@ -40,7 +40,7 @@ def make_listeners(settings: Settings, device: torch.device) -> list[Listener]:
     ]
     try:
         if report.metrics_file is not None:
-            listeners.append(MetricsFile(settings, device, report.metrics_file))
+            listeners.append(MetricsFile(settings, device, report.metrics_file, continues=settings.run.resume))
         if report.tensor_board_folder is not None:
             listeners.append(TensorBoard(settings, device, report.tensor_board_folder))
         if report.profile:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from mlperf.benchmarks import benchmark_with, editions_of
-from mlperf.benchmarks.data_sets import DENSE_FEATURES, TABLES, TERABYTE_DCNV2
+from mlperf.benchmarks import benchmark_with, dashed, editions_of
+from mlperf.benchmarks.data_sets import COLUMNS, DENSE_FEATURES, TABLES, TERABYTE_DCNV2
 from mlperf.distributed.launchers import require_one_process
-from mlperf.settings.data import MultiHotSettings
+from mlperf.settings.data import DataSettings, MultiHotSettings
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import changed_flags
 from mlperf.settings.settings import LATEST, Settings
@@ -90,6 +90,10 @@ def _check_model(settings: Settings) -> None:
         raise UsageError(f"--arch-mlp-bot ends in {bottom[-1]}: it must end in --arch-sparse-feature-size={size}")
     if len(bottom) < 2:
         raise UsageError(f"--arch-mlp-bot={bottom[0]}: needs at least two widths, e.g. 4-3-2")
+    if 0 in bottom[1:]:
+        raise UsageError(
+            f"--arch-mlp-bot={dashed(bottom)}: only the number of dense features, the first, can be 0"
+        )
     if architecture.mlp_top[-1] != 1:
         raise UsageError(f"--arch-mlp-top ends in {architecture.mlp_top[-1]}: it must end in 1 (one output)")
     if architecture.interaction_itself and architecture.interaction_op != "dot":
@@ -198,6 +202,10 @@ def _check_data(settings: Settings) -> None:
         ):
             if path is not None:
                 raise UsageError(f"{name}={path} requires --data-generation=dataset")
+        if settings.model.architecture.mlp_bot[0] == 0:
+            raise UsageError(
+                f"--arch-mlp-bot starts with 0, but --data-generation={data.generation} has dense features"
+            )
         for flag, value in changed_flags(data.multi_hot):
             raise UsageError(f"{flag.name}={flag.kind.show(value)} requires --data-generation=dataset")
         if data.verify:
@@ -205,11 +213,29 @@ def _check_data(settings: Settings) -> None:
         return
     if data.raw_data_file is None and data.processed_data_file is None:
         raise UsageError("--data-generation=dataset requires --raw-data-file or --processed-data-file")
+    if data.traits.has_columns_file:
+        _check_own_columns(data)
+        return
     _check_multi_hot(data.multi_hot)
     dense_features = settings.model.architecture.mlp_bot[0]
     if dense_features != DENSE_FEATURES:
         raise UsageError(
-            f"--arch-mlp-bot starts with {dense_features}, but Criteo data has {DENSE_FEATURES} dense features"
+            f"--arch-mlp-bot starts with {dense_features}, but Criteo data has {DENSE_FEATURES} dense features; "
+            f"other data needs --data-set={COLUMNS.name}"
+        )
+
+
+def _check_own_columns(data: DataSettings) -> None:
+    """Refuse flags of Criteo's data sets. The architecture is compared with the columns when they are known."""
+    for flag, value in changed_flags(data.multi_hot):
+        raise UsageError(
+            f"{flag.name}={flag.kind.show(value)} cannot be combined with --data-set={data.data_set}, whose "
+            "columns say how many ids they have"
+        )
+    if data.max_ind_range > 0:
+        raise UsageError(
+            f"--max-ind-range={data.max_ind_range} cannot be combined with --data-set={data.data_set}, whose "
+            "tables have a row for each id"
         )
 
 

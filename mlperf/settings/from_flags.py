@@ -25,8 +25,7 @@ def make_trainer_parser(prog: str = "dlrm_s_pytorch.py") -> Parser:
 
 def make_preparation_parser(prog: str = "prepare_criteo.py", description: str | None = None) -> Parser:
     """Return the parser of the flags of `prepare_criteo.py`."""
-    usage = "%(prog)s --raw-data-file PATH --processed-data-file PATH [flags]"
-    parser = Parser(prog, description, usage=usage)
+    parser = Parser(prog, description, usage="%(prog)s [flags]")
     parser.add_settings(PreparationSettings)
     return parser
 

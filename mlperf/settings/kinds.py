@@ -130,17 +130,17 @@ def between(minimum: float = -MAX_REAL, maximum: float = MAX_REAL, *, below: boo
 positive = between(MIN_REAL, MAX_REAL)
 
 
-def whole_numbers(maximum: int) -> Kind:
-    """Return the kind of lists of whole numbers from 1 to `maximum`, separated by dashes."""
-    allowed = f"a list of whole numbers from 1 to {maximum} separated by dashes"
+def whole_numbers(maximum: int, *, minimum: int = 1) -> Kind:
+    """Return the kind of lists of whole numbers from `minimum` to `maximum`, separated by dashes."""
+    allowed = f"a list of whole numbers from {minimum} to {maximum} separated by dashes"
 
     def parse(text: str) -> tuple[int, ...]:
-        values = [_read_whole(part) or 0 for part in text.split("-")]
-        if not 1 <= min(values) <= max(values) <= maximum:
+        values = [-1 if (value := _read_whole(part)) is None else value for part in text.split("-")]
+        if not minimum <= min(values) <= max(values) <= maximum:
             raise _wrong(text, allowed)
         return tuple(values)
 
-    return Kind(parse, "N-N-...", dashed, extremes=("1", str(maximum)), allowed=allowed)
+    return Kind(parse, "N-N-...", dashed, extremes=(str(minimum), str(maximum)), allowed=allowed)
 
 
 _weight = between(0)

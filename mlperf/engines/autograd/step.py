@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
 
 import torch
 
 from mlperf.data.batch import Batch
 from mlperf.data.source import BatchSource
 from mlperf.engines.autograd.scorer import AutogradScorer
+from mlperf.engines.observer import BackwardParts
 from mlperf.engines.protocol import LossSums
 from mlperf.engines.warm_up import synthetic_batch
 from mlperf.models.dlrm import DLRM_Net
@@ -21,19 +21,23 @@ from mlperf.optim.optimizer import Optimizer
 class AutogradStep(AutogradScorer):
     """Trains with PyTorch's backward pass and the optimizer's update."""
 
-    ranges: ClassVar[Mapping[str, str]] = {
-        "score": "evaluation of a batch",
-        "look_up": "embedding lookup",
-        "predict": "MLPs and interaction",
-        "backward": "loss and backward pass",
-        "update": "update of MLPs and embedding tables",
-    }
-
     def __init__(self, model: DLRM_Net, loss: Loss, optimizer: Optimizer, precision: str) -> None:
         super().__init__(model, precision)
         self.loss = loss
         self.optimizer = optimizer
         self.sums = LossSums.zeros(self.device)
+
+    @property
+    def ranges(self) -> Mapping[str, str]:
+        """The parts of a step and their methods. The backward pass is divided further, by `BackwardParts`."""
+        return {
+            **super().ranges,
+            "compute_loss": "loss",
+            "backward": "gradient of the loss",
+            "optimizer.add": "update of the embedding tables",
+            "optimizer.step": "update of the embedding tables",
+            "optimizer.update_dense": f"update of the {self.model.dense_name}",
+        }
 
     def training_batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Return the batches of `epoch` from number `first` on."""
@@ -42,38 +46,41 @@ class AutogradStep(AutogradScorer):
     def warm_up(self, batch_size: int) -> None:
         """Run forward and backward once; the weights stay unchanged."""
         batch = synthetic_batch(self.model, batch_size)
-        lookup = self.look_up(batch)
-        self.backward(self.predict(batch, lookup.pooled), batch.labels)
+        self._accumulate(batch)
         self.model.zero_grad(set_to_none=True)
 
     def train(self, batch: Batch, rate: float | None) -> None:
         """Accumulate the gradients of `batch`; if `rate` is given, apply them all with this learning rate."""
-        batch = batch.to(self.device)
-        lookup = self.look_up(batch)
-        logits = self.predict(batch, lookup.pooled)
-        loss, probability = self.backward(logits, batch.labels)
+        batch = self.to_device(batch)
+        lookup, loss, probability = self._accumulate(batch)
         self.optimizer.add(lookup)
         self.sums.loss.add_(loss.detach().double(), alpha=batch.size)
         self.sums.correct.add_((probability.detach().round() == batch.labels).sum())
         if rate is not None:
-            self.update(rate)
+            self.optimizer.step(rate)
 
-    def look_up(self, batch: Batch) -> Lookup:
-        """Return the pooled embeddings."""
-        return self.model.look_up(batch)
-
-    def predict(self, batch: Batch, pooled: torch.Tensor) -> torch.Tensor:
-        """Return the logits [B, 1] for pooled embeddings [B, T, D]."""
+    def _accumulate(self, batch: Batch) -> tuple[Lookup, torch.Tensor, torch.Tensor]:
+        """Add to the gradients of the weights. Return the rows read, the loss and the probabilities [B, 1]."""
+        parts = BackwardParts(self.observer)
+        lookup = self.look_up(batch)
         with self.autocast():
-            return self.model.logits(batch.dense, pooled)
+            bottom = self.run_bottom(batch.dense)
+            interacted = self.interact(bottom, lookup.pooled)
+            logits = self.run_top(interacted)
+        loss, probability = self.compute_loss(logits, batch.labels)
+        parts.then(logits, "gradient of the top MLP")
+        parts.then(interacted, f"gradient of the {self.model.interaction_name}")
+        parts.then(bottom, "gradient of the bottom MLP")
+        if not lookup.pooled.is_leaf:  # of compressed tables
+            parts.then(lookup.pooled, "gradient of the embedding tables")
+        self.backward(loss)
+        return lookup, loss, probability
 
-    def backward(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the loss and the probabilities [B, 1], and add to the gradients of the weights."""
+    def compute_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss, a scalar, and the probabilities [B, 1]."""
         probability = self.model.probability(logits)
-        loss: torch.Tensor = self.loss(logits if self.loss.on_logits else probability, labels)
-        loss.backward()
-        return loss, probability
+        return self.loss(logits if self.loss.on_logits else probability, labels), probability
 
-    def update(self, rate: float) -> None:
-        """Apply the gradients."""
-        self.optimizer.step(rate)
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add to the gradients of the weights."""
+        loss.backward()

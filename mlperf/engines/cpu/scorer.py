@@ -5,7 +5,7 @@ B samples, T tables, D embedding dimension, K inputs of a layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -16,7 +16,16 @@ from mlperf.engines.cpu.features import DotProducts, Features, PooledFeatures
 from mlperf.engines.cpu.layer import CpuLayer
 from mlperf.engines.cpu.loops import last_layer
 from mlperf.engines.cpu.workspace import Workspace
-from mlperf.engines.layerwise import Activations, CrossLayer, CrossValues, Layer, run_cross_layers, run_layers
+from mlperf.engines.layerwise import (
+    Activations,
+    CrossLayer,
+    CrossValues,
+    Layer,
+    forward_ranges,
+    run_cross_layers,
+    run_layers,
+)
+from mlperf.engines.observer import Observer
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.cross import CrossInteraction
 from mlperf.models.layers.embedding.flat_tables import FlatTables
@@ -31,6 +40,8 @@ class CpuScorer:
     precision: "fp32" or "bf16", dtype of matrix products and activations. optimizer: None if the model is not
     trained. ids_per_table: ids of each table and sample; None: one.
     """
+
+    observer: Observer | None = None
 
     def __init__(
         self,
@@ -78,6 +89,11 @@ class CpuScorer:
         ]
         return PooledFeatures(self.tables, sizes, self.dtype, self.workspace), cross
 
+    @property
+    def ranges(self) -> Mapping[str, str]:
+        """The parts of the forward pass and their methods."""
+        return forward_ranges(has_cross=bool(self.cross))
+
     def batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Return the batches of `epoch` from number `first` on."""
         return data.batches(epoch, first)
@@ -87,13 +103,16 @@ class CpuScorer:
 
     def score(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the predicted probabilities and the labels, float32 [B] each."""
-        hidden = self.forward(batch).top[-1]
-        probabilities = torch.empty(batch.size)
+        return self.predict(self.forward(batch).top[-1]), batch.labels.squeeze(1)
+
+    def predict(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities, float32 [B], for the inputs of the last layer [B, N]."""
+        probabilities = torch.empty(len(hidden))
         args = self._score.args
         args.hidden, args.probabilities = hidden.data_ptr(), probabilities.data_ptr()
-        args.samples = batch.size
+        args.samples = len(hidden)
         self._score.run()
-        return probabilities, batch.labels.squeeze(1)
+        return probabilities
 
     def forward(self, batch: Batch) -> Activations:
         """Run the model up to its last layer."""

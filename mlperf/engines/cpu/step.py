@@ -5,7 +5,7 @@ B samples, T tables, D embedding dimension, N inputs of the last layer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -65,6 +65,11 @@ class CpuStep(CpuScorer, LayerwiseStep[Batch, float]):
             threshold=self.threshold,
             bfloat16=self.is_bfloat16,
         )
+
+    @property
+    def ranges(self) -> Mapping[str, str]:
+        """The parts of a step and their methods."""
+        return {**super().ranges, **self.backward_parts()}
 
     def warm_up(self, batch_size: int) -> None:
         """Score a batch and train with learning rate 0."""

@@ -7,7 +7,7 @@ B samples, T tables, D embedding dimension, K width of a layer's input.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -30,7 +30,16 @@ from mlperf.engines.gpu.kernels.last_layer import predict
 from mlperf.engines.gpu.kernels.pooling import pool
 from mlperf.engines.gpu.layer import GpuLayer
 from mlperf.engines.gpu.upload import RawRows, Upload
-from mlperf.engines.layerwise import Activations, CrossLayer, CrossValues, Layer, run_cross_layers, run_layers
+from mlperf.engines.layerwise import (
+    Activations,
+    CrossLayer,
+    CrossValues,
+    Layer,
+    forward_ranges,
+    run_cross_layers,
+    run_layers,
+)
+from mlperf.engines.observer import Observer
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.cross import CrossInteraction
 from mlperf.models.layers.embedding.flat_tables import FlatTables
@@ -49,6 +58,8 @@ class GpuScorer:
     max_ind_range: if positive, ids are taken modulo it.
     ids_per_table: number of ids of each table and sample if batches contain `ids`, which needs a cross network.
     """
+
+    observer: Observer | None = None
 
     def __init__(
         self, model: DLRM_Net, precision: str, max_ind_range: int, ids_per_table: Sequence[int] | None = None
@@ -98,6 +109,11 @@ class GpuScorer:
         self.row_format = row_format(LOG1P, modulo_rows=False).to(self.device)
         self.upload = Upload(self.device)
 
+    @property
+    def ranges(self) -> Mapping[str, str]:
+        """The parts of the forward pass and their methods."""
+        return {"decode": "decoding of the rows", **forward_ranges(has_cross=bool(self.cross))}
+
     def batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[RawBatch]:
         """Return the undecoded batches of `epoch` from number `first` on."""
         assert hasattr(data, "raw_batches"), "the GPU engine needs a BinaryFile"
@@ -114,10 +130,11 @@ class GpuScorer:
     def score_rows(self, inputs: RawRows) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the probabilities and labels of `inputs`, on the device."""
         activations = self.forward(inputs)
-        probabilities = predict(
-            hidden=activations.top[-1], weight=self.last_weight, bias=self.last_bias, threshold=self.threshold
-        )
-        return probabilities, activations.labels
+        return self.predict(activations.top[-1]), activations.labels
+
+    def predict(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities, float32 [B], for the inputs of the last layer [B, N]."""
+        return predict(hidden=hidden, weight=self.last_weight, bias=self.last_bias, threshold=self.threshold)
 
     def check(self) -> None:
         """Wait for the device. RunError if a row scored so far contains an invalid label or id."""

@@ -42,17 +42,12 @@ class GpuStep(GpuScorer, LayerwiseStep[RawRows, torch.Tensor]):
     The tables are updated as soon as the gradients of their rows are known, the MLPs at the end of the step.
     """
 
-    mlp_ranges: ClassVar[Mapping[str, str]] = {
-        **LayerwiseStep.mlp_ranges,
+    backward_ranges: ClassVar[Mapping[str, str]] = {
+        **LayerwiseStep.backward_ranges,
         "update_last_layer": "loss and gradient of the last layer",
         "update_top": "gradient of the top MLP",
-        "update_bottom": "gradient of the bottom MLP",
-        "update_mlps": "update of the MLPs",
-    }
-    cross_ranges: ClassVar[Mapping[str, str]] = {
-        "run_cross": "cross network",
         "update_cross": "gradient of the cross network",
-        "update_mlps": "update of the MLPs and of the cross network",
+        "update_bottom": "gradient of the bottom MLP",
     }
 
     def __init__(
@@ -80,6 +75,12 @@ class GpuStep(GpuScorer, LayerwiseStep[RawRows, torch.Tensor]):
         self.weight_update = WeightUpdate(self._dense_parameters(), self.dtype, self.epsilon)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._graph_rows = self._first_rows(0)
+
+    @property
+    def ranges(self) -> Mapping[str, str]:
+        """The parts of a step and their methods."""
+        update = {"update_mlps": f"update of the {self.model.dense_name}"}
+        return {**super().ranges, **self.backward_parts(), **update}
 
     def _first_rows(self, batch_size: int) -> RawRows:
         """Return a batch, on the device, in which all labels, features and ids are 0."""

@@ -27,12 +27,15 @@ def bottom(model: DLRM_Net, dense: torch.Tensor) -> torch.Tensor:
     return _mlp(list(model.bot_l), dense)
 
 
-def top_logits(model: DLRM_Net, bottom: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
-    """Return the same as `model.top_logits`, float32 [B, 1]. bottom: [B, D]. pooled: [B, T, D]."""
+def interact(model: DLRM_Net, bottom: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+    """Return the same as `model.interact`, float32 [B, N]. bottom: [B, D]. pooled: [B, T, D]."""
     if isinstance(model.interaction, CrossInteraction):
-        interacted = _cross(model.interaction, bottom, pooled)
-    else:
-        interacted = model.interaction(bottom, pooled)
+        return _cross(model.interaction, bottom, pooled)
+    return model.interact(bottom, pooled)
+
+
+def run_top(model: DLRM_Net, interacted: torch.Tensor) -> torch.Tensor:
+    """Return the same as `model.run_top`, float32 [B, 1]. interacted: [B, N]."""
     return _mlp(list(model.top_l)[:-1], interacted)
 
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import nn
@@ -18,71 +16,18 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from mlperf.data.source import BatchSource, SharedSource
-from mlperf.distributed.processes import Processes, current
+from mlperf.distributed.processes import current
 from mlperf.distributed.reductions import sum_over_processes
+from mlperf.engines.observer import Observer
 from mlperf.engines.protocol import LossSums
-from mlperf.engines.torchrec import linear_products
-from mlperf.engines.torchrec.features import (
-    ShardedBatch,
-    batch_of_all_shards,
-    sharded_batch,
-    table_name,
-)
+from mlperf.engines.torchrec.dense_work import DenseWork
+from mlperf.engines.torchrec.features import ShardedBatch, batch_of_all_shards, sharded_batch
 from mlperf.engines.torchrec.tables import ShardedTables
 from mlperf.engines.warm_up import synthetic_batch
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer
 from mlperf.util.allocator import keep_freed_blocks
-
-
-class DenseWork(nn.Module):
-    """Everything but the tables: MLPs, interaction and loss, which all processes have."""
-
-    def __init__(self, model: DLRM_Net, loss: Loss, precision: str, processes: Processes) -> None:
-        super().__init__()
-        self.model = model
-        self.loss = loss
-        self.processes = processes
-        self.weight = 1.0  # of the loss; 0 makes every gradient 0
-        self.names = [table_name(number) for number in range(len(model.architecture.rows_per_table))]
-        self._precision = precision
-
-    def forward(self, batch: ShardedBatch, found: KeyedTensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Return the share of the loss, scaled for the mean over processes, and the sums of `LossSums`."""
-        logits = self.logits(batch, found)
-        probability = self.model.probability(logits)
-        if batch.size == 0:
-            loss = logits.sum() * 0
-            share = loss
-        else:
-            loss = self.loss(logits if self.loss.on_logits else probability, batch.labels)
-            share = loss * (self.weight * batch.size * self.processes.size / batch.whole)
-        correct = (probability.detach().round() == batch.labels).sum()
-        return share, (loss.detach().double() * batch.size, correct)
-
-    def logits(self, batch: ShardedBatch, found: KeyedTensor) -> torch.Tensor:
-        """Return the logits [batch.size, 1], without those of the padding."""
-        fused = linear_products.available(batch.dense.device, self._precision)
-        with self._autocast(batch.dense.device):
-            bottom = linear_products.bottom(self.model, batch.dense) if fused else self.model.bottom(batch.dense)
-            # The rows arrive while the bottom MLP is computed, and their gradients leave before its backward pass.
-            pooled = self._in_order(found)
-            if fused:
-                logits = linear_products.top_logits(self.model, bottom, pooled)
-            else:
-                logits = self.model.top_logits(bottom, pooled)
-        return logits[: batch.size]
-
-    def _in_order(self, found: KeyedTensor) -> torch.Tensor:
-        """Return the pooled rows [B, T, D], which the planner orders by process. Waits for them."""
-        values = found.values() if found.keys() == self.names else KeyedTensor.regroup([found], [self.names])[0]
-        return values.view(len(values), len(self.names), -1)
-
-    def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        if self._precision != "bf16":
-            return nullcontext()
-        return torch.autocast(device.type, torch.bfloat16)
 
 
 class _Trained(nn.Module):
@@ -100,8 +45,9 @@ class _Trained(nn.Module):
 class _Update:
     """Updates the dense parameters, and passes the learning rate to the tables, when TorchRec's pipeline says."""
 
-    def __init__(self, optimizer: Optimizer, tables: ShardedTables) -> None:
+    def __init__(self, optimizer: Optimizer, tables: ShardedTables, work: DenseWork) -> None:
         self.optimizer = optimizer
+        self.work = work
         self.fused = tables.sharded.fused_optimizer
         self.rate = 0.0
 
@@ -113,6 +59,7 @@ class _Update:
 
     def step(self) -> None:
         """Update the dense parameters."""
+        self.work.backward_stop()
         self.optimizer.step(self.rate)
 
 
@@ -163,8 +110,6 @@ class _Feed:
 class TorchRecStep:
     """Trains and scores with the other processes. All must call the same methods in the same order."""
 
-    ranges: ClassVar[Mapping[str, str]] = {"score": "evaluation of a batch", "train": "training on a batch"}
-
     def __init__(
         self,
         model: DLRM_Net,
@@ -184,17 +129,58 @@ class TorchRecStep:
         self.sums = SharedSums.zeros(self.device)
         self._tables = model.tables.sharded
         self._rows, self._ids_per_table = model.architecture.rows_per_table, ids_per_table
-        self._work = DenseWork(model, loss, precision, self.processes)
-        dense: nn.Module = self._work
+        self.work = DenseWork(model, loss, precision, self.processes)
+        dense: nn.Module = self.work
         if self.processes.size > 1:
             dense = DistributedDataParallel(dense, forward_sync_buffers=False, gradient_as_bucket_view=True)
-        self._update = _Update(optimizer, model.tables)
-        self._pipeline = TrainPipelineSparseDist(_Trained(self._tables, dense), self._update, self.device)
+        self.optimizer = optimizer
+        self._update = _Update(optimizer, model.tables, self.work)
+        self._trained = _Trained(self._tables, dense)
+        self.pipeline = TrainPipelineSparseDist(
+            self._trained, self._update, self.device, custom_model_fwd=self._forward
+        )
         self._feed = _Feed(iter(()))
+
+    @property
+    def observer(self) -> Observer | None:
+        """Is told which part of a step runs."""
+        return self.work.observer
+
+    @observer.setter
+    def observer(self, observer: Observer | None) -> None:
+        self.work.observer = observer
+
+    @property
+    def ranges(self) -> Mapping[str, str]:
+        """The parts of a step and their methods. The backward pass is divided by `DenseWork`."""
+        parts = {
+            "pipeline.start_sparse_data_dist": "exchange of the ids",
+            "pipeline.wait_sparse_data_dist": "exchange of the ids",
+            "forward": "embedding lookup",
+            "look_up": "embedding lookup",
+            "optimizer.step": f"update of the {self.work.name}",
+        }
+        if self.device.type != "cpu":
+            parts["pipeline.enqueue_batch"] = "copy of the batch to the device"
+        return parts | {f"work.{method}": part for method, part in self.work.ranges.items()}
+
+    def forward(self, batch: ShardedBatch) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Return what `DenseWork` returns for the rows of `batch`."""
+        result: tuple[torch.Tensor, tuple[torch.Tensor, ...]] = self._trained(batch)
+        return result
+
+    def _forward(self, batch: ShardedBatch) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Call `forward`, as a profile or a time breakdown may have replaced it."""
+        return self.forward(batch)
+
+    def look_up(self, batch: ShardedBatch) -> KeyedTensor:
+        """Return the pooled rows of `batch`, outside of the pipeline."""
+        found: KeyedTensor = self._tables(batch.features)
+        return found
 
     def training_batches(self, data: BatchSource, epoch: int, first: int = 0) -> Iterator[WholeBatch]:
         """Yield the batches of `epoch` from number `first` on."""
-        self._pipeline.reset()  # it still has batches of an epoch that was left early
+        self.pipeline.reset()  # it still has batches of an epoch that was left early
         self._feed = _Feed(self.batches(data, epoch, first))
         try:
             yield from self._feed.whole_batches()
@@ -214,13 +200,13 @@ class TorchRecStep:
         batch = batch_of_all_shards(synthetic_batch(self.model, count, self._ids_per_table), self._rows, shards)
         shared = sharded_batch(batch, batch_size, self.processes.largest_share(batch_size))
         self.score(shared)
-        optimizer, before = self._update.optimizer, self.sums.both.clone()
+        optimizer, before = self.optimizer, self.sums.both.clone()
         steps, rate = optimizer.steps, optimizer.rate
         self._feed = _Feed(iter([shared, shared]))
-        self._work.weight = 0.0
+        self.work.weight = 0.0
         for whole in self._feed.whole_batches():
             self.train(whole, 0.0)
-        self._work.weight = 1.0
+        self.work.weight = 1.0
         optimizer.steps, optimizer.rate = steps, rate
         self.sums.both.copy_(before)
 
@@ -228,17 +214,16 @@ class TorchRecStep:
         """Train on the next batch with learning rate `rate`."""
         assert rate is not None, "this engine does not accumulate gradients"
         self._update.rate = rate
-        loss, correct = self._pipeline.progress(self._feed)
+        loss, correct = self.pipeline.progress(self._feed)
         self.sums.loss.add_(loss)
         self.sums.correct.add_(correct)
 
     def score(self, batch: ShardedBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the predicted probabilities and the labels of the share of this process."""
-        self._pipeline.detach()  # the pipeline keeps what it has read ahead, and attaches itself again
+        self.pipeline.detach()  # the pipeline keeps what it has read ahead, and attaches itself again
         batch = batch.to(self.device, non_blocking=True)
         with torch.no_grad():
-            found = self._tables(batch.features)
-            probability = self.model.probability(self._work.logits(batch, found))
+            probability = self.model.probability(self.work.logits(batch, self.look_up(batch)))
         return probability.squeeze(1), batch.labels.squeeze(1)
 
     def check(self) -> None:
