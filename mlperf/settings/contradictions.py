@@ -311,6 +311,7 @@ def _check_inference(settings: Settings) -> None:
         ("--enable-profiling", report.profile),
         ("--tensor-board-filename", report.tensor_board_folder is not None),
         ("--metrics-file", report.metrics_file is not None),
+        ("--track", report.tracker is not None),
     ):
         if is_set and settings.inference_only:
             raise UsageError(f"{name} cannot be used with --inference-only, because it reports on the training")
