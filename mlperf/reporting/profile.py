@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from mlperf.training.events import Listener, Outcome, Position
 from mlperf.util.errors import RunError
-from mlperf.util.new_file import numbered, open_new
+from mlperf.util.new_file import first_free_together, open_new
 
 _log = logging.getLogger(__name__)
 
@@ -25,8 +24,8 @@ _ROWS = 50
 
 def profile_files() -> tuple[Path, Path]:
     """Return the names of the next table and trace, which no earlier profile has."""
-    pairs = zip(numbered(TABLE_FILE), numbered(TRACE_FILE), strict=True)
-    return next(pair for pair in pairs if not any(map(os.path.lexists, pair)))
+    table_file, trace_file = first_free_together(TABLE_FILE, TRACE_FILE)
+    return table_file, trace_file
 
 
 class Profile(Listener):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -13,6 +13,7 @@ from mlperf.reporting.debug import DebugReport
 from mlperf.reporting.metrics_file import MetricsFile
 from mlperf.reporting.profile import Profile
 from mlperf.reporting.tensorboard import TensorBoard
+from mlperf.reporting.time_breakdown import TimeBreakdown
 from mlperf.reporting.undefined_metrics import UndefinedMetrics
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Listener, Outcome, Position
@@ -21,8 +22,15 @@ from mlperf.training.events import Listener, Outcome, Position
 DEBUG_BATCHES = 3
 
 
-def make_listeners(settings: Settings, device: torch.device) -> list[Listener]:
+def make_time_breakdown(settings: Settings, device: torch.device) -> TimeBreakdown | None:
+    """Return the listener that measures the parts of the run (--time-breakdown), None without."""
+    return TimeBreakdown(device) if settings.report.time_breakdown and current().is_first else None
+
+
+def make_listeners(settings: Settings, device: torch.device, times: TimeBreakdown | None = None) -> list[Listener]:
     """Return the listeners that exist from the start of the run. Creating them starts the compliance log.
+
+    times: of `make_time_breakdown`.
 
     If one cannot be created, the others are notified of the end of the run.
     """
@@ -44,6 +52,8 @@ def make_listeners(settings: Settings, device: torch.device) -> list[Listener]:
             listeners.append(TensorBoard(settings, device, report.tensor_board_folder))
         if report.profile:
             listeners.append(Profile(device))
+        if times is not None:
+            listeners.append(times)
         if settings.compliance.enabled:
             from mlperf.reporting.compliance_log import ComplianceLog  # needs mlperf-logging
 
@@ -54,12 +64,25 @@ def make_listeners(settings: Settings, device: torch.device) -> list[Listener]:
     return listeners
 
 
-def stop_listeners(listeners: Iterable[Listener], position: Position | None, outcome: Outcome) -> Exception | None:
+def stop_listeners(
+    listeners: Sequence[Listener],
+    position: Position | None,
+    outcome: Outcome,
+    times: TimeBreakdown | None = None,
+) -> Exception | None:
     """Notify all listeners of the end of the run, also if one of them fails. Return the first failure.
 
     After a failure, the run is a failed one for those that follow. The compliance log is the last.
+    times: of `make_time_breakdown`; a run that has failed has no breakdown.
     """
     failure: Exception | None = None
+    if times is not None and position is not None and outcome is not Outcome.FAILED:
+        breakdown = times.breakdown()
+        try:
+            for listener in listeners:
+                listener.time_breakdown(breakdown)
+        except Exception as error:
+            failure, outcome = error, Outcome.FAILED
     for listener in listeners:
         try:
             listener.run_stop(position, outcome)
