@@ -273,7 +273,8 @@ def settings_of(shape: Shape, precision: str, plan: Plan, file: Path) -> Setting
 
 def fitted(shape: Shape, settings: Settings, plan: Plan) -> tuple[Shape, Architecture]:
     """Return the shape, with smaller tables if the full ones do not fit on the GPU, and its architecture."""
-    architecture = replace(settings.model.architecture, rows_per_table=shape.tables)
+    tables, ids = shape.tables, shape.ids_per_table
+    architecture = replace(settings.model.architecture, rows_per_table=tables, ids_per_table=ids)
     if plan.device.type == "cuda" and shape.limit is None:
         state = 4 * state_per_row(plan.optimizer, architecture) * sum(shape.tables)
         if table_bytes(architecture) + state + BYTES_BESIDE_TABLES > available_on_gpu(plan.device):

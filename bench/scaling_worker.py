@@ -120,7 +120,8 @@ def _prepare(task: Task) -> tuple[DLRM_Net, TrainingStep]:
             *(["--use-gpu"] if task.use_gpu else []),
         ]
     )
-    architecture = replace(settings.model.architecture, rows_per_table=shape.tables)
+    tables, ids = shape.tables, shape.ids_per_table
+    architecture = replace(settings.model.architecture, rows_per_table=tables, ids_per_table=ids)
     device = torch.device("cuda" if task.use_gpu else "cpu")
     model = build_model(settings, architecture, device, RunSizes(shape.batch_size, 0))
     initialize_model(settings, model, np.random.RandomState(1))

@@ -1,7 +1,11 @@
-"""The MLPerf recommendation benchmark, DLRM. `mlperf.run` trains or evaluates a model from Python."""
+"""The MLPerf recommendation benchmark, DLRM.
+
+From Python, `mlperf.run` trains or evaluates a model, and `mlperf.load` returns a trained one that predicts.
+"""
 
 import signal
 import sys
+from importlib import import_module
 from os.path import basename
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +14,16 @@ from mlperf.version import __version__
 
 if TYPE_CHECKING:
     from mlperf.runner.api import run
+    from mlperf.runner.loaded_model import Model, load
 
-__all__ = ["__version__", "run"]
+__all__ = ["Model", "__version__", "load", "run"]
+
+# Names of the API by the module that defines them. They need torch, and are imported only where they are used.
+_MODULES = {
+    "run": "mlperf.runner.api",
+    "load": "mlperf.runner.loaded_model",
+    "Model": "mlperf.runner.loaded_model",
+}
 
 # Ctrl-C during the imports of `python -m mlperf.NAME` or an installed program prints no traceback. sys.argv[0] is
 # "-m" until Python has found the module. Other programs that import this package keep their handler.
@@ -23,9 +35,7 @@ choose_numba_cache()
 
 
 def __getattr__(name: str) -> Any:
-    """Import `run`, and with it torch, only where it is used."""
-    if name != "run":
+    """Import a name of the API, and with it torch, only where it is used."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from mlperf.runner.api import run
-
-    return run
+    return getattr(import_module(_MODULES[name]), name)

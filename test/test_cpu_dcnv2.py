@@ -268,7 +268,7 @@ CROSS = ("--arch-interaction-op=dcn", BAGS, "--loss-function=bce_logits")
         (CROSS, "dcn", CpuEngine, "engine: cpu"),
         (("--arch-interaction-op=dcn",), "dcn", CpuEngine, "engine: cpu"),
         ((*CROSS, "--mini-batch-size=600000000"), "dcn", AutogradEngine, "2,400,000,000 ids of a table"),
-        ((BAGS,), "dot", AutogradEngine, "--multi-hot-sizes is supported by the cpu and gpu"),
+        ((BAGS,), "dot", AutogradEngine, "several ids per table and sample are supported by the cpu and gpu"),
         ((), "dot", AutogradEngine, "reproduces published losses"),
     ],
 )
@@ -280,18 +280,22 @@ def test_engine_is_chosen_by_interaction_and_ids(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    model = make_model(replace(ARCHITECTURE, interaction_op=interaction))
-    assert isinstance(choose.choose_engine(model, parse([*DATA_SET, *flags])), engine)
+    settings = parse([*DATA_SET, *flags])
+    model = make_model(
+        replace(ARCHITECTURE, interaction_op=interaction, ids_per_table=settings.data.multi_hot.sizes)
+    )
+    assert isinstance(choose.choose_engine(model, settings), engine)
     assert reason in caplog.text
 
 
 def test_profile_names_the_parts_of_a_step() -> None:
     settings = parse([*DATA_SET, *CROSS, "--enable-profiling"])
-    model = make_model(replace(ARCHITECTURE, rows_per_table=(3, 5) * 13))
+    sizes = settings.data.multi_hot.sizes
+    model = make_model(replace(ARCHITECTURE, rows_per_table=(3, 5) * 13, ids_per_table=sizes))
     step = choose.make_step(model, settings, make_optimizer("adagrad", model))
     assert isinstance(step, CpuStep)
     assert {"cross network", "gradient and update of the cross network"} <= set(step.ranges.values())
-    batch = batches(model.architecture, settings.data.multi_hot.sizes, 8)[0]
+    batch = batches(model.architecture, sizes, 8)[0]
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
         step.train(batch, 0.1)
         step.score(batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -67,7 +68,9 @@ def test_layers_of_the_cross_network_are_quantized(folder: Path, terabyte: Path,
 def test_exported_model_takes_several_ids_per_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     flags = ("--data-generation=dataset", "--processed-data-file=x", "--arch-mlp-bot=13-2")
-    export_onnx(parse([*flags, DCN[-1]]), make_model(interaction_op="dcn"))
+    model = make_model(interaction_op="dcn")
+    model.architecture = replace(model.architecture, ids_per_table=(2, 1, 2))
+    export_onnx(parse([*flags, DCN[-1]]), model)
     names = [value.name for value in onnx.load("dlrm_s_pytorch.onnx").graph.input]
     assert names == ["dense", "offsets", "indices_0", "indices_1", "indices_2"]
 

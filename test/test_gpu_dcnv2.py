@@ -272,10 +272,12 @@ def test_golden_run_is_reproduced(name: str, tmp_path: Path) -> None:
 
 
 def test_profiled_step_names_the_parts_of_the_cross_network() -> None:
-    model = on_device(make_model(replace(CROSS, rows_per_table=(50,) * 26, dimension=2, mlp_bot=(13, 2))))
+    sizes = (3, *[1] * 25)
+    architecture = replace(CROSS, rows_per_table=(50,) * 26, dimension=2, mlp_bot=(13, 2), ids_per_table=sizes)
+    model = on_device(make_model(architecture))
     settings = parse([*DATA_SET, *DCN, SEVERAL, "--enable-profiling"])
     step = make_step(model, settings, make_optimizer("adagrad", model))
-    batch = both_bag_batches(4, (50,) * 26, (3, *[1] * 25), np.random.default_rng(0))[1]
+    batch = both_bag_batches(4, (50,) * 26, sizes, np.random.default_rng(0))[1]
     with torch.profiler.profile() as found:
         step.train(batch, 0.1)
         step.score(batch)
@@ -291,16 +293,21 @@ SEVERAL = "--multi-hot-sizes=" + "-".join(["3", *["1"] * 25])
 @pytest.mark.parametrize("flags", [(), (SEVERAL,), (SEVERAL, "--inference-only")])
 def test_gpu_engine_supports_one_and_several_ids_per_table(flags: tuple[str, ...]) -> None:
     settings = parse([*DATA_SET, *DCN, *flags])
-    engine = choose_engine(make_model(CROSS), settings)
+    sizes = settings.data.multi_hot.sizes
+    model = make_model(replace(CROSS, ids_per_table=sizes))
+    engine = choose_engine(model, settings)
     assert isinstance(engine, GpuEngine)
-    expected = settings.data.multi_hot.sizes
-    assert engine.make_scorer(make_model(CROSS), settings).ids_per_table == expected
+    assert engine.make_scorer(model, settings).ids_per_table == sizes
 
 
 @pytest.mark.parametrize(
     ("flags", "model", "reason"),
     [
-        ((SEVERAL,), TINY, "--multi-hot-sizes is supported by the cpu and gpu engines only with"),
+        (
+            (),
+            replace(TINY, ids_per_table=(3, 1, 1)),
+            "several ids per table and sample are supported by the cpu and gpu engines only with",
+        ),
         (DCN, replace(CROSS, rows_per_table=(2,) * 100), "100 tables exceed the limit of 31"),
         (
             DCN,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,8 +123,9 @@ def test_memory_of_exact_adagrad_is_named_with_what_needs_less(monkeypatch: pyte
 def test_ids_that_are_read_ahead_count(flags: list[str], size: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlperf.util.memory.available_memory", lambda: 1)
     settings = parse([*DATA_SET, *flags])
+    architecture = replace(settings.model.architecture, ids_per_table=settings.data.multi_hot.sizes)
     with pytest.raises(RunError, match=f" {size} for batches read ahead"):
-        require_run_memory(settings, settings.model.architecture, torch.device("cpu"), RunSizes(1000, 0))
+        require_run_memory(settings, architecture, torch.device("cpu"), RunSizes(1000, 0))
 
 
 def test_control_group_alone_is_enough(tmp_path: Path) -> None:

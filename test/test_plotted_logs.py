@@ -212,7 +212,9 @@ def test_other_benchmarks_in_a_folder_are_left_out_with_a_warning(tmp_path: Path
 
 def test_folder_without_logs_is_named(tmp_path: Path) -> None:
     run = plot(".", cwd=tmp_path)
-    assert run == Finished(1, "", "plot_run.py: error: .: the folder contains no logs (*.txt, *.log, *.out)\n")
+    assert run == Finished(
+        1, "", "plot_run.py: error: .: the folder contains no logs (*.txt, *.log, *.out, *.jsonl)\n"
+    )
 
 
 def test_console_output_replaces_the_compliance_log_of_the_same_run(tmp_path: Path, saved: list[Figure]) -> None:

@@ -17,7 +17,7 @@ from sharded_folders import read_weights
 from small_runs import SHAPE, TRAIN
 
 from mlperf.distributed.processes import current
-from mlperf.runner.checkpoints import checkpoint_reserved
+from mlperf.runner.checkpoints import checkpoints_reserved
 from mlperf.settings.settings import Settings
 from mlperf.training.checkpoint_place import reserved
 from mlperf.training.sharded_writer import write_sharded
@@ -154,7 +154,7 @@ def reserve(folder: Path) -> str | None:
     """Reserve a checkpoint as a run of several processes does. Return the error."""
     settings = Settings(save_model=folder)
     try:
-        with checkpoint_reserved(settings):
+        with checkpoints_reserved(settings):
             return None
     except (RunError, UsageError) as error:
         return str(error)

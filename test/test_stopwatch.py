@@ -126,7 +126,7 @@ def step(watch: DeviceStopwatch, gpu: Gpu, milliseconds: float) -> bool:
 
 def test_parts_are_measured_on_the_gpu_in_some_steps() -> None:
     gpu = Gpu()
-    watch = DeviceStopwatch(gpu.event, every=3)
+    watch = DeviceStopwatch(gpu.event, gpu.finish, every=3)
     watch.begin_phase("training")
     measured = []
     for number in range(7):
@@ -141,7 +141,7 @@ def test_parts_are_measured_on_the_gpu_in_some_steps() -> None:
 
 def test_step_is_not_measured_before_the_gpu_has_passed_the_last_one() -> None:
     gpu = Gpu()
-    watch = DeviceStopwatch(gpu.event, every=1)
+    watch = DeviceStopwatch(gpu.event, gpu.finish, every=1)
     watch.begin_phase("training")
     assert step(watch, gpu, 1)
     assert not step(watch, gpu, 1)  # nothing is finished: its events are still needed
@@ -152,7 +152,7 @@ def test_step_is_not_measured_before_the_gpu_has_passed_the_last_one() -> None:
 
 def test_parts_on_the_gpu_add_up_to_the_wall_time() -> None:
     gpu = Gpu()
-    watch = DeviceStopwatch(gpu.event, every=1)
+    watch = DeviceStopwatch(gpu.event, gpu.finish, every=1)
     watch.begin_phase("training")
     step(watch, gpu, 5)
     gpu.finish()
@@ -174,7 +174,7 @@ def test_parts_on_the_gpu_add_up_to_the_wall_time() -> None:
 
 def test_parts_of_a_captured_step_are_those_of_its_replay() -> None:
     gpu = Gpu()
-    watch = DeviceStopwatch(gpu.event, every=1)
+    watch = DeviceStopwatch(gpu.event, gpu.finish, every=1)
     events: list[Moment] = []
     with watch.captured() as marks:
         watch.begin("top MLP")

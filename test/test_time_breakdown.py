@@ -186,6 +186,14 @@ def test_earlier_breakdown_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "dlrm_s_pytorch_time_2.png").is_file()
 
 
+def test_folder_of_a_run_has_its_breakdown(tmp_path: Path) -> None:
+    run = run_program(*RANDOM, "--time-breakdown", "--output-dir=run", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    require_sums(json.loads((tmp_path / "run" / "time.json").read_text()))
+    assert (tmp_path / "run" / "time.png").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_without_matplotlib_a_line_says_that_there_is_no_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

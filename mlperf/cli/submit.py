@@ -54,7 +54,11 @@ SAMPLE_REASON = (
 )
 
 # Trainer flags that are not allowed, by key, with the reasons: anywhere, and after --.
-_NOT_IN_A_RESULT = {"num_batches": "the runs of a result train on whole epochs"}
+_NOT_IN_A_RESULT = {
+    "num_batches": "the runs of a result train on whole epochs",
+    "output_dir": "the runs of a result would share a folder",
+    "metrics_file": "the runs of a result would share a file",
+}
 _NOT_AFTER_DASHES = {
     **_NOT_IN_A_RESULT,
     "mlperf_logging": "this program always sets it",

@@ -46,13 +46,17 @@ class DeviceStopwatch(Stopwatch):
     """Measures the phases on the host and the parts on the GPU.
 
     A step begins when `READING` does, and lasts until the next begins: waiting for a batch delays the GPU only if
-    it has nothing else to do. A phase begins and ends when the GPU has no work left.
+    it has nothing else to do. A phase begins and ends when the GPU has no work left: the host waits for that.
 
-    make_event: returns a new event. every: one of this many steps is measured, the first one among them.
+    make_event: returns a new event. synchronize: waits for the GPU. every: one of this many steps is
+    measured, the first one among them.
     """
 
-    def __init__(self, make_event: Callable[[], Event], every: int = _EVERY) -> None:
+    def __init__(
+        self, make_event: Callable[[], Event], synchronize: Callable[[], None], every: int = _EVERY
+    ) -> None:
         self._make_event = make_event
+        self._synchronize = synchronize
         self._every = every
         self._measured: dict[str, defaultdict[str, float]] = {}
         self._marks: Marks | None = None  # of the step that is measured
@@ -88,13 +92,15 @@ class DeviceStopwatch(Stopwatch):
         self._mark()
 
     def begin_phase(self, name: str, rest: str = OTHER) -> None:
-        """Begin a phase. The GPU must have no work left."""
+        """Begin a phase, once the GPU has no work left."""
         self._end_step()
+        self._synchronize()
         super().begin_phase(name, rest)
 
     def end_phase(self) -> None:
-        """End the phase that began last. The GPU must have no work left."""
+        """End the phase that began last, once the GPU has no work left."""
         self._end_step()
+        self._synchronize()
         super().end_phase()
 
     @contextmanager
@@ -113,7 +119,10 @@ class DeviceStopwatch(Stopwatch):
             self._mark()
 
     def seconds(self) -> Mapping[str, Mapping[str, float]]:
-        """Return the seconds of each part of each phase since `start`. The GPU must have no work left."""
+        """Return the seconds of each part of each phase since `start`.
+
+        Steps that the GPU has not finished are left out where the time of a phase is divided.
+        """
         self._end_step()
         self._read()
         totals = {phase: sum(parts.values()) for phase, parts in super().seconds().items()}
@@ -160,4 +169,6 @@ def make_stopwatch(device: torch.device) -> Stopwatch:
     if device.type == "cpu":
         return Stopwatch()
     # External: within a graph, the event is recorded anew each time that the graph is replayed.
-    return DeviceStopwatch(partial(torch.cuda.Event, enable_timing=True, external=True))
+    return DeviceStopwatch(
+        partial(torch.cuda.Event, enable_timing=True, external=True), partial(torch.cuda.synchronize, device)
+    )

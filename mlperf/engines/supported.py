@@ -14,8 +14,8 @@ INTERACTIONS = ("dot", "dcn")
 def unsupported_setting(settings: Settings) -> str | None:
     """Return why neither engine supports `settings`, None if both do."""
     training = settings.training
-    if (reason := _unsupported_ids(settings)) is not None:
-        return reason
+    if (generation := settings.data.generation) != "dataset":
+        return f"--data-generation={generation} can have several ids per table and sample"
     if settings.quantization.requested:
         return "quantized weights need PyTorch's own operators"
     if settings.inference_only:
@@ -24,16 +24,6 @@ def unsupported_setting(settings: Settings) -> str | None:
         return _unsupported("--optimizer", training.optimizer)
     if training.accumulate > 1:
         return _unsupported("--mlperf-grad-accum-iter", training.accumulate)
-    return None
-
-
-def _unsupported_ids(settings: Settings) -> str | None:
-    """Return why the number of ids per table is not supported, None if it is."""
-    data = settings.data
-    if data.generation != "dataset":
-        return f"--data-generation={data.generation} can have several ids per table and sample"
-    if data.multi_hot.sizes is not None and not settings.model.architecture.has_cross_network:
-        return "--multi-hot-sizes is supported by the cpu and gpu engines only with --arch-interaction-op=dcn"
     return None
 
 
@@ -46,6 +36,11 @@ def unsupported_model(model: DLRM_Net) -> str | None:
         return _unsupported("--weighted-pooling", architecture.weighted_pooling)
     if architecture.interaction_op not in INTERACTIONS:
         return _unsupported("--arch-interaction-op", architecture.interaction_op)
+    if architecture.ids_per_table is not None and not architecture.has_cross_network:
+        return (
+            "several ids per table and sample are supported by the cpu and gpu engines only with "
+            "--arch-interaction-op=dcn"
+        )
     if architecture.activation != "relu":
         return _unsupported("--activation-function", architecture.activation)
     return None

@@ -98,7 +98,7 @@ def _fill_linear(layer: nn.Linear, stream: np.random.RandomState, mlp_init: str)
         elif mlp_init == "uniform":
             _fill_uniform(parameter.view(-1), stream, 0.0, 1.0)
         else:
-            limit = np.sqrt(1 / fan_in)
+            limit = np.sqrt(1 / max(1, fan_in))
             _fill_uniform(parameter.view(-1), stream, -limit, limit)
 
 

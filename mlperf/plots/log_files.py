@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from mlperf.reporting.metrics_reader import METRICS_NAME, METRICS_SUFFIX
 from mlperf.util.errors import RunError
 
-LOG_SUFFIXES = (".txt", ".log", ".out")
+LOG_SUFFIXES = (".txt", ".log", ".out", METRICS_SUFFIX)
 # Beginnings of the names of text files of a package and of a checkout that are no logs.
 _OTHER_TEXT = ("package_checker_params", "requirements")
 _CONSOLE = ".console.txt"  # console output that run_and_time.sh writes beside the compliance log
@@ -17,8 +18,9 @@ _CONSOLE = ".console.txt"  # console output that run_and_time.sh writes beside t
 def find_logs(folder: Path) -> list[Path]:
     """Return the files in a folder and its subfolders that may be logs, in natural order: result_2, result_10.
 
-    Of submission packages, only their `results` are returned. If there are console output and compliance log of
-    the same run, only the console output is, because it also contains the loss. RunError if there is no file.
+    Of submission packages, only their `results` are returned. Of several files of the same run, only the one that
+    says most is: metrics before console output, which also contains the loss, before the compliance log. RunError
+    if there is no file.
     """
     try:
         files = [path for path in folder.rglob("*") if _may_be_log(path)]
@@ -27,7 +29,8 @@ def find_logs(folder: Path) -> list[Path]:
     visible = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     visible = [path for path in visible if "results" in path.relative_to(folder).parts] or visible
     both = set(map(compliance_log_of, visible))
-    found = sorted((path for path in visible if path not in both), key=_natural)
+    metrics = {path for path in visible if path.suffix == METRICS_SUFFIX}
+    found = sorted((p for p in visible if p not in both and not _metrics_of(p) & metrics - {p}), key=_natural)
     if not found:
         raise RunError(
             f"{folder}: the folder contains no logs ({', '.join('*' + suffix for suffix in LOG_SUFFIXES)})"
@@ -48,8 +51,15 @@ def compliance_log_of(path: Path) -> Path | None:
 
 
 def log_name(path: Path) -> str:
-    """Return the name of a log without its suffix."""
+    """Return the name of a log without its suffix; that of the folder of a run for the metrics in it."""
+    if path.name == METRICS_NAME and path.parent.name not in ("", ".."):
+        return path.parent.name
     return path.name.removesuffix(_CONSOLE) if _is_console(path) else path.stem
+
+
+def _metrics_of(path: Path) -> set[Path]:
+    """Return the names that the metrics of the run of a log may have."""
+    return {path.with_name(METRICS_NAME), path.with_name(log_name(path) + METRICS_SUFFIX)}
 
 
 def _may_be_log(path: Path) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlperf.plots.curves import Curves, NoCurvesError, OtherBenchmarkError
 from mlperf.plots.log_files import find_logs, logs_beside_results
+from mlperf.plots.metrics_curves import curves_of
 from mlperf.util.errors import RunError
 from mlperf.util.plural import counted
 
@@ -38,7 +39,7 @@ def read_runs(arguments: Sequence[Path]) -> tuple[list[Run], list[str]]:
             left_out["only the logs in results/ are plotted"] = beside
         for path in paths:
             try:
-                runs.append(Run(path, number, Curves.of_log(path)))
+                runs.append(Run(path, number, curves_of(path)))
             except OtherBenchmarkError as error:
                 if path == argument:
                     raise

@@ -51,7 +51,7 @@ class ComplianceLog(Listener):
         self._settings = settings
         self._edition = settings.edition
         self._first_epoch = self._edition.benchmark.first_epoch
-        self._path, self._file = open_log_file(settings.compliance.log_file)
+        self._path, self._file = open_log_file(settings)
         # Created directly, not by logging.getLogger, so that no other code can write to this file.
         logger = logging.Logger("mlperf.compliance_log", logging.INFO)
         self._lines = _LineWriter(self._file)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mlperf.distributed.launchers import attempts
 from mlperf.settings.reports import ComplianceSettings
+from mlperf.settings.run import LOG_FILE
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.files import has_content
@@ -16,17 +17,21 @@ _DEFAULT_FILE = ComplianceSettings().log_file
 
 
 def is_default_log(settings: Settings) -> bool:
-    """Return whether the log has the default name, which gets a number if there is such a file."""
-    return settings.compliance.log_file == _DEFAULT_FILE
+    """Return whether the log has the default name, which gets a number if there is such a file.
+
+    In the folder of a run (--output-dir), these are the logs of the run as it was continued.
+    """
+    path, in_folder = settings.compliance.log_file, settings.run.path(LOG_FILE)
+    return path == _DEFAULT_FILE or (settings.run.output_dir is not None and path == in_folder)
 
 
-def _is_numbered(path: Path) -> bool:
+def _is_numbered(settings: Settings) -> bool:
     """Return whether the log gets a number if there is such a file.
 
     Those with the default name do, and those of a run that torchrun has started again after a failure
     (--max-restarts): the first attempt has taken the name.
     """
-    return path == _DEFAULT_FILE or attempts() > 0
+    return is_default_log(settings) or attempts() > 0
 
 
 def require_mlperf_logging() -> None:
@@ -49,7 +54,7 @@ def check_log_file(settings: Settings) -> None:
         require_writable_folder("--mlperf-log-file", path.parent)
     else:
         require_writable_file("--mlperf-log-file", path, allow_streams=True)
-    if not _is_numbered(path) and has_content(path):
+    if not _is_numbered(settings) and has_content(path):
         raise UsageError(_refusal(path))
     if not path.exists():
         try_to_write("--mlperf-log-file", path)
@@ -58,12 +63,13 @@ def check_log_file(settings: Settings) -> None:
 def log_name(settings: Settings) -> Path:
     """Return the name that the log will have if no other run takes it before."""
     path = settings.compliance.log_file
-    return first_free(path) if _is_numbered(path) else path
+    return first_free(path) if _is_numbered(settings) else path
 
 
-def open_log_file(path: Path) -> tuple[Path, NewFile]:
+def open_log_file(settings: Settings) -> tuple[Path, NewFile]:
     """Return the name of the log and the open file, which replaces no other one. Errors as for ComplianceLog."""
-    names = numbered(path) if _is_numbered(path) else iter([path])
+    path = settings.compliance.log_file
+    names = numbered(path) if _is_numbered(settings) else iter([path])
     for name in names:
         try:
             return name, open_new(name)

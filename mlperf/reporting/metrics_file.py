@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
+from mlperf.reporting.metrics_reader import MAX_LINE, read_records
 from mlperf.reporting.records import Record, RecordListener
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Outcome, Position
 from mlperf.util.errors import RunError, UsageError
-from mlperf.util.files import has_content
+from mlperf.util.files import has_content, open_regular
 from mlperf.util.new_file import NewFile, open_new
 from mlperf.util.output_files import require_writable_file, try_to_write
 from mlperf.util.whole_lines import WholeLines
@@ -23,16 +24,19 @@ _ABANDON_SECONDS = 1.0  # for a record that is being written
 class MetricsFile(RecordListener):
     """Writes each record to the file at once. The constructor creates the file.
 
-    A file with content is never overwritten: UsageError. A run that ends before it starts leaves no file.
+    A file with content is never overwritten: UsageError. With `continues`, the records of a resumed run follow
+    those in the file. A run that ends before it starts leaves no file, or the earlier one.
 
     All methods raise RunError if the file cannot be written. It then ends with the last complete line.
     """
 
-    def __init__(self, settings: Settings, device: torch.device, path: Path) -> None:
+    def __init__(self, settings: Settings, device: torch.device, path: Path, *, continues: bool = False) -> None:
         super().__init__(settings, device)
         self._path = path
-        self._file = _open(path)
+        self._file = _open(path, continues=continues)
         self._lines = WholeLines(self._file.fileno())
+        if continues and has_content(path):
+            self._lines.continue_after(_complete_size(path))
         self._lock = threading.RLock()  # held while a record is written
         self._is_empty = True
         self._stopped = False
@@ -66,22 +70,35 @@ class MetricsFile(RecordListener):
             self.run_stop(position, outcome)
 
 
-def check_metrics_file(path: Path) -> None:
-    """Raise UsageError if the file cannot be written or has content, before anything is opened."""
+def check_metrics_file(path: Path, *, continues: bool = False) -> None:
+    """Raise UsageError if the file cannot be written or has content, before anything is opened.
+
+    continues: the records of an earlier part of the run are kept. RunError if the file has something else.
+    """
     require_writable_file("--metrics-file", path, allow_streams=True)
     if has_content(path):
-        raise _refusal(path)
+        if not continues:
+            raise _refusal(path)
+        _complete_size(path)
     if not path.exists():
         try_to_write("--metrics-file", path)
 
 
-def _open(path: Path) -> NewFile:
+def _open(path: Path, *, continues: bool) -> NewFile:
     try:
-        return open_new(path)
+        return open_new(path, continues=continues)
     except FileExistsError:
         raise _refusal(path) from None
     except OSError as error:
         raise _failure(path, error) from None
+
+
+def _complete_size(path: Path) -> int:
+    """Return the bytes of the complete lines of a metrics file, 0 if it has none."""
+    with open_regular(path) as file:
+        if b"\n" not in file.read(MAX_LINE):
+            return 0
+    return read_records(path).size
 
 
 def _refusal(path: Path) -> UsageError:

@@ -22,19 +22,20 @@ _MAX_STEPS = 100
 _ROWS = 50
 
 
-def profile_files() -> tuple[Path, Path]:
-    """Return the names of the next table and trace, which no earlier profile has."""
-    table_file, trace_file = first_free_together(TABLE_FILE, TRACE_FILE)
+def profile_files(folder: Path) -> tuple[Path, Path]:
+    """Return the names of the next table and trace in a folder, which no earlier profile has."""
+    table_file, trace_file = first_free_together(folder / TABLE_FILE, folder / TRACE_FILE)
     return table_file, trace_file
 
 
 class Profile(Listener):
-    """Profiles the first 100 steps. Writes a table to stderr and a file, and a Chrome trace.
+    """Profiles the first 100 steps. Writes a table to stderr and a file, and a Chrome trace, in `folder`.
 
     An earlier profile is kept: the files of the next are dlrm_s_pytorch_2.prof and dlrm_s_pytorch_2.json.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, folder: Path) -> None:
+        self._folder = folder
         self._sort_by = "self_cpu_time_total" if device.type == "cpu" else "self_device_time_total"
         activities = [ProfilerActivity.CPU]
         if device.type == "cuda":
@@ -69,17 +70,18 @@ class Profile(Listener):
         for line in table.split("\n"):  # a message is one line
             _log.info("%s", line)
         try:
-            table_file, trace_file = _write_table(table)
+            table_file, trace_file = _write_table(table, self._folder)
         except OSError as error:
-            raise RunError(f"--enable-profiling: {TABLE_FILE} cannot be written: {error.strerror}") from None
+            name = self._folder / TABLE_FILE
+            raise RunError(f"--enable-profiling: {name} cannot be written: {error.strerror}") from None
         _write_trace(finished, trace_file)
         _log.info("profile of %d steps: table in %s, Chrome trace in %s", self._steps, table_file, trace_file)
 
 
-def _write_table(table: str) -> tuple[Path, Path]:
+def _write_table(table: str, folder: Path) -> tuple[Path, Path]:
     """Write the table; return its file and that for the trace, whose names no earlier profile has."""
     while True:
-        table_file, trace_file = profile_files()
+        table_file, trace_file = profile_files(folder)
         with suppress(FileExistsError):
             file = open_new(table_file)
             try:

@@ -27,16 +27,19 @@ from mlperf.version import __version__
 _log = logging.getLogger(__name__)
 
 TRAINING, EVALUATION, CHECKPOINTS = "training", "evaluation", "checkpoints"
-TIME_FILE, PICTURE_FILE = Path("dlrm_s_pytorch_time.json"), Path("dlrm_s_pytorch_time.png")
 
 # The part of an evaluation that is none of the scorer's.
 _METRICS = "metrics"
 _WIDTH = 58  # of the names in the table
 
 
-def time_files() -> tuple[Path, Path]:
-    """Return the names of the next breakdown and its picture, which no earlier one has."""
-    time_file, picture_file = first_free_together(TIME_FILE, PICTURE_FILE)
+def time_files(folder: Path | None) -> tuple[Path, Path]:
+    """Return the names of the next breakdown and its picture, which no earlier one has.
+
+    folder: of the run (--output-dir); None: the current one, where the names say what they belong to.
+    """
+    name = Path("dlrm_s_pytorch_time.json") if folder is None else folder / "time.json"
+    time_file, picture_file = first_free_together(name, name.with_suffix(".png"))
     return time_file, picture_file
 
 
@@ -45,14 +48,16 @@ class TimeBreakdown(Listener):
 
     `time_breakdown` prints the table and writes the JSON file, whose names no earlier breakdown has.
 
-    measured, picture: the breakdown and the name for its picture, once the JSON file is written.
+    folder: as for `time_files`. measured, picture: the breakdown and the name for its picture, once
+    the JSON file is written.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, folder: Path | None = None) -> None:
         self.stopwatch = make_stopwatch(device)
         self.measured: Mapping[str, Any] | None = None
         self.picture: Path | None = None
         self._device = device
+        self._folder = folder
         self._engine = ""
         self._steps = self._evaluations = self._test_batches = 0
 
@@ -124,7 +129,7 @@ class TimeBreakdown(Listener):
             print(line)
         content = json.dumps(breakdown, indent=1, allow_nan=False) + "\n"
         while self.picture is None:
-            time_file, picture_file = time_files()
+            time_file, picture_file = time_files(self._folder)
             with suppress(FileExistsError):
                 _write(time_file, content)
                 self.measured, self.picture = breakdown, picture_file

@@ -22,14 +22,16 @@ from mlperf.export.predictions import require_format
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import require_graphviz
 from mlperf.reporting.compliance_log_file import require_mlperf_logging
-from mlperf.runner.checkpoints import check_loaded_checkpoints, checkpoint_reserved, with_latest
+from mlperf.runner.checkpoints import check_loaded_checkpoints, checkpoints_reserved
 from mlperf.runner.data import Splits, open_splits, verified_data
 from mlperf.runner.device import device_of, gpu_name
 from mlperf.runner.evaluate import evaluate_only, load_model
 from mlperf.runner.files import check_files
 from mlperf.runner.memory import RunSizes, require_run_memory, resource_failures
 from mlperf.runner.model import architecture_of
+from mlperf.runner.output_folder import in_output_folder, keep_settings, output_folder_reserved
 from mlperf.runner.result import Result
+from mlperf.runner.resume import with_latest
 from mlperf.runner.same_run import require_same_run
 from mlperf.runner.train import train
 from mlperf.settings.settings import Settings
@@ -53,7 +55,13 @@ def run_benchmark(settings: Settings) -> Result:
 
 
 def _run(settings: Settings, device: torch.device) -> Result:
-    settings = with_latest(settings)
+    given, settings = settings, in_output_folder(settings)
+    with output_folder_reserved(given):
+        return _run_in_folder(given, with_latest(settings), device)
+
+
+def _run_in_folder(given: Settings, settings: Settings, device: torch.device) -> Result:
+    """Run with the `settings` that follow from those that were `given`."""
     if settings.compliance.enabled and not settings.inference_only:  # otherwise no log is written
         require_mlperf_logging()
     decided_by_first(lambda: check_files(settings))
@@ -66,11 +74,17 @@ def _run(settings: Settings, device: torch.device) -> Result:
         require_graphviz("--plot-compute-graph")
     if settings.data.generation != "dataset":
         _require_memory(settings, device, None)
-        return train(settings, device, None)
+        with checkpoints_reserved(settings):
+            keep_settings(given)
+            return train(settings, device, None)
     if settings.inference_only:
-        return evaluate_only(settings, device, _data(settings, device, [settings.split]))
-    with checkpoint_reserved(settings):
-        return train(settings, device, _data(settings, device, TRAINING_SPLITS))
+        prepared = _data(settings, device, [settings.split])
+        keep_settings(given)
+        return evaluate_only(settings, device, prepared)
+    with checkpoints_reserved(settings):
+        prepared = _data(settings, device, TRAINING_SPLITS)
+        keep_settings(given)
+        return train(settings, device, prepared)
 
 
 def load_for_inference(settings: Settings, outputs: Sequence[NamedFile] = ()) -> tuple[DLRM_Net, Splits]:
@@ -78,16 +92,23 @@ def load_for_inference(settings: Settings, outputs: Sequence[NamedFile] = ()) ->
 
     outputs: files that the program is going to write.
     """
+    model, prepared = open_for_inference(settings, TRAINING_SPLITS, outputs)
+    return model, open_splits(settings, prepared)
+
+
+def open_for_inference(
+    settings: Settings, splits: Sequence[str], outputs: Sequence[NamedFile] = ()
+) -> tuple[DLRM_Net, PreparedData]:
+    """Return the model with its weights, and its data, with `splits` verified. See `load_for_inference`."""
     if settings.processes.engine == "torchrec":
-        raise UsageError("--engine=torchrec: no process has the whole model, which is plotted; omit the flag")
+        raise UsageError("--engine=torchrec: no process has the whole model, which is needed here; omit the flag")
     check_engine(settings, 1)
     check_files(settings, others=outputs)
     check_loaded_checkpoints(settings)
     with resource_failures():
         device = device_of(settings)
-        prepared = _data(settings, device, TRAINING_SPLITS)
-        model = load_model(settings, device, prepared)
-    return model, open_splits(settings, prepared)
+        prepared = _data(settings, device, splits)
+        return load_model(settings, device, prepared), prepared
 
 
 def draw_ids(settings: Settings) -> None:

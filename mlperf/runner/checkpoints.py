@@ -6,15 +6,15 @@ and load both.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from mlperf.distributed.agreement import decided_by_first
 from mlperf.engines.choose import uses_torchrec
+from mlperf.runner.output_folder import last_checkpoint
 from mlperf.settings.settings import Settings
 from mlperf.training.checkpoint_place import has_been_saved, named_place, reserved
 from mlperf.training.initial_weights import is_archive_of_arrays
@@ -22,81 +22,73 @@ from mlperf.training.sharded_index import INDEX_NAME
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.failures import system_failures
 from mlperf.util.folders import replaced_name
-from mlperf.util.output_files import NamedFile, is_same_path, require_replaceable_folder, require_writable_file
-
-_log = logging.getLogger(__name__)
-
-
-def with_latest(settings: Settings) -> Settings:
-    """Return the settings with the checkpoint of --save-model in place of --load-model=latest.
-
-    Without --load-model if there is none yet. The first process decides for all.
-    """
-    path = settings.save_model
-    if not settings.loads_latest or path is None:
-        return settings
-    exists = decided_by_first(lambda: _can_be_loaded(path))
-    if not exists:
-        _log.info("--load-model=latest: --save-model=%s does not exist yet: starting from initial weights", path)
-    return replace(settings, load_model=path if exists else None)
+from mlperf.util.output_files import (
+    NamedFile,
+    is_same_path,
+    named,
+    require_replaceable_folder,
+    require_writable_file,
+)
 
 
-def _can_be_loaded(path: Path) -> bool:
-    with system_failures(path, "the checkpoint cannot be read"):
-        return has_been_saved(path) or replaced_name(path).is_dir()
+def _outputs(settings: Settings) -> list[tuple[str, Path]]:
+    """Return the checkpoints that the run saves, each with the flag in messages about it."""
+    best, last = settings.save_model, last_checkpoint(settings)
+    outputs = [] if best is None else [("--save-model", best)]
+    return outputs if last is None else [*outputs, ("the newest checkpoint", last)]
 
 
 def resumes_in_place(settings: Settings) -> bool:
     """Return whether the checkpoint that is loaded is replaced by those that are saved."""
-    load, save = settings.load_model, settings.save_model
-    return load is not None and save is not None and is_same_path(load, save)
+    return any(_is_loaded(settings, path) for _, path in _outputs(settings))
+
+
+def _is_loaded(settings: Settings, path: Path) -> bool:
+    return settings.load_model is not None and is_same_path(settings.load_model, path)
 
 
 def replaces_another(settings: Settings) -> bool:
     """Return whether the run replaces a checkpoint from which it does not resume."""
     path = settings.save_model
-    return path is not None and not resumes_in_place(settings) and has_been_saved(path)
+    if path is None or settings.run.resume:  # which continues the run that saved it
+        return False
+    return not resumes_in_place(settings) and has_been_saved(path)
 
 
 def saved_files(settings: Settings) -> list[NamedFile]:
-    """Return the checkpoint that the run saves, and its lock."""
-    path = settings.save_model
-    return [] if path is None else named_place("--save-model", path, is_folder=uses_torchrec(settings))
+    """Return the checkpoints that the run saves, and their locks."""
+    is_folder = uses_torchrec(settings)
+    return [file for flag, path in _outputs(settings) for file in named_place(flag, path, is_folder=is_folder)]
 
 
-def require_writable_checkpoint(settings: Settings) -> None:
-    """Raise UsageError if the checkpoint of --save-model cannot be created or replaced."""
-    path = settings.save_model
-    if path is None:
-        return
-    if uses_torchrec(settings):
-        if path.is_file():
-            raise UsageError(
-                f"--save-model={path} is a file; engine torchrec saves a folder (tools/convert_checkpoint.py "
-                "converts it to a file)"
-            )
-        require_replaceable_folder("--save-model", path)
-    elif path.is_dir() and not path.is_symlink():
-        raise UsageError(
-            f"--save-model={path} is a folder; must be a file name: only engine torchrec saves folders"
-        )
-    else:
-        require_writable_file("--save-model", path)
+def require_writable_checkpoints(settings: Settings) -> None:
+    """Raise UsageError if a checkpoint of the run cannot be created or replaced."""
+    for flag, path in _outputs(settings):
+        shown = named(flag, path)[0].name
+        if uses_torchrec(settings):
+            if path.is_file():
+                raise UsageError(
+                    f"{shown} is a file; engine torchrec saves a folder (tools/convert_checkpoint.py converts it "
+                    "to a file)"
+                )
+            require_replaceable_folder(flag, path)
+        elif path.is_dir() and not path.is_symlink():
+            raise UsageError(f"{shown} is a folder; must be a file name: only engine torchrec saves folders")
+        else:
+            require_writable_file(flag, path)
 
 
 @contextmanager
-def checkpoint_reserved(settings: Settings) -> Iterator[None]:
-    """Keep other runs from saving to the same file or folder while this one does (--save-model).
+def checkpoints_reserved(settings: Settings) -> Iterator[None]:
+    """Keep other runs from saving to the same files or folders while this one does.
 
     The first process does that for all. Errors as of `reserved`.
     """
-    path = settings.save_model
-    if path is None:
-        yield
-        return
-    place = reserved("--save-model", path, is_loaded=resumes_in_place(settings))
     with ExitStack() as stack:
-        decided_by_first(lambda: stack.enter_context(place))
+        for flag, path in _outputs(settings):
+            # What a run finds in its own folder is a checkpoint, if perhaps a damaged one.
+            place = reserved(flag, path, is_loaded=_is_loaded(settings, path) or settings.run.resume)
+            decided_by_first(partial(stack.enter_context, place))
         yield
 
 

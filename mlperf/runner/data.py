@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from mlperf.benchmarks import dashed
+from mlperf.benchmarks.data_sets import TERABYTE_DCNV2
 from mlperf.data.binary import BinaryFile
 from mlperf.data.day_files import DayFiles
 from mlperf.data.multi_hot import MultiHotShape, MultiHotTables
 from mlperf.data.multi_hot_file import multi_hot_tables, verify_tables
 from mlperf.data.prepare.open_prepared import open_prepared
 from mlperf.data.prepared.dataset import PreparedData, describe_reference
+from mlperf.data.prepared.manifest import Manifest
 from mlperf.data.prepared.origin import compare_raw_data
 from mlperf.data.prepared.paths import DatasetPaths
 from mlperf.data.prepared.raw_files import raw_files
@@ -24,7 +26,6 @@ from mlperf.data.prepared.reference_files import ReferenceFiles
 from mlperf.data.prepared.reference_paths import reference_prefix
 from mlperf.data.prepared.verify import verify_checksums
 from mlperf.data.row_batches import RowBatches
-from mlperf.data.schema import CRITEO, LOG1P, MAX_TABLE_ROWS, DenseFormat
 from mlperf.data.shares import SharedBatches
 from mlperf.data.source import BatchSource
 from mlperf.data.synthetic.random_batches import RandomBatches
@@ -32,6 +33,7 @@ from mlperf.data.synthetic.stack_distances import StackDistances
 from mlperf.data.synthetic.synthetic_batches import SyntheticBatches
 from mlperf.distributed.processes import current
 from mlperf.distributed.turns import first_then_others, once_for_each
+from mlperf.runner.data_shape import require_fitting_model, row_source, table_rows
 from mlperf.runner.shared_data import copy_of, copy_of_splits, require_equal_data, same_copy
 from mlperf.settings.data import DataSettings
 from mlperf.settings.dataset import PreparationSettings
@@ -68,6 +70,7 @@ def verified_data(
     """
     prepared = first_then_others(lambda: prepared_data(settings.data, settings.given), same_copy)
     require_equal_data(prepared)
+    require_fitting_model(settings, prepared.columns, prepared.train)
     if settings.data.verify:
         if not prepared.checksums:
             raise UsageError(
@@ -159,13 +162,19 @@ def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collec
         "--data-sub-sample-rate": prepared.sub_sample_rate,
         "--data-randomize": prepared.randomize,
     }
-    if prepared.traits is not None and prepared.traits.limits_rows:
+    if data.traits.has_columns_file and prepared.traits is None:
+        raise UsageError(
+            f"--data-set={data.data_set}: {prepared.train} was prepared by another tool and has no manifest that "
+            "describes its columns"
+        )
+    if prepared.traits is not None and (prepared.traits.limits_rows or prepared.traits.has_columns_file):
         if data.traits != prepared.traits:
             raise UsageError(
                 f"--data-set={data.data_set}: {prepared.train} was prepared with {prepared.data_set}; pass that "
                 "value"
             )
-        del recorded["--max-ind-range"]  # the training limits the rows of the tables
+        if prepared.traits.limits_rows:
+            del recorded["--max-ind-range"]  # the training limits the rows of the tables
     declared = {flag.name: (flag, value) for flag, value in flag_values(data)}
     for name, actual in recorded.items():
         flag, requested = declared[name]
@@ -208,41 +217,6 @@ def _check_raw_data(prepared: PreparedData, raw_data_file: Path, data_set: str) 
     _log.warning("%s; using the prepared data%s", difference.text, advice)
 
 
-def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, ...]:
-    """Return the rows of each table: from the data set or, for generated data, from the flags.
-
-    If the ids are taken modulo the rows when they are read, the flags may give them. UsageError if they must,
-    because the data does not say how many ids there are, or if two flags do.
-    """
-    max_ind_range, given = settings.data.max_ind_range, settings.model.architecture.rows_per_table
-    if prepared is None:
-        return given
-    if settings.data.traits.limits_rows and "arch_embedding_size" in settings.given:
-        if len(given) != CRITEO.tables:
-            raise UsageError(
-                f"--arch-embedding-size has {len(given)} numbers, but Criteo data has {CRITEO.tables} tables"
-            )
-        if max(given) > MAX_TABLE_ROWS:
-            raise UsageError(
-                f"--arch-embedding-size has {max(given)} rows, but ids of a data set have 32 bits: allowed are up "
-                f"to {MAX_TABLE_ROWS} for a table"
-            )
-        if max_ind_range > 0:
-            raise UsageError(
-                f"--max-ind-range={max_ind_range} cannot be combined with --arch-embedding-size, which gives the "
-                "rows of each table"
-            )
-        return given
-    if not prepared.counts:
-        raise UsageError(
-            f"{prepared.train}: does not say how many ids each table has; pass --arch-embedding-size with "
-            f"{CRITEO.tables} numbers of rows"
-        )
-    if max_ind_range < 0:
-        return tuple(prepared.counts)
-    return tuple(min(count, max_ind_range) for count in prepared.counts)
-
-
 def reading_threads(settings: Settings, *, train: bool) -> int:
     """Return the number of threads with which this process reads ahead, training or test batches.
 
@@ -283,32 +257,35 @@ def open_split(
             multi_hot=prepared.multi_hot,
             processes=current(),
         )
-    modulo_rows = data.traits.limits_rows
+    source = row_source(settings, prepared, prepared.split(split))
     return BinaryFile(
-        path=prepared.split(split),
+        path=source.path,
         rows=prepared.rows(split),
         batch_size=batch_size,
-        rows_per_table=table_rows(settings, prepared),
-        max_ind_range=-1 if modulo_rows else data.max_ind_range,
+        rows_per_table=source.rows_per_table,
+        max_ind_range=source.max_ind_range,
         shuffle_seed=shuffle_seed,
         limit=limit,
         readers=readers,
         pin_memory=settings.use_gpu,
+        schema=source.schema,
         expected=prepared.statuses.get(split),
-        dense=_dense_format(prepared) if data.traits.keeps_negative else LOG1P,
-        modulo_rows=modulo_rows,
+        dense=source.dense,
+        modulo_rows=source.modulo_rows,
         multi_hot=prepared.multi_hot,
         processes=current(),
     )
 
 
-def _dense_format(prepared: PreparedData) -> DenseFormat:
-    """Return the format of integers that may be negative: with the smallest one m, ln(x - m + 2).
+def data_set_of(processed_data_file: Path) -> str | None:
+    """Return the value of --data-set with which data was prepared, None if another tool did it.
 
-    TorchRec's is the same. Criteo's smallest integer is -1: without a manifest, that is assumed.
+    RunError if its manifest is damaged.
     """
-    smallest = min(-1, prepared.smallest_integer or 0)
-    return DenseFormat(smallest, 2 - smallest)
+    if reference_prefix(processed_data_file) is not None:
+        return TERABYTE_DCNV2.name
+    manifest = Manifest.read(DatasetPaths.from_name(processed_data_file).manifest)
+    return None if manifest is None or manifest.adopted else str(manifest.flags["data_set"])
 
 
 def generated_batches(settings: Settings, stream: np.random.RandomState) -> BatchSource:

@@ -39,7 +39,7 @@ def evaluate_only(settings: Settings, device: torch.device, prepared: PreparedDa
     model = load_model(settings, device, prepared)
     report_unused_flags(settings)
     if settings.report.plot_compute_graph:
-        draw_compute_graph(model)
+        draw_compute_graph(settings, model)
     test = open_split(settings, prepared, settings.split, is_evaluated=True)
     all_metrics = settings.compliance.enabled
     print("Testing for inference only", flush=True)
@@ -91,9 +91,20 @@ def _quantize_and_evaluate(
 
     Where the AUC is undefined, the change of the accuracy is logged.
     """
-    bits = settings.quantization
     scorer = make_scorer(model, settings)
     before = evaluate(scorer, test, all_metrics=True)
+    quantize(settings, model)
+    after = evaluate(scorer, test, all_metrics=True, receive=receive)
+    name, old, new = "AUC", before.auc, after.auc
+    if after.only_label is not None:
+        name, old, new = "accuracy", before.accuracy, after.accuracy
+    _log.info(f"{name}: {old:.6f} before, {new:.6f} quantized, change {new - old:+.6f}")
+    return after
+
+
+def quantize(settings: Settings, model: DLRM_Net) -> None:
+    """Quantize the model as the flags say; log the memory saved."""
+    bits = settings.quantization
     if bits.mlp_bits != 32:
         size = mlp_bytes(model)
         quantize_mlps(model, bits.mlp_bits)
@@ -103,12 +114,6 @@ def _quantize_and_evaluate(
         size = model.tables.nbytes()
         model.tables.quantize(bits.embedding_bits)
         _log_sizes("embedding tables", size, model.tables.nbytes(), bits.embedding_bits)
-    after = evaluate(scorer, test, all_metrics=True, receive=receive)
-    name, old, new = "AUC", before.auc, after.auc
-    if after.only_label is not None:
-        name, old, new = "accuracy", before.accuracy, after.accuracy
-    _log.info(f"{name}: {old:.6f} before, {new:.6f} quantized, change {new - old:+.6f}")
-    return after
 
 
 def _log_sizes(what: str, before: int, after: int, bits: int) -> None:

@@ -26,8 +26,9 @@ from mlperf.reporting.compliance_log_file import check_log_file, log_name
 from mlperf.reporting.metrics_file import check_metrics_file
 from mlperf.reporting.profile import profile_files
 from mlperf.reporting.time_breakdown import TimeBreakdown, time_files
-from mlperf.runner.checkpoints import require_writable_checkpoint, resumes_in_place, saved_files
+from mlperf.runner.checkpoints import require_writable_checkpoints, resumes_in_place, saved_files
 from mlperf.runner.data import prepared_prefix, trace_files
+from mlperf.runner.output_folder import named_settings
 from mlperf.settings.settings import Settings
 from mlperf.util.output_files import (
     NamedFile,
@@ -54,26 +55,26 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
     for file in others:
         if file.path.parent.is_dir():  # otherwise it is created
             require_writable_file("", file.path, shown=file.name)
-    require_writable_checkpoint(settings)
+    require_writable_checkpoints(settings)
     report, tables = settings.report, settings.data.multi_hot.tables_file
     predictions = settings.predictions.file
     for flag, is_set, path in (
         *((("--multi-hot-tables", not os.path.exists(tables), tables),) if tables is not None else ()),
         *((("--save-predictions", True, predictions),) if predictions is not None else ()),
-        ("--plot-compute-graph", report.plot_compute_graph, GRAPH_FILE),
-        ("--save-onnx", report.save_onnx, ONNX_FILE),
-        ("--save-onnx", report.save_onnx, WEIGHTS_FILE),
+        ("--plot-compute-graph", report.plot_compute_graph, settings.run.path(GRAPH_FILE)),
+        ("--save-onnx", report.save_onnx, settings.run.path(ONNX_FILE)),
+        ("--save-onnx", report.save_onnx, settings.run.path(WEIGHTS_FILE)),
     ):
         if is_set:
             require_writable_file(flag, path)
     if report.profile:
-        require_writable_folder("--enable-profiling", Path())
+        require_writable_folder("--enable-profiling", settings.run.output_dir or Path())
     if report.time_breakdown:
-        require_writable_folder("--time-breakdown", Path())
+        require_writable_folder("--time-breakdown", settings.run.output_dir or Path())
     if report.tensor_board_folder is not None:
         require_writable_folder("--tensor-board-filename", report.tensor_board_folder)
     if report.metrics_file is not None:
-        check_metrics_file(report.metrics_file)
+        check_metrics_file(report.metrics_file, continues=settings.run.resume)
     if settings.compliance.enabled and not settings.inference_only:
         check_log_file(settings)
 
@@ -95,6 +96,7 @@ def _inputs(settings: Settings) -> list[NamedFile]:
     data = settings.data
     inputs = [] if resumes_in_place(settings) else named("--load-model", settings.load_model)
     inputs += named("--load-weights", settings.load_weights)
+    inputs += named("--config", settings.run.config)
     if data.generation == "synthetic":
         inputs += [NamedFile(path, f"--data-trace-file={path}") for path in trace_files(settings)]
     if data.generation == "dataset":
@@ -109,27 +111,31 @@ def _inputs(settings: Settings) -> list[NamedFile]:
 
 def _outputs(settings: Settings) -> list[NamedFile]:
     report = settings.report
-    outputs = [*saved_files(settings), *named("--metrics-file", report.metrics_file)]
+    outputs = [*named_settings(settings), *saved_files(settings), *named("--metrics-file", report.metrics_file)]
     if settings.compliance.enabled and not settings.inference_only:
         log = log_name(settings)
         outputs += [NamedFile(log, f"--mlperf-log-file={log}")]
     if report.save_onnx:
-        outputs += [NamedFile(path, f"{path} of --save-onnx") for path in (ONNX_FILE, WEIGHTS_FILE)]
+        paths = (settings.run.path(ONNX_FILE), settings.run.path(WEIGHTS_FILE))
+        outputs += [NamedFile(path, f"{path} of --save-onnx") for path in paths]
     if report.plot_compute_graph:
-        outputs.append(NamedFile(GRAPH_FILE, f"{GRAPH_FILE} of --plot-compute-graph"))
+        path = settings.run.path(GRAPH_FILE)
+        outputs.append(NamedFile(path, f"{path} of --plot-compute-graph"))
     if report.profile:
-        outputs += [NamedFile(path, f"{path} of --enable-profiling") for path in profile_files()]
+        paths = profile_files(settings.run.output_dir or Path())
+        outputs += [NamedFile(path, f"{path} of --enable-profiling") for path in paths]
     outputs += named("--save-predictions", settings.predictions.file)
     if report.time_breakdown:
-        outputs += [NamedFile(path, f"{path} of --time-breakdown") for path in time_files()]
+        outputs += [NamedFile(path, f"{path} of --time-breakdown") for path in time_files(settings.run.output_dir)]
     return outputs + named("--tensor-board-filename", report.tensor_board_folder, is_folder=True)
 
 
-def draw_compute_graph(model: DLRM_Net) -> None:
+def draw_compute_graph(settings: Settings, model: DLRM_Net) -> None:
     """Draw the model (--plot-compute-graph)."""
-    older = GRAPH_FILE.exists()
-    plot_compute_graph(model, GRAPH_FILE)
-    _log.info("compute graph in %s%s", GRAPH_FILE, _REPLACED if older else "")
+    path = settings.run.path(GRAPH_FILE)
+    older = path.exists()
+    plot_compute_graph(model, path)
+    _log.info("compute graph in %s%s", path, _REPLACED if older else "")
 
 
 def draw_times(times: TimeBreakdown) -> None:
@@ -146,7 +152,8 @@ def draw_times(times: TimeBreakdown) -> None:
 
 def export_onnx(settings: Settings, model: DLRM_Net) -> None:
     """Export the model (--save-onnx)."""
-    older = ONNX_FILE.exists()
-    multi_hot = settings.data.generation != "dataset" or settings.data.multi_hot.sizes is not None
-    save_onnx(model, ONNX_FILE, multi_hot=multi_hot)
-    _log.info("model in %s%s", ONNX_FILE, _REPLACED if older else "")
+    path = settings.run.path(ONNX_FILE)
+    older = path.exists()
+    multi_hot = settings.data.generation != "dataset" or model.architecture.ids_per_table is not None
+    save_onnx(model, path, multi_hot=multi_hot)
+    _log.info("model in %s%s", path, _REPLACED if older else "")

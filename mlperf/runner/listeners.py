@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 
@@ -24,7 +25,9 @@ DEBUG_BATCHES = 3
 
 def make_time_breakdown(settings: Settings, device: torch.device) -> TimeBreakdown | None:
     """Return the listener that measures the parts of the run (--time-breakdown), None without."""
-    return TimeBreakdown(device) if settings.report.time_breakdown and current().is_first else None
+    if not settings.report.time_breakdown or not current().is_first:
+        return None
+    return TimeBreakdown(device, settings.run.output_dir)
 
 
 def make_listeners(settings: Settings, device: torch.device, times: TimeBreakdown | None = None) -> list[Listener]:
@@ -47,11 +50,11 @@ def make_listeners(settings: Settings, device: torch.device, times: TimeBreakdow
     ]
     try:
         if report.metrics_file is not None:
-            listeners.append(MetricsFile(settings, device, report.metrics_file))
+            listeners.append(MetricsFile(settings, device, report.metrics_file, continues=settings.run.resume))
         if report.tensor_board_folder is not None:
             listeners.append(TensorBoard(settings, device, report.tensor_board_folder))
         if report.profile:
-            listeners.append(Profile(device))
+            listeners.append(Profile(device, settings.run.output_dir or Path()))
         if times is not None:
             listeners.append(times)
         if settings.compliance.enabled:

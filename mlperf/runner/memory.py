@@ -236,7 +236,7 @@ def _computation(settings: Settings, architecture: Architecture, sizes: RunSizes
     if architecture.has_cross_network:
         interaction *= 1 + architecture.cross_layers
     pooled = 4 * tables * dimension
-    ids = 8 * sum(settings.data.multi_hot.sizes or (1,) * tables)
+    ids = 8 * sum(architecture.ids_per_table or (1,) * tables)
     if not settings.inference_only:
         batch = current().largest_share(sizes.train_batch(settings))
         widths = sum(architecture.mlp_bot[1:]) + interaction + sum(architecture.mlp_top[:-1])
@@ -253,7 +253,7 @@ def _computation(settings: Settings, architecture: Architecture, sizes: RunSizes
 def _data(settings: Settings, architecture: Architecture, sizes: RunSizes) -> Iterator[MemoryNeed]:
     """Yield the batches that wait to be used, and the states from which random batches are drawn."""
     sample = 4 * (architecture.mlp_bot[0] + 1 + len(architecture.rows_per_table))  # as in the binary file
-    sample += 4 * sum(settings.data.multi_hot.sizes or ())
+    sample += 4 * sum(architecture.ids_per_table or ())
     if settings.data.generation == "random":
         batches = -(-sizes.train_samples // settings.data.batch_size)
         yield MemoryNeed(_STREAMS, batches * STATE_BYTES)

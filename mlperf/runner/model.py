@@ -16,7 +16,7 @@ from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.models.initialization import initialize
 from mlperf.models.make import make_model
 from mlperf.optim.optimizer import Optimizer
-from mlperf.runner.data import table_rows
+from mlperf.runner.data_shape import ids_per_table, table_rows
 from mlperf.runner.memory import RunSizes, memory_for_tables, table_bytes
 from mlperf.settings.settings import Settings
 from mlperf.training import checkpoint
@@ -28,8 +28,12 @@ _log = logging.getLogger(__name__)
 
 
 def architecture_of(settings: Settings, prepared: PreparedData | None) -> Architecture:
-    """Return the architecture given by the flags, with the table sizes of the data set."""
-    return replace(settings.model.architecture, rows_per_table=table_rows(settings, prepared))
+    """Return the architecture given by the flags, with the table sizes and numbers of ids of the data set."""
+    return replace(
+        settings.model.architecture,
+        rows_per_table=table_rows(settings, prepared),
+        ids_per_table=ids_per_table(settings, prepared),
+    )
 
 
 def build_model(settings: Settings, architecture: Architecture, device: torch.device, sizes: RunSizes) -> DLRM_Net:

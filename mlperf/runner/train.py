@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,15 @@ from mlperf.runner.listeners import (
 )
 from mlperf.runner.memory import RunSizes
 from mlperf.runner.model import architecture_of, build_model, fill_weights
+from mlperf.runner.output_folder import last_checkpoint
 from mlperf.runner.remarks import report_end, report_length, report_replaced_checkpoint, report_unused_flags
 from mlperf.runner.result import Result
 from mlperf.settings.settings import Settings
 from mlperf.training import checkpoint
 from mlperf.training.checkpoint_flags import recorded_flags
-from mlperf.training.events import Listener, Outcome, Position, RunStart
+from mlperf.training.events import CheckpointKind, Listener, Outcome, Position, RunStart
 from mlperf.training.loop import TrainingLoop
+from mlperf.training.regular_saves import RegularSaves
 from mlperf.training.state import TrainingState
 from mlperf.util.errors import DivergedError
 from mlperf.util.signals import deferred, delivered
@@ -103,7 +106,7 @@ def _start(
     report_unused_flags(settings)
     warm_up(step, sizes.train_batch(settings))
     if settings.report.plot_compute_graph:
-        draw_compute_graph(model)
+        draw_compute_graph(settings, model)
     if settings.report.debug:
         listeners.insert(0, make_debug_report(settings, model))
     for listener in listeners:
@@ -134,10 +137,13 @@ def _outcome_of(error: BaseException) -> Outcome:
 
 def _continuation(settings: Settings, loop: TrainingLoop | None) -> str | None:
     """Return how an interrupted run continues from its last checkpoint, None if it has saved none."""
-    if loop is None or (saved := loop.last_saved) is None:
+    if loop is None or (saved := loop.newest_saved) is None:
         return None
     path = settings.save_model
-    changes = [] if settings.load_model == path else [f"--load-model={path}"]
+    if settings.run.output_dir is not None:
+        changes = [] if settings.run.resume else ["--resume"]
+    else:
+        changes = [] if settings.load_model == path else [f"--load-model={path}"]
     if settings.compliance.enabled and not is_default_log(settings) and settings.compliance.log_file.is_file():
         changes.append("another --mlperf-log-file")
     how = f"the same command with {' and '.join(changes)}" if changes else "the same command"
@@ -184,33 +190,27 @@ def _make_loop(
         assert test is not None
         return evaluate(step, test, all_metrics=all_metrics)
 
-    def save_to(path: Path, metrics: Metrics) -> None:
-        assert test is not None
-        checkpoint.save(
-            path,
-            model=model,
-            optimizer=optimizer,
-            state=state,
-            metrics=metrics,
-            epochs=training.epochs,
-            batches_per_epoch=batches,
-            test_batches=test.batches_per_epoch,
-            seed=settings.seed,
-            shuffled=settings.data.shuffle_batches,
-            flags=recorded_flags(settings, prepared),
-            sharded=uses_torchrec(settings),
-        )
+    def save_to(path: Path, kind: CheckpointKind, metrics: Metrics) -> None:
+        with nullcontext() if times is None else times.checkpoint():
+            checkpoint.save(
+                path,
+                model=model,
+                optimizer=optimizer,
+                state=state,
+                metrics=metrics,
+                epochs=training.epochs,
+                batches_per_epoch=batches,
+                test_batches=0 if test is None else test.batches_per_epoch,
+                seed=settings.seed,
+                shuffled=settings.data.shuffle_batches,
+                flags=recorded_flags(settings, prepared),
+                sharded=uses_torchrec(settings),
+            )
         position = Position(state.epoch, state.iteration, batches)
         for listener in listeners:
-            listener.checkpoint_saved(position, path, "best")
+            listener.checkpoint_saved(position, path, kind)
 
-    path = settings.save_model
-
-    def save_best(metrics: Metrics) -> None:
-        assert path is not None
-        with nullcontext() if times is None else times.checkpoint():
-            save_to(path, metrics)
-
+    best, last, minutes = settings.save_model, last_checkpoint(settings), settings.run.checkpoint_minutes
     benchmark = settings.edition.benchmark
     return TrainingLoop(
         step=step,
@@ -220,8 +220,11 @@ def _make_loop(
         state=state,
         listeners=listeners,
         evaluate=evaluate_test,
-        save=None if path is None else save_best,
+        save=None if best is None else partial(save_to, best, "best"),
         save_on_auc=settings.compliance.enabled,
+        regular_saves=None
+        if last is None or minutes is None
+        else RegularSaves(minutes, partial(save_to, last, "last")),
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from mlperf.benchmarks import benchmark_with, editions_of
-from mlperf.benchmarks.data_sets import DENSE_FEATURES, TABLES, TERABYTE_DCNV2
+from mlperf.benchmarks import benchmark_with, dashed, editions_of
+from mlperf.benchmarks.data_sets import COLUMNS, DENSE_FEATURES, TABLES, TERABYTE_DCNV2
 from mlperf.distributed.launchers import require_one_process
-from mlperf.settings.data import MultiHotSettings
+from mlperf.settings.data import DataSettings, MultiHotSettings
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import changed_flags
 from mlperf.settings.settings import LATEST, Settings
@@ -90,6 +90,10 @@ def _check_model(settings: Settings) -> None:
         raise UsageError(f"--arch-mlp-bot ends in {bottom[-1]}: it must end in --arch-sparse-feature-size={size}")
     if len(bottom) < 2:
         raise UsageError(f"--arch-mlp-bot={bottom[0]}: needs at least two widths, e.g. 4-3-2")
+    if 0 in bottom[1:]:
+        raise UsageError(
+            f"--arch-mlp-bot={dashed(bottom)}: only the number of dense features, the first, can be 0"
+        )
     if architecture.mlp_top[-1] != 1:
         raise UsageError(f"--arch-mlp-top ends in {architecture.mlp_top[-1]}: it must end in 1 (one output)")
     if architecture.interaction_itself and architecture.interaction_op != "dot":
@@ -142,6 +146,8 @@ def _check_training(settings: Settings) -> None:
 
 def _check_saving(settings: Settings) -> None:
     path, training = settings.save_model, settings.training
+    _check_folder(settings)
+    _check_test_freq(settings)
     if path is None:
         if settings.loads_latest:
             raise UsageError(
@@ -159,9 +165,30 @@ def _check_saving(settings: Settings) -> None:
             "--save-model requires --test-freq of at least 1 or a threshold: the model is saved when its test "
             "metric improves"
         )
+
+
+def _check_folder(settings: Settings) -> None:
+    """Refuse flags that need the folder of a run, or a training."""
+    run = settings.run
+    for flag, is_set, why in (
+        ("--resume", run.resume, "whose run it continues"),
+        ("--checkpoint-every", run.checkpoint_minutes is not None, "in which it saves last.pt"),
+    ):
+        if is_set and run.output_dir is None:
+            raise UsageError(f"{flag} requires --output-dir, {why}")
+        if is_set and settings.inference_only:
+            raise UsageError(f"{flag} cannot be used with --inference-only, because nothing is trained")
+
+
+def _check_test_freq(settings: Settings) -> None:
+    """Refuse evaluations with pending gradients if the model is saved after them."""
+    training = settings.training
+    flag = "--output-dir" if settings.keeps_best_model else "--save-model"
+    if not settings.keeps_best_model and settings.save_model is None:
+        return
     if training.test_freq > 0 and training.test_freq % training.accumulate:
         raise UsageError(
-            f"--test-freq={training.test_freq}: with --save-model it must be a multiple of "
+            f"--test-freq={training.test_freq}: with {flag} it must be a multiple of "
             f"--mlperf-grad-accum-iter={training.accumulate}, so that no gradients are pending at a save"
         )
 
@@ -175,6 +202,10 @@ def _check_data(settings: Settings) -> None:
         ):
             if path is not None:
                 raise UsageError(f"{name}={path} requires --data-generation=dataset")
+        if settings.model.architecture.mlp_bot[0] == 0:
+            raise UsageError(
+                f"--arch-mlp-bot starts with 0, but --data-generation={data.generation} has dense features"
+            )
         for flag, value in changed_flags(data.multi_hot):
             raise UsageError(f"{flag.name}={flag.kind.show(value)} requires --data-generation=dataset")
         if data.verify:
@@ -182,11 +213,29 @@ def _check_data(settings: Settings) -> None:
         return
     if data.raw_data_file is None and data.processed_data_file is None:
         raise UsageError("--data-generation=dataset requires --raw-data-file or --processed-data-file")
+    if data.traits.has_columns_file:
+        _check_own_columns(data)
+        return
     _check_multi_hot(data.multi_hot)
     dense_features = settings.model.architecture.mlp_bot[0]
     if dense_features != DENSE_FEATURES:
         raise UsageError(
-            f"--arch-mlp-bot starts with {dense_features}, but Criteo data has {DENSE_FEATURES} dense features"
+            f"--arch-mlp-bot starts with {dense_features}, but Criteo data has {DENSE_FEATURES} dense features; "
+            f"other data needs --data-set={COLUMNS.name}"
+        )
+
+
+def _check_own_columns(data: DataSettings) -> None:
+    """Refuse flags of Criteo's data sets. The architecture is compared with the columns when they are known."""
+    for flag, value in changed_flags(data.multi_hot):
+        raise UsageError(
+            f"{flag.name}={flag.kind.show(value)} cannot be combined with --data-set={data.data_set}, whose "
+            "columns say how many ids they have"
+        )
+    if data.max_ind_range > 0:
+        raise UsageError(
+            f"--max-ind-range={data.max_ind_range} cannot be combined with --data-set={data.data_set}, whose "
+            "tables have a row for each id"
         )
 
 

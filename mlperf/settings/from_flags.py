@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from mlperf.settings.argument_parser import Parser
+from mlperf.settings.config_file import read_config
 from mlperf.settings.contradictions import check_preparation, check_settings
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import build, changed_flags, declared_flags
+from mlperf.settings.run import SETTINGS_FILE, RunSettings
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
 
@@ -23,8 +25,7 @@ def make_trainer_parser(prog: str = "dlrm_s_pytorch.py") -> Parser:
 
 def make_preparation_parser(prog: str = "prepare_criteo.py", description: str | None = None) -> Parser:
     """Return the parser of the flags of `prepare_criteo.py`."""
-    usage = "%(prog)s --raw-data-file PATH --processed-data-file PATH [flags]"
-    parser = Parser(prog, description, usage=usage)
+    parser = Parser(prog, description, usage="%(prog)s [flags]")
     parser.add_settings(PreparationSettings)
     return parser
 
@@ -32,12 +33,25 @@ def make_preparation_parser(prog: str = "prepare_criteo.py", description: str | 
 def parse(arguments: Sequence[str] | None, prog: str = "dlrm_s_pytorch.py") -> Settings:
     """Return the settings for the trainer's flags; if `arguments` is None, for those of the command line.
 
+    Flags in a file (--config, --resume) apply if they are not among the arguments.
+
     UsageError if a flag is invalid or two flags contradict each other.
     """
     given = vars(make_trainer_parser(prog).parse_args(arguments))
+    given = {**_stored(given), **given}
     settings = replace(build(Settings, given), given=frozenset(given))
     check_settings(settings)
     return settings
+
+
+def _stored(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags in the file of --config or, with --resume, in the folder of the run that is continued."""
+    run = build(RunSettings, given)
+    if run.config is not None:
+        return read_config(run.config)
+    if run.resume and run.output_dir is not None and (path := run.path(SETTINGS_FILE)).exists():
+        return read_config(path)
+    return {}
 
 
 def parse_preparation(arguments: Sequence[str] | None, prog: str, description: str | None) -> PreparationSettings:

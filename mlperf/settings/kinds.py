@@ -130,17 +130,17 @@ def between(minimum: float = -MAX_REAL, maximum: float = MAX_REAL, *, below: boo
 positive = between(MIN_REAL, MAX_REAL)
 
 
-def whole_numbers(maximum: int) -> Kind:
-    """Return the kind of lists of whole numbers from 1 to `maximum`, separated by dashes."""
-    allowed = f"a list of whole numbers from 1 to {maximum} separated by dashes"
+def whole_numbers(maximum: int, *, minimum: int = 1) -> Kind:
+    """Return the kind of lists of whole numbers from `minimum` to `maximum`, separated by dashes."""
+    allowed = f"a list of whole numbers from {minimum} to {maximum} separated by dashes"
 
     def parse(text: str) -> tuple[int, ...]:
-        values = [_read_whole(part) or 0 for part in text.split("-")]
-        if not 1 <= min(values) <= max(values) <= maximum:
+        values = [-1 if (value := _read_whole(part)) is None else value for part in text.split("-")]
+        if not minimum <= min(values) <= max(values) <= maximum:
             raise _wrong(text, allowed)
         return tuple(values)
 
-    return Kind(parse, "N-N-...", dashed, extremes=("1", str(maximum)), allowed=allowed)
+    return Kind(parse, "N-N-...", dashed, extremes=(str(minimum), str(maximum)), allowed=allowed)
 
 
 _weight = between(0)
@@ -231,6 +231,15 @@ file_prefix = _files("a file name or a prefix of file names")
 file_or_folder = _files("the name of a file or folder", or_folder=True)
 prefix_or_folder = _files("a file name or a prefix of file names", or_folder=True)
 text = Kind(str, "NAME")
+
+
+def _parse_folder(text: str) -> Path:
+    if text == "" or "\0" in text or len(text.encode(errors="surrogateescape")) > _MAX_PATH_BYTES:
+        raise _wrong(text, f"the name of a folder, which has from 1 to {_MAX_PATH_BYTES:,} bytes")
+    return Path(text)
+
+
+folder_name = Kind(_parse_folder, "DIR")
 
 
 def file_ending_in(*endings: str) -> Kind:

@@ -67,6 +67,7 @@ class Architecture:
     """Sizes and kinds of a model.
 
     rows_per_table: number of rows of each embedding table; replaced by those of the data set, if it defines them.
+    ids_per_table: number of ids of each table in a sample of a data set; None: one. Those of generated data vary.
     dimension: embedding dimension. mlp_bot: layer widths from the dense features to `feature_size`. mlp_top: layer
     widths after the interaction, down to 1. loss_threshold: t > 0 clamps the predictions to [t, 1 - t].
     cross_layers, cross_rank: sizes of the cross network, the interaction "dcn".
@@ -82,9 +83,10 @@ class Architecture:
     dimension: int = flag("--arch-sparse-feature-size", whole_between(1, _MAX_DIMENSION), 2, "embedding dimension")
     mlp_bot: tuple[int, ...] = flag(
         "--arch-mlp-bot",
-        whole_numbers(_MAX_WIDTH),
+        whole_numbers(_MAX_WIDTH, minimum=0),
         (4, 3, 2),
-        "bottom MLP layer widths, starting with the number of dense features",
+        "bottom MLP layer widths, starting with the number of dense features, which can be 0 with "
+        "--data-set=columns",
     )
     mlp_top: tuple[int, ...] = flag(
         "--arch-mlp-top",
@@ -128,6 +130,7 @@ class Architecture:
         conflict="only one kind of compression is possible",
         group="compressed embedding tables",
     )
+    ids_per_table: tuple[int, ...] | None = None
 
     @property
     def has_cross_network(self) -> bool:

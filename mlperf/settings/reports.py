@@ -8,6 +8,7 @@ from pathlib import Path
 from mlperf.benchmarks import DIVISIONS, DLRM, DLRM_DCNV2, EDITIONS, OTHER_EDITIONS, STATUSES, default_edition
 from mlperf.settings.flags import flag
 from mlperf.settings.kinds import at_least, boolean, choice, file_name, path_or, switch, text, whole_between
+from mlperf.settings.run import TENSOR_BOARD_FOLDER
 
 ALL_EDITIONS = "all"
 _OTHERS = {name: f"includes {benchmark}, which is not supported" for name, benchmark in OTHER_EDITIONS.items()}
@@ -53,9 +54,9 @@ class ReportSettings:
     )
     tensor_board_folder: Path | None = flag(
         "--tensor-board-filename",
-        path_or(Path("run_kaggle_pt")),
+        path_or(TENSOR_BOARD_FOLDER),
         None,
-        "TensorBoard log folder (run_kaggle_pt if no value is given)",
+        f"TensorBoard log folder ({TENSOR_BOARD_FOLDER} if no value is given)",
     )
     metrics_file: Path | None = flag(
         "--metrics-file",

@@ -13,6 +13,7 @@ from mlperf.settings.model import ModelSettings
 from mlperf.settings.predictions import PredictionSettings
 from mlperf.settings.processes import ProcessSettings
 from mlperf.settings.reports import ComplianceSettings, QuantizationSettings, ReportSettings
+from mlperf.settings.run import RunSettings
 from mlperf.settings.training import TrainingSettings
 
 # Precision of matrix products; weights, updates and the loss are float32 (tables: --embedding-precision).
@@ -96,6 +97,7 @@ class Settings:
     predictions: PredictionSettings = part(PredictionSettings, group="checkpoints and inference")
     quantization: QuantizationSettings = part(QuantizationSettings, group="checkpoints and inference")
     processes: ProcessSettings = part(ProcessSettings, group="engine and processes")
+    run: RunSettings = part(RunSettings, group="folder of the run")
     report: ReportSettings = part(ReportSettings, group="reports")
     compliance: ComplianceSettings = part(ComplianceSettings, group="MLPerf log")
     accepted: AcceptedFlags = part(AcceptedFlags, group="accepted without effect")
@@ -105,6 +107,12 @@ class Settings:
     def loads_latest(self) -> bool:
         """Whether the checkpoint that is loaded is that of --save-model, if there is one."""
         return self.load_model == Path(LATEST)
+
+    @property
+    def keeps_best_model(self) -> bool:
+        """Whether the folder of the run gets the checkpoint with the best test metric, without --save-model."""
+        can_save = not self.inference_only and self.data.generation == "dataset" and self.training.evaluates
+        return self.run.output_dir is not None and self.save_model is None and can_save
 
     @property
     def seed(self) -> int:

@@ -16,6 +16,8 @@ _PREPARED = "the data of a timed run is prepared without it"
 _REFUSED = {
     "load_model": f"a run that starts from a checkpoint is not a result; {_USE_TRAINER}, which marks its log",
     "load_weights": f"a run with given weights is not a result; {_USE_TRAINER}, which marks its log",
+    "config": "the settings of a timed run are selected by CONFIG",
+    "resume": f"a run that starts from a checkpoint is not a result; {_USE_TRAINER}",
     "inference_only": f"a timed run trains; {_USE_TRAINER}",
     "data_generation": _DATA,
     "data_set": _DATA,

@@ -83,7 +83,7 @@ def check_flags(
 
     RunError, naming the flags and both values, if they contradict each other.
     """
-    saved, current = _completed(_checked(recorded, path)), _completed(current)
+    saved, current = _completed(checked_flags(recorded, path)), _completed(current)
     compared = {name for name in current if name not in _SHOWN_BY_WEIGHTS | _USED_BY_TRAINING}
     if not same_shapes:
         compared |= _SHOWN_BY_WEIGHTS
@@ -110,7 +110,7 @@ def _completed(flags: Flags) -> Flags:
     return {**flags, **{name: value for name, value in _USUAL.items() if name not in flags}}
 
 
-def _checked(recorded: object, path: Path) -> Flags:
+def checked_flags(recorded: object, path: Path) -> Flags:
     """Return the recorded flags. RunError if they are not flags, or if this version lacks one of them."""
     if not isinstance(recorded, dict) or not all(
         isinstance(name, str) and (value is None or isinstance(value, str)) for name, value in recorded.items()

@@ -13,8 +13,9 @@ from mlperf.engines.protocol import LossSums, TrainingStep
 from mlperf.evaluation.metrics import Metrics, is_better
 from mlperf.settings.training import TrainingSettings
 from mlperf.training.events import Listener, Outcome, Position, Progress
+from mlperf.training.regular_saves import RegularSaves
 from mlperf.training.schedule import learning_rate
-from mlperf.training.state import TrainingState
+from mlperf.training.state import TrainingState, no_metrics
 from mlperf.training.stopping import target_reached
 from mlperf.util.errors import DivergedError
 
@@ -40,6 +41,8 @@ class TrainingLoop:
 
     test_frequency, print_frequency: in batches; a test frequency of 0 means no evaluation during training.
     save_on_auc: whether an improvement is a higher AUC or, if False or if the AUC is undefined, a higher accuracy.
+    regular_saves: of the newest weights, after progress reports without pending gradients and at the end; a
+    resumed run then prints what this one prints.
 
     If `settings.accumulate` does not divide the batches of an epoch, the remaining gradients are applied in an
     extra step.
@@ -57,6 +60,7 @@ class TrainingLoop:
         evaluate: Callable[[], Metrics],
         save: Callable[[Metrics], None] | None = None,
         save_on_auc: bool = False,
+        regular_saves: RegularSaves | None = None,
     ) -> None:
         self.step = step
         self.settings = settings
@@ -67,13 +71,21 @@ class TrainingLoop:
         self.evaluate = evaluate
         self.save = save
         self.save_on_auc = save_on_auc
+        self.regular_saves = regular_saves
         self.batches_per_epoch = 0
         self.last_metrics: Metrics | None = None
-        self.last_saved: Position | None = None
+        self.last_saved: Position | None = None  # by `save`
+        self.newest_saved: Position | None = None  # by either
         self._window = _Window(step.sums)
 
     def run(self, data: BatchSource) -> Outcome:
         """Train until a threshold is reached or all epochs are done. DivergedError if the loss is not finite."""
+        outcome = self._train(data)
+        if self.regular_saves is not None:
+            self._save_newest(self.regular_saves)
+        return outcome
+
+    def _train(self, data: BatchSource) -> Outcome:
         self.batches_per_epoch = data.batches_per_epoch
         if self.state.iteration >= self.batches_per_epoch:  # the checkpoint was saved at the end of an epoch
             self._next_epoch()
@@ -104,12 +116,17 @@ class TrainingLoop:
         for batch in self.step.training_batches(data, state.epoch, state.iteration):
             self._train_batch(batch)
             self._notify(lambda listener: listener.step_stop(self.position))
+            if self.regular_saves is not None:
+                self.regular_saves.step_stop()
             last = state.iteration == self.batches_per_epoch
             test_due = self.test_frequency > 0 and (last or state.iteration % self.test_frequency == 0)
-            if last or test_due or state.iteration % self.print_frequency == 0:
+            reports = last or test_due or state.iteration % self.print_frequency == 0
+            if reports:
                 self._report_progress()
             if test_due and self._test():
                 return True
+            if reports:
+                self._save_if_due()
         return False
 
     def _train_batch(self, batch: Batch | RawBatch) -> None:
@@ -159,8 +176,22 @@ class TrainingLoop:
         self._window.started = time.perf_counter()
         if improved and self.save is not None:
             self.save(metrics)
-            self.last_saved = self.position
+            self.last_saved = self.newest_saved = self.position
         return target_reached(self.settings, metrics)
+
+    def _save_if_due(self) -> None:
+        """Save the newest weights if it is time. Called after a progress report, when no loss is summed."""
+        state, saves = self.state, self.regular_saves
+        if saves is None:
+            return
+        pending = state.iteration % self.settings.accumulate and state.iteration < self.batches_per_epoch
+        if not pending and saves.is_due():
+            self._save_newest(saves)
+            self._window.started = time.perf_counter()
+
+    def _save_newest(self, saves: RegularSaves) -> None:
+        if saves.save(self.last_metrics or no_metrics()):
+            self.newest_saved = self.position
 
     def _notify(self, event: Callable[[Listener], None]) -> None:
         for listener in self.listeners:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from mlperf.evaluation.metrics import Metrics
 
 
-def _no_metrics() -> Metrics:
+def no_metrics() -> Metrics:
+    """Return metrics that are all undefined."""
     nan = math.nan
     return Metrics(accuracy=nan, recall=nan, precision=nan, f1=nan, average_precision=nan, auc=nan)
 
@@ -30,4 +31,4 @@ class TrainingState:
     step: int = 0
     samples: int = 0
     last_loss: float = math.nan
-    best: Metrics = field(default_factory=_no_metrics)
+    best: Metrics = field(default_factory=no_metrics)

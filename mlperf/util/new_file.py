@@ -39,30 +39,36 @@ def _is_empty(path: Path) -> bool:
 
 
 class NewFile(io.TextIOWrapper):
-    """A text file (UTF-8), open for writing. created: whether it did not exist before."""
+    """A text file (UTF-8), open for writing.
 
-    def __init__(self, path: Path, descriptor: int, *, created: bool) -> None:
+    created: whether it did not exist before. kept: bytes that it had before.
+    """
+
+    def __init__(self, path: Path, descriptor: int, *, created: bool, kept: int = 0) -> None:
         # The opener makes `name` the path.
         raw = io.FileIO(str(path), "w", opener=lambda name, flags: descriptor)
         super().__init__(io.BufferedWriter(raw), encoding="utf-8")
         self._path = path
         self._created = created
+        self._kept = kept
 
     def discard(self) -> None:
-        """Close the file and restore what was there before: nothing, or an empty file."""
+        """Close the file and restore what was there before: nothing, or the file that was continued."""
         descriptor = self.fileno()
         with suppress(OSError):  # such as a full disk
             self.flush()
         if self._created and is_file_at(self._path, descriptor):
             self._path.unlink(missing_ok=True)
         elif stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.ftruncate(descriptor, 0)
+            os.ftruncate(descriptor, min(self._kept, os.fstat(descriptor).st_size))
         with suppress(OSError):
             self.close()
 
 
-def open_new(path: Path) -> NewFile:
+def open_new(path: Path, *, continues: bool = False) -> NewFile:
     """Create a text file for writing. FileExistsError if it has content, or another process writes it.
+
+    continues: the content of an existing file is kept, and what is written follows it.
 
     An existing empty file is used, and character devices and pipes are opened, also through a link. The open file
     is locked, so that of several processes only one gets it. OSError if that is not possible: other links are not
@@ -78,10 +84,11 @@ def open_new(path: Path) -> NewFile:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.set_blocking(descriptor, True)
         return NewFile(path, descriptor, created=False)
-    is_ours = created
+    is_ours, kept = created, 0
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_ours = created or os.fstat(descriptor).st_size == 0
+        kept = os.fstat(descriptor).st_size
+        is_ours = created or continues or kept == 0
     except BlockingIOError:
         is_ours = False
     except OSError:
@@ -89,7 +96,7 @@ def open_new(path: Path) -> NewFile:
     if not is_ours:
         os.close(descriptor)
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-    return NewFile(path, descriptor, created=created)
+    return NewFile(path, descriptor, created=created, kept=kept)
 
 
 def _open_existing(path: Path, flags: int) -> int:

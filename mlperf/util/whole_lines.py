@@ -22,6 +22,11 @@ class WholeLines:
         self._written = status.st_size if self._is_regular else 0  # bytes in complete lines
         self._last_line = 0  # bytes
 
+    def continue_after(self, size: int) -> None:
+        """Remove what follows the first `size` bytes of the file, such as a line that a kill has cut."""
+        self._cut(size)
+        self._written = size
+
     def write(self, line: str) -> None:
         """Write a line, which is given without its end. OSError if that fails; then it is removed."""
         content = f"{line}\n".encode()

@@ -32,8 +32,8 @@ class CpuEngine:
         """Return why this engine cannot do the run, None if it can."""
         return (
             unsupported_setting(settings)
-            or _too_many_ids(settings)
             or unsupported_by_loops(model)
+            or _too_many_ids(model, settings)
             or _needs_published_order(model, settings)
             or _missing_requirement()
         )
@@ -41,11 +41,11 @@ class CpuEngine:
     def make_step(self, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> CpuStep:
         """Return the training step."""
         loss = Loss(settings.model.loss, settings.model.loss_weights)
-        return CpuStep(model, loss, optimizer, settings.precision, settings.data.multi_hot.sizes)
+        return CpuStep(model, loss, optimizer, settings.precision, model.architecture.ids_per_table)
 
     def make_scorer(self, model: DLRM_Net, settings: Settings) -> CpuScorer:
         """Return the scorer."""
-        return CpuScorer(model, settings.precision, ids_per_table=settings.data.multi_hot.sizes)
+        return CpuScorer(model, settings.precision, ids_per_table=model.architecture.ids_per_table)
 
 
 def unsupported_by_loops(model: DLRM_Net) -> str | None:
@@ -75,9 +75,9 @@ def _needs_published_order(model: DLRM_Net, settings: Settings) -> str | None:
     )
 
 
-def _too_many_ids(settings: Settings) -> str | None:
+def _too_many_ids(model: DLRM_Net, settings: Settings) -> str | None:
     """Return why the positions of a table's ids do not fit in the int32 of the update, None if they do."""
-    ids = settings.data.batch_size * max(settings.data.multi_hot.sizes or (1,))
+    ids = settings.data.batch_size * max(model.architecture.ids_per_table or (1,))
     if settings.inference_only or ids <= MAX_INT32:
         return None
     return f"a batch has {ids:,} ids of a table, more than the limit of {MAX_INT32:,} of the cpu engine"

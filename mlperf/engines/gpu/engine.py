@@ -30,14 +30,15 @@ class GpuEngine:
         from mlperf.engines.gpu.step import GpuStep
 
         loss = Loss(settings.model.loss, settings.model.loss_weights)
-        data = settings.data
-        return GpuStep(model, loss, optimizer, settings.precision, data.max_ind_range, data.multi_hot.sizes)
+        ids_per_table = model.architecture.ids_per_table
+        return GpuStep(model, loss, optimizer, settings.precision, settings.data.max_ind_range, ids_per_table)
 
     def make_scorer(self, model: DLRM_Net, settings: Settings) -> GpuScorer:
         """Return the scorer."""
         from mlperf.engines.gpu.scorer import GpuScorer
 
-        return GpuScorer(model, settings.precision, settings.data.max_ind_range, settings.data.multi_hot.sizes)
+        ids_per_table = model.architecture.ids_per_table
+        return GpuScorer(model, settings.precision, settings.data.max_ind_range, ids_per_table)
 
 
 def _unsupported_by_kernels(model: DLRM_Net) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlperf.engines.torchrec.step import TorchRecStep
-from mlperf.engines.torchrec.supported import unsupported_setting
+from mlperf.engines.torchrec.supported import unsupported_batch, unsupported_setting
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import Optimizer, make_optimizer
@@ -16,8 +16,9 @@ class TorchRecEngine:
     description = "torchrec"
 
     def supports(self, model: DLRM_Net, settings: Settings) -> str | None:
-        """Return why this engine cannot do the run, None if it can. All of it follows from the settings."""
-        return unsupported_setting(settings)
+        """Return why this engine cannot do the run, None if it can."""
+        ids = sum(model.architecture.ids_per_table or ())
+        return unsupported_setting(settings) or unsupported_batch(settings, ids)
 
     def make_scorer(self, model: DLRM_Net, settings: Settings) -> TorchRecStep:
         """Return the scorer: a step that is not used to train."""
@@ -26,4 +27,4 @@ class TorchRecEngine:
     def make_step(self, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> TorchRecStep:
         """Return the training step."""
         loss = Loss(settings.model.loss, settings.model.loss_weights)
-        return TorchRecStep(model, loss, optimizer, settings.precision, settings.data.multi_hot.sizes)
+        return TorchRecStep(model, loss, optimizer, settings.precision, model.architecture.ids_per_table)

@@ -156,7 +156,7 @@ def _planner(
     """Return a planner. fraction: of the rows in a cache; None: only tables whose constraint says so have one."""
     topology = _topology(device, processes, memory)
     batch_size = processes.largest_share(settings.data.batch_size)
-    ids_per_table = settings.data.ids_per_table(len(allowed))
+    ids_per_table = architecture.ids_per_table or settings.data.ids_per_table(len(allowed))
     constraints = {
         table_name(number): _constraint(table, ids, architecture.feature_size, processes, fraction)
         for number, (table, ids) in enumerate(zip(allowed, ids_per_table, strict=True))

@@ -15,7 +15,7 @@ def unsupported_setting(settings: Settings) -> str | None:
     """Return why several processes, or --engine=torchrec, do not support `settings`; None if they do."""
     for flag, is_used, reason in (*_of_model(settings), *_of_run(settings)):
         if is_used:
-            return f"{flag} is not supported by several processes and --engine=torchrec{reason}"
+            return _refusal(flag, reason)
     return None
 
 
@@ -38,24 +38,16 @@ def _of_model(settings: Settings) -> list[tuple[str, bool, str]]:
 
 def _of_run(settings: Settings) -> list[tuple[str, bool, str]]:
     accumulate, report = settings.training.accumulate, settings.report
-    quantization, data = settings.quantization, settings.data
+    quantization = settings.quantization
     whole = ", because no process has the whole model"
+    ids = _ids_per_sample(settings)
     return [
         (
             f"--mlperf-grad-accum-iter={accumulate}",
             accumulate > 1 and not settings.inference_only,
             ", whose tables are updated in the backward pass of every batch",
         ),
-        (
-            f"--mini-batch-size={data.batch_size}",
-            data.batch_size * _ids_per_sample(settings) > MAX_INT32,
-            f", which number the ids of a batch in 32 bits: there may be {MAX_INT32:,}",
-        ),
-        (
-            f"--test-mini-batch-size={data.test_batch_size}",
-            data.generation == "dataset" and data.test_batch_size * _ids_per_sample(settings) > MAX_INT32,
-            f", which number the ids of a batch in 32 bits: there may be {MAX_INT32:,}",
-        ),
+        *_too_many_ids(settings, ids),
         (f"--quantize-emb-with-bit={quantization.embedding_bits}", quantization.embedding_bits != 32, ""),
         (f"--quantize-mlp-with-bit={quantization.mlp_bits}", quantization.mlp_bits != 32, ""),
         ("--save-onnx", report.save_onnx, whole),
@@ -64,8 +56,34 @@ def _of_run(settings: Settings) -> list[tuple[str, bool, str]]:
     ]
 
 
+def unsupported_batch(settings: Settings, ids: int) -> str | None:
+    """Return why a batch is too large if a sample has `ids` ids of all tables; None if it is not."""
+    for flag, is_used, reason in _too_many_ids(settings, ids):
+        if is_used:
+            return _refusal(flag, reason)
+    return None
+
+
+def _refusal(flag: str, reason: str) -> str:
+    return f"{flag} is not supported by several processes and --engine=torchrec{reason}"
+
+
+def _too_many_ids(settings: Settings, ids: int) -> list[tuple[str, bool, str]]:
+    data, reason = settings.data, f", which number the ids of a batch in 32 bits: there may be {MAX_INT32:,}"
+    return [
+        (f"--mini-batch-size={data.batch_size}", data.batch_size * ids > MAX_INT32, reason),
+        (
+            f"--test-mini-batch-size={data.test_batch_size}",
+            data.generation == "dataset" and data.test_batch_size * ids > MAX_INT32,
+            reason,
+        ),
+    ]
+
+
 def _ids_per_sample(settings: Settings) -> int:
-    """Return the largest number of ids of a sample, of all tables."""
-    is_generated = settings.data.generation != "dataset"
-    tables = len(settings.model.architecture.rows_per_table) if is_generated else TABLES
+    """Return the largest number of ids of a sample, of all tables; 1 if only the data set knows it."""
+    if settings.data.generation != "dataset":
+        tables = len(settings.model.architecture.rows_per_table)
+    else:
+        tables = 1 if settings.data.traits.has_columns_file else TABLES
     return sum(settings.data.ids_per_table(tables))
