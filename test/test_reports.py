@@ -128,7 +128,7 @@ def test_profiling_writes_a_table_and_a_trace(tmp_path: Path) -> None:
                 *("update of the embedding tables", "bottom MLP", "top MLP", "loss and update of the last layer"),
                 *("gradient and update of the top MLP", "gradient and update of the bottom MLP", "reading"),
                 *("loop interaction.forward", "loop interaction.backward", "loop last_layer.last_layer"),
-                *("loop mlp.relu_backward", "loop mlp.weight_update", "loop sgd_row_update.sgd_row_update"),
+                *("loop mlp.relu_backward", "loop mlp.weight_update", "loop sgd_row_update.update"),
             ],
         ),
         (

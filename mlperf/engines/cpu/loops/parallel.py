@@ -110,7 +110,7 @@ class ParallelLoop(Generic[A]):
     def __init__(self, function: Callable[[Any], None], arguments: type[A]) -> None:
         for entry in _ENTRIES[1:]:
             llvmlite.binding.add_symbol(f"dlrm_{entry}", _address(entry))
-        self._name = f"loop {function.__module__.rpartition('.')[2]}.{function.__name__}"
+        self._name = f"loop {function.__module__.rpartition('.')[2]}.{function.__name__.lstrip('_')}"
         function.__qualname__ = f"{function.__qualname__.partition('-')[0]}-{_sources_checksum()}"
         signature = types.void(types.CPointer(arguments.record))
         self._function = cfunc(signature, cache=True, fastmath=FAST)(function)  # keeps the code alive
