@@ -27,6 +27,7 @@ from mlperf.runner.data import Splits, open_splits, verified_data
 from mlperf.runner.device import device_of, gpu_name
 from mlperf.runner.evaluate import evaluate_only, load_model
 from mlperf.runner.files import check_files
+from mlperf.runner.listeners import require_tracker
 from mlperf.runner.memory import RunSizes, require_run_memory, resource_failures
 from mlperf.runner.model import architecture_of
 from mlperf.runner.output_folder import in_output_folder, keep_settings, output_folder_reserved
@@ -67,6 +68,7 @@ def _run_in_folder(given: Settings, settings: Settings, device: torch.device) ->
         require_mlperf_logging()
     decided_by_first(lambda: check_files(settings))
     decided_by_first(lambda: check_loaded_checkpoints(settings))
+    decided_by_first(lambda: require_tracker(settings))
     if settings.report.save_onnx:
         require_onnx()
     if settings.predictions.file is not None:
