@@ -179,11 +179,8 @@ def _flags(value: object) -> dict[str, Any]:
     declared = {flag.key: flag for _, flag in declared_flags(PreparationSettings)}
     for key, found in flags.items():
         flag = declared[key]
-        kinds = (
-            (int, float)
-            if isinstance(flag.default, float)
-            else (type("" if flag.default is None else flag.default),)
-        )
+        default = "" if flag.default is None else flag.default
+        kinds = (int, float) if isinstance(default, float) else (type(default),)
         if type(found) not in kinds:
             refuse(f"flags.{key}", found, f"a value of {flag.name}")
         try:
