@@ -320,7 +320,7 @@ def test_text_of_several_gzip_members_is_read_completely_and_its_size_estimated(
     unpacker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parallel compressors write such files, which end with the size of the last, possibly empty, member."""
-    monkeypatch.setattr("mlperf.data.prepare.plan.GZIP_SAMPLE_BYTES", 400_000)
+    monkeypatch.setattr("mlperf.data.text.compressed.SAMPLE_BYTES", 400_000)
     rows = raw_text.text(raw_text.random_rows(400, seed=1)) * 20
     parts = [rows[at : at + 100_000] for at in range(0, len(rows), 100_000)]
     for last in (b"", gzip.compress(b"")):

@@ -16,7 +16,7 @@ Keys = npt.NDArray[np.uint64]  # [N, ids per row]
 Splits = npt.NDArray[np.uint8]  # [N]: 0 training, 1 test, 2 validation
 
 NO_TEXT = -1
-_NAN_BITS = int(np.float32(np.nan).view(np.int32))
+NAN_BITS = int(np.float32(np.nan).view(np.int32))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -51,7 +51,7 @@ def convert_dense(
     """Return OK, UNSURE or the fault, and the 32 bits that are stored."""
     reason = OK
     if is_missing:
-        bits = np.int32(_NAN_BITS if stores_floats else 0)
+        bits = np.int32(NAN_BITS if stores_floats else 0)
     elif action == DECIMAL:
         reason, value = decimal(begin, end)
         bits = np.float32(value).view(np.int32)

@@ -9,7 +9,7 @@ from pathlib import Path
 from mlperf.data.columns.description import ColumnsDescription, LabelColumn
 from mlperf.data.columns.plan import all_columns
 from mlperf.data.text.blocks import BLOCK_BYTES
-from mlperf.data.text.compressed import DAMAGE_ERRORS, open_text
+from mlperf.data.text.compressed import COMPRESSIONS, DAMAGE_ERRORS, compression, open_text
 from mlperf.util.errors import RunError
 from mlperf.util.printable import shown
 
@@ -27,8 +27,8 @@ _OTHER_FILES = {
 
 
 @dataclass(frozen=True)
-class TextLayout:
-    """Where the columns of a text are.
+class LogLayout:
+    """Where the columns of a file are.
 
     separator: character between fields. names: of the columns; None without a header. columns: their number.
     start: position of the first row, in bytes. positions: of each column in `all_columns`, from 0; None if the
@@ -53,11 +53,11 @@ class TextLayout:
 
 def separator_of(path: Path, description: ColumnsDescription) -> str:
     """Return the separator of a text: as described, or by the ending of its name."""
-    name = path.name.removesuffix(".gz").removesuffix(".zst")
-    return description.separator or ("," if name.endswith(".csv") else "\t")
+    name = path.with_suffix("") if path.suffix in COMPRESSIONS else path
+    return description.separator or ("," if name.suffix == ".csv" else "\t")
 
 
-def read_layout(path: Path, description: ColumnsDescription, *, label_optional: bool = False) -> TextLayout:
+def read_layout(path: Path, description: ColumnsDescription, *, label_optional: bool = False) -> LogLayout:
     """Read the first line of a text.
 
     label_optional: whether the column of the label may be missing.
@@ -75,11 +75,17 @@ def read_layout(path: Path, description: ColumnsDescription, *, label_optional: 
         raise RunError(f"{path}: {'empty lines only' if beginning else 'empty file'}; expected {what}")
     if not newline and len(beginning) >= BLOCK_BYTES:
         raise RunError(f"{path}: the first line is longer than {BLOCK_BYTES >> 20} MB; expected a click log")
+    for column in description.categorical:
+        if column.ids > 1 and column.separator is None:
+            name = shown(column.source)
+            raise RunError(
+                f"{path}: column {name} has ids = {column.ids} but no separator; --columns must give one"
+            )
     separator = separator_of(path, description)
     if not description.has_header:
         columns = len(_split_line(line.decode("latin-1").removesuffix("\r"), separator)[0])
         positions, columns = _numbered(path, description, columns, label_optional=label_optional)
-        return TextLayout(separator, None, columns, start, positions)
+        return LogLayout(separator, None, columns, start, positions)
     try:
         names, fault = _split_line(line.decode().removesuffix("\r"), separator)
     except UnicodeDecodeError as error:
@@ -89,7 +95,7 @@ def read_layout(path: Path, description: ColumnsDescription, *, label_optional: 
     if fault:
         raise RunError(f"{path}: column {len(names) + 1} of the header has {fault}")
     positions = named_positions(path, description, names, label_optional=label_optional)
-    return TextLayout(separator, tuple(names), len(names), start + len(line) + len(newline), positions)
+    return LogLayout(separator, tuple(names), len(names), start + len(line) + len(newline), positions)
 
 
 def _read_line(path: Path) -> bytes:
@@ -103,7 +109,7 @@ def _read_line(path: Path) -> bytes:
                     break
                 content += part
     except DAMAGE_ERRORS as error:
-        raise RunError(f"{path}: damaged, cannot be unpacked: {error}") from None
+        raise RunError(f"{path}: damaged {compression(path)} file: {error}") from None
     except OSError as error:
         error.filename = str(path)
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlperf.data.columns.description import CategoricalColumn, ColumnsDescription, DenseColumn
-from mlperf.data.columns.header import TextLayout
+from mlperf.data.columns.header import LogLayout
 from mlperf.data.columns.plan import Column, all_columns
 from mlperf.data.text.blocks import BLOCK_BYTES, TextBlock
 from mlperf.data.text.faults import (
@@ -33,7 +33,7 @@ _MESSAGES = {
 }
 
 
-def fault_message(reason: int, description: ColumnsDescription, layout: TextLayout, column: int) -> str:
+def fault_message(reason: int, description: ColumnsDescription, layout: LogLayout, column: int) -> str:
     """Return what is wrong in a column, from 0, of a text, and what is allowed."""
     if reason in (TOO_FEW, TOO_MANY):
         return f"too {'few' if reason == TOO_FEW else 'many'} columns; expected {layout.columns}"

@@ -12,6 +12,7 @@ from mlperf.data.columns.description import ColumnsDescription, SplitByValue
 from mlperf.data.columns.fields import Keys, Splits, store_field
 from mlperf.data.columns.numbers import UNSURE
 from mlperf.data.columns.plan import ACTION, IDS, SEPARATOR, TABLE, TARGET, Actions, Texts
+from mlperf.data.columns.settled import settled
 from mlperf.data.schema import Rows
 from mlperf.data.text.blocks import PADDING, Bytes, TextBlock
 from mlperf.data.text.eight_bytes import ONES, first_of_two
@@ -136,10 +137,8 @@ class ColumnsParser:
         """
         bad: dict[int, list[int]] = {}
         for row, target, begin, end, line, column in unsure.tolist():
-            with np.errstate(over="ignore"):
-                value = np.float32(float(text[begin:end].tobytes()))
-            self._rows[row, target] = value.view(np.int32)
-            if not np.isfinite(value):
+            self._rows[row, target], is_finite = settled(text[begin:end])
+            if not is_finite:
                 bad.setdefault(row, [line, OUT_OF_RANGE, column, begin])
         kept = np.delete(np.arange(count), list(bad))
         faults = np.concatenate([faults, np.array(list(bad.values()), np.int64).reshape(-1, 4)])

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import shutil
-import struct
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,15 +16,9 @@ from mlperf.data.prepare.division import ByFile, ByHash, ByPosition, ByValue, Di
 from mlperf.data.prepare.request import Request
 from mlperf.data.prepare.text_format import TextFormat
 from mlperf.data.prepared.raw_files import existing_text
-from mlperf.data.schema import CRITEO, RowSchema
-from mlperf.data.text.compressed import open_text
+from mlperf.data.schema import CRITEO
 from mlperf.settings.dataset import DAYS, PreparationSettings
 from mlperf.util.errors import RunError
-from mlperf.util.failures import damage
-
-# Bytes of text from which the size of an input file is estimated.
-TEXT_SAMPLE_BYTES = 1 << 16
-GZIP_SAMPLE_BYTES = 1 << 24
 
 
 def find_inputs(request: Request) -> list[Path]:
@@ -85,9 +76,9 @@ class Plan:
 def make_plan(request: Request, inputs: Sequence[Path], text: TextFormat) -> Plan:
     """Read the beginning of each input file; count the rows of a single one to divide them into days."""
     settings = request.settings
-    estimates = [_estimate_size(path, text.layout.schema) for path in inputs]
-    text_bytes = tuple(size for size, _ in estimates)
-    row_bytes = [int(size * ratio) for size, ratio in estimates]
+    sizes = [text.size(file) for file in range(len(inputs))]
+    text_bytes = tuple(size for size, _ in sizes)
+    row_bytes = [size for _, size in sizes]
     if request.columns is not None:
         row_bytes_of_splits, division = _plan_splits(request, request.columns, inputs, row_bytes, text)
         return Plan(tuple(inputs), text_bytes, row_bytes_of_splits, division)
@@ -143,33 +134,6 @@ def _count_rows(text: TextFormat, settings: PreparationSettings) -> tuple[int, i
         parsed = parse(0, block)
         good, lines = good + len(parsed.rows), lines + parsed.lines
     return good, lines - good
-
-
-def _estimate_size(path: Path, schema: RowSchema) -> tuple[int, float]:
-    """Return the size of a text file, unzipped, and the ratio of the size of its rows in the binary file to it."""
-    with damage(path, "damaged gzip file") if path.suffix == ".gz" else nullcontext():
-        with open_text(path) as file:
-            head = file.read(TEXT_SAMPLE_BYTES) or b""
-        text_bytes = _unzipped_size(path) if path.suffix == ".gz" else path.stat().st_size
-    return text_bytes, max(1, head.count(b"\n")) * schema.row_bytes / max(1, len(head))
-
-
-def _unzipped_size(path: Path) -> int:
-    """Return the size of the text in a gzip file, exact if possible.
-
-    The file ends with the size of its last member modulo 2^32. The multiple of 2^32, and the size of a file with
-    several members, are estimated from the compression ratio of its beginning.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as raw, gzip.open(raw) as text:
-        sample_bytes = len(text.read(GZIP_SAMPLE_BYTES))
-        if len(text.read(1)) == 0:
-            return sample_bytes
-        estimate = size * sample_bytes / raw.tell()
-        raw.seek(-4, 2)
-        (last_size,) = struct.unpack("<I", raw.read(4))
-    stored = max(0, round((estimate - last_size) / 2**32)) * 2**32 + last_size
-    return stored if abs(stored - estimate) < estimate / 2 else int(estimate)
 
 
 def disk_needed(plan: Plan, request: Request) -> int:
