@@ -124,6 +124,10 @@ def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
         statuses=_statuses(paths),
         checksums=manifest.checksums,
         smallest_integer=manifest.smallest_integer,
+        columns=manifest.columns or CRITEO_COLUMNS,
+        numbering=None if manifest.numbering is None else manifest.numbering.fingerprint,
+        means=manifest.means,
+        deviations=manifest.deviations,
     )
 
 
