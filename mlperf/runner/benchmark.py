@@ -34,6 +34,7 @@ from mlperf.runner.output_folder import in_output_folder, keep_settings, output_
 from mlperf.runner.result import Result
 from mlperf.runner.resume import with_latest
 from mlperf.runner.same_run import require_same_run
+from mlperf.runner.score_text import score_text
 from mlperf.runner.train import train
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
@@ -80,9 +81,10 @@ def _run_in_folder(given: Settings, settings: Settings, device: torch.device) ->
             keep_settings(given)
             return train(settings, device, None)
     if settings.inference_only:
-        prepared = _data(settings, device, [settings.split])
+        is_text = settings.predictions.text is not None
+        prepared = _data(settings, device, () if is_text else [settings.split])
         keep_settings(given)
-        return evaluate_only(settings, device, prepared)
+        return (score_text if is_text else evaluate_only)(settings, device, prepared)
     with checkpoints_reserved(settings):
         prepared = _data(settings, device, TRAINING_SPLITS)
         keep_settings(given)
