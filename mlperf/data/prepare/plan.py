@@ -67,7 +67,7 @@ class Plan:
 def make_plan(request: Request, inputs: Sequence[Path], text: TextFormat) -> Plan:
     """Read the beginning of each input file; count the rows of the Kaggle file to divide them into days."""
     settings = request.settings
-    estimates = [_estimate_size(path, text.layout.schema) for path in inputs]
+    estimates = [estimate_size(path, text.layout.schema) for path in inputs]
     text_bytes = tuple(size for size, _ in estimates)
     row_bytes = [int(size * ratio) for size, ratio in estimates]
     if request.columns is not None:
@@ -127,7 +127,7 @@ def _count_rows(text: TextFormat, settings: PreparationSettings) -> tuple[int, i
     return good, lines - good
 
 
-def _estimate_size(path: Path, schema: RowSchema) -> tuple[int, float]:
+def estimate_size(path: Path, schema: RowSchema) -> tuple[int, float]:
     """Return the size of a text file, unzipped, and the ratio of the size of its rows in the binary file to it."""
     with damage(path, f"damaged {compression(path)} file") if path.suffix in COMPRESSIONS else nullcontext():
         with open_text(path) as file:
