@@ -306,6 +306,10 @@ def _check_inference(settings: Settings) -> None:
             f"--quantize-mlp-with-bit={quantization.mlp_bits}: PyTorch's dynamic quantization runs on the CPU "
             "only; leave out --use-gpu, or use --quantize-emb-with-bit"
         )
+    if report.time_breakdown and report.profile:
+        raise UsageError(
+            "--time-breakdown cannot be combined with --enable-profiling, which slows the measured steps"
+        )
     for name, is_set in (
         ("--debug-mode", report.debug),
         ("--enable-profiling", report.profile),

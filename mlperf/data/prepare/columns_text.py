@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.columns.description import ColumnsDescription, Transform
-from mlperf.data.columns.log_file import Parser, open_log
+from mlperf.data.columns.log_file import open_log
 from mlperf.data.columns.parse import ParsedColumns
+from mlperf.data.columns.source import Parser
 from mlperf.data.prepare.key_mapping import KeyMapper
 from mlperf.data.prepare.layout import Layout
 from mlperf.data.prepare.text_format import Block, Parse, TextFormat

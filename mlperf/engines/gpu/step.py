@@ -12,6 +12,7 @@ import torch
 
 from mlperf.data.batch import RawBatch
 from mlperf.data.schema import CRITEO, RowSchema
+from mlperf.engines.device_stopwatch import DeviceStopwatch, Marks
 from mlperf.engines.gpu.cross_layer import GpuCrossLayer
 from mlperf.engines.gpu.kernels.interaction import interact_backward
 from mlperf.engines.gpu.kernels.last_layer import loss_backward
@@ -79,6 +80,8 @@ class GpuStep(GpuScorer, LayerwiseStep[RawRows, torch.Tensor]):
         self.d_hidden_bias = self._leave_last_relu_to_the_loss()
         self.weight_update = WeightUpdate(self._dense_parameters(), self.dtype, self.epsilon)
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._measured_graph: torch.cuda.CUDAGraph | None = None
+        self._marks: Marks = []  # of the measured graph
         self._graph_rows = self._first_rows(0)
 
     @property
@@ -114,6 +117,23 @@ class GpuStep(GpuScorer, LayerwiseStep[RawRows, torch.Tensor]):
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self.update(self._graph_rows, self.rate)
+        if isinstance(self.observer, DeviceStopwatch):
+            # Both graphs may share their memory, because nothing in it is used after a step.
+            self._measured_graph = torch.cuda.CUDAGraph()
+            with (
+                torch.cuda.graph(self._measured_graph, pool=self._graph.pool()),
+                self.observer.captured() as self._marks,
+            ):
+                self.update(self._graph_rows, self.rate)
+
+    def _replay(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Train on `_graph_rows`, by the graph with the events of a stopwatch if the step is measured."""
+        observer = self.observer
+        if self._measured_graph is None or not isinstance(observer, DeviceStopwatch) or not observer.measures:
+            graph.replay()
+            return
+        self._measured_graph.replay()
+        observer.replayed(self._marks)
 
     def train(self, batch: RawBatch, rate: float | None) -> None:
         """Train on `batch` with learning rate `rate`."""
@@ -125,7 +145,7 @@ class GpuStep(GpuScorer, LayerwiseStep[RawRows, torch.Tensor]):
         rows = self.upload.copy(RawRows(batch.rows, batch.ids))
         if self._graph is not None and rows.is_like(self._graph_rows):
             self._graph_rows.copy_(rows)
-            self._graph.replay()
+            self._replay(self._graph)
         else:
             self.update(rows, self.rate)
         self.upload.done()
