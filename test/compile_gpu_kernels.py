@@ -17,7 +17,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from mlperf.data.batch import RawBatch, RowSource
-from mlperf.data.schema import CRITEO
+from mlperf.data.schema import CRITEO, RowSchema
 from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.loss import Loss
 from mlperf.models.make import make_model
@@ -79,13 +79,19 @@ def main() -> None:
         )
         model = make_model(architecture, torch.device("cpu"))
         trained, loss = make_optimizer(optimizer, model), Loss("bce" if ids is None else "bce_logits")
-        step = GpuStep(model, loss, trained, precision, 40_000_000, ids)
+        # One variant with dense features that are transformed, and with several ids in the rows, is enough.
+        schema = CRITEO if ids is None or precision != "fp32" else RowSchema(13, ids)
+        step = GpuStep(
+            *(model, loss, trained, precision, 40_000_000, ids), schema=schema, has_transforms=schema != CRITEO
+        )
         step.warm_up(128)
         before = set(binaries)
         for size in (1, 77):
-            rows = torch.zeros(size, CRITEO.columns, dtype=torch.int32)
+            rows = torch.zeros(size, schema.columns, dtype=torch.int32)
             added = None if ids is None else torch.zeros(size * sum(ids), dtype=torch.int32)
-            batch = RawBatch(rows, 0, RowSource(Path("rows.bin"), ARCHITECTURE.rows_per_table), added)
+            batch = RawBatch(
+                rows, 0, RowSource(Path("rows.bin"), ARCHITECTURE.rows_per_table, schema=schema), added
+            )
             step.train(batch, 0.1)
             step.score(batch)
         compiled_again |= {name for name, _ in binaries - before}

@@ -32,9 +32,10 @@ def result(processed: Path) -> dict[str, object]:
     """Return the bytes of the binary files, and the manifest without names and times."""
     manifest = json.loads(Path(f"{processed}.json").read_text())
     del manifest["manifest_crc32"]  # depends on the times
-    for facts in manifest["files"].values():
+    for facts in (*manifest["files"].values(), manifest["ids"]):
         del facts["mtime_ns"], facts["name"]
-    return {"manifest": manifest} | {split: Path(f"{processed}_{split}.bin").read_bytes() for split in SPLITS}
+    contents = {split: Path(f"{processed}_{split}.bin").read_bytes() for split in SPLITS}
+    return {"manifest": manifest, "ids": Path(f"{processed}.ids").read_bytes(), **contents}
 
 
 def phase(processed: Path) -> str:

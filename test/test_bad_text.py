@@ -19,6 +19,7 @@ from program import run_program
 from mlperf.data.prepare.parse import BlockParser
 from mlperf.data.prepare.pipeline import prepare
 from mlperf.data.prepare.plan import make_plan
+from mlperf.data.prepare.request import Request
 from mlperf.data.text import compressed
 from mlperf.data.text.blocks import text_blocks
 from mlperf.settings.dataset import PreparationSettings
@@ -319,14 +320,15 @@ def test_text_of_several_gzip_members_is_read_completely_and_its_size_estimated(
     unpacker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parallel compressors write such files, which end with the size of the last, possibly empty, member."""
-    monkeypatch.setattr("mlperf.data.prepare.plan.GZIP_SAMPLE_BYTES", 400_000)
+    monkeypatch.setattr("mlperf.data.text.compressed.SAMPLE_BYTES", 400_000)
     rows = raw_text.text(raw_text.random_rows(400, seed=1)) * 20
     parts = [rows[at : at + 100_000] for at in range(0, len(rows), 100_000)]
     for last in (b"", gzip.compress(b"")):
         path = tmp_path / "train.txt.gz"
         path.write_bytes(b"".join(map(gzip.compress, parts)) + last)
         settings = preparation(tmp_path / "train.txt", tmp_path / "x", data_set="kaggle")
-        (size,) = make_plan(settings, [path]).text_bytes
+        request = Request(settings)
+        (size,) = make_plan(request, [path], request.text_format([path])).text_bytes
         assert 0.5 < size / len(rows) < 2
         made = prepare(settings)
         assert made.train_rows + made.test_rows + made.val_rows == 8000

@@ -18,6 +18,7 @@ import mlperf
 from mlperf.data.binary import BinaryFile
 from mlperf.data.prepare.open_prepared import open_prepared
 from mlperf.data.prepared.verify import scan
+from mlperf.data.schema import CRITEO
 from mlperf.data.watched_file import FileStatus, WatchedFile
 from mlperf.runner.data import open_split
 from mlperf.runner.result import Result
@@ -173,4 +174,4 @@ def test_file_that_changes_during_its_verification_is_refused(change: Callable[[
     file = WatchedFile(Path(f"{easy}_train.bin"))
     change(file.path)
     with pytest.raises(RunError, match=r"easy_train\.bin: changed while it was read"):
-        scan(file)
+        scan(file, CRITEO, stores_floats=False)

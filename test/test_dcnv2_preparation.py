@@ -83,8 +83,8 @@ def test_interrupted_preparation_gives_the_same_files_and_smallest_integer(
 def test_manifests_of_the_other_data_sets_are_unchanged(terabyte: Path, kaggle: Path) -> None:
     for prefix in (terabyte, kaggle):
         assert list(json.loads(Path(f"{prefix}.json").read_text())) == [
-            *("flags", "inputs", "rows_per_day", "counts", "files", "bad_rows", "archive", "format_version"),
-            "manifest_crc32",
+            *("flags", "inputs", "rows_per_day", "counts", "files", "bad_rows", "archive", "ids", "numbering"),
+            *("format_version", "manifest_crc32"),
         ]
 
 

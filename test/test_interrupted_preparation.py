@@ -86,7 +86,7 @@ def test_preparation_killed_at_random_moments_ends_with_the_same_bytes(
     subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, check=True)
     assert result(processed) == expected
     names = {path.name for path in processed.parent.iterdir()}
-    assert names == {"x_train.bin", "x_test.bin", "x_val.bin", "x.json"}
+    assert names == {"x_train.bin", "x_test.bin", "x_val.bin", "x.json", "x.ids"}
 
 
 @pytest.mark.parametrize("phase", ["text", "permute", "split", "publish"])
@@ -108,7 +108,7 @@ def test_preparation_stopped_at_a_checkpoint_continues_from_it(
     assert result(tmp_path / "x") == result(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("moves", [0, 1, 2])
+@pytest.mark.parametrize("moves", [0, 1, 2, 3])
 def test_preparation_stopped_while_moving_files_continues(
     moves: int, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
 ) -> None:

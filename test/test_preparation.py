@@ -63,7 +63,7 @@ def test_name_may_end_in_npz_or_bin(name: str, tmp_path: Path) -> None:
     raw_text.write_days(tmp_path, DAYS, seed=1)
     prepare(preparation(tmp_path / "day", tmp_path / name))
     made = {path.name for path in tmp_path.iterdir() if path.name.startswith(("x", ".x"))}
-    assert made == {"x_train.bin", "x_test.bin", "x_val.bin", "x.json"}
+    assert made == {"x_train.bin", "x_test.bin", "x_val.bin", "x.json", "x.ids"}
 
 
 @pytest.mark.parametrize("data_set", ["terabyte", "kaggle"])

@@ -137,7 +137,13 @@ def test_kill_while_replacing_an_older_result_leaves_no_mix(
     assert open_prepared(place) is None
     prepare(shuffled(raw, place))
     assert result(place) == expected
-    assert {path.name for path in tmp_path.glob("*x*")} == {"x_train.bin", "x_test.bin", "x_val.bin", "x.json"}
+    assert {path.name for path in tmp_path.glob("*x*")} == {
+        "x_train.bin",
+        "x_test.bin",
+        "x_val.bin",
+        "x.json",
+        "x.ids",
+    }
 
 
 def test_preparation_can_follow_one_killed_while_moving_files(
@@ -173,7 +179,7 @@ def test_two_killed_preparations_leave_no_mix(
 def test_file_replaced_while_the_others_are_being_moved_is_detected(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
 ) -> None:
-    stop_at_move(lambda: prepare(shuffled(raw, tmp_path / "x")), monkeypatch, 1)
+    stop_at_move(lambda: prepare(shuffled(raw, tmp_path / "x")), monkeypatch, 2)
     train = tmp_path / "x_train.bin"
     train.write_bytes(bytes(train.stat().st_size))
     with pytest.raises(RunError, match=r"x_train\.bin: was replaced during the preparation"):

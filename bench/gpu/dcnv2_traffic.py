@@ -21,7 +21,7 @@ from command_line import script_parser
 from mlperf.benchmarks import DLRM_DCNV2
 from mlperf.data.batch import RawBatch
 from mlperf.data.schema import CRITEO
-from mlperf.engines.gpu.kernels.decode import DENSE_WIDTH
+from mlperf.engines.gpu.kernels.decode import dense_width
 from mlperf.engines.gpu.kernels.sorted_rows import CHUNK
 from mlperf.util.program import run_program
 
@@ -81,7 +81,7 @@ def traffic(workload: Workload, read: ReadRows, *, row_bytes: int, sums_bytes: i
     columns = features // (samples * ACTIVATION)
     gradient_bytes = network.embedding_dimension * ACTIVATION
     hidden = [*network.bottom_mlp[1:], *network.top_mlp[:-2]]
-    bottom = pairwise((DENSE_WIDTH, *network.bottom_mlp[1:]))
+    bottom = pairwise((dense_width(CRITEO), *network.bottom_mlp[1:]))
     weights = layers * columns * (2 * rank + 1) + sum(a * b + b for a, b in bottom)
     weights += sum(a * b + b for a, b in pairwise((columns, *network.top_mlp)))
     moved = 3 * samples * CRITEO.row_bytes + 4 * 4 * read.ids
@@ -109,7 +109,7 @@ def product_operations(workload: Workload) -> float:
     """Return the floating-point operations of the matrix products of a step."""
     network, layers, rank = workload.network, workload.network.cross_layers or 0, workload.network.cross_rank or 0
     columns = (len(workload.table_rows) + 1) * network.embedding_dimension
-    bottom = list(pairwise((DENSE_WIDTH, *network.bottom_mlp[1:])))
+    bottom = list(pairwise((dense_width(CRITEO), *network.bottom_mlp[1:])))
     top = pairwise((columns, *network.top_mlp[:-1]))
     forward = 2 * layers * columns * rank + sum(a * b for a, b in (*bottom, *top))
     return 2.0 * workload.batch_size * (3 * forward - bottom[0][0] * bottom[0][1])

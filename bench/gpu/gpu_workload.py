@@ -18,7 +18,7 @@ from mlperf.benchmarks import DLRM, DLRM_DCNV2, Benchmark
 from mlperf.benchmarks.benchmark import Network
 from mlperf.data.batch import RawBatch, RowSource
 from mlperf.data.schema import CRITEO
-from mlperf.engines.gpu.kernels.decode import DENSE_WIDTH
+from mlperf.engines.gpu.kernels.decode import dense_width
 from mlperf.engines.gpu.step import GpuStep
 from mlperf.models.dlrm import ROW_TYPES
 from mlperf.models.initialization import initialize
@@ -187,6 +187,6 @@ def median_microseconds(function: Callable[[], object], device: torch.device) ->
 
 def layer_widths(workload: Workload, step: GpuStep) -> list[tuple[int, int]]:
     """Return (inputs, outputs) of each linear layer except the last, including the padding of the engine."""
-    bottom = [DENSE_WIDTH, *workload.network.bottom_mlp[1:]]
+    bottom = [dense_width(CRITEO), *workload.network.bottom_mlp[1:]]
     top = [step.interacted_width, *workload.network.top_mlp[:-1]]
     return [*pairwise(bottom), *pairwise(top)]

@@ -176,7 +176,8 @@ def _scan_splits(
         if split not in prepared.statuses:
             problems.append(f"{path}: no such file")
             continue
-        facts = scan(WatchedFile(path, prepared.statuses[split]))
+        file = WatchedFile(path, prepared.statuses[split])
+        facts = scan(file, prepared.schema, stores_floats=prepared.columns.stores_floats)
         scanned += [facts] if facts.rows else []
         rate = facts.clicks / max(1, facts.rows)
         print(f"{path}: {facts.rows:,} rows, {rate:.4%} of label 1, CRC-32 {facts.crc32:08x}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlperf.settings.run import METRICS_FILE
 from mlperf.util.errors import RunError
 from mlperf.util.files import open_regular
 from mlperf.util.printable import shown
@@ -15,9 +16,7 @@ from mlperf.util.strict_json import SchemaError, parse_json, refuse, whole
 
 Record = dict[str, Any]
 
-# The name of a metrics file in the folder of a run (--output-dir).
-METRICS_NAME = "metrics.jsonl"
-METRICS_SUFFIX = ".jsonl"
+METRICS_SUFFIX = METRICS_FILE.suffix
 MAX_LINE = 1 << 24  # bytes; records have a few hundred, a run_start some thousand
 
 # Events that a run repeats when it is resumed from an earlier position.

@@ -96,6 +96,7 @@ def _inputs(settings: Settings) -> list[NamedFile]:
     data = settings.data
     inputs = [] if resumes_in_place(settings) else named("--load-model", settings.load_model)
     inputs += named("--load-weights", settings.load_weights)
+    inputs += named("--score-text", settings.predictions.text)
     inputs += named("--config", settings.run.config)
     if data.generation == "synthetic":
         inputs += [NamedFile(path, f"--data-trace-file={path}") for path in trace_files(settings)]

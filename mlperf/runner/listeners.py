@@ -12,10 +12,12 @@ from mlperf.models.dlrm import DLRM_Net
 from mlperf.reporting.console import Console
 from mlperf.reporting.debug import DebugReport
 from mlperf.reporting.metrics_file import MetricsFile
+from mlperf.reporting.mlflow_run import MLflowRun, require_mlflow
 from mlperf.reporting.profile import Profile
 from mlperf.reporting.tensorboard import TensorBoard
 from mlperf.reporting.time_breakdown import TimeBreakdown
 from mlperf.reporting.undefined_metrics import UndefinedMetrics
+from mlperf.reporting.wandb_run import WandbRun, require_wandb
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Listener, Outcome, Position
 
@@ -53,6 +55,8 @@ def make_listeners(settings: Settings, device: torch.device, times: TimeBreakdow
             listeners.append(MetricsFile(settings, device, report.metrics_file, continues=settings.run.resume))
         if report.tensor_board_folder is not None:
             listeners.append(TensorBoard(settings, device, report.tensor_board_folder))
+        if report.tracker is not None:
+            listeners.append(_tracker(settings, device, report.tracker))
         if report.profile:
             listeners.append(Profile(device, settings.run.output_dir or Path()))
         if times is not None:
@@ -65,6 +69,20 @@ def make_listeners(settings: Settings, device: torch.device, times: TimeBreakdow
         stop_listeners(listeners, None, Outcome.FAILED)
         raise
     return listeners
+
+
+def require_tracker(settings: Settings) -> None:
+    """Raise UsageError if the package of --track is missing or not set up. Only the first process needs it."""
+    if settings.report.tracker is None or not current().is_first:
+        return
+    if settings.report.tracker == "mlflow":
+        require_mlflow()
+    else:
+        require_wandb()
+
+
+def _tracker(settings: Settings, device: torch.device, name: str) -> Listener:
+    return MLflowRun(settings, device) if name == "mlflow" else WandbRun(settings, device)
 
 
 def stop_listeners(

@@ -80,7 +80,9 @@ class RunSizes:
         if prepared is None:
             return cls(data.generated_samples, 0)
         limit = data.num_batches * data.batch_size or prepared.train_rows
-        return cls(min(prepared.train_rows, limit), prepared.rows(settings.split))
+        is_text = settings.predictions.text is not None  # of which a few batches are read at a time
+        test_rows = data.test_batch_size if is_text else prepared.rows(settings.split)
+        return cls(min(prepared.train_rows, limit), test_rows)
 
     def train_batch(self, settings: Settings) -> int:
         """Return the number of samples of the largest training batch, at least 1."""

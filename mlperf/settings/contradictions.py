@@ -9,7 +9,7 @@ from mlperf.benchmarks import benchmark_with, dashed, editions_of
 from mlperf.benchmarks.data_sets import COLUMNS, DENSE_FEATURES, TABLES, TERABYTE_DCNV2
 from mlperf.distributed.launchers import require_one_process
 from mlperf.settings.data import DataSettings, MultiHotSettings
-from mlperf.settings.dataset import PreparationSettings
+from mlperf.settings.dataset import DatasetSettings, PreparationSettings
 from mlperf.settings.flags import changed_flags
 from mlperf.settings.settings import LATEST, Settings
 from mlperf.util.errors import UsageError
@@ -32,6 +32,11 @@ def check_settings(settings: Settings) -> None:
 def check_preparation(settings: PreparationSettings, given: Collection[str]) -> None:
     """Raise UsageError if the flags of a preparation contradict each other. given: keys of the flags given."""
     require_one_process()
+    _check_columns(settings)
+    if settings.traits.has_columns_file and settings.columns is None:
+        raise UsageError(f"--data-set={settings.data_set} requires --columns, a file that describes the columns")
+    if settings.reference_files and settings.ids_from is not None:
+        raise UsageError(f"--ids-from={settings.ids_from} cannot be combined with --reference-files")
     if settings.traits.limits_rows and settings.max_ind_range >= 0:
         raise UsageError(
             f"--max-ind-range={settings.max_ind_range}: --data-set={settings.data_set} is prepared without a "
@@ -199,6 +204,8 @@ def _check_data(settings: Settings) -> None:
         for name, path in (
             ("--raw-data-file", data.raw_data_file),
             ("--processed-data-file", data.processed_data_file),
+            ("--columns", data.columns),
+            ("--ids-from", data.ids_from),
         ):
             if path is not None:
                 raise UsageError(f"{name}={path} requires --data-generation=dataset")
@@ -213,8 +220,9 @@ def _check_data(settings: Settings) -> None:
         return
     if data.raw_data_file is None and data.processed_data_file is None:
         raise UsageError("--data-generation=dataset requires --raw-data-file or --processed-data-file")
+    _check_columns(data)
     if data.traits.has_columns_file:
-        _check_own_columns(data)
+        _check_one_hot(data)
         return
     _check_multi_hot(data.multi_hot)
     dense_features = settings.model.architecture.mlp_bot[0]
@@ -225,17 +233,30 @@ def _check_data(settings: Settings) -> None:
         )
 
 
-def _check_own_columns(data: DataSettings) -> None:
-    """Refuse flags of Criteo's data sets. The architecture is compared with the columns when they are known."""
-    for flag, value in changed_flags(data.multi_hot):
-        raise UsageError(
-            f"{flag.name}={flag.kind.show(value)} cannot be combined with --data-set={data.data_set}, whose "
-            "columns say how many ids they have"
-        )
+def _check_columns(data: DatasetSettings) -> None:
+    """Refuse flags of the other data sets. The architecture is compared with the columns when they are known."""
+    if not data.traits.has_columns_file:
+        if data.columns is not None:
+            raise UsageError(f"--columns={data.columns} requires --data-set={COLUMNS.name}")
+        return
     if data.max_ind_range > 0:
         raise UsageError(
             f"--max-ind-range={data.max_ind_range} cannot be combined with --data-set={data.data_set}, whose "
             "tables have a row for each id"
+        )
+    if data.randomize == "day":
+        raise UsageError(
+            f"--data-randomize=day cannot be combined with --data-set={data.data_set}, whose text has no days; "
+            "allowed are total and none"
+        )
+
+
+def _check_one_hot(data: DataSettings) -> None:
+    """Refuse flags that expand the ids of Criteo's data sets."""
+    for flag, value in changed_flags(data.multi_hot):
+        raise UsageError(
+            f"{flag.name}={flag.kind.show(value)} cannot be combined with --data-set={data.data_set}, whose "
+            "columns say how many ids they have"
         )
 
 
@@ -274,6 +295,7 @@ def _check_inference(settings: Settings) -> None:
     for flag, value in changed_flags(settings.predictions):
         if not settings.inference_only:
             raise UsageError(f"{flag.name}={flag.kind.show(value)} requires --inference-only")
+    _check_scored_text(settings)
     for flag, _ in changed_flags(quantization):
         if not settings.inference_only:
             raise UsageError(f"{flag.name} requires --inference-only: a quantized model cannot be trained")
@@ -293,9 +315,30 @@ def _check_inference(settings: Settings) -> None:
         ("--enable-profiling", report.profile),
         ("--tensor-board-filename", report.tensor_board_folder is not None),
         ("--metrics-file", report.metrics_file is not None),
+        ("--track", report.tracker is not None),
     ):
         if is_set and settings.inference_only:
             raise UsageError(f"{name} cannot be used with --inference-only, because it reports on the training")
+
+
+def _check_scored_text(settings: Settings) -> None:
+    text, data = settings.predictions.text, settings.data
+    if text is None:
+        return
+    for flag, is_set, reason in (
+        ("--load-model", settings.load_model is not None, "the model"),
+        ("--processed-data-file", data.processed_data_file is not None, "whose numbers the ids get"),
+    ):
+        if not is_set:
+            raise UsageError(f"--score-text={text} requires {flag}, {reason}")
+    for flag, is_set, reason in (
+        (f"--split={settings.split}", "split" in settings.given, "which is scored in place of a split"),
+        ("--verify-data", data.verify, "which reads no split"),
+        ("--save-onnx", settings.report.save_onnx, "which scores only"),
+        ("--plot-compute-graph", settings.report.plot_compute_graph, "which scores only"),
+    ):
+        if is_set:
+            raise UsageError(f"{flag} cannot be combined with --score-text={text}, {reason}")
 
 
 def _check_load_weights(settings: Settings) -> None:

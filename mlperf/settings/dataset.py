@@ -1,4 +1,4 @@
-"""Settings of a Criteo data set and its preparation, shared by the trainer and `prepare_criteo.py`."""
+"""Settings of a data set and its preparation, shared by the trainer and `prepare_criteo.py`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from typing import Any
 
 from mlperf.benchmarks.data_sets import DATA_SETS, DataSetTraits
 from mlperf.settings.flags import flag
-from mlperf.settings.kinds import between, choice, file_prefix, prefix_or_folder, switch, whole_between
+from mlperf.settings.kinds import between, choice, file_name, file_prefix, prefix_or_folder, switch, whole_between
 
 MAX_SEED = 2**32 - 1  # of NumPy's legacy generator
-_GROUP = "Criteo data set"
+_GROUP = "data set"
 
 
 def _raw_data_file(*, required: bool) -> Any:
-    help = "raw data: train.txt, or the prefix of day_0 ... day_23 (plain or .gz)"
+    help = (
+        "raw data: train.txt, or the prefix of day_0 ... day_23 (plain or .gz); columns: a text or Parquet file, "
+        "or the folder of the files that --columns names"
+    )
     return flag("--raw-data-file", file_prefix, None, help, group=_GROUP, required=required)
 
 
 def _processed_data_file(*, required: bool) -> Any:
     help = (
-        "prefix X of the prepared files X_train.bin, X_test.bin, X_val.bin and X.json; created from the raw data "
-        "if missing"
+        "prefix X of the prepared files X_train.bin, X_test.bin, X_val.bin, X.json and X.ids; created from the "
+        "raw data if missing"
     )
     if not required:  # the trainer also reads what it cannot prepare
         help += "; or the folder with the files day_0_dense.npy, ... of the DLRM-DCNv2 reference"
@@ -31,7 +34,7 @@ def _processed_data_file(*, required: bool) -> Any:
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """A Criteo data set and the settings that determine the contents of its prepared files.
+    """A data set and the settings that determine the contents of its prepared files.
 
     seed: seed of the run; preparation uses it for shuffling and for dropping rows.
     """
@@ -40,11 +43,27 @@ class DatasetSettings:
         "--data-set",
         choice(*DATA_SETS),
         "kaggle",
-        "Criteo data set to use; terabyte_dcnv2: Terabyte as DLRM-DCNv2 numbers and transforms it",
+        "data set to use; terabyte_dcnv2: Terabyte as DLRM-DCNv2 numbers and transforms it; columns: a click log "
+        "of your own",
         group=_GROUP,
     )
     raw_data_file: Path | None = _raw_data_file(required=False)
     processed_data_file: Path | None = _processed_data_file(required=False)
+    columns: Path | None = flag(
+        "--columns",
+        file_name,
+        None,
+        "--data-set=columns: TOML file that describes the columns; prepared data needs it no more",
+        group=_GROUP,
+    )
+    ids_from: Path | None = flag(
+        "--ids-from",
+        file_prefix,
+        None,
+        "prefix X of prepared data whose numbering of the ids is used: known ids get their rows in the tables, "
+        "others that of the empty id",
+        group=_GROUP,
+    )
     max_ind_range: int = flag(
         "--max-ind-range",
         whole_between(1, 1 << 32, or_value=-1),

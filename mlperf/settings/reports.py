@@ -65,6 +65,12 @@ class ReportSettings:
         "file (.jsonl) to write with one JSON object per event: settings, progress, evaluations, outcome; older "
         "files are refused",
     )
+    tracker: str | None = flag(
+        "--track",
+        choice("mlflow", "wandb"),
+        None,
+        "send settings, curves and outcome to MLflow or Weights & Biases, whose environment variables say where",
+    )
     save_onnx: bool = flag(
         "--save-onnx", switch, False, "export the model to dlrm_s_pytorch.onnx; needs onnx and onnxscript"
     )

@@ -13,6 +13,7 @@ from mlperf.data.prepared.dataset import PreparedData
 from mlperf.settings.flags import Flag, declared_flags, flag_values
 from mlperf.settings.settings import Settings
 from mlperf.settings.training import EPSILON
+from mlperf.training.checkpoint_data import DATA_ENTRIES, check_data, recorded_data
 from mlperf.util.errors import RunError
 from mlperf.util.printable import shown_name
 
@@ -51,7 +52,7 @@ _USUAL: dict[str, str | None] = {
 def recorded_flags(settings: Settings, prepared: PreparedData | None) -> dict[str, str | None]:
     """Return the flags that a checkpoint records: of the model, of its training, and how its data was prepared.
 
-    The preparation is unknown if another tool prepared the data.
+    The preparation is unknown if another tool prepared the data. The entries of `recorded_data` are among them.
     """
     values = [(flag, value) for flag, value in flag_values(settings.model) if flag.name not in _NOT_RECORDED]
     values += [(flag, value) for flag, value in flag_values(settings.training) if flag.name in _OF_TRAINING]
@@ -60,8 +61,11 @@ def recorded_flags(settings: Settings, prepared: PreparedData | None) -> dict[st
     flags = {flag.name: _text(flag, value) for flag, value in values}
     if not settings.model.architecture.has_cross_network:
         del flags["--dcn-num-layers"], flags["--dcn-low-rank-dim"]
-    if prepared is not None and (traits := prepared.traits or settings.data.traits).limits_rows:
-        flags["--data-set"] = traits.name
+    if prepared is not None:
+        traits = prepared.traits or settings.data.traits
+        if traits.limits_rows or traits.has_columns_file:
+            flags["--data-set"] = traits.name
+        flags |= recorded_data(prepared)
     if prepared is not None and prepared.max_ind_range is not None:
         flags["--max-ind-range"] = str(prepared.max_ind_range)
         flags["--data-sub-sample-rate"] = str(prepared.sub_sample_rate)
@@ -84,7 +88,7 @@ def check_flags(
     RunError, naming the flags and both values, if they contradict each other.
     """
     saved, current = _completed(checked_flags(recorded, path)), _completed(current)
-    compared = {name for name in current if name not in _SHOWN_BY_WEIGHTS | _USED_BY_TRAINING}
+    compared = {name for name in current if name not in _SHOWN_BY_WEIGHTS | _USED_BY_TRAINING | DATA_ENTRIES}
     if not same_shapes:
         compared |= _SHOWN_BY_WEIGHTS
     elif not any(name.endswith(".weight_q") for name in weights):
@@ -98,6 +102,7 @@ def check_flags(
             f"{path}: was trained on data prepared {_shown(prepared, saved)}, this data was prepared "
             f"{_shown(prepared, current)}, so its ids are numbered differently"
         )
+    check_data(saved, current, path)
     if differing:
         raise RunError(
             f"{path}: was saved {_shown(differing, saved)} but is loaded {_shown(differing, current)}; "
@@ -116,7 +121,7 @@ def checked_flags(recorded: object, path: Path) -> Flags:
         isinstance(name, str) and (value is None or isinstance(value, str)) for name, value in recorded.items()
     ):
         raise RunError(f"{path}: damaged: its recorded flags are not names with values")
-    known = {flag.name for _, flag in declared_flags(Settings)}
+    known = {flag.name for _, flag in declared_flags(Settings)} | DATA_ENTRIES
     for name, value in recorded.items():
         if name not in known and value not in (None, "false"):
             raise RunError(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mlperf.benchmarks.data_sets import DENSE_FEATURES, TABLES
-from mlperf.data.schema import RowSchema
+from mlperf.data.schema import CRITEO, RowSchema
 
 Source = str | int  # the name of a column in the header, or its position, from 1
 
@@ -110,6 +110,7 @@ class ColumnsDescription:
     separator: one character between fields; None: from the name of the file, "," for .csv, otherwise a tab.
     has_header: whether the first row of each file has the names of the columns.
     missing: texts of a missing value, besides the empty one.
+    width: number of columns of a text without a header; None: that of its first row. A prepared data set has it.
     """
 
     label: LabelColumn
@@ -119,6 +120,7 @@ class ColumnsDescription:
     separator: str | None = None
     has_header: bool = False
     missing: tuple[str, ...] = ()
+    width: int | None = None
 
     @property
     def schema(self) -> RowSchema:
@@ -141,4 +143,5 @@ CRITEO_COLUMNS = ColumnsDescription(
         CategoricalColumn(2 + DENSE_FEATURES + table, IdKind.HEXADECIMAL) for table in range(TABLES)
     ),
     separator="\t",
+    width=CRITEO.columns,
 )

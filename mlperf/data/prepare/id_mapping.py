@@ -29,7 +29,7 @@ class IdMapper:
     initial_slots, max_slots: sizes of a hash table, powers of 2; it is doubled when half full.
     """
 
-    key_bytes = 4
+    grows = True
 
     def __init__(self, first_index: int = 0, *, initial_slots: int = 1 << 12, max_slots: int = MAX_SLOTS) -> None:
         self._first_index = first_index

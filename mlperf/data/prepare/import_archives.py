@@ -45,6 +45,7 @@ def import_archives(paths: DatasetPaths, archive_files: Sequence[Path], raw_data
     with locked(paths):
         work.clear()
         try:
+            sizes = {split: count * CRITEO.row_bytes for split, count in rows.items()}
             checksums = _write(work, _checked_blocks(archives, counts), rows)
             work.sync()
             manifest = Manifest(
@@ -52,7 +53,7 @@ def import_archives(paths: DatasetPaths, archive_files: Sequence[Path], raw_data
                 inputs=[_facts(archive) for archive in archives],
                 rows_per_day=rows_per_day,
                 counts=list(counts),
-                files=split_facts(work, paths, rows, checksums),
+                files=split_facts(work, paths, sizes, checksums),
             )
             manifest.write(paths.manifest, work.path)
             for split in SPLITS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from mlperf.data.prepare.plan import Plan
 from mlperf.data.prepare.row_file import RowFile
 from mlperf.data.prepare.shuffle import SpillFile
 from mlperf.data.prepare.state import PreparationState
-from mlperf.data.prepare.text_format import Block, ParsedRows, Parser, TextFormat
+from mlperf.data.prepare.text_format import Block, Parse, ParsedRows, TextFormat
 from mlperf.data.schema import Rows
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
@@ -79,8 +78,8 @@ class Ingest:
         table_groups = [[int(table) for table in group] for group in groups]
 
         def make_worker(stages: Stages) -> Callable[[int, FileBlock], None]:
-            parser = self._text.parser()
-            return lambda number, item: self._process(stages, table_groups, parser, number, item)
+            parse = self._text.parser()
+            return lambda number, item: self._process(stages, table_groups, parse, number, item)
 
         blocks = self._blocks.portion(seconds)
         run_in_order(blocks, make_worker, threads=threads, stages=2 + len(table_groups))
@@ -94,15 +93,15 @@ class Ingest:
     def _read(self) -> Iterator[FileBlock]:
         for file in range(self._state.file, len(self._plan.inputs)):
             start = self._state.offset if file == self._state.file else 0
-            for block in self._text.blocks(self._plan.inputs[file], start):
+            for block in self._text.blocks(file, start):
                 yield file, block
 
     def _process(
-        self, stages: Stages, table_groups: list[list[int]], parser: Parser, number: int, item: FileBlock
+        self, stages: Stages, table_groups: list[list[int]], parse: Parse, number: int, item: FileBlock
     ) -> None:
         """Parse block `number`, then pass it through the stages: count lines, map ids, store rows."""
         file, block = item
-        parsed = parser.parse(block)
+        parsed = parse(file, block)
         with stages.turn(0, number):
             first_row = self._count(file, block, parsed)
         rows, keys, splits = parsed.rows, parsed.keys, parsed.splits
@@ -127,26 +126,27 @@ class Ingest:
         """
         state = self._state
         if file != state.file:
-            state.file, state.line, state.row = file, self._text.first_line, 0
-        path = self._plan.inputs[file]
+            state.file, state.line, state.row = file, 0, 0
         if len(parsed.faults):
             if self._settings.bad_rows == "stop":
-                raise self._text.error(path, state.line + 1, block, parsed.faults[0])
-            self._count_bad_rows(path, block, parsed)
+                raise self._text.error(file, state.line, block, parsed.faults[0])
+            self._count_bad_rows(file, block, parsed)
         first_row = state.row
         state.offset = block.end
         state.line += parsed.lines
         state.row += len(parsed.rows)
         state.lines += parsed.lines
+        if parsed.cut is not None:
+            state.cut = [before + count for before, count in zip(state.cut, parsed.cut.tolist(), strict=True)]
         self._check_bad_rows(final=False)
         return first_row
 
-    def _count_bad_rows(self, path: Path, block: Block, parsed: ParsedRows) -> None:
+    def _count_bad_rows(self, file: int, block: Block, parsed: ParsedRows) -> None:
         state = self._state
         shown = sum(state.bad_rows_by_reason().values())
         for fault in parsed.faults[: max(0, _SHOWN_BAD_ROWS - shown)]:
-            _log.warning(f"left out: {self._text.error(path, state.line + 1, block, fault)}")
-        reasons = state.bad.setdefault(path.name, {})
+            _log.warning(f"left out: {self._text.error(file, state.line, block, fault)}")
+        reasons = state.bad.setdefault(self._plan.inputs[file].name, {})
         for reason, count in enumerate(np.bincount(parsed.faults[:, 1])):
             if count:
                 name = self._text.reasons[reason]

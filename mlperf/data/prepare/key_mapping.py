@@ -17,7 +17,7 @@ class KeyMapper:
     max_rows: rows that a table may have at most.
     """
 
-    key_bytes = 8
+    grows = True
 
     def __init__(self, schema: RowSchema, first_index: int, *, max_rows: int = MAX_TABLE_ROWS) -> None:
         self._ids = schema.ids_per_table
@@ -47,7 +47,7 @@ class KeyMapper:
             if not fits:
                 raise RunError(
                     f"categorical column {table + 1}: more than {self._max_keys} distinct ids do not fit the "
-                    "int32 of the binary file; pass a smaller --max-ind-range"
+                    "int32 of the binary file"
                 )
 
     def new_ids(self, first: Sequence[int], pool: Threads) -> list[Keys]:

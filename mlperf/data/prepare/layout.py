@@ -32,9 +32,9 @@ class Layout:
             return dict(zip(SPLITS[1:], rows_per_part[1:], strict=True))
         return {"test": rows_per_part[-1]}
 
-    def training_rows(self, rows_per_part: Sequence[int]) -> int:
-        """Return the training rows."""
-        return rows_per_part[0] if self.has_splits else sum(rows_per_part[:-1])
+    def training_bytes(self, bytes_per_part: Sequence[int]) -> list[int]:
+        """Return the bytes of each part that is for training."""
+        return list(bytes_per_part[:1] if self.has_splits else bytes_per_part[:-1])
 
     def row_bytes(self, state: PreparationState) -> dict[str, int]:
         """Return the minimum size of the files of the splits from which a preparation continues."""

@@ -10,9 +10,12 @@ from mlperf.util.threads import Threads
 
 
 class Mapper(Protocol):
-    """IdMapper for the ids of Criteo's columns, which are in the rows; KeyMapper for 64-bit keys beside them."""
+    """IdMapper for the ids of Criteo's columns, which are in the rows; KeyMapper for 64-bit keys beside them.
 
-    key_bytes: int
+    KnownIds for either, with the numbering of an earlier preparation. grows: whether new ids are numbered.
+    """
+
+    grows: bool
 
     @property
     def counts(self) -> tuple[int, ...]:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlperf.data.prepared.named_files import named_prepared_files, named_raw_files, named_work_files
 from mlperf.data.prepared.paths import DatasetPaths
 from mlperf.util.errors import UsageError
-from mlperf.util.output_files import require_distinct, require_writable_file, require_writable_folder
+from mlperf.util.output_files import NamedFile, require_distinct, require_writable_file, require_writable_folder
 
 _FLAG = "--processed-data-file"
 
 
-def require_other_names(paths: DatasetPaths, raw_data_file: Path) -> None:
-    """Raise UsageError if a file of the prepared data, or of its preparation, is one of the raw data."""
+def require_other_names(paths: DatasetPaths, raw_data_file: Path, others: Sequence[NamedFile] = ()) -> None:
+    """Raise UsageError if a file of the prepared data, or of its preparation, is raw data or another input.
+
+    others: these inputs.
+    """
     origin = f"{_FLAG}={paths.prefix}"
     outputs = [*named_prepared_files(paths, origin), *named_work_files(paths, origin)]
-    inputs = named_raw_files(raw_data_file)
+    inputs = [*named_raw_files(raw_data_file), *others]
     for output in outputs:  # not with each other: links among the splits of another program are left as they are
         require_distinct(inputs, [output])
 

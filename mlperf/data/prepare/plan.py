@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import shutil
-import struct
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,28 +10,28 @@ from pathlib import Path
 
 import numpy as np
 
-from mlperf.data.criteo.days import KAGGLE_DAYS, divide
-from mlperf.data.prepare.division import ByFile, ByPosition, Division
-from mlperf.data.prepare.text_format import CriteoText, TextFormat
-from mlperf.data.prepared.raw_files import existing_text, raw_files
-from mlperf.data.schema import CRITEO
-from mlperf.data.text.compressed import open_text
+from mlperf.data.columns.description import ColumnsDescription, SplitByFile, SplitByValue
+from mlperf.data.criteo.days import KAGGLE_DAYS, SPLITS, divide
+from mlperf.data.prepare.division import ByFile, ByHash, ByPosition, ByValue, Division, rows_by_share
+from mlperf.data.prepare.request import Request
+from mlperf.data.prepare.text_format import TextFormat
+from mlperf.data.prepared.raw_files import existing_text
+from mlperf.data.schema import CRITEO, RowSchema
+from mlperf.data.text.compressed import COMPRESSIONS, compression, open_text, unpacked_size
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 from mlperf.util.failures import damage
 
 # Bytes of text from which the size of an input file is estimated.
 TEXT_SAMPLE_BYTES = 1 << 16
-GZIP_SAMPLE_BYTES = 1 << 24
 
 
-def find_inputs(settings: PreparationSettings) -> list[Path]:
+def find_inputs(request: Request) -> list[Path]:
     """Return the raw text files, each plain or gzipped.
 
     RunError if one is missing or empty, UsageError if their name is that of a folder.
     """
-    raw = settings.raw_data_file
-    names = raw_files(raw, settings.data_set)
+    raw, names = request.settings.raw_data_file, request.raw_files()
     paths = []
     for name in names:
         path = existing_text(name) or name
@@ -66,14 +64,18 @@ class Plan:
     division: Division
 
 
-def make_plan(settings: PreparationSettings, inputs: Sequence[Path]) -> Plan:
+def make_plan(request: Request, inputs: Sequence[Path], text: TextFormat) -> Plan:
     """Read the beginning of each input file; count the rows of the Kaggle file to divide them into days."""
-    estimates = [_estimate_size(path) for path in inputs]
+    settings = request.settings
+    estimates = [_estimate_size(path, text.layout.schema) for path in inputs]
     text_bytes = tuple(size for size, _ in estimates)
     row_bytes = [int(size * ratio) for size, ratio in estimates]
+    if request.columns is not None:
+        row_bytes_of_splits, division = _plan_splits(request, request.columns, inputs, row_bytes, text)
+        return Plan(tuple(inputs), text_bytes, row_bytes_of_splits, division)
     if settings.traits.has_days:
         return Plan(tuple(inputs), text_bytes, tuple(row_bytes), ByFile(tuple(range(len(inputs)))))
-    good_rows, bad_rows = count_rows(inputs[0], CriteoText(settings), settings)
+    good_rows, bad_rows = _count_rows(text, settings)
     rows_per_day = divide(good_rows, KAGGLE_DAYS)
     if min(rows_per_day) == 0:
         left_out = f" besides {bad_rows} bad rows, which --bad-rows=skip leaves out" if bad_rows else ""
@@ -85,56 +87,67 @@ def make_plan(settings: PreparationSettings, inputs: Sequence[Path]) -> Plan:
     return Plan(tuple(inputs), text_bytes, (row_bytes[0] // KAGGLE_DAYS,) * KAGGLE_DAYS, division)
 
 
-def count_rows(path: Path, text: TextFormat, settings: PreparationSettings) -> tuple[int, int]:
-    """Return the numbers of good and of bad rows; with --bad-rows=stop, all count as good."""
+def _plan_splits(
+    request: Request, columns: ColumnsDescription, inputs: Sequence[Path], row_bytes: list[int], text: TextFormat
+) -> tuple[tuple[int, ...], Division]:
+    """Return the estimated size of each split and how the rows are divided."""
+    split, total = columns.split, sum(row_bytes)
+    if isinstance(split, SplitByFile):
+        counts = [len(names) for names in (split.train, split.test, split.validation)]
+        part_of_file = np.repeat(range(len(SPLITS)), counts)
+        sizes = np.bincount(part_of_file, row_bytes, minlength=len(SPLITS))
+        return tuple(map(int, sizes)), ByFile(tuple(part_of_file.tolist()))
+    if isinstance(split, SplitByValue):
+        return (total,) * len(SPLITS), ByValue()  # each split may have all rows
+    assert split is not None
+    shares = (1 - split.test - split.validation, split.test, split.validation)
+    estimates = tuple(int(total * share) for share in shares)
+    if split.is_random:
+        return estimates, ByHash(request.settings.seed, split.test, split.validation)
+    rows, bad_rows = _count_rows(text, request.settings)
+    rows_per_split = rows_by_share(rows, split.test, split.validation)
+    if min(rows_per_split[:2]) < 1:
+        left_out = f" besides {bad_rows} bad rows, which --bad-rows=skip leaves out" if bad_rows else ""
+        raise RunError(
+            f"{inputs[0]}: {rows} rows{left_out}: too few for training and {split.test:g} test and "
+            f"{split.validation:g} validation rows; each split needs at least one"
+        )
+    return estimates, ByPosition(tuple(int(end) for end in np.cumsum(rows_per_split)))
+
+
+def _count_rows(text: TextFormat, settings: PreparationSettings) -> tuple[int, int]:
+    """Return the numbers of good and bad rows of the first file; with --bad-rows=stop, all count as good."""
     if settings.bad_rows == "stop":
-        return text.count_lines(path), 0
-    parser = text.parser()
+        return text.count_rows(0), 0
+    parse = text.parser()
     good = lines = 0
-    for block in text.blocks(path, 0):
-        parsed = parser.parse(block)
+    for block in text.blocks(0, 0):
+        parsed = parse(0, block)
         good, lines = good + len(parsed.rows), lines + parsed.lines
     return good, lines - good
 
 
-def _estimate_size(path: Path) -> tuple[int, float]:
+def _estimate_size(path: Path, schema: RowSchema) -> tuple[int, float]:
     """Return the size of a text file, unzipped, and the ratio of the size of its rows in the binary file to it."""
-    with damage(path, "damaged gzip file") if path.suffix == ".gz" else nullcontext():
+    with damage(path, f"damaged {compression(path)} file") if path.suffix in COMPRESSIONS else nullcontext():
         with open_text(path) as file:
             head = file.read(TEXT_SAMPLE_BYTES) or b""
-        text_bytes = _unzipped_size(path) if path.suffix == ".gz" else path.stat().st_size
-    return text_bytes, max(1, head.count(b"\n")) * CRITEO.row_bytes / max(1, len(head))
+        text_bytes = unpacked_size(path)
+    return text_bytes, max(1, head.count(b"\n")) * schema.row_bytes / max(1, len(head))
 
 
-def _unzipped_size(path: Path) -> int:
-    """Return the size of the text in a gzip file, exact if possible.
-
-    The file ends with the size of its last member modulo 2^32. The multiple of 2^32, and the size of a file with
-    several members, are estimated from the compression ratio of its beginning.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as raw, gzip.open(raw) as text:
-        sample_bytes = len(text.read(GZIP_SAMPLE_BYTES))
-        if len(text.read(1)) == 0:
-            return sample_bytes
-        estimate = size * sample_bytes / raw.tell()
-        raw.seek(-4, 2)
-        (last_size,) = struct.unpack("<I", raw.read(4))
-    stored = max(0, round((estimate - last_size) / 2**32)) * 2**32 + last_size
-    return stored if abs(stored - estimate) < estimate / 2 else int(estimate)
-
-
-def disk_needed(plan: Plan, settings: PreparationSettings) -> int:
+def disk_needed(plan: Plan, request: Request) -> int:
     """Return the peak disk use of a preparation in bytes.
 
     In addition to the prepared files, a preparation stores first a copy of the training rows and the saved ids,
     then a second copy of half of the last day, then X.npz.
     """
-    rows = sum(plan.row_bytes)
-    max_ids = min(rows // CRITEO.row_bytes, settings.max_ind_range if settings.max_ind_range > 0 else 1 << 32)
+    settings, rows = request.settings, sum(plan.row_bytes)
+    schema = request.description.schema
+    max_ids = min(rows // schema.row_bytes, settings.max_ind_range if settings.max_ind_range > 0 else 1 << 32)
     copy = sum(plan.row_bytes[:-1]) if settings.randomize != "none" else 0
     archive = rows if settings.write_npz else 0
-    return rows + max(copy + min(4 * CRITEO.tables * max_ids, 8 * 10**9), plan.row_bytes[-1] // 2, archive)
+    return rows + max(copy + min(4 * schema.tables * max_ids, 8 * 10**9), plan.row_bytes[-1] // 2, archive)
 
 
 def require_disk(folder: Path, needed: int, purpose: str, *, removable: int = 0, hint: str = "") -> None:

@@ -14,18 +14,20 @@ from typing import Any, Generic, TypeVar
 
 from mlperf.data.prepare.division import ByFile
 from mlperf.data.prepare.ingest import Ingest
+from mlperf.data.prepare.mapper import Mapper
 from mlperf.data.prepare.moments import Moments
 from mlperf.data.prepare.parse import MAX_INT32
 from mlperf.data.prepare.plan import Plan, require_disk
+from mlperf.data.prepare.request import Request
 from mlperf.data.prepare.row_file import RowFile
 from mlperf.data.prepare.shuffle import SpillFile
 from mlperf.data.prepare.state import PreparationState
 from mlperf.data.prepare.text_format import TextFormat
 from mlperf.data.prepare.work_folder import WorkFolder
 from mlperf.data.prepared.file_facts import FileFacts
+from mlperf.data.prepared.known_ids import KnownIds
 from mlperf.data.prepared.raw_files import gzipped
 from mlperf.data.text.compressed import gzip_advice
-from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 from mlperf.util.threads import Threads, available_cores
 
@@ -44,14 +46,14 @@ class Preparation(ABC, Generic[Result]):
 
     def __init__(
         self,
-        settings: PreparationSettings,
+        request: Request,
         plan: Plan,
         facts: Sequence[FileFacts],
         work: WorkFolder,
         buckets: list[int],
         text: TextFormat,
     ) -> None:
-        self._settings = settings
+        self._settings = request.settings
         self._plan = plan
         self._text = text
         self._layout = text.layout
@@ -60,7 +62,7 @@ class Preparation(ABC, Generic[Result]):
         self._buckets = buckets
         self._threads = available_cores()
         self._identity: dict[str, Any] = {
-            "flags": settings.flags(),
+            **request.identity(),
             "inputs": [[fact.name, fact.size, fact.mtime_ns] for fact in facts],
             "buckets": buckets,
         }
@@ -92,6 +94,10 @@ class Preparation(ABC, Generic[Result]):
         """Return the name of the next phase."""
 
     @abstractmethod
+    def _keep_ids(self, mapper: Mapper) -> None:
+        """Store the ids of all columns, if the prepared data has them."""
+
+    @abstractmethod
     def _finish(self, state: PreparationState) -> Result:
         """Run the phases after the text."""
 
@@ -113,8 +119,8 @@ class Preparation(ABC, Generic[Result]):
         self._work.clear()
         parts = len(self._plan.row_bytes)
         return PreparationState(
-            line=self._text.first_line,
             rows_per_day=[0] * parts,
+            cut=[0] * self._layout.schema.tables if self._layout.has_splits else [],
             smallest=[MAX_INT32] * parts if self._settings.traits.keeps_negative else [],
         )
 
@@ -129,7 +135,7 @@ class Preparation(ABC, Generic[Result]):
         work, mapper = self._work, self._text.mapper()
         moments = Moments(self._text.standardized, state.sums)
         with Threads(self._threads) as pool, ExitStack() as files:
-            work.restore_ids(mapper, state, pool)
+            self._restore_ids(mapper, state, pool)
             held_out = {
                 part: files.enter_context(closing(RowFile(work.part(split), rows, schema=self._layout.schema)))
                 for part, (split, rows) in self._held_out(state).items()
@@ -145,13 +151,24 @@ class Preparation(ABC, Generic[Result]):
                     state.spill_rows, state.spill_extents = train.rows, train.extents
                 else:
                     state.train_rows, state.train_crc32 = train.rows, train.checksum
+                if isinstance(mapper, KnownIds):
+                    state.unknown = list(mapper.unknown)
                 if not ingest.finished:
-                    work.save_ids(mapper, state, pool)
+                    if mapper.grows:
+                        work.save_ids(mapper, state, pool)
                     self._checkpoint(state)
         self._check_inputs()
         self._check_splits(state)
         state.ids = [list(mapper.counts)]
+        self._keep_ids(mapper)
         state.phase = self._phase_after_text()
+
+    def _restore_ids(self, mapper: Mapper, state: PreparationState, pool: Threads) -> None:
+        if isinstance(mapper, KnownIds):
+            mapper.load(pool)
+            mapper.unknown = list(state.unknown) or mapper.unknown
+        else:
+            self._work.restore_ids(mapper, state, pool)
 
     def _held_out(self, state: PreparationState) -> dict[int, tuple[str, int]]:
         """Return the name and the rows of the file of each part, a day or split, that is not for training."""

@@ -35,10 +35,12 @@ class PreparationState:
     bad: number of bad rows, by file name and reason.
     spill_rows, spill_extents: rows and extents in the spill file of the shuffle.
     train_rows, train_crc32: rows in the training file and the CRC-32 of their bytes.
-    ids: for each checkpoint, the number of distinct ids of each table so far.
+    ids: for each checkpoint, the number of distinct ids of each table so far; empty if their numbering is given.
+    unknown: with a given numbering, the number of ids of each table that it lacks.
+    cut: number of fields of each categorical column that have more ids than are kept.
     buckets: CRC-32 of each shuffled bucket, None if it is not yet written; None before the shuffle.
     parts: with --reference-files, CRC-32 of the parts of the files from each bucket, as in Gather.checksums.
-    checksums: CRC-32 of each split, or file of the reference, in the last phase.
+    checksums: CRC-32 of each split and of the ids, or of each file of the reference, in the last phase.
     """
 
     phase: str = "text"
@@ -56,6 +58,8 @@ class PreparationState:
     train_rows: int = 0
     train_crc32: int = 0
     ids: list[list[int]] = field(default_factory=list)
+    unknown: list[int] = field(default_factory=list)
+    cut: list[int] = field(default_factory=list)
     buckets: list[int | None] | None = None
     parts: list[list[int] | None] | None = None
     checksums: dict[str, int] = field(default_factory=dict)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from mlperf.data.columns.description import CRITEO_COLUMNS, ColumnsDescription
 from mlperf.data.prepare.id_mapping import IdMapper
 from mlperf.data.prepare.layout import CRITEO_LAYOUT, Layout
 from mlperf.data.prepare.mapper import Mapper
 from mlperf.data.prepare.parse import BlockParser, fault_error
+from mlperf.data.prepared.id_numbering import IdNumbering
+from mlperf.data.prepared.known_ids import KnownIds
 from mlperf.data.schema import Rows
 from mlperf.data.text.blocks import TextBlock, count_lines, text_blocks
 from mlperf.data.text.faults import REASON_NAMES
@@ -39,6 +42,7 @@ class ParsedRows(Protocol):
     rows: the good rows, int32 [N, columns]. keys: uint64 [N, ids per row]; where the id in `rows` is 0, it is the
         empty id and has no key.
     splits: uint8 [N], the split of each row if a column decides: 0 train, 1 test, 2 val.
+    cut: number of fields of each categorical column, int64 [tables], that have more ids than are kept.
     lines: number of lines. faults: the lines that are no good rows: line in the block, reason, column, position.
     """
 
@@ -49,76 +53,84 @@ class ParsedRows(Protocol):
     @property
     def splits(self) -> npt.NDArray[np.uint8] | None: ...
     @property
+    def cut(self) -> npt.NDArray[np.int64] | None: ...
+    @property
     def lines(self) -> int: ...
     @property
     def faults(self) -> npt.NDArray[np.int64]: ...
 
 
-class Parser(Protocol):
-    """Parses the blocks that a thread gets."""
-
-    def parse(self, block: Any) -> ParsedRows:
-        """Return the good rows and the faults of a block; the next call may overwrite them."""
-        ...
+Parse = Callable[[int, Any], ParsedRows]  # of a block of an input file; the next call may overwrite the rows
 
 
 class TextFormat(ABC):
-    """layout: what the parsed rows become. reasons: the reasons for which rows are bad, for the manifest.
+    """columns: their description. layout: what the parsed rows become.
 
-    first_line: number of lines before the rows, such as a header.
+    reasons: the reasons for which rows are bad, for the manifest.
     standardized: columns of the rows whose mean and standard deviation are computed.
+    inputs: the input files. numbering: that of the ids, if it is given; otherwise they are numbered anew.
     """
 
+    columns: ColumnsDescription = CRITEO_COLUMNS
     layout: Layout = CRITEO_LAYOUT
-    reasons: Mapping[int, str]
-    first_line: int = 0
+    reasons: Mapping[int, str] = REASON_NAMES
     standardized: Sequence[int] = ()
 
-    @abstractmethod
-    def blocks(self, path: Path, start: int) -> Iterator[Block]:
-        """Yield the blocks of a file from a position on, the end of a block or 0."""
+    def __init__(
+        self, inputs: Sequence[Path], settings: PreparationSettings, numbering: IdNumbering | None
+    ) -> None:
+        self._inputs = inputs
+        self._settings = settings
+        self._numbering = numbering
 
     @abstractmethod
-    def parser(self) -> Parser:
-        """Return a parser for a thread."""
+    def blocks(self, file: int, start: int) -> Iterator[Block]:
+        """Yield the blocks of an input file from a position on, the end of a block or 0."""
 
     @abstractmethod
-    def mapper(self) -> Mapper:
+    def parser(self) -> Parse:
+        """Return the function with which a thread parses the blocks of an input file."""
+
+    @abstractmethod
+    def new_mapper(self) -> Mapper:
         """Return a mapping of no ids."""
 
     @abstractmethod
-    def error(self, path: Path, first_line: int, block: Any, fault: npt.NDArray[Any]) -> RunError:
-        """Return the error for a row of `faults`. first_line: number of the first line of the block, from 1."""
+    def error(self, file: int, lines: int, block: Any, fault: npt.NDArray[np.int64]) -> RunError:
+        """Return the error for a row of `faults`. lines: number of rows of the input file before the block."""
 
     @abstractmethod
-    def count_lines(self, path: Path) -> int:
-        """Return the number of lines, without the header."""
+    def count_rows(self, file: int) -> int:
+        """Return the number of rows, good and bad, of an input file."""
+
+    def mapper(self) -> Mapper:
+        """Return a mapping of the ids, of none yet or with a given numbering."""
+        if self._numbering is not None:
+            return KnownIds(self._numbering, self.columns, self._settings.traits)
+        return self.new_mapper()
 
 
 class CriteoText(TextFormat):
     """Criteo's click logs."""
 
-    reasons = REASON_NAMES
-
-    def __init__(self, settings: PreparationSettings) -> None:
-        self._settings = settings
-
-    def blocks(self, path: Path, start: int) -> Iterator[TextBlock]:
+    def blocks(self, file: int, start: int) -> Iterator[TextBlock]:
         """See TextFormat."""
-        return text_blocks(path, start)
+        return text_blocks(self._inputs[file], start)
 
-    def parser(self) -> BlockParser:
+    def parser(self) -> Parse:
         """See TextFormat."""
-        return BlockParser(self._settings.max_ind_range, keep_negative=self._settings.traits.keeps_negative)
+        settings = self._settings
+        parser = BlockParser(settings.max_ind_range, keep_negative=settings.traits.keeps_negative)
+        return lambda file, block: parser.parse(block)
 
-    def mapper(self) -> IdMapper:
+    def new_mapper(self) -> IdMapper:
         """See TextFormat."""
         return IdMapper(self._settings.traits.first_index)
 
-    def error(self, path: Path, first_line: int, block: TextBlock, fault: npt.NDArray[Any]) -> RunError:
+    def error(self, file: int, lines: int, block: TextBlock, fault: npt.NDArray[np.int64]) -> RunError:
         """See TextFormat."""
-        return fault_error(path, first_line, block, fault)
+        return fault_error(self._inputs[file], lines + 1, block, fault)
 
-    def count_lines(self, path: Path) -> int:
+    def count_rows(self, file: int) -> int:
         """See TextFormat."""
-        return count_lines(path)
+        return count_lines(self._inputs[file])

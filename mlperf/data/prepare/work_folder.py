@@ -42,7 +42,7 @@ class WorkFolder:
 
     def __init__(self, paths: DatasetPaths, layout: Layout = CRITEO_LAYOUT) -> None:
         self._paths = paths
-        self._layout = layout
+        self.layout = layout
         self.path = paths.work_folder
         self.spill = self.path / "shuffle"
         self._ids = self.path / "ids"
@@ -56,7 +56,15 @@ class WorkFolder:
 
     def part_or_moved(self, split: str) -> Path:
         """Return the file that becomes a split or, once it is moved into place, the split."""
-        return self.part(split) if self.part(split).exists() else self._paths.split(split)
+        return self.part_or(self.part(split), self._paths.split(split))
+
+    def part_or(self, part: Path, target: Path) -> Path:
+        """Return a file of this folder or, once it is moved into place, its target."""
+        return part if part.exists() else target
+
+    def part_ids(self) -> Path:
+        """Return the file that becomes X.ids."""
+        return self.path / "rows.ids"
 
     def part_npz(self) -> Path:
         """Return the file that becomes X.npz."""
@@ -88,7 +96,7 @@ class WorkFolder:
 
     def _parts(self) -> list[Path]:
         """Return the files that become the prepared files."""
-        return [*map(self.part, SPLITS), self.part_npz()]
+        return [*map(self.part, SPLITS), self.part_npz(), self.part_ids()]
 
     def _is_own(self) -> bool:
         """Whether there is a marker or, in a folder of an earlier version, a state."""
@@ -133,12 +141,12 @@ class WorkFolder:
     def _min_sizes(self, state: PreparationState) -> dict[Path, int]:
         """Return the size that each file must have to continue from a state."""
         files = self.part_or_moved if state.phase == "publish" else self.part
-        min_sizes = {files(split): size for split, size in self._layout.row_bytes(state).items()}
+        min_sizes = {files(split): size for split, size in self.layout.row_bytes(state).items()}
         if state.phase in ("text", "permute"):
-            min_sizes[self.spill] = state.spill_rows * self._layout.schema.row_bytes
+            min_sizes[self.spill] = state.spill_rows * self.layout.schema.row_bytes
             min_sizes[index_path(self.spill)] = state.spill_extents * EXTENT_BYTES
         if state.phase == "text":
-            min_sizes[self._ids] = self._layout.key_bytes * sum(state.ids[-1])
+            min_sizes[self._ids] = self.layout.key_bytes * sum(state.ids[-1] if state.ids else [])
         return min_sizes
 
     def save(self, identity: dict[str, Any], state: PreparationState) -> None:
@@ -186,7 +194,7 @@ class WorkFolder:
         """Append the ids added since the last checkpoint to the file of ids."""
         before = state.ids[-1] if state.ids else [0] * len(mapper.counts)
         new_ids = mapper.new_ids(before, pool)
-        descriptor = open_truncated(self._ids, self._layout.key_bytes * sum(before))
+        descriptor = open_truncated(self._ids, self.layout.key_bytes * sum(before))
         try:
             for ids in new_ids:
                 write_fully(descriptor, ids.data)
@@ -199,7 +207,7 @@ class WorkFolder:
         if not state.ids:
             return
         tables = range(len(mapper.counts))
-        saved = np.fromfile(self._ids, np.dtype(f"<u{self._layout.key_bytes}"), count=sum(state.ids[-1]))
+        saved = np.fromfile(self._ids, np.dtype(f"<u{self.layout.key_bytes}"), count=sum(state.ids[-1]))
         parts: list[list[Any]] = [[] for _ in tables]
         start = 0
         before: Sequence[int] = [0] * len(tables)

@@ -89,6 +89,11 @@ class PreparedData:
         """The number of the first id of each column."""
         return 0 if self.traits is None else self.traits.first_index
 
+    @property
+    def lowest_index(self) -> int:
+        """The lowest index of a column: if ids can be empty or unknown, that of their row."""
+        return 0 if self.traits is None or self.traits.has_columns_file else self.first_index
+
     def rows(self, split: str) -> int:
         """Return the number of rows of a split: train, test or val."""
         return {"train": self.train_rows, "test": self.test_rows, "val": self.val_rows}[split]
@@ -119,6 +124,10 @@ def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
         statuses=_statuses(paths),
         checksums=manifest.checksums,
         smallest_integer=manifest.smallest_integer,
+        columns=manifest.columns or CRITEO_COLUMNS,
+        numbering=None if manifest.numbering is None else manifest.numbering.fingerprint,
+        means=manifest.means,
+        deviations=manifest.deviations,
     )
 
 

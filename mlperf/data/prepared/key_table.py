@@ -44,6 +44,11 @@ class KeyTable:
         """Write the numbers of known keys to `rows` as `map` does, and `unknown` for others; return how many."""
         return int(_find(rows, column, keys, first, ids, self._slots, shift, unknown))
 
+    def number(self, key: np.uint64) -> int | None:
+        """Return the index of a key; None if it is not in the table."""
+        row, keys = np.ones((1, 1), np.int32), np.full((1, 1), key)
+        return None if self.find(row, 0, keys, 0, 1, 0, -1) else int(row[0, 0])
+
     def insert(self, keys: Keys) -> None:
         """Add new keys, uint64 [N], all different from each other and from those in the table."""
         slots = len(self._slots)

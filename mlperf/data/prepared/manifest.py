@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mlperf.data.columns.description import CRITEO_COLUMNS, ColumnsDescription
+from mlperf.data.columns.description_json import to_json
 from mlperf.data.criteo.days import SPLITS
 from mlperf.data.prepared.file_facts import FileFacts
-from mlperf.data.prepared.manifest_schema import checked_content
+from mlperf.data.prepared.manifest_schema import ADDED_ENTRIES, checked_content
 from mlperf.data.prepared.paths import DatasetPaths
-from mlperf.data.schema import CRITEO
+from mlperf.data.schema import RowSchema
 from mlperf.util.crc32 import file_crc32
 from mlperf.util.errors import RunError
 from mlperf.util.files import read_regular, write_atomically
@@ -26,16 +28,36 @@ CHECKSUM = "manifest_crc32"  # checksum of the rest of the file; older manifests
 
 
 @dataclass(frozen=True)
+class Numbering:
+    """How the ids are numbered.
+
+    fingerprint: that of X.ids. ids_from: name of the data set whose numbering was used; None: its own.
+    unknown: with `ids_from`, the number of ids of each table that it lacks. They have the row of the empty id.
+    """
+
+    fingerprint: str
+    ids_from: str | None = None
+    unknown: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Result of a preparation.
 
     flags, inputs: flags and input files; preparations in which both are equal give the same result.
-    rows_per_day: rows of each day, without those that were dropped.
+    rows_per_day: rows of each day or, with `columns`, of each split, without those that were dropped.
     counts: number of distinct ids of each embedding table.
     files: facts of the binary file of each split.
     bad_rows: number of bad rows left out, by file name and reason.
     archive: facts of X.npz, if it was written.
     smallest_integer: the smallest dense feature of the data, if the files contain negative ones; otherwise None.
+    columns: description of the columns; None if they are Criteo's.
+    ids, numbering: facts of X.ids, and how the ids are numbered; None in manifests of earlier versions.
+    means, deviations: mean and standard deviation of each dense column in the training rows, 0 and 1 if it is not
+        standardized; empty if none is.
+    cut_fields: number of fields of each categorical column with more ids than are kept; empty if there are none.
+    collision_chances: for each categorical column, the probability that two of its words have the same key; empty
+        if no column has words.
     """
 
     flags: dict[str, Any]
@@ -46,6 +68,13 @@ class Manifest:
     bad_rows: dict[str, dict[str, int]] = field(default_factory=dict)
     archive: FileFacts | None = None
     smallest_integer: int | None = None
+    columns: ColumnsDescription | None = None
+    ids: FileFacts | None = None
+    numbering: Numbering | None = None
+    means: tuple[float, ...] = ()
+    deviations: tuple[float, ...] = ()
+    cut_fields: tuple[int, ...] = ()
+    collision_chances: tuple[float, ...] = ()
     format_version: int = FORMAT_VERSION
 
     @property
@@ -53,9 +82,14 @@ class Manifest:
         """Whether the rows were converted from archives of another tool."""
         return "adopted" in self.flags
 
+    @property
+    def schema(self) -> RowSchema:
+        """The layout of the rows."""
+        return (self.columns or CRITEO_COLUMNS).schema
+
     def rows(self, split: str) -> int:
         """Return the number of rows of a split."""
-        return self.files[split].size // CRITEO.row_bytes
+        return self.files[split].size // self.schema.row_bytes
 
     @property
     def checksums(self) -> dict[str, int]:
@@ -69,8 +103,11 @@ class Manifest:
     def write(self, path: Path, temporary_folder: Path) -> None:
         """Write the manifest with its own checksum, atomically, through a temporary file in `temporary_folder`."""
         content = asdict(self)
-        if self.smallest_integer is None:  # as in the manifests of versions that did not have it
-            del content["smallest_integer"]
+        if self.columns is not None:
+            content["columns"] = to_json(self.columns)
+        for name in ADDED_ENTRIES:  # as in the manifests of versions that did not have them
+            if getattr(self, name) in (None, ()):
+                del content[name]
         write_atomically(path, json.dumps({**content, CHECKSUM: json_crc32(content)}, indent=1), temporary_folder)
 
     @classmethod
@@ -100,7 +137,9 @@ class Manifest:
             raise RunError(f"{path}: format version {shown(version)}, this program reads {FORMAT_VERSION}")
         if CHECKSUM in content and content.pop(CHECKSUM) != json_crc32(content):
             raise SchemaError("its checksum does not match")
-        return cls(**checked_content(content, FORMAT_VERSION))
+        checked = checked_content(content, FORMAT_VERSION)
+        numbering = checked.pop("numbering", None)
+        return cls(**checked, numbering=None if numbering is None else Numbering(**numbering))
 
     def files_complete(self, paths: DatasetPaths) -> bool:
         """Whether all binary files have their final size. If not, a preparation may still be moving them."""

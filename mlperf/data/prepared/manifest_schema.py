@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any
 
-from mlperf.benchmarks.data_sets import DATA_SETS
+from mlperf.benchmarks.data_sets import DATA_SETS, DataSetTraits
+from mlperf.data.columns.description import CRITEO_COLUMNS, ColumnsDescription
+from mlperf.data.columns.description_json import from_json
 from mlperf.data.criteo.days import KAGGLE_DAYS, SPLITS, TERABYTE_DAYS, split_rows
 from mlperf.data.prepared.file_facts import FileFacts
-from mlperf.data.schema import CRITEO, MAX_TABLE_ROWS
+from mlperf.data.schema import MAX_TABLE_ROWS
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.flags import declared_flags
 from mlperf.util.printable import shown
 from mlperf.util.strict_json import SchemaError, fields, file_name, items, refuse, whole
 
 _REQUIRED = ("format_version", "flags", "inputs", "rows_per_day", "counts", "files")
-_OPTIONAL = ("bad_rows", "archive", "smallest_integer")  # older manifests lack the first two
+# Entries that only some manifests have.
+_COLUMNS_ENTRIES = ("means", "deviations", "cut_fields", "collision_chances")  # with `columns`
+ADDED_ENTRIES = ("smallest_integer", "columns", "ids", "numbering", *_COLUMNS_ENTRIES)
+_OPTIONAL = ("bad_rows", "archive", *ADDED_ENTRIES)  # older manifests lack the first two
 _FLAGS = ("data_set", "max_ind_range", "data_randomize", "numpy_rand_seed")
 _FLAGS_OF_OLDER_MANIFESTS = {"data_sub_sample_rate": 0.0, "bad_rows": "stop"}  # defaults for missing flags
+_MAX_INPUTS = 1 << 16
 _MAX_CRC32 = (1 << 32) - 1
 
 
@@ -25,25 +32,85 @@ def checked_content(content: object, format_version: int) -> dict[str, Any]:
     """Return the fields of a Manifest from the value of its JSON. SchemaError if it is no manifest."""
     entries = fields(content, "it", _REQUIRED, _OPTIONAL)
     whole(entries["format_version"], "format_version", format_version, format_version)
-    inputs = facts_of_inputs(entries["inputs"])
-    days = items(entries["rows_per_day"], "rows_per_day", [KAGGLE_DAYS if len(inputs) == 1 else TERABYTE_DAYS])
-    counts = items(entries["counts"], "counts", [CRITEO.tables])
-    archive = entries.get("archive")
+    flags = _flags(entries["flags"])
+    traits = None if "adopted" in flags else DATA_SETS[flags["data_set"]]
+    columns = _columns(entries, traits)
+    inputs = facts_of_inputs(entries["inputs"], any_number=columns is not None)
+    day_counts = KAGGLE_DAYS if len(inputs) == 1 else TERABYTE_DAYS
+    days = items(entries["rows_per_day"], "rows_per_day", [day_counts if columns is None else len(SPLITS)])
+    schema = (columns or CRITEO_COLUMNS).schema
+    counts = items(entries["counts"], "counts", [schema.tables])
+    min_count = 1 if columns is None else 0  # row 0 is that of the empty id
+    archive, ids = entries.get("archive"), entries.get("ids")
     checked: dict[str, Any] = {
-        "flags": _flags(entries["flags"]),
+        "flags": flags,
         "inputs": inputs,
         "rows_per_day": [whole(rows, f"rows_per_day[{day}]", 0) for day, rows in enumerate(days)],
-        "counts": [whole(count, f"counts[{table}]", 1, MAX_TABLE_ROWS) for table, count in enumerate(counts)],
+        "counts": [
+            whole(count, f"counts[{table}]", min_count, MAX_TABLE_ROWS) for table, count in enumerate(counts)
+        ],
         "files": {
             split: facts_of_file(facts, f"files.{split}", has_checksum=True)
             for split, facts in fields(entries["files"], "files", SPLITS).items()
         },
         "bad_rows": bad_rows(entries.get("bad_rows", {})),
         "archive": None if archive is None else facts_of_file(archive, "archive", has_checksum=True),
+        "smallest_integer": _smallest_integer(entries, flags),
+        "columns": columns,
+        "ids": None if ids is None else facts_of_file(ids, "ids", has_checksum=True),
+        "numbering": _numbering(entries.get("numbering"), schema.tables),
     }
-    checked["smallest_integer"] = _smallest_integer(entries, checked["flags"])
-    _check_rows(checked["files"], checked["rows_per_day"])
+    for name in _COLUMNS_ENTRIES:
+        width = schema.dense_features if name in ("means", "deviations") else schema.tables
+        checked[name] = _numbers(entries, name, width, columns, only_whole=name == "cut_fields")
+    rows = checked["rows_per_day"]
+    rows_per_split = split_rows(rows) if columns is None else dict(zip(SPLITS, rows, strict=True))
+    _check_rows(checked["files"], rows_per_split, schema.row_bytes)
     return checked
+
+
+def _columns(entries: dict[str, Any], traits: DataSetTraits | None) -> ColumnsDescription | None:
+    """Return the description of the columns, which only manifests of data with a description have."""
+    has_columns = traits is not None and traits.has_columns_file
+    if has_columns != ("columns" in entries):
+        raise SchemaError(
+            f"it {'needs' if has_columns else 'must not have'} an entry columns with flags.data_set "
+            f"{shown(None if traits is None else traits.name)}"
+        )
+    return from_json(entries["columns"], "columns") if has_columns else None
+
+
+def _numbering(value: object, tables: int) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    entries = fields(value, "numbering", ("fingerprint", "ids_from", "unknown"))
+    fingerprint, ids_from = entries["fingerprint"], entries["ids_from"]
+    if not isinstance(fingerprint, str) or not re.fullmatch("[0-9a-f]{16}", fingerprint):
+        refuse("numbering.fingerprint", fingerprint, "16 hexadecimal digits")
+    if ids_from is not None:
+        file_name(ids_from, "numbering.ids_from")
+    counts = items(entries["unknown"], "numbering.unknown", [0 if ids_from is None else tables])
+    unknown = tuple(whole(count, f"numbering.unknown[{table}]", 0) for table, count in enumerate(counts))
+    return {"fingerprint": fingerprint, "ids_from": ids_from, "unknown": unknown}
+
+
+def _numbers(
+    entries: dict[str, Any], name: str, width: int, columns: object, *, only_whole: bool
+) -> tuple[float, ...]:
+    """Return the numbers of an entry, one for each column; empty if there is no such entry."""
+    if name not in entries:
+        return ()
+    if columns is None:
+        raise SchemaError(f"it must not have an entry {name} without an entry columns")
+    values = items(entries[name], name, [width])
+    if only_whole:
+        return tuple(whole(value, f"{name}[{number}]", 0) for number, value in enumerate(values))
+    for number, value in enumerate(values):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            refuse(f"{name}[{number}]", value, "a number")
+        if name == "deviations" and not value > 0:
+            refuse(f"{name}[{number}]", value, "a positive number")
+    return tuple(map(float, values))
 
 
 def _smallest_integer(entries: dict[str, Any], flags: dict[str, Any]) -> int | None:
@@ -62,9 +129,9 @@ def _smallest_integer(entries: dict[str, Any], flags: dict[str, Any]) -> int | N
     return whole(entries["smallest_integer"], "smallest_integer", -(2**31), 2**31 - 1)
 
 
-def facts_of_inputs(value: object) -> list[FileFacts]:
-    """Return the input files."""
-    inputs = items(value, "inputs", [1, TERABYTE_DAYS])
+def facts_of_inputs(value: object, *, any_number: bool = False) -> list[FileFacts]:
+    """Return the input files: one or those of all days, or any number of files."""
+    inputs = items(value, "inputs", range(1, _MAX_INPUTS + 1) if any_number else [1, TERABYTE_DAYS])
     facts = [facts_of_file(each, f"inputs[{number}]", has_checksum=False) for number, each in enumerate(inputs)]
     for number, each in enumerate(facts):
         if each.size == 0:
@@ -123,14 +190,14 @@ def bad_rows(value: object) -> dict[str, dict[str, int]]:
     return value
 
 
-def _check_rows(files: dict[str, FileFacts], rows_per_day: list[int]) -> None:
-    """Compare the sizes of the files with the rows of the days."""
-    for split, rows in split_rows(rows_per_day).items():
+def _check_rows(files: dict[str, FileFacts], rows_per_split: dict[str, int], row_bytes: int) -> None:
+    """Compare the sizes of the files with the rows of the splits."""
+    for split, rows in rows_per_split.items():
         size = files[split].size
-        if size != rows * CRITEO.row_bytes:
+        if size != rows * row_bytes:
             raise SchemaError(
                 f"files.{split}.size is {size}, but the {split} split of rows_per_day has {rows} rows of "
-                f"{CRITEO.row_bytes} bytes"
+                f"{row_bytes} bytes"
             )
         if rows == 0 and split != "val":
             raise SchemaError(f"files.{split} has no rows")

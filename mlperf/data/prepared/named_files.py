@@ -29,8 +29,8 @@ def named_raw_files(raw_data_file: Path | None) -> list[NamedFile]:
 
 
 def named_prepared_files(paths: DatasetPaths, origin: str) -> list[NamedFile]:
-    """Return the splits, the manifest and the archive. origin: the flag from which the names follow."""
-    names = [*map(paths.split, SPLITS), paths.manifest, paths.archive]
+    """Return the splits, the manifest, the ids and the archive. origin: the flag from which the names follow."""
+    names = [*map(paths.split, SPLITS), paths.manifest, paths.ids, paths.archive]
     return [NamedFile(path, f"{path.name} of {origin}") for path in names]
 
 

@@ -80,6 +80,11 @@ class DatasetPaths:
         return self.with_ending(".npz")
 
     @property
+    def ids(self) -> Path:
+        """The ids of each column, in order of their numbers."""
+        return self.with_ending(".ids")
+
+    @property
     def work_folder(self) -> Path:
         """The working folder of a preparation."""
         return self.with_ending(".preparation")

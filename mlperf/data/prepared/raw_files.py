@@ -1,4 +1,4 @@
-"""Names of the raw text: one file or one per day, each plain or gzipped."""
+"""Names of the raw text: one file, one per day, or those that a description names; each plain or gzipped."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ import os
 from pathlib import Path
 
 from mlperf.benchmarks.data_sets import DATA_SETS
+from mlperf.data.columns.description import ColumnsDescription, SplitByFile
 from mlperf.data.criteo.days import TERABYTE_DAYS
 from mlperf.util.errors import UsageError
 from mlperf.util.strict_json import SchemaError, file_name
 
 
-def raw_files(raw_data_file: Path, data_set: str) -> list[Path]:
+def raw_files(raw_data_file: Path, data_set: str, columns: ColumnsDescription | None = None) -> list[Path]:
     """Return the paths of the raw text; each file may exist with the ending .gz instead.
 
+    columns: description of the columns, which may name the files of each split; these are in the order of SPLITS.
     UsageError if `raw_data_file` is a folder, or if the manifest could not contain its name.
     """
     try:
         file_name(raw_data_file.name, "its name")
     except SchemaError as error:
         raise UsageError(f"--raw-data-file={str(raw_data_file)!r}: {error}") from None
+    if columns is not None and isinstance(columns.split, SplitByFile):
+        return _files_of_splits(raw_data_file, columns.split)
     if not DATA_SETS[data_set].has_days:
         if os.path.isdir(raw_data_file):
             raise _folder(raw_data_file, "the text file", "train.txt")
@@ -29,6 +33,18 @@ def raw_files(raw_data_file: Path, data_set: str) -> list[Path]:
     if os.path.isdir(raw_data_file) and existing_text(days[0]) is None:
         raise _folder(raw_data_file, "the prefix of day_0 ... day_23", "day")
     return days
+
+
+def _files_of_splits(raw_data_file: Path, split: SplitByFile) -> list[Path]:
+    names = [*split.train, *split.test, *split.validation]
+    if os.path.isdir(raw_data_file):
+        return [raw_data_file / name for name in names]
+    if raw_data_file.name not in names:
+        raise UsageError(
+            f"--raw-data-file={raw_data_file} is none of the files of the splits that --columns names; must be "
+            f"their folder or one of them, such as {raw_data_file.with_name(names[0])}"
+        )
+    return [raw_data_file.with_name(name) for name in names]
 
 
 def gzipped(path: Path) -> Path:

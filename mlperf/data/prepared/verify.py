@@ -17,7 +17,7 @@ from mlperf.benchmarks import BENCHMARKS, DLRM, dashed
 from mlperf.data.prepared.dataset import PreparedData
 from mlperf.data.prepared.manifest import Manifest
 from mlperf.data.prepared.paths import DatasetPaths
-from mlperf.data.schema import CRITEO, Rows
+from mlperf.data.schema import Rows, RowSchema
 from mlperf.data.watched_file import FileStatus, WatchedFile
 from mlperf.util.crc32 import combine_crc32, file_crc32, parallel_crc32
 from mlperf.util.errors import RunError
@@ -29,18 +29,10 @@ _log = logging.getLogger(__name__)
 
 IntArray = npt.NDArray[np.int64]
 
-_CHUNK_ROWS = 1 << 16
-_COLUMNS = CRITEO.columns  # compile-time constant of the loop
+_CHUNK_BYTES = 10 << 20
 
 _FULL_DATA_ROWS = 10**9  # data with more training rows is assumed to be the full Terabyte data
-
-
-def _largest_int32() -> IntArray:
-    return np.full(CRITEO.columns, np.iinfo(np.int32).max, np.int64)
-
-
-def _smallest_int32() -> IntArray:
-    return np.full(CRITEO.columns, np.iinfo(np.int32).min, np.int64)
+_INT32 = np.iinfo(np.int32)
 
 
 @dataclass
@@ -48,41 +40,68 @@ class SplitFacts:
     """Contents of a binary file.
 
     size: size of the file in bytes. clicks: rows with label 1. bad_labels: rows whose label is neither 0 nor 1.
-    column_min, column_max: range of each column, int64 [columns]. crc32: CRC-32 of all bytes.
+    infinite: number of infinite dense features, if they are stored as floats.
+    column_min, column_max: range of each column, taken as integers, int64 [columns]. crc32: CRC-32 of all bytes.
     """
 
     path: Path
     size: int
-    rows: int
+    schema: RowSchema
     clicks: int = 0
     bad_labels: int = 0
-    column_min: IntArray = field(default_factory=_largest_int32)
-    column_max: IntArray = field(default_factory=_smallest_int32)
+    infinite: int = 0
+    column_min: IntArray = field(init=False)
+    column_max: IntArray = field(init=False)
     crc32: int = 0
 
+    def __post_init__(self) -> None:
+        self.column_min = np.full(self.schema.columns, _INT32.max, np.int64)
+        self.column_max = np.full(self.schema.columns, _INT32.min, np.int64)
 
-def scan(file: WatchedFile) -> SplitFacts:
+    @property
+    def rows(self) -> int:
+        """Number of whole rows."""
+        return self.size // self.schema.row_bytes
+
+    @property
+    def smallest_integer(self) -> int:
+        """The smallest dense feature; 0 if there is none."""
+        return int(self.column_min[self.schema.dense_columns].min(initial=0))
+
+    def id_range(self, table: int) -> tuple[int, int]:
+        """Return the smallest and the largest index of a table."""
+        first = self.schema.first_ids[table]
+        columns = slice(first, first + self.schema.ids_per_table[table])
+        return int(self.column_min[columns].min()), int(self.column_max[columns].max())
+
+
+def scan(file: WatchedFile, schema: RowSchema, *, stores_floats: bool) -> SplitFacts:
     """Read a binary file with all cores. Bytes after the last whole row only enter the checksum.
 
-    RunError if the file changes meanwhile.
+    stores_floats: whether the dense features are float32 values. RunError if the file changes meanwhile.
     """
     path, size = file.path, file.size
-    facts = SplitFacts(path, size, size // CRITEO.row_bytes)
+    facts = SplitFacts(path, size, schema)
     progress = Progress(f"verifying {path.name}", size)
+    chunk_rows = max(1, _CHUNK_BYTES // schema.row_bytes)
 
     def make_worker(stages: Stages) -> Callable[[int, int], None]:
-        buffer = np.empty((_CHUNK_ROWS, CRITEO.columns), np.int32)
+        buffer = np.empty((chunk_rows, schema.columns), np.int32)
 
         def scan_chunk(number: int, offset: int) -> None:
             count = file.read_at(buffer.data, offset)
             checksum = zlib.crc32(buffer.data.cast("B")[:count])
-            rows = buffer[: count // CRITEO.row_bytes]
-            column_min, column_max = _largest_int32(), _smallest_int32()
+            rows = buffer[: count // schema.row_bytes]
+            column_min, column_max = (np.full(schema.columns, each, np.int32) for each in (_INT32.max, _INT32.min))
             clicks, bad_labels = _scan_rows(rows, column_min, column_max)
+            infinite = 0
+            if stores_floats:
+                infinite = int(np.isinf(rows[:, schema.dense_columns].view(np.float32)).sum())
             with stages.turn(0, number):
                 facts.crc32 = combine_crc32(facts.crc32, checksum, count)
                 facts.clicks += clicks
                 facts.bad_labels += bad_labels
+                facts.infinite += infinite
                 np.minimum(facts.column_min, column_min, out=facts.column_min)
                 np.maximum(facts.column_max, column_max, out=facts.column_max)
                 progress.add(count, len(rows))
@@ -90,7 +109,7 @@ def scan(file: WatchedFile) -> SplitFacts:
         return scan_chunk
 
     try:
-        offsets: Iterator[int] = iter(range(0, size, _CHUNK_ROWS * CRITEO.row_bytes))
+        offsets: Iterator[int] = iter(range(0, size, chunk_rows * schema.row_bytes))
         run_in_order(offsets, make_worker, threads=available_cores(), stages=1)
     finally:
         progress.close()
@@ -98,14 +117,16 @@ def scan(file: WatchedFile) -> SplitFacts:
 
 
 @numba.njit(nogil=True, cache=True)
-def _scan_rows(rows: Rows, column_min: IntArray, column_max: IntArray) -> tuple[int, int]:
+def _scan_rows(
+    rows: Rows, column_min: npt.NDArray[np.int32], column_max: npt.NDArray[np.int32]
+) -> tuple[int, int]:
     """Update the range of each column; return the number of labels that are 1 and that are neither 0 nor 1."""
     clicks = bad_labels = 0
     for row in range(len(rows)):
         label = rows[row, 0]
         clicks += label == 1
-        bad_labels += label not in (0, 1)
-        for column in range(_COLUMNS):
+        bad_labels += (label < 0) | (label > 1)
+        for column in range(rows.shape[1]):
             value = rows[row, column]
             column_min[column] = min(column_min[column], value)
             column_max[column] = max(column_max[column], value)
@@ -123,7 +144,7 @@ def verify_checksums(prepared: PreparedData, splits: Sequence[str], *, drop_cach
         progress = Progress(f"verifying {file.path.name}", file.size)
 
         def report(offset: int, count: int, file: WatchedFile = file, progress: Progress = progress) -> None:
-            progress.add(count, count // CRITEO.row_bytes)
+            progress.add(count, count // prepared.schema.row_bytes)
             if drop_cache:
                 os.posix_fadvise(file.descriptor, offset, count, os.POSIX_FADV_DONTNEED)
 
@@ -158,18 +179,21 @@ def _files(prepared: PreparedData, splits: Sequence[str]) -> Iterator[tuple[Path
 def file_problems(facts: SplitFacts, prepared: PreparedData, manifest: Manifest | None, split: str) -> list[str]:
     """Return the problems of a binary file, one line each."""
     problems = []
-    if facts.size % CRITEO.row_bytes:
-        problems.append(f"{facts.size} bytes, which is not a multiple of {CRITEO.row_bytes}")
+    schema, smallest = facts.schema, facts.smallest_integer
+    if facts.size % schema.row_bytes:
+        problems.append(f"{facts.size} bytes, which is not a multiple of {schema.row_bytes}")
     if facts.bad_labels:
         problems.append(f"{facts.bad_labels} labels are neither 0 nor 1")
-    smallest = int(facts.column_min[CRITEO.dense_columns].min())
-    if facts.rows and prepared.smallest_integer is None and smallest < 0:
+    if prepared.columns.stores_floats:
+        if facts.infinite:
+            problems.append(f"{facts.infinite} dense features are infinite")
+    elif facts.rows and prepared.smallest_integer is None and smallest < 0:
         problems.append("negative dense features; prepared files store 0")
     elif facts.rows and prepared.smallest_integer is not None and smallest < prepared.smallest_integer:
         problems.append(f"the dense feature {smallest}; the manifest says at least {prepared.smallest_integer}")
-    for table in range(CRITEO.tables if facts.rows else 0):
-        low, high = (limits[CRITEO.first_id + table] for limits in (facts.column_min, facts.column_max))
-        first, last = prepared.first_index, prepared.first_index + prepared.counts[table] - 1
+    for table in range(schema.tables if facts.rows else 0):
+        low, high = facts.id_range(table)
+        first, last = prepared.lowest_index, prepared.first_index + prepared.counts[table] - 1
         if low < first or high > last:
             problems.append(f"indices of table {table} are {low} to {high}; allowed is {first} to {last}")
     if manifest is not None:
@@ -197,7 +221,7 @@ def manifest_problems(
         used = rows_used[table] - prepared.first_index
         if used != count and not manifest.adopted:
             problems.append(f"{paths.manifest}: table {table} has {count} rows, the files use {used}")
-    smallest = min(int(facts.column_min[CRITEO.dense_columns].min()) for facts in scanned)
+    smallest = min(facts.smallest_integer for facts in scanned)
     if manifest.smallest_integer is not None and smallest > manifest.smallest_integer:
         problems.append(
             f"{paths.manifest}: the smallest dense feature is {manifest.smallest_integer}, "
@@ -208,7 +232,8 @@ def manifest_problems(
 
 def used_rows(scanned: Sequence[SplitFacts]) -> list[int]:
     """Return the largest index + 1 of each table, over all files."""
-    return [int(rows) for rows in np.max([facts.column_max[CRITEO.id_columns] + 1 for facts in scanned], axis=0)]
+    tables = scanned[0].schema.tables
+    return [1 + max(facts.id_range(table)[1] for facts in scanned) for table in range(tables)]
 
 
 def is_full_data(prepared: PreparedData) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.schema import CRITEO
-from mlperf.data.text.compressed import DAMAGE_ERRORS, open_text
+from mlperf.data.text.compressed import DAMAGE_ERRORS, compression, open_text
 from mlperf.util.errors import RunError
 from mlperf.util.files import read_fully
 
@@ -79,7 +79,7 @@ def text_blocks(path: Path, start: int = 0, *, expected: str = CRITEO_TEXT) -> I
             if offset == 0:
                 raise RunError(f"{path}: empty file; expected {expected}")
     except DAMAGE_ERRORS as error:
-        raise RunError(f"{path}: damaged gzip file after {offset} bytes of text: {error}") from None
+        raise RunError(f"{path}: damaged {compression(path)} file after {offset} bytes of text: {error}") from None
     except OSError as error:
         error.filename = str(path)
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mlperf.data.schema import CRITEO, RowSchema
 from mlperf.engines.supported import unsupported_model, unsupported_setting
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
@@ -30,15 +31,32 @@ class GpuEngine:
         from mlperf.engines.gpu.step import GpuStep
 
         loss = Loss(settings.model.loss, settings.model.loss_weights)
-        ids_per_table = model.architecture.ids_per_table
-        return GpuStep(model, loss, optimizer, settings.precision, settings.data.max_ind_range, ids_per_table)
+        return GpuStep(
+            *(model, loss, optimizer, settings.precision, settings.data.max_ind_range),
+            model.architecture.ids_per_table,
+            schema=_row_schema(model, settings),
+            has_transforms=settings.data.traits.has_columns_file,
+        )
 
     def make_scorer(self, model: DLRM_Net, settings: Settings) -> GpuScorer:
         """Return the scorer."""
         from mlperf.engines.gpu.scorer import GpuScorer
 
-        ids_per_table = model.architecture.ids_per_table
-        return GpuScorer(model, settings.precision, settings.data.max_ind_range, ids_per_table)
+        return GpuScorer(
+            *(model, settings.precision, settings.data.max_ind_range),
+            model.architecture.ids_per_table,
+            schema=_row_schema(model, settings),
+            has_transforms=settings.data.traits.has_columns_file,
+        )
+
+
+def _row_schema(model: DLRM_Net, settings: Settings) -> RowSchema:
+    """Return the layout of the rows: those of Criteo's data have one id per table, whatever is added to it."""
+    if not settings.data.traits.has_columns_file:
+        return CRITEO
+    architecture = model.architecture
+    one_hot = (1,) * len(architecture.rows_per_table)
+    return RowSchema(architecture.mlp_bot[0], architecture.ids_per_table or one_hot)
 
 
 def _unsupported_by_kernels(model: DLRM_Net) -> str | None:

@@ -13,16 +13,17 @@ import torch
 
 from mlperf.data.batch import RawBatch, RowSource
 from mlperf.data.row_group import invalid_row_error
-from mlperf.data.schema import LOG1P
+from mlperf.data.schema import CRITEO, LOG1P, RowSchema
 from mlperf.data.source import BatchSource
 from mlperf.engines.gpu.bags import Bags
 from mlperf.engines.gpu.cross_layer import GpuCrossLayer
 from mlperf.engines.gpu.kernels.decode import (
-    DENSE_WIDTH,
     NO_POSITION,
-    POSITIONS_PER_ROW,
     decode,
+    dense_transforms,
+    dense_width,
     number_rows,
+    positions_per_row,
     row_format,
 )
 from mlperf.engines.gpu.kernels.interaction import interact
@@ -57,12 +58,20 @@ class GpuScorer:
     precision: "fp32", "tf32" or "bf16", for matrix products and activations.
     max_ind_range: if positive, ids are taken modulo it.
     ids_per_table: number of ids of each table and sample if batches contain `ids`, which needs a cross network.
+    schema: layout of the rows. has_transforms: whether their dense features may be transformed when they are read.
     """
 
     observer: Observer | None = None
 
     def __init__(
-        self, model: DLRM_Net, precision: str, max_ind_range: int, ids_per_table: Sequence[int] | None = None
+        self,
+        model: DLRM_Net,
+        precision: str,
+        max_ind_range: int,
+        ids_per_table: Sequence[int] | None = None,
+        *,
+        schema: RowSchema = CRITEO,
+        has_transforms: bool = False,
     ) -> None:
         assert isinstance(model.tables, FlatTables)
         self.model = model
@@ -89,7 +98,8 @@ class GpuScorer:
             ]
             self.bags = Bags.of(ids_per_table or [1] * len(architecture.rows_per_table), self.device)
             self.interacted_width = model.top_widths[0]  # not padded: a multiple of the embedding dimension
-        widths = [DENSE_WIDTH, *architecture.mlp_bot[1:]]
+        self.schema = schema
+        widths = [dense_width(schema), *architecture.mlp_bot[1:]]
         self.bottom: Sequence[Layer[torch.Tensor]] = [
             GpuLayer(layer, width, self.dtype)
             for layer, width in zip(linear_layers(model.bot_l), widths, strict=False)
@@ -107,6 +117,7 @@ class GpuScorer:
         self.invalid = torch.full((), NO_POSITION, dtype=torch.int64, device=self.device)
         self.source: RowSource | None = None
         self.row_format = row_format(LOG1P, modulo_rows=False).to(self.device)
+        self.transforms = dense_transforms(LOG1P, schema).to(self.device) if has_transforms else None
         self.upload = Upload(self.device)
 
     @property
@@ -141,7 +152,7 @@ class GpuScorer:
         position = int(self.invalid)
         if position != NO_POSITION:
             assert self.source is not None
-            raise invalid_row_error(self.source, position // POSITIONS_PER_ROW, position % POSITIONS_PER_ROW)
+            raise invalid_row_error(self.source, *divmod(position, positions_per_row(self.schema)))
 
     def forward(self, inputs: RawRows) -> Activations:
         """Decode `inputs`, on the device, and run the model up to its last layer."""
@@ -157,7 +168,7 @@ class GpuScorer:
         """Return the dense features, labels and embedding rows."""
         ids = 0 if inputs.ids is None else len(inputs.ids)
         assert ids == len(inputs.rows) * sum(self.ids_per_table or ()), (
-            "the batch does not have the ids of --multi-hot-sizes"
+            "the batch does not have the ids of the model"
         )
         dense, labels, embedding_rows = decode(
             rows=inputs.rows,
@@ -170,6 +181,8 @@ class GpuScorer:
             dtype=self.dtype,
             by_table=self.bags is not None,
             with_ids=inputs.ids is None,
+            schema=self.schema,
+            transforms=self.transforms,
         )
         if inputs.ids is not None:
             assert self.bags is not None
@@ -211,5 +224,7 @@ class GpuScorer:
         if known is None or (known.dense, known.modulo_rows) != (source.dense, source.modulo_rows):
             # This copy waits for the device, so that the next batch is not copied beside the step.
             self.row_format.copy_(row_format(source.dense, modulo_rows=source.modulo_rows))
+            if self.transforms is not None:
+                self.transforms.copy_(dense_transforms(source.dense, self.schema))
         self.source = source
         self.first_row.fill_(batch.first_row)

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 
 from mlperf.data.batch import RawBatch
-from mlperf.data.schema import CRITEO
+from mlperf.data.schema import CRITEO, RowSchema
 from mlperf.engines.device_stopwatch import DeviceStopwatch, Marks
 from mlperf.engines.gpu.cross_layer import GpuCrossLayer
 from mlperf.engines.gpu.kernels.interaction import interact_backward
@@ -59,8 +59,13 @@ class GpuStep(GpuScorer, LayerwiseStep[RawRows, torch.Tensor]):
         precision: str,
         max_ind_range: int,
         ids_per_table: Sequence[int] | None = None,
+        *,
+        schema: RowSchema = CRITEO,
+        has_transforms: bool = False,
     ) -> None:
-        super().__init__(model, precision, max_ind_range, ids_per_table)
+        super().__init__(
+            *(model, precision, max_ind_range, ids_per_table), schema=schema, has_transforms=has_transforms
+        )
         assert isinstance(optimizer, SGD | Adagrad), "the GPU engine supports only SGD and Adagrad"
         self.loss = loss
         self.optimizer = optimizer
@@ -89,7 +94,7 @@ class GpuStep(GpuScorer, LayerwiseStep[RawRows, torch.Tensor]):
         """Return a batch, on the device, in which all labels, features and ids are 0."""
         ids = None if self.ids_per_table is None else batch_size * sum(self.ids_per_table)
         return RawRows(
-            torch.zeros(batch_size, CRITEO.columns, dtype=torch.int32, device=self.device),
+            torch.zeros(batch_size, self.schema.columns, dtype=torch.int32, device=self.device),
             None if ids is None else torch.zeros(ids, dtype=torch.int32, device=self.device),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -20,9 +21,18 @@ def make_mlp(widths: Sequence[int], activation: str, *, last: str | None = None)
     layers: list[nn.Module] = []
     for position, (fan_in, fan_out) in enumerate(pairwise(widths)):
         is_last = position == len(widths) - 2
-        layers.append(nn.Linear(fan_in, fan_out))
+        layers.append(_linear(fan_in, fan_out))
         layers.append(ACTIVATIONS[last if is_last and last else activation]())
     return nn.Sequential(*layers)
+
+
+def _linear(fan_in: int, fan_out: int) -> nn.Linear:
+    """Return a linear layer. That of a model without dense features has no inputs, only a bias."""
+    if fan_in:
+        return nn.Linear(fan_in, fan_out)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # there is no weight to initialize
+        return nn.Linear(fan_in, fan_out)
 
 
 def linear_layers(mlp: nn.Sequential) -> list[nn.Linear]:

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.prepare.extents import read_rows_at
+from mlperf.data.prepare.mapper import Mapper
 from mlperf.data.prepare.outputs import require_new_folder, require_other_names
-from mlperf.data.prepare.plan import Plan, find_inputs, make_plan
+from mlperf.data.prepare.plan import find_inputs, make_plan
 from mlperf.data.prepare.preparation import Preparation
 from mlperf.data.prepare.reference.gather import Gather
 from mlperf.data.prepare.reference.npy_files import DayWriter, all_files, file_checksum
@@ -31,9 +32,9 @@ from mlperf.data.prepare.reference.permutation import (
 from mlperf.data.prepare.reference.scatter import PositionScatter, Scatter, bucket_shift
 from mlperf.data.prepare.reference.values import MAX_FLOAT_ID, convert
 from mlperf.data.prepare.reference.work_folder import POSITION_BYTES, ReferenceWorkFolder
+from mlperf.data.prepare.request import Request
 from mlperf.data.prepare.row_file import open_truncated
 from mlperf.data.prepare.state import PreparationState
-from mlperf.data.prepare.text_format import CriteoText
 from mlperf.data.prepare.work_folder import locked
 from mlperf.data.prepared.file_facts import FileFacts
 from mlperf.data.prepared.paths import DatasetPaths
@@ -67,7 +68,7 @@ def prepare_reference_files(settings: PreparationSettings) -> ReferenceManifest:
     with system_failures(folder, "the reference files cannot be prepared"):
         raw_files(settings.raw_data_file, settings.data_set)
         require_other_names(paths, settings.raw_data_file)
-        inputs = find_inputs(settings)
+        inputs = find_inputs(Request(settings))
         facts = [FileFacts.of(path) for path in inputs]
         if (manifest := _finished(settings, facts)) is not None:
             return manifest
@@ -77,7 +78,7 @@ def prepare_reference_files(settings: PreparationSettings) -> ReferenceManifest:
             manifest = _finished(settings, facts)
             if manifest is None:
                 with continued_by("the same command continues the preparation"):
-                    manifest = _ReferencePreparation(settings, paths, make_plan(settings, inputs), facts).run()
+                    manifest = _ReferencePreparation(Request(settings), paths, inputs, facts).run()
         return manifest
 
 
@@ -102,11 +103,11 @@ class _ReferencePreparation(Preparation[ReferenceManifest]):
 
     _work: ReferenceWorkFolder
 
-    def __init__(
-        self, settings: PreparationSettings, paths: DatasetPaths, plan: Plan, facts: list[FileFacts]
-    ) -> None:
-        self._folder = settings.processed_data_file
-        super().__init__(settings, plan, facts, ReferenceWorkFolder(paths), [], CriteoText(settings))
+    def __init__(self, request: Request, paths: DatasetPaths, inputs: list[Path], facts: list[FileFacts]) -> None:
+        self._folder = request.settings.processed_data_file
+        text = request.text_format(inputs)
+        plan = make_plan(request, inputs, text)
+        super().__init__(request, plan, facts, ReferenceWorkFolder(paths), [], text)
 
     def _disk_needed(self) -> int:
         """Return the peak: while the text is read, the rows are distributed, or the last day is written."""
@@ -123,6 +124,9 @@ class _ReferencePreparation(Preparation[ReferenceManifest]):
 
     def _phase_after_text(self) -> str:
         return "permutation"
+
+    def _keep_ids(self, mapper: Mapper) -> None:
+        """Store nothing: the folder has the files of the reference only."""
 
     def _finish(self, state: PreparationState) -> ReferenceManifest:
         """Shuffle the training rows as the reference does, write all days, and rename the folder."""

@@ -1,4 +1,4 @@
-"""Decode rows of the Criteo binary file on the GPU: labels, dense features, and rows of the embedding tables.
+"""Decode rows of a binary file on the GPU: labels, dense features, and rows of the embedding tables.
 
 B samples, T tables, L ids of a batch with several per table. Activations are float32 or bfloat16.
 """
@@ -9,32 +9,30 @@ import torch
 import triton
 import triton.language as tl
 
-from mlperf.data.schema import CRITEO, DenseFormat
+from mlperf.data.schema import CRITEO, DenseFormat, RowSchema
 from mlperf.engines.gpu.bags import Bags
 
-# Samples per program instance. The ids of 32 samples are a tile of 32 x 32, 8 values per thread of 4 warps.
-SAMPLES_PER_PROGRAM = 32
+# Values of a program instance. The ids of 32 samples of Criteo's data are a tile of 32 x 32, 8 values per thread
+# of 4 warps.
+VALUES_PER_PROGRAM = 1024
+MAX_SAMPLES_PER_PROGRAM = 32
 WARPS = 4
 IDS_PER_PROGRAM = 1024  # 8 per thread
 
-CRITEO.require_one_hot(__name__)
-
-# Tile widths of the dense features and of the ids: powers of two, padded with zeros.
-DENSE_WIDTH = triton.next_power_of_2(CRITEO.dense_features)
-ID_WIDTH = triton.next_power_of_2(CRITEO.tables)
-
-# The position of an invalid value is its row in the file times POSITIONS_PER_ROW plus its column.
-POSITIONS_PER_ROW = triton.next_power_of_2(CRITEO.columns)
 NO_POSITION = 2**62  # no invalid value so far
+_NO_POSITION = tl.constexpr(NO_POSITION)  # a kernel can read a global only if it is a constexpr
 
-# A kernel can read a global only if it is a constexpr.
-_COLUMNS = tl.constexpr(CRITEO.columns)
-_DENSE_FEATURES = tl.constexpr(CRITEO.dense_features)
-_FIRST_ID = tl.constexpr(CRITEO.first_id)
-_DENSE_WIDTH = tl.constexpr(DENSE_WIDTH)
-_ID_WIDTH = tl.constexpr(ID_WIDTH)
-_POSITIONS_PER_ROW = tl.constexpr(POSITIONS_PER_ROW)
-_NO_POSITION = tl.constexpr(NO_POSITION)
+_WIDTH_MULTIPLE = 8  # aligned rows make matrix products fast
+
+
+def dense_width(schema: RowSchema) -> int:
+    """Return the columns of the decoded dense features, of which the last ones are padding with zeros."""
+    return max(1, -(-schema.dense_features // _WIDTH_MULTIPLE)) * _WIDTH_MULTIPLE
+
+
+def positions_per_row(schema: RowSchema) -> int:
+    """Return P: the position of an invalid value is its row in the file times P plus its column."""
+    return triton.next_power_of_2(schema.columns)
 
 
 def row_format(dense: DenseFormat, *, modulo_rows: bool) -> torch.Tensor:
@@ -43,6 +41,17 @@ def row_format(dense: DenseFormat, *, modulo_rows: bool) -> torch.Tensor:
     The kernel reads it from the device, because a step is captured before the data is opened.
     """
     return torch.tensor([dense.smallest, dense.offset, dense.is_float, modulo_rows], dtype=torch.int32)
+
+
+def dense_transforms(dense: DenseFormat, schema: RowSchema) -> torch.Tensor:
+    """Return the transforms of the dense features, float64 [3, dense_width].
+
+    For each column: whether the logarithm is taken, the mean and the deviation. Without transforms, all are 0.
+    """
+    table = torch.zeros(3, dense_width(schema), dtype=torch.float64)
+    for column, each in enumerate(dense.transforms):
+        table[:, column] = torch.tensor([each.is_log, each.mean, each.deviation], dtype=torch.float64)
+    return table
 
 
 def decode(
@@ -57,11 +66,13 @@ def decode(
     dtype: torch.dtype,
     by_table: bool = False,
     with_ids: bool = True,
+    schema: RowSchema = CRITEO,
+    transforms: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the dense features, labels and embedding rows of a batch, and record the first invalid value.
 
     An id outside its table, or a label other than 0 and 1, is replaced by a valid one, so that the batch can be
-    processed; its position is recorded in `invalid`.
+    processed; its position is recorded in `invalid`, and that of an infinite dense feature with `transforms`.
 
     rows: int32 [B, columns], undecoded rows of the file.
     table_sizes, table_starts: int32 [T], number of rows of each table, and its first row among all tables.
@@ -72,22 +83,28 @@ def decode(
     modulus: if positive, ids are taken modulo it first.
     dtype: dtype of the dense features.
     by_table: order of the embedding rows, table by table instead of sample by sample.
-    with_ids: whether the ids of `rows` are used; the embedding rows are empty otherwise.
+    with_ids: whether the ids of `rows`, one per table, are used; the embedding rows are empty otherwise.
+    schema: layout of the rows. With fewer tables, only their first ids are used.
+    transforms: float64 [3, dense_width], see `dense_transforms`, used if they are not 0; None: there are none.
 
-    Returns: dense features [B, DENSE_WIDTH], padded with zeros; labels float32 [B]; embedding rows int32 [B, T]
+    Returns: dense features [B, dense_width], padded with zeros; labels float32 [B]; embedding rows int32 [B, T]
     or, `by_table`, [T, B], numbered over all tables.
     """
     samples, tables = len(rows), len(table_sizes) if with_ids else 0
-    dense = torch.empty(samples, DENSE_WIDTH, dtype=dtype, device=rows.device)
+    width = dense_width(schema)
+    dense = torch.empty(samples, width, dtype=dtype, device=rows.device)
+    tile = max(triton.next_power_of_2(width), triton.next_power_of_2(max(1, tables)))
+    block = max(1, min(MAX_SAMPLES_PER_PROGRAM, VALUES_PER_PROGRAM // tile))
     labels = torch.empty(samples, device=rows.device)
     shape = (tables, samples) if by_table else (samples, tables)
     embedding_rows = torch.empty(shape, dtype=torch.int32, device=rows.device)
-    _decode_kernel[(triton.cdiv(samples, SAMPLES_PER_PROGRAM),)](
+    _decode_kernel[(triton.cdiv(samples, block),)](
         rows,
         table_sizes,
         table_starts,
         first_row,
         row_format,
+        transforms,
         dense,
         labels,
         embedding_rows,
@@ -96,7 +113,14 @@ def decode(
         MODULUS=modulus,
         BY_TABLE=by_table,
         TABLES=tables,
-        BLOCK=SAMPLES_PER_PROGRAM,
+        ID_TILE=triton.next_power_of_2(max(1, tables)),
+        COLUMNS=schema.columns,
+        DENSE_FEATURES=schema.dense_features,
+        DENSE_WIDTH=width,
+        DENSE_TILE=triton.next_power_of_2(width),
+        POSITIONS_PER_ROW=positions_per_row(schema),
+        TRANSFORMS=transforms is not None,
+        BLOCK=block,
         num_warps=WARPS,
     )
     return dense, labels, embedding_rows
@@ -128,6 +152,7 @@ def _decode_kernel(
     table_starts,  # int32 [T]
     first_row,  # int64 []
     row_format,  # int32 [4]
+    transforms,  # float64 [3, DENSE_WIDTH], or None
     dense,  # [B, DENSE_WIDTH], output
     labels,  # float32 [B], output
     embedding_rows,  # int32 [B, T], BY_TABLE [T, B], output
@@ -136,27 +161,40 @@ def _decode_kernel(
     MODULUS: tl.constexpr,
     BY_TABLE: tl.constexpr,
     TABLES: tl.constexpr,
+    ID_TILE: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DENSE_FEATURES: tl.constexpr,
+    DENSE_WIDTH: tl.constexpr,
+    DENSE_TILE: tl.constexpr,
+    POSITIONS_PER_ROW: tl.constexpr,
+    TRANSFORMS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Decode BLOCK rows."""
     sample = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     in_batch = sample < samples
-    row = rows + sample.to(tl.int64) * _COLUMNS
-    position = (tl.load(first_row) + sample) * _POSITIONS_PER_ROW
+    row = rows + sample.to(tl.int64) * COLUMNS
+    position = (tl.load(first_row) + sample) * POSITIONS_PER_ROW
     label = tl.load(row, mask=in_batch, other=0)
     label_is_invalid = in_batch & (label != 0) & (label != 1)
     first_invalid = tl.min(tl.where(label_is_invalid, position, _NO_POSITION), axis=0)
     tl.store(labels + sample, tl.where(label == 1, 1.0, 0.0), mask=in_batch)
 
-    column = tl.arange(0, _DENSE_WIDTH)
-    is_feature = in_batch[:, None] & (column < _DENSE_FEATURES)[None, :]
+    column = tl.arange(0, DENSE_TILE)
+    is_feature = in_batch[:, None] & (column < DENSE_FEATURES)[None, :]
     integer = tl.load(row[:, None] + 1 + column[None, :], mask=is_feature, other=0)
     smallest = tl.load(row_format)
     value = tl.log(tl.load(row_format + 1).to(tl.float32) + tl.maximum(integer, smallest).to(tl.float32))
     value = tl.where(tl.load(row_format + 2) != 0, integer.to(tl.float32, bitcast=True), value)
+    if TRANSFORMS:
+        is_infinite = is_feature & (tl.load(row_format + 2) != 0) & (tl.abs(value) == float("inf"))
+        dense_position = position[:, None] + 1 + column[None, :]
+        first_infinite = tl.min(tl.min(tl.where(is_infinite, dense_position, _NO_POSITION), axis=1), axis=0)
+        first_invalid = tl.minimum(first_invalid, first_infinite)
+        value = _transformed(value, transforms, column, DENSE_WIDTH)
     value = tl.where(is_feature, value, 0.0)
-    target = dense + sample[:, None] * _DENSE_WIDTH + column[None, :]
-    tl.store(target, value.to(dense.dtype.element_ty), mask=in_batch[:, None])
+    target = dense + sample[:, None] * DENSE_WIDTH + column[None, :]
+    tl.store(target, value.to(dense.dtype.element_ty), mask=in_batch[:, None] & (column < DENSE_WIDTH)[None, :])
 
     if TABLES > 0:
         first_invalid_id = _decode_ids(
@@ -171,9 +209,26 @@ def _decode_kernel(
             MODULUS,
             BY_TABLE,
             TABLES,
+            ID_TILE,
+            1 + DENSE_FEATURES,
         )
         first_invalid = tl.minimum(first_invalid, first_invalid_id)
     tl.atomic_min(invalid, first_invalid, mask=first_invalid < _NO_POSITION, sem="relaxed")
+
+
+@triton.jit
+def _transformed(value, transforms, column, DENSE_WIDTH: tl.constexpr):
+    """Return dense features, float32 [BLOCK, DENSE_TILE], transformed; unchanged where the deviation is 0."""
+    exists = column < DENSE_WIDTH
+    is_log = tl.load(transforms + column, mask=exists, other=0.0)[None, :]
+    mean = tl.load(transforms + DENSE_WIDTH + column, mask=exists, other=0.0)[None, :]
+    deviation = tl.load(transforms + 2 * DENSE_WIDTH + column, mask=exists, other=0.0)[None, :]
+    exact = value.to(tl.float64)
+    logarithm = tl.log(tl.maximum(exact, 0.0) + 1.0)
+    scaled = (exact - mean) / tl.where(deviation == 0, 1.0, deviation)
+    transformed = tl.where(is_log != 0, logarithm, scaled).to(tl.float32)
+    transformed = tl.where(tl.abs(value) >= 0, transformed, 0.0)  # NaN: missing
+    return tl.where(deviation == 0, value, transformed)
 
 
 @triton.jit
@@ -189,12 +244,14 @@ def _decode_ids(
     MODULUS: tl.constexpr,
     BY_TABLE: tl.constexpr,
     TABLES: tl.constexpr,
+    ID_TILE: tl.constexpr,
+    FIRST_ID: tl.constexpr,
 ):
     """Store the embedding rows and return the position of the first invalid id."""
     sample = tl.program_id(0) * row.shape[0] + tl.arange(0, row.shape[0])
-    table = tl.arange(0, _ID_WIDTH)
+    table = tl.arange(0, ID_TILE)
     is_id = in_batch[:, None] & (table < TABLES)[None, :]
-    index = tl.load(row[:, None] + _FIRST_ID + table[None, :], mask=is_id, other=0)
+    index = tl.load(row[:, None] + FIRST_ID + table[None, :], mask=is_id, other=0)
     if MODULUS > 0:
         index = index % MODULUS
         index = tl.where(index < 0, index + MODULUS, index)
@@ -203,7 +260,7 @@ def _decode_ids(
     if tl.load(row_format + 3) != 0:
         index = tl.where(index < 0, index, index % size)  # a negative one is invalid
     id_is_invalid = is_id & ((index < 0) | (index >= size))
-    id_position = position[:, None] + _FIRST_ID + table[None, :]
+    id_position = position[:, None] + FIRST_ID + table[None, :]
     first_invalid_id = tl.min(tl.min(tl.where(id_is_invalid, id_position, _NO_POSITION), axis=1), axis=0)
     index = tl.minimum(tl.maximum(index, 0), size - 1)
     if BY_TABLE:

@@ -1,0 +1,69 @@
+"""The input files of a data set whose columns a description gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlperf.data.columns.description import ColumnsDescription, Transform
+from mlperf.data.columns.log_file import open_log
+from mlperf.data.columns.parse import ParsedColumns
+from mlperf.data.columns.source import Parser
+from mlperf.data.prepare.key_mapping import KeyMapper
+from mlperf.data.prepare.layout import Layout
+from mlperf.data.prepare.text_format import Block, Parse, TextFormat
+from mlperf.data.prepared.id_numbering import IdNumbering
+from mlperf.data.text.blocks import count_lines
+from mlperf.settings.dataset import PreparationSettings
+from mlperf.util.errors import RunError
+
+
+class ColumnsText(TextFormat):
+    """Text with a header or without, or Parquet files."""
+
+    def __init__(
+        self,
+        inputs: Sequence[Path],
+        settings: PreparationSettings,
+        numbering: IdNumbering | None,
+        columns: ColumnsDescription,
+    ) -> None:
+        super().__init__(inputs, settings, numbering)
+        self.columns = columns
+        self.layout = Layout(columns.schema, key_bytes=8, has_splits=True)
+        self.standardized = [
+            column for column, dense in enumerate(columns.dense, 1) if dense.transform is Transform.STANDARDIZE
+        ]
+        self._logs = [open_log(path, columns) for path in inputs]
+
+    def blocks(self, file: int, start: int) -> Iterator[Block]:
+        """See TextFormat."""
+        return self._logs[file].blocks(start)
+
+    def parser(self) -> Parse:
+        """See TextFormat."""
+        parsers: dict[int, Parser] = {}
+
+        def parse(file: int, block: Any) -> ParsedColumns:
+            if file not in parsers:
+                parsers.clear()  # blocks come in the order of the files
+                parsers[file] = self._logs[file].parser()
+            return parsers[file].parse(block)
+
+        return parse
+
+    def new_mapper(self) -> KeyMapper:
+        """See TextFormat."""
+        return KeyMapper(self.columns.schema, self._settings.traits.first_index)
+
+    def error(self, file: int, lines: int, block: Any, fault: npt.NDArray[np.int64]) -> RunError:
+        """See TextFormat."""
+        return self._logs[file].fault_error(lines, block, fault)
+
+    def count_rows(self, file: int) -> int:
+        """See TextFormat."""
+        return count_lines(self._inputs[file]) - self.columns.has_header
