@@ -76,12 +76,12 @@ def prepared_scorer(settings: Settings, model: DLRM_Net) -> Scorer:
 
 def load_numbering(settings: Settings, prepared: PreparedData) -> KnownIds:
     """Return the numbers of the ids of the prepared data. RunError if they were not kept or are damaged."""
-    paths = DatasetPaths.from_name(prepared_prefix(settings.data))
     if prepared.numbering is None or prepared.reference is not None:
         raise RunError(
             f"{prepared.train}: text cannot be scored, because the ids of the data were not kept: it was prepared "
             "by another program or an earlier version; prepare it again from its text"
         )
+    paths = DatasetPaths.from_name(prepared_prefix(settings.data))
     numbering = IdNumbering.read(paths.ids)
     if numbering.fingerprint != prepared.numbering:
         raise RunError(
