@@ -16,7 +16,7 @@ from mlperf.data.prepared.known_ids import KnownIds
 from mlperf.data.prepared.paths import DatasetPaths
 from mlperf.data.scored_text import ScoredText, in_whole_batches
 from mlperf.data.source import MIN_GROUP_ROWS
-from mlperf.engines.choose import make_scorer
+from mlperf.engines.choose import choose_engine
 from mlperf.evaluation.evaluate import Scorer, metrics_of_run, scores_of
 from mlperf.evaluation.metrics import are_probabilities, diverged
 from mlperf.models.dlrm import DLRM_Net
@@ -69,9 +69,10 @@ def score_text(settings: Settings, device: torch.device, prepared: PreparedData)
 
 def prepared_scorer(settings: Settings, model: DLRM_Net) -> Scorer:
     """Return the scorer of the model, quantized if the flags say so."""
+    engine = choose_engine(model, settings)
     if settings.quantization.requested:
         quantize(settings, model)
-    return make_scorer(model, settings)
+    return engine.make_scorer(model, settings)
 
 
 def load_numbering(settings: Settings, prepared: PreparedData) -> KnownIds:
