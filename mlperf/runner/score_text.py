@@ -31,6 +31,7 @@ from mlperf.settings.settings import Settings
 from mlperf.training.events import Outcome
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.failures import system_failures
+from mlperf.util.printable import one_line
 from mlperf.util.threads import Threads, available_cores
 
 _ROWS_AT_A_TIME = 8 * MIN_GROUP_ROWS
@@ -42,6 +43,7 @@ def score_text(settings: Settings, device: torch.device, prepared: PreparedData)
     """Score the text of --score-text; print the metrics if it has labels."""
     path = settings.predictions.text
     assert path is not None
+    require_file(path)
     text = open_text(path, settings, prepared, load_numbering(settings, prepared))
     if not text.has_labels and settings.predictions.file is None:
         raise UsageError(f"--score-text={path}: has no labels, so there are no metrics; pass --save-predictions")
@@ -60,7 +62,7 @@ def score_text(settings: Settings, device: torch.device, prepared: PreparedData)
         return Result(Outcome.SUCCESS)
     all_metrics = settings.compliance.enabled
     metrics = metrics_of_run(*map(torch.cat, zip(*kept, strict=True)), all_metrics=all_metrics)
-    print(f"Testing on {path}", flush=True)
+    print(one_line(f"Testing on {path}"), flush=True)
     print_metrics(metrics, metrics, all_metrics=all_metrics)
     if metrics.only_label is not None:
         report_one_class(metrics, settings, f"{path}")
@@ -73,6 +75,13 @@ def prepared_scorer(settings: Settings, model: DLRM_Net) -> Scorer:
     if settings.quantization.requested:
         quantize(settings, model)
     return engine.make_scorer(model, settings)
+
+
+def require_file(path: Path) -> None:
+    """Raise RunError if the text is not a file: to be known before the ids are loaded, which can take minutes."""
+    with system_failures(path, "cannot be read"):
+        if not path.is_file():
+            raise RunError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
 
 
 def load_numbering(settings: Settings, prepared: PreparedData) -> KnownIds:
@@ -99,8 +108,6 @@ def open_text(path: Path, settings: Settings, prepared: PreparedData, ids: Known
     """Return the text to be scored. RunError if it cannot be read or is empty."""
     ids.unknown = [0] * len(ids.unknown)
     with system_failures(path, "cannot be read"):
-        if not path.is_file():
-            raise RunError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
         return ScoredText(path, open_scored_file(path, prepared, settings.data.traits), ids)
 
 
