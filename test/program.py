@@ -60,6 +60,7 @@ _MODULES = {
     "tools/make_submission.py": "mlperf.cli.submit",
     "tools/plot_run.py": "mlperf.cli.plot",
     "tools/prepare_criteo.py": "mlperf.cli.prepare",
+    "tools/report.py": "mlperf.cli.report",
     "tools/stack_distances.py": "mlperf.cli.stack_distances",
     "tools/verify_data.py": "mlperf.cli.verify",
     "tools/visualize.py": "mlperf.cli.visualize",

@@ -142,6 +142,7 @@ def test_output_that_cannot_be_written_is_not_blamed_on_the_file_in_work(
     [
         ("dlrm_s_pytorch.py", ("--data-size=4", "--print-freq=1")),
         ("tools/plot_run.py", ("a.log", "--output=run.png")),
+        ("tools/report.py", ("a.log",)),
     ],
 )
 def test_any_program_names_a_full_disk_and_runs_without_stdout(

@@ -118,6 +118,7 @@ READERS = {
     "binary trace": ("t.log", DISTANCES, "profile", "t.log", "d.log", "--binary"),
     "log": ("r.log", "tools/check_submission.py", "r.log"),
     "log to plot": ("r.log", "tools/plot_run.py", "r.log"),
+    "metrics to report": ("m.jsonl", "tools/report.py", "m.jsonl"),
     "sample": ("sample.json", "tools/make_sample.py", "--folder=."),
     "system": ("s.json", *SUBMISSION, "--system-file=s.json", "--logs", "l"),
     "logs": ("l.log", *SUBMISSION, *SYSTEM, "--logs", *["l.log"] * 5),

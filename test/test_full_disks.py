@@ -98,7 +98,7 @@ def private(easy: Path) -> Iterator[Path]:
 
 def as_other_user(folder: Path) -> None:
     """Give the folder to a user without privileges, if this process has them, and become that user."""
-    for module in ("data.traits.sample.generate", "plots.read_runs", "plots.run_figure", "runner.benchmark"):
+    for module in ("data.criteo.sample.generate", "plots.run_figure", "page.document", "runner.benchmark"):
         importlib.import_module(f"mlperf.{module}")  # while this process may read them
     (folder / "closed").chmod(0o555)
     if os.geteuid() == 0:
@@ -123,6 +123,8 @@ _PERMISSIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "checkpoint on a read-only file system": ("dlrm_s_pytorch.py", ("--save-model=/proc/x",)),
     "trace in a closed folder": ("tools/stack_distances.py", ("profile", "data/trace", "closed/x")),
     "sample in a closed folder": ("tools/make_sample.py", ("--folder=closed/x",)),
+    "metrics in a closed folder": ("dlrm_s_pytorch.py", ("--metrics-file=closed/x",)),
+    "page in a closed folder": ("tools/report.py", ("data", "--output=closed/x.html")),
     "figure in a closed folder": ("tools/plot_run.py", ("data", "--output=closed/x.png")),
 }
 

@@ -158,6 +158,7 @@ def test_tools_for_data_and_plots_need_no_package_of_logs_samples_or_progress_ba
         ("tools/prepare_criteo.py", raw, "--data-set=terabyte", "--processed-data-file=prepared"),
         ("tools/verify_data.py", "prepared"),
         ("tools/plot_run.py", "run.txt"),
+        ("tools/report.py", "run.txt"),
     ):
         done = run_without("mlperf_logging,sklearn,tqdm", program, *flags, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

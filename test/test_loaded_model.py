@@ -154,7 +154,7 @@ def test_tables_of_terabyte_dcnv2_have_the_rows_of_the_checkpoint(tmp_path: Path
             {"dense": np.zeros((1, 13)), "ids": -np.eye(1, 26, 3)},
             "^predict: ids: row 1, column 4: -1.0 is not a whole number from 0 to 2147483647$",
         ),
-        ("all", "^predict\\('all'\\): must be train, test, val, or"),
+        ("all", "^predict\\('all'\\): must be train, test, val or the name of a file$"),
     ],
 )
 def test_wrong_arrays_are_refused_by_name(arrays: Any, message: str, checkpoint: Path, terabyte: Path) -> None:

@@ -126,14 +126,17 @@ def test_profiling_writes_a_table_and_a_trace(tmp_path: Path) -> None:
             [
                 *("embedding lookup and interaction", "gradient of the interaction"),
                 *("update of the embedding tables", "bottom MLP", "top MLP", "loss and update of the last layer"),
-                *("gradient and update of the top MLP", "gradient and update of the bottom MLP"),
+                *("gradient and update of the top MLP", "gradient and update of the bottom MLP", "reading"),
+                *("loop interaction.forward", "loop interaction.backward", "loop last_layer.last_layer"),
+                *("loop mlp.relu_backward", "loop mlp.weight_update", "loop sgd_row_update.update"),
             ],
         ),
         (
             "--optimizer=adagrad",
             [
-                *("embedding lookup", "MLPs and interaction", "loss and backward pass"),
-                "update of MLPs and embedding tables",
+                *("reading", "embedding lookup", "bottom MLP", "interaction", "top MLP", "loss"),
+                *("gradient of the loss", "gradient of the top MLP", "gradient of the interaction"),
+                *("gradient of the bottom MLP", "update of the embedding tables", "update of the MLPs"),
             ],
         ),
     ],

@@ -194,6 +194,7 @@ def test_more_than_one_process_is_rejected_however_it_was_started(
         ("tools/make_submission.py", ("--submitter=a", "--system=b")),
         ("tools/stack_distances.py", ("profile", "x", "y")),
         ("tools/plot_run.py", ("x",)),
+        ("tools/report.py", ("x",)),
         ("tools/visualize.py", ("--load-model=x", "--data-generation=dataset", "--processed-data-file=y")),
     ],
 )
@@ -279,6 +280,7 @@ _TOO_LONG = "x" * 256
         ("dlrm_s_pytorch.py", (*DATASET.split(), f"--processed-data-file={_TOO_LONG}")),
         ("dlrm_s_pytorch.py", ("--data-generation=synthetic", f"--data-trace-file={_TOO_LONG}")),
         ("tools/plot_run.py", (_TOO_LONG,)),
+        ("tools/report.py", (_TOO_LONG,)),
         ("tools/plot_run.py", (f"{_TOO_LONG}/x",)),
         ("tools/check_submission.py", (_TOO_LONG,)),
         ("tools/check_submission.py", (".", f"--rcps={_TOO_LONG}")),

@@ -19,6 +19,7 @@ PROGRAMS = (
     ("dlrm-check", "tools/check_submission.py", "check logs and submission packages"),
     ("dlrm-submit", "tools/make_submission.py", "make a submission package (needs a checkout)"),
     ("dlrm-plot", "tools/plot_run.py", "plot loss and metric of runs"),
+    ("dlrm-report", "tools/report.py", "write an HTML page about runs"),
     ("dlrm-visualize", "tools/visualize.py", "plot a trained model and its data"),
     (
         "dlrm-stack-distances",

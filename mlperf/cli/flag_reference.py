@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from mlperf.cli import check, convert_checkpoint, plot, sample, stack_distances, submit, verify, visualize
+from mlperf.cli import check, convert_checkpoint, plot, report, sample, stack_distances, submit, verify, visualize
 from mlperf.settings.argument_parser import Parser
 from mlperf.settings.from_flags import make_preparation_parser, make_trainer_parser
 from mlperf.util.errors import RunError
@@ -30,6 +30,7 @@ PROGRAMS: dict[str, Callable[[str], Parser]] = {
     "tools/check_submission.py": check.make_parser,
     "tools/convert_checkpoint.py": convert_checkpoint.make_parser,
     "tools/plot_run.py": plot.make_parser,
+    "tools/report.py": report.make_parser,
     "tools/visualize.py": visualize.make_parser,
     "tools/stack_distances.py": stack_distances.make_parser,
 }

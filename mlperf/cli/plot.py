@@ -136,12 +136,12 @@ def _output_file(requested: Path, logs: Sequence[Path]) -> Path:
     if os.path.isdir(requested):
         raise UsageError(f"--output={requested} is a folder; must be a file name, such as {requested / 'run.png'}")
     output = requested if requested.suffix else requested.with_name(f"{requested.name}.png")
-    require_distinct(_logs(logs), named("--output", output))
+    require_distinct(read_files(logs), named("--output", output))
     require_writable_file("--output", output)
     return output
 
 
-def _logs(arguments: Sequence[Path]) -> Iterator[NamedFile]:
+def read_files(arguments: Sequence[Path]) -> Iterator[NamedFile]:
     """Yield the logs, and those in the folders, among the arguments."""
     for argument in arguments:
         yield NamedFile(argument, str(argument), is_folder=argument.is_dir())

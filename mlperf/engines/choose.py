@@ -7,6 +7,7 @@ import logging
 from mlperf.distributed.processes import current
 from mlperf.engines.autograd.engine import AutogradEngine
 from mlperf.engines.cpu.engine import CpuEngine
+from mlperf.engines.cpu.loops.parallel import shown_in_profiles
 from mlperf.engines.gpu.engine import GpuEngine
 from mlperf.engines.observer import Observer, ProfilerRanges, observe, observe_step
 from mlperf.engines.protocol import Engine, TrainingStep
@@ -46,7 +47,8 @@ def make_step_of(
     observer: Observer | None = None,
 ) -> TrainingStep:
     """Return the training step of an engine that supports the run. observer: as above."""
-    step = engine.make_step(model, settings, optimizer)
+    with shown_in_profiles(settings.report.profile):
+        step = engine.make_step(model, settings, optimizer)
     if settings.report.profile:
         observer = ProfilerRanges(step.device)
         observe(step, _IN_PROFILES, observer)

@@ -12,8 +12,9 @@ from mlperf.distributed.processes import Processes, current
 from mlperf.distributed.reductions import exchanged
 from mlperf.evaluation.metrics import are_probabilities, diverged
 
-# Called with the probabilities and the labels of the next rows, float32 [n] each, in the memory of the host.
-Receiver = Callable[[torch.Tensor, torch.Tensor], None]
+# Called with the probabilities and the labels of the next rows, float32 [n] each, in the memory of the host; None
+# if the labels are not known.
+Receiver = Callable[[torch.Tensor, torch.Tensor | None], None]
 
 # Rows that are handed over at a time: a copy from a GPU waits for it.
 ROWS_AT_A_TIME = 1 << 18

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlperf.reporting.metrics_reader import METRICS_NAME, METRICS_SUFFIX
+from mlperf.reporting.metrics_reader import METRICS_SUFFIX
+from mlperf.settings.run import METRICS_FILE
 from mlperf.util.errors import RunError
 
 LOG_SUFFIXES = (".txt", ".log", ".out", METRICS_SUFFIX)
@@ -52,14 +53,14 @@ def compliance_log_of(path: Path) -> Path | None:
 
 def log_name(path: Path) -> str:
     """Return the name of a log without its suffix; that of the folder of a run for the metrics in it."""
-    if path.name == METRICS_NAME and path.parent.name not in ("", ".."):
+    if path.name == METRICS_FILE.name and path.parent.name not in ("", ".."):
         return path.parent.name
     return path.name.removesuffix(_CONSOLE) if _is_console(path) else path.stem
 
 
 def _metrics_of(path: Path) -> set[Path]:
     """Return the names that the metrics of the run of a log may have."""
-    return {path.with_name(METRICS_NAME), path.with_name(log_name(path) + METRICS_SUFFIX)}
+    return {path.with_name(METRICS_FILE.name), path.with_name(log_name(path) + METRICS_SUFFIX)}
 
 
 def _may_be_log(path: Path) -> bool:

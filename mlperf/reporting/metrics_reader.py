@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlperf.settings.run import METRICS_FILE
 from mlperf.util.errors import RunError
 from mlperf.util.files import open_regular
 from mlperf.util.printable import shown
@@ -15,11 +16,10 @@ from mlperf.util.strict_json import SchemaError, parse_json, refuse, whole
 
 Record = dict[str, Any]
 
-# The name of a metrics file in the folder of a run (--output-dir).
-METRICS_NAME = "metrics.jsonl"
-METRICS_SUFFIX = ".jsonl"
+METRICS_SUFFIX = METRICS_FILE.suffix
 MAX_LINE = 1 << 24  # bytes; records have a few hundred, a run_start some thousand
 
+MAX_NUMBER = 1e300  # larger numbers could not be computed with
 # Events that a run repeats when it is resumed from an earlier position.
 _REPEATED = ("epoch_start", "progress", "evaluation_start", "evaluation_stop", "checkpoint", "time_breakdown")
 
@@ -149,8 +149,8 @@ def _checked(line: bytes, number: int) -> Record:
 def _real(value: object, where: str) -> float | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         refuse(where, value, "a number or null")
-    if value is not None and not abs(value) < 1e300:
-        refuse(where, value, "a number below 1e300")
+    if value is not None and not abs(value) < MAX_NUMBER:
+        refuse(where, value, f"a number below {MAX_NUMBER:g}")
     return value
 
 

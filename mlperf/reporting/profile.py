@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from mlperf.training.events import Listener, Outcome, Position
 from mlperf.util.errors import RunError
-from mlperf.util.new_file import numbered, open_new
+from mlperf.util.new_file import first_free_together, open_new
 
 _log = logging.getLogger(__name__)
 
@@ -25,8 +24,8 @@ _ROWS = 50
 
 def profile_files(folder: Path) -> tuple[Path, Path]:
     """Return the names of the next table and trace in a folder, which no earlier profile has."""
-    pairs = zip(numbered(folder / TABLE_FILE), numbered(folder / TRACE_FILE), strict=True)
-    return next(pair for pair in pairs if not any(map(os.path.lexists, pair)))
+    table_file, trace_file = first_free_together(folder / TABLE_FILE, folder / TRACE_FILE)
+    return table_file, trace_file
 
 
 class Profile(Listener):

@@ -25,11 +25,9 @@ class UndefinedMetrics(Listener):
             self._logged = True
 
 
-def report_one_class(metrics: Metrics, settings: Settings) -> None:
-    """Log the only label of the test split, which metrics it leaves undefined, and what depends on them."""
-    text = (
-        f"the test split has one class only, label {metrics.only_label}: AUC and average precision are undefined"
-    )
+def report_one_class(metrics: Metrics, settings: Settings, data: str = "the test split") -> None:
+    """Log the only label of the data, which metrics it leaves undefined, and what depends on them."""
+    text = f"{data} has one class only, label {metrics.only_label}: AUC and average precision are undefined"
     if settings.training.auc_threshold > 0 and not settings.inference_only:
         text += f"; --mlperf-auc-threshold={settings.training.auc_threshold:g} cannot be reached"
     if settings.save_model is not None and settings.compliance.enabled:

@@ -27,12 +27,14 @@ from mlperf.runner.data import Splits, open_splits, verified_data
 from mlperf.runner.device import device_of, gpu_name
 from mlperf.runner.evaluate import evaluate_only, load_model
 from mlperf.runner.files import check_files
+from mlperf.runner.listeners import require_tracker
 from mlperf.runner.memory import RunSizes, require_run_memory, resource_failures
 from mlperf.runner.model import architecture_of
 from mlperf.runner.output_folder import in_output_folder, keep_settings, output_folder_reserved
 from mlperf.runner.result import Result
 from mlperf.runner.resume import with_latest
 from mlperf.runner.same_run import require_same_run
+from mlperf.runner.score_text import score_text
 from mlperf.runner.train import train
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
@@ -66,6 +68,7 @@ def _run_in_folder(given: Settings, settings: Settings, device: torch.device) ->
         require_mlperf_logging()
     decided_by_first(lambda: check_files(settings))
     decided_by_first(lambda: check_loaded_checkpoints(settings))
+    decided_by_first(lambda: require_tracker(settings))
     if settings.report.save_onnx:
         require_onnx()
     if settings.predictions.file is not None:
@@ -78,9 +81,10 @@ def _run_in_folder(given: Settings, settings: Settings, device: torch.device) ->
             keep_settings(given)
             return train(settings, device, None)
     if settings.inference_only:
-        prepared = _data(settings, device, [settings.split])
+        is_text = settings.predictions.text is not None
+        prepared = _data(settings, device, () if is_text else [settings.split])
         keep_settings(given)
-        return evaluate_only(settings, device, prepared)
+        return (score_text if is_text else evaluate_only)(settings, device, prepared)
     with checkpoints_reserved(settings):
         prepared = _data(settings, device, TRAINING_SPLITS)
         keep_settings(given)

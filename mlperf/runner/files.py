@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
@@ -20,9 +21,11 @@ from mlperf.data.prepared.reference_paths import reference_prefix
 from mlperf.export.onnx import ONNX_FILE, WEIGHTS_FILE, save_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph
+from mlperf.plots.time_figure import draw_time_breakdown
 from mlperf.reporting.compliance_log_file import check_log_file, log_name
 from mlperf.reporting.metrics_file import check_metrics_file
 from mlperf.reporting.profile import profile_files
+from mlperf.reporting.time_breakdown import TimeBreakdown, time_files
 from mlperf.runner.checkpoints import require_writable_checkpoints, resumes_in_place, saved_files
 from mlperf.runner.data import prepared_prefix, trace_files
 from mlperf.runner.output_folder import named_settings
@@ -66,6 +69,8 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
             require_writable_file(flag, path)
     if report.profile:
         require_writable_folder("--enable-profiling", settings.run.output_dir or Path())
+    if report.time_breakdown:
+        require_writable_folder("--time-breakdown", settings.run.output_dir or Path())
     if report.tensor_board_folder is not None:
         require_writable_folder("--tensor-board-filename", report.tensor_board_folder)
     if report.metrics_file is not None:
@@ -91,6 +96,7 @@ def _inputs(settings: Settings) -> list[NamedFile]:
     data = settings.data
     inputs = [] if resumes_in_place(settings) else named("--load-model", settings.load_model)
     inputs += named("--load-weights", settings.load_weights)
+    inputs += named("--score-text", settings.predictions.text)
     inputs += named("--config", settings.run.config)
     if data.generation == "synthetic":
         inputs += [NamedFile(path, f"--data-trace-file={path}") for path in trace_files(settings)]
@@ -120,6 +126,8 @@ def _outputs(settings: Settings) -> list[NamedFile]:
         paths = profile_files(settings.run.output_dir or Path())
         outputs += [NamedFile(path, f"{path} of --enable-profiling") for path in paths]
     outputs += named("--save-predictions", settings.predictions.file)
+    if report.time_breakdown:
+        outputs += [NamedFile(path, f"{path} of --time-breakdown") for path in time_files(settings.run.output_dir)]
     return outputs + named("--tensor-board-filename", report.tensor_board_folder, is_folder=True)
 
 
@@ -129,6 +137,18 @@ def draw_compute_graph(settings: Settings, model: DLRM_Net) -> None:
     older = path.exists()
     plot_compute_graph(model, path)
     _log.info("compute graph in %s%s", path, _REPLACED if older else "")
+
+
+def draw_times(times: TimeBreakdown) -> None:
+    """Draw what has been measured (--time-breakdown), if matplotlib is installed."""
+    measured, picture = times.measured, times.picture
+    if measured is None or picture is None:  # nothing was trained
+        return
+    if find_spec("matplotlib") is None:
+        _log.info("no picture of the time breakdown: matplotlib is not installed (pip install matplotlib)")
+        return
+    draw_time_breakdown(measured, picture)
+    _log.info("picture of the time breakdown in %s", picture)
 
 
 def export_onnx(settings: Settings, model: DLRM_Net) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,9 +12,12 @@ from mlperf.models.dlrm import DLRM_Net
 from mlperf.reporting.console import Console
 from mlperf.reporting.debug import DebugReport
 from mlperf.reporting.metrics_file import MetricsFile
+from mlperf.reporting.mlflow_run import MLflowRun, require_mlflow
 from mlperf.reporting.profile import Profile
 from mlperf.reporting.tensorboard import TensorBoard
+from mlperf.reporting.time_breakdown import TimeBreakdown
 from mlperf.reporting.undefined_metrics import UndefinedMetrics
+from mlperf.reporting.wandb_run import WandbRun, require_wandb
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Listener, Outcome, Position
 
@@ -22,8 +25,17 @@ from mlperf.training.events import Listener, Outcome, Position
 DEBUG_BATCHES = 3
 
 
-def make_listeners(settings: Settings, device: torch.device) -> list[Listener]:
+def make_time_breakdown(settings: Settings, device: torch.device) -> TimeBreakdown | None:
+    """Return the listener that measures the parts of the run (--time-breakdown), None without."""
+    if not settings.report.time_breakdown or not current().is_first:
+        return None
+    return TimeBreakdown(device, settings.run.output_dir)
+
+
+def make_listeners(settings: Settings, device: torch.device, times: TimeBreakdown | None = None) -> list[Listener]:
     """Return the listeners that exist from the start of the run. Creating them starts the compliance log.
+
+    times: of `make_time_breakdown`.
 
     If one cannot be created, the others are notified of the end of the run.
     """
@@ -43,8 +55,12 @@ def make_listeners(settings: Settings, device: torch.device) -> list[Listener]:
             listeners.append(MetricsFile(settings, device, report.metrics_file, continues=settings.run.resume))
         if report.tensor_board_folder is not None:
             listeners.append(TensorBoard(settings, device, report.tensor_board_folder))
+        if report.tracker is not None:
+            listeners.append(_tracker(settings, device, report.tracker))
         if report.profile:
             listeners.append(Profile(device, settings.run.output_dir or Path()))
+        if times is not None:
+            listeners.append(times)
         if settings.compliance.enabled:
             from mlperf.reporting.compliance_log import ComplianceLog  # needs mlperf-logging
 
@@ -55,12 +71,39 @@ def make_listeners(settings: Settings, device: torch.device) -> list[Listener]:
     return listeners
 
 
-def stop_listeners(listeners: Iterable[Listener], position: Position | None, outcome: Outcome) -> Exception | None:
+def require_tracker(settings: Settings) -> None:
+    """Raise UsageError if the package of --track is missing or not set up. Only the first process needs it."""
+    if settings.report.tracker is None or not current().is_first:
+        return
+    if settings.report.tracker == "mlflow":
+        require_mlflow()
+    else:
+        require_wandb()
+
+
+def _tracker(settings: Settings, device: torch.device, name: str) -> Listener:
+    return MLflowRun(settings, device) if name == "mlflow" else WandbRun(settings, device)
+
+
+def stop_listeners(
+    listeners: Sequence[Listener],
+    position: Position | None,
+    outcome: Outcome,
+    times: TimeBreakdown | None = None,
+) -> Exception | None:
     """Notify all listeners of the end of the run, also if one of them fails. Return the first failure.
 
     After a failure, the run is a failed one for those that follow. The compliance log is the last.
+    times: of `make_time_breakdown`; a run that has failed has no breakdown.
     """
     failure: Exception | None = None
+    if times is not None and position is not None and outcome is not Outcome.FAILED:
+        breakdown = times.breakdown()
+        try:
+            for listener in listeners:
+                listener.time_breakdown(breakdown)
+        except Exception as error:
+            failure, outcome = error, Outcome.FAILED
     for listener in listeners:
         try:
             listener.run_stop(position, outcome)

@@ -15,22 +15,24 @@ from mlperf.data.batch import RowSource
 from mlperf.data.criteo.days import SPLITS
 from mlperf.data.memory_rows import MemoryRows
 from mlperf.data.prepared.dataset import PreparedData
+from mlperf.data.prepared.known_ids import KnownIds
 from mlperf.data.row_batches import RowBatches
 from mlperf.data.schema import Rows
-from mlperf.engines.choose import make_scorer
 from mlperf.evaluation.evaluate import Scorer, evaluate, scores_of
 from mlperf.evaluation.metrics import Metrics, are_probabilities, diverged
 from mlperf.runner.benchmark import open_for_inference
 from mlperf.runner.data import data_set_of, open_split
 from mlperf.runner.data_shape import row_source
-from mlperf.runner.evaluate import quantize
 from mlperf.runner.memory import resource_failures
+from mlperf.runner.score_text import load_numbering, open_text, prepared_scorer, report_ids, scores_of_text
 from mlperf.settings.flags import declared_flags
 from mlperf.settings.from_flags import settings_from
 from mlperf.settings.model import ModelSettings
 from mlperf.settings.settings import Settings
 from mlperf.training.saved_model import SavedModel, read_saved_model
 from mlperf.util.errors import UsageError
+
+Scores = npt.NDArray[np.float32]
 
 _BATCH_SIZE = 4096
 _INT32 = np.iinfo(np.int32)
@@ -44,6 +46,8 @@ _REFUSED = {
     "inference_only": "a loaded model is not trained",
     "split": "the methods take the split",
     "save_predictions": "predict() returns the predictions",
+    "score_text": "predict() takes the text",
+    "verify_data": "tools/verify_data.py compares the checksums",
     "save_onnx": "mlperf.run exports a model",
     "plot_compute_graph": "mlperf.run draws a model",
 }
@@ -59,31 +63,28 @@ class Model:
         self.settings = settings
         self._prepared = prepared
         self._scorer = scorer
+        self._ids: KnownIds | None = None  # read when they are needed
 
-    def predict(self, data: str | os.PathLike[str] | Mapping[str, npt.ArrayLike]) -> npt.NDArray[np.float32]:
+    def predict(self, data: str | os.PathLike[str] | Mapping[str, npt.ArrayLike]) -> Scores:
         """Return the predicted probability of a click for each row, float32 [N].
 
-        data: "train", "test" or "val", a split of the prepared data; or arrays by name, as in the prepared files:
-        "dense", [N, dense features], not transformed, NaN where a value is missing; and "ids", whole numbers
-        [N, ids of a row], the rows of the tables, table by table.
+        data: "train", "test" or "val", a split of the prepared data; the path of raw text, with or without
+        labels; or arrays by name with the columns of the prepared files: "dense", [N, dense features], not
+        transformed, NaN where a value is missing; and "ids", whole numbers [N, ids of a row], the rows of the
+        tables, table by table.
 
         UsageError if arrays have other shapes or types. RunError if a value is invalid or a file has changed;
         DivergedError, its subclass, if a prediction is not a number in [0, 1].
         """
         with resource_failures():
             if isinstance(data, str) and data in SPLITS:
-                rows: RowBatches = self._split(data)
-            elif isinstance(data, Mapping):
-                rows = self._arrays(data)
-            else:
-                raise UsageError(f"predict({data!r}): must be {', '.join(SPLITS)}, or a dictionary of arrays")
-            if rows.rows == 0:
-                return np.empty(0, np.float32)
-            scores, _ = scores_of(self._scorer, rows)
-            if not are_probabilities(scores):
-                raise diverged()
-            result: npt.NDArray[np.float32] = scores.cpu().numpy()
-            return result
+                return self._scores(self._split(data))
+            if isinstance(data, Mapping):
+                return self._scores(self._arrays(data))
+            path = Path(data)
+            if isinstance(data, str) and not os.path.exists(path):
+                raise UsageError(f"predict({data!r}): must be {', '.join(SPLITS)} or the name of a file")
+            return self._scores_of_text(path)
 
     def evaluate(self, split: str = "test") -> Metrics:
         """Return the six metrics of a split of the prepared data: train, test or val. Errors as of `predict`."""
@@ -91,6 +92,24 @@ class Model:
             raise UsageError(f"evaluate({split!r}): must be one of {', '.join(SPLITS)}")
         with resource_failures():
             return evaluate(self._scorer, self._split(split), all_metrics=True)
+
+    def _scores(self, rows: RowBatches) -> Scores:
+        if rows.rows == 0:
+            return np.empty(0, np.float32)
+        scores, _ = scores_of(self._scorer, rows)
+        if not are_probabilities(scores):
+            raise diverged()
+        result: Scores = scores.cpu().numpy()
+        return result
+
+    def _scores_of_text(self, path: Path) -> Scores:
+        if self._ids is None:
+            self._ids = load_numbering(self.settings, self._prepared)
+        text = open_text(path, self.settings, self._prepared, self._ids)
+        parts = scores_of_text(self.settings, self._prepared, self._scorer, text)
+        scores = [part.cpu().numpy() for part, _ in parts]
+        report_ids(text, self._prepared)
+        return np.concatenate(scores)
 
     def _split(self, name: str) -> RowBatches:
         return open_split(self.settings, self._prepared, name, is_evaluated=True)
@@ -163,9 +182,7 @@ def load(checkpoint: str | os.PathLike[str], data: str | os.PathLike[str], **fla
     )
     model, prepared = open_for_inference(settings, ())
     with resource_failures():
-        if settings.quantization.requested:
-            quantize(settings, model)
-        return Model(settings, prepared, make_scorer(model, settings))
+        return Model(settings, prepared, prepared_scorer(settings, model))
 
 
 def _model_flags(saved: SavedModel) -> dict[str, str]:

@@ -55,7 +55,9 @@ def _newest_intact(settings: Settings) -> Path | None:
     """Return the checkpoint with the latest position whose values all have their checksums, None without any."""
     found = decided_by_first(lambda: [path for path in _candidates(settings) if _can_be_loaded(path)])
     problems: list[str] = []
-    for saved in sorted((_examined(path) for path in found), key=lambda each: each.position, reverse=True):
+    # The unreadable ones come first, so that they are named even if another one is intact.
+    newest_first = sorted(map(_examined, found), key=lambda saved: saved.position, reverse=True)
+    for saved in sorted(newest_first, key=lambda saved: saved.problem is None):
         problem = saved.problem or _damage(saved.path)
         if problem is None:
             return saved.path

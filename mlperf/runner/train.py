@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,16 @@ from mlperf.evaluation.metrics import Metrics
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.optim.optimizer import Optimizer, make_optimizer
 from mlperf.reporting.compliance_log_file import is_default_log
+from mlperf.reporting.time_breakdown import TimeBreakdown
 from mlperf.runner.data import Splits, generated_batches, open_splits
-from mlperf.runner.files import draw_compute_graph, export_onnx
-from mlperf.runner.listeners import abandon_listeners, make_debug_report, make_listeners, stop_listeners
+from mlperf.runner.files import draw_compute_graph, draw_times, export_onnx
+from mlperf.runner.listeners import (
+    abandon_listeners,
+    make_debug_report,
+    make_listeners,
+    make_time_breakdown,
+    stop_listeners,
+)
 from mlperf.runner.memory import RunSizes
 from mlperf.runner.model import architecture_of, build_model, fill_weights
 from mlperf.runner.output_folder import last_checkpoint
@@ -46,7 +54,8 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
     loop: TrainingLoop | None = None
     failure: BaseException | None = None
     with deferred():  # no signal interrupts the creation and the closing of the log
-        listeners = make_listeners(settings, device)
+        times = make_time_breakdown(settings, device)
+        listeners = make_listeners(settings, device, times)
 
         def close(has_failed: bool) -> str | None:
             outcome = Outcome.FAILED if has_failed else Outcome.INTERRUPTED
@@ -56,24 +65,31 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
         with closed_if_abandoned(close):
             try:
                 with delivered():
-                    model, data, loop = _start(settings, device, prepared, listeners)
+                    model, data, loop = _start(settings, device, prepared, listeners, times)
                     outcome = loop.run(data)
             except BaseException as error:
                 failure, outcome = error, _outcome_of(error)
                 if outcome is Outcome.INTERRUPTED and (how := _continuation(settings, loop)) is not None:
                     error.add_note(how)
-            stop_failure = stop_listeners(listeners, None if loop is None else loop.position, outcome)
+            position = None if loop is None else loop.position
+            stop_failure = stop_listeners(listeners, position, outcome, times)
         if (failure := failure or stop_failure) is not None:
             raise failure
     assert loop is not None
     report_end(settings, outcome, loop)
     if settings.report.save_onnx:
         export_onnx(settings, model)
+    if times is not None:
+        draw_times(times)
     return _result(outcome, loop)
 
 
 def _start(
-    settings: Settings, device: torch.device, prepared: PreparedData | None, listeners: list[Listener]
+    settings: Settings,
+    device: torch.device,
+    prepared: PreparedData | None,
+    listeners: list[Listener],
+    times: TimeBreakdown | None,
 ) -> tuple[DLRM_Net, BatchSource, TrainingLoop]:
     """Initialize everything and start the clock. Return the model, the data to train on, and the loop."""
     architecture, sizes = architecture_of(settings, prepared), RunSizes.of(settings, prepared)
@@ -86,7 +102,7 @@ def _start(
     )
     loaded = fill_weights(settings, model, stream, prepared, optimizer)
     engine = choose_engine(model, settings)
-    step = make_step_of(engine, model, settings, optimizer)
+    step = make_step_of(engine, model, settings, optimizer, None if times is None else times.stopwatch)
     report_unused_flags(settings)
     warm_up(step, sizes.train_batch(settings))
     if settings.report.plot_compute_graph:
@@ -100,7 +116,7 @@ def _start(
     splits = _open(settings, prepared, generated)
     for listener in listeners:
         listener.data_opened(splits.train, splits.test)
-    loop = _make_loop(settings, prepared, model, step, optimizer, splits, loaded, listeners)
+    loop = _make_loop(settings, prepared, model, step, optimizer, splits, loaded, listeners, times)
     report_replaced_checkpoint(settings)
     report_length(settings, loop.state, splits.train.batches_per_epoch)
     return model, splits.train, loop
@@ -162,6 +178,7 @@ def _make_loop(
     splits: Splits,
     loaded: dict[str, Any] | None,
     listeners: Sequence[Listener],
+    times: TimeBreakdown | None,
 ) -> TrainingLoop:
     training, test = settings.training, splits.test
     batches = splits.train.batches_per_epoch
@@ -174,20 +191,21 @@ def _make_loop(
         return evaluate(step, test, all_metrics=all_metrics)
 
     def save_to(path: Path, kind: CheckpointKind, metrics: Metrics) -> None:
-        checkpoint.save(
-            path,
-            model=model,
-            optimizer=optimizer,
-            state=state,
-            metrics=metrics,
-            epochs=training.epochs,
-            batches_per_epoch=batches,
-            test_batches=0 if test is None else test.batches_per_epoch,
-            seed=settings.seed,
-            shuffled=settings.data.shuffle_batches,
-            flags=recorded_flags(settings, prepared),
-            sharded=uses_torchrec(settings),
-        )
+        with nullcontext() if times is None else times.checkpoint():
+            checkpoint.save(
+                path,
+                model=model,
+                optimizer=optimizer,
+                state=state,
+                metrics=metrics,
+                epochs=training.epochs,
+                batches_per_epoch=batches,
+                test_batches=0 if test is None else test.batches_per_epoch,
+                seed=settings.seed,
+                shuffled=settings.data.shuffle_batches,
+                flags=recorded_flags(settings, prepared),
+                sharded=uses_torchrec(settings),
+            )
         position = Position(state.epoch, state.iteration, batches)
         for listener in listeners:
             listener.checkpoint_saved(position, path, kind)

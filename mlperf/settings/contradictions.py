@@ -304,6 +304,7 @@ def _check_inference(settings: Settings) -> None:
     for flag, value in changed_flags(settings.predictions):
         if not settings.inference_only:
             raise UsageError(f"{flag.name}={flag.kind.show(value)} requires --inference-only")
+    _check_scored_text(settings)
     for flag, _ in changed_flags(quantization):
         if not settings.inference_only:
             raise UsageError(f"{flag.name} requires --inference-only: a quantized model cannot be trained")
@@ -314,14 +315,39 @@ def _check_inference(settings: Settings) -> None:
             f"--quantize-mlp-with-bit={quantization.mlp_bits}: PyTorch's dynamic quantization runs on the CPU "
             "only; leave out --use-gpu, or use --quantize-emb-with-bit"
         )
+    if report.time_breakdown and report.profile:
+        raise UsageError(
+            "--time-breakdown cannot be combined with --enable-profiling, which slows the measured steps"
+        )
     for name, is_set in (
         ("--debug-mode", report.debug),
         ("--enable-profiling", report.profile),
         ("--tensor-board-filename", report.tensor_board_folder is not None),
         ("--metrics-file", report.metrics_file is not None),
+        ("--track", report.tracker is not None),
     ):
         if is_set and settings.inference_only:
             raise UsageError(f"{name} cannot be used with --inference-only, because it reports on the training")
+
+
+def _check_scored_text(settings: Settings) -> None:
+    text, data = settings.predictions.text, settings.data
+    if text is None:
+        return
+    for flag, is_set, reason in (
+        ("--load-model", settings.load_model is not None, "the model"),
+        ("--processed-data-file", data.processed_data_file is not None, "whose numbers the ids get"),
+    ):
+        if not is_set:
+            raise UsageError(f"--score-text={text} requires {flag}, {reason}")
+    for flag, is_set, reason in (
+        (f"--split={settings.split}", "split" in settings.given, "which is scored in place of a split"),
+        ("--verify-data", data.verify, "which reads no split"),
+        ("--save-onnx", settings.report.save_onnx, "which scores only"),
+        ("--plot-compute-graph", settings.report.plot_compute_graph, "which scores only"),
+    ):
+        if is_set:
+            raise UsageError(f"{flag} cannot be combined with --score-text={text}, {reason}")
 
 
 def _check_load_weights(settings: Settings) -> None:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.settings.flags import flag
-from mlperf.settings.kinds import file_ending_in
+from mlperf.settings.kinds import file_ending_in, file_name
 
 PREDICTION_ENDINGS = (".npy", ".csv", ".parquet")
 
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """Where predictions are written. file: its ending is the format."""
+    """Where predictions are written. file: its ending is the format. text: scored in place of a split."""
 
     file: Path | None = flag(
         "--save-predictions",
@@ -21,4 +21,11 @@ class PredictionSettings:
         None,
         "with --inference-only: file (.npy, .csv or .parquet) for the row number, label and predicted probability "
         "of each row",
+    )
+    text: Path | None = flag(
+        "--score-text",
+        file_name,
+        None,
+        "with --inference-only: score this raw text, with or without labels, in place of a split; its ids get the "
+        "numbers of --processed-data-file",
     )

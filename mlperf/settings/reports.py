@@ -39,6 +39,13 @@ class ReportSettings:
         "profile the first 100 steps: table in dlrm_s_pytorch.prof, Chrome trace in dlrm_s_pytorch.json; earlier "
         "profiles are kept, and the next gets a number",
     )
+    time_breakdown: bool = flag(
+        "--time-breakdown",
+        switch,
+        False,
+        "measure the parts of the run (reading, lookup, MLPs, updates, evaluation, ...): table at the end, and "
+        "dlrm_s_pytorch_time.json and .png; earlier ones are kept, and the next gets a number",
+    )
     plot_compute_graph: bool = flag(
         "--plot-compute-graph",
         switch,
@@ -57,6 +64,12 @@ class ReportSettings:
         None,
         "file (.jsonl) to write with one JSON object per event: settings, progress, evaluations, outcome; older "
         "files are refused",
+    )
+    tracker: str | None = flag(
+        "--track",
+        choice("mlflow", "wandb"),
+        None,
+        "send settings, curves and outcome to MLflow or Weights & Biases, whose environment variables say where",
     )
     save_onnx: bool = flag(
         "--save-onnx", switch, False, "export the model to dlrm_s_pytorch.onnx; needs onnx and onnxscript"

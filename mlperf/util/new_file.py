@@ -27,6 +27,12 @@ def first_free(path: Path) -> Path:
     return next(name for name in numbered(path) if not os.path.lexists(name) or _is_empty(name))
 
 
+def first_free_together(*paths: Path) -> tuple[Path, ...]:
+    """Return the first names of `numbered`, with the same number for all `paths`, none of which exists."""
+    names = zip(*map(numbered, paths), strict=True)
+    return next(together for together in names if not any(map(os.path.lexists, together)))
+
+
 def _is_empty(path: Path) -> bool:
     status = os.lstat(path)
     return stat.S_ISREG(status.st_mode) and status.st_size == 0

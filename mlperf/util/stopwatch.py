@@ -39,23 +39,24 @@ class Stopwatch:
 
     def begin(self, part: str) -> None:
         """Begin a part."""
-        now = self._clock()
-        self._times[self._parts[-1]] += now - self._since
-        self._since = now
+        self._count()
         self._parts.append(part)
 
     def end(self) -> None:
         """End the part that began last; the one around it goes on."""
-        now = self._clock()
-        self._times[self._parts.pop()] += now - self._since
-        self._since = now
+        self._count()
+        self._parts.pop()
 
     def switch(self, part: str) -> None:
         """End the part that began last, and begin another in its place."""
+        self._count()
+        self._parts[-1] = part
+
+    def _count(self) -> None:
+        """Add the time since the last call to the part that runs."""
         now = self._clock()
         self._times[self._parts[-1]] += now - self._since
         self._since = now
-        self._parts[-1] = part
 
     @contextmanager
     def phase(self, name: str, rest: str = OTHER) -> Iterator[None]:
@@ -68,19 +69,21 @@ class Stopwatch:
 
     def begin_phase(self, name: str, rest: str = OTHER) -> None:
         """Begin a phase; the one around it stands still until `end_phase`."""
-        self.begin(rest)
+        self._count()
+        self._parts.append(rest)
         self._open_phases.append(name)
         self._times = self._phases.setdefault(name, defaultdict(int))
 
     def end_phase(self) -> None:
         """End the phase that began last."""
-        self.end()
+        self._count()
+        self._parts.pop()
         self._open_phases.pop()
         self._times = self._phases[self._open_phases[-1]]
 
     def seconds(self) -> Mapping[str, Mapping[str, float]]:
         """Return the seconds of each part of each phase since `start`, in the order in which they first ended."""
-        self.switch(self._parts[-1])  # counts the time of the part that runs
+        self._count()
         return {
             phase: {part: nanoseconds / 1e9 for part, nanoseconds in times.items()}
             for phase, times in self._phases.items()

@@ -37,8 +37,8 @@ _ALL_BITS = (1 << 64) - 1
 MAX_INT32 = (1 << 31) - 1
 
 _MESSAGES = {
-    TOO_FEW: f"too few columns; expected {_COLUMNS}",
-    TOO_MANY: f"too many columns; expected {_COLUMNS}",
+    TOO_FEW: "too few columns; expected {columns}",
+    TOO_MANY: "too many columns; expected {columns}",
     NOT_INTEGER: "not a whole number; allowed are digits with or without a minus, or nothing",
     OUT_OF_RANGE: "the number does not fit in 32 bits; allowed is -2147483648 to 2147483647",
     NOT_HEX: "not an id; allowed are up to 8 hexadecimal digits, or nothing",
@@ -91,14 +91,20 @@ class BlockParser:
         return ParsedBlock(self._rows[:count], lines, faults[: lines - count].copy())
 
 
-def fault_error(path: Path, first_line: int, block: TextBlock, fault: npt.NDArray[np.int64]) -> RunError:
-    """Return the error for a row of `Faults`. first_line: number of the block's first line in the file, from 1."""
+def fault_error(
+    path: Path, first_line: int, block: TextBlock, fault: npt.NDArray[np.int64], *, columns: int = _COLUMNS
+) -> RunError:
+    """Return the error for a row of `Faults`.
+
+    first_line: number of the block's first line in the file, from 1. columns: number of columns of the text.
+    """
     line, reason, column, position = (int(value) for value in fault)
     field = block.text[position : position + _SHOWN_BYTES + 1].tobytes()
     for separator in (b"\t", b"\n"):
         field = field.partition(separator)[0]
     shown = f"{field[:_SHOWN_BYTES]!r}{'...' if len(field) > _SHOWN_BYTES else ''}"[1:]
-    return RunError(f"{path}: row {first_line + line}, column {column + 1}: {shown}: {_MESSAGES[reason]}")
+    message = _MESSAGES[reason].format(columns=columns)
+    return RunError(f"{path}: row {first_line + line}, column {column + 1}: {shown}: {message}")
 
 
 @numba.njit("int64(int32[:, ::1])", nogil=True, cache=True)

@@ -12,6 +12,7 @@ import torch
 
 from mlperf.data.batch import RawBatch
 from mlperf.data.schema import CRITEO, RowSchema
+from mlperf.engines.device_stopwatch import DeviceStopwatch, Marks
 from mlperf.engines.gpu.cross_layer import GpuCrossLayer
 from mlperf.engines.gpu.kernels.interaction import interact_backward
 from mlperf.engines.gpu.kernels.last_layer import loss_backward
@@ -79,6 +80,8 @@ class GpuStep(GpuScorer, LayerwiseStep[RawRows, torch.Tensor]):
         self.d_hidden_bias = self._leave_last_relu_to_the_loss()
         self.weight_update = WeightUpdate(self._dense_parameters(), self.dtype, self.epsilon)
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._measured_graph: torch.cuda.CUDAGraph | None = None
+        self._marks: Marks = []  # of the measured graph
         self._graph_rows = self._first_rows(0)
 
     @property
@@ -114,6 +117,23 @@ class GpuStep(GpuScorer, LayerwiseStep[RawRows, torch.Tensor]):
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self.update(self._graph_rows, self.rate)
+        if isinstance(self.observer, DeviceStopwatch):
+            # Both graphs may share their memory, because nothing in it is used after a step.
+            self._measured_graph = torch.cuda.CUDAGraph()
+            with (
+                torch.cuda.graph(self._measured_graph, pool=self._graph.pool()),
+                self.observer.captured() as self._marks,
+            ):
+                self.update(self._graph_rows, self.rate)
+
+    def _replay(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Train on `_graph_rows`, by the graph with the events of a stopwatch if the step is measured."""
+        observer = self.observer
+        if self._measured_graph is None or not isinstance(observer, DeviceStopwatch) or not observer.measures:
+            graph.replay()
+            return
+        self._measured_graph.replay()
+        observer.replayed(self._marks)
 
     def train(self, batch: RawBatch, rate: float | None) -> None:
         """Train on `batch` with learning rate `rate`."""
@@ -125,7 +145,7 @@ class GpuStep(GpuScorer, LayerwiseStep[RawRows, torch.Tensor]):
         rows = self.upload.copy(RawRows(batch.rows, batch.ids))
         if self._graph is not None and rows.is_like(self._graph_rows):
             self._graph_rows.copy_(rows)
-            self._graph.replay()
+            self._replay(self._graph)
         else:
             self.update(rows, self.rate)
         self.upload.done()
@@ -161,18 +181,26 @@ class GpuStep(GpuScorer, LayerwiseStep[RawRows, torch.Tensor]):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the gradients of the bottom MLP's output [B, D] and of the rows read.
 
-        With a cross network, the latter are `gradient` itself, that of all features [B, F * D].
+        With a cross network, the latter are `gradient` itself, that of all features [B, F * D]. So are they with
+        several ids per table.
         """
         if self.cross:
             return gradient[:, : self.tables.dimension].contiguous(), gradient
-        return interact_backward(
-            tables=self.tables.weight,
-            embedding_rows=activations.ids,
-            bottom=activations.bottom[-1],
+        bottom, tables, embedding_rows = activations.bottom[-1], self.tables.weight, activations.ids
+        if self.pooled is not None:
+            tables, embedding_rows = self.pooled.features, self.pooled.rows
+        d_bottom, d_embeddings = interact_backward(
+            tables=tables,
+            embedding_rows=embedding_rows,
+            bottom=bottom,
             gradient=gradient,
             self_interaction=self.model.architecture.interaction_itself,
             allow_tf32=self.allow_tf32,
         )
+        if self.pooled is None:
+            return d_bottom, d_embeddings
+        of_tables = d_embeddings.view(len(bottom), -1, bottom.shape[1])
+        return d_bottom, torch.cat((d_bottom.unsqueeze(1), of_tables), 1).flatten(1)
 
     def update_rows(self, activations: Activations, gradients: torch.Tensor, rate: torch.Tensor) -> None:
         """Update the rows of the tables."""

@@ -51,6 +51,11 @@ def _of_run(settings: Settings) -> list[tuple[str, bool, str]]:
         (f"--quantize-emb-with-bit={quantization.embedding_bits}", quantization.embedding_bits != 32, ""),
         (f"--quantize-mlp-with-bit={quantization.mlp_bits}", quantization.mlp_bits != 32, ""),
         ("--save-onnx", report.save_onnx, whole),
+        (
+            f"--score-text={settings.predictions.text}",
+            settings.predictions.text is not None,
+            ", because one process reads the text",
+        ),
         ("--plot-compute-graph", report.plot_compute_graph, whole),
         ("--debug-mode", report.debug, whole),
     ]

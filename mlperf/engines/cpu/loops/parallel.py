@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, get_type_hints
@@ -17,6 +19,7 @@ import llvmlite.binding
 import numpy as np
 import torch
 from numba import cfunc, from_dtype, types
+from torch.profiler import record_function
 
 from mlperf.engines.cpu.loops.intrinsics import FAST
 from mlperf.optim import rounding
@@ -45,6 +48,23 @@ def arguments(declared: type[A]) -> type[A]:
     declared._fields_ = [(name, hint.__metadata__[0]) for name, hint in hints.items()]
     declared.record = from_dtype(np.dtype(declared))
     return declared
+
+
+# Whether the loops that are being prepared appear in profiles.
+_SHOWN: ContextVar[bool] = ContextVar("shown", default=False)
+
+
+@contextmanager
+def shown_in_profiles(shown: bool) -> Iterator[None]:
+    """Context in which loops are prepared that appear in profiles if `shown`; the others spend no time on this.
+
+    PyTorch's profiler sees only what goes through PyTorch or is named.
+    """
+    token = _SHOWN.set(shown)
+    try:
+        yield
+    finally:
+        _SHOWN.reset(token)
 
 
 @cache
@@ -90,6 +110,7 @@ class ParallelLoop(Generic[A]):
     def __init__(self, function: Callable[[Any], None], arguments: type[A]) -> None:
         for entry in _ENTRIES[1:]:
             llvmlite.binding.add_symbol(f"dlrm_{entry}", _address(entry))
+        self._name = f"loop {function.__module__.rpartition('.')[2]}.{function.__name__.lstrip('_')}"
         function.__qualname__ = f"{function.__qualname__.partition('-')[0]}-{_sources_checksum()}"
         signature = types.void(types.CPointer(arguments.record))
         self._function = cfunc(signature, cache=True, fastmath=FAST)(function)  # keeps the code alive
@@ -100,7 +121,7 @@ class ParallelLoop(Generic[A]):
         """Return a PreparedLoop with its own arguments; `fixed` sets those that never change."""
         assert fixed.keys() <= {name for name, *_ in self._arguments._fields_}, "no such argument"
         assert self._address is not None
-        return PreparedLoop(self._address, self._arguments(**fixed))
+        return PreparedLoop(self._address, self._arguments(**fixed), self._name)
 
 
 class PreparedLoop(Generic[A]):
@@ -108,13 +129,15 @@ class PreparedLoop(Generic[A]):
 
     Setting one field is ten times cheaper than packing all arguments, and a step of a small model runs many loops.
     Tensors are passed by address: the loop must know their dtype and shape, and the caller must keep them alive.
-    The number of threads is read from PyTorch when the loop is prepared.
+    The number of threads is read from PyTorch when the loop is prepared. name: of the loop in profiles.
     """
 
-    def __init__(self, function: int, args: A) -> None:
+    def __init__(self, function: int, args: A, name: str) -> None:
         run = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
         self.args = args
         # byref, unlike addressof, keeps the arguments alive: `run` alone may be kept.
-        self.run = partial(
+        self.run: Callable[[], None] = partial(
             run(_address("GOMP_parallel")), function, ctypes.byref(args), torch.get_num_threads(), 0
         )
+        if _SHOWN.get():
+            self.run = record_function(name)(self.run)

@@ -1,0 +1,91 @@
+"""Write one HTML page about one or several runs: curves, target, time breakdown, settings, system, comparison.
+
+    %(prog)s DIR --output=report.html
+
+Reads folders of runs, metrics files, compliance logs and console output. The page is one file that loads nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from mlperf.cli.plot import read_files
+from mlperf.distributed.launchers import require_one_process
+from mlperf.settings.argument_parser import Parser
+from mlperf.settings.kinds import file_name
+from mlperf.util.errors import RunError, UsageError
+from mlperf.util.files import write_atomically
+from mlperf.util.output_files import named, require_distinct, require_writable_file
+from mlperf.util.plural import counted
+from mlperf.util.program import program_name, run_program
+
+_log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit status: 0 success, 1 failure, 2 usage error."""
+    name = program_name("report.py")
+    return run_program(name, partial(_report, name, arguments))
+
+
+def make_parser(name: str) -> Parser:
+    """Return the parser of this program."""
+    parser = Parser(name, __doc__)
+    add = parser.add_argument
+    add(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="folder of --output-dir, metrics file, compliance log or console output, or a folder of them",
+    )
+    add("--output", type=_output, default=Path("report.html"), help="output file: .html")
+    add("--labels", help="labels of the runs, separated by commas (default: the names of the files or folders)")
+    add("--title", default="Training report", help="title of the page")
+    return parser
+
+
+def _output(text: str) -> Path:
+    path: Path = Path(text) if os.path.isdir(text) or not text else file_name(text)
+    return path  # `_output_file` suggests a name in a folder
+
+
+def _report(name: str, arguments: Sequence[str] | None) -> int:
+    args = make_parser(name).parse_args(arguments)
+    require_one_process()
+    from mlperf.page.document import page_of
+    from mlperf.page.runs import read_reports
+
+    output = _output_file(args.output, args.runs)
+    reports, warnings = read_reports(args.runs, None if args.labels is None else args.labels.split(","))
+    page = page_of(reports, args.title, warnings)
+    try:
+        write_atomically(output, page)
+    except OSError as error:
+        raise RunError(f"--output={output}: cannot be written: {error.strerror}") from None
+    for warning in warnings:
+        _log.warning("%s", warning)
+    print(f"{output}: {counted(len(reports), 'run')}")
+    return 0
+
+
+def _output_file(requested: Path, runs: Sequence[Path]) -> Path:
+    """Return the file to write, which gets .html if it has no suffix. UsageError if it is a folder or a log."""
+    if os.path.isdir(requested):
+        example = requested / "report.html"
+        raise UsageError(f"--output={requested} is a folder; must be a file name, such as {example}")
+    output = requested if requested.suffix else requested.with_name(f"{requested.name}.html")
+    if output.suffix != ".html":
+        raise UsageError(f"--output={output}: must end in .html")
+    require_distinct(read_files(runs), named("--output", output))
+    require_writable_file("--output", output)
+    return output
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Where the time of runs went (--time-breakdown): one bar per run, and the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlperf.compliance.log_reader import is_number
+from mlperf.page.elements import Content, Markup, element, table
+from mlperf.page.numbers import duration, significant
+from mlperf.page.runs import RunReport
+from mlperf.util.errors import RunError
+
+_MIN_LABELLED = 0.04  # share of a bar that has room for its percentage
+COLORS = 16
+_DIVIDED = "training"  # the phase whose parts are drawn; of the others, the bar shows the sum
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A phase of a run, or a part of one. ms: per step or batch of the phase, None where there are none."""
+
+    name: str
+    seconds: float
+    ms: float | None
+    parts: tuple[_Part, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Times:
+    """The time of a run, in phases."""
+
+    label: str
+    phases: tuple[_Part, ...]
+
+    @property
+    def seconds(self) -> float:
+        return sum(phase.seconds for phase in self.phases)
+
+    @property
+    def drawn(self) -> Iterator[_Part]:
+        """The pieces of the bar."""
+        for phase in self.phases:
+            yield from phase.parts if phase.name == _DIVIDED and phase.parts else (phase,)
+
+
+def breakdowns(reports: Sequence[RunReport]) -> Markup | None:
+    """Return bars and a table of the time of each part; None if no run has any. RunError if one is wrong."""
+    found = [_times(report, report.breakdown) for report in reports if report.breakdown is not None]
+    if not found:
+        return None
+    names = dict.fromkeys(part.name for times in found for part in times.drawn)
+    colors = {name: number % COLORS for number, name in enumerate(names)}
+    longest = max(times.seconds for times in found) or 1.0
+    bars = [_bar(times, colors, longest, has_label=len(found) > 1) for times in found]
+    return element("div", element("div", *bars, class_="bars"), _table(found, colors))
+
+
+def _times(report: RunReport, content: Mapping[str, Any]) -> _Times:
+    phases = content.get("phases")
+    if not isinstance(phases, list):
+        raise RunError(f"{report.path}: the time breakdown has no list of phases")
+    return _Times(report.label, tuple(_part(report, each) for each in phases))
+
+
+def _part(report: RunReport, part: object) -> _Part:
+    values = part if isinstance(part, Mapping) else {}
+    name, seconds, parts = values.get("name"), values.get("seconds"), values.get("parts", [])
+    if not isinstance(name, str) or not is_number(seconds) or seconds < 0 or not isinstance(parts, list):
+        raise RunError(f"{report.path}: a part of the time breakdown has no name, or no seconds of at least 0")
+    milliseconds = values.get("ms")
+    own = milliseconds if is_number(milliseconds) else None
+    return _Part(name, seconds, own, tuple(_part(report, each) for each in parts))
+
+
+def _bar(times: _Times, colors: Mapping[str, int], longest: float, *, has_label: bool) -> Markup:
+    total, pieces = times.seconds, []
+    for part in times.drawn:
+        share, width = part.seconds / total if total else 0.0, part.seconds / longest
+        label = f"{100 * share:.0f} %" if width >= _MIN_LABELLED else None
+        pieces.append(
+            element(
+                "span",
+                label,
+                class_=f"part p{colors[part.name]}",
+                style=f"width:{100 * width:.3f}%",
+                title=f"{part.name}: {100 * share:.1f} %, {duration(part.seconds)}",
+            )
+        )
+    name = element("p", f"{times.label}: {duration(total)}", class_="name") if has_label else None
+    return element("div", name, element("div", *pieces, class_="bar"))
+
+
+def _table(found: Sequence[_Times], colors: Mapping[str, int]) -> Markup:
+    """Return time, share and milliseconds of each part, phase by phase; of several runs, not the time."""
+    head: list[Content] = [""] if len(found) > 1 else ["", "time"]
+    for times in found:
+        of = f"{times.label}, " if len(found) > 1 else ""
+        head += [f"{of}percent", f"{of}ms per step or batch"]
+    rows: list[list[Content]] = []
+    for name in dict.fromkeys(phase.name for times in found for phase in times.phases):
+        phases = [next((phase for phase in times.phases if phase.name == name), None) for times in found]
+        rows.append(_row(name, phases, found, None if name == _DIVIDED else colors.get(name), level=0))
+        parts = dict.fromkeys(part.name for phase in phases if phase is not None for part in phase.parts)
+        for part in parts if len(parts) > 1 else ():
+            of_phase = [() if phase is None else phase.parts for phase in phases]
+            mine = [next((each for each in own if each.name == part), None) for own in of_phase]
+            rows.append(_row(part, mine, found, colors.get(part) if name == _DIVIDED else None, level=1))
+    return table(head, rows, class_="times")
+
+
+def _row(
+    name: str, parts: Sequence[_Part | None], found: Sequence[_Times], color: int | None, *, level: int
+) -> list[Content]:
+    mark = None if color is None else element("span", class_=f"dot p{color}")
+    row: list[Content] = [element("th", mark, name, scope="row", class_=f"level{level}")]
+    for part, times in zip(parts, found, strict=True):
+        share = 100 * part.seconds / times.seconds if part is not None and times.seconds else None
+        time = [None if part is None else duration(part.seconds)] if len(found) == 1 else []
+        cells = (
+            *time,
+            None if share is None else f"{share:.1f}",
+            None if part is None else significant(part.ms),
+        )
+        row += [element("td", cell, class_="number") for cell in cells]
+    return row

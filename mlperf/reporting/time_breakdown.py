@@ -1,0 +1,192 @@
+"""Where the time of a run goes: each part of its steps and evaluations (--time-breakdown).
+
+The parts add up to the wall time between run_start and run_stop.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlperf.data.source import BatchSource
+from mlperf.distributed.processes import current
+from mlperf.engines.device_stopwatch import make_stopwatch
+from mlperf.evaluation.metrics import Metrics
+from mlperf.training.events import Listener, Position, RunStart
+from mlperf.util.errors import RunError
+from mlperf.util.new_file import first_free_together, open_new
+from mlperf.util.stopwatch import OTHER
+from mlperf.version import __version__
+
+_log = logging.getLogger(__name__)
+
+TRAINING, EVALUATION, CHECKPOINTS = "training", "evaluation", "checkpoints"
+
+# The part of an evaluation that is none of the scorer's.
+_METRICS = "metrics"
+_WIDTH = 58  # of the names in the table
+
+
+def time_files(folder: Path | None) -> tuple[Path, Path]:
+    """Return the names of the next breakdown and its picture, which no earlier one has.
+
+    folder: of the run (--output-dir); None: the current one, where the names say what they belong to.
+    """
+    name = Path("dlrm_s_pytorch_time.json") if folder is None else folder / "time.json"
+    time_file, picture_file = first_free_together(name, name.with_suffix(".png"))
+    return time_file, picture_file
+
+
+class TimeBreakdown(Listener):
+    """Measures the phases of the run, in which the step, observed by `stopwatch`, measures its parts.
+
+    `time_breakdown` prints the table and writes the JSON file, whose names no earlier breakdown has.
+
+    folder: as for `time_files`. measured, picture: the breakdown and the name for its picture, once
+    the JSON file is written.
+    """
+
+    def __init__(self, device: torch.device, folder: Path | None = None) -> None:
+        self.stopwatch = make_stopwatch(device)
+        self.measured: Mapping[str, Any] | None = None
+        self.picture: Path | None = None
+        self._device = device
+        self._folder = folder
+        self._engine = ""
+        self._steps = self._evaluations = self._test_batches = 0
+
+    def run_start(self, start: RunStart) -> None:
+        """Start the clock."""
+        self._engine = start.engine
+        self.stopwatch.start()
+
+    def data_opened(self, train: BatchSource, test: BatchSource | None) -> None:
+        """Note the number of batches of an evaluation."""
+        self._test_batches = 0 if test is None else test.batches_per_epoch
+
+    def epoch_start(self, position: Position) -> None:
+        """Begin the time of the training."""
+        self.stopwatch.begin_phase(TRAINING)
+
+    def step_stop(self, position: Position) -> None:
+        """Count the step."""
+        self._steps += 1
+
+    def evaluation_start(self, position: Position) -> None:
+        """Begin the time of an evaluation."""
+        self.stopwatch.begin_phase(EVALUATION, _METRICS)
+
+    def evaluation_stop(self, position: Position, metrics: Metrics, best: Metrics, improved: bool) -> None:
+        """End the time of an evaluation."""
+        self.stopwatch.end_phase()
+        self._evaluations += 1
+
+    @contextmanager
+    def checkpoint(self) -> Iterator[None]:
+        """Context in which a checkpoint is saved."""
+        with self.stopwatch.phase(CHECKPOINTS):
+            yield
+
+    def epoch_stop(self, position: Position) -> None:
+        """End the time of the training."""
+        self.stopwatch.end_phase()
+
+    def breakdown(self) -> Mapping[str, Any]:
+        """Return the time since `run_start` by phase and part, as values that JSON can represent.
+
+        "seconds": of all phases. "phases": of each, "name", "seconds", "percent" of all, "parts" and, of the steps
+        of the training and the batches of the evaluations, "count" and "unit". "parts": of each, "name",
+        "seconds", "percent" of all, and, where there is a count, "ms" per unit.
+        """
+        counts = {
+            TRAINING: (self._steps, "step"),
+            EVALUATION: (self._evaluations * self._test_batches, "batch"),
+        }
+        measured = self.stopwatch.seconds()
+        total = sum(sum(parts.values()) for parts in measured.values())
+        return {
+            "version": __version__,
+            "engine": self._engine,
+            "device": self._device.type,
+            "processes": current().size,
+            "seconds": total,
+            "evaluations": self._evaluations,
+            "phases": [
+                _phase(name, measured[name], total, *counts.get(name, (0, "")))
+                for name in sorted(measured, key=lambda name: name == OTHER)  # the others keep their order
+            ],
+        }
+
+    def time_breakdown(self, breakdown: Mapping[str, Any]) -> None:
+        """Print the table and write the JSON file. RunError if that is not possible."""
+        for line in table(breakdown):
+            print(line)
+        content = json.dumps(breakdown, indent=1, allow_nan=False) + "\n"
+        while self.picture is None:
+            time_file, picture_file = time_files(self._folder)
+            with suppress(FileExistsError):
+                _write(time_file, content)
+                self.measured, self.picture = breakdown, picture_file
+        _log.info("time breakdown in %s", time_file)
+
+
+def _write(path: Path, content: str) -> None:
+    try:
+        file = open_new(path)
+        try:
+            file.write(content)
+            file.flush()
+        except OSError:
+            file.discard()
+            raise
+        file.close()
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise RunError(f"--time-breakdown: {path} cannot be written: {error.strerror}") from None
+
+
+def _phase(name: str, parts: Mapping[str, float], total: float, count: int, unit: str) -> dict[str, Any]:
+    def timed(name: str, seconds: float) -> dict[str, Any]:
+        share = 100 * seconds / total if total else 0.0
+        each = {"ms": 1e3 * seconds / count} if count else {}
+        return {"name": name, "seconds": seconds, "percent": share, **each}
+
+    ordered = sorted(parts, key=lambda part: part in (OTHER, _METRICS))
+    return {
+        **timed(name, sum(parts.values())),
+        **({"count": count, "unit": unit} if count else {}),
+        "parts": [timed(part, parts[part]) for part in ordered],
+    }
+
+
+def table(breakdown: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the table for a breakdown: seconds, ms per step or batch, and percent of all."""
+    processes = breakdown["processes"]
+    heading = f"Time, engine {breakdown['engine'].partition(' ')[0]}"
+    if processes > 1:
+        heading += f", process 0 of {processes}"
+    yield f"{heading:<{_WIDTH}}{'seconds':>10}{'ms each':>11}{'percent':>9}"
+    for phase in breakdown["phases"]:
+        count = phase.get("count")
+        name = phase["name"] if count is None else f"{phase['name']}, {_counted(count, phase['unit'])}"
+        yield _line(name, phase)
+        if len(phase["parts"]) > 1:
+            yield from (_line(f"  {part['name']}", part) for part in phase["parts"])
+    yield _line("total", {"seconds": breakdown["seconds"], "percent": 100.0})
+
+
+def _counted(count: int, unit: str) -> str:
+    plural = {"step": "steps", "batch": "batches"}[unit]
+    return f"{count:,} {unit if count == 1 else plural}"
+
+
+def _line(name: str, timed: Mapping[str, Any]) -> str:
+    each = f"{timed['ms']:.3f}" if "ms" in timed else ""
+    return f"{name:<{_WIDTH}}{timed['seconds']:>10.3f}{each:>11}{timed['percent']:>9.2f}"

@@ -1,0 +1,138 @@
+"""Score raw text with the numbering of prepared data, as the command line and `Model.predict` do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from mlperf.data.memory_rows import MemoryRows
+from mlperf.data.prepare.scored_file import open_scored_file
+from mlperf.data.prepared.dataset import PreparedData
+from mlperf.data.prepared.id_numbering import IdNumbering
+from mlperf.data.prepared.known_ids import KnownIds
+from mlperf.data.prepared.paths import DatasetPaths
+from mlperf.data.scored_text import ScoredText, in_whole_batches
+from mlperf.data.source import MIN_GROUP_ROWS
+from mlperf.engines.choose import make_scorer
+from mlperf.evaluation.evaluate import Scorer, metrics_of_run, scores_of
+from mlperf.evaluation.metrics import are_probabilities, diverged
+from mlperf.models.dlrm import DLRM_Net
+from mlperf.reporting.console import print_metrics
+from mlperf.reporting.undefined_metrics import report_one_class
+from mlperf.runner.data import prepared_prefix, reading_threads
+from mlperf.runner.data_shape import row_source
+from mlperf.runner.evaluate import load_model, predictions_of, quantize
+from mlperf.runner.remarks import report_unused_flags
+from mlperf.runner.result import Result
+from mlperf.settings.settings import Settings
+from mlperf.training.events import Outcome
+from mlperf.util.errors import RunError, UsageError
+from mlperf.util.failures import system_failures
+from mlperf.util.threads import Threads, available_cores
+
+_ROWS_AT_A_TIME = 8 * MIN_GROUP_ROWS
+
+_log = logging.getLogger(__name__)
+
+
+def score_text(settings: Settings, device: torch.device, prepared: PreparedData) -> Result:
+    """Score the text of --score-text; print the metrics if it has labels."""
+    path = settings.predictions.text
+    assert path is not None
+    text = open_text(path, settings, prepared, load_numbering(settings, prepared))
+    if not text.has_labels and settings.predictions.file is None:
+        raise UsageError(f"--score-text={path}: has no labels, so there are no metrics; pass --save-predictions")
+    model = load_model(settings, device, prepared)
+    report_unused_flags(settings)
+    scorer = prepared_scorer(settings, model)
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+    with predictions_of(settings) as receive:
+        for scores, labels in scores_of_text(settings, prepared, scorer, text):
+            if labels is not None:
+                kept.append((scores, labels))
+            if receive is not None:
+                receive(scores.cpu(), None if labels is None else labels.cpu())
+    report_ids(text, prepared)
+    if not kept:
+        return Result(Outcome.SUCCESS)
+    all_metrics = settings.compliance.enabled
+    metrics = metrics_of_run(*map(torch.cat, zip(*kept, strict=True)), all_metrics=all_metrics)
+    print(f"Testing on {path}", flush=True)
+    print_metrics(metrics, metrics, all_metrics=all_metrics)
+    if metrics.only_label is not None:
+        report_one_class(metrics, settings, f"{path}")
+    return Result(Outcome.SUCCESS, metrics=metrics, best_metrics=metrics)
+
+
+def prepared_scorer(settings: Settings, model: DLRM_Net) -> Scorer:
+    """Return the scorer of the model, quantized if the flags say so."""
+    if settings.quantization.requested:
+        quantize(settings, model)
+    return make_scorer(model, settings)
+
+
+def load_numbering(settings: Settings, prepared: PreparedData) -> KnownIds:
+    """Return the numbers of the ids of the prepared data. RunError if they were not kept or are damaged."""
+    paths = DatasetPaths.from_name(prepared_prefix(settings.data))
+    if prepared.numbering is None or prepared.reference is not None:
+        raise RunError(
+            f"{prepared.train}: text cannot be scored, because the ids of the data were not kept: it was prepared "
+            "by another program or an earlier version; prepare it again from its text"
+        )
+    numbering = IdNumbering.read(paths.ids)
+    if numbering.fingerprint != prepared.numbering:
+        raise RunError(
+            f"{paths.ids}: has the fingerprint {numbering.fingerprint}, its manifest {paths.manifest} says "
+            f"{prepared.numbering}"
+        )
+    ids = KnownIds(numbering, prepared.columns, settings.data.traits)
+    with Threads(available_cores()) as pool:
+        ids.load(pool)
+    return ids
+
+
+def open_text(path: Path, settings: Settings, prepared: PreparedData, ids: KnownIds) -> ScoredText:
+    """Return the text to be scored. RunError if it cannot be read or is empty."""
+    ids.unknown = [0] * len(ids.unknown)
+    with system_failures(path, "cannot be read"):
+        if not path.is_file():
+            raise RunError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+        return ScoredText(path, open_scored_file(path, prepared, settings.data.traits), ids)
+
+
+def scores_of_text(
+    settings: Settings, prepared: PreparedData, scorer: Scorer, text: ScoredText
+) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """Yield the probabilities and the labels of the next rows, float32 [n] each; None: the text has no labels.
+
+    RunError if a row is bad; DivergedError, its subclass, if a prediction is not a probability.
+    """
+    form = row_source(settings, prepared, text.path)
+    batch_size = settings.data.test_batch_size
+    parts = text.rows(reading_threads(settings, train=False))
+    for rows in in_whole_batches(parts, batch_size, _ROWS_AT_A_TIME):
+        source = MemoryRows(rows, form, batch_size, pin_memory=settings.use_gpu, multi_hot=prepared.multi_hot)
+        scores, labels = scores_of(scorer, source)
+        if not are_probabilities(scores):
+            raise diverged()
+        yield scores, labels if text.has_labels else None
+
+
+def report_ids(text: ScoredText, prepared: PreparedData) -> None:
+    """Log how many ids of each table the numbering lacks, and how many fields have more ids than are kept."""
+    name = prepared.train
+    if any(text.unknown):
+        _log.warning(
+            "%s: ids that %s lacks get the row of the empty id: %s", text.path, name, _per_table(text.unknown)
+        )
+    if without := [str(table) for table in text.without_empty_row if text.unknown[table]]:
+        _log.warning("%s: has no empty id in table %s: row 0 is used instead", name, ", ".join(without))
+    if any(text.cut_fields):
+        _log.warning("%s: fields with more ids than are kept: %s", text.path, _per_table(text.cut_fields.tolist()))
+
+
+def _per_table(counts: Sequence[int]) -> str:
+    return ", ".join(f"{count:,} of table {table}" for table, count in enumerate(counts) if count)

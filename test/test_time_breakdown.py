@@ -1,0 +1,218 @@
+"""Where the time of a run goes (--time-breakdown), for every engine."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from equal_runs import DCN, MODEL
+from processes import in_processes, launched, needs_torchrec
+from program import Finished, golden_flags, run_program
+
+TRAIN = ("--mini-batch-size=128", "--num-batches=6", "--test-mini-batch-size=64", "--test-freq=3")
+FILE = "dlrm_s_pytorch_time.json"
+FORWARD = {"reading", "bottom MLP", "top MLP"}
+BACKWARD = {"gradient of the top MLP", "gradient of the bottom MLP"}
+
+
+def parts_of(breakdown: dict[str, Any], phase: str) -> set[str]:
+    (found,) = [each for each in breakdown["phases"] if each["name"] == phase]
+    return {part["name"] for part in found["parts"]}
+
+
+def require_sums(breakdown: dict[str, Any]) -> None:
+    """Check that seconds and percents of the parts add up to those of their phase, and the phases to the whole."""
+    phases = breakdown["phases"]
+    assert sum(phase["seconds"] for phase in phases) == pytest.approx(breakdown["seconds"])
+    assert sum(phase["percent"] for phase in phases) == pytest.approx(100)
+    for phase in phases:
+        for value in ("seconds", "percent", *(("ms",) if "count" in phase else ())):
+            assert sum(part[value] for part in phase["parts"]) == pytest.approx(phase[value])
+        if "count" in phase:
+            assert phase["ms"] == pytest.approx(1e3 * phase["seconds"] / phase["count"])
+
+
+def timed(flags: tuple[str, ...], folder: Path) -> tuple[Finished, dict[str, Any]]:
+    run = run_program(*flags, "--time-breakdown", cwd=folder)
+    assert run.status == 0, run.stderr
+    breakdown: dict[str, Any] = json.loads((folder / FILE).read_text())
+    require_sums(breakdown)
+    return run, breakdown
+
+
+@pytest.mark.parametrize(
+    ("engine", "interaction", "training", "evaluation"),
+    [
+        (
+            "cpu",
+            (),
+            {
+                "embedding lookup and interaction",
+                "loss and update of the last layer",
+                "gradient and update of the top MLP",
+                "gradient of the interaction",
+                "update of the embedding tables",
+                "gradient and update of the bottom MLP",
+                "check of weights and rows",
+            },
+            {"embedding lookup and interaction", "prediction", "check of weights and rows"},
+        ),
+        (
+            "cpu",
+            DCN,
+            {
+                "embedding lookup",
+                "cross network",
+                "loss and update of the last layer",
+                "gradient and update of the top MLP",
+                "gradient and update of the cross network",
+                "gradient of the interaction",
+                "update of the embedding tables",
+                "gradient and update of the bottom MLP",
+                "check of weights and rows",
+            },
+            {"embedding lookup", "cross network", "prediction", "check of weights and rows"},
+        ),
+        (
+            "autograd",
+            (),
+            {
+                *("embedding lookup", "interaction", "loss", "gradient of the loss", *BACKWARD),
+                *("gradient of the interaction", "update of the embedding tables", "update of the MLPs"),
+            },
+            {"embedding lookup", "interaction"},
+        ),
+        (
+            "autograd",
+            (*DCN, "--qr-flag", "--qr-threshold=10"),
+            {
+                *("embedding lookup", "cross network", "loss", "gradient of the loss", *BACKWARD),
+                *("gradient of the cross network", "gradient of the embedding tables"),
+                *("update of the embedding tables", "update of the MLPs and the cross network"),
+            },
+            {"embedding lookup", "cross network"},
+        ),
+    ],
+)
+def test_parts_of_an_engine_add_up_to_the_run(
+    engine: str,
+    interaction: tuple[str, ...],
+    training: set[str],
+    evaluation: set[str],
+    terabyte: Path,
+    tmp_path: Path,
+) -> None:
+    flags = (*MODEL, *TRAIN, *interaction, f"--engine={engine}", f"--processed-data-file={terabyte}")
+    _, breakdown = timed(flags, tmp_path)
+    assert breakdown["engine"].startswith(engine)
+    assert parts_of(breakdown, "training") == {"other"} | FORWARD | training
+    assert parts_of(breakdown, "evaluation") == {"metrics"} | FORWARD | evaluation
+    counts = {phase["name"]: phase.get("count") for phase in breakdown["phases"]}
+    test_rows = Path(f"{terabyte}_test.bin").stat().st_size // 160
+    assert counts == {"training": 6, "evaluation": 2 * -(-test_rows // 64), "other": None}
+
+
+@in_processes
+@needs_torchrec
+@pytest.mark.parametrize(
+    ("size", "waiting"), [(1, set()), (2, {"waiting for the rows", "waiting for the gradients"})]
+)
+def test_parts_of_several_processes_add_up_to_the_run(size: int, waiting: set[str], terabyte: Path) -> None:
+    flags = (*MODEL, *TRAIN, "--engine=torchrec", f"--processed-data-file={terabyte}")
+    breakdown, *others = launched(size, timed_here, flags)
+    assert others == [None] * (size - 1)
+    assert breakdown["processes"] == size
+    assert parts_of(breakdown, "training") == {
+        *FORWARD,
+        *BACKWARD,
+        *waiting,
+        *("exchange of the ids", "embedding lookup", "interaction", "loss", "gradient of the loss"),
+        *("gradient of the interaction", "exchange of row gradients, update of the tables"),
+        *("update of the MLPs", "other"),
+    }
+
+
+def timed_here(flags: tuple[str, ...]) -> dict[str, Any] | None:
+    """Return the breakdown of this process, None if it has none."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = run_program(*flags, "--time-breakdown", cwd=Path(folder))
+        assert run.status == 0, run.stderr
+        file = Path(folder, FILE)
+        if not file.exists():
+            return None
+        breakdown: dict[str, Any] = json.loads(file.read_text())
+    require_sums(breakdown)
+    return breakdown
+
+
+def test_run_prints_and_logs_the_same_and_its_table_at_the_end(terabyte: Path, tmp_path: Path) -> None:
+    flags = (*golden_flags("sgd", terabyte), "--save-model=model.pt")
+    plain = run_program(*flags, "--mlperf-log-file=plain.log", cwd=tmp_path)
+    run, breakdown = timed((*flags, "--mlperf-log-file=timed.log", "--metrics-file=run.jsonl"), tmp_path)
+    assert plain.status == 0, plain.stderr
+    assert run.stdout.startswith(plain.stdout)
+    logs = [(tmp_path / name).read_text().splitlines() for name in ("plain.log", "timed.log")]
+    keys = [[json.loads(line.partition(" ")[2])["key"] for line in lines] for lines in logs]
+    assert keys[0] == keys[1]
+
+    heading, *table = run.stdout.removeprefix(plain.stdout).splitlines()
+    assert heading.split() == ["Time,", "engine", "cpu", "seconds", "ms", "each", "percent"]
+    assert table[-1].split() == ["total", f"{breakdown['seconds']:.3f}", "100.00"]
+    training = next(phase for phase in breakdown["phases"] if phase["name"] == "training")
+    seconds, each, percent = table[0].removeprefix(f"training, {training['count']} steps").split()
+    assert (seconds, percent) == (f"{training['seconds']:.3f}", f"{training['percent']:.2f}")
+    assert each == f"{training['ms']:.3f}"
+    assert [phase["name"] for phase in breakdown["phases"]] == ["training", "evaluation", "checkpoints", "other"]
+
+    records = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    *_, event, stop = records
+    assert stop["event"] == "run_stop"
+    assert event["event"] == "time_breakdown"
+    assert event["breakdown"] == breakdown
+    assert (tmp_path / "dlrm_s_pytorch_time.png").read_bytes().startswith(b"\x89PNG")
+
+
+RANDOM = ("--data-size=6", "--mini-batch-size=2")
+
+
+def test_earlier_breakdown_is_kept(tmp_path: Path) -> None:
+    _, first = timed(RANDOM, tmp_path)
+    run = run_program(*RANDOM, "--time-breakdown", cwd=tmp_path)
+    assert "time breakdown in dlrm_s_pytorch_time_2.json\n" in run.stderr
+    assert json.loads((tmp_path / FILE).read_text()) == first
+    assert (tmp_path / "dlrm_s_pytorch_time_2.png").is_file()
+
+
+def test_folder_of_a_run_has_its_breakdown(tmp_path: Path) -> None:
+    run = run_program(*RANDOM, "--time-breakdown", "--output-dir=run", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    require_sums(json.loads((tmp_path / "run" / "time.json").read_text()))
+    assert (tmp_path / "run" / "time.png").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_without_matplotlib_a_line_says_that_there_is_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlperf.runner.files.find_spec", lambda name: None)
+    run = run_program(*RANDOM, "--time-breakdown", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    assert "no picture of the time breakdown: matplotlib is not installed (pip install matplotlib)" in run.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_profile_and_breakdown_are_not_measured_together(tmp_path: Path) -> None:
+    run = run_program(*RANDOM, "--time-breakdown", "--enable-profiling", cwd=tmp_path)
+    assert run.status == 2
+    assert "error: --time-breakdown cannot be combined with --enable-profiling" in run.stderr
+
+
+def test_output_that_is_a_file_of_the_breakdown_is_refused(terabyte: Path, tmp_path: Path) -> None:
+    flags = (*MODEL, *TRAIN, f"--processed-data-file={terabyte}", f"--save-model={FILE}", "--time-breakdown")
+    run = run_program(*flags, cwd=tmp_path)
+    assert run.status == 2
+    assert f"--save-model={FILE}" in run.stderr
+    assert "of --time-breakdown" in run.stderr
