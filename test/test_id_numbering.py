@@ -47,7 +47,7 @@ def read_all_keys(path: Path) -> None:
         ids.keys(table)
 
 
-def write_ids(path: Path, columns: list[np.ndarray]) -> IdNumbering:  # type: ignore[type-arg]
+def write_ids(path: Path, columns: list[np.ndarray]) -> IdNumbering:
     with path.open("wb") as file:
         writer = IdsWriter(file, len(columns))
         for column in columns:

@@ -27,8 +27,8 @@ from mlperf.data.prepare.work_folder import WorkFolder
 from mlperf.data.prepared.file_facts import FileFacts
 from mlperf.data.prepared.known_ids import KnownIds
 from mlperf.data.prepared.raw_files import gzipped
-from mlperf.data.text.compressed import gzip_advice
 from mlperf.data.schema import CRITEO
+from mlperf.data.text.compressed import gzip_advice
 from mlperf.util.errors import RunError
 from mlperf.util.threads import Threads, available_cores
 
