@@ -21,11 +21,14 @@ from own_columns import (
     write_log,
 )
 from preparations import DAYS, preparation, read_rows
+from program import verify_data
 
 from mlperf.cli.prepare import main as prepare_program
 from mlperf.data.columns.description import IdKind
 from mlperf.data.prepare.pipeline import prepare
 from mlperf.data.prepared.id_numbering import IdNumbering, IdsWriter
+from mlperf.runner.data import prepared_data
+from mlperf.settings.from_flags import parse
 from mlperf.util.errors import RunError, UsageError
 
 OLD, NEW = random_rows(150, seed=1), random_rows(120, seed=2)
@@ -279,3 +282,27 @@ def test_ids_of_criteo_columns_are_kept_in_order_of_their_numbers(tmp_path: Path
             seen.setdefault(int(row[14 + table] or "0", 16), len(seen))
         assert ids.keys(table).tolist() == list(seen)
     assert (ids.columns[0].kind, ids.columns[0].first_index) == (IdKind.HEXADECIMAL, 0)
+
+
+def test_run_refuses_another_numbering_and_other_columns_than_those_of_the_data(folder: Path) -> None:
+    prepare(own_preparation(folder, "y", raw_data_file=folder / "new.csv"))
+    flags = ["--data-generation=dataset", "--data-set=columns", f"--processed-data-file={folder}/y"]
+    columns = f"--columns={folder}/columns.toml"
+    assert prepared_data(parse([*flags, f"--ids-from={folder}/y", columns]).data).ids_from is None
+    with pytest.raises(UsageError, match=r"--ids-from=\S+ has the numbering \w{16}, \S+y_train.bin has"):
+        prepared_data(parse([*flags, f"--ids-from={folder}/x"]).data)
+    write_description(folder, columns=COLUMNS.replace("ids = 2", "ids = 3"))
+    with pytest.raises(UsageError, match=r"--columns=\S+ describes other columns than those with which"):
+        prepared_data(parse([*flags, columns]).data)
+
+
+def test_verification_compares_the_ids_with_the_manifest(folder: Path) -> None:
+    prepare(own_preparation(folder, "y", raw_data_file=folder / "new.csv", ids_from=folder / "x"))
+    assert verify_data("y", cwd=folder).status == 0
+    content = bytearray((folder / "y.ids").read_bytes())
+    content[-1] ^= 1
+    (folder / "y.ids").write_bytes(content)
+    run = verify_data("y", cwd=folder)
+    assert (run.status, "y.ids: does not match the manifest (checksum differs)" in run.stderr) == (1, True)
+    (folder / "y.ids").unlink()
+    assert "y.ids: no such file, but the manifest lists it" in verify_data("y", cwd=folder).stderr

@@ -9,7 +9,14 @@ from mlperf.settings.reports import ComplianceSettings
 from mlperf.settings.settings import Settings
 
 _DATASET = (
-    *("--data-set", "--max-ind-range", "--data-randomize", "--data-sub-sample-rate", "--mlperf-bin-loader"),
+    *(
+        "--days",
+        "--data-set",
+        "--max-ind-range",
+        "--data-randomize",
+        "--data-sub-sample-rate",
+        "--mlperf-bin-loader",
+    ),
     *("--mlperf-bin-shuffle", "--num-workers"),
 )
 _TABLE_ROWS = ("--arch-embedding-size",)
