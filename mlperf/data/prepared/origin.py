@@ -34,7 +34,7 @@ def compare_raw_data(prepared: PreparedData, raw_data_file: Path) -> Difference 
     """
     if prepared.data_set is None or not prepared.inputs:
         return None
-    paths = raw_files(raw_data_file, prepared.data_set)
+    paths = raw_files(raw_data_file, prepared.data_set, prepared.columns)
     if [text_name(path.name) for path in paths] != [text_name(facts.name) for facts in prepared.inputs]:
         return _other_names(prepared, raw_data_file, paths)
     unchanged: list[Path] = []
