@@ -6,19 +6,15 @@ import logging
 from collections.abc import Collection
 from pathlib import Path
 
-from mlperf.data.columns.description_file import read_description
+from mlperf.data.prepare.agreement import require_agreement
 from mlperf.data.prepared.dataset import PreparedData
-from mlperf.data.prepared.manifest import Manifest
 from mlperf.data.prepared.origin import compare_raw_data
-from mlperf.data.prepared.paths import DatasetPaths
 from mlperf.data.prepared.raw_files import raw_files
 from mlperf.settings.data import DataSettings
 from mlperf.settings.flags import changed_flags, flag_values
 from mlperf.util.errors import UsageError
 
 _log = logging.getLogger(__name__)
-
-_ADVICE = "omit the flag to use the prepared data, or choose another --processed-data-file"
 
 
 def check_preparation(prepared: PreparedData, data: DataSettings, given: Collection[str]) -> None:
@@ -27,26 +23,10 @@ def check_preparation(prepared: PreparedData, data: DataSettings, given: Collect
     given: keys of the flags that were given. UsageError if they contradict each other. Logs what has no effect.
     """
     _check_flags(prepared, data, given)
-    if data.columns is not None and read_description(data.columns) != prepared.columns:
-        raise UsageError(f"--columns={data.columns}: {prepared.train} was prepared with another one; {_ADVICE}")
-    if data.ids_from is not None:
-        _check_numbering(prepared, data.ids_from)
+    require_agreement(prepared, data)
     if data.raw_data_file is not None:
         _check_raw_data(prepared, data.raw_data_file, data.data_set)
     _report_flags(prepared, data, given)
-
-
-def _check_numbering(prepared: PreparedData, ids_from: Path) -> None:
-    """Raise UsageError if the ids have other numbers than in the data of --ids-from."""
-    manifest = Manifest.read(DatasetPaths.from_name(ids_from, "--ids-from").manifest)
-    numbering = None if manifest is None else manifest.numbering
-    if numbering is None:
-        raise UsageError(f"--ids-from={ids_from}: no prepared data with the numbers of its ids")
-    if numbering.fingerprint != prepared.numbering:
-        raise UsageError(
-            f"--ids-from={ids_from}: has the numbering {numbering.fingerprint}, {prepared.train} was prepared "
-            f"with {prepared.numbering or 'an unknown one'}; {_ADVICE}"
-        )
 
 
 def _check_flags(prepared: PreparedData, data: DataSettings, given: Collection[str]) -> None:
@@ -108,6 +88,9 @@ def _check_raw_data(prepared: PreparedData, raw_data_file: Path, data_set: str) 
     if difference is None:
         return
     if difference.other_data:
-        raise UsageError(f"--raw-data-file={raw_data_file}: {difference.text}; {_ADVICE}")
+        raise UsageError(
+            f"--raw-data-file={raw_data_file}: {difference.text}; omit the flag to use the prepared data, or "
+            "choose another --processed-data-file"
+        )
     advice = "; run tools/prepare_criteo.py to prepare it again" if difference.has_changed else ""
     _log.warning("%s; using the prepared data%s", difference.text, advice)
