@@ -42,8 +42,8 @@ class RunReport:
 
     source: "metrics", "console output" or "compliance log". started: seconds since 1970. seconds: duration.
     to_target: seconds until the AUC was first at least `target`. curves: by name, such as "loss". facts, settings,
-    system: to be listed. evaluations, checkpoints: one entry each. breakdown: the contents of
-    TIME_NAME. speed: samples per second in the whole training, without evaluations.
+    system: to be listed. evaluations, checkpoints: one entry each. breakdown: as --time-breakdown
+    writes it. speed: samples per second in the whole training, without evaluations.
     """
 
     path: Path
