@@ -16,6 +16,7 @@ from mlperf.data.binary import BinaryFile
 from mlperf.data.day_files import DayFiles
 from mlperf.data.multi_hot import MultiHotShape, MultiHotTables
 from mlperf.data.multi_hot_file import multi_hot_tables, verify_tables
+from mlperf.data.prepare.agreement import require_agreement
 from mlperf.data.prepare.open_prepared import open_prepared
 from mlperf.data.prepared.dataset import PreparedData, describe_reference
 from mlperf.data.prepared.manifest import Manifest
@@ -125,7 +126,18 @@ def prepared_prefix(data: DataSettings) -> Path:
 
 
 def prepared_data(data: DataSettings, given: Collection[str] = ()) -> PreparedData:
-    """Return the prepared data, preparing it from the raw data if it is missing.
+    """Return the prepared data, preparing it from the raw data if it is missing. Errors as of `existing_data`."""
+    prepared = existing_data(data, given)
+    if prepared is not None:
+        return prepared
+    # Imported late: importing compiles its numba functions.
+    from mlperf.data.prepare.pipeline import prepare
+
+    return prepare(PreparationSettings.of(data, prepared_prefix(data)))
+
+
+def existing_data(data: DataSettings, given: Collection[str] = ()) -> PreparedData | None:
+    """Return the prepared data, None if it is missing. RunError if there is no raw data either.
 
     given: keys of the flags that were given, which may be those with default values. UsageError if flags of the
     preparation or the raw data contradict the prepared data.
@@ -144,10 +156,7 @@ def prepared_data(data: DataSettings, given: Collection[str] = ()) -> PreparedDa
         return prepared
     if data.raw_data_file is None:
         raise RunError(f"{path}: no prepared data found, and no --raw-data-file to prepare it from")
-    # Imported late: importing compiles its numba functions.
-    from mlperf.data.prepare.pipeline import prepare
-
-    return prepare(PreparationSettings.of(data, path))
+    return None
 
 
 def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collection[str]) -> None:
@@ -183,6 +192,7 @@ def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collec
                 f"{name}={requested}: {prepared.train} was prepared with {actual}; pass that value or omit the "
                 "flag, or choose another --processed-data-file to prepare the data again"
             )
+    require_agreement(prepared, data)
 
 
 def _report_preparation(prepared: PreparedData, data: DataSettings, given: Collection[str]) -> None:

@@ -9,7 +9,7 @@ B batch, T tables, D embedding dimension, F = T + 1 features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -17,6 +17,7 @@ from itertools import pairwise
 import torch
 
 from mlperf.data.prepared.dataset import PreparedData
+from mlperf.data.prepared.key_table import BYTES_PER_KEY
 from mlperf.data.source import MIN_GROUP_ROWS
 from mlperf.data.synthetic.random_batches import STATE_BYTES
 from mlperf.distributed.processes import current
@@ -46,6 +47,7 @@ _TEST_BATCH = "a test batch (--test-mini-batch-size)"
 _SCORES = "the scores and labels of the test split"
 _READ_AHEAD = "batches read ahead (--num-workers, --test-num-workers)"
 _ACCUMULATED = "accumulated gradients (--mlperf-grad-accum-iter)"
+_IDS = "the rows of all ids (--score-text)"
 _STREAMS = "random data (--num-batches, --data-size, --mini-batch-size)"
 
 _UNKNOWN = 1 << 62  # bytes of host memory, if the system does not say
@@ -68,10 +70,14 @@ _GPU_BUGS = (
 
 @dataclass(frozen=True)
 class RunSizes:
-    """Numbers of samples that bound the batches of a run. test_samples: 0 without a test split."""
+    """Numbers of samples that bound the batches of a run. test_samples: 0 without a test split.
+
+    known_ids: number of ids whose rows must be known, to score text.
+    """
 
     train_samples: int
     test_samples: int
+    known_ids: int = 0
 
     @classmethod
     def of(cls, settings: Settings, prepared: PreparedData | None) -> RunSizes:
@@ -80,9 +86,10 @@ class RunSizes:
         if prepared is None:
             return cls(data.generated_samples, 0)
         limit = data.num_batches * data.batch_size or prepared.train_rows
-        is_text = settings.predictions.text is not None  # of which a few batches are read at a time
-        test_rows = data.test_batch_size if is_text else prepared.rows(settings.split)
-        return cls(min(prepared.train_rows, limit), test_rows)
+        train_rows = min(prepared.train_rows, limit)
+        if settings.predictions.text is not None:  # of which a few batches are read at a time
+            return cls(train_rows, data.test_batch_size, sum(prepared.counts))
+        return cls(train_rows, prepared.rows(settings.split))
 
     def train_batch(self, settings: Settings) -> int:
         """Return the number of samples of the largest training batch, at least 1."""
@@ -97,23 +104,44 @@ def require_run_memory(
     settings: Settings, architecture: Architecture, device: torch.device, sizes: RunSizes
 ) -> None:
     """Raise RunError, naming the flags, if the run needs more memory than the host or the GPU has available."""
+    for budget in memory_budgets(settings, architecture, device, sizes):
+        require_memory_for(budget.needs, available=budget.available, where=budget.where, savings=budget.savings)
+
+
+@dataclass(frozen=True)
+class MemoryBudget:
+    """What a run needs of one kind of memory. available: bytes, None if that is unknown.
+
+    where: text after "memory". savings: ways to need less.
+    """
+
+    needs: list[MemoryNeed]
+    available: int | None
+    where: str = ""
+    savings: Sequence[MemorySaving] = ()
+
+
+def memory_budgets(
+    settings: Settings, architecture: Architecture, device: torch.device, sizes: RunSizes
+) -> Iterator[MemoryBudget]:
+    """Yield what a process of the run needs of the memory of the host and of the GPU."""
     tables, rest = list(_tables(settings, architecture)), list(_rest(settings, architecture, sizes))
     on_host, savings = list(_data(settings, architecture, sizes)), list(_savings(settings, architecture))
     share, where = available_share(current().local_size), ""
     if current().size > 1:
         where = f" in each of {current().size} processes"
     if device.type == "cpu":
-        require_memory_for([*tables, *rest, *on_host], available=share, where=where, savings=savings)
+        yield MemoryBudget([*tables, *rest, *on_host], share, where, savings)
         return
-    require_memory_for(on_host, available=share, where=where)
+    yield MemoryBudget(on_host, share, where)
     on_gpu = available_on_gpu(device)
     if not uses_torchrec(settings):
-        require_memory_for([*tables, *rest], available=on_gpu, where=" of the GPU", savings=savings)
+        yield MemoryBudget([*tables, *rest], on_gpu, " of the GPU", savings)
         return
-    require_memory_for(rest, available=on_gpu, where=" of the GPU")
+    yield MemoryBudget(rest, on_gpu, " of the GPU")
     if share is not None:  # tables may be in host memory, with a cache on the GPU
         where = f" of the GPU and of the host{where}"
-        require_memory_for([*tables, *rest, *on_host], available=on_gpu + share, where=where, savings=savings)
+        yield MemoryBudget([*tables, *rest, *on_host], on_gpu + share, where, savings)
 
 
 def memory_for_tables(
@@ -180,6 +208,19 @@ def table_bytes(architecture: Architecture) -> int:
             architecture.rows_per_table, architecture.feature_size, architecture.compression
         )
     return pooling + ROW_TYPES[architecture.embedding_precision].itemsize * rows * architecture.feature_size
+
+
+def checkpoint_bytes(settings: Settings, architecture: Architecture) -> int:
+    """Return the bytes of a checkpoint: tables, other weights, and the state of the optimizer."""
+    optimizer: type[Optimizer] = load(OPTIMIZERS[settings.training.optimizer])
+    layers = [
+        a * b + b for widths in (architecture.mlp_bot, top_widths(architecture)) for a, b in pairwise(widths)
+    ]
+    dense = sum(layers)
+    if architecture.has_cross_network:
+        dense += architecture.cross_layers * top_widths(architecture)[0] * (2 * architecture.cross_rank + 1)
+    state = _state_bytes(settings.training.optimizer, architecture)
+    return table_bytes(architecture) + state + 4 * (1 + optimizer.state_per_weight) * dense
 
 
 def _of_process(size: int) -> int:
@@ -269,6 +310,8 @@ def _data(settings: Settings, architecture: Architecture, sizes: RunSizes) -> It
         threads = reading_threads(settings, train=False)
         rows_ahead = max(rows_ahead, _rows_ahead(sizes.test_samples, sizes.test_batch(settings), threads))
     yield MemoryNeed(_READ_AHEAD, rows_ahead * sample)
+    if sizes.known_ids:
+        yield MemoryNeed(_IDS, BYTES_PER_KEY * sizes.known_ids)
 
 
 def _rows_ahead(samples: int, batch_size: int, threads: int) -> int:
