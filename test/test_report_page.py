@@ -194,7 +194,7 @@ TIMES = {
             "ms": 80.0,
             "parts": [
                 {"name": "lookup", "seconds": 6.0, "ms": 60.0},
-                {"name": "top MLP", "seconds": 2.0, "ms": 20.0},
+                {"name": "top MLP", "seconds": 2.0, "ms": 20.0, "min_ms": 15.0, "max_ms": 25.0},
             ],
         },
         {"name": "evaluation", "seconds": 2.0, "parts": []},
@@ -207,6 +207,7 @@ def test_time_breakdown_is_drawn_with_its_shares(tmp_path: Path) -> None:
     (tmp_path / "first/time.json").write_text(json.dumps(TIMES))
     found = page("first", cwd=tmp_path)
     assert found.row("lookup") == ["6.0 s", "60.0", "60.0"]
+    assert found.row("top MLP") == ["2.0 s", "20.0", "20.0 (15.0 to 25.0)"]  # of several processes
     assert found.row("evaluation") == ["2.0 s", "20.0", ""]
     widths = [each["style"] for each in found.of("span") if each.get("style")]
     assert widths == ["width:60.000%", "width:20.000%", "width:20.000%"]
