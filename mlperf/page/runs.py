@@ -16,7 +16,7 @@ from mlperf.plots.curves import Curves, Point
 from mlperf.plots.log_files import compliance_log_of
 from mlperf.plots.read_runs import Run, read_runs
 from mlperf.plots.run_labels import legend_labels
-from mlperf.reporting.metrics_reader import MAX_NUMBER, RunRecords, is_metrics_file, position_of, read_records
+from mlperf.reporting.metrics_reader import MAX_NUMBER, RunRecords, position_of
 from mlperf.settings.run import METRICS_FILE
 from mlperf.util.errors import UsageError
 
@@ -109,8 +109,7 @@ def _numbered(labels: list[str]) -> list[str]:
 
 
 def _report(run: Run, label: str) -> RunReport:
-    is_metrics = is_metrics_file(run.path)
-    report = _of_records(run, read_records(run.path), label) if is_metrics else _of_log(run, label)
+    report = _of_log(run, label) if run.records is None else _of_records(run, run.records, label)
     reached = next((point for point in report.curves["auc"] if point.value >= report.target), None)
     return replace(
         report, to_target=None if reached is None else reached.seconds, warnings=tuple(run.curves.warnings)
