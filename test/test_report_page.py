@@ -138,6 +138,16 @@ def test_comparison_shows_the_best_and_what_differs(tmp_path: Path) -> None:
     assert found.cells.index(["--learning-rate", "0.1", "0.5"]) < found.cells.index(["--nepochs", "1"])
 
 
+def test_runs_with_the_same_label_have_the_same_colour_and_are_numbered(tmp_path: Path) -> None:
+    for name in "abc":
+        write_run(tmp_path / name)
+    found = page("a", "b", "c", "--labels=SGD,SGD,Adagrad", cwd=tmp_path)
+    colors = [each["class"] for each in found.of("g") if each.get("data-run") is not None]
+    assert colors[:3] == ["run c0", "run c0", "run c1"]
+    assert [cells[0].strip() for cells in found.cells[1:4]] == ["SGD (1)", "SGD (2)", "Adagrad"]
+    assert "SGD, 2 runs" in found.text
+
+
 def test_same_runs_give_the_same_page(tmp_path: Path) -> None:
     write_run(tmp_path / "first")
     first = page("first", cwd=tmp_path)
@@ -236,7 +246,7 @@ def test_wrong_time_breakdown_is_refused(content: str, reason: str, tmp_path: Pa
         (("--output=first/metrics.jsonl",), "--output=first/metrics.jsonl: must end in .html"),
         (("--output=first",), "--output=first is a folder; must be a file name, such as first/report.html"),
         (("--output=no/report",), "--output=no/report.html: folder no does not exist"),
-        (("--labels=a,b",), "--labels: 2 labels for 1 runs"),
+        (("--labels=a,b",), "--labels: 2 labels for 1 run"),
     ],
 )
 def test_wrong_call_is_refused_in_one_line(flags: tuple[str, ...], reason: str, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def comparison(reports: Sequence[RunReport]) -> Markup:
     speed = _best(reports, lambda report: report.speed, max)
     rows: list[list[Content]] = [
         [
-            element("th", swatch(number), " ", report.label, scope="row"),
+            element("th", swatch(report.group), " ", report.label, scope="row"),
             outcome(report),
             _number(_decimals(report.best_auc, 5), is_best=report.best_auc == best_auc),
             _number(_decimals(report.best_accuracy, 5)),
@@ -51,7 +51,7 @@ def comparison(reports: Sequence[RunReport]) -> Markup:
             _number(_decimals(report.last_loss, 5)),
             str(report.facts.get("engine") or "").partition(" (")[0] or None,
         ]
-        for number, report in enumerate(reports)
+        for report in reports
     ]
     head: list[Content] = [
         *("run", "outcome", "best AUC", "best accuracy", "time to target", "time", "epochs", "samples/s"),
