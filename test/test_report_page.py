@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -254,6 +255,52 @@ def test_wrong_call_is_refused_in_one_line(flags: tuple[str, ...], reason: str, 
     run = report("first", *flags, cwd=tmp_path)
     assert run == Finished(2, "", f"report.py: error: {reason}\n")
     assert not (tmp_path / "report.html").exists()
+
+
+ODD_VALUES: list[Any] = [
+    *(None, True, 0, -1, 10**18, 10**400, 5e-324, 1e299, -1e299, 0.5, "", "<b>", "\ud800"),
+    *([], [1], {}, {"phases": [{"name": "x", "seconds": 1e299}]}),
+]
+
+
+def changed(value: Any, random: Random) -> Any:
+    """Return a JSON value with one value in it replaced or removed."""
+    value = json.loads(json.dumps(value))
+    place = value
+    while True:
+        key = random.choice(list(place) if isinstance(place, dict) else range(len(place)))
+        if isinstance(place[key], dict | list) and place[key] and random.random() < 0.8:
+            place = place[key]
+            continue
+        if random.random() < 0.15:
+            del place[key]
+        else:
+            place[key] = random.choice(ODD_VALUES)
+        return value
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_changed_metrics_give_a_page_or_an_error_of_one_line(seed: int, tmp_path: Path) -> None:
+    random = Random(seed)
+    path = write_run(tmp_path / "first", settings={"mlperf-auc-threshold": 0.5}) / "metrics.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records.insert(-1, {"event": "time_breakdown", "time": 1011.5, "breakdown": TIMES})
+    number = random.randrange(len(records))
+    records[number] = changed(records[number], random)
+    write(path, *records)
+    content, error = page_or_error(path)
+    assert "\n" not in error
+    content.encode()
+    assert not re.search(r"\b(nan|inf|None)\b", content, re.IGNORECASE)
+
+
+def page_or_error(path: Path) -> tuple[str, str]:
+    """Return the text of the page of a file, without style and script, or the error."""
+    try:
+        content = page_of(read_reports([path], None)[0], "title")
+    except RunError as error:
+        return "", str(error)
+    return content.partition("</head>")[2].partition("<script>")[0], ""
 
 
 def test_run_that_failed_says_so(tmp_path: Path) -> None:
