@@ -25,7 +25,7 @@ from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph
 from mlperf.plots.time_figure import draw_time_breakdown
 from mlperf.reporting.compliance_log_file import check_log_file, log_name
-from mlperf.reporting.metrics_file import check_metrics_file
+from mlperf.reporting.metrics_file import check_metrics_file, continues_metrics
 from mlperf.reporting.profile import profile_files
 from mlperf.reporting.time_breakdown import TimeBreakdown, time_files
 from mlperf.runner.checkpoints import require_writable_checkpoints, resumes_in_place, saved_files
@@ -77,7 +77,7 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
     if report.tensor_board_folder is not None:
         require_writable_folder("--tensor-board-filename", report.tensor_board_folder)
     if report.metrics_file is not None:
-        check_metrics_file(report.metrics_file, continues=settings.run.resume)
+        check_metrics_file(report.metrics_file, continues=continues_metrics(settings))
     if settings.compliance.enabled and not settings.inference_only:
         check_log_file(settings)
 
