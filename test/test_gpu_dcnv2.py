@@ -303,11 +303,6 @@ def test_gpu_engine_supports_one_and_several_ids_per_table(flags: tuple[str, ...
 @pytest.mark.parametrize(
     ("flags", "model", "reason"),
     [
-        (
-            (),
-            replace(TINY, ids_per_table=(3, 1, 1)),
-            "several ids per table and sample are supported by the cpu and gpu engines only with",
-        ),
         (DCN, replace(CROSS, rows_per_table=(2,) * 1025), "1,025 tables exceed the limit of 1,024"),
         ((), replace(TINY, rows_per_table=(2,) * 32), "32 tables exceed the limit of 31"),
         (

@@ -113,7 +113,7 @@ def test_other_file_is_not_continued(tmp_path: Path) -> None:
         ({"event": 5, "time": 1.0}, "event is 5, must be a text"),
         ({"time": 1.0}, "event is None, must be a text"),
         (["event"], "the record is ['event'], must be an object"),
-        ({**progress(1.0, 1), "loss": 10**400}, "loss is a number of 1329 bits, must be a number below 1e300"),
+        ({**progress(1.0, 1), "loss": 10**400}, "loss is a number of 1329 bits, must be a number below 1e+300"),
         (at("run_stop", 1.0, 1), "'run_stop' lacks outcome"),
     ],
 )

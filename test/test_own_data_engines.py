@@ -24,6 +24,8 @@ CASES: dict[str, tuple[tuple[DenseColumn, ...], Ids, tuple[str, ...]]] = {
     "one table": (DENSE, SINGLE[:1], ()),
     "several ids": (DENSE, SEVERAL, DCN),
     "several ids of integers": (INTEGERS, SEVERAL, (*DCN, "--embedding-precision=bf16")),
+    "several ids, dot": (DENSE, SEVERAL, ()),
+    "several ids, dot with adagrad": (DENSE, SEVERAL, ("--optimizer=adagrad", "--arch-interaction-itself")),
     "many columns": (DENSE * 7, SINGLE * 12, DCN),
 }
 
@@ -58,3 +60,12 @@ def test_kernels_of_the_gpu_engine_train_like_autograd(case: str, tmp_path: Path
     found = train_steps(prepared, *flags, *small, "--engine=gpu", "--use-gpu", steps=2)
     assert isinstance(found.step, GpuStep)
     assert_equal(found, expected)
+
+
+@pytest.mark.parametrize("case", ["floats", "no dense feature", "several ids", "several ids, dot"])
+def test_cpu_engine_trains_in_bfloat16(case: str, tmp_path: Path) -> None:
+    dense, ids, flags = CASES[case]
+    prepared = write_own_data(tmp_path, dense, ids)
+    expected = train_steps(prepared, *flags, "--engine=autograd", "--precision=bf16", steps=3)
+    found = train_steps(prepared, *flags, "--engine=cpu", "--precision=bf16", steps=3)
+    assert found.losses == pytest.approx(expected.losses, abs=5e-3)

@@ -124,7 +124,10 @@ def test_parts_of_several_processes_add_up_to_the_run(size: int, waiting: set[st
     flags = (*MODEL, *TRAIN, "--engine=torchrec", f"--processed-data-file={terabyte}")
     breakdown, *others = launched(size, timed_here, flags)
     assert others == [None] * (size - 1)
-    assert breakdown["processes"] == size
+    assert (breakdown["processes"], breakdown["measured_processes"]) == (size, size)
+    for part in breakdown["phases"][0]["parts"]:
+        assert ("min_ms" in part) == (size > 1)
+        assert size == 1 or 0 <= part["min_ms"] <= part["ms"] <= part["max_ms"]
     assert parts_of(breakdown, "training") == {
         *FORWARD,
         *BACKWARD,
@@ -159,10 +162,10 @@ def test_run_prints_and_logs_the_same_and_its_table_at_the_end(terabyte: Path, t
     assert keys[0] == keys[1]
 
     heading, *table = run.stdout.removeprefix(plain.stdout).splitlines()
-    assert heading.split() == ["Time,", "engine", "cpu", "seconds", "ms", "each", "percent"]
+    assert heading.split() == ["Time,", "engine", "cpu", "seconds", "percent", "ms", "each"]
     assert table[-1].split() == ["total", f"{breakdown['seconds']:.3f}", "100.00"]
     training = next(phase for phase in breakdown["phases"] if phase["name"] == "training")
-    seconds, each, percent = table[0].removeprefix(f"training, {training['count']} steps").split()
+    seconds, percent, each = table[0].removeprefix(f"training, {training['count']} steps").split()
     assert (seconds, percent) == (f"{training['seconds']:.3f}", f"{training['percent']:.2f}")
     assert each == f"{training['ms']:.3f}"
     assert [phase["name"] for phase in breakdown["phases"]] == ["training", "evaluation", "checkpoints", "other"]

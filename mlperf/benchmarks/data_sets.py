@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 DENSE_FEATURES = 13
 TABLES = 26
+TERABYTE_DAYS = 24  # one text file a day
+KAGGLE_DAYS = 7  # the single text file is divided into parts of equal size
 
 
 @dataclass(frozen=True)

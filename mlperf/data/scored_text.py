@@ -14,6 +14,7 @@ from mlperf.data.prepare.scored_file import ParsedRows, ScoredFile
 from mlperf.data.prepared.known_ids import KnownIds
 from mlperf.data.schema import Rows
 from mlperf.data.source import read_ahead
+from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
 
 
@@ -50,7 +51,7 @@ class ScoredText:
     def rows(self, threads: int) -> Iterator[Rows]:
         """Yield the rows in the order of the text, int32 [n, columns], parsed by threads that read ahead.
 
-        RunError if the text is empty or damaged, cannot be read, or has a bad row.
+        RunError if the text has no rows or a bad one, is damaged or cannot be read.
         """
         rows_before = 0
         with (
@@ -64,6 +65,8 @@ class ScoredText:
                 if parsed.cut is not None:
                     self.cut_fields += parsed.cut
                 yield parsed.rows
+        if rows_before == 0:
+            raise RunError(f"{self.path}: has no rows")
 
     def _read(self, block: Any) -> tuple[Any, ParsedRows]:
         """Parse a block, into memory of its own, and number its ids."""

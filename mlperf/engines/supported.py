@@ -36,11 +36,6 @@ def unsupported_model(model: DLRM_Net) -> str | None:
         return _unsupported("--weighted-pooling", architecture.weighted_pooling)
     if architecture.interaction_op not in INTERACTIONS:
         return _unsupported("--arch-interaction-op", architecture.interaction_op)
-    if architecture.ids_per_table is not None and not architecture.has_cross_network:
-        return (
-            "several ids per table and sample are supported by the cpu and gpu engines only with "
-            "--arch-interaction-op=dcn"
-        )
     if architecture.activation != "relu":
         return _unsupported("--activation-function", architecture.activation)
     return None

@@ -96,7 +96,7 @@ def _table(found: Sequence[_Times], colors: Mapping[str, int]) -> Markup:
     """Return time, share and milliseconds of each part, phase by phase; of several runs, not the time."""
     head: list[Content] = [""] if len(found) > 1 else ["", "time"]
     for times in found:
-        of = f"{times.label}: " if len(found) > 1 else ""
+        of = f"{times.label}, " if len(found) > 1 else ""
         head += [f"{of}percent", f"{of}ms per step or batch"]
     rows: list[list[Content]] = []
     for name in dict.fromkeys(phase.name for times in found for phase in times.phases):

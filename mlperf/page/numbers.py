@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
+_SMALLEST = 1e-300  # range of an axis with ticks
+
 
 def ticks(low: float, high: float, count: int) -> list[float]:
     """Return about `count` round numbers from `low` to `high`: multiples of 1, 2 or 5 times a power of 10."""
-    if not high > low:
+    if not high - low > _SMALLEST:
         return [low]
     rough = (high - low) / max(count, 1)
     power = 10.0 ** math.floor(math.log10(rough))

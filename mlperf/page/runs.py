@@ -16,7 +16,7 @@ from mlperf.plots.curves import Curves, Point
 from mlperf.plots.log_files import compliance_log_of
 from mlperf.plots.read_runs import Run, read_runs
 from mlperf.plots.run_labels import legend_labels
-from mlperf.reporting.metrics_reader import RunRecords, is_metrics_file, position_of, read_records
+from mlperf.reporting.metrics_reader import MAX_NUMBER, RunRecords, is_metrics_file, position_of, read_records
 from mlperf.settings.run import METRICS_FILE
 from mlperf.util.errors import UsageError
 
@@ -255,7 +255,11 @@ def _settings_in(log: Log) -> Facts:
 
 
 def _untimed(points: list[Point]) -> Curve:
-    return [TimedPoint(point.iterations, point.epochs, None, point.value) for point in points]
+    return [
+        TimedPoint(point.iterations, point.epochs, None, point.value)
+        for point in points
+        if abs(point.value) < MAX_NUMBER
+    ]
 
 
 def _with_times(curves: Curves, log: Log) -> Curve:

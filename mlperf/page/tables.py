@@ -9,7 +9,9 @@ from mlperf.page.chart import swatch
 from mlperf.page.elements import Content, Markup, element, table
 from mlperf.page.numbers import date, duration, significant, size
 from mlperf.page.runs import RunReport
+from mlperf.util.printable import shown
 
+_MAX_COLUMNS = 4  # runs side by side
 _MAX_EVALUATIONS = 200  # rows of a table of evaluations
 _METRICS = {
     "accuracy": "accuracy",
@@ -61,9 +63,9 @@ def comparison(reports: Sequence[RunReport]) -> Markup:
 def _best(
     reports: Sequence[RunReport], value: Callable[[RunReport], float | None], better: Callable[..., float]
 ) -> float | None:
-    """Return the best value of several runs, None if there is nothing to compare."""
+    """Return the best value of several runs, None if they do not differ."""
     values = [found for report in reports if (found := value(report)) is not None]
-    return better(values) if len(values) > 1 else None
+    return better(values) if len(set(values)) > 1 else None
 
 
 def _number(text: str | None, *, is_best: bool = False) -> Markup:
@@ -172,11 +174,11 @@ _UNITS: dict[str, Callable[[Any], str | None]] = {"memory": size}
 def system(reports: Sequence[RunReport]) -> Markup | None:
     """Return what the runs were computed with."""
 
-    def shown(key: str, value: Any) -> str | None:
+    def text_of(key: str, value: Any) -> str | None:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return _UNITS[key](value) if key in _UNITS and is_number else _shown(value)
 
-    return _side_by_side(reports, [report.system for report in reports], shown)
+    return _side_by_side(reports, [report.system for report in reports], text_of)
 
 
 def facts(reports: Sequence[RunReport]) -> Markup | None:
@@ -196,10 +198,10 @@ def facts(reports: Sequence[RunReport]) -> Markup | None:
 def _side_by_side(
     reports: Sequence[RunReport],
     found: Sequence[Mapping[str, Any]],
-    shown: Callable[[str, Any], str | None],
+    text_of: Callable[[str, Any], str | None],
 ) -> Markup | None:
     keys = list(dict.fromkeys(key for each in found for key in each))
-    values = {key: [shown(key, each[key]) if key in each else None for each in found] for key in keys}
+    values = {key: [text_of(key, each[key]) if key in each else None for each in found] for key in keys}
     values = {key: row for key, row in values.items() if any(cell is not None for cell in row)}
     if not values:
         return None
@@ -211,12 +213,22 @@ def _side_by_side(
     same = {key: row[0] for key, row in values.items() if key not in differing}
     parts = []
     if differing:
-        head: list[Content] = ["differs", *(report.label for report in reports)]
-        parts.append(table(head, [[_heading(key), *row] for key, row in differing.items()]))
+        parts.append(_differing([report.label for report in reports], differing))
     if same:
         rows = [[_heading(key), value] for key, value in same.items()]
         parts.append(table(["the same in all runs", ""], rows, class_="facts"))
     return element("div", *parts)
+
+
+def _differing(labels: Sequence[str], values: Mapping[str, Sequence[str | None]]) -> Markup:
+    """Return what differs: a column for each run or, of many runs, a row."""
+    if len(labels) <= _MAX_COLUMNS:
+        return table(["differs", *labels], [[_heading(key), *row] for key, row in values.items()])
+    head: list[Content] = ["differs", *(key.replace("_", " ") for key in values)]
+    rows = zip(*values.values(), strict=True)
+    return table(
+        head, [[element("th", label, scope="row"), *row] for label, row in zip(labels, rows, strict=True)]
+    )
 
 
 def _heading(key: str) -> Markup:
@@ -231,5 +243,5 @@ def _shown(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+        return str(value) if abs(value) < 10_000 else f"{value:,}" if abs(value) < 10**18 else shown(value)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,46 +14,93 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WIDTH = 9.0  # inches
-_BAR, _MARGIN = 0.26, 1.0  # inches: height of a bar, and of heading and axis
+_BAR, _MARGIN = 0.24, 1.0  # inches: height of a bar, and of heading and axis
 _COLOURS = {"training": "#4878a8", "evaluation": "#6a9f58"}
 _OTHER_COLOUR = "#a0a0a0"
 
 
+@dataclass(frozen=True)
+class _Bar:
+    """width: percent of the run; 0 for a phase whose parts have bars. spread: to the least and greatest process."""
+
+    name: str
+    width: float
+    note: str
+    colour: str
+    is_phase: bool
+    spread: tuple[float, float] = (0.0, 0.0)
+
+
 def draw_time_breakdown(breakdown: Mapping[str, Any], output: Path) -> None:
-    """Draw a breakdown, as `Listener.time_breakdown` takes it. RunError if the file cannot be written."""
+    """Draw a breakdown, as `Listener.time_breakdown` takes it. RunError if the file cannot be written.
+
+    Lines at the ends of the bars are from the least to the greatest time of a process.
+    """
     from matplotlib.figure import Figure
 
     bars = _bars(breakdown)
     figure = Figure(figsize=(_WIDTH, _MARGIN + _BAR * len(bars)), layout="constrained")
     axes: Axes = figure.subplots()
     positions = range(len(bars))
-    axes.barh(positions, [percent for _, percent, _, _ in bars], color=[colour for *_, colour in bars])
-    axes.set_yticks(positions, [name for name, *_ in bars], fontsize=8)
-    axes.invert_yaxis()
-    for position, (_, percent, note, _) in zip(positions, bars, strict=True):
+    axes.barh(
+        positions,
+        [bar.width for bar in bars],
+        xerr=list(zip(*(bar.spread for bar in bars), strict=True))
+        if breakdown["measured_processes"] > 1
+        else None,
+        color=[bar.colour for bar in bars],
+        ecolor="#404040",
+    )
+    axes.set_yticks(positions, [bar.name for bar in bars], fontsize=8)
+    for label, bar in zip(axes.get_yticklabels(), bars, strict=True):
+        label.set_fontweight("bold" if bar.is_phase else "normal")
+    for position, bar in zip(positions, bars, strict=True):
+        end = (bar.width + bar.spread[1], position)
+        weight = "bold" if bar.is_phase else "normal"
         axes.annotate(
-            note, (percent, position), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8
+            bar.note, end, xytext=(4, 0), textcoords="offset points", va="center", fontsize=8, fontweight=weight
         )
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+    axes.set_xlim(0, 1.3 * max(bar.width + bar.spread[1] for bar in bars))
     axes.set_xlabel("percent of the time of the run")
-    axes.set_xlim(0, 1.25 * max(percent for _, percent, _, _ in bars))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(f"{breakdown['seconds']:,.1f} s, engine {breakdown['engine'].partition(' ')[0]}", fontsize=10)
+    axes.set_title(_title(breakdown), fontsize=10)
     try:
         save_figure(figure, output, dpi=150)
     except OSError as error:
-        raise RunError(f"--time-breakdown: {output}: cannot write the figure: {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise RunError(f"--time-breakdown: {output}: cannot write the figure: {reason}") from None
 
 
-def _bars(breakdown: Mapping[str, Any]) -> list[tuple[str, float, str, str]]:
-    """Return the name of each bar, its percent, its note and its colour."""
+def _title(breakdown: Mapping[str, Any]) -> str:
+    title = f"{breakdown['seconds']:,.1f} s, engine {breakdown['engine'].partition(' ')[0]}"
+    processes = breakdown["processes"]
+    if processes == 1:
+        return title
+    return f"{title}, " + (
+        f"mean of {processes} processes" if breakdown["measured_processes"] > 1 else f"process 0 of {processes}"
+    )
+
+
+def _bars(breakdown: Mapping[str, Any]) -> list[_Bar]:
     bars = []
     for phase in breakdown["phases"]:
-        name, unit = phase["name"], phase.get("unit")
-        colour = _COLOURS.get(name, _OTHER_COLOUR)
+        unit = phase.get("unit")
+        colour = _COLOURS.get(phase["name"], _OTHER_COLOUR)
+        whole = _bar(phase, unit, colour, is_phase=True)
         if unit is None:
-            bars.append((name, phase["percent"], f"{phase['percent']:.1f} %", colour))
-            continue
-        for part in phase["parts"]:
-            note = f"{part['percent']:.1f} %, {part['ms']:.3g} ms per {unit}"
-            bars.append((f"{name}: {part['name']}", part["percent"], note, colour))
+            bars.append(whole)
+        else:
+            bars.append(replace(whole, width=0.0, spread=(0.0, 0.0)))
+            bars += [_bar(part, unit, colour, is_phase=False) for part in phase["parts"]]
     return bars
+
+
+def _bar(timed: Mapping[str, Any], unit: str | None, colour: str, *, is_phase: bool) -> _Bar:
+    percent = timed["percent"]
+    note = f"{percent:.1f} %" + ("" if unit is None else f", {timed['ms']:.3f} ms per {unit}")
+    if "min_ms" not in timed or not timed["ms"]:
+        return _Bar(timed["name"], percent, note, colour, is_phase)
+    scale = percent / timed["ms"]
+    spread = (scale * (timed["ms"] - timed["min_ms"]), scale * (timed["max_ms"] - timed["ms"]))
+    return _Bar(timed["name"], percent, note, colour, is_phase, spread)

@@ -19,6 +19,7 @@ Record = dict[str, Any]
 METRICS_SUFFIX = METRICS_FILE.suffix
 MAX_LINE = 1 << 24  # bytes; records have a few hundred, a run_start some thousand
 
+MAX_NUMBER = 1e300  # larger numbers could not be computed with
 # Events that a run repeats when it is resumed from an earlier position.
 _REPEATED = ("epoch_start", "progress", "evaluation_start", "evaluation_stop", "checkpoint", "time_breakdown")
 
@@ -148,8 +149,8 @@ def _checked(line: bytes, number: int) -> Record:
 def _real(value: object, where: str) -> float | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         refuse(where, value, "a number or null")
-    if value is not None and not abs(value) < 1e300:
-        refuse(where, value, "a number below 1e300")
+    if value is not None and not abs(value) < MAX_NUMBER:
+        refuse(where, value, f"a number below {MAX_NUMBER:g}")
     return value
 
 

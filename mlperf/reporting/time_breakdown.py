@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 
 from mlperf.data.source import BatchSource
+from mlperf.distributed.agreement import values_of_all
 from mlperf.distributed.processes import current
 from mlperf.engines.device_stopwatch import make_stopwatch
 from mlperf.evaluation.metrics import Metrics
@@ -59,6 +62,7 @@ class TimeBreakdown(Listener):
         self._device = device
         self._folder = folder
         self._engine = ""
+        self._of_all: list[Mapping[str, Mapping[str, float]]] = []  # of each process, once stopped
         self._steps = self._evaluations = self._test_batches = 0
 
     def run_start(self, start: RunStart) -> None:
@@ -97,34 +101,45 @@ class TimeBreakdown(Listener):
         """End the time of the training."""
         self.stopwatch.end_phase()
 
+    def stop(self) -> None:
+        """Stop the clock, and learn the times of the other processes. Every process of the run must call it."""
+        self._of_all = values_of_all(self.stopwatch.seconds())
+
     def breakdown(self) -> Mapping[str, Any]:
         """Return the time since `run_start` by phase and part, as values that JSON can represent.
 
         "seconds": of all phases. "phases": of each, "name", "seconds", "percent" of all, "parts" and, of the steps
         of the training and the batches of the evaluations, "count" and "unit". "parts": of each, "name",
         "seconds", "percent" of all, and, where there is a count, "ms" per unit.
+
+        "measured_processes": their number. Of several, the times are means, and phases and parts have "min_ms" and
+        "max_ms", the least and the greatest of a process. An interrupted run has the times of its first process.
         """
+        of_all = self._of_all or [self.stopwatch.seconds()]
         counts = {
             TRAINING: (self._steps, "step"),
             EVALUATION: (self._evaluations * self._test_batches, "batch"),
         }
-        measured = self.stopwatch.seconds()
-        total = sum(sum(parts.values()) for parts in measured.values())
+        total = sum(sum(sum(parts.values()) for parts in phases.values()) for phases in of_all) / len(of_all)
+        names = sorted(of_all[0], key=lambda name: name == OTHER)  # the others keep their order
         return {
             "version": __version__,
             "engine": self._engine,
             "device": self._device.type,
             "processes": current().size,
+            "measured_processes": len(of_all),
             "seconds": total,
             "evaluations": self._evaluations,
             "phases": [
-                _phase(name, measured[name], total, *counts.get(name, (0, "")))
-                for name in sorted(measured, key=lambda name: name == OTHER)  # the others keep their order
+                _phase(name, [phases.get(name, {}) for phases in of_all], total, *counts.get(name, (0, "")))
+                for name in names
             ],
         }
 
     def time_breakdown(self, breakdown: Mapping[str, Any]) -> None:
         """Print the table and write the JSON file. RunError if that is not possible."""
+        if not current().is_first:
+            return
         for line in table(breakdown):
             print(line)
         content = json.dumps(breakdown, indent=1, allow_nan=False) + "\n"
@@ -152,27 +167,36 @@ def _write(path: Path, content: str) -> None:
         raise RunError(f"--time-breakdown: {path} cannot be written: {error.strerror}") from None
 
 
-def _phase(name: str, parts: Mapping[str, float], total: float, count: int, unit: str) -> dict[str, Any]:
-    def timed(name: str, seconds: float) -> dict[str, Any]:
-        share = 100 * seconds / total if total else 0.0
-        each = {"ms": 1e3 * seconds / count} if count else {}
-        return {"name": name, "seconds": seconds, "percent": share, **each}
+def _phase(
+    name: str, of_all: Sequence[Mapping[str, float]], total: float, count: int, unit: str
+) -> dict[str, Any]:
+    """Return a phase and its parts. of_all: seconds of each part in each process."""
 
-    ordered = sorted(parts, key=lambda part: part in (OTHER, _METRICS))
+    def timed(name: str, seconds: Sequence[float]) -> dict[str, Any]:
+        mean = fmean(seconds)
+        entry: dict[str, Any] = {"name": name, "seconds": mean, "percent": 100 * mean / total if total else 0.0}
+        if count:
+            entry["ms"] = 1e3 * mean / count
+            if len(seconds) > 1:
+                entry |= {"min_ms": 1e3 * min(seconds) / count, "max_ms": 1e3 * max(seconds) / count}
+        return entry
+
+    parts = sorted(dict.fromkeys(chain(*of_all)), key=lambda part: part in (OTHER, _METRICS))
     return {
-        **timed(name, sum(parts.values())),
+        **timed(name, [sum(parts.values()) for parts in of_all]),
         **({"count": count, "unit": unit} if count else {}),
-        "parts": [timed(part, parts[part]) for part in ordered],
+        "parts": [timed(part, [parts.get(part, 0.0) for parts in of_all]) for part in parts],
     }
 
 
 def table(breakdown: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of the table for a breakdown: seconds, ms per step or batch, and percent of all."""
-    processes = breakdown["processes"]
+    processes, measured = breakdown["processes"], breakdown["measured_processes"]
     heading = f"Time, engine {breakdown['engine'].partition(' ')[0]}"
     if processes > 1:
-        heading += f", process 0 of {processes}"
-    yield f"{heading:<{_WIDTH}}{'seconds':>10}{'ms each':>11}{'percent':>9}"
+        heading += f", mean of {processes} processes" if measured > 1 else f", process 0 of {processes}"
+    spread = f"{'min':>11}{'max':>11}" if measured > 1 else ""
+    yield f"{heading:<{_WIDTH}}{'seconds':>10}{'percent':>9}{'ms each':>11}{spread}"
     for phase in breakdown["phases"]:
         count = phase.get("count")
         name = phase["name"] if count is None else f"{phase['name']}, {_counted(count, phase['unit'])}"
@@ -188,5 +212,5 @@ def _counted(count: int, unit: str) -> str:
 
 
 def _line(name: str, timed: Mapping[str, Any]) -> str:
-    each = f"{timed['ms']:.3f}" if "ms" in timed else ""
-    return f"{name:<{_WIDTH}}{timed['seconds']:>10.3f}{each:>11}{timed['percent']:>9.2f}"
+    each = "".join(f"{timed[key]:>11.3f}" for key in ("ms", "min_ms", "max_ms") if key in timed)
+    return f"{name:<{_WIDTH}}{timed['seconds']:>10.3f}{timed['percent']:>9.2f}{each}"

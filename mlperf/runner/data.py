@@ -16,6 +16,7 @@ from mlperf.data.binary import BinaryFile
 from mlperf.data.day_files import DayFiles
 from mlperf.data.multi_hot import MultiHotShape, MultiHotTables
 from mlperf.data.multi_hot_file import multi_hot_tables, verify_tables
+from mlperf.data.prepare.agreement import require_agreement
 from mlperf.data.prepare.open_prepared import open_prepared
 from mlperf.data.prepared.dataset import PreparedData, describe_reference
 from mlperf.data.prepared.manifest import Manifest
@@ -191,6 +192,7 @@ def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collec
                 f"{name}={requested}: {prepared.train} was prepared with {actual}; pass that value or omit the "
                 "flag, or choose another --processed-data-file to prepare the data again"
             )
+    require_agreement(prepared, data)
 
 
 def _report_preparation(prepared: PreparedData, data: DataSettings, given: Collection[str]) -> None:

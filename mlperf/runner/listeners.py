@@ -27,9 +27,7 @@ DEBUG_BATCHES = 3
 
 def make_time_breakdown(settings: Settings, device: torch.device) -> TimeBreakdown | None:
     """Return the listener that measures the parts of the run (--time-breakdown), None without."""
-    if not settings.report.time_breakdown or not current().is_first:
-        return None
-    return TimeBreakdown(device, settings.run.output_dir)
+    return TimeBreakdown(device, settings.run.output_dir) if settings.report.time_breakdown else None
 
 
 def make_listeners(settings: Settings, device: torch.device, times: TimeBreakdown | None = None) -> list[Listener]:
@@ -40,7 +38,7 @@ def make_listeners(settings: Settings, device: torch.device, times: TimeBreakdow
     If one cannot be created, the others are notified of the end of the run.
     """
     if not current().is_first:
-        return []
+        return [] if times is None else [times]
     report = settings.report
     listeners: list[Listener] = [
         Console(

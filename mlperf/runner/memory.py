@@ -17,6 +17,7 @@ from itertools import pairwise
 import torch
 
 from mlperf.data.prepared.dataset import PreparedData
+from mlperf.data.prepared.key_table import BYTES_PER_KEY
 from mlperf.data.source import MIN_GROUP_ROWS
 from mlperf.data.synthetic.random_batches import STATE_BYTES
 from mlperf.distributed.processes import current
@@ -46,6 +47,7 @@ _TEST_BATCH = "a test batch (--test-mini-batch-size)"
 _SCORES = "the scores and labels of the test split"
 _READ_AHEAD = "batches read ahead (--num-workers, --test-num-workers)"
 _ACCUMULATED = "accumulated gradients (--mlperf-grad-accum-iter)"
+_IDS = "the rows of all ids (--score-text)"
 _STREAMS = "random data (--num-batches, --data-size, --mini-batch-size)"
 
 _UNKNOWN = 1 << 62  # bytes of host memory, if the system does not say
@@ -68,10 +70,14 @@ _GPU_BUGS = (
 
 @dataclass(frozen=True)
 class RunSizes:
-    """Numbers of samples that bound the batches of a run. test_samples: 0 without a test split."""
+    """Numbers of samples that bound the batches of a run. test_samples: 0 without a test split.
+
+    known_ids: number of ids whose rows must be known, to score text.
+    """
 
     train_samples: int
     test_samples: int
+    known_ids: int = 0
 
     @classmethod
     def of(cls, settings: Settings, prepared: PreparedData | None) -> RunSizes:
@@ -80,9 +86,10 @@ class RunSizes:
         if prepared is None:
             return cls(data.generated_samples, 0)
         limit = data.num_batches * data.batch_size or prepared.train_rows
-        is_text = settings.predictions.text is not None  # of which a few batches are read at a time
-        test_rows = data.test_batch_size if is_text else prepared.rows(settings.split)
-        return cls(min(prepared.train_rows, limit), test_rows)
+        train_rows = min(prepared.train_rows, limit)
+        if settings.predictions.text is not None:  # of which a few batches are read at a time
+            return cls(train_rows, data.test_batch_size, sum(prepared.counts))
+        return cls(train_rows, prepared.rows(settings.split))
 
     def train_batch(self, settings: Settings) -> int:
         """Return the number of samples of the largest training batch, at least 1."""
@@ -303,6 +310,8 @@ def _data(settings: Settings, architecture: Architecture, sizes: RunSizes) -> It
         threads = reading_threads(settings, train=False)
         rows_ahead = max(rows_ahead, _rows_ahead(sizes.test_samples, sizes.test_batch(settings), threads))
     yield MemoryNeed(_READ_AHEAD, rows_ahead * sample)
+    if sizes.known_ids:
+        yield MemoryNeed(_IDS, BYTES_PER_KEY * sizes.known_ids)
 
 
 def _rows_ahead(samples: int, batch_size: int, threads: int) -> int:

@@ -67,6 +67,8 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
                 with delivered():
                     model, data, loop = _start(settings, device, prepared, listeners, times)
                     outcome = loop.run(data)
+                    if times is not None:
+                        times.stop()
             except BaseException as error:
                 failure, outcome = error, _outcome_of(error)
                 if outcome is Outcome.INTERRUPTED and (how := _continuation(settings, loop)) is not None:

@@ -9,7 +9,7 @@ from mlperf.benchmarks import benchmark_with, dashed, editions_of
 from mlperf.benchmarks.data_sets import COLUMNS, DENSE_FEATURES, TABLES, TERABYTE_DCNV2
 from mlperf.distributed.launchers import require_one_process
 from mlperf.settings.data import DataSettings, MultiHotSettings
-from mlperf.settings.dataset import DatasetSettings, PreparationSettings
+from mlperf.settings.dataset import DAYS, DatasetSettings, PreparationSettings
 from mlperf.settings.flags import changed_flags
 from mlperf.settings.settings import LATEST, Settings
 from mlperf.util.errors import UsageError
@@ -35,8 +35,6 @@ def check_preparation(settings: PreparationSettings, given: Collection[str]) -> 
     _check_columns(settings)
     if settings.traits.has_columns_file and settings.columns is None:
         raise UsageError(f"--data-set={settings.data_set} requires --columns, a file that describes the columns")
-    if settings.reference_files and settings.ids_from is not None:
-        raise UsageError(f"--ids-from={settings.ids_from} cannot be combined with --reference-files")
     if settings.traits.limits_rows and settings.max_ind_range >= 0:
         raise UsageError(
             f"--max-ind-range={settings.max_ind_range}: --data-set={settings.data_set} is prepared without a "
@@ -45,6 +43,12 @@ def check_preparation(settings: PreparationSettings, given: Collection[str]) -> 
     if settings.reference_files:
         if not settings.traits.has_reference_files:
             raise UsageError(f"--reference-files requires --data-set={TERABYTE_DCNV2.name}")
+        if settings.ids_from is not None or settings.days is not None:
+            flag = "--days" if settings.ids_from is None else "--ids-from"
+            raise UsageError(
+                f"{flag} cannot be combined with --reference-files: the reference prepares all days, and numbers "
+                "their ids itself"
+            )
         for key in ("data_randomize", "data_sub_sample_rate", "numpy_rand_seed"):
             if key in given:
                 raise UsageError(
@@ -235,6 +239,11 @@ def _check_data(settings: Settings) -> None:
 
 def _check_columns(data: DatasetSettings) -> None:
     """Refuse flags of the other data sets. The architecture is compared with the columns when they are known."""
+    if data.days is not None and not data.traits.has_days:
+        raise UsageError(
+            f"--days={DAYS.show(data.days)} cannot be combined with --data-set={data.data_set}: its "
+            "text has no files for days"
+        )
     if not data.traits.has_columns_file:
         if data.columns is not None:
             raise UsageError(f"--columns={data.columns} requires --data-set={COLUMNS.name}")

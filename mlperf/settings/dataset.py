@@ -6,11 +6,21 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mlperf.benchmarks.data_sets import DATA_SETS, DataSetTraits
+from mlperf.benchmarks.data_sets import DATA_SETS, KAGGLE_DAYS, TERABYTE_DAYS, DataSetTraits
 from mlperf.settings.flags import flag
-from mlperf.settings.kinds import between, choice, file_name, file_prefix, prefix_or_folder, switch, whole_between
+from mlperf.settings.kinds import (
+    between,
+    choice,
+    file_name,
+    file_prefix,
+    number_ranges,
+    prefix_or_folder,
+    switch,
+    whole_between,
+)
 
 MAX_SEED = 2**32 - 1  # of NumPy's legacy generator
+DAYS = number_ranges(TERABYTE_DAYS, "DAYS")
 _GROUP = "data set"
 
 
@@ -64,6 +74,14 @@ class DatasetSettings:
         "others that of the empty id",
         group=_GROUP,
     )
+    days: tuple[int, ...] | None = flag(
+        "--days",
+        DAYS,
+        None,
+        "Terabyte: days to prepare, such as 0-3,23; the last one is for evaluation, and one alone is divided into "
+        f"{KAGGLE_DAYS} parts; by default all {TERABYTE_DAYS}",
+        group=_GROUP,
+    )
     max_ind_range: int = flag(
         "--max-ind-range",
         whole_between(1, 1 << 32, or_value=-1),
@@ -99,6 +117,11 @@ class DatasetSettings:
     def traits(self) -> DataSetTraits:
         """The data set, with what distinguishes it from the others."""
         return DATA_SETS[self.data_set]
+
+    @property
+    def day_numbers(self) -> tuple[int, ...]:
+        """The numbers of the days that are prepared, if the text has a file for each day."""
+        return tuple(range(TERABYTE_DAYS)) if self.days is None else self.days
 
     @property
     def write_npz(self) -> bool:
@@ -146,6 +169,7 @@ class PreparationSettings(DatasetSettings):
         """Return the entry of the manifest: the settings that determine the output, besides the inputs."""
         if self.reference_files:
             return {"data_set": self.data_set, "reference_files": True, "bad_rows": self.bad_rows}
+        days = {} if self.days is None else {"days": DAYS.show(self.days)}
         return {
             "data_set": self.data_set,
             "max_ind_range": self.max_ind_range,
@@ -153,4 +177,5 @@ class PreparationSettings(DatasetSettings):
             "data_sub_sample_rate": self.sub_sample_rate,
             "numpy_rand_seed": self.seed,
             "bad_rows": self.bad_rows,
+            **days,
         }

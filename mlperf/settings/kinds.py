@@ -143,6 +143,31 @@ def whole_numbers(maximum: int, *, minimum: int = 1) -> Kind:
     return Kind(parse, "N-N-...", dashed, extremes=(str(minimum), str(maximum)), allowed=allowed)
 
 
+def number_ranges(count: int, metavar: str) -> Kind:
+    """Return the kind of increasing numbers from 0 to `count` - 1, such as 0-3,23."""
+    last = count - 1
+    allowed = f"increasing numbers from 0 to {last} and ranges of them, separated by commas, such as 0-3,{last}"
+
+    def parse(text: str) -> tuple[int, ...]:
+        values: list[int] = []
+        for part in text.split(","):
+            ends = [_read_whole(number) for number in part.split("-")]
+            if len(ends) > 2 or any(number is None or not 0 <= number < count for number in ends):
+                raise _wrong(text, allowed)
+            start, end = int(ends[0] or 0), int(ends[-1] or 0)
+            values += range(start, end + 1)
+            if start > end or values != sorted(set(values)):
+                raise _wrong(text, allowed)
+        return tuple(values)
+
+    def show(values: tuple[int, ...]) -> str:
+        starts = [value for value in values if value - 1 not in values]
+        ends = [value for value in values if value + 1 not in values]
+        return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
+
+    return Kind(parse, metavar, show, extremes=("0", f"0-{last}"), allowed=allowed)
+
+
 _weight = between(0)
 _TWO_WEIGHTS = f"two numbers in [0, {MAX_REAL:g}] separated by a dash"
 

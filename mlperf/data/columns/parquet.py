@@ -48,6 +48,10 @@ class ParquetLog(LogFile):
         """Return the bytes and the rows of the file."""
         return self._bytes, self._rows
 
+    def count_rows(self) -> int:
+        """Return the number of rows."""
+        return self._rows
+
     def blocks(self, start: int = 0) -> Iterator[ParquetBlock]:
         """Yield the rows from number `start` on."""
         with damage(self.path, "damaged Parquet file"):

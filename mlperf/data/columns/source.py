@@ -54,6 +54,10 @@ class LogFile(ABC):
         """Return the length of all blocks together and the number of rows, estimated. RunError if damaged."""
 
     @abstractmethod
+    def count_rows(self) -> int:
+        """Return the number of rows, good and bad. RunError if the file is damaged."""
+
+    @abstractmethod
     def parser(self, *, keeps_negative: bool = False) -> Parser:
         """Return a parser. keeps_negative: whether negative integers are kept that are stored as integers."""
 

@@ -15,7 +15,7 @@ from mlperf.data.columns.messages import fault_message, shown_field
 from mlperf.data.columns.parse import ColumnsParser
 from mlperf.data.columns.plan import make_actions
 from mlperf.data.columns.source import LogFile
-from mlperf.data.text.blocks import TextBlock, text_blocks
+from mlperf.data.text.blocks import TextBlock, count_newlines, text_blocks
 from mlperf.data.text.compressed import compression, unpacked_size
 from mlperf.util.errors import RunError
 from mlperf.util.failures import damage
@@ -41,6 +41,10 @@ class TextLog(LogFile):
             return 0, 0
         lines = block.text[: block.length].tobytes().count(b"\n")
         return text_bytes, max(lines, lines * text_bytes // block.length)
+
+    def count_rows(self) -> int:
+        """Return the number of lines, without the header."""
+        return sum(count_newlines(block) for block in self.blocks())
 
     def parser(self, *, keeps_negative: bool = False) -> ColumnsParser:
         """Return a parser of the text."""

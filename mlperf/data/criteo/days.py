@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-TERABYTE_DAYS = 24  # one text file a day
-KAGGLE_DAYS = 7  # the single text file is divided into parts of equal size
-
 SPLITS = ("train", "test", "val")
 TRAINING_SPLITS = ("train", "test")  # those that a training run reads
 

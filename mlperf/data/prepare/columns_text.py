@@ -12,12 +12,11 @@ import numpy.typing as npt
 from mlperf.data.columns.description import ColumnsDescription, Transform
 from mlperf.data.columns.log_file import open_log
 from mlperf.data.columns.parse import ParsedColumns
-from mlperf.data.columns.source import Parser
+from mlperf.data.columns.source import Block, Parser
 from mlperf.data.prepare.key_mapping import KeyMapper
 from mlperf.data.prepare.layout import Layout
-from mlperf.data.prepare.text_format import Block, Parse, TextFormat
+from mlperf.data.prepare.text_format import Parse, TextFormat
 from mlperf.data.prepared.id_numbering import IdNumbering
-from mlperf.data.text.blocks import count_lines
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 
@@ -66,4 +65,9 @@ class ColumnsText(TextFormat):
 
     def count_rows(self, file: int) -> int:
         """See TextFormat."""
-        return count_lines(self._inputs[file]) - self.columns.has_header
+        return self._logs[file].count_rows()
+
+    def size(self, file: int) -> tuple[int, int]:
+        """See TextFormat."""
+        text_bytes, rows = self._logs[file].size()
+        return text_bytes, rows * self.layout.schema.row_bytes

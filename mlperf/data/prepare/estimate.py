@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from mlperf.data.prepare.division import ByFile
-from mlperf.data.prepare.plan import Plan, disk_needed, estimate_size, find_inputs
+from mlperf.data.prepare.plan import Plan, disk_needed, find_inputs
 from mlperf.data.prepare.request import Request
 from mlperf.data.prepare.text_format import TextFormat
 from mlperf.settings.dataset import PreparationSettings
@@ -40,8 +40,8 @@ def estimate(settings: PreparationSettings) -> PreparationEstimate:
         request = Request.of(settings)
         inputs = find_inputs(request)
         text = request.text_format(inputs)
-        sizes = [estimate_size(path, text.layout.schema) for path in inputs]
-        text_bytes, row_bytes = sum(size for size, _ in sizes), [int(size * ratio) for size, ratio in sizes]
+        sizes = [text.size(file) for file in range(len(inputs))]
+        text_bytes, row_bytes = sum(size for size, _ in sizes), [size for _, size in sizes]
         # Of one file, all rows may be training rows: the need is then at most a little too large.
         parts = tuple(row_bytes) if len(inputs) > 1 else (*row_bytes, 0)
         plan = Plan(tuple(inputs), tuple(size for size, _ in sizes), parts, ByFile(tuple(range(len(inputs)))))

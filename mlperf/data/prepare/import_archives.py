@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mlperf.data.criteo.days import KAGGLE_DAYS, SPLITS, divide, split_rows
+from mlperf.benchmarks.data_sets import KAGGLE_DAYS
+from mlperf.data.criteo.days import SPLITS, divide, split_rows
 from mlperf.data.prepare.outputs import require_writable_files
 from mlperf.data.prepare.plan import require_disk
 from mlperf.data.prepare.publish import split_facts

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlperf.data.criteo.days import SPLITS, TERABYTE_DAYS
+from mlperf.benchmarks.data_sets import TERABYTE_DAYS
+from mlperf.data.criteo.days import SPLITS
 from mlperf.data.prepared.dataset import PreparedData, describe, open_foreign
 from mlperf.data.prepared.file_facts import FileFacts
 from mlperf.data.prepared.manifest import Manifest

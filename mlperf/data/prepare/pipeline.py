@@ -12,6 +12,7 @@ import os
 import shutil
 from pathlib import Path
 
+from mlperf.data.prepare.agreement import require_agreement
 from mlperf.data.prepare.mapper import Mapper
 from mlperf.data.prepare.open_prepared import open_other_program
 from mlperf.data.prepare.outputs import require_other_names, require_writable_files
@@ -50,6 +51,7 @@ def prepare(settings: PreparationSettings) -> PreparedData:
         require_other_names(paths, settings.raw_data_file, request.input_files())
         foreign = open_other_program(paths, settings.raw_data_file)
         if foreign is not None:  # never overwrite it: preparing it may have taken days
+            require_agreement(foreign, settings)
             return foreign
         if (manifest := _finished_without_inputs(request, paths)) is not None:
             return describe(paths, manifest)

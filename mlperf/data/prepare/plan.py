@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from mlperf.benchmarks.data_sets import KAGGLE_DAYS
 from mlperf.data.columns.description import ColumnsDescription, SplitByFile, SplitByValue
-from mlperf.data.criteo.days import KAGGLE_DAYS, SPLITS, divide
+from mlperf.data.criteo.days import SPLITS, divide
 from mlperf.data.prepare.division import ByFile, ByHash, ByPosition, ByValue, Division, rows_by_share
 from mlperf.data.prepare.request import Request
 from mlperf.data.prepare.text_format import TextFormat
 from mlperf.data.prepared.raw_files import existing_text
-from mlperf.data.schema import CRITEO, RowSchema
-from mlperf.data.text.compressed import COMPRESSIONS, compression, open_text, unpacked_size
-from mlperf.settings.dataset import PreparationSettings
+from mlperf.data.schema import CRITEO
+from mlperf.settings.dataset import DAYS, PreparationSettings
 from mlperf.util.errors import RunError
-from mlperf.util.failures import damage
-
-# Bytes of text from which the size of an input file is estimated.
-TEXT_SAMPLE_BYTES = 1 << 16
 
 
 def find_inputs(request: Request) -> list[Path]:
@@ -31,21 +26,35 @@ def find_inputs(request: Request) -> list[Path]:
 
     RunError if one is missing or empty, UsageError if their name is that of a folder.
     """
-    raw, names = request.settings.raw_data_file, request.raw_files()
+    names = request.raw_files()
     paths = []
     for name in names:
         path = existing_text(name) or name
         if not path.is_file():
-            which = f"{len(names)} days" if len(names) > 1 else "this file"
-            if len(names) > 1 and raw.is_file():
-                which += f", of which {raw} is not the prefix but a file"
-            elif len(names) == 1 and raw.with_name(f"{raw.name}_0").is_file():
-                which += f"; for {raw.name}_0 ... pass --data-set=terabyte or terabyte_dcnv2"
-            raise RunError(f"{path}: no such file, also not as .gz; --raw-data-file={raw} requires {which}")
+            raise RunError(f"{path}: no such file, also not as .gz; {_required(request, names)}")
         if path.stat().st_size == 0:
-            raise RunError(f"{path}: empty file; expected rows of {CRITEO.columns} columns separated by tabs")
+            expected = f"rows of {CRITEO.columns} columns separated by tabs" if request.columns is None else "rows"
+            raise RunError(f"{path}: empty file; expected {expected}")
         paths.append(path)
     return paths
+
+
+def _required(request: Request, names: Sequence[Path]) -> str:
+    """Return which files are required, and what else may have been meant."""
+    settings, raw = request.settings, request.settings.raw_data_file
+    required = f"--raw-data-file={raw} requires"
+    if not settings.traits.has_days:
+        if len(names) > 1:
+            return f"{required} the files that --columns={settings.columns} names"
+        is_prefix = raw.with_name(f"{raw.name}_0").is_file()
+        advice = f"; for {raw.name}_0 ... pass --data-set=terabyte or terabyte_dcnv2" if is_prefix else ""
+        return f"{required} this file{advice}"
+    existing = [day for day, name in zip(settings.day_numbers, names, strict=True) if existing_text(name)]
+    advice = f"; --days={DAYS.show(tuple(existing))} prepares those that exist" if existing else ""
+    if raw.is_file():
+        advice = f", of which {raw} is not the prefix but a file"
+    which = f"{len(names)} days" if len(names) > 1 else "this day"
+    return f"{required} {which}{advice}"
 
 
 @dataclass(frozen=True)
@@ -65,15 +74,15 @@ class Plan:
 
 
 def make_plan(request: Request, inputs: Sequence[Path], text: TextFormat) -> Plan:
-    """Read the beginning of each input file; count the rows of the Kaggle file to divide them into days."""
+    """Read the beginning of each input file; count the rows of a single one to divide them into days."""
     settings = request.settings
-    estimates = [estimate_size(path, text.layout.schema) for path in inputs]
-    text_bytes = tuple(size for size, _ in estimates)
-    row_bytes = [int(size * ratio) for size, ratio in estimates]
+    sizes = [text.size(file) for file in range(len(inputs))]
+    text_bytes = tuple(size for size, _ in sizes)
+    row_bytes = [size for _, size in sizes]
     if request.columns is not None:
         row_bytes_of_splits, division = _plan_splits(request, request.columns, inputs, row_bytes, text)
         return Plan(tuple(inputs), text_bytes, row_bytes_of_splits, division)
-    if settings.traits.has_days:
+    if len(inputs) > 1:
         return Plan(tuple(inputs), text_bytes, tuple(row_bytes), ByFile(tuple(range(len(inputs)))))
     good_rows, bad_rows = _count_rows(text, settings)
     rows_per_day = divide(good_rows, KAGGLE_DAYS)
@@ -125,15 +134,6 @@ def _count_rows(text: TextFormat, settings: PreparationSettings) -> tuple[int, i
         parsed = parse(0, block)
         good, lines = good + len(parsed.rows), lines + parsed.lines
     return good, lines - good
-
-
-def estimate_size(path: Path, schema: RowSchema) -> tuple[int, float]:
-    """Return the size of a text file, unzipped, and the ratio of the size of its rows in the binary file to it."""
-    with damage(path, f"damaged {compression(path)} file") if path.suffix in COMPRESSIONS else nullcontext():
-        with open_text(path) as file:
-            head = file.read(TEXT_SAMPLE_BYTES) or b""
-        text_bytes = unpacked_size(path)
-    return text_bytes, max(1, head.count(b"\n")) * schema.row_bytes / max(1, len(head))
 
 
 def disk_needed(plan: Plan, request: Request) -> int:

@@ -51,7 +51,8 @@ class Request:
 
     def raw_files(self) -> list[Path]:
         """Return the paths of the raw text; see `raw_files`."""
-        return raw_files(self.settings.raw_data_file, self.settings.data_set, self.columns)
+        settings = self.settings
+        return raw_files(settings.raw_data_file, settings.data_set, self.columns, settings.day_numbers)
 
     def input_files(self) -> list[NamedFile]:
         """Return the files besides the raw text that the preparation reads."""
@@ -81,11 +82,11 @@ class Request:
 
     def differences(self, manifest: Manifest) -> list[str]:
         """Return how prepared data was asked for otherwise, as flags; empty if it was asked for just so."""
-        flags = self.settings.flags()
+        flags, recorded = self.settings.flags(), manifest.flags
         changed = [
-            f"--{name.replace('_', '-')}={manifest.flags.get(name)}"
-            for name in flags
-            if manifest.flags.get(name) != flags[name]
+            f"--{name.replace('_', '-')}={recorded[name]}" if name in recorded else f"no --{name}"
+            for name in {**flags, **recorded}
+            if recorded.get(name) != flags.get(name)
         ]
         if manifest.columns != self.columns and manifest.columns is not None:
             changed.append("other --columns")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.columns.description import CRITEO_COLUMNS, ColumnsDescription
+from mlperf.data.columns.source import Block
 from mlperf.data.prepare.id_mapping import IdMapper
 from mlperf.data.prepare.layout import CRITEO_LAYOUT, Layout
 from mlperf.data.prepare.mapper import Mapper
@@ -19,21 +21,13 @@ from mlperf.data.prepared.id_numbering import IdNumbering
 from mlperf.data.prepared.known_ids import KnownIds
 from mlperf.data.schema import Rows
 from mlperf.data.text.blocks import TextBlock, count_lines, text_blocks
+from mlperf.data.text.compressed import COMPRESSIONS, compression, open_text, unpacked_size
 from mlperf.data.text.faults import REASON_NAMES
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
+from mlperf.util.failures import damage
 
-
-class Block(Protocol):
-    """Whole rows of an input file.
-
-    length: bytes, for the progress report. end: position in the file, unzipped, at which the block ends.
-    """
-
-    @property
-    def length(self) -> int: ...
-    @property
-    def end(self) -> int: ...
+_SAMPLE_BYTES = 1 << 16  # of text, from which the number of its rows is estimated
 
 
 class ParsedRows(Protocol):
@@ -100,6 +94,10 @@ class TextFormat(ABC):
         """Return the error for a row of `faults`. lines: number of rows of the input file before the block."""
 
     @abstractmethod
+    def size(self, file: int) -> tuple[int, int]:
+        """Return the bytes of an input file, unpacked, and those of its rows in the binary file, estimated."""
+
+    @abstractmethod
     def count_rows(self, file: int) -> int:
         """Return the number of rows, good and bad, of an input file."""
 
@@ -130,6 +128,16 @@ class CriteoText(TextFormat):
     def error(self, file: int, lines: int, block: TextBlock, fault: npt.NDArray[np.int64]) -> RunError:
         """See TextFormat."""
         return fault_error(self._inputs[file], lines + 1, block, fault)
+
+    def size(self, file: int) -> tuple[int, int]:
+        """See TextFormat."""
+        path = self._inputs[file]
+        with damage(path, f"damaged {compression(path)} file") if path.suffix in COMPRESSIONS else nullcontext():
+            with open_text(path) as opened:
+                head = opened.read(_SAMPLE_BYTES) or b""
+            text_bytes = unpacked_size(path)
+        ratio = max(1, head.count(b"\n")) * self.layout.schema.row_bytes / max(1, len(head))
+        return text_bytes, int(text_bytes * ratio)
 
     def count_rows(self, file: int) -> int:
         """See TextFormat."""

@@ -19,6 +19,7 @@ from mlperf.data.prepared.paths import DatasetPaths
 from mlperf.data.prepared.reference_manifest import ReferenceManifest
 from mlperf.data.schema import CRITEO, RowSchema
 from mlperf.data.watched_file import FileStatus
+from mlperf.settings.dataset import DAYS
 from mlperf.util.errors import RunError
 
 if TYPE_CHECKING:  # they import PyTorch, which the preparation does without
@@ -37,6 +38,7 @@ class PreparedData:
     counts: number of distinct ids of each embedding table; empty if that is not known.
     data_set, max_ind_range, sub_sample_rate, randomize, seed: flags of the preparation; None if prepared by
     another tool. The seed is None, too, if the preparation drew no random numbers.
+    days: days of the text that were prepared; None: all, or the text has no files for days.
     bad_rows: number of bad rows left out.
     inputs: raw text files; empty if prepared by another tool.
     statuses: status of the file of each split when it was found.
@@ -62,6 +64,7 @@ class PreparedData:
     sub_sample_rate: float | None = None
     randomize: str | None = None
     seed: int | None = None
+    days: tuple[int, ...] | None = None
     bad_rows: int = 0
     inputs: tuple[FileFacts, ...] = ()
     statuses: Mapping[str, FileStatus] = field(default_factory=dict)
@@ -119,6 +122,7 @@ def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
         sub_sample_rate=None if manifest.adopted else float(flags["data_sub_sample_rate"]),
         randomize=None if manifest.adopted else str(flags["data_randomize"]),
         seed=None if manifest.adopted else _seed(flags),
+        days=DAYS(flags["days"]) if "days" in flags else None,
         bad_rows=sum(sum(reasons.values()) for reasons in manifest.bad_rows.values()),
         inputs=() if manifest.adopted else tuple(manifest.inputs),
         statuses=_statuses(paths),

@@ -13,6 +13,9 @@ Keys = npt.NDArray[np.uint64]  # [N] or [N, ids per row]
 Slots = npt.NDArray[np.uint64]  # [slots, 2]
 
 
+BYTES_PER_KEY = 32  # at least: two slots of 16 bytes
+
+
 class KeyTable:
     """Open addressing, at most half full: 32 to 64 bytes for each key. count: number of keys.
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Collection
 from typing import Any
 
-from mlperf.benchmarks.data_sets import DATA_SETS, DataSetTraits
-from mlperf.data.columns.description import CRITEO_COLUMNS, ColumnsDescription
+from mlperf.benchmarks.data_sets import DATA_SETS, KAGGLE_DAYS, TERABYTE_DAYS, DataSetTraits
+from mlperf.data.columns.description import CRITEO_COLUMNS, ColumnsDescription, SplitByFile
 from mlperf.data.columns.description_json import from_json
-from mlperf.data.criteo.days import KAGGLE_DAYS, SPLITS, TERABYTE_DAYS, split_rows
+from mlperf.data.criteo.days import SPLITS, split_rows
 from mlperf.data.prepared.file_facts import FileFacts
 from mlperf.data.schema import MAX_TABLE_ROWS
-from mlperf.settings.dataset import PreparationSettings
+from mlperf.settings.dataset import DAYS, PreparationSettings
 from mlperf.settings.flags import declared_flags
 from mlperf.util.printable import shown
 from mlperf.util.strict_json import SchemaError, fields, file_name, items, refuse, whole
@@ -24,7 +25,7 @@ ADDED_ENTRIES = ("smallest_integer", "columns", "ids", "numbering", *_COLUMNS_EN
 _OPTIONAL = ("bad_rows", "archive", *ADDED_ENTRIES)  # older manifests lack the first two
 _FLAGS = ("data_set", "max_ind_range", "data_randomize", "numpy_rand_seed")
 _FLAGS_OF_OLDER_MANIFESTS = {"data_sub_sample_rate": 0.0, "bad_rows": "stop"}  # defaults for missing flags
-_MAX_INPUTS = 1 << 16
+ALL_DAYS = (1, TERABYTE_DAYS)  # numbers of input files
 _MAX_CRC32 = (1 << 32) - 1
 
 
@@ -35,8 +36,8 @@ def checked_content(content: object, format_version: int) -> dict[str, Any]:
     flags = _flags(entries["flags"])
     traits = None if "adopted" in flags else DATA_SETS[flags["data_set"]]
     columns = _columns(entries, traits)
-    inputs = facts_of_inputs(entries["inputs"], any_number=columns is not None)
-    day_counts = KAGGLE_DAYS if len(inputs) == 1 else TERABYTE_DAYS
+    inputs = facts_of_inputs(entries["inputs"], _input_counts(flags, columns))
+    day_counts = KAGGLE_DAYS if len(inputs) == 1 else len(inputs)
     days = items(entries["rows_per_day"], "rows_per_day", [day_counts if columns is None else len(SPLITS)])
     schema = (columns or CRITEO_COLUMNS).schema
     counts = items(entries["counts"], "counts", [schema.tables])
@@ -129,9 +130,19 @@ def _smallest_integer(entries: dict[str, Any], flags: dict[str, Any]) -> int | N
     return whole(entries["smallest_integer"], "smallest_integer", -(2**31), 2**31 - 1)
 
 
-def facts_of_inputs(value: object, *, any_number: bool = False) -> list[FileFacts]:
-    """Return the input files: one or those of all days, or any number of files."""
-    inputs = items(value, "inputs", range(1, _MAX_INPUTS + 1) if any_number else [1, TERABYTE_DAYS])
+def _input_counts(flags: dict[str, Any], columns: ColumnsDescription | None) -> Collection[int]:
+    """Return the allowed numbers of input files."""
+    if columns is not None:
+        split = columns.split
+        if not isinstance(split, SplitByFile):
+            return [1]
+        return [len(split.train) + len(split.test) + len(split.validation)]
+    return [len(DAYS(flags["days"]))] if "days" in flags else ALL_DAYS
+
+
+def facts_of_inputs(value: object, counts: Collection[int] = ALL_DAYS) -> list[FileFacts]:
+    """Return the input files. counts: their allowed numbers."""
+    inputs = items(value, "inputs", counts)
     facts = [facts_of_file(each, f"inputs[{number}]", has_checksum=False) for number, each in enumerate(inputs)]
     for number, each in enumerate(facts):
         if each.size == 0:
@@ -163,11 +174,13 @@ def _flags(value: object) -> dict[str, Any]:
         if flags["adopted"] not in ("kaggle", "terabyte"):
             refuse("flags.adopted", flags["adopted"], "'kaggle' or 'terabyte'")
         return flags
-    flags = {**_FLAGS_OF_OLDER_MANIFESTS, **fields(value, "flags", _FLAGS, _FLAGS_OF_OLDER_MANIFESTS)}
+    optional = (*_FLAGS_OF_OLDER_MANIFESTS, "days")
+    flags = {**_FLAGS_OF_OLDER_MANIFESTS, **fields(value, "flags", _FLAGS, optional)}
     declared = {flag.key: flag for _, flag in declared_flags(PreparationSettings)}
     for key, found in flags.items():
         flag = declared[key]
-        kinds = (int, float) if isinstance(flag.default, float) else (type(flag.default),)
+        default = "" if flag.default is None else flag.default
+        kinds = (int, float) if isinstance(default, float) else (type(default),)
         if type(found) not in kinds:
             refuse(f"flags.{key}", found, f"a value of {flag.name}")
         try:

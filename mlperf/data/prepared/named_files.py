@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mlperf.data.criteo.days import SPLITS, TERABYTE_DAYS
+from mlperf.benchmarks.data_sets import TERABYTE_DAYS
+from mlperf.data.criteo.days import SPLITS
 from mlperf.data.prepared.paths import DatasetPaths
 from mlperf.data.prepared.raw_files import gzipped
 from mlperf.data.prepared.reference_paths import reference_names, reference_prefix

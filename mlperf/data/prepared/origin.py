@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlperf.benchmarks.data_sets import TERABYTE_DAYS
 from mlperf.data.prepared.dataset import PreparedData
 from mlperf.data.prepared.file_facts import FileFacts
 from mlperf.data.prepared.raw_files import existing_text, raw_files, text_name
@@ -34,7 +35,7 @@ def compare_raw_data(prepared: PreparedData, raw_data_file: Path) -> Difference 
     """
     if prepared.data_set is None or not prepared.inputs:
         return None
-    paths = raw_files(raw_data_file, prepared.data_set)
+    paths = raw_files_of(prepared, raw_data_file)
     if [text_name(path.name) for path in paths] != [text_name(facts.name) for facts in prepared.inputs]:
         return _other_names(prepared, raw_data_file, paths)
     unchanged: list[Path] = []
@@ -62,6 +63,12 @@ def compare_raw_data(prepared: PreparedData, raw_data_file: Path) -> Difference 
     else:
         text = f"{path}: has changed since {prepared.train} was prepared"
     return Difference(text, other_data=False, has_changed=True)
+
+
+def raw_files_of(prepared: PreparedData, raw_data_file: Path) -> list[Path]:
+    """Return the paths of the raw text from which a data set of this program was prepared; see `raw_files`."""
+    assert prepared.data_set is not None
+    return raw_files(raw_data_file, prepared.data_set, prepared.columns, prepared.days or range(TERABYTE_DAYS))
 
 
 def _other_names(prepared: PreparedData, raw_data_file: Path, paths: list[Path]) -> Difference:

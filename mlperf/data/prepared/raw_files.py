@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from mlperf.benchmarks.data_sets import DATA_SETS
+from mlperf.benchmarks.data_sets import DATA_SETS, TERABYTE_DAYS
 from mlperf.data.columns.description import ColumnsDescription, SplitByFile
-from mlperf.data.criteo.days import TERABYTE_DAYS
 from mlperf.util.errors import UsageError
 from mlperf.util.strict_json import SchemaError, file_name
 
 
-def raw_files(raw_data_file: Path, data_set: str, columns: ColumnsDescription | None = None) -> list[Path]:
+def raw_files(
+    raw_data_file: Path,
+    data_set: str,
+    columns: ColumnsDescription | None = None,
+    day_numbers: Sequence[int] = range(TERABYTE_DAYS),
+) -> list[Path]:
     """Return the paths of the raw text; each file may exist with the ending .gz instead.
 
     columns: description of the columns, which may name the files of each split; these are in the order of SPLITS.
+    day_numbers: days of a data set that has files for them.
     UsageError if `raw_data_file` is a folder, or if the manifest could not contain its name.
     """
     try:
@@ -28,7 +34,7 @@ def raw_files(raw_data_file: Path, data_set: str, columns: ColumnsDescription | 
         if os.path.isdir(raw_data_file):
             raise _folder(raw_data_file, "the text file", "train.txt")
         return [raw_data_file]
-    days = [raw_data_file.with_name(f"{raw_data_file.name}_{day}") for day in range(TERABYTE_DAYS)]
+    days = [raw_data_file.with_name(f"{raw_data_file.name}_{day}") for day in day_numbers]
     # The prefix may also be the name of a folder.
     if os.path.isdir(raw_data_file) and existing_text(days[0]) is None:
         raise _folder(raw_data_file, "the prefix of day_0 ... day_23", "day")

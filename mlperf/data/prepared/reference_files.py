@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.benchmarks import dashed
-from mlperf.data.criteo.days import TERABYTE_DAYS, split_rows
+from mlperf.benchmarks.data_sets import TERABYTE_DAYS
+from mlperf.data.criteo.days import split_rows
 from mlperf.data.day_files import DayPart, DayRows
 from mlperf.data.npy import StoredArray, open_archive, open_array
 from mlperf.data.prepared.reference_paths import day_file, day_files

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlperf.benchmarks.data_sets import TERABYTE_DCNV2
-from mlperf.data.criteo.days import TERABYTE_DAYS
+from mlperf.benchmarks.data_sets import TERABYTE_DAYS, TERABYTE_DCNV2
 from mlperf.data.prepared.file_facts import FileFacts
 from mlperf.data.prepared.manifest import CHECKSUM, MAX_BYTES, find_difference, json_crc32
 from mlperf.data.prepared.manifest_schema import bad_rows, facts_of_file, facts_of_inputs

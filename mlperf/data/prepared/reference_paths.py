@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mlperf.data.criteo.days import TERABYTE_DAYS
+from mlperf.benchmarks.data_sets import TERABYTE_DAYS
 from mlperf.data.prepared.paths import AFTER_PREFIX, REFERENCE_ENDINGS, DatasetPaths
 from mlperf.util.errors import RunError
 

@@ -92,7 +92,12 @@ def _overlong_block(beginning: Bytes, end: int) -> TextBlock:
 
 def count_lines(path: Path) -> int:
     """Return the number of lines of a file."""
-    return sum(int(_count_newlines(block.text, block.length)) for block in text_blocks(path))
+    return sum(count_newlines(block) for block in text_blocks(path))
+
+
+def count_newlines(block: TextBlock) -> int:
+    """Return the number of lines of a block."""
+    return int(_count_newlines(block.text, block.length))
 
 
 @numba.njit("(uint8[::1], int64)", nogil=True, cache=True)

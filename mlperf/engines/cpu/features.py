@@ -35,29 +35,43 @@ class Features(Protocol):
 
 
 class DotProducts:
-    """Interaction of the bottom MLP's output and the rows of one id per table, [B, D + pairs].
+    """Interaction of the bottom MLP's output and one row of each table, [B, D + pairs].
 
+    block: the rows [R, D]. first_row: int64 [T], first row of each table in it. The caller keeps both alive.
     is_trained: whether `backward` is used.
     """
 
-    def __init__(self, model: DLRM_Net, dtype: torch.dtype, workspace: Workspace, *, is_trained: bool) -> None:
-        tables, architecture = model.tables, model.architecture
-        assert isinstance(tables, FlatTables)
+    def __init__(
+        self,
+        model: DLRM_Net,
+        block: torch.Tensor,
+        first_row: torch.Tensor,
+        dtype: torch.dtype,
+        workspace: Workspace,
+        *,
+        is_trained: bool,
+    ) -> None:
         self._dtype, self._workspace = dtype, workspace
         self._width = model.top_widths[0]
-        sizes = (len(tables.rows_per_table), tables.dimension)
+        sizes = (len(first_row), block.shape[1])
         self._shape = sizes
         self._scratch = torch.empty(torch.get_num_threads() * interaction.scratch_size(*sizes))
         shared = {
-            "first_row": tables.first_row.data_ptr(),
-            "block": tables.weight.data_ptr(),
+            "first_row": first_row.data_ptr(),
+            "block": block.data_ptr(),
             "scratch": self._scratch.data_ptr(),
-            "rows": len(tables.weight),
+            "rows": len(block),
             "bfloat16": dtype == torch.bfloat16,
         }
-        kind = (*sizes, architecture.interaction_itself, row_kind(tables.weight.dtype))
+        kind = (*sizes, model.architecture.interaction_itself, row_kind(block.dtype))
         self._forward = interaction.make_forward(*kind).prepare(**shared)
         self._backward = interaction.make_backward(*kind).prepare(**shared) if is_trained else None
+
+    def read_rows_of(self, block: torch.Tensor) -> None:
+        """Take the rows from another block [R, D], of the same type."""
+        for loop in (self._forward, self._backward):
+            if loop is not None:
+                loop.args.block, loop.args.rows = block.data_ptr(), len(block)
 
     def forward(self, ids: torch.Tensor, bottom: torch.Tensor) -> torch.Tensor:
         """Return the interaction of `bottom` [B, D] and the rows `ids` [T, B]."""
@@ -82,6 +96,52 @@ class DotProducts:
         args.samples = samples
         self._backward.run()
         return bottom_gradient, row_gradients
+
+
+class PooledDotProducts:
+    """Interaction of the bottom MLP's output and the pooled rows of each table, [B, D + pairs].
+
+    The features of each sample, float32 [B, T + 1, D], are pooled first, and are then the rows of the products.
+    """
+
+    def __init__(
+        self,
+        model: DLRM_Net,
+        ids_per_table: Sequence[int],
+        dtype: torch.dtype,
+        workspace: Workspace,
+        *,
+        is_trained: bool,
+    ) -> None:
+        tables = model.tables
+        assert isinstance(tables, FlatTables)
+        self._pooled = PooledFeatures(tables, ids_per_table, torch.float32, workspace)
+        self._count = len(tables.rows_per_table)
+        self._first_row = torch.arange(
+            1, self._count + 1
+        )  # of a sample's features, behind the bottom MLP's output
+        nothing = torch.empty(0, tables.dimension)
+        self._products = DotProducts(model, nothing, self._first_row, dtype, workspace, is_trained=is_trained)
+        self._samples = torch.empty(self._count, 0, dtype=torch.int64)
+
+    def forward(self, ids: torch.Tensor, bottom: torch.Tensor) -> torch.Tensor:
+        """Return the interaction of `bottom` [B, D] and the sums of the rows of each bag of `ids` [L]."""
+        features = self._pooled.forward(ids, bottom.float())
+        self._products.read_rows_of(features.view(-1, bottom.shape[1]))
+        return self._products.forward(self._rows_of_samples(len(bottom)), bottom)
+
+    def backward(
+        self, ids: torch.Tensor, bottom: torch.Tensor, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the gradients of `bottom` [B, D] and of the bags, float32 [B, T, D]. Follows `forward`."""
+        return self._products.backward(self._rows_of_samples(len(bottom)), bottom, gradient)
+
+    def _rows_of_samples(self, samples: int) -> torch.Tensor:
+        """Return the first row of each sample, int64 [T, B]."""
+        if self._samples.shape[1] != samples:
+            rows = torch.arange(samples) * (self._count + 1)
+            self._samples = rows.repeat(self._count, 1)
+        return self._samples
 
 
 class PooledFeatures:

@@ -30,6 +30,8 @@ def _onednn(
 
 
 def _is_large(samples: int, weight: torch.Tensor) -> bool:
+    if not weight.numel():  # a model without dense features, for which oneDNN has no product
+        return False
     return weight.dtype != torch.float32 or samples * weight.numel() >= _LARGE
 
 

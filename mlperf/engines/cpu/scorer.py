@@ -12,7 +12,7 @@ import torch
 from mlperf.data.batch import Batch
 from mlperf.data.source import BatchSource
 from mlperf.engines.cpu.cross_layer import CpuCrossLayer
-from mlperf.engines.cpu.features import DotProducts, Features, PooledFeatures
+from mlperf.engines.cpu.features import DotProducts, Features, PooledDotProducts, PooledFeatures
 from mlperf.engines.cpu.layer import CpuLayer
 from mlperf.engines.cpu.loops import last_layer
 from mlperf.engines.cpu.workspace import Workspace
@@ -77,17 +77,20 @@ class CpuScorer:
         self, model: DLRM_Net, ids_per_table: Sequence[int] | None, optimizer: Optimizer | None
     ) -> tuple[Features, Sequence[CrossLayer[float]]]:
         """Return the lookup and, if the model has one, the layers of the cross network."""
+        tables, is_trained = self.tables, optimizer is not None
         if not isinstance(model.interaction, CrossInteraction):
-            assert ids_per_table is None, "the dot products take one id per table"
-            is_trained = optimizer is not None
-            return DotProducts(model, self.dtype, self.workspace, is_trained=is_trained), ()
-        sizes = ids_per_table or [1] * len(self.tables.rows_per_table)
+            if ids_per_table is None:
+                block = (tables.weight, tables.first_row, self.dtype, self.workspace)
+                return DotProducts(model, *block, is_trained=is_trained), ()
+            pooled = (ids_per_table, self.dtype, self.workspace)
+            return PooledDotProducts(model, *pooled, is_trained=is_trained), ()
+        sizes = ids_per_table or [1] * len(tables.rows_per_table)
         layers = list(model.interaction.layers())
         cross = [
             CpuCrossLayer(*layer, self.dtype, optimizer, self.workspace, number=number, layers=len(layers))
             for number, layer in enumerate(layers)
         ]
-        return PooledFeatures(self.tables, sizes, self.dtype, self.workspace), cross
+        return PooledFeatures(tables, sizes, self.dtype, self.workspace), cross
 
     @property
     def ranges(self) -> Mapping[str, str]:

@@ -36,3 +36,22 @@ class Bags:
     def tables(self) -> int:
         """T."""
         return len(self.sizes)
+
+
+@dataclass(frozen=True, eq=False)
+class PooledRows:
+    """The pooled features of a batch as rows of a table, of which dot products are computed.
+
+    features: [B * (T + 1), D]. rows: int32 [B, T], the pooled rows of each sample; before them is the bottom MLP's
+    output.
+    """
+
+    features: torch.Tensor
+    rows: torch.Tensor
+
+    @classmethod
+    def of(cls, joined: torch.Tensor, tables: int) -> PooledRows:
+        """Return the features [B, (T + 1) * D] as rows."""
+        samples = len(joined)
+        rows = torch.arange(samples * (tables + 1), dtype=torch.int32, device=joined.device)
+        return cls(joined.view(samples * (tables + 1), -1), rows.view(samples, tables + 1)[:, 1:].contiguous())

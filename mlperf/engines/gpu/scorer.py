@@ -15,7 +15,7 @@ from mlperf.data.batch import RawBatch, RowSource
 from mlperf.data.row_group import invalid_row_error
 from mlperf.data.schema import CRITEO, LOG1P, RowSchema
 from mlperf.data.source import BatchSource
-from mlperf.engines.gpu.bags import Bags
+from mlperf.engines.gpu.bags import Bags, PooledRows
 from mlperf.engines.gpu.cross_layer import GpuCrossLayer
 from mlperf.engines.gpu.kernels.decode import (
     NO_POSITION,
@@ -57,7 +57,7 @@ class GpuScorer:
 
     precision: "fp32", "tf32" or "bf16", for matrix products and activations.
     max_ind_range: if positive, ids are taken modulo it.
-    ids_per_table: number of ids of each table and sample if batches contain `ids`, which needs a cross network.
+    ids_per_table: number of ids of each table and sample if batches contain `ids`.
     schema: layout of the rows. has_transforms: whether their dense features may be transformed when they are read.
     """
 
@@ -89,6 +89,9 @@ class GpuScorer:
         self.ids_per_table = ids_per_table
         self.cross: Sequence[CrossLayer[torch.Tensor]] = ()
         self.bags: Bags | None = None
+        if ids_per_table is not None or isinstance(model.interaction, CrossInteraction):
+            self.bags = Bags.of(ids_per_table or [1] * len(architecture.rows_per_table), self.device)
+        self.pooled: PooledRows | None = None
         self.interacted_width = padded_width(model.top_widths[0])
         if isinstance(model.interaction, CrossInteraction):
             layers = list(model.interaction.layers())
@@ -96,7 +99,6 @@ class GpuScorer:
                 GpuCrossLayer(*layer, self.dtype, is_first=number == 0, is_last=number == len(layers) - 1)
                 for number, layer in enumerate(layers)
             ]
-            self.bags = Bags.of(ids_per_table or [1] * len(architecture.rows_per_table), self.device)
             self.interacted_width = model.top_widths[0]  # not padded: a multiple of the embedding dimension
         self.schema = schema
         widths = [dense_width(schema), *architecture.mlp_bot[1:]]
@@ -200,7 +202,11 @@ class GpuScorer:
         """
         tables = self.tables.weight
         if self.bags is not None:
-            return pool(tables=tables, embedding_rows=embedding_rows, bags=self.bags, bottom=bottom)
+            joined = pool(tables=tables, embedding_rows=embedding_rows, bags=self.bags, bottom=bottom)
+            if self.cross:
+                return joined
+            self.pooled = PooledRows.of(joined, self.bags.tables)
+            tables, embedding_rows = self.pooled.features, self.pooled.rows
         return interact(
             tables=tables,
             embedding_rows=embedding_rows,

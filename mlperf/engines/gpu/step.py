@@ -181,18 +181,26 @@ class GpuStep(GpuScorer, LayerwiseStep[RawRows, torch.Tensor]):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the gradients of the bottom MLP's output [B, D] and of the rows read.
 
-        With a cross network, the latter are `gradient` itself, that of all features [B, F * D].
+        With a cross network, the latter are `gradient` itself, that of all features [B, F * D]. So are they with
+        several ids per table.
         """
         if self.cross:
             return gradient[:, : self.tables.dimension].contiguous(), gradient
-        return interact_backward(
-            tables=self.tables.weight,
-            embedding_rows=activations.ids,
-            bottom=activations.bottom[-1],
+        bottom, tables, embedding_rows = activations.bottom[-1], self.tables.weight, activations.ids
+        if self.pooled is not None:
+            tables, embedding_rows = self.pooled.features, self.pooled.rows
+        d_bottom, d_embeddings = interact_backward(
+            tables=tables,
+            embedding_rows=embedding_rows,
+            bottom=bottom,
             gradient=gradient,
             self_interaction=self.model.architecture.interaction_itself,
             allow_tf32=self.allow_tf32,
         )
+        if self.pooled is None:
+            return d_bottom, d_embeddings
+        of_tables = d_embeddings.view(len(bottom), -1, bottom.shape[1])
+        return d_bottom, torch.cat((d_bottom.unsqueeze(1), of_tables), 1).flatten(1)
 
     def update_rows(self, activations: Activations, gradients: torch.Tensor, rate: torch.Tensor) -> None:
         """Update the rows of the tables."""

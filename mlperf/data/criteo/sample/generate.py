@@ -17,7 +17,8 @@ import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from mlperf.data.criteo.days import TERABYTE_DAYS, divide, split_rows
+from mlperf.benchmarks.data_sets import TERABYTE_DAYS
+from mlperf.data.criteo.days import divide, split_rows
 from mlperf.data.criteo.sample.planted_signal import PlantedSignal
 from mlperf.data.criteo.sample.render import render_rows
 from mlperf.util.errors import RunError

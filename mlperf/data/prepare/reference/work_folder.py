@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mlperf.data.criteo.days import SPLITS, TERABYTE_DAYS
+from mlperf.benchmarks.data_sets import TERABYTE_DAYS
+from mlperf.data.criteo.days import SPLITS
 from mlperf.data.prepare.extents import EXTENT_BYTES, index_path
 from mlperf.data.prepare.reference.npy_files import all_files
 from mlperf.data.prepare.state import PreparationState
