@@ -114,4 +114,4 @@ def test_estimated_rows_and_sizes_are_close_to_those_of_the_preparation(
     assert found.rows == pytest.approx(rows, rel=0.02)
     assert found.file_bytes == pytest.approx(size, rel=0.02)
     assert found.disk_bytes > found.file_bytes
-    assert found.parse_seconds > 0
+    assert found.text_seconds > 0

@@ -87,7 +87,8 @@ def _print_preparation(settings: Settings) -> None:
         f"{shown_bytes(found.disk_bytes)} while the data is prepared, of which {shown_bytes(found.file_bytes)} "
         f"stay; {_free(prefix.parent)}",
     )
-    _print("time", f"preparation: at least {_duration(found.parse_seconds)}, for parsing the text")
+    seconds = _duration(found.text_seconds)
+    _print("time", f"preparation: at least {seconds}, for parsing the text and numbering its ids")
     _print("", "model, memory and time of the training are known when the data is prepared")
 
 
