@@ -51,7 +51,7 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
 
     Called before anything is opened, created or replaced. others: further outputs of the program.
     """
-    writes = [*_outputs(settings), *others]
+    writes = [*output_files(settings), *others]
     if settings.data.generation == "dataset" and (prepared := _prepared_data(settings)) is not None:
         writes += named_work_files(*prepared)
     require_distinct(_inputs(settings), writes)
@@ -125,7 +125,8 @@ def _described_files(data: DataSettings) -> list[NamedFile]:
     return files
 
 
-def _outputs(settings: Settings) -> list[NamedFile]:
+def output_files(settings: Settings) -> list[NamedFile]:
+    """Return the files that the run writes, besides those of the preparation, and its locks."""
     report = settings.report
     outputs = [*named_settings(settings), *saved_files(settings), *named("--metrics-file", report.metrics_file)]
     if settings.compliance.enabled and not settings.inference_only:
