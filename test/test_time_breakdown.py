@@ -211,11 +211,3 @@ def test_profile_and_breakdown_are_not_measured_together(tmp_path: Path) -> None
     run = run_program(*RANDOM, "--time-breakdown", "--enable-profiling", cwd=tmp_path)
     assert run.status == 2
     assert "error: --time-breakdown cannot be combined with --enable-profiling" in run.stderr
-
-
-def test_output_that_is_a_file_of_the_breakdown_is_refused(terabyte: Path, tmp_path: Path) -> None:
-    flags = (*MODEL, *TRAIN, f"--processed-data-file={terabyte}", f"--save-model={FILE}", "--time-breakdown")
-    run = run_program(*flags, cwd=tmp_path)
-    assert run.status == 2
-    assert f"--save-model={FILE}" in run.stderr
-    assert "of --time-breakdown" in run.stderr
