@@ -25,6 +25,7 @@ from mlperf.reporting.compliance_log_file import require_mlperf_logging
 from mlperf.runner.checkpoints import check_loaded_checkpoints, checkpoints_reserved
 from mlperf.runner.data import Splits, open_splits, verified_data
 from mlperf.runner.device import device_of, gpu_name
+from mlperf.runner.dry_run import dry_run
 from mlperf.runner.evaluate import evaluate_only, load_model
 from mlperf.runner.files import check_files
 from mlperf.runner.listeners import require_tracker
@@ -75,6 +76,8 @@ def _run_in_folder(given: Settings, settings: Settings, device: torch.device) ->
         require_format(settings.predictions.file)
     if settings.report.plot_compute_graph:
         require_graphviz("--plot-compute-graph")
+    if settings.run.dry_run:
+        return dry_run(settings, device)
     if settings.data.generation != "dataset":
         _require_memory(settings, device, None)
         with checkpoints_reserved(settings):

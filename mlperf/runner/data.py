@@ -126,7 +126,18 @@ def prepared_prefix(data: DataSettings) -> Path:
 
 
 def prepared_data(data: DataSettings, given: Collection[str] = ()) -> PreparedData:
-    """Return the prepared data, preparing it from the raw data if it is missing.
+    """Return the prepared data, preparing it from the raw data if it is missing. Errors as of `existing_data`."""
+    prepared = existing_data(data, given)
+    if prepared is not None:
+        return prepared
+    # Imported late: importing compiles its numba functions.
+    from mlperf.data.prepare.pipeline import prepare
+
+    return prepare(PreparationSettings.of(data, prepared_prefix(data)))
+
+
+def existing_data(data: DataSettings, given: Collection[str] = ()) -> PreparedData | None:
+    """Return the prepared data, None if it is missing. RunError if there is no raw data either.
 
     given: keys of the flags that were given, which may be those with default values. UsageError if flags of the
     preparation or the raw data contradict the prepared data.
@@ -145,10 +156,7 @@ def prepared_data(data: DataSettings, given: Collection[str] = ()) -> PreparedDa
         return prepared
     if data.raw_data_file is None:
         raise RunError(f"{path}: no prepared data found, and no --raw-data-file to prepare it from")
-    # Imported late: importing compiles its numba functions.
-    from mlperf.data.prepare.pipeline import prepare
-
-    return prepare(PreparationSettings.of(data, path))
+    return None
 
 
 def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collection[str]) -> None:

@@ -9,7 +9,7 @@ B batch, T tables, D embedding dimension, F = T + 1 features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -104,23 +104,44 @@ def require_run_memory(
     settings: Settings, architecture: Architecture, device: torch.device, sizes: RunSizes
 ) -> None:
     """Raise RunError, naming the flags, if the run needs more memory than the host or the GPU has available."""
+    for budget in memory_budgets(settings, architecture, device, sizes):
+        require_memory_for(budget.needs, available=budget.available, where=budget.where, savings=budget.savings)
+
+
+@dataclass(frozen=True)
+class MemoryBudget:
+    """What a run needs of one kind of memory. available: bytes, None if that is unknown.
+
+    where: text after "memory". savings: ways to need less.
+    """
+
+    needs: list[MemoryNeed]
+    available: int | None
+    where: str = ""
+    savings: Sequence[MemorySaving] = ()
+
+
+def memory_budgets(
+    settings: Settings, architecture: Architecture, device: torch.device, sizes: RunSizes
+) -> Iterator[MemoryBudget]:
+    """Yield what a process of the run needs of the memory of the host and of the GPU."""
     tables, rest = list(_tables(settings, architecture)), list(_rest(settings, architecture, sizes))
     on_host, savings = list(_data(settings, architecture, sizes)), list(_savings(settings, architecture))
     share, where = available_share(current().local_size), ""
     if current().size > 1:
         where = f" in each of {current().size} processes"
     if device.type == "cpu":
-        require_memory_for([*tables, *rest, *on_host], available=share, where=where, savings=savings)
+        yield MemoryBudget([*tables, *rest, *on_host], share, where, savings)
         return
-    require_memory_for(on_host, available=share, where=where)
+    yield MemoryBudget(on_host, share, where)
     on_gpu = available_on_gpu(device)
     if not uses_torchrec(settings):
-        require_memory_for([*tables, *rest], available=on_gpu, where=" of the GPU", savings=savings)
+        yield MemoryBudget([*tables, *rest], on_gpu, " of the GPU", savings)
         return
-    require_memory_for(rest, available=on_gpu, where=" of the GPU")
+    yield MemoryBudget(rest, on_gpu, " of the GPU")
     if share is not None:  # tables may be in host memory, with a cache on the GPU
         where = f" of the GPU and of the host{where}"
-        require_memory_for([*tables, *rest, *on_host], available=on_gpu + share, where=where, savings=savings)
+        yield MemoryBudget([*tables, *rest, *on_host], on_gpu + share, where, savings)
 
 
 def memory_for_tables(
@@ -187,6 +208,19 @@ def table_bytes(architecture: Architecture) -> int:
             architecture.rows_per_table, architecture.feature_size, architecture.compression
         )
     return pooling + ROW_TYPES[architecture.embedding_precision].itemsize * rows * architecture.feature_size
+
+
+def checkpoint_bytes(settings: Settings, architecture: Architecture) -> int:
+    """Return the bytes of a checkpoint: tables, other weights, and the state of the optimizer."""
+    optimizer: type[Optimizer] = load(OPTIMIZERS[settings.training.optimizer])
+    layers = [
+        a * b + b for widths in (architecture.mlp_bot, top_widths(architecture)) for a, b in pairwise(widths)
+    ]
+    dense = sum(layers)
+    if architecture.has_cross_network:
+        dense += architecture.cross_layers * top_widths(architecture)[0] * (2 * architecture.cross_rank + 1)
+    state = _state_bytes(settings.training.optimizer, architecture)
+    return table_bytes(architecture) + state + 4 * (1 + optimizer.state_per_weight) * dense
 
 
 def _of_process(size: int) -> int:

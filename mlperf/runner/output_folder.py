@@ -66,8 +66,8 @@ def named_settings(settings: Settings) -> list[NamedFile]:
 def output_folder_reserved(settings: Settings) -> Iterator[None]:
     """Create the folder of --output-dir, and keep other runs from writing to it. The first process does that.
 
-    A folder that is still empty at the end is removed, if it was created. UsageError if it cannot be created, or
-    has the files of another run or of another program. RunError if another run is writing to it.
+    Folders that are still empty at the end are removed, if they were created. UsageError if it cannot be created,
+    or has the files of another run or of another program. RunError if another run is writing to it.
     """
     folder = settings.run.output_dir
     if folder is None:
@@ -82,7 +82,7 @@ def output_folder_reserved(settings: Settings) -> Iterator[None]:
 def _reserved(settings: Settings, folder: Path) -> Iterator[None]:
     require_writable_folder("--output-dir", folder)
     settings_text(settings)  # UsageError if it cannot be written
-    is_new = not folder.exists()
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
     with system_failures(folder, "--output-dir: the folder cannot be created"):
         folder.mkdir(parents=True, exist_ok=True)
     lock = exclusive(
@@ -93,9 +93,9 @@ def _reserved(settings: Settings, folder: Path) -> Iterator[None]:
             _require_own(settings, folder)
             yield
     finally:
-        if is_new:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
+        with suppress(OSError):  # one is not empty
+            for each in new:
+                each.rmdir()
 
 
 def _require_own(settings: Settings, folder: Path) -> None:

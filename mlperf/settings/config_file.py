@@ -26,7 +26,7 @@ from mlperf.util.printable import shown_name
 from mlperf.version import __version__
 
 # They belong to one call of the program, not to the settings of a run.
-_OF_THE_CALL = frozenset({"--config", "--output-dir", "--resume", "--local_rank"})
+_OF_THE_CALL = frozenset({"--config", "--output-dir", "--resume", "--dry-run", "--local_rank"})
 _VERSION = "version"
 _MAX_BYTES = 1 << 20
 

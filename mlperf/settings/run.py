@@ -51,6 +51,13 @@ class RunSettings:
         "end",
     )
 
+    dry_run: bool = flag(
+        "--dry-run",
+        switch,
+        False,
+        "print the plan of the run, and the memory, disk and time that it needs, and end",
+    )
+
     def path(self, name: Path) -> Path:
         """Return where a file is written that has a fixed name: in the folder of the run, or the current one."""
         return name if self.output_dir is None else self.output_dir / name

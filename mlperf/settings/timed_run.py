@@ -17,6 +17,7 @@ _REFUSED = {
     "load_model": f"a run that starts from a checkpoint is not a result; {_USE_TRAINER}, which marks its log",
     "load_weights": f"a run with given weights is not a result; {_USE_TRAINER}, which marks its log",
     "config": "the settings of a timed run are selected by CONFIG",
+    "dry_run": f"a timed run trains; {_USE_TRAINER}",
     "resume": f"a run that starts from a checkpoint is not a result; {_USE_TRAINER}",
     "inference_only": f"a timed run trains; {_USE_TRAINER}",
     "data_generation": _DATA,

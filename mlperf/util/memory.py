@@ -58,16 +58,16 @@ def require_memory_for(
     if available is None or total <= available:
         return
     largest = sorted((need for need in needs if need.size > total // 100), key=lambda need: -need.size)
-    parts = ", ".join(f"{_size(need.size)} for {need.what}" for need in largest[:_SHOWN_NEEDS])
+    parts = ", ".join(f"{shown_bytes(need.size)} for {need.what}" for need in largest[:_SHOWN_NEEDS])
     enough = [saving for saving in savings if total - saving.size <= available][:1]
     if not enough and total - sum(saving.size for saving in savings) <= available:
         enough = list(savings)
     if enough:
-        parts += "; " + " and ".join(f"{saving.how} needs {_size(saving.size)} less" for saving in enough)
-    raise RunError(f"needs {_size(total)} of memory{where}, {_size(available)} are available: {parts}")
+        parts += "; " + " and ".join(f"{saving.how} needs {shown_bytes(saving.size)} less" for saving in enough)
+    raise RunError(f"needs {shown_bytes(total)} of memory{where}, {shown_bytes(available)} are available: {parts}")
 
 
-def _size(size: int) -> str:
+def shown_bytes(size: int) -> str:
     """Return a number of bytes with a unit that leaves digits: "1.5 GB", "12.0 MB"."""
     if size >= 10**8 or size == 0:
         return f"{size / 1e9:.1f} GB"
@@ -78,7 +78,7 @@ def require_memory(needed: int, what: str) -> None:
     """Raise RunError if `what` needs more bytes of host memory than are available."""
     available = available_memory()
     if available is not None and needed > available:
-        raise RunError(f"{what}: needs {_size(needed)} of memory, {_size(available)} are available")
+        raise RunError(f"{what}: needs {shown_bytes(needed)} of memory, {shown_bytes(available)} are available")
 
 
 def available_memory(
