@@ -178,6 +178,21 @@ def test_run_prints_and_logs_the_same_and_its_table_at_the_end(terabyte: Path, t
     assert (tmp_path / "dlrm_s_pytorch_time.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("quantized", [(), ("--quantize-emb-with-bit=8",)])
+def test_evaluation_alone_is_measured(quantized: tuple[str, ...], terabyte: Path, tmp_path: Path) -> None:
+    flags = (*golden_flags("sgd", terabyte), "--inference-only", *quantized)
+    plain = run_program(*flags, cwd=tmp_path)
+    run, breakdown = timed(flags, tmp_path)
+    assert run.stdout.startswith(plain.stdout)
+    assert run.stdout.removeprefix(plain.stdout).startswith("Time, engine ")
+    assert FORWARD | {"metrics"} < parts_of(breakdown, "evaluation")
+    evaluation, other = breakdown["phases"]
+    test_rows = Path(f"{terabyte}_test.bin").stat().st_size // 160
+    assert evaluation["count"] == -(-test_rows // 64)
+    assert other["seconds"] < evaluation["seconds"]
+    assert (tmp_path / "dlrm_s_pytorch_time.png").is_file()
+
+
 RANDOM = ("--data-size=6", "--mini-batch-size=2")
 
 
@@ -207,7 +222,20 @@ def test_without_matplotlib_a_line_says_that_there_is_no_picture(
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
-def test_profile_and_breakdown_are_not_measured_together(tmp_path: Path) -> None:
-    run = run_program(*RANDOM, "--time-breakdown", "--enable-profiling", cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--enable-profiling",), "cannot be combined with --enable-profiling"),
+        (
+            ("--inference-only", "--score-text=x", "--load-model=x", "--processed-data-file=x"),
+            "cannot be combined with --score-text=x",
+        ),
+    ],
+)
+def test_what_the_breakdown_does_not_measure_is_refused(
+    flags: tuple[str, ...], reason: str, tmp_path: Path
+) -> None:
+    data = ("--data-generation=dataset", "--arch-mlp-bot=13-2") if "--inference-only" in flags else RANDOM
+    run = run_program(*data, *flags, "--time-breakdown", cwd=tmp_path)
     assert run.status == 2
-    assert "error: --time-breakdown cannot be combined with --enable-profiling" in run.stderr
+    assert f"error: --time-breakdown {reason}" in run.stderr

@@ -92,6 +92,20 @@ class TimeBreakdown(Listener):
         self._evaluations += 1
 
     @contextmanager
+    def evaluation(self, engine: str, test: BatchSource) -> Iterator[None]:
+        """Context of a run that is one evaluation, on `test`. Every process of the run must use it.
+
+        engine: its description.
+        """
+        self._engine = engine
+        self.data_opened(test, test)
+        self.stopwatch.start()
+        with self.stopwatch.phase(EVALUATION, _METRICS):
+            yield
+        self._evaluations += 1
+        self.stop()
+
+    @contextmanager
     def checkpoint(self) -> Iterator[None]:
         """Context in which a checkpoint is saved."""
         with self.stopwatch.phase(CHECKPOINTS):
