@@ -110,6 +110,10 @@ def test_parts_of_an_engine_add_up_to_the_run(
     assert breakdown["engine"].startswith(engine)
     assert parts_of(breakdown, "training") == {"other"} | FORWARD | training
     assert parts_of(breakdown, "evaluation") == {"metrics"} | FORWARD | evaluation
+    for phase in breakdown["phases"][:2]:
+        ahead = phase["read_ahead"]
+        assert ahead["threads"] == 1
+        assert 0 < ahead["seconds"] == pytest.approx(ahead["ms"] * phase["count"] / 1e3)
     counts = {phase["name"]: phase.get("count") for phase in breakdown["phases"]}
     test_rows = Path(f"{terabyte}_test.bin").stat().st_size // 160
     assert counts == {"training": 6, "evaluation": 2 * -(-test_rows // 64), "other": None}
@@ -163,6 +167,9 @@ def test_run_prints_and_logs_the_same_and_its_table_at_the_end(terabyte: Path, t
 
     heading, *table = run.stdout.removeprefix(plain.stdout).splitlines()
     assert heading.split() == ["Time,", "engine", "cpu", "seconds", "percent", "ms", "each"]
+    *table, train_reading, test_reading = table
+    assert train_reading.startswith("beside the training, 1 thread reading and decoding")
+    assert test_reading.startswith("beside the evaluation, 1 thread reading and decoding")
     assert table[-1].split() == ["total", f"{breakdown['seconds']:.3f}", "100.00"]
     training = next(phase for phase in breakdown["phases"] if phase["name"] == "training")
     seconds, percent, each = table[0].removeprefix(f"training, {training['count']} steps").split()
