@@ -205,13 +205,14 @@ class Preparation(ABC, Generic[Result]):
         settings = self._settings
         causes = [f"--data-sub-sample-rate={settings.sub_sample_rate}"] if settings.sub_sample_rate else []
         causes += ["--bad-rows=skip"] if state.bad else []
+        causes += ["the split that --columns describes"] if self._layout.has_splits else []
         rows_of = self._layout.rows(state.rows_per_day)
         for split, rows in (("training", rows_of["train"]), ("test", rows_of["test"])):
             if rows == 0:
                 raise RunError(
                     f"{settings.raw_data_file}: no rows are left for the {split} split by {' and '.join(causes)}"
                 )
-        if isinstance(self._plan.division, ByFile):
+        if isinstance(self._plan.division, ByFile) and not self._layout.has_splits:
             for path, rows in zip(self._plan.inputs, state.rows_per_day, strict=True):
                 if rows == 0 and path.name in state.bad:  # not a few bad rows, but another kind of file
                     reasons = ", ".join(f"{count} {reason}" for reason, count in state.bad[path.name].items())
