@@ -170,9 +170,7 @@ def test_too_few_rows_for_the_splits_are_refused(folder: Path) -> None:
         prepare(own_preparation(folder))
     write_description(folder, '[split]\ncolumn = "day"\ntest = ["never"]\n')
     write_log(folder / "clicks.csv", ROWS)
-    with pytest.raises(
-        RunError, match="no rows are left for the test split by the split that --columns"
-    ):
+    with pytest.raises(RunError, match="no rows are left for the test split by the split that --columns"):
         prepare(own_preparation(folder))
 
 
