@@ -29,6 +29,7 @@ def _prepare(name: str, arguments: Sequence[str] | None) -> int:
     if settings.reference_files:
         return _prepare_reference_files(settings)
 
+    from mlperf.data.prepare.column_facts import column_facts
     from mlperf.data.prepare.pipeline import prepare
 
     prepared = prepare(settings)
@@ -40,6 +41,9 @@ def _prepare(name: str, arguments: Sequence[str] | None) -> int:
     if prepared.bad_rows:
         print(f"{prepared.bad_rows:,} bad rows left out; the manifest counts them per file and reason")
     print("rows per table: " + dashed(prepared.table_rows))
+    if prepared.data_set is not None:
+        for line in column_facts(settings.processed_data_file):
+            print(line)
     return 0
 
 

@@ -192,14 +192,9 @@ def file_problems(facts: SplitFacts, prepared: PreparedData, manifest: Manifest 
         problems.append("negative dense features; prepared files store 0")
     elif facts.rows and prepared.smallest_integer is not None and smallest < prepared.smallest_integer:
         problems.append(f"the dense feature {smallest}; the manifest says at least {prepared.smallest_integer}")
-    # Row 0 is that of the empty id, and of ids that an earlier numbering lacks.
-    numbering = None if manifest is None else manifest.numbering
-    has_row_0 = manifest is not None and manifest.columns is not None
-    has_row_0 = has_row_0 or (numbering is not None and numbering.ids_from is not None)
-    first = 0 if has_row_0 else prepared.first_index
     for table in range(schema.tables if facts.rows else 0):
         low, high = facts.id_range(table)
-        last = prepared.first_index + prepared.counts[table] - 1
+        first, last = prepared.lowest_index, prepared.first_index + prepared.counts[table] - 1
         if low < first or high > last:
             problems.append(f"indices of table {table} are {low} to {high}; allowed is {first} to {last}")
     if manifest is not None:
@@ -222,12 +217,11 @@ def manifest_problems(
         problems.append(f"{paths.archive}: no such file, but the manifest lists it")
     elif archive is not None and file_crc32(paths.archive) != archive.crc32:
         problems.append(f"{paths.archive}: does not match the manifest (checksum differs)")
-    problems += _ids_problems(paths, manifest)
-    has_own_ids = manifest.numbering is None or manifest.numbering.ids_from is None
     for table, count in enumerate(manifest.counts):
-        # Other tools may have counted ids of rows that they then dropped. An earlier numbering has further ids.
+        # Other tools may have counted ids of rows that they then dropped.
         used = rows_used[table] - prepared.first_index
-        if used != count and has_own_ids and not manifest.adopted:
+        fits = used == count or (used < count and prepared.ids_from is not None)
+        if not fits and not manifest.adopted:
             problems.append(f"{paths.manifest}: table {table} has {count} rows, the files use {used}")
     smallest = min(facts.smallest_integer for facts in scanned)
     if manifest.smallest_integer is not None and smallest > manifest.smallest_integer:
@@ -235,30 +229,26 @@ def manifest_problems(
             f"{paths.manifest}: the smallest dense feature is {manifest.smallest_integer}, "
             f"that of the files is {smallest}"
         )
-    return problems
+    return problems + _ids_problems(paths, manifest)
 
 
 def _ids_problems(paths: DatasetPaths, manifest: Manifest) -> list[str]:
-    """Return the problems of X.ids, one line each. Data of earlier versions and of other tools has none."""
+    """Return the problems of X.ids, one line each; manifests of earlier versions do not have it."""
     if manifest.ids is None or manifest.numbering is None:
         return []
     if not paths.ids.is_file():
         return [f"{paths.ids}: no such file, but the manifest lists it"]
     if file_crc32(paths.ids) != manifest.ids.crc32:
         return [f"{paths.ids}: does not match the manifest (checksum differs)"]
-    try:
-        numbering = IdNumbering.read(paths.ids)
-        counts = [len(numbering.keys(table)) for table in range(len(numbering.columns))]  # checks their checksums
-    except RunError as error:
-        return [str(error)]
+    numbering = IdNumbering.read(paths.ids)
     problems = []
     if numbering.fingerprint != manifest.numbering.fingerprint:
         problems.append(
             f"{paths.ids}: has the numbering {numbering.fingerprint}, the manifest says "
             f"{manifest.numbering.fingerprint}"
         )
-    if counts != list(manifest.counts):
-        problems.append(f"{paths.ids}: has {dashed(counts)} ids, the manifest says {dashed(manifest.counts)}")
+    if [column.count for column in numbering.columns] != manifest.counts:
+        problems.append(f"{paths.ids}: has other numbers of ids than the counts of the manifest")
     return problems
 
 
