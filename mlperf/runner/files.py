@@ -25,7 +25,7 @@ from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph
 from mlperf.plots.time_figure import draw_time_breakdown
 from mlperf.reporting.compliance_log_file import check_log_file, log_name
-from mlperf.reporting.metrics_file import check_metrics_file
+from mlperf.reporting.metrics_file import check_metrics_file, continues_metrics
 from mlperf.reporting.profile import profile_files
 from mlperf.reporting.time_breakdown import TimeBreakdown, time_files
 from mlperf.runner.checkpoints import require_writable_checkpoints, resumes_in_place, saved_files
@@ -51,7 +51,7 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
 
     Called before anything is opened, created or replaced. others: further outputs of the program.
     """
-    writes = [*_outputs(settings), *others]
+    writes = [*output_files(settings), *others]
     if settings.data.generation == "dataset" and (prepared := _prepared_data(settings)) is not None:
         writes += named_work_files(*prepared)
     require_distinct(_inputs(settings), writes)
@@ -77,7 +77,7 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
     if report.tensor_board_folder is not None:
         require_writable_folder("--tensor-board-filename", report.tensor_board_folder)
     if report.metrics_file is not None:
-        check_metrics_file(report.metrics_file, continues=settings.run.resume)
+        check_metrics_file(report.metrics_file, continues=continues_metrics(settings))
     if settings.compliance.enabled and not settings.inference_only:
         check_log_file(settings)
 
@@ -125,7 +125,8 @@ def _described_files(data: DataSettings) -> list[NamedFile]:
     return files
 
 
-def _outputs(settings: Settings) -> list[NamedFile]:
+def output_files(settings: Settings) -> list[NamedFile]:
+    """Return the files that the run writes, besides those of the preparation, and its locks."""
     report = settings.report
     outputs = [*named_settings(settings), *saved_files(settings), *named("--metrics-file", report.metrics_file)]
     if settings.compliance.enabled and not settings.inference_only:

@@ -95,6 +95,12 @@ class PreparedData:
         return 0 if self.traits is None else self.traits.first_index
 
     @property
+    def lowest_index(self) -> int:
+        """The lowest index of a column: if ids can be empty or unknown, that of their row."""
+        has_empty_row = self.traits is None or self.traits.has_columns_file or self.ids_from is not None
+        return 0 if has_empty_row else self.first_index
+
+    @property
     def table_rows(self) -> tuple[int, ...]:
         """The rows of each table without a limit: one for each id and, for own columns, that of the empty id.
 
@@ -102,12 +108,6 @@ class PreparedData:
         """
         reserved = self.first_index if self.traits is not None and self.traits.has_columns_file else 0
         return tuple(reserved + count for count in self.counts)
-
-    @property
-    def lowest_index(self) -> int:
-        """The lowest index of a column: if ids can be empty or unknown, that of their row."""
-        has_empty_row = self.traits is None or self.traits.has_columns_file or self.ids_from is not None
-        return 0 if has_empty_row else self.first_index
 
     def rows(self, split: str) -> int:
         """Return the number of rows of a split: train, test or val."""
