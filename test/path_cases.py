@@ -186,6 +186,8 @@ def _other_outputs_of_training() -> Iterator[PathCase]:
         ("folder of curves", ("--save-model=x", "--tensor-board-filename=x/y"), ("inside --save-model=x",)),
         ("profile", ("--save-model=dlrm_s_pytorch.prof", "--enable-profiling"), ("of --enable-profiling",)),
         ("trace", ("--save-model=dlrm_s_pytorch.json", "--enable-profiling"), ("of --enable-profiling",)),
+        ("times", ("--save-model=dlrm_s_pytorch_time.json", "--time-breakdown"), ("of --time-breakdown",)),
+        ("picture", ("--save-model=dlrm_s_pytorch_time.png", "--time-breakdown"), ("of --time-breakdown",)),
         ("curves in a file", ("--tensor-board-filename=notes.txt/x",), ("--tensor-board-filename",)),
         ("curves in the data", ("--tensor-board-filename=data/easy_train.bin",), ("easy_train.bin of",)),
     ):
