@@ -62,7 +62,7 @@ def test_compressed_text_and_parquet_give_the_files_of_plain_text(ending: str, s
         other.write_bytes(zstandard.compress((tmp_path / "clicks.csv").read_bytes()))
     else:
         write_parquet(other, parquet_columns(ROWS))
-    flags = {"randomize": "total", "seed": 3}
+    flags: dict[str, Any] = {"randomize": "total", "seed": 3}
     prepare(own_preparation(tmp_path, **flags))
     prepare(own_preparation(tmp_path, "y", raw_data_file=other, **flags))
     assert inputs_of(tmp_path, "x") == inputs_of(tmp_path, "y")
@@ -82,7 +82,7 @@ def test_preparation_of_a_parquet_file_continues_after_a_kill(
     }
     write_parquet(tmp_path / "clicks.parquet", columns, row_group_size=30_000)
     write_description(tmp_path)
-    flags = {"raw_data_file": tmp_path / "clicks.parquet", "randomize": "total"}
+    flags: dict[str, Any] = {"raw_data_file": tmp_path / "clicks.parquet", "randomize": "total"}
     with killed_after_saves(monkeypatch, "text", 2), pytest.raises(Killed):
         prepare(own_preparation(tmp_path, checkpoint_seconds=0.0, **flags))
     prepare(own_preparation(tmp_path, **flags))

@@ -100,6 +100,15 @@ class PreparedData:
         has_empty_row = self.traits is None or self.traits.has_columns_file or self.ids_from is not None
         return 0 if has_empty_row else self.first_index
 
+    @property
+    def table_rows(self) -> tuple[int, ...]:
+        """The rows of each table without a limit: one for each id and, for own columns, that of the empty id.
+
+        The reserved rows of terabyte_dcnv2 are among those that a training takes the ids modulo.
+        """
+        reserved = self.first_index if self.traits is not None and self.traits.has_columns_file else 0
+        return tuple(reserved + count for count in self.counts)
+
     def rows(self, split: str) -> int:
         """Return the number of rows of a split: train, test or val."""
         return {"train": self.train_rows, "test": self.test_rows, "val": self.val_rows}[split]

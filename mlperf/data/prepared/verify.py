@@ -218,7 +218,7 @@ def manifest_problems(
     elif archive is not None and file_crc32(paths.archive) != archive.crc32:
         problems.append(f"{paths.archive}: does not match the manifest (checksum differs)")
     for table, count in enumerate(manifest.counts):
-        # Other tools may have counted ids of rows that they then dropped.
+        # Other tools may have counted ids of rows that they then dropped. An earlier numbering has further ids.
         used = rows_used[table] - prepared.first_index
         fits = used == count or (used < count and prepared.ids_from is not None)
         if not fits and not manifest.adopted:
@@ -233,22 +233,26 @@ def manifest_problems(
 
 
 def _ids_problems(paths: DatasetPaths, manifest: Manifest) -> list[str]:
-    """Return the problems of X.ids, one line each; manifests of earlier versions do not have it."""
+    """Return the problems of X.ids, one line each. Data of earlier versions and of other tools has none."""
     if manifest.ids is None or manifest.numbering is None:
         return []
     if not paths.ids.is_file():
         return [f"{paths.ids}: no such file, but the manifest lists it"]
     if file_crc32(paths.ids) != manifest.ids.crc32:
         return [f"{paths.ids}: does not match the manifest (checksum differs)"]
-    numbering = IdNumbering.read(paths.ids)
+    try:
+        numbering = IdNumbering.read(paths.ids)
+        counts = [len(numbering.keys(table)) for table in range(len(numbering.columns))]  # checks their checksums
+    except RunError as error:
+        return [str(error)]
     problems = []
     if numbering.fingerprint != manifest.numbering.fingerprint:
         problems.append(
             f"{paths.ids}: has the numbering {numbering.fingerprint}, the manifest says "
             f"{manifest.numbering.fingerprint}"
         )
-    if [column.count for column in numbering.columns] != manifest.counts:
-        problems.append(f"{paths.ids}: has other numbers of ids than the counts of the manifest")
+    if counts != list(manifest.counts):
+        problems.append(f"{paths.ids}: has {dashed(counts)} ids, the manifest says {dashed(manifest.counts)}")
     return problems
 
 
