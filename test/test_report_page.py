@@ -208,7 +208,10 @@ TIMES = {
                 {"name": "top MLP", "seconds": 2.0, "ms": 20.0, "min_ms": 15.0, "max_ms": 25.0},
             ],
         },
-        {"name": "evaluation", "seconds": 2.0, "parts": []},
+        {
+            **{"name": "evaluation", "seconds": 2.0, "parts": []},
+            "read_ahead": {"threads": 2, "seconds": 1.0, "ms": 5.0},
+        },
     ]
 }
 
@@ -220,6 +223,7 @@ def test_time_breakdown_is_drawn_with_its_shares(tmp_path: Path) -> None:
     assert found.row("lookup") == ["6.0 s", "60.0", "60.0"]
     assert found.row("top MLP") == ["2.0 s", "20.0", "20.0 (15.0 to 25.0)"]  # of several processes
     assert found.row("evaluation") == ["2.0 s", "20.0", ""]
+    assert "Beside the evaluation, 2 threads read and decoded batches: 5.00 ms each." in found.text
     widths = [each["style"] for each in found.of("span") if each.get("style")]
     assert widths == ["width:60.000%", "width:20.000%", "width:20.000%"]
 
