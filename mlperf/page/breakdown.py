@@ -23,7 +23,8 @@ class _Part:
     """A phase of a run, or a part of one.
 
     ms: per step or batch of the phase, None where there are none. spread: the least and the greatest of a process,
-    None for one process. reading: threads that read ahead beside a phase, and their milliseconds per step or batch.
+    None for one process. reading: threads that read ahead beside a phase, and their milliseconds per step or
+    batch.
     """
 
     name: str
