@@ -91,7 +91,7 @@ def test_page_of_one_run_says_how_it_ended_and_how_good_it_is(tmp_path: Path) ->
     assert "32,000" in found.text  # 64 samples in 2 ms
     assert found.row("--learning-rate") == ["0.5"]
     assert found.row("memory") == ["64.0 GB"]
-    assert found.row("target") == ["0.8025"]
+    assert found.row("target AUC") == ["0.8025"]
     titles = re.findall(r"(AUC on the test split|Training loss|Learning rate|Training speed) against", found.text)
     assert len(titles) == 4 * 3  # each over epochs, iterations and time
 
@@ -147,6 +147,19 @@ def test_runs_with_the_same_label_have_the_same_colour_and_are_numbered(tmp_path
     assert colors[:3] == ["run c0", "run c0", "run c1"]
     assert [cells[0].strip() for cells in found.cells[1:4]] == ["SGD (1)", "SGD (2)", "Adagrad"]
     assert "SGD, 2 runs" in found.text
+
+
+def test_target_is_that_of_the_run(tmp_path: Path) -> None:
+    write_run(tmp_path / "first", 0.81, {"mlperf-acc-threshold": 0.75})
+    found = page("first", cwd=tmp_path)
+    assert "target 0.75: reached" in found.text
+    assert "11.0 s" in found.text
+    assert found.row("target accuracy") == ["0.75"]
+    assert "0.8025" not in found.text
+    write_run(tmp_path / "second", 0.81, {"mlperf-auc-threshold": 0.82})
+    missed = page("second", cwd=tmp_path)
+    assert "target 0.82: 0.01000 below" in missed.text
+    assert "time to target" not in missed.text
 
 
 def test_same_runs_give_the_same_page(tmp_path: Path) -> None:
