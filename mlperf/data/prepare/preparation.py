@@ -212,8 +212,10 @@ class Preparation(ABC, Generic[Result]):
                     f"{settings.raw_data_file}: no rows are left for the {split} split by {' and '.join(causes)}"
                 )
         if isinstance(self._plan.division, ByFile):
-            for path, rows in zip(self._plan.inputs, state.rows_per_day, strict=True):
-                if rows == 0 and path.name in state.bad:  # not a few bad rows, but another kind of file
+            for path, part in zip(self._plan.inputs, self._plan.division.part_of_file, strict=True):
+                if (
+                    state.rows_per_day[part] == 0 and path.name in state.bad
+                ):  # not a few bad rows, but another kind of file
                     reasons = ", ".join(f"{count} {reason}" for reason, count in state.bad[path.name].items())
                     raise RunError(f"{path}: no rows are left of this file by {' and '.join(causes)}: {reasons}")
 
