@@ -42,14 +42,16 @@ def estimate(settings: PreparationSettings) -> PreparationEstimate:
         text = request.text_format(inputs)
         sizes = [text.size(file) for file in range(len(inputs))]
         text_bytes, row_bytes = sum(size for size, _ in sizes), [size for _, size in sizes]
-        # Of one file, all rows may be training rows: the need is then at most a little too large.
-        parts = tuple(row_bytes) if len(inputs) > 1 else (*row_bytes, 0)
-        plan = Plan(tuple(inputs), tuple(size for size, _ in sizes), parts, ByFile(tuple(range(len(inputs)))))
+        # Without days, all rows may be training rows: the need is then at most a little too large.
+        has_days = len(inputs) > 1 and not text.layout.has_splits
+        parts = tuple(row_bytes) if has_days else (sum(row_bytes), 0)
+        division = ByFile(tuple(range(len(inputs))))
+        plan = Plan(tuple(inputs), tuple(size for size, _ in sizes), parts, division, sum(row_bytes))
         return PreparationEstimate(
             inputs=len(inputs),
             text_bytes=text_bytes,
             rows=sum(row_bytes) // text.layout.schema.row_bytes,
-            disk_bytes=disk_needed(plan, request),
+            disk_bytes=disk_needed(plan, request, text.layout),
             file_bytes=sum(row_bytes) * (2 if settings.write_npz else 1),
             text_seconds=_text_seconds(text, text_bytes),
         )
