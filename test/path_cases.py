@@ -201,6 +201,44 @@ def _other_outputs_of_training() -> Iterator[PathCase]:
     )
 
 
+def _prediction_cases() -> Iterator[PathCase]:
+    """Yield evaluations whose predictions cannot be written, or would replace what is read."""
+    program, call = "dlrm_s_pytorch.py", (*TRAIN, _DATA, "--inference-only")
+    for kind, name in _WRONG_NAMES.items():
+        words = ("--save-predictions",)
+        yield PathCase(f"predictions {kind}", program, (*call, f"--save-predictions={name}"), words)
+        named = f"--save-predictions={name}.csv"
+        if kind not in ("a folder", "a folder with a final slash", "the folder above", "empty"):
+            yield PathCase(f"predictions as text {kind}", program, (*call, named), words)
+    for kind, make in ODD_FILES.items():
+        yield PathCase(
+            f"predictions are a {kind}",
+            program,
+            (*call, "--save-predictions=odd.npy"),
+            ("--save-predictions=odd.npy",),
+            lambda folder, make=make: make(folder / "odd.npy"),  # type: ignore[misc]
+            (1, 2),
+        )
+    for how, spelled in _SPELLINGS.items():
+
+        def change(folder: Path) -> None:
+            shutil.copy(folder / "data" / "day_0", folder / "day.csv")
+            _links_to("day.csv")(folder)
+            for name in ("link", "link2", "hard"):
+                os.rename(folder / f"{name}.log", folder / f"{name}.csv")
+            (folder / "link2.csv").unlink()
+            (folder / "link2.csv").symlink_to("link.csv")
+
+        text = spelled.format("day.csv", folder="{folder}").replace(".log", ".csv")
+        yield PathCase(
+            f"predictions replace the scored text by {how}",
+            program,
+            (*call, "--load-model=model.pt", f"--score-text={text}", "--save-predictions=day.csv"),
+            ("--save-predictions=day.csv is the same file as --score-text=",),
+            change,
+        )
+
+
 def _preparation_cases() -> Iterator[PathCase]:
     """Yield preparations that would write to their raw data, to links, or to the files of others."""
     program = "tools/prepare_criteo.py"
@@ -337,6 +375,7 @@ PATH_CASES = [
     *_training_cases(),
     *_other_outputs_of_training(),
     *_name_cases(),
+    *_prediction_cases(),
     *_preparation_cases(),
     *_other_program_cases(),
 ]

@@ -21,6 +21,7 @@ from mlperf.distributed.agreement import values_of_all
 from mlperf.distributed.processes import current
 from mlperf.engines.device_stopwatch import make_stopwatch
 from mlperf.evaluation.metrics import Metrics
+from mlperf.settings.run import TIME_FILE
 from mlperf.training.events import Listener, Position, RunStart
 from mlperf.util.errors import RunError
 from mlperf.util.new_file import first_free_together, open_new
@@ -41,7 +42,7 @@ def time_files(folder: Path | None) -> tuple[Path, Path]:
 
     folder: of the run (--output-dir); None: the current one, where the names say what they belong to.
     """
-    name = Path("dlrm_s_pytorch_time.json") if folder is None else folder / "time.json"
+    name = Path("dlrm_s_pytorch_time.json") if folder is None else folder / TIME_FILE
     time_file, picture_file = first_free_together(name, name.with_suffix(".png"))
     return time_file, picture_file
 

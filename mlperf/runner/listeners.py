@@ -15,7 +15,7 @@ from mlperf.engines.protocol import Engine
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.reporting.console import Console
 from mlperf.reporting.debug import DebugReport
-from mlperf.reporting.metrics_file import MetricsFile
+from mlperf.reporting.metrics_file import MetricsFile, continues_metrics
 from mlperf.reporting.mlflow_run import MLflowRun, require_mlflow
 from mlperf.reporting.profile import Profile
 from mlperf.reporting.tensorboard import TensorBoard
@@ -66,7 +66,9 @@ def make_listeners(settings: Settings, device: torch.device, times: TimeBreakdow
     ]
     try:
         if report.metrics_file is not None:
-            listeners.append(MetricsFile(settings, device, report.metrics_file, continues=settings.run.resume))
+            listeners.append(
+                MetricsFile(settings, device, report.metrics_file, continues=continues_metrics(settings))
+            )
         if report.tensor_board_folder is not None:
             listeners.append(TensorBoard(settings, device, report.tensor_board_folder))
         if report.tracker is not None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlperf.util.errors import RunError
+from mlperf.util.errors import RunError, UsageError
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def damage(path: Path, problem: str) -> Iterator[None]:
     """
     try:
         yield
-    except RunError:
+    except (RunError, UsageError):
         raise
     except Exception as error:
         raise RunError(f"{path}: {problem}: {_first_line(error)}") from None

@@ -41,7 +41,8 @@ def find_text(begin: int, end: int, characters: int, ends: int, first: int, last
 @numba.njit(nogil=True, cache=True, inline="always")
 def is_missing(begin: int, end: int, characters: int, ends: int, first: int, last: int) -> bool:
     """Return whether a field is empty or one of the texts of a missing value."""
-    return begin == end or (last > first and find_text(begin, end, characters, ends, first, last) != NO_TEXT)
+    may_be = byte_at(characters + byte_at(begin)) != 0
+    return begin == end or (may_be and find_text(begin, end, characters, ends, first, last) != NO_TEXT)
 
 
 @numba.njit(nogil=True, cache=True, inline="always")

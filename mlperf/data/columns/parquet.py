@@ -19,7 +19,7 @@ from mlperf.util.errors import RunError, UsageError
 from mlperf.util.failures import damage
 from mlperf.util.printable import shown
 
-_BLOCK_ROWS = 1 << 15
+BLOCK_ROWS = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ParquetLog(LogFile):
             groups, first_row = _groups_from(file, start)
             assert self._layout.names is not None
             names = [self._layout.names[position] for position in self._layout.positions if position is not None]
-            batches = file.iter_batches(_BLOCK_ROWS, row_groups=groups, columns=names)
+            batches = file.iter_batches(BLOCK_ROWS, row_groups=groups, columns=names)
         while True:
             with damage(self.path, f"damaged Parquet file after {first_row} rows"):
                 batch = next(batches, None)

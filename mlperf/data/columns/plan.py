@@ -37,7 +37,8 @@ Actions = npt.NDArray[np.int64]  # [columns, 5]
 class Texts:
     """Texts with a meaning: those of the two labels, of a missing value, of test rows, of validation rows.
 
-    characters: all of them, one after the other. ends: a 0 and their ends, int64.
+    characters: 256 bytes, 1 for those with which a text of a missing value begins, then all texts, one after the
+    other. ends: the beginning of the first and the ends of all, int64.
     groups: number of the first text of a missing value (2), of test rows, of validation rows, and of all texts.
     """
 
@@ -57,8 +58,10 @@ class Texts:
             by_value.validation if by_value else (),
         ]
         texts = [text.encode() for group in groups for text in group]
-        characters = np.frombuffer(b"".join(texts) + bytes(8), np.uint8).copy()
-        ends = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+        beginnings = np.zeros(256, np.uint8)
+        beginnings[[text.encode()[0] for text in description.missing if text]] = 1
+        characters = np.concatenate([beginnings, np.frombuffer(b"".join(texts), np.uint8)])
+        ends = np.cumsum([256, *map(len, texts)], dtype=np.int64)
         return cls(characters, ends, np.cumsum([len(group) for group in groups], dtype=np.int64))
 
 

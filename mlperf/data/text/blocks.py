@@ -18,7 +18,7 @@ from mlperf.util.files import read_fully
 Bytes = npt.NDArray[np.uint8]
 
 BLOCK_BYTES = 2 << 20
-PADDING = 8  # bytes after the last line: the parser may read 8 bytes from any position
+PADDING = 16  # bytes after the last line: the parsers may read 16 bytes from any position
 _SHOWN_BYTES = 100  # first bytes of an overlong line, kept for the message
 _NEWLINE = ord("\n")
 CRITEO_TEXT = f"rows of {CRITEO.columns} columns separated by tabs"

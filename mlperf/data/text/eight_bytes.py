@@ -65,16 +65,29 @@ def padded_digits(address: int, count: int) -> np.uint64:
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def first_of_two(address: int, one: np.uint64, other: np.uint64) -> int:
-    """Return the address of the first byte, from `address` on, that is one of two; there must be one.
+def bytes_found(word: np.uint64, one: np.uint64, other: np.uint64) -> np.uint64:
+    """Return a word whose lowest bit that is set is in the first byte that is one of two; 0 if there is none.
 
     one, other: eight times a byte. A subtraction of 1 borrows from the high bit of bytes that are 0, and of bytes
     above the first of them, which therefore alone counts.
     """
-    while True:
-        word = word_at(address)
-        to_one, to_other = word ^ one, word ^ other
-        found = ((to_one - ONES) & ~to_one | (to_other - ONES) & ~to_other) & _HIGH_BITS
-        if found != np.uint64(0):
-            return address + zero_bytes(found)
-        address += 8
+    to_one, to_other = word ^ one, word ^ other
+    return ((to_one - ONES) & ~to_one | (to_other - ONES) & ~to_other) & _HIGH_BITS
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def first_of_two(address: int, one: np.uint64, other: np.uint64) -> int:
+    """Return the address of the first byte, from `address` on, that is one of two; there must be one.
+
+    one, other: eight times a byte. The first 16 bytes are compared without a branch: lengths of fields vary.
+    """
+    found = bytes_found(word_at(address), one, other)
+    next_found = bytes_found(word_at(address + 8), one, other)
+    place = zero_bytes(found)
+    place = place if found != np.uint64(0) else 8 + zero_bytes(next_found)
+    if found | next_found == np.uint64(0):
+        while found == np.uint64(0):
+            address += 8
+            found = bytes_found(word_at(address + 8), one, other)
+        place = 8 + zero_bytes(found)
+    return address + place
