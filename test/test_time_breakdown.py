@@ -203,6 +203,14 @@ def test_evaluation_alone_is_measured(quantized: tuple[str, ...], terabyte: Path
 RANDOM = ("--data-size=6", "--mini-batch-size=2")
 
 
+def test_run_that_diverges_says_where_its_time_went(tmp_path: Path) -> None:
+    run = run_program(*RANDOM, "--learning-rate=1e30", "--nepochs=9", "--time-breakdown", cwd=tmp_path)
+    assert run.status == 1
+    assert "the training loss is nan" in run.stderr.splitlines()[-1]
+    assert run.stdout.splitlines()[-1].startswith("total ")
+    require_sums(json.loads((tmp_path / FILE).read_text()))
+
+
 def test_earlier_breakdown_is_kept(tmp_path: Path) -> None:
     _, first = timed(RANDOM, tmp_path)
     run = run_program(*RANDOM, "--time-breakdown", cwd=tmp_path)
