@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from gpu_models import DEVICE
+from program import run_program
 
 from mlperf.data.binary import BinaryFile
 from mlperf.data.columns.description import (
@@ -158,3 +160,72 @@ def start(settings: Settings, prepared: PreparedData) -> tuple[TrainingStep, DLR
     step = make_step(model, settings, optimizer)
     step.warm_up(sizes.train_batch(settings))
     return step, model
+
+
+LOG_COLUMNS = """
+[text]
+header = true
+
+[label]
+column = "clicked"
+
+[[dense]]
+column = "price"
+type = "decimal"
+transform = "standardize"
+
+[[dense]]
+column = "age"
+type = "integer"
+
+[[categorical]]
+columns = ["site", "user"]
+
+[[categorical]]
+column = "tags"
+separator = "|"
+ids = 3
+
+[split]
+test_share = 0.3
+val_share = 0.1
+"""
+
+
+def write_log(path: Path, rows: int = 600, seed: int = 3) -> Path:
+    """Write a CSV file with a header, which LOG_COLUMNS describes. Users with an odd number click more often."""
+    stream = np.random.default_rng(seed)
+    with path.open("w", newline="") as file:
+        log = csv.writer(file)
+        log.writerow(["user", "clicked", "price", "age", "site", "tags"])
+        for _ in range(rows):
+            user = int(stream.integers(0, 50))
+            tags = "|".join(stream.choice(["sport", "news", "cook", ""], stream.integers(0, 5)))
+            price = "" if stream.random() < 0.1 else f"{stream.normal(20, 5):.2f}"
+            label, age = int(stream.random() < 0.1 + 0.8 * (user % 2)), int(stream.integers(0, 90))
+            log.writerow([f"u{user}", label, price, age, f'site "{stream.integers(0, 5)}", x', tags])
+    return path
+
+
+def prepared_log(folder: Path, *flags: str, name: str = "x", columns: str = LOG_COLUMNS) -> Path:
+    """Prepare `folder`/log.csv, written if it is missing, and return the prefix of the prepared files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (log := folder / "log.csv").exists():
+        write_log(log)
+    description = folder / f"{name}.toml"
+    description.write_text(columns)
+    given = ("--data-set=columns", f"--columns={description}", f"--raw-data-file={log}", *flags)
+    run = run_program(
+        *given, f"--processed-data-file={folder / name}", cwd=folder, program="tools/prepare_criteo.py"
+    )
+    assert run.status == 0, run.stderr
+    return folder / name
+
+
+def flags_of_log(prefix: Path, *flags: str) -> list[str]:
+    """Return the flags of a run on a prepared log, whose model trains in a second."""
+    return [
+        *("--data-generation=dataset", "--data-set=columns", f"--processed-data-file={prefix}", "--print-freq=5"),
+        *("--arch-mlp-bot=2-12-8", "--arch-sparse-feature-size=8", "--arch-mlp-top=16-1", "--mini-batch-size=32"),
+        *("--loss-function=bce", "--optimizer=adagrad", "--learning-rate=0.03", "--test-freq=5", *flags),
+    ]

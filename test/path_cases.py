@@ -1,7 +1,7 @@
 """Calls whose outputs would harm a file: each must be refused in one line, before anything is changed.
 
-`make_files` creates the files that the calls refer to, and `PATH_CASES` lists the calls. `refusal` makes one of
-them and returns how it failed to be refused, or None.
+`make_files` creates the files that the calls refer to, and `PATH_CASES` lists the calls, which refused_call.py
+makes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import raw_text
 import torch
 from easy_data import write_easy_data
 from odd_files import ODD_FILES
-from program import Finished, run_program
 
 from mlperf.data.prepare.work_folder import WorkFolder
 from mlperf.data.prepared.paths import DatasetPaths
@@ -186,6 +185,8 @@ def _other_outputs_of_training() -> Iterator[PathCase]:
         ("folder of curves", ("--save-model=x", "--tensor-board-filename=x/y"), ("inside --save-model=x",)),
         ("profile", ("--save-model=dlrm_s_pytorch.prof", "--enable-profiling"), ("of --enable-profiling",)),
         ("trace", ("--save-model=dlrm_s_pytorch.json", "--enable-profiling"), ("of --enable-profiling",)),
+        ("times", ("--save-model=dlrm_s_pytorch_time.json", "--time-breakdown"), ("of --time-breakdown",)),
+        ("picture", ("--save-model=dlrm_s_pytorch_time.png", "--time-breakdown"), ("of --time-breakdown",)),
         ("curves in a file", ("--tensor-board-filename=notes.txt/x",), ("--tensor-board-filename",)),
         ("curves in the data", ("--tensor-board-filename=data/easy_train.bin",), ("easy_train.bin of",)),
     ):
@@ -197,6 +198,44 @@ def _other_outputs_of_training() -> Iterator[PathCase]:
         ("--save-model", "--mlperf-log-file=mlperf_dlrm_2.log"),
         lambda folder: os.rename(folder / "notes.txt", folder / "mlperf_dlrm.log"),
     )
+
+
+def _prediction_cases() -> Iterator[PathCase]:
+    """Yield evaluations whose predictions cannot be written, or would replace what is read."""
+    program, call = "dlrm_s_pytorch.py", (*TRAIN, _DATA, "--inference-only")
+    for kind, name in _WRONG_NAMES.items():
+        words = ("--save-predictions",)
+        yield PathCase(f"predictions {kind}", program, (*call, f"--save-predictions={name}"), words)
+        named = f"--save-predictions={name}.csv"
+        if kind not in ("a folder", "a folder with a final slash", "the folder above", "empty"):
+            yield PathCase(f"predictions as text {kind}", program, (*call, named), words)
+    for kind, make in ODD_FILES.items():
+        yield PathCase(
+            f"predictions are a {kind}",
+            program,
+            (*call, "--save-predictions=odd.npy"),
+            ("--save-predictions=odd.npy",),
+            lambda folder, make=make: make(folder / "odd.npy"),  # type: ignore[misc]
+            (1, 2),
+        )
+    for how, spelled in _SPELLINGS.items():
+
+        def change(folder: Path) -> None:
+            shutil.copy(folder / "data" / "day_0", folder / "day.csv")
+            _links_to("day.csv")(folder)
+            for name in ("link", "link2", "hard"):
+                os.rename(folder / f"{name}.log", folder / f"{name}.csv")
+            (folder / "link2.csv").unlink()
+            (folder / "link2.csv").symlink_to("link.csv")
+
+        text = spelled.format("day.csv", folder="{folder}").replace(".log", ".csv")
+        yield PathCase(
+            f"predictions replace the scored text by {how}",
+            program,
+            (*call, "--load-model=model.pt", f"--score-text={text}", "--save-predictions=day.csv"),
+            ("--save-predictions=day.csv is the same file as --score-text=",),
+            change,
+        )
 
 
 def _preparation_cases() -> Iterator[PathCase]:
@@ -335,46 +374,10 @@ PATH_CASES = [
     *_training_cases(),
     *_other_outputs_of_training(),
     *_name_cases(),
+    *_prediction_cases(),
     *_preparation_cases(),
     *_other_program_cases(),
 ]
-
-
-def refusal(case: PathCase, folder: Path) -> str | None:
-    """Make the call of a case in `folder`, filled by `make_files`. Return what was wrong, None if nothing."""
-    case.change(folder)
-    before = contents(folder)
-    arguments = [argument.replace("{folder}", str(folder)) for argument in case.arguments]
-    run = run_program(*arguments, cwd=folder, program=case.program)
-    return _problem(case, run) or _difference(before, contents(folder))
-
-
-def _problem(case: PathCase, run: Finished) -> str | None:
-    if run.status not in case.statuses:
-        return f"status {run.status}: {run.stderr}"
-    lines = run.stderr.splitlines()
-    if len(lines) != 1 or ": error: " not in lines[0] or run.stdout:
-        return f"not one line: {run.stdout}{run.stderr}"
-    missing = [word for word in case.words if word not in lines[0]]
-    return f"{', '.join(missing)} not named: {lines[0]}" if missing else None
-
-
-def contents(folder: Path) -> dict[str, object]:
-    """Return everything in a folder: contents of files, targets of links, and kinds of others."""
-    found: dict[str, object] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink():
-            found[str(path)] = ("link", os.readlink(path))
-        elif path.is_file():
-            found[str(path)] = path.read_bytes()
-        else:
-            found[str(path)] = path.lstat().st_mode
-    return found
-
-
-def _difference(before: dict[str, object], after: dict[str, object]) -> str | None:
-    changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
-    return f"changed: {', '.join(sorted(changed))}" if changed else None
 
 
 def copy_files(source: Path, target: Path) -> Path:

@@ -42,6 +42,12 @@ def write_days(folder: Path, rows_per_day: Sequence[int], seed: int) -> list[lis
     return days
 
 
+def read_days(folder: Path) -> list[list[Row]]:
+    """Return the rows of day_0, day_1, ... in a folder."""
+    days = sorted(folder.glob("day_*"), key=lambda path: int(path.name.removeprefix("day_")))
+    return [[line.split("\t") for line in path.read_text().splitlines()] for path in days]
+
+
 @dataclass(frozen=True)
 class Expected:
     """The rows of each split, int32 [rows, 40], and the number of distinct ids of each table."""

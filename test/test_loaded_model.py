@@ -14,7 +14,10 @@ import raw_text
 import torch
 from preparations import DAYS, preparation, read_rows
 from program import run_program
+from reference_folders import ONE_HOT, read_days
 from small_runs import SHAPE, train
+from test_reference_runs import EMBEDDING_SIZE, MULTI_HOT
+from test_reference_runs import MODEL as DCNV2
 
 import mlperf
 from mlperf.data.prepare.pipeline import prepare
@@ -128,6 +131,23 @@ def test_tables_of_terabyte_dcnv2_have_the_rows_of_the_checkpoint(tmp_path: Path
     arrays = arrays_of(tmp_path / "x_test.bin")
     assert arrays["ids"].max() > 3
     assert model.predict(arrays).tolist() == model.predict("test").tolist()
+
+
+def test_files_of_the_reference_are_predicted_in_place(multi_hot: Path, tmp_path: Path) -> None:
+    saved = ("--save-model=model.pt", "--test-freq=2")
+    run = run_program(*DCNV2, EMBEDDING_SIZE, MULTI_HOT, f"--processed-data-file={ONE_HOT}", *saved, cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    model = mlperf.load(tmp_path / "model.pt", data=ONE_HOT)
+    expected = model.predict("val").tolist()
+    dense, ids, labels = read_days(23)
+    half = (len(labels) + 1) // 2
+    assert model.predict({"dense": dense[half:], "ids": ids[half:]}).tolist() == expected
+    stored = mlperf.load(tmp_path / "model.pt", data=multi_hot)
+    assert stored.predict("val").tolist() == expected
+    with pytest.raises(UsageError, match=r"the several ids per table of .* are not taken from arrays"):
+        stored.predict({"dense": dense, "ids": ids})
+    with pytest.raises(RunError, match="the ids of the data were not kept"):
+        stored.predict(multi_hot / "day_0_dense.npy")
 
 
 @pytest.mark.parametrize(

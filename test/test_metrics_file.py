@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,26 @@ def test_run_that_does_not_start_leaves_no_metrics(terabyte: Path, tmp_path: Pat
     run = run_program(*golden_flags("sgd", terabyte), *flags, cwd=tmp_path)
     assert run.status == 1
     assert not (tmp_path / "run.jsonl").exists()
+
+
+def test_full_disk_ends_the_run_in_one_line(tmp_path: Path) -> None:
+    run = run_program(*RANDOM, "--metrics-file=/dev/full", cwd=tmp_path)
+    assert run.status == 1
+    assert run.stderr.splitlines()[-1] == (
+        "dlrm_s_pytorch.py: error: --metrics-file=/dev/full: cannot be written: No space left on device"
+    )
+
+
+def test_metrics_can_be_piped_to_another_program(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        run = run_program(*RANDOM, "--metrics-file=pipe", cwd=tmp_path)
+        assert run.status == 0, run.stderr
+        events = [json.loads(line)["event"] for line in os.read(reader, 1 << 16).splitlines()]
+    finally:
+        os.close(reader)
+    assert events == ["run_start", "data_opened", "epoch_start", *["progress"] * 3, "run_stop"]
 
 
 @pytest.mark.parametrize("flag", ["--save-model", "--mlperf-log-file"])

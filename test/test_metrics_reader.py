@@ -13,7 +13,7 @@ from program import golden_flags, run_program
 
 from mlperf.plots.curves import Curves, NoCurvesError, OtherBenchmarkError
 from mlperf.plots.log_files import find_logs
-from mlperf.plots.metrics_curves import curves_of
+from mlperf.plots.read_runs import Run
 from mlperf.plots.run_labels import legend_labels
 from mlperf.reporting.metrics_file import MetricsFile, check_metrics_file
 from mlperf.reporting.metrics_reader import is_metrics_file, read_records
@@ -25,7 +25,7 @@ from mlperf.util.errors import RunError
 def test_curves_of_a_metrics_file_are_those_of_the_console(terabyte: Path, tmp_path: Path) -> None:
     run = run_program(*golden_flags("sgd", terabyte), "--metrics-file=run.jsonl", cwd=tmp_path)
     (tmp_path / "run.txt").write_text(run.stdout)
-    console, metrics = Curves.of_log(tmp_path / "run.txt"), curves_of(tmp_path / "run.jsonl")
+    console, metrics = Curves.of_log(tmp_path / "run.txt"), Run.of(tmp_path / "run.jsonl").curves
     for name, digits in (("loss", 1e-6), ("train_accuracy", 1e-5), ("accuracy", 1e-5), ("auc", 1e-4)):
         printed, written = getattr(console, name), getattr(metrics, name)
         assert [(p.iterations, p.epochs) for p in printed] == [(p.iterations, p.epochs) for p in written]
@@ -66,7 +66,7 @@ def test_line_that_is_still_written_is_left_out(tmp_path: Path) -> None:
         file.write('{"event": "progr')
     run = read_records(path)
     assert (len(run.records), run.size, run.outcome) == (2, size, None)
-    assert curves_of(path).warnings == ["the metrics end before the run does: there is no run_stop"]
+    assert Run.of(path).curves.warnings == ["the metrics end before the run does: there is no run_stop"]
 
 
 def resumed(folder: Path) -> MetricsFile:
@@ -143,20 +143,20 @@ def test_numbers_that_json_does_not_have_are_refused(text: str, tmp_path: Path) 
 def test_events_of_later_versions_are_ignored(tmp_path: Path) -> None:
     later = {"event": "weather", "time": 1001.0, "sun": [1, {}]}
     path = write(tmp_path / "run.jsonl", {**START, "more": 1}, later, progress(1002.0, 1))
-    assert len(curves_of(path).loss) == 1
+    assert len(Run.of(path).curves.loss) == 1
 
 
 def test_undefined_values_are_not_drawn(tmp_path: Path) -> None:
     path = write(tmp_path / "run.jsonl", START, progress(1001.0, 1, None), evaluation(1002.0, 2, None))
-    curves = curves_of(path)
+    curves = Run.of(path).curves
     assert (len(curves.loss), len(curves.train_accuracy), len(curves.auc), len(curves.accuracy)) == (0, 1, 0, 1)
 
 
 def test_run_without_progress_and_of_another_benchmark_is_not_drawn(tmp_path: Path) -> None:
     with pytest.raises(NoCurvesError, match="has not reported any progress"):
-        curves_of(write(tmp_path / "a.jsonl", START))
+        Run.of(write(tmp_path / "a.jsonl", START))
     with pytest.raises(OtherBenchmarkError, match="the run is of bert, not of dlrm or dlrm_dcnv2"):
-        curves_of(write(tmp_path / "b.jsonl", {**START, "benchmark": "bert"}, progress(1001.0, 1)))
+        Run.of(write(tmp_path / "b.jsonl", {**START, "benchmark": "bert"}, progress(1001.0, 1)))
 
 
 def test_compliance_log_is_no_metrics_file(tmp_path: Path) -> None:

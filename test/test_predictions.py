@@ -79,6 +79,14 @@ def test_every_row_of_a_split_has_a_prediction_in_order(
     assert f", accuracy {100 * hits:.3f} %" in printed
 
 
+def test_folder_of_a_run_has_the_predictions(terabyte: Path, model: Path, tmp_path: Path) -> None:
+    expected, _ = predictions(terabyte, model, tmp_path, "p.npy")
+    for flags, name in (((), "predictions.npy"), (("--output-dir=run",), "run/predictions.npy")):
+        run = run_program(*score_flags(terabyte, model, "--save-predictions", *flags), cwd=tmp_path)
+        assert run.status == 0, run.stderr
+        assert (read(tmp_path / name) == expected).all()
+
+
 def test_formats_have_equal_rows(terabyte: Path, model: Path, tmp_path: Path) -> None:
     expected, _ = predictions(terabyte, model, tmp_path, "p.npy")
     for name in ("p.csv", "p.parquet"):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -138,6 +139,16 @@ def test_comparison_shows_the_best_and_what_differs(tmp_path: Path) -> None:
     assert found.cells.index(["--learning-rate", "0.1", "0.5"]) < found.cells.index(["--nepochs", "1"])
 
 
+def test_runs_with_the_same_label_have_the_same_colour_and_are_numbered(tmp_path: Path) -> None:
+    for name in "abc":
+        write_run(tmp_path / name)
+    found = page("a", "b", "c", "--labels=SGD,SGD,Adagrad", cwd=tmp_path)
+    colors = [each["class"] for each in found.of("g") if each.get("data-run") is not None]
+    assert colors[:3] == ["run c0", "run c0", "run c1"]
+    assert [cells[0].strip() for cells in found.cells[1:4]] == ["SGD (1)", "SGD (2)", "Adagrad"]
+    assert "SGD, 2 runs" in found.text
+
+
 def test_same_runs_give_the_same_page(tmp_path: Path) -> None:
     write_run(tmp_path / "first")
     first = page("first", cwd=tmp_path)
@@ -194,7 +205,7 @@ TIMES = {
             "ms": 80.0,
             "parts": [
                 {"name": "lookup", "seconds": 6.0, "ms": 60.0},
-                {"name": "top MLP", "seconds": 2.0, "ms": 20.0},
+                {"name": "top MLP", "seconds": 2.0, "ms": 20.0, "min_ms": 15.0, "max_ms": 25.0},
             ],
         },
         {"name": "evaluation", "seconds": 2.0, "parts": []},
@@ -207,6 +218,7 @@ def test_time_breakdown_is_drawn_with_its_shares(tmp_path: Path) -> None:
     (tmp_path / "first/time.json").write_text(json.dumps(TIMES))
     found = page("first", cwd=tmp_path)
     assert found.row("lookup") == ["6.0 s", "60.0", "60.0"]
+    assert found.row("top MLP") == ["2.0 s", "20.0", "20.0 (15.0 to 25.0)"]  # of several processes
     assert found.row("evaluation") == ["2.0 s", "20.0", ""]
     widths = [each["style"] for each in found.of("span") if each.get("style")]
     assert widths == ["width:60.000%", "width:20.000%", "width:20.000%"]
@@ -235,7 +247,7 @@ def test_wrong_time_breakdown_is_refused(content: str, reason: str, tmp_path: Pa
         (("--output=first/metrics.jsonl",), "--output=first/metrics.jsonl: must end in .html"),
         (("--output=first",), "--output=first is a folder; must be a file name, such as first/report.html"),
         (("--output=no/report",), "--output=no/report.html: folder no does not exist"),
-        (("--labels=a,b",), "--labels: 2 labels for 1 runs"),
+        (("--labels=a,b",), "--labels: 2 labels for 1 run"),
     ],
 )
 def test_wrong_call_is_refused_in_one_line(flags: tuple[str, ...], reason: str, tmp_path: Path) -> None:
@@ -243,6 +255,52 @@ def test_wrong_call_is_refused_in_one_line(flags: tuple[str, ...], reason: str, 
     run = report("first", *flags, cwd=tmp_path)
     assert run == Finished(2, "", f"report.py: error: {reason}\n")
     assert not (tmp_path / "report.html").exists()
+
+
+ODD_VALUES: list[Any] = [
+    *(None, True, 0, -1, 10**18, 10**400, 5e-324, 1e299, -1e299, 0.5, "", "<b>", "\ud800"),
+    *([], [1], {}, {"phases": [{"name": "x", "seconds": 1e299}]}),
+]
+
+
+def changed(value: Any, random: Random) -> Any:
+    """Return a JSON value with one value in it replaced or removed."""
+    value = json.loads(json.dumps(value))
+    place = value
+    while True:
+        key = random.choice(list(place) if isinstance(place, dict) else range(len(place)))
+        if isinstance(place[key], dict | list) and place[key] and random.random() < 0.8:
+            place = place[key]
+            continue
+        if random.random() < 0.15:
+            del place[key]
+        else:
+            place[key] = random.choice(ODD_VALUES)
+        return value
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_changed_metrics_give_a_page_or_an_error_of_one_line(seed: int, tmp_path: Path) -> None:
+    random = Random(seed)
+    path = write_run(tmp_path / "first", settings={"mlperf-auc-threshold": 0.5}) / "metrics.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records.insert(-1, {"event": "time_breakdown", "time": 1011.5, "breakdown": TIMES})
+    number = random.randrange(len(records))
+    records[number] = changed(records[number], random)
+    write(path, *records)
+    content, error = page_or_error(path)
+    assert "\n" not in error
+    content.encode()
+    assert not re.search(r"\b(nan|inf|None)\b", content, re.IGNORECASE)
+
+
+def page_or_error(path: Path) -> tuple[str, str]:
+    """Return the text of the page of a file, without style and script, or the error."""
+    try:
+        content = page_of(read_reports([path], None)[0], "title")
+    except RunError as error:
+        return "", str(error)
+    return content.partition("</head>")[2].partition("<script>")[0], ""
 
 
 def test_run_that_failed_says_so(tmp_path: Path) -> None:

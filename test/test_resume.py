@@ -14,6 +14,7 @@ from test_output_folder import names, records
 
 from mlperf import run
 from mlperf.evaluation.metrics import Metrics
+from mlperf.reporting.metrics_reader import read_records
 from mlperf.settings.from_flags import parse
 from mlperf.training.regular_saves import RegularSaves
 from mlperf.training.state import no_metrics
@@ -92,6 +93,18 @@ def test_continued_run_adds_to_the_metrics_and_numbers_its_log(stopped: Path) ->
     assert [start["started_from"] for start in starts] == [None, "epoch 0, iteration 7"]
     assert records(stopped)[before]["event"] == "run_start"
     assert {"mlperf.log", "mlperf_2.log"} < set(names(stopped))
+
+
+def test_metrics_of_a_continued_run_read_like_those_of_the_uninterrupted_one(
+    stopped: Path, finished: tuple[Path, Finished]
+) -> None:
+    assert run_program("--output-dir=run", "--resume", cwd=stopped.parent).status == 0
+    one, other = (read_records(folder / "metrics.jsonl") for folder in (stopped, finished[0]))
+    for event, values in (("progress", ("loss", "accuracy", "samples")), ("evaluation_stop", ("auc", "best_auc"))):
+        columns = ("epoch", "iteration", *values)
+        assert [[each[name] for name in columns] for each in one.of(event)] == [
+            [each[name] for name in columns] for each in other.of(event)
+        ]
 
 
 def records_of_whole_lines(folder: Path) -> list[str]:

@@ -146,6 +146,27 @@ def test_unknown_words_get_the_row_of_the_empty_id_and_cut_fields_are_counted(lo
     ]
 
 
+def test_parquet_has_the_predictions_of_the_text(log: OwnLog, expected: list[float]) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = dict(zip(NAMES, zip(*log.rows, strict=True), strict=True))
+    table = {
+        "clicked": [int(value) for value in columns["clicked"]],
+        "age": [int(value) if value else None for value in columns["age"]],
+        "price": [float(value) if value else None for value in columns["price"]],
+        "country": list(columns["country"]),
+        "user": [int(value) for value in columns["user"]],
+        "tags": list(columns["tags"]),
+    }
+    parquet.write_table(pyarrow.table(table), log.folder / "log.parquet")
+    del table["clicked"]
+    parquet.write_table(pyarrow.table(table), log.folder / "new.parquet")
+    found = log.predictions("--score-text=log.parquet", "--mini-batch-size=1")
+    assert found["probability"].tolist() == expected
+    unlabelled = log.predictions("--score-text=new.parquet", "--mini-batch-size=1")
+    assert unlabelled["probability"].tolist() == expected
+
+
 @pytest.mark.parametrize(
     ("rows", "names", "message"),
     [

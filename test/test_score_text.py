@@ -17,6 +17,7 @@ from raw_text import Row
 
 import mlperf
 from mlperf.data.prepare.pipeline import prepare
+from mlperf.data.scored_text import in_whole_batches
 from mlperf.engines.requested import check_engine
 from mlperf.settings.from_flags import parse
 from mlperf.util.errors import RunError, UsageError
@@ -67,6 +68,12 @@ def terabyte_log(tmp_path_factory: pytest.TempPathFactory) -> Log:
     return Log(tmp_path_factory.mktemp("log"), "terabyte")
 
 
+def unknown_id(log: Log) -> str:
+    """Return an id that column 17 of the days does not have. Ids are taken modulo 1000."""
+    known = {int(row[16] or "0", 16) % 1000 for day in log.rows for row in day}
+    return f"{7000 + min(set(range(1000)) - known):x}"
+
+
 def last_day(log: Log) -> np.ndarray:
     """Return the predictions of the last day, which is divided into test and val."""
     parts = [log.predictions(f"--split={split}", "--mini-batch-size=1") for split in ("test", "val")]
@@ -107,6 +114,14 @@ def test_metrics_are_those_of_the_rows(terabyte_log: Log) -> None:
     assert f"accuracy {100 * hits.mean():.3f} %" in metrics
 
 
+def test_rows_are_scored_in_whole_batches() -> None:
+    parts = [np.full((size, 2), number, np.int32) for number, size in enumerate((3, 9, 1, 20, 2, 1))]
+    found = list(in_whole_batches(iter(parts), batch_size=4, rows_at_a_time=10))
+    assert [len(rows) for rows in found] == [12, 20, 4]
+    assert (np.concatenate(found) == np.concatenate(parts)).all()
+    assert [len(rows) for rows in in_whole_batches(iter(parts), 50, 10)] == [36]
+
+
 def test_gzipped_text_and_windows_line_ends_are_read(terabyte_log: Log) -> None:
     expected = terabyte_log.predictions("--score-text=day_3")
     text = raw_text.text(terabyte_log.rows[3], "\r\n").removesuffix(b"\r\n")
@@ -129,15 +144,25 @@ def test_unknown_id_gets_the_row_of_the_empty_id_and_is_counted(terabyte_log: Lo
     for row in rows[:4]:
         row[16] = ""
     terabyte_log.write("empty", rows)
-    known = {int(row[16] or "0", 16) % 1000 for day in terabyte_log.rows for row in day}
-    unknown = next(value for value in range(1000) if value not in known)
+    unknown = unknown_id(terabyte_log)
     for row in rows[:4]:
-        row[16] = f"{7000 + unknown:x}"  # ids are taken modulo 1000
+        row[16] = unknown
     terabyte_log.write("unknown", rows)
     expected = terabyte_log.predictions("--score-text=empty")
     run = terabyte_log.score("--score-text=unknown", "--save-predictions=p.npy")
     assert np.load(terabyte_log.folder / "p.npy").tolist() == expected.tolist()
     assert "unknown: ids that x_train.bin lacks get the row of the empty id: 4 of table 2\n" in run.stderr
+
+
+def test_loaded_model_counts_the_unknown_ids_of_each_text(
+    terabyte_log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    unknown = unknown_id(terabyte_log)
+    path = terabyte_log.write("new", [[*row[:16], unknown, *row[17:]] for row in terabyte_log.rows[23]])
+    model = mlperf.load(terabyte_log.folder / "model.pt", data=terabyte_log.folder / "x")
+    first, second = model.predict(path), model.predict(path)
+    assert first.tolist() == second.tolist()
+    assert [message.rpartition(": ")[2] for message in caplog.messages] == ["9 of table 2"] * 2
 
 
 @pytest.mark.parametrize("labels", [True, False])

@@ -21,6 +21,7 @@ from mlperf.distributed.launchers import Launch
 from mlperf.distributed.processes import Processes, current, running_as
 from mlperf.reporting.compliance_log import ComplianceLog
 from mlperf.reporting.compliance_log_file import check_log_file, log_name
+from mlperf.reporting.metrics_reader import read_records
 from mlperf.runner.device import gpu_of
 from mlperf.runner.same_run import require_same_run
 from mlperf.settings.from_flags import parse
@@ -52,7 +53,7 @@ def test_torchrun_starts_the_program_whose_first_process_prints(tmp_path: Path) 
 def test_a_killed_rank_ends_the_run_and_torchrun_continues_it_with_a_log_of_its_own(
     terabyte: Path, tmp_path: Path
 ) -> None:
-    flags = (*FLAGS, f"--processed-data-file={terabyte}", "--load-model=latest")
+    flags = (*FLAGS, f"--processed-data-file={terabyte}", "--load-model=latest", "--metrics-file=run.jsonl")
     options = ("--max-restarts=1", "--monitor-interval=0.1")
     with started_torchrun(2, *flags, cwd=tmp_path, options=options) as process:
         wait_for(tmp_path / "model" / INDEX_NAME)
@@ -70,6 +71,8 @@ def test_a_killed_rank_ends_the_run_and_torchrun_continues_it_with_a_log_of_its_
     for log in ("run.log", "run_2.log"):
         end = read_events(tmp_path / log)[-1]
         assert (end["key"], end["metadata"]["status"]) == ("run_stop", "aborted")
+    metrics = read_records(tmp_path / "run.jsonl")  # of both attempts
+    assert [record["outcome"] for record in metrics.of("run_stop")] == ["failed", "interrupted"]
     assert process.returncode != 0
 
 

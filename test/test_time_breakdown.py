@@ -110,6 +110,10 @@ def test_parts_of_an_engine_add_up_to_the_run(
     assert breakdown["engine"].startswith(engine)
     assert parts_of(breakdown, "training") == {"other"} | FORWARD | training
     assert parts_of(breakdown, "evaluation") == {"metrics"} | FORWARD | evaluation
+    for phase in breakdown["phases"][:2]:
+        ahead = phase["read_ahead"]
+        assert ahead["threads"] == 1
+        assert 0 < ahead["seconds"] == pytest.approx(ahead["ms"] * phase["count"] / 1e3)
     counts = {phase["name"]: phase.get("count") for phase in breakdown["phases"]}
     test_rows = Path(f"{terabyte}_test.bin").stat().st_size // 160
     assert counts == {"training": 6, "evaluation": 2 * -(-test_rows // 64), "other": None}
@@ -163,6 +167,9 @@ def test_run_prints_and_logs_the_same_and_its_table_at_the_end(terabyte: Path, t
 
     heading, *table = run.stdout.removeprefix(plain.stdout).splitlines()
     assert heading.split() == ["Time,", "engine", "cpu", "seconds", "percent", "ms", "each"]
+    *table, train_reading, test_reading = table
+    assert train_reading.startswith("beside the training, 1 thread reading and decoding")
+    assert test_reading.startswith("beside the evaluation, 1 thread reading and decoding")
     assert table[-1].split() == ["total", f"{breakdown['seconds']:.3f}", "100.00"]
     training = next(phase for phase in breakdown["phases"] if phase["name"] == "training")
     seconds, percent, each = table[0].removeprefix(f"training, {training['count']} steps").split()
@@ -176,6 +183,21 @@ def test_run_prints_and_logs_the_same_and_its_table_at_the_end(terabyte: Path, t
     assert event["event"] == "time_breakdown"
     assert event["breakdown"] == breakdown
     assert (tmp_path / "dlrm_s_pytorch_time.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("quantized", [(), ("--quantize-emb-with-bit=8",)])
+def test_evaluation_alone_is_measured(quantized: tuple[str, ...], terabyte: Path, tmp_path: Path) -> None:
+    flags = (*golden_flags("sgd", terabyte), "--inference-only", *quantized)
+    plain = run_program(*flags, cwd=tmp_path)
+    run, breakdown = timed(flags, tmp_path)
+    assert run.stdout.startswith(plain.stdout)
+    assert run.stdout.removeprefix(plain.stdout).startswith("Time, engine ")
+    assert FORWARD | {"metrics"} < parts_of(breakdown, "evaluation")
+    evaluation, other = breakdown["phases"]
+    test_rows = Path(f"{terabyte}_test.bin").stat().st_size // 160
+    assert evaluation["count"] == -(-test_rows // 64)
+    assert other["seconds"] < evaluation["seconds"]
+    assert (tmp_path / "dlrm_s_pytorch_time.png").is_file()
 
 
 RANDOM = ("--data-size=6", "--mini-batch-size=2")
@@ -207,15 +229,20 @@ def test_without_matplotlib_a_line_says_that_there_is_no_picture(
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
-def test_profile_and_breakdown_are_not_measured_together(tmp_path: Path) -> None:
-    run = run_program(*RANDOM, "--time-breakdown", "--enable-profiling", cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--enable-profiling",), "cannot be combined with --enable-profiling"),
+        (
+            ("--inference-only", "--score-text=x", "--load-model=x", "--processed-data-file=x"),
+            "cannot be combined with --score-text=x",
+        ),
+    ],
+)
+def test_what_the_breakdown_does_not_measure_is_refused(
+    flags: tuple[str, ...], reason: str, tmp_path: Path
+) -> None:
+    data = ("--data-generation=dataset", "--arch-mlp-bot=13-2") if "--inference-only" in flags else RANDOM
+    run = run_program(*data, *flags, "--time-breakdown", cwd=tmp_path)
     assert run.status == 2
-    assert "error: --time-breakdown cannot be combined with --enable-profiling" in run.stderr
-
-
-def test_output_that_is_a_file_of_the_breakdown_is_refused(terabyte: Path, tmp_path: Path) -> None:
-    flags = (*MODEL, *TRAIN, f"--processed-data-file={terabyte}", f"--save-model={FILE}", "--time-breakdown")
-    run = run_program(*flags, cwd=tmp_path)
-    assert run.status == 2
-    assert f"--save-model={FILE}" in run.stderr
-    assert "of --time-breakdown" in run.stderr
+    assert f"error: --time-breakdown {reason}" in run.stderr

@@ -127,6 +127,22 @@ def test_profile_that_cannot_be_written_is_not_taken_for_written(tmp_path: Path)
         assert [path.name for path in folder.iterdir()] == left
 
 
+@pytest.mark.parametrize(
+    ("size", "named", "left"),
+    [(100, "dlrm_s_pytorch_time.json", []), (8_000, "dlrm_s_pytorch_time.png", ["dlrm_s_pytorch_time.json"])],
+)
+def test_breakdown_that_cannot_be_written_is_one_line(
+    size: int, named: str, left: list[str], tmp_path: Path
+) -> None:
+    with files_of_at_most(size):
+        run = run_program("--data-size=6", "--mini-batch-size=2", "--time-breakdown", cwd=tmp_path)
+    assert run.status == 1
+    last = run.stderr.splitlines()[-1]
+    assert last.startswith(f"dlrm_s_pytorch.py: error: --time-breakdown: {named}")
+    assert last.endswith("File too large")
+    assert [path.name for path in tmp_path.iterdir()] == left
+
+
 PROGRAMS = (
     *(f"{sys.executable} -m {module}" for module in ("mlperf.benchmarks dlrm --flags", "mlperf.cli")),
     *(f"{sys.executable} {ROOT}/{script} --help" for script in ("dlrm_s_pytorch.py", "tools/verify_data.py")),

@@ -29,6 +29,7 @@ def _prepare(name: str, arguments: Sequence[str] | None) -> int:
     if settings.reference_files:
         return _prepare_reference_files(settings)
 
+    from mlperf.data.prepare.column_facts import column_facts
     from mlperf.data.prepare.pipeline import prepare
 
     prepared = prepare(settings)
@@ -39,9 +40,10 @@ def _prepare(name: str, arguments: Sequence[str] | None) -> int:
     print(f"{prepared.val}: {prepared.val_rows:,} rows")
     if prepared.bad_rows:
         print(f"{prepared.bad_rows:,} bad rows left out; the manifest counts them per file and reason")
-    # The reserved rows of terabyte_dcnv2 are among those that a training takes the ids modulo.
-    reserved = prepared.first_index if prepared.traits is not None and prepared.traits.has_columns_file else 0
-    print("rows per table: " + dashed([reserved + count for count in prepared.counts]))
+    print("rows per table: " + dashed(prepared.table_rows))
+    if prepared.data_set is not None:
+        for line in column_facts(settings.processed_data_file):
+            print(line)
     return 0
 
 

@@ -45,7 +45,11 @@ def make_parser(name: str) -> Parser:
         help="folder of --output-dir, metrics file, compliance log or console output, or a folder of them",
     )
     add("--output", type=_output, default=Path("report.html"), help="output file: .html")
-    add("--labels", help="labels of the runs, separated by commas (default: the names of the files or folders)")
+    add(
+        "--labels",
+        help="labels of the runs, separated by commas; runs with the same label have the same colour (default: "
+        "the names of the files or folders or, of several systems, the names in the logs)",
+    )
     add("--title", default="Training report", help="title of the page")
     return parser
 

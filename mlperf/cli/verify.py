@@ -84,7 +84,7 @@ def verify(paths: DatasetPaths, raw_data_file: Path | None) -> int:
     scanned, problems = _scan_splits(paths, prepared, manifest)
     if not scanned:
         raise RunError(f"{paths.prefix}: no rows at all")
-    print("rows per table: " + dashed(prepared.counts))
+    print("rows per table: " + dashed(prepared.table_rows))
     print("largest index + 1: " + dashed(used_rows(scanned)))
     problems += _compare_with_manifest(paths, manifest, prepared, scanned)
     problems += _compare_with_published(paths.prefix, prepared)

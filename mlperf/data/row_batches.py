@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -73,6 +75,16 @@ class RowBatches(ABC):
             return self.id_reader.ids_per_table
         return None if self.schema.is_one_hot else self.schema.ids_per_table
 
+    @property
+    def seconds_reading(self) -> float:
+        """Seconds that threads have spent on reading and decoding so far."""
+        return sum(self._seconds)
+
+    @cached_property
+    def _seconds(self) -> list[float]:
+        """Of each group of batches. Several threads append to it."""
+        return []
+
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch` from batch number `first` on. RunError if a row is invalid."""
 
@@ -130,10 +142,15 @@ class RowBatches(ABC):
         self.reader.check()
         order, size = self._order(epoch)[first:], self._group_size
         groups = (order[start : start + size] for start in range(0, len(order), size))
-        with closing(
-            read_ahead(lambda numbers: make(self._read(source, numbers, take)), groups, self.readers)
-        ) as read:
-            for batches in read:
+
+        def read(numbers: Sequence[int]) -> list[Item]:
+            started = time.perf_counter()
+            made = make(self._read(source, numbers, take))
+            self._seconds.append(time.perf_counter() - started)
+            return made
+
+        with closing(read_ahead(read, groups, self.readers)) as ahead:
+            for batches in ahead:
                 yield from batches
 
     def _order(self, epoch: int) -> Sequence[int]:

@@ -46,6 +46,21 @@ class SharedSource(BatchSource, Protocol):
         ...
 
 
+@runtime_checkable
+class ReadAhead(BatchSource, Protocol):
+    """Batches that threads read and decode while others are computed."""
+
+    @property
+    def readers(self) -> int:
+        """Number of threads."""
+        ...
+
+    @property
+    def seconds_reading(self) -> float:
+        """Seconds that the threads have spent on reading and decoding so far."""
+        ...
+
+
 def read_ahead(
     read: Callable[[Key], Item],
     keys: Iterable[Key],

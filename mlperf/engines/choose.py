@@ -57,9 +57,16 @@ def make_step_of(
     return step
 
 
-def make_scorer(model: DLRM_Net, settings: Settings, observer: Observer | None = None) -> Scorer:
-    """Return the scorer of the engine of the run, and log the choice in one line. The rest is as above."""
-    scorer = choose_engine(model, settings).make_scorer(model, settings)
+def make_scorer(model: DLRM_Net, settings: Settings) -> Scorer:
+    """Return the scorer of the engine of the run, and log the choice in one line. UsageError: see below."""
+    return choose_engine(model, settings).make_scorer(model, settings)
+
+
+def make_scorer_of(
+    engine: Engine, model: DLRM_Net, settings: Settings, observer: Observer | None = None
+) -> Scorer:
+    """Return the scorer of an engine that supports the run. observer: as above."""
+    scorer = engine.make_scorer(model, settings)
     if observer is not None:
         observe_step(scorer, observer)
     return scorer

@@ -14,8 +14,8 @@ INTERACTIONS = ("dot", "dcn")
 def unsupported_setting(settings: Settings) -> str | None:
     """Return why neither engine supports `settings`, None if both do."""
     training = settings.training
-    if (generation := settings.data.generation) != "dataset":
-        return f"--data-generation={generation} can have several ids per table and sample"
+    if (reason := _unsupported_ids(settings)) is not None:
+        return reason
     if settings.quantization.requested:
         return "quantized weights need PyTorch's own operators"
     if settings.inference_only:
@@ -25,6 +25,20 @@ def unsupported_setting(settings: Settings) -> str | None:
     if training.accumulate > 1:
         return _unsupported("--mlperf-grad-accum-iter", training.accumulate)
     return None
+
+
+def _unsupported_ids(settings: Settings) -> str | None:
+    """Return why the ids of the run are not supported, or are left to the autograd engine unless one is chosen."""
+    data, architecture = settings.data, settings.model.architecture
+    if data.generation != "dataset":
+        return f"--data-generation={data.generation} can have several ids per table and sample"
+    is_new = architecture.has_cross_network or settings.processes.engine != "auto"
+    if data.multi_hot.sizes is None or is_new:
+        return None
+    return (
+        f"--multi-hot-sizes with --arch-interaction-op={architecture.interaction_op} reproduces earlier results; "
+        "--engine can choose a faster one"
+    )
 
 
 def unsupported_model(model: DLRM_Net) -> str | None:

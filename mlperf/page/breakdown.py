@@ -19,11 +19,16 @@ _DIVIDED = "training"  # the phase whose parts are drawn; of the others, the bar
 
 @dataclass(frozen=True)
 class _Part:
-    """A phase of a run, or a part of one. ms: per step or batch of the phase, None where there are none."""
+    """A phase of a run, or a part of one.
+
+    ms: per step or batch of the phase, None where there are none. spread: the least and the greatest of a process,
+    None for one process.
+    """
 
     name: str
     seconds: float
     ms: float | None
+    spread: tuple[float, float] | None
     parts: tuple[_Part, ...] = ()
 
 
@@ -69,9 +74,10 @@ def _part(report: RunReport, part: object) -> _Part:
     name, seconds, parts = values.get("name"), values.get("seconds"), values.get("parts", [])
     if not isinstance(name, str) or not is_number(seconds) or seconds < 0 or not isinstance(parts, list):
         raise RunError(f"{report.path}: a part of the time breakdown has no name, or no seconds of at least 0")
-    milliseconds = values.get("ms")
-    own = milliseconds if is_number(milliseconds) else None
-    return _Part(name, seconds, own, tuple(_part(report, each) for each in parts))
+    least, mean, greatest = (values.get(key) for key in ("min_ms", "ms", "max_ms"))
+    spread = (least, greatest) if is_number(least) and is_number(greatest) else None
+    ms = mean if is_number(mean) else None
+    return _Part(name, seconds, ms, spread, tuple(_part(report, each) for each in parts))
 
 
 def _bar(times: _Times, colors: Mapping[str, int], longest: float, *, has_label: bool) -> Markup:
@@ -121,7 +127,15 @@ def _row(
         cells = (
             *time,
             None if share is None else f"{share:.1f}",
-            None if part is None else significant(part.ms),
+            None if part is None else _per_step(part),
         )
         row += [element("td", cell, class_="number") for cell in cells]
     return row
+
+
+def _per_step(part: _Part) -> str | None:
+    """Return the milliseconds per step, and of several processes their range."""
+    if part.spread is None or part.ms is None:
+        return significant(part.ms)
+    least, greatest = part.spread
+    return f"{significant(part.ms)} ({significant(least)} to {significant(greatest)})"

@@ -27,7 +27,7 @@ XY = tuple[float, float]
 
 @dataclass(frozen=True)
 class Series:
-    """A curve. number: of the run, from 0; gives colour and dashes. points: ascending in x."""
+    """A curve. number: gives colour and dashes. points: ascending in x."""
 
     label: str
     number: int

@@ -47,14 +47,25 @@ def axes_of(reports: Sequence[RunReport]) -> list[str]:
 def charts(reports: Sequence[RunReport], axes: Sequence[str]) -> Markup:
     """Return the charts of all quantities that a run has, each drawn once for every axis."""
     figures = [figure for quantity in _QUANTITIES if (figure := _figure(quantity, reports, axes)) is not None]
-    names = legend([(report.label, number) for number, report in enumerate(reports)])
-    return element("div", names if len(reports) > 1 else None, element("div", *figures, class_="charts"))
+    return element(
+        "div", _legend(reports) if len(reports) > 1 else None, element("div", *figures, class_="charts")
+    )
+
+
+def _legend(reports: Sequence[RunReport]) -> Markup:
+    """Return the runs with the colours of their curves; those with the same colour once, with their number."""
+    groups: dict[int, list[str]] = {}
+    for report in reports:
+        groups.setdefault(report.group, []).append(report.label)
+    names = [
+        (labels[0] if len(labels) == 1 else f"{labels[0].removesuffix(' (1)')}, {len(labels)} runs", group)
+        for group, labels in groups.items()
+    ]
+    return legend(names)
 
 
 def _figure(quantity: _Quantity, reports: Sequence[RunReport], axes: Sequence[str]) -> Markup | None:
-    curves = [
-        (number, report.label, report.curves.get(quantity.curve, [])) for number, report in enumerate(reports)
-    ]
+    curves = [(report.group, report.label, report.curves.get(quantity.curve, [])) for report in reports]
     targets = {report.target for report in reports}
     target = targets.pop() if quantity.has_target and len(targets) == 1 else None
     unit, unit_seconds = time_unit(reports)

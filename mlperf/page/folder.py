@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from mlperf.compliance.log_reader import is_number
+from mlperf.settings.run import TIME_FILE
 from mlperf.util.errors import RunError
 from mlperf.util.files import read_regular
 from mlperf.util.strict_json import SchemaError, parse_json
 
-TIME_NAME = "time.json"
 _MAX_TIME_FILE = 1 << 24  # bytes
 _INDEX_NAME = "checkpoint.json"  # of a sharded checkpoint
 # Entries of a checkpoint, and what the page calls them.
@@ -26,7 +26,7 @@ _ENTRIES = {
 
 def time_breakdown_in(folder: Path) -> dict[str, Any] | None:
     """Return the time breakdown in a folder, None if there is none. RunError if it cannot be read."""
-    path = folder / TIME_NAME
+    path = folder / TIME_FILE
     if not path.is_file():
         return None
     try:

@@ -12,9 +12,9 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     """Return about `count` round numbers from `low` to `high`: multiples of 1, 2 or 5 times a power of 10."""
     if not high - low > _SMALLEST:
         return [low]
-    rough = (high - low) / max(count, 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    largest = 1.5 * (high - low) / max(count, 1)
+    power = 10.0 ** math.floor(math.log10(largest))
+    step = max((factor * power for factor in (1, 2, 5) if factor * power <= largest), default=power)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [number * step for number in range(first, last + 1)]
 

@@ -44,13 +44,14 @@ function show(chart, data, x) {
     color: run.color,
     text: data.runs.length > 1 ? `${run.label.slice(0, 28)}: ${point[3]}` : point[3],
   }));
+  if (shown.length > MAX_SHOWN) lines.push({ text: `and ${shown.length - MAX_SHOWN} more` });
   const heading = `${closest[2]} ${data.x}`;
   const frame = add(group, "rect", { rx: 4 });
   const texts = [add(group, "text", { "font-weight": 600 }, heading)];
   const dots = [];
   for (const line of lines) {
     texts.push(add(group, "text", {}, line.text));
-    dots.push(add(group, "circle", { r: 3.5, class: `c${line.color}` }));
+    dots.push(line.color === undefined ? null : add(group, "circle", { r: 3.5, class: `c${line.color}` }));
   }
   const width = Math.max(...texts.map((text) => text.getComputedTextLength())) + 34;
   const height = 17 * texts.length + 12;
@@ -59,7 +60,7 @@ function show(chart, data, x) {
   texts.forEach((text, row) => {
     text.setAttribute("x", left + (row ? 24 : 10));
     text.setAttribute("y", 18 + 19 + 17 * row);
-    if (row) {
+    if (row && dots[row - 1]) {
       dots[row - 1].setAttribute("cx", left + 14);
       dots[row - 1].setAttribute("cy", 18 + 15 + 17 * row);
     }

@@ -16,9 +16,10 @@ from mlperf.plots.curves import Curves, Point
 from mlperf.plots.log_files import compliance_log_of
 from mlperf.plots.read_runs import Run, read_runs
 from mlperf.plots.run_labels import legend_labels
-from mlperf.reporting.metrics_reader import MAX_NUMBER, RunRecords, is_metrics_file, position_of, read_records
+from mlperf.reporting.metrics_reader import MAX_NUMBER, RunRecords, position_of
 from mlperf.settings.run import METRICS_FILE
 from mlperf.util.errors import UsageError
+from mlperf.util.plural import counted
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,16 @@ Facts = dict[str, Any]
 class RunReport:
     """What is known about one run.
 
+    group: number of its label; runs of one system, or with the same --labels, have the same.
     source: "metrics", "console output" or "compliance log". started: seconds since 1970. seconds: duration.
     to_target: seconds until the AUC was first at least `target`. curves: by name, such as "loss". facts, settings,
-    system: to be listed. evaluations, checkpoints: one entry each. breakdown: the contents of
-    TIME_NAME. speed: samples per second in the whole training, without evaluations.
+    system: to be listed. evaluations, checkpoints: one entry each. breakdown: as --time-breakdown
+    writes it. speed: samples per second in the whole training, without evaluations.
     """
 
     path: Path
     label: str
+    group: int
     source: str
     target: float
     started: float | None = None
@@ -92,14 +95,16 @@ def read_reports(arguments: Sequence[Path], labels: Sequence[str] | None) -> tup
     """
     runs, warnings = read_runs(arguments)
     if labels is None:
-        labels = _numbered(legend_labels([(run.path, run.curves) for run in runs]))
+        labels = legend_labels([(run.path, run.curves) for run in runs])
     if len(labels) != len(runs):
-        raise UsageError(f"--labels: {len(labels)} labels for {len(runs)} runs")
-    return [_report(run, label) for run, label in zip(runs, labels, strict=True)], warnings
+        raise UsageError(f"--labels: {counted(len(labels), 'label')} for {counted(len(runs), 'run')}")
+    groups = list(dict.fromkeys(labels))
+    named = zip(runs, _numbered(labels), labels, strict=True)
+    return [_report(run, label, groups.index(group)) for run, label, group in named], warnings
 
 
-def _numbered(labels: list[str]) -> list[str]:
-    """Number the runs of one system, which have the same label."""
+def _numbered(labels: Sequence[str]) -> list[str]:
+    """Number the runs that have the same label."""
     counts, seen = Counter(labels), Counter[str]()
     numbered = []
     for label in labels:
@@ -108,16 +113,15 @@ def _numbered(labels: list[str]) -> list[str]:
     return numbered
 
 
-def _report(run: Run, label: str) -> RunReport:
-    is_metrics = is_metrics_file(run.path)
-    report = _of_records(run, read_records(run.path), label) if is_metrics else _of_log(run, label)
+def _report(run: Run, label: str, group: int) -> RunReport:
+    report = _of_log(run, label, group) if run.records is None else _of_records(run, run.records, label, group)
     reached = next((point for point in report.curves["auc"] if point.value >= report.target), None)
     return replace(
         report, to_target=None if reached is None else reached.seconds, warnings=tuple(run.curves.warnings)
     )
 
 
-def _of_records(run: Run, records: RunRecords, label: str) -> RunReport:
+def _of_records(run: Run, records: RunRecords, label: str, group: int) -> RunReport:
     start, tests = records.start, records.of("evaluation_stop")
     progress = records.of("progress")
     folder = run.path.parent if run.path.name == METRICS_FILE.name else None
@@ -129,6 +133,7 @@ def _of_records(run: Run, records: RunRecords, label: str) -> RunReport:
     return RunReport(
         run.path,
         label,
+        group,
         "metrics",
         _target(start["settings"], start["auc_target"] or run.curves.benchmark.auc_target),
         started=records.records[0]["time"],
@@ -208,7 +213,7 @@ _OTHER_KEYS = ("submission_benchmark", "seed", "train_samples", "eval_samples", 
 _COURSE = ("init_", "run_", "block_", "epoch_", "eval_", "tracked_stats", "weights_initialization")
 
 
-def _of_log(run: Run, label: str) -> RunReport:
+def _of_log(run: Run, label: str, group: int) -> RunReport:
     log = read_log(run.path, timed=True)
     if not log.events and (beside := compliance_log_of(run.path)) is not None and beside.is_file():
         log = read_log(beside, timed=True)  # has the times and the settings, but not the loss
@@ -217,6 +222,7 @@ def _of_log(run: Run, label: str) -> RunReport:
     return RunReport(
         run.path,
         label,
+        group,
         "compliance log" if not curves.loss else "console output",
         curves.benchmark.auc_target,
         started=_finite(start[0].time_ms / 1e3) if start else None,

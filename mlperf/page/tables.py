@@ -40,7 +40,7 @@ def comparison(reports: Sequence[RunReport]) -> Markup:
     speed = _best(reports, lambda report: report.speed, max)
     rows: list[list[Content]] = [
         [
-            element("th", swatch(number), " ", report.label, scope="row"),
+            element("th", swatch(report.group), " ", report.label, scope="row"),
             outcome(report),
             _number(_decimals(report.best_auc, 5), is_best=report.best_auc == best_auc),
             _number(_decimals(report.best_accuracy, 5)),
@@ -51,7 +51,7 @@ def comparison(reports: Sequence[RunReport]) -> Markup:
             _number(_decimals(report.last_loss, 5)),
             str(report.facts.get("engine") or "").partition(" (")[0] or None,
         ]
-        for number, report in enumerate(reports)
+        for report in reports
     ]
     head: list[Content] = [
         *("run", "outcome", "best AUC", "best accuracy", "time to target", "time", "epochs", "samples/s"),
@@ -146,26 +146,21 @@ def _checkpoint(facts: Mapping[str, Any]) -> list[Content]:
 
 def settings(reports: Sequence[RunReport]) -> Markup | None:
     """Return the settings: of several runs first those that differ, then the others."""
-    own = [_outputs_last(report) for report in reports]
+    own = [_named_as_typed(report) for report in reports]
     return _side_by_side(reports, own, lambda key, value: _shown(value))
 
 
-# Flags with the names of outputs, which differ from run to run.
+# Flags with the names of outputs, which differ from run to run: listed last.
 _OUTPUTS = (
-    "metrics-file",
-    "output-dir",
-    "save-model",
-    "mlperf-log-file",
-    "tensor-board-filename",
-    "save-predictions",
+    *("--output-dir", "--metrics-file", "--save-model", "--mlperf-log-file", "--tensor-board-filename"),
+    "--save-predictions",
 )
 
 
-def _outputs_last(report: RunReport) -> dict[str, Any]:
-    """Return the settings of a run; flags of this program are named as they are typed."""
+def _named_as_typed(report: RunReport) -> dict[str, Any]:
+    """Return the settings of a run; flags of this program have their dashes."""
     dashes = "--" if report.source == "metrics" else ""
-    ordered = sorted(report.settings.items(), key=lambda setting: setting[0] in _OUTPUTS)
-    return {dashes + name: value for name, value in ordered}
+    return {dashes + name: value for name, value in report.settings.items()}
 
 
 _UNITS: dict[str, Callable[[Any], str | None]] = {"memory": size}
@@ -200,7 +195,8 @@ def _side_by_side(
     found: Sequence[Mapping[str, Any]],
     text_of: Callable[[str, Any], str | None],
 ) -> Markup | None:
-    keys = list(dict.fromkeys(key for each in found for key in each))
+    found_keys = dict.fromkeys(key for each in found for key in each)
+    keys = sorted(found_keys, key=lambda key: key in _OUTPUTS)
     values = {key: [text_of(key, each[key]) if key in each else None for each in found] for key in keys}
     values = {key: row for key, row in values.items() if any(cell is not None for cell in row)}
     if not values:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from mlperf.benchmarks import BENCHMARKS
 from mlperf.plots.curves import Curves, NoCurvesError, OtherBenchmarkError, Point
-from mlperf.reporting.metrics_reader import Record, RunRecords, is_metrics_file, position_of, read_records
+from mlperf.reporting.metrics_reader import Record, RunRecords, position_of
 from mlperf.util.printable import shown_name
-
-
-def curves_of(path: Path) -> Curves:
-    """Return the curves in a metrics file or a log. Errors as of `Curves.of_log`."""
-    return curves_of_records(read_records(path)) if is_metrics_file(path) else Curves.of_log(path)
 
 
 def curves_of_records(run: RunRecords) -> Curves:

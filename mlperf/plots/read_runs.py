@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mlperf.plots.curves import Curves, NoCurvesError, OtherBenchmarkError
 from mlperf.plots.log_files import find_logs, logs_beside_results
-from mlperf.plots.metrics_curves import curves_of
+from mlperf.plots.metrics_curves import curves_of_records
+from mlperf.reporting.metrics_reader import RunRecords, is_metrics_file, read_records
 from mlperf.util.errors import RunError
 from mlperf.util.plural import counted
 
@@ -17,11 +18,23 @@ _MAX_NAMED = 3  # files that a message names; the others are counted
 
 @dataclass(frozen=True)
 class Run:
-    """A log and its curves. argument: index of the argument that named the log or its folder."""
+    """A log or metrics file, and its curves.
+
+    argument: index of the argument that named the file or its folder. records: of a metrics file, otherwise None.
+    """
 
     path: Path
     argument: int
     curves: Curves
+    records: RunRecords | None = None
+
+    @classmethod
+    def of(cls, path: Path, argument: int = 0) -> Run:
+        """Read a file. Errors as of `Curves.of_log`."""
+        if not is_metrics_file(path):
+            return cls(path, argument, Curves.of_log(path))
+        records = read_records(path)
+        return cls(path, argument, curves_of_records(records), records)
 
 
 def read_runs(arguments: Sequence[Path]) -> tuple[list[Run], list[str]]:
@@ -39,7 +52,7 @@ def read_runs(arguments: Sequence[Path]) -> tuple[list[Run], list[str]]:
             left_out["only the logs in results/ are plotted"] = beside
         for path in paths:
             try:
-                runs.append(Run(path, number, curves_of(path)))
+                runs.append(Run.of(path, number))
             except OtherBenchmarkError as error:
                 if path == argument:
                     raise

@@ -21,7 +21,7 @@ _OTHER_COLOUR = "#a0a0a0"
 
 @dataclass(frozen=True)
 class _Bar:
-    """width: percent of the run; 0 for a phase whose parts have bars. spread: to the least and greatest process."""
+    """width: percent of the run; 0 for a phase whose parts have bars. spread: to the least and most."""
 
     name: str
     width: float

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from mlperf.distributed.launchers import attempts
 from mlperf.reporting.metrics_reader import MAX_LINE, read_records
 from mlperf.reporting.records import Record, RecordListener
 from mlperf.settings.settings import Settings
@@ -18,6 +19,7 @@ from mlperf.util.new_file import NewFile, open_new
 from mlperf.util.output_files import require_writable_file, try_to_write
 from mlperf.util.whole_lines import WholeLines
 
+_as_json = json.JSONEncoder(allow_nan=False).encode
 _ABANDON_SECONDS = 1.0  # for a record that is being written
 
 
@@ -45,7 +47,7 @@ class MetricsFile(RecordListener):
         """Write one line."""
         with self._lock:
             try:
-                self._lines.write(json.dumps(record, allow_nan=False))
+                self._lines.write(_as_json(record))
             except OSError as error:
                 raise _failure(self._path, error) from None
             self._is_empty = False
@@ -68,6 +70,14 @@ class MetricsFile(RecordListener):
         """Do what `run_stop` does, unless it was called. The file then stays locked against further records."""
         if self._lock.acquire(timeout=_ABANDON_SECONDS) and not self._stopped:
             self.run_stop(position, outcome)
+
+
+def continues_metrics(settings: Settings) -> bool:
+    """Return whether the run is a part of an earlier one, whose records are kept.
+
+    It is with --resume, and if torchrun has started it again after a failure (--max-restarts).
+    """
+    return settings.run.resume or attempts() > 0
 
 
 def check_metrics_file(path: Path, *, continues: bool = False) -> None:

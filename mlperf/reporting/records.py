@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ class RecordListener(Listener):
 
     def progress(self, position: Position, progress: Progress) -> None:
         """Add loss, accuracy, speed and learning rate."""
-        self._add("progress", position, **asdict(progress))
+        self._add("progress", position, **vars(progress))
 
     def evaluation_start(self, position: Position) -> None:
         """Add the start of an evaluation."""
@@ -68,7 +67,7 @@ class RecordListener(Listener):
         self._add(
             "evaluation_stop",
             position,
-            **asdict(metrics),
+            **vars(metrics),
             best_accuracy=best.accuracy,
             best_auc=best.auc,
             improved=improved,
@@ -81,14 +80,14 @@ class RecordListener(Listener):
 
     def time_breakdown(self, breakdown: Mapping[str, Any]) -> None:
         """Add the time of each part of the run."""
-        self._add("time_breakdown", breakdown=breakdown)
+        self._add("time_breakdown", breakdown=dict(breakdown))
 
     def run_stop(self, position: Position | None, outcome: Outcome) -> None:
         """Add the outcome of the run."""
         self._add("run_stop", position, outcome=outcome.value)
 
     def _add(self, event: str, position: Position | None = None, **values: Any) -> None:
-        where = {} if position is None else asdict(position)
+        where = {} if position is None else vars(position)
         now = self._clock.milliseconds() / 1e3
         self.add(defined({"event": event, "time": now, **where, **values}))
 
@@ -113,7 +112,7 @@ def defined(value: Any) -> Any:
     """Return a value with None in place of NaN and infinite numbers, which JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: defined(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [defined(each) for each in value]

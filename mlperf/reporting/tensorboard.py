@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from mlperf.reporting.points import iteration_of
 from mlperf.reporting.records import Record, RecordListener
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Outcome, Position
@@ -76,10 +77,9 @@ class TensorBoard(RecordListener):
                 self._writer.flush()
 
     def _add_points(self, record: Record, curves: Mapping[str, str]) -> None:
-        iteration = record["epoch"] * record["batches_per_epoch"] + record["iteration"]
         for key, name in curves.items():
             if record[key] is not None:
-                self._writer.add_scalar(name, record[key], iteration)
+                self._writer.add_scalar(name, record[key], iteration_of(record))
 
     def run_stop(self, position: Position | None, outcome: Outcome) -> None:
         """Write pending events and close the files."""

@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 
-from mlperf.data.source import BatchSource
+from mlperf.data.source import BatchSource, ReadAhead
 from mlperf.distributed.agreement import values_of_all
 from mlperf.distributed.processes import current
 from mlperf.engines.device_stopwatch import make_stopwatch
 from mlperf.evaluation.metrics import Metrics
+from mlperf.settings.run import TIME_FILE
 from mlperf.training.events import Listener, Position, RunStart
 from mlperf.util.errors import RunError
 from mlperf.util.new_file import first_free_together, open_new
@@ -41,9 +42,13 @@ def time_files(folder: Path | None) -> tuple[Path, Path]:
 
     folder: of the run (--output-dir); None: the current one, where the names say what they belong to.
     """
-    name = Path("dlrm_s_pytorch_time.json") if folder is None else folder / "time.json"
+    name = Path("dlrm_s_pytorch_time.json") if folder is None else folder / TIME_FILE
     time_file, picture_file = first_free_together(name, name.with_suffix(".png"))
     return time_file, picture_file
+
+
+# Seconds by phase and part, and threads and seconds of reading ahead by phase.
+_Measured = tuple[Mapping[str, Mapping[str, float]], Mapping[str, tuple[int, float]]]
 
 
 class TimeBreakdown(Listener):
@@ -62,8 +67,9 @@ class TimeBreakdown(Listener):
         self._device = device
         self._folder = folder
         self._engine = ""
-        self._of_all: list[Mapping[str, Mapping[str, float]]] = []  # of each process, once stopped
+        self._of_all: list[_Measured] = []  # of each process, once stopped
         self._steps = self._evaluations = self._test_batches = 0
+        self._sources: dict[str, BatchSource | None] = {}
 
     def run_start(self, start: RunStart) -> None:
         """Start the clock."""
@@ -71,7 +77,8 @@ class TimeBreakdown(Listener):
         self.stopwatch.start()
 
     def data_opened(self, train: BatchSource, test: BatchSource | None) -> None:
-        """Note the number of batches of an evaluation."""
+        """Note the number of batches of an evaluation, and who reads them."""
+        self._sources = {TRAINING: train, EVALUATION: test}
         self._test_batches = 0 if test is None else test.batches_per_epoch
 
     def epoch_start(self, position: Position) -> None:
@@ -92,6 +99,20 @@ class TimeBreakdown(Listener):
         self._evaluations += 1
 
     @contextmanager
+    def evaluation(self, engine: str, test: BatchSource) -> Iterator[None]:
+        """Context of a run that is one evaluation, on `test`. Every process of the run must use it.
+
+        engine: its description.
+        """
+        self._engine = engine
+        self.data_opened(test, test)
+        self.stopwatch.start()
+        with self.stopwatch.phase(EVALUATION, _METRICS):
+            yield
+        self._evaluations += 1
+        self.stop()
+
+    @contextmanager
     def checkpoint(self) -> Iterator[None]:
         """Context in which a checkpoint is saved."""
         with self.stopwatch.phase(CHECKPOINTS):
@@ -103,7 +124,15 @@ class TimeBreakdown(Listener):
 
     def stop(self) -> None:
         """Stop the clock, and learn the times of the other processes. Every process of the run must call it."""
-        self._of_all = values_of_all(self.stopwatch.seconds())
+        self._of_all = values_of_all((self.stopwatch.seconds(), self._reading()))
+
+    def _reading(self) -> Mapping[str, tuple[int, float]]:
+        """Return the threads that read ahead, and the seconds that they have spent on it."""
+        times = {}
+        for phase, source in self._sources.items():
+            if isinstance(source, ReadAhead):
+                times[phase] = (source.readers, source.seconds_reading)
+        return times
 
     def breakdown(self) -> Mapping[str, Any]:
         """Return the time since `run_start` by phase and part, as values that JSON can represent.
@@ -112,16 +141,30 @@ class TimeBreakdown(Listener):
         of the training and the batches of the evaluations, "count" and "unit". "parts": of each, "name",
         "seconds", "percent" of all, and, where there is a count, "ms" per unit.
 
+        "read_ahead" of a phase: "threads" that read and decode its batches beside it, their "seconds" and "ms".
+
         "measured_processes": their number. Of several, the times are means, and phases and parts have "min_ms" and
         "max_ms", the least and the greatest of a process. An interrupted run has the times of its first process.
         """
-        of_all = self._of_all or [self.stopwatch.seconds()]
+        of_all = self._of_all or [(self.stopwatch.seconds(), self._reading())]
         counts = {
             TRAINING: (self._steps, "step"),
             EVALUATION: (self._evaluations * self._test_batches, "batch"),
         }
-        total = sum(sum(sum(parts.values()) for parts in phases.values()) for phases in of_all) / len(of_all)
-        names = sorted(of_all[0], key=lambda name: name == OTHER)  # the others keep their order
+        measured, reading = [times for times, _ in of_all], [times for _, times in of_all]
+        total = sum(sum(sum(parts.values()) for parts in phases.values()) for phases in measured) / len(of_all)
+        phases = []
+        for name in sorted(measured[0], key=lambda name: name == OTHER):  # the others keep their order
+            count, unit = counts.get(name, (0, ""))
+            phase = _phase(name, [times.get(name, {}) for times in measured], total, count, unit)
+            if count and name in reading[0]:
+                seconds = fmean(times[name][1] for times in reading)
+                phase["read_ahead"] = {
+                    "threads": reading[0][name][0],
+                    "seconds": seconds,
+                    "ms": 1e3 * seconds / count,
+                }
+            phases.append(phase)
         return {
             "version": __version__,
             "engine": self._engine,
@@ -130,10 +173,7 @@ class TimeBreakdown(Listener):
             "measured_processes": len(of_all),
             "seconds": total,
             "evaluations": self._evaluations,
-            "phases": [
-                _phase(name, [phases.get(name, {}) for phases in of_all], total, *counts.get(name, (0, "")))
-                for name in names
-            ],
+            "phases": phases,
         }
 
     def time_breakdown(self, breakdown: Mapping[str, Any]) -> None:
@@ -204,10 +244,15 @@ def table(breakdown: Mapping[str, Any]) -> Iterator[str]:
         if len(phase["parts"]) > 1:
             yield from (_line(f"  {part['name']}", part) for part in phase["parts"])
     yield _line("total", {"seconds": breakdown["seconds"], "percent": 100.0})
+    for phase in breakdown["phases"]:
+        if "read_ahead" in phase:
+            ahead = phase["read_ahead"]
+            name = f"beside the {phase['name']}, {_counted(ahead['threads'], 'thread')} reading and decoding"
+            yield f"{name:<{_WIDTH}}{ahead['seconds']:>10.3f}{'':>9}{ahead['ms']:>11.3f}"
 
 
 def _counted(count: int, unit: str) -> str:
-    plural = {"step": "steps", "batch": "batches"}[unit]
+    plural = "batches" if unit == "batch" else f"{unit}s"
     return f"{count:,} {unit if count == 1 else plural}"
 
 

@@ -13,16 +13,14 @@ import numpy as np
 from mlperf.benchmarks import dashed
 from mlperf.benchmarks.data_sets import TERABYTE_DCNV2
 from mlperf.data.binary import BinaryFile
+from mlperf.data.columns.description_file import read_description
 from mlperf.data.day_files import DayFiles
 from mlperf.data.multi_hot import MultiHotShape, MultiHotTables
 from mlperf.data.multi_hot_file import multi_hot_tables, verify_tables
-from mlperf.data.prepare.agreement import require_agreement
 from mlperf.data.prepare.open_prepared import open_prepared
 from mlperf.data.prepared.dataset import PreparedData, describe_reference
 from mlperf.data.prepared.manifest import Manifest
-from mlperf.data.prepared.origin import compare_raw_data
 from mlperf.data.prepared.paths import DatasetPaths
-from mlperf.data.prepared.raw_files import raw_files
 from mlperf.data.prepared.reference_files import ReferenceFiles
 from mlperf.data.prepared.reference_paths import reference_prefix
 from mlperf.data.prepared.verify import verify_checksums
@@ -32,13 +30,15 @@ from mlperf.data.source import BatchSource
 from mlperf.data.synthetic.random_batches import RandomBatches
 from mlperf.data.synthetic.stack_distances import StackDistances
 from mlperf.data.synthetic.synthetic_batches import SyntheticBatches
+from mlperf.distributed.agreement import decided_by_first
 from mlperf.distributed.processes import current
 from mlperf.distributed.turns import first_then_others, once_for_each
 from mlperf.runner.data_shape import require_fitting_model, row_source, table_rows
+from mlperf.runner.preparation_flags import check_preparation
 from mlperf.runner.shared_data import copy_of, copy_of_splits, require_equal_data, same_copy
 from mlperf.settings.data import DataSettings
 from mlperf.settings.dataset import PreparationSettings
-from mlperf.settings.flags import changed_flags, flag_values
+from mlperf.settings.flags import changed_flags
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.threads import available_cores
@@ -69,6 +69,7 @@ def verified_data(
     RunError if a split is damaged. UsageError if there are no checksums to compare with, or if the processes have
     different data.
     """
+    decided_by_first(lambda: _check_description(settings))
     prepared = first_then_others(lambda: prepared_data(settings.data, settings.given), same_copy)
     require_equal_data(prepared)
     require_fitting_model(settings, prepared.columns, prepared.train)
@@ -84,6 +85,13 @@ def verified_data(
         )
     before_drawing(prepared)
     return replace(prepared, multi_hot=_multi_hot(settings, prepared))
+
+
+def _check_description(settings: Settings) -> None:
+    """Raise UsageError if the model cannot take rows with the columns of --columns, before these are prepared."""
+    path = settings.data.columns
+    if path is not None:
+        require_fitting_model(settings, read_description(path), path)
 
 
 def _multi_hot(settings: Settings, prepared: PreparedData) -> MultiHotTables | None:
@@ -149,82 +157,11 @@ def existing_data(data: DataSettings, given: Collection[str] = ()) -> PreparedDa
     else:
         prepared = open_prepared(path, raw_data_file=data.raw_data_file)
     if prepared is not None:
-        _check_preparation(prepared, data, given)
-        if data.raw_data_file is not None:
-            _check_raw_data(prepared, data.raw_data_file, data.data_set)
-        _report_preparation(prepared, data, given)
+        check_preparation(prepared, data, given)
         return prepared
     if data.raw_data_file is None:
         raise RunError(f"{path}: no prepared data found, and no --raw-data-file to prepare it from")
     return None
-
-
-def _check_preparation(prepared: PreparedData, data: DataSettings, given: Collection[str]) -> None:
-    """Raise UsageError if the data was prepared with a flag that contradicts one that was given.
-
-    These flags apply while the data is prepared, so prepared data cannot be converted. Another seed is no
-    contradiction: it is also that of the training.
-    """
-    recorded = {
-        "--data-set": prepared.data_set,
-        "--max-ind-range": prepared.max_ind_range,
-        "--data-sub-sample-rate": prepared.sub_sample_rate,
-        "--data-randomize": prepared.randomize,
-    }
-    if data.traits.has_columns_file and prepared.traits is None:
-        raise UsageError(
-            f"--data-set={data.data_set}: {prepared.train} was prepared by another tool and has no manifest that "
-            "describes its columns"
-        )
-    if prepared.traits is not None and (prepared.traits.limits_rows or prepared.traits.has_columns_file):
-        if data.traits != prepared.traits:
-            raise UsageError(
-                f"--data-set={data.data_set}: {prepared.train} was prepared with {prepared.data_set}; pass that "
-                "value"
-            )
-        if prepared.traits.limits_rows:
-            del recorded["--max-ind-range"]  # the training limits the rows of the tables
-    declared = {flag.name: (flag, value) for flag, value in flag_values(data)}
-    for name, actual in recorded.items():
-        flag, requested = declared[name]
-        if (requested != flag.default or flag.key in given) and actual not in (None, requested):
-            raise UsageError(
-                f"{name}={requested}: {prepared.train} was prepared with {actual}; pass that value or omit the "
-                "flag, or choose another --processed-data-file to prepare the data again"
-            )
-    require_agreement(prepared, data)
-
-
-def _report_preparation(prepared: PreparedData, data: DataSettings, given: Collection[str]) -> None:
-    """Log flags of the preparation that have no effect, because the data is already prepared."""
-    if {"data_randomize", "data_sub_sample_rate"} & set(given) and prepared.seed not in (None, data.seed):
-        _log.warning(
-            "%s: was prepared with --numpy-rand-seed=%d; --numpy-rand-seed=%d is only that of the training",
-            *(prepared.train, prepared.seed, data.seed),
-        )
-    recorded = {"--data-sub-sample-rate": prepared.sub_sample_rate, "--data-randomize": prepared.randomize}
-    changed = {flag.name: value for flag, value in changed_flags(data)}
-    not_applied = [
-        f"{name}={changed[name]}" for name, actual in recorded.items() if actual is None and name in changed
-    ]
-    if not_applied:
-        flags = " ".join(not_applied)
-        _log.warning("%s: prepared by another tool; these flags have no effect: %s", prepared.train, flags)
-
-
-def _check_raw_data(prepared: PreparedData, raw_data_file: Path, data_set: str) -> None:
-    """Raise UsageError if the data was prepared from other raw data; warn if that may only have changed."""
-    raw_files(raw_data_file, prepared.data_set or data_set)
-    difference = compare_raw_data(prepared, raw_data_file)
-    if difference is None:
-        return
-    if difference.other_data:
-        raise UsageError(
-            f"--raw-data-file={raw_data_file}: {difference.text}; omit the flag to use the prepared data, or "
-            "choose another --processed-data-file"
-        )
-    advice = "; run tools/prepare_criteo.py to prepare it again" if difference.has_changed else ""
-    _log.warning("%s; using the prepared data%s", difference.text, advice)
 
 
 def reading_threads(settings: Settings, *, train: bool) -> int:

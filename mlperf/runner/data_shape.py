@@ -58,16 +58,14 @@ def table_rows(settings: Settings, prepared: PreparedData | None) -> tuple[int, 
                 "rows of each table"
             )
         return given
-    if settings.data.traits.has_columns_file:
-        return tuple(prepared.first_index + count for count in prepared.counts)
     if not prepared.counts:
         raise UsageError(
             f"{prepared.train}: does not say how many ids each table has; pass --arch-embedding-size with "
             f"{CRITEO.tables} numbers of rows"
         )
     if max_ind_range < 0:
-        return tuple(prepared.counts)
-    return tuple(min(count, max_ind_range) for count in prepared.counts)
+        return prepared.table_rows
+    return tuple(min(rows, max_ind_range) for rows in prepared.table_rows)
 
 
 def row_source(settings: Settings, prepared: PreparedData, path: Path) -> RowSource:

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from mlperf.benchmarks import dashed
 from mlperf.data.prepared.dataset import PreparedData
 from mlperf.distributed.processes import current
 from mlperf.models.dlrm import Architecture, top_widths
-from mlperf.runner.data import existing_data, generated_batches, prepared_prefix
+from mlperf.runner.data import existing_data, prepared_prefix
+from mlperf.runner.files import output_files
 from mlperf.runner.memory import MemoryBudget, RunSizes, checkpoint_bytes, memory_budgets, require_run_memory
 from mlperf.runner.model import architecture_of
 from mlperf.runner.output_folder import last_checkpoint
@@ -36,7 +36,7 @@ _SHOWN_NEEDS = 4
 def dry_run(settings: Settings, device: torch.device) -> Result:
     """Print the plan of the run, and the memory, disk and time that it needs. RunError if the memory is too small.
 
-    The time is measured with a model whose tables have at most 1 GB, and rows that are drawn.
+    The time is measured with a model whose tables have at most 512 MB, and rows that are drawn.
     """
     print("plan of the run; nothing is prepared, trained or written")
     prepared = None
@@ -48,18 +48,18 @@ def dry_run(settings: Settings, device: torch.device) -> Result:
     architecture, sizes = architecture_of(settings, prepared), RunSizes.of(settings, prepared)
     _print("data", _data(settings, prepared, sizes))
     _print("model", _model(architecture))
+    _print("start", _start(settings))
     _print("work", _work(settings, sizes))
     budgets = list(memory_budgets(settings, architecture, device, sizes))
     for budget in budgets:
         _print("memory", *_memory(budget))
     _print("disk", *_disk(settings, architecture))
+    _print("files", ", ".join(_files(settings)) or "none is written")
     require_run_memory(settings, architecture, device, sizes)
     if current().size > 1:
         _print("time", "is measured in runs of one process only")
         return Result(Outcome.SUCCESS)
-    stream = np.random.RandomState(settings.seed)
-    generated = generated_batches(settings, stream) if prepared is None else None
-    times = measure_steps(settings, architecture, device, sizes, generated)
+    times = measure_steps(settings, architecture, device, sizes)
     _print("engine", times.engine)
     _print("time", *_time(settings, sizes, times))
     return Result(Outcome.SUCCESS)
@@ -87,7 +87,8 @@ def _print_preparation(settings: Settings) -> None:
         f"{shown_bytes(found.disk_bytes)} while the data is prepared, of which {shown_bytes(found.file_bytes)} "
         f"stay; {_free(prefix.parent)}",
     )
-    _print("time", f"preparation: at least {_duration(found.parse_seconds)}, for parsing the text")
+    seconds = _duration(found.text_seconds)
+    _print("time", f"preparation: at least {seconds}, for parsing the text and numbering its ids")
     _print("", "model, memory and time of the training are known when the data is prepared")
 
 
@@ -114,6 +115,14 @@ def _model(architecture: Architecture) -> str:
         f"{architecture.embedding_precision}, bottom MLP {dashed(architecture.mlp_bot)}, interaction "
         f"{architecture.interaction_op}, top MLP {dashed(top)}: {weights:,} weights outside the tables"
     )
+
+
+def _start(settings: Settings) -> str:
+    if settings.load_model is not None:
+        return f"the checkpoint {settings.load_model}"
+    if settings.load_weights is not None:
+        return f"the weights in {settings.load_weights}"
+    return f"weights that are drawn with seed {settings.seed}"
 
 
 def _work(settings: Settings, sizes: RunSizes) -> str:
@@ -159,6 +168,12 @@ def _disk(settings: Settings, architecture: Architecture) -> Iterator[str]:
     for path in paths:
         kept = "twice that while it is replaced"
         yield f"{shown_bytes(size)} for {path}, {kept}; {_free(path.parent)}"
+
+
+def _files(settings: Settings) -> Iterator[str]:
+    for file in output_files(settings):
+        if not file.path.name.endswith(".lock"):
+            yield str(file.path)
 
 
 def _free(folder: Path) -> str:

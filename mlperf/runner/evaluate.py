@@ -12,7 +12,7 @@ import torch
 from mlperf.data.prepared.dataset import PreparedData
 from mlperf.data.source import BatchSource
 from mlperf.distributed.processes import current
-from mlperf.engines.choose import make_scorer
+from mlperf.engines.choose import choose_engine, make_scorer_of
 from mlperf.evaluation.evaluate import evaluate
 from mlperf.evaluation.metrics import Metrics
 from mlperf.evaluation.predictions import Receiver
@@ -20,9 +20,11 @@ from mlperf.export.predictions import predictions_file
 from mlperf.export.quantize import mlp_bytes, quantize_mlps
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.reporting.console import print_metrics
+from mlperf.reporting.time_breakdown import TimeBreakdown
 from mlperf.reporting.undefined_metrics import report_one_class
 from mlperf.runner.data import open_split
-from mlperf.runner.files import draw_compute_graph, export_onnx
+from mlperf.runner.files import draw_compute_graph, draw_times, export_onnx
+from mlperf.runner.listeners import make_time_breakdown, observer_of, timed_evaluation
 from mlperf.runner.memory import RunSizes
 from mlperf.runner.model import architecture_of, build_model, fill_weights
 from mlperf.runner.remarks import report_unused_flags
@@ -42,15 +44,22 @@ def evaluate_only(settings: Settings, device: torch.device, prepared: PreparedDa
         draw_compute_graph(settings, model)
     test = open_split(settings, prepared, settings.split, is_evaluated=True)
     all_metrics = settings.compliance.enabled
+    times = make_time_breakdown(settings, device)
     print("Testing for inference only", flush=True)
     with predictions_of(settings) as receive:
         if settings.quantization.requested:
-            metrics = _quantize_and_evaluate(settings, model, test, receive)
+            metrics = _quantize_and_evaluate(settings, model, test, receive, times)
         else:
-            metrics = evaluate(make_scorer(model, settings), test, all_metrics=all_metrics, receive=receive)
+            engine = choose_engine(model, settings)
+            scorer = make_scorer_of(engine, model, settings, observer_of(times))
+            with timed_evaluation(times, engine, test):
+                metrics = evaluate(scorer, test, all_metrics=all_metrics, receive=receive)
     print_metrics(metrics, metrics, all_metrics=all_metrics)
     if metrics.only_label is not None:
         report_one_class(metrics, settings)
+    if times is not None:
+        times.time_breakdown(times.breakdown())
+        draw_times(times)
     if settings.report.save_onnx:
         export_onnx(settings, model)
     return Result(Outcome.SUCCESS, metrics=metrics, best_metrics=metrics)
@@ -85,16 +94,22 @@ def predictions_of(settings: Settings) -> Iterator[Receiver | None]:
 
 
 def _quantize_and_evaluate(
-    settings: Settings, model: DLRM_Net, test: BatchSource, receive: Receiver | None
+    settings: Settings,
+    model: DLRM_Net,
+    test: BatchSource,
+    receive: Receiver | None,
+    times: TimeBreakdown | None,
 ) -> Metrics:
     """Return the metrics of the quantized model; log the memory saved and the change of the AUC.
 
     Where the AUC is undefined, the change of the accuracy is logged.
     """
-    scorer = make_scorer(model, settings)
+    engine = choose_engine(model, settings)
+    scorer = make_scorer_of(engine, model, settings, observer_of(times))
     before = evaluate(scorer, test, all_metrics=True)
     quantize(settings, model)
-    after = evaluate(scorer, test, all_metrics=True, receive=receive)
+    with timed_evaluation(times, engine, test):
+        after = evaluate(scorer, test, all_metrics=True, receive=receive)
     name, old, new = "AUC", before.auc, after.auc
     if after.only_label is not None:
         name, old, new = "accuracy", before.accuracy, after.accuracy

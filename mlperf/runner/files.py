@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
+from mlperf.data.columns.description_file import read_description
 from mlperf.data.prepared.named_files import (
     named_counts,
     named_prepared_files,
@@ -17,18 +18,20 @@ from mlperf.data.prepared.named_files import (
     named_work_files,
 )
 from mlperf.data.prepared.paths import DatasetPaths
+from mlperf.data.prepared.raw_files import raw_files
 from mlperf.data.prepared.reference_paths import reference_prefix
 from mlperf.export.onnx import ONNX_FILE, WEIGHTS_FILE, save_onnx
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.plots.compute_graph import GRAPH_FILE, plot_compute_graph
 from mlperf.plots.time_figure import draw_time_breakdown
 from mlperf.reporting.compliance_log_file import check_log_file, log_name
-from mlperf.reporting.metrics_file import check_metrics_file
+from mlperf.reporting.metrics_file import check_metrics_file, continues_metrics
 from mlperf.reporting.profile import profile_files
 from mlperf.reporting.time_breakdown import TimeBreakdown, time_files
 from mlperf.runner.checkpoints import require_writable_checkpoints, resumes_in_place, saved_files
 from mlperf.runner.data import prepared_prefix, trace_files
 from mlperf.runner.output_folder import named_settings
+from mlperf.settings.data import DataSettings
 from mlperf.settings.settings import Settings
 from mlperf.util.output_files import (
     NamedFile,
@@ -48,7 +51,7 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
 
     Called before anything is opened, created or replaced. others: further outputs of the program.
     """
-    writes = [*_outputs(settings), *others]
+    writes = [*output_files(settings), *others]
     if settings.data.generation == "dataset" and (prepared := _prepared_data(settings)) is not None:
         writes += named_work_files(*prepared)
     require_distinct(_inputs(settings), writes)
@@ -74,7 +77,7 @@ def check_files(settings: Settings, *, others: Sequence[NamedFile] = ()) -> None
     if report.tensor_board_folder is not None:
         require_writable_folder("--tensor-board-filename", report.tensor_board_folder)
     if report.metrics_file is not None:
-        check_metrics_file(report.metrics_file, continues=settings.run.resume)
+        check_metrics_file(report.metrics_file, continues=continues_metrics(settings))
     if settings.compliance.enabled and not settings.inference_only:
         check_log_file(settings)
 
@@ -101,7 +104,7 @@ def _inputs(settings: Settings) -> list[NamedFile]:
     if data.generation == "synthetic":
         inputs += [NamedFile(path, f"--data-trace-file={path}") for path in trace_files(settings)]
     if data.generation == "dataset":
-        inputs += named_raw_files(data.raw_data_file)
+        inputs += named_raw_files(data.raw_data_file) + _described_files(data)
         inputs += named("--multi-hot-tables", data.multi_hot.tables_file)
         if (prepared := _prepared_data(settings)) is not None:
             inputs += chain(named_prepared_files(*prepared), named_counts(*prepared))
@@ -110,7 +113,20 @@ def _inputs(settings: Settings) -> list[NamedFile]:
     return inputs
 
 
-def _outputs(settings: Settings) -> list[NamedFile]:
+def _described_files(data: DataSettings) -> list[NamedFile]:
+    """Return --columns, the raw text that it describes, and the files of --ids-from."""
+    files = named("--columns", data.columns)
+    if data.columns is not None and data.raw_data_file is not None:
+        texts = raw_files(data.raw_data_file, data.data_set, read_description(data.columns))
+        files += [NamedFile(path, f"{path.name} of --columns={data.columns}") for path in texts]
+    if data.ids_from is not None:
+        origin = f"--ids-from={data.ids_from}"
+        files += named_prepared_files(DatasetPaths.from_name(data.ids_from, "--ids-from"), origin)
+    return files
+
+
+def output_files(settings: Settings) -> list[NamedFile]:
+    """Return the files that the run writes, besides those of the preparation, and its locks."""
     report = settings.report
     outputs = [*named_settings(settings), *saved_files(settings), *named("--metrics-file", report.metrics_file)]
     if settings.compliance.enabled and not settings.inference_only:

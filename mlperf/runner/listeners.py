@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 
+from mlperf.data.source import BatchSource
 from mlperf.distributed.processes import current
+from mlperf.engines.observer import Observer
+from mlperf.engines.protocol import Engine
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.reporting.console import Console
 from mlperf.reporting.debug import DebugReport
-from mlperf.reporting.metrics_file import MetricsFile
+from mlperf.reporting.metrics_file import MetricsFile, continues_metrics
 from mlperf.reporting.mlflow_run import MLflowRun, require_mlflow
 from mlperf.reporting.profile import Profile
 from mlperf.reporting.tensorboard import TensorBoard
@@ -28,6 +32,18 @@ DEBUG_BATCHES = 3
 def make_time_breakdown(settings: Settings, device: torch.device) -> TimeBreakdown | None:
     """Return the listener that measures the parts of the run (--time-breakdown), None without."""
     return TimeBreakdown(device, settings.run.output_dir) if settings.report.time_breakdown else None
+
+
+def observer_of(times: TimeBreakdown | None) -> Observer | None:
+    """Return what is told which part of a step or an evaluation runs. times: of `make_time_breakdown`."""
+    return None if times is None else times.stopwatch
+
+
+def timed_evaluation(
+    times: TimeBreakdown | None, engine: Engine, test: BatchSource
+) -> AbstractContextManager[None]:
+    """Return the context of a run that is one evaluation, on `test`. times: of `make_time_breakdown`."""
+    return nullcontext() if times is None else times.evaluation(engine.description, test)
 
 
 def make_listeners(settings: Settings, device: torch.device, times: TimeBreakdown | None = None) -> list[Listener]:
@@ -50,7 +66,9 @@ def make_listeners(settings: Settings, device: torch.device, times: TimeBreakdow
     ]
     try:
         if report.metrics_file is not None:
-            listeners.append(MetricsFile(settings, device, report.metrics_file, continues=settings.run.resume))
+            listeners.append(
+                MetricsFile(settings, device, report.metrics_file, continues=continues_metrics(settings))
+            )
         if report.tensor_board_folder is not None:
             listeners.append(TensorBoard(settings, device, report.tensor_board_folder))
         if report.tracker is not None:

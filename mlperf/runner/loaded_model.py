@@ -24,7 +24,14 @@ from mlperf.runner.benchmark import open_for_inference
 from mlperf.runner.data import data_set_of, open_split
 from mlperf.runner.data_shape import row_source
 from mlperf.runner.memory import resource_failures
-from mlperf.runner.score_text import load_numbering, open_text, prepared_scorer, report_ids, scores_of_text
+from mlperf.runner.score_text import (
+    load_numbering,
+    open_text,
+    prepared_scorer,
+    report_ids,
+    require_file,
+    scores_of_text,
+)
 from mlperf.settings.flags import declared_flags
 from mlperf.settings.from_flags import settings_from
 from mlperf.settings.model import ModelSettings
@@ -103,6 +110,7 @@ class Model:
         return result
 
     def _scores_of_text(self, path: Path) -> Scores:
+        require_file(path)
         if self._ids is None:
             self._ids = load_numbering(self.settings, self._prepared)
         text = open_text(path, self.settings, self._prepared, self._ids)

@@ -12,6 +12,7 @@ from mlperf.distributed.agreement import decided_by_first
 from mlperf.distributed.processes import current
 from mlperf.engines.choose import uses_torchrec
 from mlperf.settings.config_file import settings_text
+from mlperf.settings.predictions import PREDICTIONS_FILE
 from mlperf.settings.run import BEST_MODEL, LAST_MODEL, LOG_FILE, METRICS_FILE, SETTINGS_FILE, TENSOR_BOARD_FOLDER
 from mlperf.settings.settings import Settings
 from mlperf.training.checkpoint_place import lock_of
@@ -34,9 +35,12 @@ def in_output_folder(settings: Settings) -> Settings:
         report = replace(report, tensor_board_folder=folder / TENSOR_BOARD_FOLDER)
     if "mlperf_log_file" not in settings.given:
         compliance = replace(compliance, log_file=folder / LOG_FILE)
+    predictions = settings.predictions
+    if predictions.file == PREDICTIONS_FILE:
+        predictions = replace(predictions, file=folder / PREDICTIONS_FILE)
     if settings.keeps_best_model:
         save_model = folder / checkpoint_name(settings, BEST_MODEL)
-    return replace(settings, report=report, compliance=compliance, save_model=save_model)
+    return replace(settings, report=report, compliance=compliance, save_model=save_model, predictions=predictions)
 
 
 def checkpoint_name(settings: Settings, name: Path) -> Path:

@@ -16,7 +16,7 @@ from mlperf.data.prepared.known_ids import KnownIds
 from mlperf.data.prepared.paths import DatasetPaths
 from mlperf.data.scored_text import ScoredText, in_whole_batches
 from mlperf.data.source import MIN_GROUP_ROWS
-from mlperf.engines.choose import make_scorer
+from mlperf.engines.choose import choose_engine
 from mlperf.evaluation.evaluate import Scorer, metrics_of_run, scores_of
 from mlperf.evaluation.metrics import are_probabilities, diverged
 from mlperf.models.dlrm import DLRM_Net
@@ -31,6 +31,7 @@ from mlperf.settings.settings import Settings
 from mlperf.training.events import Outcome
 from mlperf.util.errors import RunError, UsageError
 from mlperf.util.failures import system_failures
+from mlperf.util.printable import one_line
 from mlperf.util.threads import Threads, available_cores
 
 _ROWS_AT_A_TIME = 8 * MIN_GROUP_ROWS
@@ -42,6 +43,7 @@ def score_text(settings: Settings, device: torch.device, prepared: PreparedData)
     """Score the text of --score-text; print the metrics if it has labels."""
     path = settings.predictions.text
     assert path is not None
+    require_file(path)
     text = open_text(path, settings, prepared, load_numbering(settings, prepared))
     if not text.has_labels and settings.predictions.file is None:
         raise UsageError(f"--score-text={path}: has no labels, so there are no metrics; pass --save-predictions")
@@ -60,7 +62,7 @@ def score_text(settings: Settings, device: torch.device, prepared: PreparedData)
         return Result(Outcome.SUCCESS)
     all_metrics = settings.compliance.enabled
     metrics = metrics_of_run(*map(torch.cat, zip(*kept, strict=True)), all_metrics=all_metrics)
-    print(f"Testing on {path}", flush=True)
+    print(one_line(f"Testing on {path}"), flush=True)
     print_metrics(metrics, metrics, all_metrics=all_metrics)
     if metrics.only_label is not None:
         report_one_class(metrics, settings, f"{path}")
@@ -69,19 +71,27 @@ def score_text(settings: Settings, device: torch.device, prepared: PreparedData)
 
 def prepared_scorer(settings: Settings, model: DLRM_Net) -> Scorer:
     """Return the scorer of the model, quantized if the flags say so."""
+    engine = choose_engine(model, settings)
     if settings.quantization.requested:
         quantize(settings, model)
-    return make_scorer(model, settings)
+    return engine.make_scorer(model, settings)
+
+
+def require_file(path: Path) -> None:
+    """Raise RunError if the text is not a file: to be known before the ids are loaded, which can take minutes."""
+    with system_failures(path, "cannot be read"):
+        if not path.is_file():
+            raise RunError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
 
 
 def load_numbering(settings: Settings, prepared: PreparedData) -> KnownIds:
     """Return the numbers of the ids of the prepared data. RunError if they were not kept or are damaged."""
-    paths = DatasetPaths.from_name(prepared_prefix(settings.data))
     if prepared.numbering is None or prepared.reference is not None:
         raise RunError(
             f"{prepared.train}: text cannot be scored, because the ids of the data were not kept: it was prepared "
             "by another program or an earlier version; prepare it again from its text"
         )
+    paths = DatasetPaths.from_name(prepared_prefix(settings.data))
     numbering = IdNumbering.read(paths.ids)
     if numbering.fingerprint != prepared.numbering:
         raise RunError(
@@ -98,8 +108,6 @@ def open_text(path: Path, settings: Settings, prepared: PreparedData, ids: Known
     """Return the text to be scored. RunError if it cannot be read or is empty."""
     ids.unknown = [0] * len(ids.unknown)
     with system_failures(path, "cannot be read"):
-        if not path.is_file():
-            raise RunError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
         return ScoredText(path, open_scored_file(path, prepared, settings.data.traits), ids)
 
 

@@ -11,6 +11,7 @@ from mlperf.benchmarks import dashed
 from mlperf.data.prepared.dataset import PreparedData
 from mlperf.data.watched_file import FileStatus
 from mlperf.distributed.agreement import require_all_equal
+from mlperf.training.checkpoint_data import recorded_data
 
 
 def require_equal_data(prepared: PreparedData) -> None:
@@ -24,6 +25,7 @@ def require_equal_data(prepared: PreparedData) -> None:
         "--data-set": str(prepared.data_set),
         "--max-ind-range": str(prepared.max_ind_range),
         "smallest integer": str(prepared.smallest_integer),
+        **{what: value.partition(" ")[0] for what, value in recorded_data(prepared).items()},  # without names
     }
     facts = {f"{prepared.train}: {what}": value for what, value in recorded.items()}
     for name, status in _statuses(prepared).items():

@@ -19,12 +19,13 @@ from mlperf.engines.warm_up import synthetic_batch, warm_up
 from mlperf.evaluation.evaluate import metrics_of_run
 from mlperf.models.dlrm import Architecture, DLRM_Net
 from mlperf.optim.optimizer import make_optimizer
+from mlperf.runner.data import generated_batches
 from mlperf.runner.memory import RunSizes, table_bytes
 from mlperf.runner.model import build_model, initialize_model
 from mlperf.settings.settings import Settings
 from mlperf.training.schedule import learning_rate
 
-_MAX_TABLE_BYTES = 1 << 30  # far beyond any cache, and quick to initialize
+_MAX_TABLE_BYTES = 1 << 29  # far beyond most caches, and quick to initialize
 _SECONDS = 1.0  # of steps that are timed
 _MIN_STEPS, _MAX_STEPS = 3, 100
 _BATCHES = 4  # different ones
@@ -52,15 +53,14 @@ def measure_steps(
     architecture: Architecture,
     device: torch.device,
     sizes: RunSizes,
-    generated: BatchSource | None,
 ) -> StepTime:
-    """Create a model and time it. Large tables are made smaller, so that the model needs less than 3 GB.
-
-    generated: batches that are used in place of random rows of a data set.
-    """
+    """Create a model and time it. Large tables are made smaller, so that the model needs less than 2 GB."""
     limited, max_rows = _limited(architecture)
+    settings = replace(settings, model=replace(settings.model, architecture=limited))
+    stream = np.random.RandomState(settings.seed)
+    generated = None if settings.data.generation == "dataset" else generated_batches(settings, stream)
     model = build_model(settings, limited, device, sizes)
-    initialize_model(settings, model, np.random.RandomState(settings.seed))
+    initialize_model(settings, model, stream)
     training = settings.training
     optimizer = make_optimizer(training.optimizer, model, settings.seed, training.adagrad_epsilon)
     engine = choose_engine(model, settings)
@@ -81,7 +81,7 @@ def measure_steps(
 
 
 def _limited(architecture: Architecture) -> tuple[Architecture, int | None]:
-    """Return the architecture with tables of together at most 1 GB, and the rows to which they were limited."""
+    """Return the architecture with tables of together at most 512 MB, and the rows to which they were limited."""
     limit: int | None = None
     limited = architecture
     while table_bytes(limited) > _MAX_TABLE_BYTES:

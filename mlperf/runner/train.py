@@ -31,6 +31,7 @@ from mlperf.runner.listeners import (
     make_debug_report,
     make_listeners,
     make_time_breakdown,
+    observer_of,
     stop_listeners,
 )
 from mlperf.runner.memory import RunSizes
@@ -104,7 +105,7 @@ def _start(
     )
     loaded = fill_weights(settings, model, stream, prepared, optimizer)
     engine = choose_engine(model, settings)
-    step = make_step_of(engine, model, settings, optimizer, None if times is None else times.stopwatch)
+    step = make_step_of(engine, model, settings, optimizer, observer_of(times))
     report_unused_flags(settings)
     warm_up(step, sizes.train_batch(settings))
     if settings.report.plot_compute_graph:

@@ -345,6 +345,7 @@ def _check_scored_text(settings: Settings) -> None:
         ("--verify-data", data.verify, "which reads no split"),
         ("--save-onnx", settings.report.save_onnx, "which scores only"),
         ("--plot-compute-graph", settings.report.plot_compute_graph, "which scores only"),
+        ("--time-breakdown", settings.report.time_breakdown, "whose parts are not measured"),
     ):
         if is_set:
             raise UsageError(f"{flag} cannot be combined with --score-text={text}, {reason}")

@@ -267,8 +267,8 @@ def _parse_folder(text: str) -> Path:
 folder_name = Kind(_parse_folder, "DIR")
 
 
-def file_ending_in(*endings: str) -> Kind:
-    """Return the kind of file names with one of `endings`, such as ".csv"."""
+def file_ending_in(*endings: str, default: Path) -> Kind:
+    """Return the kind of file names with one of `endings`. The flag without a value means `default`."""
     allowed = f"a file name that ends in {', '.join(endings[:-1])} or {endings[-1]}"
     names = _files(allowed)
 
@@ -278,7 +278,7 @@ def file_ending_in(*endings: str) -> Kind:
             raise _wrong(text, allowed)
         return path
 
-    return Kind(parse, "FILE")
+    return Kind(parse, "FILE", const=default)
 
 
 def _parse_reason(text: str) -> str:

@@ -9,6 +9,7 @@ from mlperf.settings.flags import flag
 from mlperf.settings.kinds import file_ending_in, file_name
 
 PREDICTION_ENDINGS = (".npy", ".csv", ".parquet")
+PREDICTIONS_FILE = Path("predictions.npy")
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,10 @@ class PredictionSettings:
 
     file: Path | None = flag(
         "--save-predictions",
-        file_ending_in(*PREDICTION_ENDINGS),
+        file_ending_in(*PREDICTION_ENDINGS, default=PREDICTIONS_FILE),
         None,
         "with --inference-only: file (.npy, .csv or .parquet) for the row number, label and predicted probability "
-        "of each row",
+        f"of each row ({PREDICTIONS_FILE} if no value is given)",
     )
     text: Path | None = flag(
         "--score-text",

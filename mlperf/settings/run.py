@@ -12,6 +12,7 @@ from mlperf.settings.kinds import file_name, folder_name, positive, switch
 SETTINGS_FILE = Path("settings.toml")
 METRICS_FILE = Path("metrics.jsonl")
 LOG_FILE = Path("mlperf.log")
+TIME_FILE = Path("time.json")
 BEST_MODEL = Path("model.pt")
 LAST_MODEL = Path("last.pt")
 # Name of a folder for TensorBoard if none is given.

@@ -90,8 +90,8 @@ class Settings:
         "--split",
         choice("train", "test", "val"),
         "test",
-        "with --inference-only: evaluate on the training rows, all of them in the order of the file, or on the "
-        "first (test) or the second half (val) of the last day",
+        "with --inference-only: evaluate on all training rows, in file order, or on the first (test) or "
+        "second half (val) of the last day; with --data-set=columns, as the data was divided",
         group="checkpoints and inference",
     )
     predictions: PredictionSettings = part(PredictionSettings, group="checkpoints and inference")

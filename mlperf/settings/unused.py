@@ -9,8 +9,8 @@ from mlperf.settings.reports import ComplianceSettings
 from mlperf.settings.settings import Settings
 
 _DATASET = (
-    *("--data-set", "--max-ind-range", "--data-randomize", "--data-sub-sample-rate", "--mlperf-bin-loader"),
-    *("--mlperf-bin-shuffle", "--num-workers"),
+    *("--data-set", "--days", "--max-ind-range", "--data-randomize", "--data-sub-sample-rate"),
+    *("--mlperf-bin-loader", "--mlperf-bin-shuffle", "--num-workers"),
 )
 _TABLE_ROWS = ("--arch-embedding-size",)
 _GENERATED = ("--data-size", "--num-indices-per-lookup", "--num-indices-per-lookup-fixed")

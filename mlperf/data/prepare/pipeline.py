@@ -113,7 +113,7 @@ def _log_replacement(request: Request, paths: DatasetPaths, facts: list[FileFact
         return
     changed = ", ".join(request.differences(manifest))
     reasons = [changed] if changed else []
-    if manifest.inputs != facts:
+    if manifest.inputs != facts and manifest.flags.get("days") == request.settings.flags().get("days"):
         known = {fact.name: fact for fact in manifest.inputs}
         changed_files = [fact.name for fact in facts if known.get(fact.name, fact) != fact]
         reasons.append(f"another {changed_files[0]}" if changed_files else f"other raw data ({next(iter(known))})")
@@ -151,7 +151,7 @@ class _BinaryPreparation(Preparation[Manifest]):
         super().__init__(request, plan, facts, WorkFolder(paths, text.layout), buckets, text)
 
     def _disk_needed(self) -> int:
-        return disk_needed(self._plan, self._request)
+        return disk_needed(self._plan, self._request, self._layout)
 
     def _phase_after_text(self) -> str:
         return "split" if self._settings.randomize == "none" else "permute"

@@ -13,12 +13,15 @@ from mlperf.benchmarks.data_sets import KAGGLE_DAYS
 from mlperf.data.columns.description import ColumnsDescription, SplitByFile, SplitByValue
 from mlperf.data.criteo.days import SPLITS, divide
 from mlperf.data.prepare.division import ByFile, ByHash, ByPosition, ByValue, Division, rows_by_share
+from mlperf.data.prepare.layout import Layout
 from mlperf.data.prepare.request import Request
 from mlperf.data.prepare.text_format import TextFormat
 from mlperf.data.prepared.raw_files import existing_text
 from mlperf.data.schema import CRITEO
 from mlperf.settings.dataset import DAYS, PreparationSettings
 from mlperf.util.errors import RunError
+
+MAX_ID_BYTES = 8 * 10**9  # estimated size of saved ids at most
 
 
 def find_inputs(request: Request) -> list[Path]:
@@ -65,12 +68,14 @@ class Plan:
     row_bytes: size of the rows of each part, a day or split, in the binary file, estimated from the first lines of
         each input file.
     division: divides the rows into these parts.
+    total_row_bytes: estimated size of all rows, which may be in any part if a column decides.
     """
 
     inputs: tuple[Path, ...]
     text_bytes: tuple[int, ...]
     row_bytes: tuple[int, ...]
     division: Division
+    total_row_bytes: int
 
 
 def make_plan(request: Request, inputs: Sequence[Path], text: TextFormat) -> Plan:
@@ -81,9 +86,10 @@ def make_plan(request: Request, inputs: Sequence[Path], text: TextFormat) -> Pla
     row_bytes = [size for _, size in sizes]
     if request.columns is not None:
         row_bytes_of_splits, division = _plan_splits(request, request.columns, inputs, row_bytes, text)
-        return Plan(tuple(inputs), text_bytes, row_bytes_of_splits, division)
+        return Plan(tuple(inputs), text_bytes, row_bytes_of_splits, division, sum(row_bytes))
     if len(inputs) > 1:
-        return Plan(tuple(inputs), text_bytes, tuple(row_bytes), ByFile(tuple(range(len(inputs)))))
+        days = ByFile(tuple(range(len(inputs))))
+        return Plan(tuple(inputs), text_bytes, tuple(row_bytes), days, sum(row_bytes))
     good_rows, bad_rows = _count_rows(text, settings)
     rows_per_day = divide(good_rows, KAGGLE_DAYS)
     if min(rows_per_day) == 0:
@@ -93,7 +99,8 @@ def make_plan(request: Request, inputs: Sequence[Path], text: TextFormat) -> Pla
             "one"
         )
     division = ByPosition(tuple(int(end) for end in np.cumsum(rows_per_day)))
-    return Plan(tuple(inputs), text_bytes, (row_bytes[0] // KAGGLE_DAYS,) * KAGGLE_DAYS, division)
+    row_bytes_per_day = (row_bytes[0] // KAGGLE_DAYS,) * KAGGLE_DAYS
+    return Plan(tuple(inputs), text_bytes, row_bytes_per_day, division, sum(row_bytes_per_day))
 
 
 def _plan_splits(
@@ -136,18 +143,23 @@ def _count_rows(text: TextFormat, settings: PreparationSettings) -> tuple[int, i
     return good, lines - good
 
 
-def disk_needed(plan: Plan, request: Request) -> int:
+def disk_needed(plan: Plan, request: Request, layout: Layout) -> int:
     """Return the peak disk use of a preparation in bytes.
 
-    In addition to the prepared files, a preparation stores first a copy of the training rows and the saved ids,
-    then a second copy of half of the last day, then X.npz.
+    In addition to the prepared files, a preparation stores first a copy of the training rows and the saved ids, of
+    which the final ones are about as large, then a second copy of half of the last day, then X.npz.
     """
-    settings, rows = request.settings, sum(plan.row_bytes)
-    schema = request.description.schema
+    settings, schema = request.settings, layout.schema
+    rows = plan.total_row_bytes
+    training = min(rows, sum(layout.training_bytes(plan.row_bytes)))
+    ids_per_row = schema.columns - schema.first_id
     max_ids = min(rows // schema.row_bytes, settings.max_ind_range if settings.max_ind_range > 0 else 1 << 32)
-    copy = sum(plan.row_bytes[:-1]) if settings.randomize != "none" else 0
+    ids = min(layout.key_bytes * ids_per_row * max_ids, MAX_ID_BYTES)
+    copy = training if settings.randomize != "none" else 0
+    last_day = 0 if layout.has_splits else plan.row_bytes[-1] // 2
     archive = rows if settings.write_npz else 0
-    return rows + max(copy + min(4 * schema.tables * max_ids, 8 * 10**9), plan.row_bytes[-1] // 2, archive)
+    saved = ids if request.earlier is None else 0
+    return rows + ids + max(copy + saved, last_day, archive)
 
 
 def require_disk(folder: Path, needed: int, purpose: str, *, removable: int = 0, hint: str = "") -> None:

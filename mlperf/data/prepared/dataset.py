@@ -48,6 +48,7 @@ class PreparedData:
     multi_hot: tables that expand the ids in a run; None: the ids are used as they are.
     columns: description of the columns from which the data was prepared.
     numbering: fingerprint of the numbers of the ids; None if it is not known.
+    ids_from: name of the data set whose numbering was used; None: its own.
     means, deviations: mean and standard deviation of each dense column in the training rows, 0 and 1 if it is not
         standardized; empty if none is.
     """
@@ -74,6 +75,7 @@ class PreparedData:
     multi_hot: MultiHotTables | None = None
     columns: ColumnsDescription = CRITEO_COLUMNS
     numbering: str | None = None
+    ids_from: str | None = None
     means: tuple[float, ...] = ()
     deviations: tuple[float, ...] = ()
 
@@ -95,7 +97,17 @@ class PreparedData:
     @property
     def lowest_index(self) -> int:
         """The lowest index of a column: if ids can be empty or unknown, that of their row."""
-        return 0 if self.traits is None or self.traits.has_columns_file else self.first_index
+        has_empty_row = self.traits is None or self.traits.has_columns_file or self.ids_from is not None
+        return 0 if has_empty_row else self.first_index
+
+    @property
+    def table_rows(self) -> tuple[int, ...]:
+        """The rows of each table without a limit: one for each id and, for own columns, that of the empty id.
+
+        The reserved rows of terabyte_dcnv2 are among those that a training takes the ids modulo.
+        """
+        reserved = self.first_index if self.traits is not None and self.traits.has_columns_file else 0
+        return tuple(reserved + count for count in self.counts)
 
     def rows(self, split: str) -> int:
         """Return the number of rows of a split: train, test or val."""
@@ -130,6 +142,7 @@ def describe(paths: DatasetPaths, manifest: Manifest) -> PreparedData:
         smallest_integer=manifest.smallest_integer,
         columns=manifest.columns or CRITEO_COLUMNS,
         numbering=None if manifest.numbering is None else manifest.numbering.fingerprint,
+        ids_from=None if manifest.numbering is None else manifest.numbering.ids_from,
         means=manifest.means,
         deviations=manifest.deviations,
     )

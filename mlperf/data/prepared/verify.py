@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from mlperf.benchmarks import BENCHMARKS, DLRM, dashed
 from mlperf.data.prepared.dataset import PreparedData
+from mlperf.data.prepared.id_numbering import IdNumbering
 from mlperf.data.prepared.manifest import Manifest
 from mlperf.data.prepared.paths import DatasetPaths
 from mlperf.data.schema import Rows, RowSchema
@@ -217,9 +218,10 @@ def manifest_problems(
     elif archive is not None and file_crc32(paths.archive) != archive.crc32:
         problems.append(f"{paths.archive}: does not match the manifest (checksum differs)")
     for table, count in enumerate(manifest.counts):
-        # Other tools may have counted ids of rows that they then dropped.
+        # Other tools may have counted ids of rows that they then dropped. An earlier numbering has further ids.
         used = rows_used[table] - prepared.first_index
-        if used != count and not manifest.adopted:
+        fits = used == count or (used < count and prepared.ids_from is not None)
+        if not fits and not manifest.adopted:
             problems.append(f"{paths.manifest}: table {table} has {count} rows, the files use {used}")
     smallest = min(facts.smallest_integer for facts in scanned)
     if manifest.smallest_integer is not None and smallest > manifest.smallest_integer:
@@ -227,6 +229,30 @@ def manifest_problems(
             f"{paths.manifest}: the smallest dense feature is {manifest.smallest_integer}, "
             f"that of the files is {smallest}"
         )
+    return problems + _ids_problems(paths, manifest)
+
+
+def _ids_problems(paths: DatasetPaths, manifest: Manifest) -> list[str]:
+    """Return the problems of X.ids, one line each. Data of earlier versions and of other tools has none."""
+    if manifest.ids is None or manifest.numbering is None:
+        return []
+    if not paths.ids.is_file():
+        return [f"{paths.ids}: no such file, but the manifest lists it"]
+    if file_crc32(paths.ids) != manifest.ids.crc32:
+        return [f"{paths.ids}: does not match the manifest (checksum differs)"]
+    try:
+        numbering = IdNumbering.read(paths.ids)
+        counts = [len(numbering.keys(table)) for table in range(len(numbering.columns))]  # checks their checksums
+    except RunError as error:
+        return [str(error)]
+    problems = []
+    if numbering.fingerprint != manifest.numbering.fingerprint:
+        problems.append(
+            f"{paths.ids}: has the numbering {numbering.fingerprint}, the manifest says "
+            f"{manifest.numbering.fingerprint}"
+        )
+    if counts != list(manifest.counts):
+        problems.append(f"{paths.ids}: has {dashed(counts)} ids, the manifest says {dashed(manifest.counts)}")
     return problems
 
 

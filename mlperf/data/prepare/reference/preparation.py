@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mlperf.data.prepare.extents import read_rows_at
 from mlperf.data.prepare.mapper import Mapper
 from mlperf.data.prepare.outputs import require_new_folder, require_other_names
-from mlperf.data.prepare.plan import find_inputs, make_plan
+from mlperf.data.prepare.plan import MAX_ID_BYTES, find_inputs, make_plan
 from mlperf.data.prepare.preparation import Preparation
 from mlperf.data.prepare.reference.gather import Gather
 from mlperf.data.prepare.reference.npy_files import DayWriter, all_files, file_checksum
@@ -113,7 +113,7 @@ class _ReferencePreparation(Preparation[ReferenceManifest]):
         """Return the peak: while the text is read, the rows are distributed, or the last day is written."""
         training, last_day = sum(self._plan.row_bytes[:-1]), self._plan.row_bytes[-1]
         rows = training // CRITEO.row_bytes
-        ids = min(4 * CRITEO.tables * (training + last_day) // CRITEO.row_bytes, 8 * 10**9)
+        ids = min(4 * CRITEO.tables * (training + last_day) // CRITEO.row_bytes, MAX_ID_BYTES)
         distributed = training + POSITION_BYTES * rows
         last_files = last_day * _LAST_DAY_BYTES // CRITEO.row_bytes
         return training + last_day + max(ids, distributed, last_files)
