@@ -134,7 +134,7 @@ def _started_from(settings: Settings, loaded: dict[str, Any] | None) -> str | No
 def _continuation(settings: Settings, loop: TrainingLoop | None) -> str | None:
     """Return how an interrupted run continues from its last checkpoint, None if it has saved none."""
     if loop is None or (saved := loop.newest_saved) is None:
-        return None
+        return None if settings.run.output_dir is None else "the same command with --resume starts it again"
     path = settings.save_model
     if settings.run.output_dir is not None:
         changes = [] if settings.run.resume else ["--resume"]

@@ -346,6 +346,7 @@ def _check_scored_text(settings: Settings) -> None:
         ("--metrics-file", settings.report.metrics_file is not None, "which evaluates no split"),
         ("--plot-compute-graph", settings.report.plot_compute_graph, "which scores only"),
         ("--time-breakdown", settings.report.time_breakdown, "whose parts are not measured"),
+        ("--dry-run", settings.run.dry_run, "whose number of rows is not known"),
     ):
         if is_set:
             raise UsageError(f"{flag} cannot be combined with --score-text={text}, {reason}")
