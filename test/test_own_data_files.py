@@ -1,11 +1,20 @@
-"""A user's click log in several files is prepared like one in a single file."""
+"""Click logs of users: several files of a split, the sample described by a file, and the example of the docs."""
 
 from __future__ import annotations
 
 import csv
 import random
+import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from preparations import read_rows
+from program import ROOT, run_program
+
+from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 from mlperf.data.prepare.pipeline import prepare
 from mlperf.settings.dataset import PreparationSettings
 
@@ -72,3 +81,38 @@ def test_splits_of_several_files_have_their_rows_in_order(tmp_path: Path) -> Non
     for name, part in (("a", some[:250]), ("b", some[250:600]), ("c", some[600:700]), ("d", some[700:])):
         write(tmp_path / f"{name}.csv", part)
     assert prepared(tmp_path, "a.csv", FILES) == prepared(tmp_path, "log.csv")
+
+
+def test_described_sample_has_the_rows_of_the_terabyte_preparation(tmp_path: Path) -> None:
+    """The ids are numbered in the same order, but from 1, and the empty id has row 0."""
+    make_sample(SampleSettings(tmp_path, rows=24_000, seed=3))
+    flags: dict[str, Any] = {"randomize": "none"}
+    prepare(PreparationSettings("terabyte", tmp_path / "day", tmp_path / "a", **flags))
+    description = ROOT / "input" / "columns_sample.toml"
+    prepare(PreparationSettings("columns", tmp_path / "day_0", tmp_path / "b", columns=description, **flags))
+    days = read_rows(tmp_path / "a_train.bin"), read_rows(tmp_path / "b_train.bin")
+    assert np.array_equal(days[0][:, :14], days[1][:, :14])
+    last_day = np.concatenate([read_rows(tmp_path / f"a_{split}.bin") for split in ("test", "val")])
+    both = np.concatenate([days[0], last_day]), np.concatenate([days[1], read_rows(tmp_path / "b_test.bin")])
+    for column in range(14, 40):
+        pairs = np.unique(np.stack([rows[:, column] for rows in both]), axis=1)
+        assert np.array_equal(np.unique(pairs[0]), pairs[0])  # each id has one number
+        differences = pairs[1] - pairs[0]
+        empty = np.flatnonzero(pairs[1] == 0)
+        assert set(differences[: empty[0]] if len(empty) else differences) <= {1}
+        assert not len(empty) or set(differences[empty[0] + 1 :]) <= {0}
+
+
+def test_example_of_the_docs_prints_what_they_say(tmp_path: Path) -> None:
+    page = (ROOT / "mlperf" / "docs" / "own_data.md").read_text()
+    blocks = re.findall(r"^```[a-z]*\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (script,) = [block for block in blocks if block.startswith("# make_clicks.py")]
+    (description,) = [block for block in blocks if block.startswith("[label]")]
+    (printed,) = [block for block in blocks if block.startswith("clicks_train.bin")]
+    (head,) = [block for block in blocks if block.startswith("day,clicked")]
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    assert (tmp_path / "clicks.csv").read_text().startswith(head)
+    (tmp_path / "columns.toml").write_text(description)
+    flags = ("--data-set=columns", "--columns=columns.toml", "--raw-data-file=clicks.csv")
+    run = run_program(*flags, "--processed-data-file=clicks", cwd=tmp_path, program="tools/prepare_criteo.py")
+    assert (run.status, run.stdout) == (0, printed)
