@@ -24,7 +24,7 @@ from mlperf.reporting.time_breakdown import TimeBreakdown
 from mlperf.reporting.undefined_metrics import report_one_class
 from mlperf.runner.data import open_split
 from mlperf.runner.files import draw_compute_graph, draw_times, export_onnx
-from mlperf.runner.listeners import make_time_breakdown, observer_of, timed_evaluation
+from mlperf.runner.listeners import make_time_breakdown, observer_of, timed_evaluation, timed_receiver
 from mlperf.runner.memory import RunSizes
 from mlperf.runner.model import architecture_of, build_model, fill_weights
 from mlperf.runner.recorded_evaluation import recorded_evaluation
@@ -47,7 +47,8 @@ def evaluate_only(settings: Settings, device: torch.device, prepared: PreparedDa
     all_metrics = settings.compliance.enabled
     times = make_time_breakdown(settings, device)
     print("Testing for inference only", flush=True)
-    with predictions_of(settings) as receive:
+    with predictions_of(settings) as receiver:
+        receive = timed_receiver(times, receiver)
         if settings.quantization.requested:
             metrics = _quantize_and_evaluate(settings, device, model, test, receive, times)
         else:
