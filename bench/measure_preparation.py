@@ -1,8 +1,9 @@
 """Time the preparation of synthetic text, and a pipeline in polars: python bench/measure_preparation.py.
 
 With --cores=1,2,4, only the first measurement is made, on each of these numbers of cores. With --forms, it is made
-alternately of the binary files of DLRM (terabyte), of those of DLRM-DCNv2 (terabyte_dcnv2), and of the files of
-DLRM-DCNv2's reference (reference).
+alternately of the binary files of DLRM (terabyte), of those of DLRM-DCNv2 (terabyte_dcnv2), of the files of
+DLRM-DCNv2's reference (reference), and of the same text with columns that a file describes, its ids as hexadecimal
+numbers (columns) or as words (words).
 
 Each measurement runs in a separate process and is timed from the end of the imports to the fsync of the output,
 with compiled code cached and the text in the page cache. Prints medians. The comparison requires polars.
@@ -48,16 +49,32 @@ from mlperf.settings.dataset import PreparationSettings
 from mlperf.data.prepare.pipeline import prepare
 if sys.argv[6] == "reference":
     from mlperf.data.prepare.reference.preparation import prepare_reference_files as prepare
-settings = PreparationSettings("terabyte" if sys.argv[6] == "terabyte" else "terabyte_dcnv2",
-    Path(sys.argv[1]) / "day", Path(sys.argv[2]), max_ind_range=int(sys.argv[3]), randomize=sys.argv[4],
-    reference_files=sys.argv[6] == "reference")
+described = sys.argv[6] in ("columns", "words")
+settings = PreparationSettings(
+    "columns" if described else "terabyte" if sys.argv[6] == "terabyte" else "terabyte_dcnv2",
+    Path(sys.argv[1]) / ("day_0" if described else "day"), Path(sys.argv[2]), max_ind_range=int(sys.argv[3]),
+    randomize=sys.argv[4], reference_files=sys.argv[6] == "reference",
+    columns=Path(sys.argv[1]) / f"{sys.argv[6]}.toml" if described else None)
 start = time.perf_counter()
 made = prepare(settings)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(time.perf_counter() - start, peak, "-".join(map(str, made.counts)))
 """
 
-FORMS = ("terabyte", "terabyte_dcnv2", "reference")
+COLUMNS = """
+[label]
+column = 1
+[[dense]]
+columns = "2-14"
+[[categorical]]
+columns = "15-40"
+type = "{kind}"
+[split]
+train = [{train}]
+test = ["day_23"]
+"""
+
+FORMS = ("terabyte", "terabyte_dcnv2", "reference", "columns", "words")
 MIN_ROWS = 24_000
 
 
@@ -137,6 +154,9 @@ def forms(text: str) -> list[str]:
 def measure_forms(folder: Path, cores: Sequence[int], chosen: Sequence[str], rows: int, repeats: int) -> None:
     """Measure several forms alternately; the ratio is that to the time of the first."""
     text = sum(make_sample(SampleSettings(folder, rows=rows, seed=1)).files.values())
+    train = ", ".join(f'"day_{day}"' for day in range(23))
+    for form, kind in (("columns", "hexadecimal"), ("words", "word")):
+        (folder / f"{form}.toml").write_text(COLUMNS.format(kind=kind, train=train))
     for form in chosen:
         measure_own(folder, cores, "total", 1, form=form)  # compiles
     rounds = [[measure_own(folder, cores, "total", 1, form=form) for form in chosen] for _ in range(repeats)]

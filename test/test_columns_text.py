@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import random
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from mlperf.data.columns.log_file import open_log
 from mlperf.data.columns.source import LogFile
 from mlperf.data.prepare.parse import BlockParser
 from mlperf.data.text.blocks import text_blocks
-from mlperf.util.errors import RunError
+from mlperf.util.errors import RunError, UsageError
 
 NAMES = ["clicked", "price", "age", "income", "site", "user", "when", "tags", "unused", "more"]
 DESCRIPTION = ColumnsDescription(
@@ -226,6 +227,7 @@ def test_words_are_hashed_by_xxh64(tmp_path: Path) -> None:
             r"line 3, column 1 \('clicked'\): 'maybe': not a label; allowed are no and",
         ),
         ("no,1.5x,2,3,s,4,mon,t,,a", r"line 3, column 2 \('price'\): '1\.5x': not a decimal; allowed are"),
+        ('no,"1,5",2,3,s,4,mon,t,,a', r"column 2 \('price'\): '\"1,5\"': not a decimal"),
         ("no,1e39,2,3,s,4,mon,t,,a", r"column 2 .*'1e39': the number does not fit in a float of 32 bits"),
         ("no,1,2.5,3,s,4,mon,t,,a", r"column 3 .*'2\.5': not a whole number; type = \"decimal\" allows others"),
         ("no,1,4000000000,3,s,4,mon,t,,a", r"column 3 .*: the number is not in -2147483648 to 2147483647"),
@@ -313,3 +315,19 @@ def test_text_without_the_column_of_the_label_has_label_minus_one(has_header: bo
             open_log(tmp_path / "y.csv", description)
     else:
         assert parse(open_log(tmp_path / "y.csv", description)).bad == [0, 1]
+
+
+def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    (tmp_path / "x.zst").touch()
+    with pytest.raises(
+        UsageError, match=r"x\.zst: \.zst requires the package zstandard \(pip install zstandard\)"
+    ):
+        open_log(tmp_path / "x.zst", DESCRIPTION)
+
+
+def test_several_ids_need_a_separator(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("1\ta\n")
+    description = ColumnsDescription(LabelColumn(1), (), (CategoricalColumn(2, ids=3),))
+    with pytest.raises(RunError, match="column 2 has ids = 3 but no separator; --columns must give one"):
+        open_log(tmp_path / "x", description)

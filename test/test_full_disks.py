@@ -100,6 +100,7 @@ def as_other_user(folder: Path) -> None:
     """Give the folder to a user without privileges, if this process has them, and become that user."""
     for module in ("data.criteo.sample.generate", "plots.run_figure", "page.document", "runner.benchmark"):
         importlib.import_module(f"mlperf.{module}")  # while this process may read them
+    importlib.import_module("encodings.cp437")  # which zipfile needs
     (folder / "closed").chmod(0o555)
     if os.geteuid() == 0:
         for path in (folder, *folder.rglob("*")):

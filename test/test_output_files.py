@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import raw_text
-from path_cases import PATH_CASES, PathCase, copy_files, make_files, refusal
+from path_cases import PATH_CASES, PathCase, copy_files, make_files
 from program import ROOT, run_program
+from refused_call import refusal
 
 
 @pytest.fixture(scope="module")

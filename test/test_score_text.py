@@ -186,6 +186,7 @@ def test_bad_row_is_named_and_no_predictions_are_written(labels: bool, terabyte_
         ("--score-text=nothing", "nothing: empty file; expected rows of 40 columns separated by tabs"),
         ("--score-text=day_0 --split=test", "--split=test cannot be combined with --score-text=day_0, which is"),
         ("--score-text=day_0 --verify-data", "--verify-data cannot be combined with --score-text=day_0, which"),
+        ("--score-text=day_0 --dry-run", "--dry-run cannot be combined with --score-text=day_0, whose number"),
         ("--score-text=day_0 --save-onnx", "--save-onnx cannot be combined with --score-text=day_0, which scores"),
         ("--score-text=day_0 --save-predictions=x.npy/p.csv", "--save-predictions=x.npy/p.csv: folder x.npy does"),
         ("--score-text=new.csv --save-predictions=new.csv", "--save-predictions=new.csv is the same file as"),

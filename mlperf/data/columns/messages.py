@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from mlperf.data.columns.description import CategoricalColumn, ColumnsDescription, DenseColumn
 from mlperf.data.columns.header import LogLayout
 from mlperf.data.columns.plan import Column, all_columns
@@ -21,6 +23,7 @@ from mlperf.data.text.faults import (
 )
 
 _SHOWN_BYTES = 40
+_QUOTED = re.compile(rb'"(?:[^"]|"")*"')
 
 _MESSAGES = {
     NOT_HEX: "not a hexadecimal id; allowed are up to 16 digits",
@@ -57,7 +60,10 @@ def _number_message(reason: int, column: Column | None) -> str:
 
 def shown_field(block: TextBlock, position: int, separator: str) -> str:
     """Return the text of a field, shortened, for a message."""
-    field = block.text[position : position + _SHOWN_BYTES + 1].tobytes().partition(b"\n")[0]
+    field = block.text[position : min(block.length, position + _SHOWN_BYTES + 1)].tobytes().partition(b"\n")[0]
+    quoted = _QUOTED.match(field)
     if not field.startswith(b'"'):
         field = field.partition(separator.encode())[0]
+    elif quoted is not None and field[quoted.end() : quoted.end() + 1] in (separator.encode(), b""):
+        field = quoted[0]
     return f"{field[:_SHOWN_BYTES]!r}{'...' if len(field) > _SHOWN_BYTES else ''}"[1:]

@@ -38,7 +38,7 @@ class EarlierIds:
         if manifest.adopted or manifest.ids is None or manifest.numbering is None:
             raise RunError(
                 f"{flag}: {paths.manifest} names no file with the ids: the data was prepared by another program "
-                "or an earlier version; prepare it again from its text"
+                "or an earlier version; prepare it again from its text, under another name or without these files"
             )
         for name in ("data_set", "max_ind_range"):
             wanted, found = settings.flags()[name], manifest.flags[name]

@@ -205,6 +205,7 @@ class Preparation(ABC, Generic[Result]):
         settings = self._settings
         causes = [f"--data-sub-sample-rate={settings.sub_sample_rate}"] if settings.sub_sample_rate else []
         causes += ["--bad-rows=skip"] if state.bad else []
+        causes += ["the split that --columns describes"] if self._layout.has_splits else []
         rows_of = self._layout.rows(state.rows_per_day)
         for split, rows in (("training", rows_of["train"]), ("test", rows_of["test"])):
             if rows == 0:
@@ -212,8 +213,9 @@ class Preparation(ABC, Generic[Result]):
                     f"{settings.raw_data_file}: no rows are left for the {split} split by {' and '.join(causes)}"
                 )
         if isinstance(self._plan.division, ByFile):
-            for path, rows in zip(self._plan.inputs, state.rows_per_day, strict=True):
-                if rows == 0 and path.name in state.bad:  # not a few bad rows, but another kind of file
+            for path, part in zip(self._plan.inputs, self._plan.division.part_of_file, strict=True):
+                # Not a few bad rows, but another kind of file.
+                if state.rows_per_day[part] == 0 and path.name in state.bad:
                     reasons = ", ".join(f"{count} {reason}" for reason, count in state.bad[path.name].items())
                     raise RunError(f"{path}: no rows are left of this file by {' and '.join(causes)}: {reasons}")
 
