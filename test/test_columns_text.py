@@ -329,3 +329,12 @@ def test_several_ids_need_a_separator(tmp_path: Path) -> None:
     description = ColumnsDescription(LabelColumn(1), (), (CategoricalColumn(2, ids=3),))
     with pytest.raises(RunError, match="column 2 has ids = 3 but no separator; --columns must give one"):
         open_log(tmp_path / "x", description)
+
+
+def test_first_line_that_is_no_row_may_be_a_header(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("clicked\tsite\n1\ta\n")
+    log = open_log(tmp_path / "x", ColumnsDescription(LabelColumn(1), (), (CategoricalColumn(2),)))
+    (block,) = log.blocks()
+    parsed = log.parser().parse(block)
+    with pytest.raises(RunError, match=r'line 1, column 1: .*; if this line .* needs "header = true" in'):
+        raise log.fault_error(0, block, parsed.faults[0])
