@@ -280,7 +280,7 @@ def test_contradicting_flags_are_refused(flags: list[str], said: str) -> None:
 def test_disk_that_is_too_small_is_refused_before_the_start(
     split: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows of 28 bytes, of which the training rows are shuffled, and ids of up to 4 * 8 bytes a row, saved twice."""
+    """Rows of 28 bytes, of which the training rows are shuffled, and ids of up to 32 bytes a row, saved twice."""
     if split:
         write_description(folder, split)
     needed, usage = 203 * (2 * 28 + 2 * 32), shutil.disk_usage(folder)
