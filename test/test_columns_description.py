@@ -197,3 +197,12 @@ def test_manifest_keeps_the_description(description: ColumnsDescription) -> None
 def test_damaged_description_in_a_manifest_is_refused(key: str, value: object, message: str) -> None:
     with pytest.raises(SchemaError, match=message):
         from_json({**to_json(DESCRIPTION), key: value})
+
+
+def test_what_is_not_a_regular_file_or_too_large_is_not_read(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="not a regular file"):
+        read_description(Path("/dev/zero"))
+    with (tmp_path / "c.toml").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UsageError, match=r"c\.toml: it is larger than 16 MB"):
+        read_description(tmp_path / "c.toml")

@@ -320,9 +320,7 @@ def test_text_without_the_column_of_the_label_has_label_minus_one(has_header: bo
 def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "zstandard", None)
     (tmp_path / "x.zst").touch()
-    with pytest.raises(
-        UsageError, match=r"x\.zst: \.zst requires the package zstandard \(pip install zstandard\)"
-    ):
+    with pytest.raises(UsageError, match=r"x\.zst: \.zst requires the package zstandard \(pip install"):
         open_log(tmp_path / "x.zst", DESCRIPTION)
 
 
@@ -331,3 +329,12 @@ def test_several_ids_need_a_separator(tmp_path: Path) -> None:
     description = ColumnsDescription(LabelColumn(1), (), (CategoricalColumn(2, ids=3),))
     with pytest.raises(RunError, match="column 2 has ids = 3 but no separator; --columns must give one"):
         open_log(tmp_path / "x", description)
+
+
+def test_first_line_that_is_no_row_may_be_a_header(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("clicked\tsite\n1\ta\n")
+    log = open_log(tmp_path / "x", ColumnsDescription(LabelColumn(1), (), (CategoricalColumn(2),)))
+    (block,) = log.blocks()
+    parsed = log.parser().parse(block)
+    with pytest.raises(RunError, match=r'line 1, column 1: .*; if this line .* needs "header = true" in'):
+        raise log.fault_error(0, block, parsed.faults[0])

@@ -9,6 +9,7 @@ from mlperf.page.chart import swatch
 from mlperf.page.elements import Content, Markup, element, table
 from mlperf.page.numbers import date, duration, significant, size
 from mlperf.page.runs import RunReport
+from mlperf.util.plural import counted
 from mlperf.util.printable import shown
 
 _MAX_COLUMNS = 4  # runs side by side
@@ -97,9 +98,9 @@ def evaluations(report: RunReport) -> Markup | None:
         return None
     rows = [_evaluation(each, report) for each in found[-_MAX_EVALUATIONS:]]
     left_out = len(found) - len(rows)
-    note = element("p", f"The first {left_out} evaluations are left out.", class_="note") if left_out else None
+    note = element("p", f"The first {left_out} are left out.", class_="note") if left_out else None
     head: list[Content] = ["epoch", "time", *_METRICS.values(), "took", ""]
-    summary = element("summary", f"{report.label}: {len(found)} evaluations")
+    summary = element("summary", f"{report.label}: {counted(len(found), 'evaluation')}")
     return element("details", summary, note, _without_empty_columns(head, rows))
 
 

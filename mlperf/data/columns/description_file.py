@@ -33,8 +33,10 @@ from mlperf.data.columns.description import (
     Transform,
 )
 from mlperf.util.errors import UsageError
+from mlperf.util.files import open_regular
 from mlperf.util.strict_json import SchemaError, fields, refuse, whole
 
+_MAX_BYTES = 16 << 20
 _RANGE = re.compile(r"([0-9]{1,7})-([0-9]{1,7})")
 _DENSE_TYPES = ("integer", "decimal")
 _SPLITS = (  # required and optional keys
@@ -51,7 +53,11 @@ def read_description(path: Path) -> ColumnsDescription:
     """
     try:
         try:
-            tables = tomllib.loads(path.read_bytes().decode())
+            with open_regular(path) as file:
+                content = file.read(_MAX_BYTES + 1)
+            if len(content) > _MAX_BYTES:
+                raise SchemaError(f"it is larger than {_MAX_BYTES >> 20} MB")
+            tables = tomllib.loads(content.decode())
         except UnicodeDecodeError as error:
             raise SchemaError(f"it is not UTF-8 text: byte {error.start + 1}") from None
         except (tomllib.TOMLDecodeError, RecursionError) as error:

@@ -64,6 +64,8 @@ class TextLog(LogFile):
         number = rows_before + line + 1 + (self._layout.names is not None)
         field = shown_field(block, position, self._layout.separator)
         message = fault_message(reason, self.description, self._layout, column)
+        if number == 1:
+            message += '; if this line has the names of the columns, --columns needs "header = true" in [text]'
         return RunError(f"{self.path}: line {number}, {self._layout.name(column)}: {field}: {message}")
 
 

@@ -49,8 +49,9 @@ class EarlierIds:
         if problem := find_difference(paths.ids, manifest.ids, paths.manifest):
             raise RunError(f"{flag}: {problem}")
         numbering = IdNumbering.read(paths.ids)
-        if numbering.fingerprint != manifest.numbering.fingerprint:
-            raise RunError(f"{flag}: {paths.ids} has not the fingerprint that {paths.manifest} says")
+        counts = [column.count for column in numbering.columns]
+        if numbering.fingerprint != manifest.numbering.fingerprint or counts != manifest.counts:
+            raise RunError(f"{flag}: {paths.ids} has not the numbering that {paths.manifest} says")
         return cls(paths.prefix.name, numbering, manifest.means, manifest.deviations)
 
 
