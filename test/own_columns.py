@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +79,7 @@ def write_description(folder: Path, split: str = SHARES, columns: str = COLUMNS)
     return path
 
 
-def own_preparation(folder: Path, name: str = "x", **flags: object) -> PreparationSettings:
+def own_preparation(folder: Path, name: str = "x", **flags: Any) -> PreparationSettings:
     """Return the settings of a preparation of clicks.csv in a folder, by default without shuffling."""
     chosen = {"data_set": "columns", "columns": folder / "columns.toml", **flags}
     raw = chosen.pop("raw_data_file", folder / "clicks.csv")

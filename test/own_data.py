@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -54,7 +54,10 @@ def description(dense: Sequence[DenseColumn], ids: Sequence[tuple[int, int]]) ->
 
 
 def write_own_data(
-    folder: Path, dense: Sequence[DenseColumn] = DENSE, ids: Sequence[tuple[int, int]] = SINGLE
+    folder: Path,
+    dense: Sequence[DenseColumn] = DENSE,
+    ids: Sequence[tuple[int, int]] = SINGLE,
+    rows: Mapping[str, int] = ROWS,
 ) -> PreparedData:
     """Write the three binary files to `folder`, and return the data. Its labels depend on the first table.
 
@@ -63,16 +66,16 @@ def write_own_data(
     folder.mkdir(parents=True, exist_ok=True)
     columns = description(dense, ids)
     stream = np.random.default_rng(5)
-    for split, rows in ROWS.items():
-        rows_of(columns, ids, rows, stream).tofile(folder / f"x_{split}.bin")
+    for split, count in rows.items():
+        rows_of(columns, ids, count, stream).tofile(folder / f"x_{split}.bin")
     paths = {split: folder / f"x_{split}.bin" for split in SPLITS}
     standardized = [column.transform is Transform.STANDARDIZE for column in dense]
     return PreparedData(
         *(paths["train"], paths["test"], paths["val"]),
         counts=tuple(count for _, count in ids),
-        train_rows=ROWS["train"],
-        test_rows=ROWS["test"],
-        val_rows=ROWS["val"],
+        train_rows=rows["train"],
+        test_rows=rows["test"],
+        val_rows=rows["val"],
         data_set="columns",
         max_ind_range=-1,
         statuses={split: FileStatus.of(path) for split, path in paths.items()},

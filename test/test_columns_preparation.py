@@ -22,11 +22,14 @@ from own_columns import (
 
 from mlperf.data.prepare.pipeline import prepare
 from mlperf.data.prepared.dataset import PreparedData
+from mlperf.runner.data import prepared_data
+from mlperf.settings.from_flags import parse, parse_preparation
 from mlperf.util.errors import RunError, UsageError
 
 ROWS = random_rows(203)
+KAGGLE = ["--data-generation=dataset", "--arch-mlp-bot=13-2"]
 BY_VALUE = '[split]\ncolumn = "day"\ntest = ["d3"]\nval = ["d1", "d9"]\n'
-BY_FILE = '[split]\ntrain = ["a.csv", "b.csv"]\ntest = ["c.csv"]\n'
+BY_FILE = '[split]\ntrain = ["a.csv", "b.csv", "b2.csv"]\ntest = ["c.csv"]\n'
 
 
 @pytest.fixture
@@ -78,7 +81,7 @@ def test_prepared_rows_are_those_of_a_simple_preparation(
 
 def test_splits_of_files_are_prepared_in_their_order(folder: Path) -> None:
     write_description(folder, BY_FILE)
-    for name, part in (("a", ROWS[:50]), ("b", ROWS[50:90]), ("c", ROWS[90:])):
+    for name, part in (("a", ROWS[:50]), ("b", ROWS[50:70]), ("b2", ROWS[70:90]), ("c", ROWS[90:])):
         write_log(folder / f"{name}.csv", part)
     expected = prepare_plainly(ROWS, PlainNumbering())
     made = prepare(own_preparation(folder, raw_data_file=folder))
@@ -167,7 +170,7 @@ def test_too_few_rows_for_the_splits_are_refused(folder: Path) -> None:
         prepare(own_preparation(folder))
     write_description(folder, '[split]\ncolumn = "day"\ntest = ["never"]\n')
     write_log(folder / "clicks.csv", ROWS)
-    with pytest.raises(RunError, match="no rows are left for the test split"):
+    with pytest.raises(RunError, match="no rows are left for the test split by the split that --columns"):
         prepare(own_preparation(folder))
 
 
@@ -243,3 +246,30 @@ def test_columns_of_a_description_may_be_all_dense_or_all_categorical(folder: Pa
         made = prepare(own_preparation(folder, name))
         assert made.train_rows == 142
         assert len(made.counts) == made.columns.schema.tables
+
+
+def test_run_prepares_the_text_if_the_data_is_missing(folder: Path) -> None:
+    flags = ["--data-generation=dataset", "--data-set=columns", "--data-randomize=none"]
+    flags += [f"--raw-data-file={folder}/clicks.csv"]
+    with pytest.raises(UsageError, match="--data-set=columns: preparing the data requires --columns"):
+        prepared_data(parse(flags).data)
+    made = prepared_data(parse([*flags, f"--columns={folder}/columns.toml"]).data)
+    assert made.train == folder / "columns_processed_train.bin"
+    assert prepared_data(parse(flags).data) == made
+    with pytest.raises(UsageError, match="--data-set=kaggle"):
+        prepared_data(parse([f"--processed-data-file={folder}/columns_processed", *KAGGLE]).data)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--data-set=columns"], "--data-set=columns requires --columns"),
+        (["--data-set=kaggle", "--columns=c.toml"], "--columns=c.toml requires --data-set=columns"),
+        (["--data-set=columns", "--columns=c.toml", "--data-randomize=day"], "--data-randomize=day cannot be"),
+        (["--data-set=columns", "--columns=c.toml", "--max-ind-range=9"], "--max-ind-range=9 cannot be combined"),
+        (["--data-set=columns", "--columns=c.toml", "--days=1"], "--days=1 cannot be combined"),
+    ],
+)
+def test_contradicting_flags_are_refused(flags: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_preparation(["--raw-data-file=a", "--processed-data-file=x", *flags], "prepare_criteo.py", None)

@@ -72,7 +72,7 @@ def test_flags_on_the_command_line_override_the_file(tmp_path: Path) -> None:
         ("use-gpu = 3", "use-gpu: '3' is not true or false"),
         ("learning-rate = nan", "learning-rate: 'NaN' is not a number in "),
         ("arch-mlp-bot = ['a']", "arch-mlp-bot: must be a number, a text, true, false or a list of numbers"),
-        ("arch-mlp-bot = [4, 0]", "arch-mlp-bot: '4-0' is not a list of whole numbers"),
+        ("arch-mlp-top = [4, 0]", "arch-mlp-top: '4-0' is not a list of whole numbers"),
         ("data-trace-file = 2026-11-27", "data-trace-file: must be a number, a text, true, false or a list"),
         ("[model]\nloss-function = 'bce'", "model is not the name of a flag"),
         ("output-dir = 'x'", "output-dir must be given on the command line, not in a file"),

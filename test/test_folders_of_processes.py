@@ -7,8 +7,8 @@ from pathlib import Path
 from equal_runs import run_on
 from processes import in_processes, needs_torchrec
 from program import Finished
+from run_folders import names, records
 from small_runs import SHAPE, TRAIN
-from test_output_folder import names, records
 
 from mlperf.training.sharded_index import read_index
 

@@ -31,7 +31,9 @@ from mlperf.data.batch import RawBatch, RowSource
 from mlperf.data.binary import BinaryFile
 from mlperf.data.schema import CRITEO, LOG1P, DenseFormat
 from mlperf.engines.choose import make_step
+from mlperf.engines.device_stopwatch import make_stopwatch
 from mlperf.engines.gpu.step import GpuStep
+from mlperf.engines.observer import READING
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.loss import Loss
 from mlperf.optim.optimizer import make_optimizer
@@ -40,6 +42,7 @@ from mlperf.runner.data import open_splits, prepared_data, reading_threads
 from mlperf.runner.model import architecture_of, initialize_model
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import RunError
+from mlperf.util.stopwatch import OTHER
 
 ON_GPU = DEVICE.type == "cuda"
 
@@ -237,6 +240,35 @@ def test_profiled_step_names_its_parts_and_computes_the_same() -> None:
         step.check()
     assert set(step.ranges.values()) <= {event.key for event in found.key_averages()}
     general.train(batch, 0.1)
+    assert_equal_steps(general, step)
+
+
+def test_time_is_divided_among_the_parts_of_a_step_and_the_weights_are_the_same() -> None:
+    shape = (f"--arch-mlp-bot={'-'.join(map(str, TINY.mlp_bot))}", f"--arch-sparse-feature-size={TINY.dimension}")
+    model, stopwatch = on_device(make_model(TINY)), make_stopwatch(DEVICE)
+    settings = settings_of(*DATA_SET, *shape, "--loss-function=bce")
+    step = make_step(model, settings, make_optimizer("sgd", model), stopwatch)
+    assert isinstance(step, GpuStep)
+    general, _ = both_steps(TINY)
+    batch, raw = both_batches(12, TINY.rows_per_table, np.random.default_rng(0))
+    step.warm_up(12)
+    stopwatch.start()
+    with stopwatch.phase("training"):
+        for _ in range(2):
+            stopwatch.begin(READING)
+            stopwatch.end()
+            step.train(raw, 0.1)
+    with stopwatch.phase("evaluation"):
+        stopwatch.begin(READING)
+        stopwatch.end()
+        step.score(raw)
+    parts = stopwatch.seconds()
+    trained = {part for method, part in step.ranges.items() if method not in ("predict", "check")}
+    assert set(parts["training"]) == {OTHER, READING} | trained
+    assert {"decoding of the rows", "bottom MLP", "top MLP", "prediction"} < set(parts["evaluation"])
+    assert min(parts["training"].values()) >= 0
+    for _ in range(2):
+        general.train(batch, 0.1)
     assert_equal_steps(general, step)
 
 

@@ -197,7 +197,7 @@ def test_data_that_cannot_give_its_numbering_is_refused(folder: Path) -> None:
     for name in ("ids", "numbering", "manifest_crc32"):
         del manifest[name]
     (folder / "x.json").write_text(json.dumps(manifest))
-    with pytest.raises(RunError, match="an earlier version; prepare it again from its text"):
+    with pytest.raises(RunError, match="an earlier version; prepare it again from its text, under another name"):
         prepare(settings)
     (folder / "x.json").unlink()
     with pytest.raises(RunError, match=r"x\.json: no such file"):
@@ -306,3 +306,14 @@ def test_verification_compares_the_ids_with_the_manifest(folder: Path) -> None:
     assert (run.status, "y.ids: does not match the manifest (checksum differs)" in run.stderr) == (1, True)
     (folder / "y.ids").unlink()
     assert "y.ids: no such file, but the manifest lists it" in verify_data("y", cwd=folder).stderr
+
+
+def test_lost_ids_are_noticed_before_the_data_counts_as_prepared(folder: Path) -> None:
+    (folder / "x.ids").unlink()
+    with pytest.raises(RunError, match=r"x\.ids: no such file, but its manifest \S+x.json exists"):
+        prepare(own_preparation(folder))
+
+
+def test_name_of_the_ids_is_no_prefix(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"--ids-from=\S+x.ids is one of the prepared files; .* write \S+x$"):
+        prepare(own_preparation(folder, "y", raw_data_file=folder / "new.csv", ids_from=folder / "x.ids"))

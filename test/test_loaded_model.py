@@ -202,6 +202,8 @@ def test_diverged_model_does_not_predict(checkpoint: Path, terabyte: Path, tmp_p
 def test_wrong_calls_are_refused_by_name(checkpoint: Path, terabyte: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^split: not an argument of load\(\): the methods take the split$"):
         mlperf.load(checkpoint, data=terabyte, split="val")
+    with pytest.raises(UsageError, match=r"^save_onnx: not an argument of load\(\): mlperf.run takes it$"):
+        mlperf.load(checkpoint, data=terabyte, save_onnx=True)
     with pytest.raises(UsageError, match=r"^batch: unknown flag$"):
         mlperf.load(checkpoint, data=terabyte, batch=3)
     with pytest.raises(RunError, match=f"^{tmp_path}/none.pt: "):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from program import golden_flags, run_program
+from program import GOLDEN, golden_flags, run_program
 
+from mlperf.reporting.metrics_reader import read_records
 from mlperf.reporting.records import defined
 from mlperf.version import __version__
 
@@ -125,6 +127,33 @@ def test_run_that_does_not_start_leaves_no_metrics(terabyte: Path, tmp_path: Pat
     run = run_program(*golden_flags("sgd", terabyte), *flags, cwd=tmp_path)
     assert run.status == 1
     assert not (tmp_path / "run.jsonl").exists()
+
+
+@pytest.mark.parametrize("flags", [(), ("--quantize-emb-with-bit=8",), ("--time-breakdown",)])
+def test_evaluation_alone_is_recorded(flags: tuple[str, ...], terabyte: Path, tmp_path: Path) -> None:
+    given = (*golden_flags("sgd_inference", terabyte), f"--load-model={GOLDEN}/terabyte/sgd.pt", *flags)
+    run = run_program(*given, "--metrics-file=run.jsonl", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    records = read_records(tmp_path / "run.jsonl").records
+    times = ["time_breakdown"] if "--time-breakdown" in flags else []
+    events = ["run_start", "evaluation_start", "evaluation_stop", *times, "run_stop"]
+    assert [record["event"] for record in records] == events
+    assert (records[0]["started_from"], records[-1]["outcome"]) == ("weights", "success")
+    accuracy = re.findall(r"accuracy ([\d.]+) %, best", run.stdout)[-1]
+    assert 100 * records[2]["accuracy"] == pytest.approx(float(accuracy), abs=1e-3)
+    assert records[2]["seconds"] > 0
+    page = run_program("run.jsonl", cwd=tmp_path, program="tools/report.py")
+    assert (page.status, page.stderr) == (
+        1,
+        "report.py: error: run.jsonl: an evaluation without training has no curves\n",
+    )
+
+
+def test_metrics_file_is_not_written_for_scored_text(terabyte: Path, tmp_path: Path) -> None:
+    flags = ("--inference-only", "--score-text=x", "--load-model=y", "--metrics-file=run.jsonl")
+    run = run_program(*golden_flags("sgd", terabyte), *flags, cwd=tmp_path)
+    assert run.status == 2
+    assert "--metrics-file cannot be combined with --score-text=x, which evaluates no split" in run.stderr
 
 
 def test_full_disk_ends_the_run_in_one_line(tmp_path: Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from program import run_program
+from run_folders import names, records
 from small_runs import SHAPE, TRAIN, train
 
 from mlperf.util.locking import exclusive
@@ -15,28 +14,27 @@ from mlperf.util.locking import exclusive
 TINY = ("--mini-batch-size=2", "--data-size=6")
 
 
-def records(folder: Path) -> list[dict[str, Any]]:
-    """Return the records in the metrics file of a run."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
 def test_all_files_of_a_run_are_in_its_folder(terabyte: Path, tmp_path: Path) -> None:
-    reports = ("--enable-profiling", "--tensor-board-filename", "--save-onnx", "--checkpoint-every=60")
+    reports = ("--tensor-board-filename", "--time-breakdown", "--checkpoint-every=60")
     train(terabyte, tmp_path, "--output-dir=new/run", "--num-batches=6", "--nepochs=1", *reports)
     assert names(tmp_path) == ["new"]
     assert names(tmp_path / "new" / "run") == [
-        *("dlrm_s_pytorch.json", "dlrm_s_pytorch.onnx", "dlrm_s_pytorch.prof", "last.pt", "metrics.jsonl"),
-        *("mlperf.log", "model.pt", "run_kaggle_pt", "settings.toml"),
+        *("last.pt", "metrics.jsonl", "mlperf.log", "model.pt", "run_kaggle_pt", "settings.toml", "time.json"),
+        "time.png",
     ]
     saved = [record for record in records(tmp_path / "new" / "run") if record["event"] == "checkpoint"]
     assert [(record["path"], record["kind"]) for record in saved] == [
         ("new/run/model.pt", "best"),
         ("new/run/last.pt", "last"),
     ]
+
+
+def test_profile_and_plot_of_the_model_are_in_the_folder_too(tmp_path: Path) -> None:
+    run = run_program(*TINY, "--output-dir=run", "--enable-profiling", "--plot-compute-graph", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    assert names(tmp_path) == ["run"]
+    files = ["dlrm_s_pytorch.json", "dlrm_s_pytorch.prof", "dlrm_s_pytorch_graph.png"]
+    assert names(tmp_path / "run") == [*files, "metrics.jsonl", "settings.toml"]
 
 
 def test_files_that_flags_name_are_elsewhere(terabyte: Path, tmp_path: Path) -> None:

@@ -52,11 +52,18 @@ def test_cpu_engine_trains_like_autograd(case: str, tmp_path: Path) -> None:
     assert expected.losses[-1] != expected.losses[0]
 
 
-@pytest.mark.parametrize("case", sorted(CASES.keys() - {"several ids, dot"}))
+# Triton's interpreter takes a second for a case.
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("floats", "no dense feature", "one table", "several ids of integers"),
+        *("several ids, dot with adagrad", "many columns"),
+    ],
+)
 def test_kernels_of_the_gpu_engine_train_like_autograd(case: str, tmp_path: Path) -> None:
     dense, ids, flags = CASES[case]
-    prepared = write_own_data(tmp_path, dense, ids)
-    small = ("--mini-batch-size=16", "--test-mini-batch-size=300")
+    prepared = write_own_data(tmp_path, dense, ids, {"train": 32, "test": 30, "val": 0})
+    small = ("--mini-batch-size=8", "--test-mini-batch-size=30")
     expected = train_steps(prepared, *flags, *small, "--engine=autograd", steps=2)
     found = train_steps(prepared, *flags, *small, "--engine=gpu", "--use-gpu", steps=2)
     assert isinstance(found.step, GpuStep)
@@ -70,3 +77,10 @@ def test_cpu_engine_trains_in_bfloat16(case: str, tmp_path: Path) -> None:
     expected = train_steps(prepared, *flags, "--engine=autograd", "--precision=bf16", steps=3)
     found = train_steps(prepared, *flags, "--engine=cpu", "--precision=bf16", steps=3)
     assert found.losses == pytest.approx(expected.losses, abs=5e-3)
+
+
+@pytest.mark.parametrize(("dense", "ids"), [(DENSE, SINGLE), ((), SEVERAL)])
+def test_fast_engine_is_chosen(dense: tuple[DenseColumn, ...], ids: Ids, tmp_path: Path) -> None:
+    prepared = write_own_data(tmp_path, dense, ids)
+    found = train_steps(prepared, "--optimizer=adagrad", steps=1)
+    assert isinstance(found.step, CpuStep)

@@ -25,7 +25,7 @@ from mlperf.data.binary import BinaryFile
 from mlperf.distributed.processes import current
 from mlperf.evaluation.predictions import Delivery
 from mlperf.export.csv_rows import csv_rows
-from mlperf.export.predictions import ROW, predictions_file
+from mlperf.export.predictions import ROW, file_bytes, predictions_file
 from mlperf.util.errors import RunError
 
 
@@ -85,6 +85,22 @@ def test_folder_of_a_run_has_the_predictions(terabyte: Path, model: Path, tmp_pa
         run = run_program(*score_flags(terabyte, model, "--save-predictions", *flags), cwd=tmp_path)
         assert run.status == 0, run.stderr
         assert (read(tmp_path / name) == expected).all()
+
+
+def test_dry_run_names_the_file(terabyte: Path, model: Path, tmp_path: Path) -> None:
+    run = run_program(*score_flags(terabyte, model, "--save-predictions=p.npy", "--dry-run"), cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    assert not list(tmp_path.iterdir())
+    rows = len(read_rows(Path(f"{terabyte}_test.bin")))
+    assert f"disk      {13 * rows / 1e3:.1f} kB for p.npy; " in run.stdout
+
+
+@pytest.mark.parametrize("name", ["p.npy", "p.csv"])
+def test_size_of_a_file_is_known_before(name: str, tmp_path: Path) -> None:
+    rows = 20_000
+    with predictions_file(tmp_path / name) as file:
+        file.append(torch.rand(rows), torch.ones(rows))
+    assert (tmp_path / name).stat().st_size == pytest.approx(file_bytes(tmp_path / name, rows), rel=0.05)
 
 
 def test_formats_have_equal_rows(terabyte: Path, model: Path, tmp_path: Path) -> None:

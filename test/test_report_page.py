@@ -91,7 +91,7 @@ def test_page_of_one_run_says_how_it_ended_and_how_good_it_is(tmp_path: Path) ->
     assert "32,000" in found.text  # 64 samples in 2 ms
     assert found.row("--learning-rate") == ["0.5"]
     assert found.row("memory") == ["64.0 GB"]
-    assert found.row("target") == ["0.8025"]
+    assert found.row("target AUC") == ["0.8025"]
     titles = re.findall(r"(AUC on the test split|Training loss|Learning rate|Training speed) against", found.text)
     assert len(titles) == 4 * 3  # each over epochs, iterations and time
 
@@ -147,6 +147,19 @@ def test_runs_with_the_same_label_have_the_same_colour_and_are_numbered(tmp_path
     assert colors[:3] == ["run c0", "run c0", "run c1"]
     assert [cells[0].strip() for cells in found.cells[1:4]] == ["SGD (1)", "SGD (2)", "Adagrad"]
     assert "SGD, 2 runs" in found.text
+
+
+def test_target_is_that_of_the_run(tmp_path: Path) -> None:
+    write_run(tmp_path / "first", 0.81, {"mlperf-acc-threshold": 0.75})
+    found = page("first", cwd=tmp_path)
+    assert "target 0.75: reached" in found.text
+    assert "11.0 s" in found.text
+    assert found.row("target accuracy") == ["0.75"]
+    assert "0.8025" not in found.text
+    write_run(tmp_path / "second", 0.81, {"mlperf-auc-threshold": 0.82})
+    missed = page("second", cwd=tmp_path)
+    assert "target 0.82: 0.01000 below" in missed.text
+    assert "time to target" not in missed.text
 
 
 def test_same_runs_give_the_same_page(tmp_path: Path) -> None:
@@ -208,7 +221,10 @@ TIMES = {
                 {"name": "top MLP", "seconds": 2.0, "ms": 20.0, "min_ms": 15.0, "max_ms": 25.0},
             ],
         },
-        {"name": "evaluation", "seconds": 2.0, "parts": []},
+        {
+            **{"name": "evaluation", "seconds": 2.0, "parts": []},
+            "read_ahead": {"threads": 2, "seconds": 1.0, "ms": 5.0},
+        },
     ]
 }
 
@@ -220,6 +236,7 @@ def test_time_breakdown_is_drawn_with_its_shares(tmp_path: Path) -> None:
     assert found.row("lookup") == ["6.0 s", "60.0", "60.0"]
     assert found.row("top MLP") == ["2.0 s", "20.0", "20.0 (15.0 to 25.0)"]  # of several processes
     assert found.row("evaluation") == ["2.0 s", "20.0", ""]
+    assert "Beside the evaluation, 2 threads read and decoded batches: 5.00 ms each." in found.text
     widths = [each["style"] for each in found.of("span") if each.get("style")]
     assert widths == ["width:60.000%", "width:20.000%", "width:20.000%"]
 

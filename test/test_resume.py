@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from program import Finished, run_program
+from program import ROOT, Finished, run_program
+from run_folders import names, records
 from small_runs import SHAPE, TRAIN, train
-from test_output_folder import names, records
 
 from mlperf import run
 from mlperf.evaluation.metrics import Metrics
@@ -82,6 +85,25 @@ def test_continued_run_prints_what_the_uninterrupted_one_prints(
     one, other = (torch.load(folder / "last.pt", weights_only=True) for folder in (stopped, finished[0]))
     for name, value in other["state_dict"].items():
         torch.testing.assert_close(one["state_dict"][name], value, rtol=0, atol=0)
+
+
+def test_killed_run_continues_where_its_last_checkpoint_was_saved(
+    finished: tuple[Path, Finished], terabyte: Path, tmp_path: Path
+) -> None:
+    flags = (*RUN, f"--processed-data-file={terabyte}", "--output-dir=run", ALWAYS)
+    command = [sys.executable, str(ROOT / "dlrm_s_pytorch.py"), *flags]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if b"it 3/9 of epoch 1" in line:
+                process.kill()
+                break
+    done = run_program("--output-dir=run", "--resume", cwd=tmp_path)
+    assert done.status == 0, done.stderr
+    assert done.progress_lines
+    assert done.progress_lines == finished[1].progress_lines[-len(done.progress_lines) :]
+    assert done.metric_lines == finished[1].metric_lines[-len(done.metric_lines) :]
+    assert not [name for name in os.listdir(tmp_path / "run") if name.startswith(".")]
 
 
 def test_continued_run_adds_to_the_metrics_and_numbers_its_log(stopped: Path) -> None:

@@ -141,8 +141,8 @@ def test_unknown_words_get_the_row_of_the_empty_id_and_cut_fields_are_counted(lo
     run = log.score("--score-text=unknown.csv")
     assert np.load(log.folder / "p.npy").tolist() == plain.tolist()
     assert run.stderr.splitlines()[-2:] == [
-        "unknown.csv: ids that x_train.bin lacks get the row of the empty id: 7 of table 0, 7 of table 1",
-        "unknown.csv: fields with more ids than are kept: 7 of table 2",
+        "unknown.csv: ids that x.ids lacks: 14 (country 7, user 7); they get the row of the empty id",
+        "unknown.csv: fields with more ids than are kept: tags 7",
     ]
 
 

@@ -151,7 +151,7 @@ def test_unknown_id_gets_the_row_of_the_empty_id_and_is_counted(terabyte_log: Lo
     expected = terabyte_log.predictions("--score-text=empty")
     run = terabyte_log.score("--score-text=unknown", "--save-predictions=p.npy")
     assert np.load(terabyte_log.folder / "p.npy").tolist() == expected.tolist()
-    assert "unknown: ids that x_train.bin lacks get the row of the empty id: 4 of table 2\n" in run.stderr
+    assert "unknown: ids that x.ids lacks: 4 (column 17 4); they get the row of the empty id\n" in run.stderr
 
 
 def test_loaded_model_counts_the_unknown_ids_of_each_text(
@@ -162,7 +162,8 @@ def test_loaded_model_counts_the_unknown_ids_of_each_text(
     model = mlperf.load(terabyte_log.folder / "model.pt", data=terabyte_log.folder / "x")
     first, second = model.predict(path), model.predict(path)
     assert first.tolist() == second.tolist()
-    assert [message.rpartition(": ")[2] for message in caplog.messages] == ["9 of table 2"] * 2
+    counts = [message.partition(" lacks: ")[2].partition(";")[0] for message in caplog.messages]
+    assert counts == ["9 (column 17 9)"] * 2
 
 
 @pytest.mark.parametrize("labels", [True, False])
@@ -186,6 +187,7 @@ def test_bad_row_is_named_and_no_predictions_are_written(labels: bool, terabyte_
         ("--score-text=nothing", "nothing: empty file; expected rows of 40 columns separated by tabs"),
         ("--score-text=day_0 --split=test", "--split=test cannot be combined with --score-text=day_0, which is"),
         ("--score-text=day_0 --verify-data", "--verify-data cannot be combined with --score-text=day_0, which"),
+        ("--score-text=day_0 --dry-run", "--dry-run cannot be combined with --score-text=day_0, whose number"),
         ("--score-text=day_0 --save-onnx", "--save-onnx cannot be combined with --score-text=day_0, which scores"),
         ("--score-text=day_0 --save-predictions=x.npy/p.csv", "--save-predictions=x.npy/p.csv: folder x.npy does"),
         ("--score-text=new.csv --save-predictions=new.csv", "--save-predictions=new.csv is the same file as"),
@@ -266,8 +268,9 @@ def test_row_0_stands_for_an_empty_id_that_the_data_never_had(tmp_path: Path) ->
     run = log.score("--score-text=empty", "--save-predictions=p.npy")
     assert np.load(tmp_path / "p.npy").tolist() == expected.tolist()
     assert run.stderr.splitlines()[-2:] == [
-        "empty: ids that x_train.bin lacks get the row of the empty id: 9 of table 0",
-        "x_train.bin: has no empty id in table 0: row 0 is used instead",
+        "empty: ids that x.ids lacks: 9 (column 15 9); they get the row of the empty id",
+        "x.ids has no empty ids in some columns, whose unknown ids get row 0, that of another id; columns, with "
+        "these ids: 15 (9)",
     ]
 
 

@@ -187,12 +187,12 @@ def test_run_prints_and_logs_the_same_and_its_table_at_the_end(terabyte: Path, t
 
 @pytest.mark.parametrize("quantized", [(), ("--quantize-emb-with-bit=8",)])
 def test_evaluation_alone_is_measured(quantized: tuple[str, ...], terabyte: Path, tmp_path: Path) -> None:
-    flags = (*golden_flags("sgd", terabyte), "--inference-only", *quantized)
+    flags = (*golden_flags("sgd", terabyte), "--inference-only", "--save-predictions=p.csv", *quantized)
     plain = run_program(*flags, cwd=tmp_path)
     run, breakdown = timed(flags, tmp_path)
     assert run.stdout.startswith(plain.stdout)
     assert run.stdout.removeprefix(plain.stdout).startswith("Time, engine ")
-    assert FORWARD | {"metrics"} < parts_of(breakdown, "evaluation")
+    assert FORWARD | {"metrics", "writing of predictions"} < parts_of(breakdown, "evaluation")
     evaluation, other = breakdown["phases"]
     test_rows = Path(f"{terabyte}_test.bin").stat().st_size // 160
     assert evaluation["count"] == -(-test_rows // 64)
@@ -201,6 +201,14 @@ def test_evaluation_alone_is_measured(quantized: tuple[str, ...], terabyte: Path
 
 
 RANDOM = ("--data-size=6", "--mini-batch-size=2")
+
+
+def test_run_that_diverges_says_where_its_time_went(tmp_path: Path) -> None:
+    run = run_program(*RANDOM, "--learning-rate=1e30", "--nepochs=9", "--time-breakdown", cwd=tmp_path)
+    assert run.status == 1
+    assert "the training loss is nan" in run.stderr.splitlines()[-1]
+    assert run.stdout.splitlines()[-1].startswith("total ")
+    require_sums(json.loads((tmp_path / FILE).read_text()))
 
 
 def test_earlier_breakdown_is_kept(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from mlperf.evaluation.metrics import Metrics
 from mlperf.settings.training import ScheduleSettings, TrainingSettings
 from mlperf.training.events import Listener, Outcome, Position, Progress
 from mlperf.training.loop import TrainingLoop
+from mlperf.training.regular_saves import RegularSaves
 from mlperf.training.state import TrainingState
 from mlperf.training.stopping import target_reached
 from mlperf.util.errors import DivergedError
@@ -108,6 +109,7 @@ def make_loop(
     state: TrainingState | None = None,
     saved: list[Metrics] | None = None,
     save_on_auc: bool = False,
+    regular_saves: RegularSaves | None = None,
     **training: Any,
 ) -> TrainingLoop:
     """Return a loop with learning rate 0.5. Its evaluations give the metrics `found`, then the last one again."""
@@ -123,6 +125,7 @@ def make_loop(
         evaluate=lambda: next(results),
         save=None if saved is None else saved.append,
         save_on_auc=save_on_auc,
+        regular_saves=regular_saves,
     )
 
 
@@ -310,3 +313,69 @@ def test_nonfinite_loss_ends_the_run_and_names_the_batch(loss: float) -> None:
     loop = make_loop(step=RecordingStep(loss=loss), print_frequency=2)
     with pytest.raises(DivergedError, match=r"by batch 2 of epoch 0"):
         loop.run(data(4))
+
+
+class Saves(RegularSaves):
+    """Keeps the positions at which the newest weights are saved. A batch takes 20 ms."""
+
+    def __init__(self, seconds: float, clock: Clock) -> None:
+        super().__init__(seconds / 60, self._note, clock=lambda: clock.seconds)
+        self.loop: TrainingLoop | None = None
+        self.saved: list[tuple[int, int, float]] = []
+
+    def _note(self, found: Metrics) -> None:
+        assert self.loop is not None
+        self.saved.append((self.loop.state.epoch, self.loop.state.iteration, found.accuracy))
+
+
+def saved_positions(
+    seconds: float, clock: Clock, batches: int = 12, **options: Any
+) -> tuple[list[tuple[int, int]], TrainingLoop]:
+    """Train with saves every `seconds`; return their positions, and the loop."""
+    saves = Saves(seconds, clock)
+    saves.loop = make_loop(step=RecordingStep(clock), regular_saves=saves, **options)
+    saves.loop.run(data(batches))
+    return [(epoch, iteration) for epoch, iteration, _ in saves.saved], saves.loop
+
+
+def test_newest_weights_are_saved_at_progress_reports_when_it_is_time_and_at_the_end() -> None:
+    assert saved_positions(0.07, Clock(), print_frequency=1)[0] == [(0, 4), (0, 8), (0, 12)]
+    assert saved_positions(0.07, Clock(), print_frequency=5)[0] == [(0, 5), (0, 10), (0, 12)]
+    assert saved_positions(0.07, Clock(), print_frequency=100, epochs=2)[0] == [(0, 12), (1, 12)]
+    assert saved_positions(9, Clock(), print_frequency=1)[0] == [(0, 12)]
+
+
+def test_newest_weights_are_saved_without_pending_gradients() -> None:
+    assert saved_positions(0, Clock(), batches=8, print_frequency=1, accumulate=3)[0] == [(0, 3), (0, 6), (0, 8)]
+    assert saved_positions(0, Clock(), batches=8, print_frequency=2, accumulate=3)[0] == [(0, 6), (0, 8)]
+
+
+def test_newest_weights_are_saved_after_an_evaluation_with_its_metrics() -> None:
+    clock = Clock()
+    saves = Saves(0, clock)
+    found = [metrics(0.5), metrics(0.4)]
+    saves.loop = make_loop(
+        step=RecordingStep(clock), regular_saves=saves, found=found, test_frequency=2, print_frequency=9, saved=[]
+    )
+    saves.loop.run(data(4))
+    assert saves.saved == [(0, 2, 0.5), (0, 4, 0.4)]
+    assert (saves.loop.last_saved, saves.loop.newest_saved) == (Position(0, 2, 4), Position(0, 4, 4))
+
+
+def test_newest_weights_are_saved_when_the_target_ends_the_run_and_not_if_nothing_was_trained() -> None:
+    target: dict[str, Any] = {"test_frequency": 2, "found": [metrics(0.9)], "accuracy_threshold": 0.8}
+    assert saved_positions(9, Clock(), **target)[0] == [(0, 2)]
+    positions, loop = saved_positions(0, Clock(), state=TrainingState(epoch=0, iteration=12))
+    assert positions == []
+    assert loop.newest_saved is None
+
+
+def test_time_of_saving_does_not_count_as_training_time(clock: Clock) -> None:
+    class Slow(Saves):
+        def _note(self, found: Metrics) -> None:
+            clock.seconds += 100
+
+    saves, listener = Slow(0, clock), RecordingListener()
+    saves.loop = make_loop(listener, step=RecordingStep(clock), regular_saves=saves, print_frequency=2)
+    saves.loop.run(data(6))
+    assert listener.milliseconds == pytest.approx([20, 20, 20])

@@ -29,7 +29,7 @@ class ScoredText:
         self.path = path
         self._file = file
         self._tables = range(len(ids.unknown))
-        self._ids = ids
+        self.ids = ids
         self._mapping = threading.Lock()
         self.cut_fields = np.zeros(len(ids.unknown), np.int64)
 
@@ -37,16 +37,6 @@ class ScoredText:
     def has_labels(self) -> bool:
         """Whether each row has a label; otherwise, it is 0 in all rows."""
         return self._file.has_label
-
-    @property
-    def unknown(self) -> tuple[int, ...]:
-        """Number of ids of each table so far that have no number; they get the row of the empty id."""
-        return tuple(self._ids.unknown)
-
-    @property
-    def without_empty_row(self) -> tuple[int, ...]:
-        """Tables that have no row of the empty id; row 0 is used instead."""
-        return self._ids.without_empty_row
 
     def rows(self, threads: int) -> Iterator[Rows]:
         """Yield the rows in the order of the text, int32 [n, columns], parsed by threads that read ahead.
@@ -73,7 +63,7 @@ class ScoredText:
         parsed = self._file.parser().parse(block)
         if not len(parsed.faults):
             with self._mapping:  # it counts unknown ids
-                self._ids.map(parsed.rows, self._tables, parsed.keys)
+                self.ids.map(parsed.rows, self._tables, parsed.keys)
         if not self.has_labels:
             parsed.rows[:, 0] = 0
         return block, parsed

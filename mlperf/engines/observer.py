@@ -15,6 +15,10 @@ from torch.profiler import record_function
 
 READING = "reading"
 
+# On a GPU, a profile shows the backward pass as a whole: its parts are switched in the thread that runs it.
+BACKWARD_PASS = "backward pass"
+LOSS_GRADIENT = "gradient of the loss"
+
 
 class Observer(Protocol):
     """Is told which part of a step runs. Parts may be nested."""

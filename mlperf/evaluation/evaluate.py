@@ -13,6 +13,7 @@ from mlperf.distributed.processes import current
 from mlperf.evaluation.metrics import Counts, Metrics, binary_metrics
 from mlperf.evaluation.predictions import Delivery, Receiver
 from mlperf.evaluation.shared_metrics import shared_metrics
+from mlperf.util.errors import DivergedError
 
 
 class Scorer(Protocol):
@@ -66,12 +67,16 @@ def scores_of(
     labels = torch.empty(own, device=scorer.device)
     delivery = None if receive is None else Delivery(data, receive)
     done = 0
-    for batch in scorer.batches(data, epoch=0):
-        part = slice(done, done + batch.size)
-        scores[part], labels[part] = scorer.score(batch)
-        done += batch.size
-        if delivery is not None:
-            delivery.scored(scores[:done], labels[:done])
+    try:
+        for batch in scorer.batches(data, epoch=0):
+            part = slice(done, done + batch.size)
+            scores[part], labels[part] = scorer.score(batch)
+            done += batch.size
+            if delivery is not None:
+                delivery.scored(scores[:done], labels[:done])
+    except DivergedError:
+        scorer.check()  # the score of an invalid row can be anything
+        raise
     scorer.check()
     if delivery is not None:
         delivery.scored(scores, labels, is_last=True)

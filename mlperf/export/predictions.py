@@ -142,6 +142,12 @@ _WRITERS: dict[str, Callable[[BinaryIO], Writer]] = {
 }
 
 
+def file_bytes(path: Path, rows: int) -> int:
+    """Return about how large a file of predictions becomes."""
+    text_bytes = len(str(rows)) + len(",0,0.123456789\n")
+    return rows * (text_bytes if path.suffix == ".csv" else ROW.itemsize)
+
+
 def require_format(path: Path) -> None:
     """Raise UsageError if a package that writes the format of `path` is missing. Called before the run."""
     if path.suffix == ".parquet":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ from mlperf.page.elements import Content, Markup, element, table
 from mlperf.page.numbers import duration, significant
 from mlperf.page.runs import RunReport
 from mlperf.util.errors import RunError
+from mlperf.util.plural import counted
 
 _MIN_LABELLED = 0.04  # share of a bar that has room for its percentage
-COLORS = 16
+COLORS = 24
 _DIVIDED = "training"  # the phase whose parts are drawn; of the others, the bar shows the sum
 
 
@@ -22,7 +23,8 @@ class _Part:
     """A phase of a run, or a part of one.
 
     ms: per step or batch of the phase, None where there are none. spread: the least and the greatest of a process,
-    None for one process.
+    None for one process. reading: threads that read ahead beside a phase, and their milliseconds per step or
+    batch.
     """
 
     name: str
@@ -30,6 +32,7 @@ class _Part:
     ms: float | None
     spread: tuple[float, float] | None
     parts: tuple[_Part, ...] = ()
+    reading: tuple[int, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,21 +58,21 @@ def breakdowns(reports: Sequence[RunReport]) -> Markup | None:
     found = [_times(report, report.breakdown) for report in reports if report.breakdown is not None]
     if not found:
         return None
-    names = dict.fromkeys(part.name for times in found for part in times.drawn)
+    names = _last_other(part.name for times in found for part in times.drawn)
     colors = {name: number % COLORS for number, name in enumerate(names)}
     longest = max(times.seconds for times in found) or 1.0
     bars = [_bar(times, colors, longest, has_label=len(found) > 1) for times in found]
-    return element("div", element("div", *bars, class_="bars"), _table(found, colors))
+    return element("div", element("div", *bars, class_="bars"), _table(found, colors), *_notes(found))
 
 
 def _times(report: RunReport, content: Mapping[str, Any]) -> _Times:
     phases = content.get("phases")
     if not isinstance(phases, list):
         raise RunError(f"{report.path}: the time breakdown has no list of phases")
-    return _Times(report.label, tuple(_part(report, each) for each in phases))
+    return _Times(report.label, tuple(_part(report, each, is_phase=True) for each in phases))
 
 
-def _part(report: RunReport, part: object) -> _Part:
+def _part(report: RunReport, part: object, *, is_phase: bool = False) -> _Part:
     values = part if isinstance(part, Mapping) else {}
     name, seconds, parts = values.get("name"), values.get("seconds"), values.get("parts", [])
     if not isinstance(name, str) or not is_number(seconds) or seconds < 0 or not isinstance(parts, list):
@@ -77,7 +80,15 @@ def _part(report: RunReport, part: object) -> _Part:
     least, mean, greatest = (values.get(key) for key in ("min_ms", "ms", "max_ms"))
     spread = (least, greatest) if is_number(least) and is_number(greatest) else None
     ms = mean if is_number(mean) else None
-    return _Part(name, seconds, ms, spread, tuple(_part(report, each) for each in parts))
+    own = tuple(_part(report, each) for each in parts) if is_phase else ()
+    return _Part(name, seconds, ms, spread, own, _threads(values.get("read_ahead")))
+
+
+def _threads(content: object) -> tuple[int, float] | None:
+    """Return the number of threads that read ahead, and their milliseconds per step or batch."""
+    values = content if isinstance(content, Mapping) else {}
+    threads, milliseconds = values.get("threads"), values.get("ms")
+    return (int(threads), milliseconds) if is_number(threads) and is_number(milliseconds) else None
 
 
 def _bar(times: _Times, colors: Mapping[str, int], longest: float, *, has_label: bool) -> Markup:
@@ -98,6 +109,17 @@ def _bar(times: _Times, colors: Mapping[str, int], longest: float, *, has_label:
     return element("div", name, element("div", *pieces, class_="bar"))
 
 
+def _notes(found: Sequence[_Times]) -> Iterator[Markup]:
+    """Yield what threads did beside the run, which is no part of its time."""
+    for times in found:
+        for phase in times.phases:
+            if phase.reading is not None:
+                threads, ms = phase.reading
+                of = f"{times.label}: beside" if len(found) > 1 else "Beside"
+                what = f"{counted(threads, 'thread')} read and decoded batches"
+                yield element("p", f"{of} the {phase.name}, {what}: {significant(ms)} ms each.", class_="note")
+
+
 def _table(found: Sequence[_Times], colors: Mapping[str, int]) -> Markup:
     """Return time, share and milliseconds of each part, phase by phase; of several runs, not the time."""
     head: list[Content] = [""] if len(found) > 1 else ["", "time"]
@@ -108,12 +130,17 @@ def _table(found: Sequence[_Times], colors: Mapping[str, int]) -> Markup:
     for name in dict.fromkeys(phase.name for times in found for phase in times.phases):
         phases = [next((phase for phase in times.phases if phase.name == name), None) for times in found]
         rows.append(_row(name, phases, found, None if name == _DIVIDED else colors.get(name), level=0))
-        parts = dict.fromkeys(part.name for phase in phases if phase is not None for part in phase.parts)
+        parts = _last_other(part.name for phase in phases if phase is not None for part in phase.parts)
         for part in parts if len(parts) > 1 else ():
             of_phase = [() if phase is None else phase.parts for phase in phases]
             mine = [next((each for each in own if each.name == part), None) for own in of_phase]
             rows.append(_row(part, mine, found, colors.get(part) if name == _DIVIDED else None, level=1))
     return table(head, rows, class_="times")
+
+
+def _last_other(names: Iterable[str]) -> list[str]:
+    """Return the distinct names in order, and "other" at the end."""
+    return sorted(dict.fromkeys(names), key=lambda name: name == "other")
 
 
 def _row(

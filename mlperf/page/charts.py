@@ -17,12 +17,11 @@ class _Quantity:
     curve: str
     title: str
     note: str
-    has_target: bool = False
     is_complete: bool = False
 
 
 _QUANTITIES = (
-    _Quantity("auc", "AUC on the test split", "area under the ROC curve; higher is better", has_target=True),
+    _Quantity("auc", "AUC on the test split", "area under the ROC curve; higher is better"),
     _Quantity("loss", "Training loss", "mean of the samples since the report before; lower is better"),
     _Quantity("accuracy", "Accuracy on the test split", "share of samples whose rounded probability is the label"),
     _Quantity("learning_rate", "Learning rate", "of the last optimizer step", is_complete=True),
@@ -66,8 +65,8 @@ def _legend(reports: Sequence[RunReport]) -> Markup:
 
 def _figure(quantity: _Quantity, reports: Sequence[RunReport], axes: Sequence[str]) -> Markup | None:
     curves = [(report.group, report.label, report.curves.get(quantity.curve, [])) for report in reports]
-    targets = {report.target for report in reports}
-    target = targets.pop() if quantity.has_target and len(targets) == 1 else None
+    targets = {report.targets[quantity.curve] for report in reports if quantity.curve in report.targets}
+    target = targets.pop() if len(targets) == 1 else None
     unit, unit_seconds = time_unit(reports)
     titles = {"epochs": "epochs", "iterations": "iterations", "time": f"{unit} since the start"}
     scales = {"epochs": 1.0, "iterations": 1.0, "time": unit_seconds}

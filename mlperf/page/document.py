@@ -84,13 +84,15 @@ def _summary(reports: Sequence[RunReport]) -> Markup:
 
 def _tiles(report: RunReport) -> list[Markup]:
     """Return the most important numbers of one run."""
-    auc = report.best_auc
     tiles: list[tuple[str, Content, str]] = [("outcome", tables.outcome(report), "")]
-    if auc is not None:
-        below = "reached" if auc >= report.target else f"{report.target - auc:.5f} below"
-        tiles.append(("best AUC", f"{auc:.5f}", f"target {report.target:g}: {below}"))
-    elif report.best_accuracy is not None:
-        tiles.append(("best accuracy", f"{report.best_accuracy:.5f}", "on the test split"))
+    has_auc = report.best("auc") is not None
+    for metric, name in (("auc", "AUC"), ("accuracy", "accuracy")):
+        best, target = report.best(metric), report.targets.get(metric)
+        if best is not None and target is not None:
+            below = "reached" if best >= target else f"{target - best:.5f} below"
+            tiles.append((f"best {name}", f"{best:.5f}", f"target {target:g}: {below}"))
+        elif best is not None and (metric == "auc" or not has_auc):
+            tiles.append((f"best {name}", f"{best:.5f}", "on the test split"))
     if report.to_target is not None:
         tiles.append(("time to target", duration(report.to_target), f"of {duration(report.seconds)}"))
     elif report.seconds is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -42,17 +42,18 @@ class RunReport:
     """What is known about one run.
 
     group: number of its label; runs of one system, or with the same --labels, have the same.
-    source: "metrics", "console output" or "compliance log". started: seconds since 1970. seconds: duration.
-    to_target: seconds until the AUC was first at least `target`. curves: by name, such as "loss". facts, settings,
-    system: to be listed. evaluations, checkpoints: one entry each. breakdown: as --time-breakdown
-    writes it. speed: samples per second in the whole training, without evaluations.
+    source: "metrics", "console output" or "compliance log". targets: of the run, by "auc" and "accuracy".
+    started: seconds since 1970. seconds: duration. to_target: seconds until the first of the targets was reached.
+    curves: by name, such as "loss". facts, settings, system: to be listed. evaluations, checkpoints: one entry
+    each. breakdown: as --time-breakdown writes it. speed: samples per second in the whole training, without
+    evaluations.
     """
 
     path: Path
     label: str
     group: int
     source: str
-    target: float
+    targets: Mapping[str, float]
     started: float | None = None
     seconds: float | None = None
     to_target: float | None = None
@@ -67,15 +68,13 @@ class RunReport:
     speed: float | None = None
     warnings: Sequence[str] = ()
 
-    @property
-    def best_auc(self) -> float | None:
-        """The best AUC on the test split."""
-        return max((point.value for point in self.curves.get("auc", [])), default=None)
+    def best(self, metric: str) -> float | None:
+        """Return the best AUC ("auc") or accuracy ("accuracy") on the test split."""
+        return max((point.value for point in self.curves.get(metric, [])), default=None)
 
-    @property
-    def best_accuracy(self) -> float | None:
-        """The best accuracy on the test split."""
-        return max((point.value for point in self.curves.get("accuracy", [])), default=None)
+    def reaches(self, metric: str, value: float | None) -> bool:
+        """Return whether a value of a metric reaches its target, if there is one."""
+        return value is not None and metric in self.targets and value >= self.targets[metric]
 
     @property
     def last_loss(self) -> float | None:
@@ -115,10 +114,7 @@ def _numbered(labels: Sequence[str]) -> list[str]:
 
 def _report(run: Run, label: str, group: int) -> RunReport:
     report = _of_log(run, label, group) if run.records is None else _of_records(run, run.records, label, group)
-    reached = next((point for point in report.curves["auc"] if point.value >= report.target), None)
-    return replace(
-        report, to_target=None if reached is None else reached.seconds, warnings=tuple(run.curves.warnings)
-    )
+    return replace(report, to_target=_to_target(report), warnings=tuple(run.curves.warnings))
 
 
 def _of_records(run: Run, records: RunRecords, label: str, group: int) -> RunReport:
@@ -135,7 +131,7 @@ def _of_records(run: Run, records: RunRecords, label: str, group: int) -> RunRep
         label,
         group,
         "metrics",
-        _target(start["settings"], start["auc_target"] or run.curves.benchmark.auc_target),
+        _targets(start["settings"], start["auc_target"] or run.curves.benchmark.auc_target),
         started=records.records[0]["time"],
         seconds=records.records[-1]["elapsed"],
         outcome=records.outcome,
@@ -165,10 +161,18 @@ def _checkpoints(saved: Sequence[Facts], found: Sequence[Facts]) -> list[Facts]:
     return list(facts.values())
 
 
-def _target(settings: Facts, of_edition: float) -> float:
-    """Return the threshold of the run, otherwise the target of its edition."""
-    threshold = settings.get("mlperf-auc-threshold")
-    return threshold if is_fraction(threshold) and threshold > 0 else of_edition
+def _targets(settings: Facts, of_edition: float) -> dict[str, float]:
+    """Return the thresholds of the run, otherwise the AUC target of its edition."""
+    thresholds = {"auc": settings.get("mlperf-auc-threshold"), "accuracy": settings.get("mlperf-acc-threshold")}
+    given = {metric: value for metric, value in thresholds.items() if is_fraction(value) and value > 0}
+    return given or {"auc": of_edition}
+
+
+def _to_target(report: RunReport) -> float | None:
+    """Return the seconds until a target was first reached, None if none was or the times are unknown."""
+    points = [(metric, point) for metric in report.targets for point in report.curves.get(metric, [])]
+    reached = [point.seconds for metric, point in points if report.reaches(metric, point.value)]
+    return min((seconds for seconds in reached if seconds is not None), default=None)
 
 
 def _timed(records: Sequence[Facts], key: str) -> Curve:
@@ -224,7 +228,7 @@ def _of_log(run: Run, label: str, group: int) -> RunReport:
         label,
         group,
         "compliance log" if not curves.loss else "console output",
-        curves.benchmark.auc_target,
+        {"auc": curves.benchmark.auc_target},
         started=_finite(start[0].time_ms / 1e3) if start else None,
         seconds=_finite((stop[-1].time_ms - start[0].time_ms) / 1e3) if start and stop else None,
         outcome=_outcome(log),

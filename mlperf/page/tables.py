@@ -9,6 +9,7 @@ from mlperf.page.chart import swatch
 from mlperf.page.elements import Content, Markup, element, table
 from mlperf.page.numbers import date, duration, significant, size
 from mlperf.page.runs import RunReport
+from mlperf.util.plural import counted
 from mlperf.util.printable import shown
 
 _MAX_COLUMNS = 4  # runs side by side
@@ -35,15 +36,15 @@ def outcome(report: RunReport) -> Markup:
 
 def comparison(reports: Sequence[RunReport]) -> Markup:
     """Return one row per run, with the best value of each column in bold."""
-    best_auc = _best(reports, lambda report: report.best_auc, max)
+    best_auc = _best(reports, lambda report: report.best("auc"), max)
     fastest = _best(reports, lambda report: report.to_target, min)
     speed = _best(reports, lambda report: report.speed, max)
     rows: list[list[Content]] = [
         [
             element("th", swatch(report.group), " ", report.label, scope="row"),
             outcome(report),
-            _number(_decimals(report.best_auc, 5), is_best=report.best_auc == best_auc),
-            _number(_decimals(report.best_accuracy, 5)),
+            _number(_decimals(report.best("auc"), 5), is_best=report.best("auc") == best_auc),
+            _number(_decimals(report.best("accuracy"), 5)),
             _number(duration(report.to_target), is_best=report.to_target == fastest),
             _number(duration(report.seconds)),
             _number(_decimals(report.epochs, 3)),
@@ -95,23 +96,21 @@ def evaluations(report: RunReport) -> Markup | None:
         found = [{"at": point, name: point.value} for point in curve]
     if not found:
         return None
-    rows = [_evaluation(each, report.target) for each in found[-_MAX_EVALUATIONS:]]
+    rows = [_evaluation(each, report) for each in found[-_MAX_EVALUATIONS:]]
     left_out = len(found) - len(rows)
-    note = element("p", f"The first {left_out} evaluations are left out.", class_="note") if left_out else None
+    note = element("p", f"The first {left_out} are left out.", class_="note") if left_out else None
     head: list[Content] = ["epoch", "time", *_METRICS.values(), "took", ""]
-    summary = element("summary", f"{report.label}: {len(found)} evaluations")
+    summary = element("summary", f"{report.label}: {counted(len(found), 'evaluation')}")
     return element("details", summary, note, _without_empty_columns(head, rows))
 
 
-def _evaluation(record: Mapping[str, Any], target: float) -> list[Content]:
+def _evaluation(record: Mapping[str, Any], report: RunReport) -> list[Content]:
     if (point := record.get("at")) is not None:
         epochs, seconds = point.epochs, point.seconds
     else:
         epochs, seconds = record["epoch"] + record["iteration"] / record["batches_per_epoch"], record["elapsed"]
-    auc = record.get("auc")
-    mark = (
-        "target reached" if auc is not None and auc >= target else "improved" if record.get("improved") else None
-    )
+    is_reached = any(report.reaches(metric, record.get(metric)) for metric in report.targets)
+    mark = "target reached" if is_reached else "improved" if record.get("improved") else None
     metrics = [_number(_decimals(record.get(key), 6)) for key in _METRICS]
     return [
         *(_number(_decimals(epochs, 4)), _number(duration(seconds)), *metrics),
@@ -182,7 +181,7 @@ def facts(reports: Sequence[RunReport]) -> Markup | None:
         {
             **report.facts,
             "started": date(report.started),
-            "target": report.target,
+            **{f"target {_METRICS[metric]}": value for metric, value in report.targets.items()},
             "read from": f"{report.path} ({report.source})",
         }
         for report in reports

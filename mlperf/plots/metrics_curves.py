@@ -11,6 +11,8 @@ from mlperf.util.printable import shown_name
 def curves_of_records(run: RunRecords) -> Curves:
     """Return the curves of a run. NoCurvesError if it has none, OtherBenchmarkError for an unknown benchmark."""
     start, progress, tests = run.start, run.of("progress"), run.of("evaluation_stop")
+    if any("epoch" not in each for each in tests):
+        raise NoCurvesError(run.path, "an evaluation without training has no curves")
     if start["benchmark"] not in BENCHMARKS:
         reason = f"the run is of {shown_name(start['benchmark'])}, not of {' or '.join(BENCHMARKS)}"
         raise OtherBenchmarkError(run.path, reason)

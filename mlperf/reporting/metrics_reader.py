@@ -137,7 +137,10 @@ def _checked(line: bytes, number: int) -> Record:
         _text(record.get("event"), "event")
         if _real(record.get("time"), "time") is None:
             refuse("time", None, "a number")
-        for key, check in _ENTRIES.get(record["event"], {}).items():
+        entries = _ENTRIES.get(record["event"], {})
+        if record["event"] in _EVALUATION and _POSITION.keys() & record.keys():
+            entries = entries | _POSITION
+        for key, check in entries.items():
             if key not in record:
                 raise SchemaError(f"{shown(record['event'])} lacks {key}")
             check(record[key], key)
@@ -175,6 +178,8 @@ def _object(value: object, where: str) -> None:
 _Check = Callable[[object, str], Any]
 _POSITION: dict[str, _Check] = {"epoch": _count, "iteration": _count, "batches_per_epoch": _positive}
 _METRICS = ("accuracy", "recall", "precision", "f1", "average_precision", "auc", "best_accuracy", "best_auc")
+# Events with a position, unless the run does not train.
+_EVALUATION = ("evaluation_start", "evaluation_stop")
 # The entries that records of an event must have. Others are allowed, as are other events.
 _ENTRIES: dict[str, dict[str, _Check]] = {
     "run_start": {"version": _text, "engine": _text, "benchmark": _text, "settings": _object, "system": _object}
@@ -183,8 +188,7 @@ _ENTRIES: dict[str, dict[str, _Check]] = {
     "progress": _POSITION
     | dict.fromkeys(("loss", "accuracy", "ms_per_iteration", "learning_rate"), _real)
     | {"samples": _count},
-    "evaluation_start": _POSITION,
-    "evaluation_stop": _POSITION | dict.fromkeys((*_METRICS, "seconds"), _real),
+    "evaluation_stop": dict.fromkeys((*_METRICS, "seconds"), _real),
     "checkpoint": _POSITION | {"path": _text, "kind": _text},
     "time_breakdown": {"breakdown": _object},
     "run_stop": {"outcome": _text},

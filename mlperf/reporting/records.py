@@ -57,12 +57,12 @@ class RecordListener(Listener):
         """Add loss, accuracy, speed and learning rate."""
         self._add("progress", position, **vars(progress))
 
-    def evaluation_start(self, position: Position) -> None:
-        """Add the start of an evaluation."""
+    def evaluation_start(self, position: Position | None) -> None:
+        """Add the start of an evaluation. position: None in a run that does not train."""
         self._evaluation_started = time.perf_counter()
         self._add("evaluation_start", position)
 
-    def evaluation_stop(self, position: Position, metrics: Metrics, best: Metrics, improved: bool) -> None:
+    def evaluation_stop(self, position: Position | None, metrics: Metrics, best: Metrics, improved: bool) -> None:
         """Add all metrics, the best accuracy and AUC so far, and the seconds that the evaluation took."""
         self._add(
             "evaluation_stop",

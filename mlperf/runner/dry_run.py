@@ -14,6 +14,7 @@ import torch
 from mlperf.benchmarks import dashed
 from mlperf.data.prepared.dataset import PreparedData
 from mlperf.distributed.processes import current
+from mlperf.export.predictions import file_bytes
 from mlperf.models.dlrm import Architecture, top_widths
 from mlperf.runner.data import existing_data, prepared_prefix
 from mlperf.runner.files import output_files
@@ -53,7 +54,7 @@ def dry_run(settings: Settings, device: torch.device) -> Result:
     budgets = list(memory_budgets(settings, architecture, device, sizes))
     for budget in budgets:
         _print("memory", *_memory(budget))
-    _print("disk", *_disk(settings, architecture))
+    _print("disk", *_disk(settings, architecture, sizes))
     _print("files", ", ".join(_files(settings)) or "none is written")
     require_run_memory(settings, architecture, device, sizes)
     if current().size > 1:
@@ -159,8 +160,13 @@ def _memory(budget: MemoryBudget) -> Iterator[str]:
             yield f"  {shown_bytes(need.size):>9} for {need.what}"
 
 
-def _disk(settings: Settings, architecture: Architecture) -> Iterator[str]:
-    """Yield the sizes of the checkpoints; all other files of a training are small."""
+def _disk(settings: Settings, architecture: Architecture, sizes: RunSizes) -> Iterator[str]:
+    """Yield the sizes of the checkpoints and of the predictions; all other files of a run are small."""
+    predictions = settings.predictions.file
+    if predictions is not None:
+        size = file_bytes(predictions, sizes.test_samples)
+        yield f"{shown_bytes(size)} for {predictions}; {_free(predictions.parent)}"
+        return
     size = checkpoint_bytes(settings, architecture)
     paths = [path for path in (settings.save_model, last_checkpoint(settings)) if path is not None]
     if not paths:

@@ -24,9 +24,10 @@ from mlperf.reporting.time_breakdown import TimeBreakdown
 from mlperf.reporting.undefined_metrics import report_one_class
 from mlperf.runner.data import open_split
 from mlperf.runner.files import draw_compute_graph, draw_times, export_onnx
-from mlperf.runner.listeners import make_time_breakdown, observer_of, timed_evaluation
+from mlperf.runner.listeners import make_time_breakdown, observer_of, timed_evaluation, timed_receiver
 from mlperf.runner.memory import RunSizes
 from mlperf.runner.model import architecture_of, build_model, fill_weights
+from mlperf.runner.recorded_evaluation import recorded_evaluation
 from mlperf.runner.remarks import report_unused_flags
 from mlperf.runner.result import Result
 from mlperf.settings.settings import Settings
@@ -46,14 +47,17 @@ def evaluate_only(settings: Settings, device: torch.device, prepared: PreparedDa
     all_metrics = settings.compliance.enabled
     times = make_time_breakdown(settings, device)
     print("Testing for inference only", flush=True)
-    with predictions_of(settings) as receive:
+    with predictions_of(settings) as receiver:
+        receive = timed_receiver(times, receiver)
         if settings.quantization.requested:
-            metrics = _quantize_and_evaluate(settings, model, test, receive, times)
+            metrics = _quantize_and_evaluate(settings, device, model, test, receive, times)
         else:
             engine = choose_engine(model, settings)
             scorer = make_scorer_of(engine, model, settings, observer_of(times))
-            with timed_evaluation(times, engine, test):
-                metrics = evaluate(scorer, test, all_metrics=all_metrics, receive=receive)
+            with recorded_evaluation(settings, device, engine.description) as report:
+                with timed_evaluation(times, engine, test):
+                    metrics = evaluate(scorer, test, all_metrics=all_metrics, receive=receive)
+                report(metrics, None if times is None else times.breakdown())
     print_metrics(metrics, metrics, all_metrics=all_metrics)
     if metrics.only_label is not None:
         report_one_class(metrics, settings)
@@ -95,6 +99,7 @@ def predictions_of(settings: Settings) -> Iterator[Receiver | None]:
 
 def _quantize_and_evaluate(
     settings: Settings,
+    device: torch.device,
     model: DLRM_Net,
     test: BatchSource,
     receive: Receiver | None,
@@ -108,8 +113,10 @@ def _quantize_and_evaluate(
     scorer = make_scorer_of(engine, model, settings, observer_of(times))
     before = evaluate(scorer, test, all_metrics=True)
     quantize(settings, model)
-    with timed_evaluation(times, engine, test):
-        after = evaluate(scorer, test, all_metrics=True, receive=receive)
+    with recorded_evaluation(settings, device, engine.description) as report:
+        with timed_evaluation(times, engine, test):
+            after = evaluate(scorer, test, all_metrics=True, receive=receive)
+        report(after, None if times is None else times.breakdown())
     name, old, new = "AUC", before.auc, after.auc
     if after.only_label is not None:
         name, old, new = "accuracy", before.accuracy, after.accuracy

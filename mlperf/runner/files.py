@@ -106,6 +106,10 @@ def _inputs(settings: Settings) -> list[NamedFile]:
     if data.generation == "dataset":
         inputs += named_raw_files(data.raw_data_file) + _described_files(data)
         inputs += named("--multi-hot-tables", data.multi_hot.tables_file)
+        inputs += named("--columns", data.columns)
+        if data.ids_from is not None:
+            earlier = DatasetPaths.from_name(data.ids_from, "--ids-from")
+            inputs += named_prepared_files(earlier, f"--ids-from={data.ids_from}")
         if (prepared := _prepared_data(settings)) is not None:
             inputs += chain(named_prepared_files(*prepared), named_counts(*prepared))
         else:

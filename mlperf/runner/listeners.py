@@ -10,8 +10,9 @@ import torch
 
 from mlperf.data.source import BatchSource
 from mlperf.distributed.processes import current
-from mlperf.engines.observer import Observer
+from mlperf.engines.observer import Observer, observed
 from mlperf.engines.protocol import Engine
+from mlperf.evaluation.predictions import Receiver
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.reporting.console import Console
 from mlperf.reporting.debug import DebugReport
@@ -44,6 +45,13 @@ def timed_evaluation(
 ) -> AbstractContextManager[None]:
     """Return the context of a run that is one evaluation, on `test`. times: of `make_time_breakdown`."""
     return nullcontext() if times is None else times.evaluation(engine.description, test)
+
+
+def timed_receiver(times: TimeBreakdown | None, receive: Receiver | None) -> Receiver | None:
+    """Return `receive`, which is a part of the evaluation. times: of `make_time_breakdown`."""
+    if times is None or receive is None:
+        return receive
+    return observed(receive, "writing of predictions", times.stopwatch)
 
 
 def make_listeners(settings: Settings, device: torch.device, times: TimeBreakdown | None = None) -> list[Listener]:

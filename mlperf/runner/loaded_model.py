@@ -35,6 +35,8 @@ from mlperf.runner.score_text import (
 from mlperf.settings.flags import declared_flags
 from mlperf.settings.from_flags import settings_from
 from mlperf.settings.model import ModelSettings
+from mlperf.settings.reports import ComplianceSettings, ReportSettings
+from mlperf.settings.run import RunSettings
 from mlperf.settings.settings import Settings
 from mlperf.training.saved_model import SavedModel, read_saved_model
 from mlperf.util.errors import UsageError
@@ -55,9 +57,9 @@ _REFUSED = {
     "save_predictions": "predict() returns the predictions",
     "score_text": "predict() takes the text",
     "verify_data": "tools/verify_data.py compares the checksums",
-    "save_onnx": "mlperf.run exports a model",
-    "plot_compute_graph": "mlperf.run draws a model",
 }
+# Settings whose flags it does not take: a loaded model writes no files.
+_OF_RUNS = (RunSettings, ReportSettings, ComplianceSettings)
 
 
 class Model:
@@ -173,8 +175,9 @@ def load(checkpoint: str | os.PathLike[str], data: str | os.PathLike[str], **fla
         mlperf.util.errors.UsageError: a flag is unknown, out of range or contradicts the checkpoint or the data.
         mlperf.util.errors.RunError: the checkpoint or the data is missing or damaged, or does not fit the other.
     """
-    for key in flags.keys() & _REFUSED.keys():
-        raise UsageError(f"{key}: not an argument of load(): {_REFUSED[key]}")
+    refused = {flag.key: "mlperf.run takes it" for cls in _OF_RUNS for _, flag in declared_flags(cls)} | _REFUSED
+    for key in flags.keys() & refused.keys():
+        raise UsageError(f"{key}: not an argument of load(): {refused[key]}")
     path, prefix = Path(checkpoint), Path(data)
     saved = read_saved_model(path)
     chosen = {"test_mini_batch_size": _BATCH_SIZE, "data_set": data_set_of(prefix), **_model_flags(saved), **flags}

@@ -20,7 +20,7 @@ from mlperf.util.errors import UsageError
 from mlperf.util.failures import system_failures
 from mlperf.util.files import write_atomically
 from mlperf.util.locking import exclusive
-from mlperf.util.output_files import NamedFile, require_writable_folder
+from mlperf.util.output_files import NamedFile, require_writable_file, require_writable_folder
 
 
 def in_output_folder(settings: Settings) -> Settings:
@@ -85,6 +85,10 @@ def output_folder_reserved(settings: Settings) -> Iterator[None]:
 @contextmanager
 def _reserved(settings: Settings, folder: Path) -> Iterator[None]:
     require_writable_folder("--output-dir", folder)
+    if folder.is_dir():
+        require_writable_file(
+            "--output-dir", folder / SETTINGS_FILE, shown=f"{SETTINGS_FILE} of --output-dir={folder}"
+        )
     settings_text(settings)  # UsageError if it cannot be written
     new = [each for each in (folder, *folder.parents) if not each.exists()]
     with system_failures(folder, "--output-dir: the folder cannot be created"):

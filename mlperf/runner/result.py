@@ -1,11 +1,13 @@
-"""Result of a run."""
+"""Result and outcome of a run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlperf.distributed.watch import is_failing
 from mlperf.evaluation.metrics import Metrics
 from mlperf.training.events import Outcome
+from mlperf.util.errors import DivergedError
 
 
 @dataclass(frozen=True)
@@ -27,3 +29,10 @@ class Result:
     training_loss: float | None = None
     epochs: float = 0.0
     samples: int = 0
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """Return the outcome of a run that an error or a signal has ended."""
+    if isinstance(error, DivergedError):
+        return Outcome.DIVERGED
+    return Outcome.FAILED if isinstance(error, Exception) or is_failing() else Outcome.INTERRUPTED

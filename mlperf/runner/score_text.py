@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from mlperf.data.memory_rows import MemoryRows
+from mlperf.data.prepare.column_facts import counts_by_column, warn_of_missing_rows
 from mlperf.data.prepare.scored_file import open_scored_file
 from mlperf.data.prepared.dataset import PreparedData
 from mlperf.data.prepared.id_numbering import IdNumbering
@@ -130,17 +131,14 @@ def scores_of_text(
 
 
 def report_ids(text: ScoredText, prepared: PreparedData) -> None:
-    """Log how many ids of each table the numbering lacks, and how many fields have more ids than are kept."""
-    name = prepared.train
-    if any(text.unknown):
+    """Log how many ids of each column the numbering lacks, and how many fields have more ids than are kept."""
+    columns = [column.source for column in prepared.columns.categorical]
+    if unknown := sum(text.ids.unknown):
         _log.warning(
-            "%s: ids that %s lacks get the row of the empty id: %s", text.path, name, _per_table(text.unknown)
+            "%s: ids that %s lacks: %s (%s); they get the row of the empty id",
+            *(text.path, text.ids.numbering.path, f"{unknown:,}", counts_by_column(columns, text.ids.unknown)),
         )
-    if without := [str(table) for table in text.without_empty_row if text.unknown[table]]:
-        _log.warning("%s: has no empty id in table %s: row 0 is used instead", name, ", ".join(without))
+    warn_of_missing_rows(text.ids)
     if any(text.cut_fields):
-        _log.warning("%s: fields with more ids than are kept: %s", text.path, _per_table(text.cut_fields.tolist()))
-
-
-def _per_table(counts: Sequence[int]) -> str:
-    return ", ".join(f"{count:,} of table {table}" for table, count in enumerate(counts) if count)
+        cut = counts_by_column(columns, text.cut_fields.tolist())
+        _log.warning("%s: fields with more ids than are kept: %s", text.path, cut)

@@ -14,7 +14,7 @@ import torch
 
 from mlperf.data.prepared.dataset import PreparedData
 from mlperf.data.source import BatchSource
-from mlperf.distributed.watch import closed_if_abandoned, is_failing
+from mlperf.distributed.watch import closed_if_abandoned
 from mlperf.engines.choose import choose_engine, make_step_of, uses_torchrec
 from mlperf.engines.protocol import TrainingStep
 from mlperf.engines.warm_up import warm_up
@@ -38,7 +38,7 @@ from mlperf.runner.memory import RunSizes
 from mlperf.runner.model import architecture_of, build_model, fill_weights
 from mlperf.runner.output_folder import last_checkpoint
 from mlperf.runner.remarks import report_end, report_length, report_replaced_checkpoint, report_unused_flags
-from mlperf.runner.result import Result
+from mlperf.runner.result import Result, outcome_of
 from mlperf.settings.settings import Settings
 from mlperf.training import checkpoint
 from mlperf.training.checkpoint_flags import recorded_flags
@@ -46,7 +46,6 @@ from mlperf.training.events import CheckpointKind, Listener, Outcome, Position, 
 from mlperf.training.loop import TrainingLoop
 from mlperf.training.regular_saves import RegularSaves
 from mlperf.training.state import TrainingState
-from mlperf.util.errors import DivergedError
 from mlperf.util.signals import deferred, delivered
 
 
@@ -71,7 +70,7 @@ def train(settings: Settings, device: torch.device, prepared: PreparedData | Non
                     if times is not None:
                         times.stop()
             except BaseException as error:
-                failure, outcome = error, _outcome_of(error)
+                failure, outcome = error, outcome_of(error)
                 if outcome is Outcome.INTERRUPTED and (how := _continuation(settings, loop)) is not None:
                     error.add_note(how)
             position = None if loop is None else loop.position
@@ -132,16 +131,10 @@ def _started_from(settings: Settings, loaded: dict[str, Any] | None) -> str | No
     return None if settings.load_weights is None else "weights"
 
 
-def _outcome_of(error: BaseException) -> Outcome:
-    if isinstance(error, DivergedError):
-        return Outcome.DIVERGED
-    return Outcome.FAILED if isinstance(error, Exception) or is_failing() else Outcome.INTERRUPTED
-
-
 def _continuation(settings: Settings, loop: TrainingLoop | None) -> str | None:
     """Return how an interrupted run continues from its last checkpoint, None if it has saved none."""
     if loop is None or (saved := loop.newest_saved) is None:
-        return None
+        return None if settings.run.output_dir is None else "the same command with --resume starts it again"
     path = settings.save_model
     if settings.run.output_dir is not None:
         changes = [] if settings.run.resume else ["--resume"]

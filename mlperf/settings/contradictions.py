@@ -323,7 +323,6 @@ def _check_inference(settings: Settings) -> None:
         ("--debug-mode", report.debug),
         ("--enable-profiling", report.profile),
         ("--tensor-board-filename", report.tensor_board_folder is not None),
-        ("--metrics-file", report.metrics_file is not None),
         ("--track", report.tracker is not None),
     ):
         if is_set and settings.inference_only:
@@ -344,8 +343,10 @@ def _check_scored_text(settings: Settings) -> None:
         (f"--split={settings.split}", "split" in settings.given, "which is scored in place of a split"),
         ("--verify-data", data.verify, "which reads no split"),
         ("--save-onnx", settings.report.save_onnx, "which scores only"),
+        ("--metrics-file", settings.report.metrics_file is not None, "which evaluates no split"),
         ("--plot-compute-graph", settings.report.plot_compute_graph, "which scores only"),
         ("--time-breakdown", settings.report.time_breakdown, "whose parts are not measured"),
+        ("--dry-run", settings.run.dry_run, "whose number of rows is not known"),
     ):
         if is_set:
             raise UsageError(f"{flag} cannot be combined with --score-text={text}, {reason}")

@@ -126,7 +126,7 @@ class DataSettings(DatasetSettings):
         "--data-generation",
         choice("random", "synthetic", "dataset", refused={"internal": _PRIVATE_LOADER}),
         "random",
-        "source of the data: random, synthetic (with given reuse distances) or a Criteo data set",
+        "source of the data: random, synthetic (with given reuse distances) or a data set",
     )
     batch_size: int = flag("--mini-batch-size", whole_between(1, MAX_INT32), 1, "samples per batch")
     test_mini_batch_size: int = flag(
@@ -162,9 +162,9 @@ class DataSettings(DatasetSettings):
         switch,
         False,
         "before the run, compare all bytes of the splits that it reads with the checksums in X.json",
-        group="Criteo data set",
+        group="data set",
     )
-    multi_hot: MultiHotSettings = part(MultiHotSettings, group="Criteo data set")
+    multi_hot: MultiHotSettings = part(MultiHotSettings, group="data set")
     generated: GeneratedDataSettings = part(GeneratedDataSettings, group="random and synthetic data")
 
     @property

@@ -81,7 +81,7 @@ def _attack_preparation(
     again = server.program(folder, *flags, program="tools/prepare_criteo.py")
     if again.status or _whole_files(folder) != whole:
         raise Failed(f"with space again, the result is another: {again.error}")
-    if left := sorted(snapshot(folder).keys() - whole.keys() - {"x.json"}):
+    if left := sorted(snapshot(folder).keys() - whole.keys() - {"x.json", "x.ids"}):
         raise Failed(f"leaves {left} behind")
     return REFUSED if outcome.status else PASSED
 

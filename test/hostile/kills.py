@@ -195,7 +195,7 @@ def _prepared(folder: Path) -> dict[str, Any]:
     files: dict[str, Any] = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     manifest = json.loads(files["x.json"])
     del manifest["manifest_crc32"]
-    for facts in manifest["files"].values():
+    for facts in (*manifest["files"].values(), manifest["ids"]):
         del facts["mtime_ns"]
     return {**files, "x.json": manifest}
 

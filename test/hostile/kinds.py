@@ -26,7 +26,7 @@ KINDS = {
     "data": Kind(data_files.cases, full=600, reduced=24),
     "logs": Kind(logs.cases, full=400, reduced=24),
     "kills": Kind(kills.cases, full=120, reduced=8),
-    "paths": Kind(paths.cases, full=248, reduced=20),
+    "paths": Kind(paths.cases, full=301, reduced=20),
     "races": Kind(races.cases, full=120, reduced=9),
     "disk": Kind(disk.cases, full=120, reduced=9),
 }

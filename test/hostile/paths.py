@@ -29,13 +29,14 @@ _SECONDS = 30.0  # a program that opens a pipe waits for its other end
 class Output:
     """A file that the trainer writes. flags(data, path) returns its flags.
 
-    checkpoints, logs: what it writes, with NAMED for the path.
+    checkpoints, logs, others: what it writes, with NAMED for the path.
     """
 
     name: str
     flags: Callable[[Path, str], tuple[str, ...]]
     checkpoints: tuple[str, ...] = ()
     logs: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 def _train(data: Path, *flags: str) -> tuple[str, ...]:
@@ -57,6 +58,13 @@ OUTPUTS = (
         "--mlperf-log-file with a checkpoint",
         lambda data, path: _train(data, f"--mlperf-log-file={path}", "--save-model=out/own.pt"),
         *(("out/own.pt",), (NAMED,)),
+    ),
+    Output(
+        "--output-dir",
+        lambda data, path: _train(data, f"--output-dir={path}", "--checkpoint-every=60"),
+        (f"{NAMED}/model.pt", f"{NAMED}/last.pt"),
+        (f"{NAMED}/mlperf.log",),
+        (NAMED, f"{NAMED}/settings.toml", f"{NAMED}/metrics.jsonl"),
     ),
 )
 
@@ -94,13 +102,15 @@ def _attack(
     (folder / "precious.txt").write_text("precious\n")
     named = trap(folder, draw)
     flags = output.flags(Path("data/processed"), named)
-    checkpoints, logs = (
-        [named if name == NAMED else name for name in names] for names in (output.checkpoints, output.logs)
+    checkpoints, logs, others = (
+        [name.replace(NAMED, named) for name in names]
+        for names in (output.checkpoints, output.logs, output.others)
     )
+    others += [str(parent) for name in others for parent in Path(name).parents]  # a folder is created in a new one
     before = snapshot(folder)
     server.start("program", folder, program="dlrm_s_pytorch.py", flags=list(flags))
     outcome = server.wait(_SECONDS)
-    allowed = {path for name in (*checkpoints, *logs) for path in _names(folder, name)}
+    allowed = {path for name in (*checkpoints, *logs, *others) for path in _names(folder, name)}
     failure = program_failure(outcome)
     failure = failure or _harm(before, snapshot(folder), allowed, refused=outcome.status != 0)
     if failure is None and outcome.status == 0:
@@ -159,7 +169,7 @@ def _attack_preparation(
     (folder / "precious" / "state.json").write_text("precious\n")
     trap(folder / f"x{ending}", folder)
     flags = (f"--raw-data-file={raw / 'day'}", "--processed-data-file=x", "--data-set=terabyte")
-    allowed = {f"x{name}" for name in ("_train.bin", "_test.bin", "_val.bin", ".json")}
+    allowed = {f"x{name}" for name in ("_train.bin", "_test.bin", "_val.bin", ".json", ".ids")}
     before = snapshot(folder)
     server.start("program", folder, program="tools/prepare_criteo.py", flags=list(flags))
     outcome = server.wait(_SECONDS)

@@ -38,7 +38,7 @@ class EarlierIds:
         if manifest.adopted or manifest.ids is None or manifest.numbering is None:
             raise RunError(
                 f"{flag}: {paths.manifest} names no file with the ids: the data was prepared by another program "
-                "or an earlier version; prepare it again from its text"
+                "or an earlier version; prepare it again from its text, under another name or without these files"
             )
         for name in ("data_set", "max_ind_range"):
             wanted, found = settings.flags()[name], manifest.flags[name]
@@ -49,8 +49,9 @@ class EarlierIds:
         if problem := find_difference(paths.ids, manifest.ids, paths.manifest):
             raise RunError(f"{flag}: {problem}")
         numbering = IdNumbering.read(paths.ids)
-        if numbering.fingerprint != manifest.numbering.fingerprint:
-            raise RunError(f"{flag}: {paths.ids} has not the fingerprint that {paths.manifest} says")
+        counts = [column.count for column in numbering.columns]
+        if numbering.fingerprint != manifest.numbering.fingerprint or counts != manifest.counts:
+            raise RunError(f"{flag}: {paths.ids} has not the numbering that {paths.manifest} says")
         return cls(paths.prefix.name, numbering, manifest.means, manifest.deviations)
 
 

@@ -27,7 +27,7 @@ from mlperf.data.prepare.work_folder import WorkFolder, locked
 from mlperf.data.prepared.dataset import PreparedData, describe
 from mlperf.data.prepared.file_facts import FileFacts
 from mlperf.data.prepared.id_numbering import IdsWriter, is_numbering
-from mlperf.data.prepared.manifest import Manifest
+from mlperf.data.prepared.manifest import Manifest, find_difference
 from mlperf.data.prepared.paths import DatasetPaths
 from mlperf.data.prepared.raw_files import existing_text, text_name
 from mlperf.settings.dataset import PreparationSettings
@@ -83,6 +83,8 @@ def _finished(request: Request, paths: DatasetPaths, facts: list[FileFacts]) -> 
     if request.differences(manifest) or manifest.inputs != facts:
         return None
     problem = manifest.find_problem(paths)
+    if problem is None and manifest.ids is not None:
+        problem = find_difference(paths.ids, manifest.ids, paths.manifest)
     # If the work folder exists, a preparation was killed while it moved its files into place.
     if problem is not None and not paths.work_folder.exists():
         raise RunError(problem)
@@ -159,7 +161,7 @@ class _BinaryPreparation(Preparation[Manifest]):
     def _keep_ids(self, mapper: Mapper) -> None:
         """Write the file that becomes X.ids."""
         columns, first_index = self._text.columns.categorical, self._settings.traits.first_index
-        with self._work.part_ids().open("wb") as file:
+        with os.fdopen(open_truncated(self._work.part_ids(), 0), "wb") as file:
             writer = IdsWriter(file, len(columns))
             for table, column in enumerate(columns):
                 writer.write(column.kind, first_index, mapper.ids(table))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from typing import Any, Generic, TypeVar
 
+from mlperf.data.prepare.column_facts import warn_of_missing_rows
 from mlperf.data.prepare.division import ByFile
 from mlperf.data.prepare.ingest import Ingest
 from mlperf.data.prepare.mapper import Mapper
@@ -27,7 +28,6 @@ from mlperf.data.prepare.work_folder import WorkFolder
 from mlperf.data.prepared.file_facts import FileFacts
 from mlperf.data.prepared.known_ids import KnownIds
 from mlperf.data.prepared.raw_files import gzipped
-from mlperf.data.schema import CRITEO
 from mlperf.data.text.compressed import gzip_advice
 from mlperf.util.errors import RunError
 from mlperf.util.threads import Threads, available_cores
@@ -161,7 +161,7 @@ class Preparation(ABC, Generic[Result]):
         self._check_inputs()
         self._check_splits(state)
         if isinstance(mapper, KnownIds):
-            _warn_of_missing_rows(mapper)
+            warn_of_missing_rows(mapper)
         state.ids = [list(mapper.counts)]
         self._keep_ids(mapper)
         state.phase = self._phase_after_text()
@@ -205,6 +205,7 @@ class Preparation(ABC, Generic[Result]):
         settings = self._settings
         causes = [f"--data-sub-sample-rate={settings.sub_sample_rate}"] if settings.sub_sample_rate else []
         causes += ["--bad-rows=skip"] if state.bad else []
+        causes += ["the split that --columns describes"] if self._layout.has_splits else []
         rows_of = self._layout.rows(state.rows_per_day)
         for split, rows in (("training", rows_of["train"]), ("test", rows_of["test"])):
             if rows == 0:
@@ -213,20 +214,7 @@ class Preparation(ABC, Generic[Result]):
                 )
         if isinstance(self._plan.division, ByFile):
             for path, part in zip(self._plan.inputs, self._plan.division.part_of_file, strict=True):
-                if (
-                    state.rows_per_day[part] == 0 and path.name in state.bad
-                ):  # not a few bad rows, but another kind of file
+                # Not a few bad rows, but another kind of file.
+                if state.rows_per_day[part] == 0 and path.name in state.bad:
                     reasons = ", ".join(f"{count} {reason}" for reason, count in state.bad[path.name].items())
                     raise RunError(f"{path}: no rows are left of this file by {' and '.join(causes)}: {reasons}")
-
-
-def _warn_of_missing_rows(ids: KnownIds) -> None:
-    """Warn if unknown ids have row 0, which is that of another id, because there is no row of the empty id."""
-    counts = {table: ids.unknown[table] for table in ids.without_empty_row if ids.unknown[table]}
-    if counts:
-        columns = ", ".join(f"{CRITEO.first_id + table + 1} ({count:,})" for table, count in counts.items())
-        _log.warning(
-            "%s has no empty ids in some columns, whose unknown ids get row 0, that of another id; columns, with "
-            "these ids: %s",
-            *(ids.numbering.path, columns),
-        )

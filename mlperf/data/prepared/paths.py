@@ -57,8 +57,8 @@ class DatasetPaths:
 
     def _whole(self) -> Path | None:
         """Return the prefix of the data set of which X or X.bin is a file, or None."""
-        for ending in (".json", *(f"_{split}.bin" for split in SPLITS)):
-            file = self.prefix if ending == ".json" else self.with_ending(".bin")
+        for ending in (".json", ".ids", *(f"_{split}.bin" for split in SPLITS)):
+            file = self.prefix if ending in (".json", ".ids") else self.with_ending(".bin")
             whole = DatasetPaths(file.with_name(file.name.removesuffix(ending)))
             if file.name.endswith(ending) and os.path.isfile(file) and os.path.isfile(whole.split("train")):
                 return whole.prefix

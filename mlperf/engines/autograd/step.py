@@ -9,7 +9,7 @@ import torch
 from mlperf.data.batch import Batch
 from mlperf.data.source import BatchSource
 from mlperf.engines.autograd.scorer import AutogradScorer
-from mlperf.engines.observer import BackwardParts
+from mlperf.engines.observer import BACKWARD_PASS, LOSS_GRADIENT, BackwardParts
 from mlperf.engines.protocol import LossSums
 from mlperf.engines.warm_up import synthetic_batch
 from mlperf.models.dlrm import DLRM_Net
@@ -33,7 +33,7 @@ class AutogradStep(AutogradScorer):
         return {
             **super().ranges,
             "compute_loss": "loss",
-            "backward": "gradient of the loss",
+            "backward": LOSS_GRADIENT if self.device.type == "cpu" else BACKWARD_PASS,
             "optimizer.add": "update of the embedding tables",
             "optimizer.step": "update of the embedding tables",
             "optimizer.update_dense": f"update of the {self.model.dense_name}",
@@ -68,6 +68,8 @@ class AutogradStep(AutogradScorer):
             interacted = self.interact(bottom, lookup.pooled)
             logits = self.run_top(interacted)
         loss, probability = self.compute_loss(logits, batch.labels)
+        if self.device.type != "cpu":
+            parts.then(loss, LOSS_GRADIENT)
         parts.then(logits, "gradient of the top MLP")
         parts.then(interacted, f"gradient of the {self.model.interaction_name}")
         parts.then(bottom, "gradient of the bottom MLP")

@@ -59,9 +59,9 @@ def unsupported_by_loops(model: DLRM_Net) -> str | None:
 def _needs_published_order(model: DLRM_Net, settings: Settings) -> str | None:
     """Return why a run must reproduce published losses to the last bit, None if it need not.
 
-    It need not if --engine=cpu was given.
+    It need not if --engine=cpu was given, or for data with columns of its own, with which nothing was published.
     """
-    if settings.processes.engine != "auto":
+    if settings.processes.engine != "auto" or settings.data.traits.has_columns_file:
         return None
     optimizer, architecture = settings.training.optimizer, model.architecture
     exact = settings.precision == "fp32" and architecture.embedding_precision == "fp32"

@@ -13,7 +13,7 @@ from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from mlperf.distributed.processes import Processes
-from mlperf.engines.observer import BackwardParts, Observer
+from mlperf.engines.observer import BACKWARD_PASS, LOSS_GRADIENT, BackwardParts, Observer
 from mlperf.engines.torchrec import linear_products
 from mlperf.engines.torchrec.features import ShardedBatch, table_name
 from mlperf.models.dlrm import DLRM_Net
@@ -39,6 +39,7 @@ class DenseWork(nn.Module):
         self.name = model.dense_name
         self._observer: Observer | None = None
         self._precision = precision
+        self._on_cpu = model.tables.device.type == "cpu"
         self._fused = linear_products.available(model.tables.device, precision)
 
     @property
@@ -124,7 +125,11 @@ class DenseWork(nn.Module):
         """Begin the backward pass. Once it has all gradients, it waits for those of the other processes."""
         observer = self.observer
         assert observer is not None
-        observer.begin("gradient of the loss")
+        if self._on_cpu:
+            observer.begin(LOSS_GRADIENT)
+        else:
+            observer.begin(BACKWARD_PASS)
+            observer.switch(LOSS_GRADIENT)
         if self.processes.size > 1:  # runs before the callback of DDP, which waits
             torch.autograd.Variable._execution_engine.queue_callback(lambda: observer.switch(_WAITING))
 
