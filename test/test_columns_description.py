@@ -103,6 +103,7 @@ def test_columns_by_position_need_no_header_and_every_form_of_the_split_is_read(
         ("[split]", "[splits]", "the file lacks split"),
         ("[text]", "[texts]", "the file has unknown entries: 'texts'"),
         ("[text]", "[text", r"it is not TOML: .*\(at line 2, column 6\)"),
+        ("ids = 3", f"ids = {'9' * 5000}", "it is not TOML: Exceeds the limit"),
         ("ids = 3", "id = 3", r"\[\[categorical\]\] number 2 has unknown entries: 'id'"),
         ("ids = 3", "ids = 0", r"ids of \[\[categorical\]\] number 2 is 0, must be a whole number from 1"),
         ('"decimal"', '"float"', r"type of \[\[dense\]\] number 1 is 'float', must be 'integer' or 'decimal'"),
@@ -162,6 +163,10 @@ def test_wrong_split_is_refused(split: str, message: str, tmp_path: Path) -> Non
 def test_description_without_features_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there are no dense and no categorical columns"):
         read("[label]\ncolumn = 1\n[split]\ntest_share = 0.5", tmp_path)
+
+
+def test_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    assert read("\ufeff" + COMPLETE, tmp_path) == DESCRIPTION
 
 
 def test_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:

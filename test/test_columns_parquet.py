@@ -186,6 +186,11 @@ SMALL = ColumnsDescription(
             [[1.0], [2.0]],
             r"column 2 \('price'\) has the type list<.*; a dense column must be integers or",
         ),
+        (
+            "cookie",
+            [[["a"]], [["b"]]],
+            r"column 4 \('cookie'\) has the type list<.*; hexadecimal ids must be text",
+        ),
     ],
 )
 def test_column_of_another_type_is_refused(name: str, values: list[Any], message: str, tmp_path: Path) -> None:
@@ -193,6 +198,30 @@ def test_column_of_another_type_is_refused(name: str, values: list[Any], message
     pq.write_table(pa.table({**good, name: values}), tmp_path / "x.parquet")
     with pytest.raises(RunError, match=message):
         open_log(tmp_path / "x.parquet", SMALL)
+
+
+def test_lists_of_a_fixed_size_are_lists_and_columns_of_nulls_are_missing(tmp_path: Path) -> None:
+    values = columns(seed=2)
+    values |= {"price": [None] * ROWS, "site": [None] * ROWS, "tags": [["s", None]] * ROWS}
+    write_text(tmp_path / "x.csv", values)
+    fixed = pa.array(values["tags"], pa.list_(pa.string(), 2))
+    whole = table(values)
+    whole = whole.set_column(whole.column_names.index("tags"), "tags", fixed)
+    for name in ("price", "site"):
+        whole = whole.set_column(whole.column_names.index(name), name, pa.nulls(ROWS))
+    pq.write_table(whole, tmp_path / "x.parquet")
+    expected, found = (parse(open_log(tmp_path / name, DESCRIPTION)) for name in ("x.csv", "x.parquet"))
+    assert len(expected.rows) == ROWS
+    assert found == expected
+
+
+def test_column_that_pyarrow_cannot_convert_is_not_called_damage(tmp_path: Path) -> None:
+    tags = pa.array([["s"]] * ROWS, pa.list_(pa.dictionary(pa.int32(), pa.string())))
+    whole = table(columns(seed=2))
+    whole = whole.set_column(whole.column_names.index("tags"), "tags", tags)
+    pq.write_table(whole, tmp_path / "x.parquet", row_group_size=7)
+    with pytest.raises(RunError, match=r"x\.parquet: pyarrow cannot read it: Nested data conversions"):
+        list(open_log(tmp_path / "x.parquet", DESCRIPTION).blocks())
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "zeros"])

@@ -91,6 +91,20 @@ def test_error_in_the_file_names_file_and_flag(text: str | bytes, message: str, 
     assert str(raised.value).startswith(f"{path}: {message}")
 
 
+def test_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("mini-batch-size = 4\n", encoding="utf-8-sig")
+    assert parse([f"--config={path}"]).data.batch_size == 4
+
+
+def test_emptied_settings_of_a_run_are_not_continued(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").touch()
+    with pytest.raises(
+        UsageError, match=r"settings\.toml: lacks version, so these are not the settings that a run"
+    ):
+        parse([f"--output-dir={tmp_path}", "--resume"])
+
+
 def test_contradiction_between_file_and_command_line_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("qr-flag = true\n")
     run = run_program("--config=run.toml", "--md-flag", cwd=tmp_path)

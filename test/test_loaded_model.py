@@ -174,6 +174,15 @@ def test_files_of_the_reference_are_predicted_in_place(multi_hot: Path, tmp_path
             {"dense": np.zeros((1, 13)), "ids": -np.eye(1, 26, 3)},
             "^predict: ids: row 1, column 4: -1.0 is not a whole number from 0 to 2147483647$",
         ),
+        (
+            {"dense": np.zeros((1, 13)), "ids": np.where(np.eye(1, 26, 3), np.nan, 0)},
+            "^predict: ids: row 1, column 4: nan is not a whole number from 0 to 2147483647$",
+        ),
+        ({"dense": [[0, 1], [2]], "ids": np.zeros((2, 26), int)}, "^predict: dense: setting an array element"),
+        (
+            [np.zeros((1, 13)), np.zeros((1, 26))],
+            "^predict: list is not the name of a split or a file, nor arrays",
+        ),
         ("all", "^predict\\('all'\\): must be train, test, val or the name of a file$"),
     ],
 )
@@ -210,5 +219,7 @@ def test_wrong_calls_are_refused_by_name(checkpoint: Path, terabyte: Path, tmp_p
         mlperf.load(tmp_path / "none.pt", data=terabyte)
     with pytest.raises(RunError, match=f"^{tmp_path}/none: no prepared data found"):
         mlperf.load(checkpoint, data=tmp_path / "none")
+    with pytest.raises(UsageError, match=r"^data: the name is empty"):
+        mlperf.load(checkpoint, data="")
     with pytest.raises(UsageError, match="must be one of train, test, val"):
         mlperf.load(checkpoint, data=terabyte).evaluate("all")

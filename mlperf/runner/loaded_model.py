@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from mlperf.data.criteo.days import SPLITS
 from mlperf.data.memory_rows import MemoryRows
 from mlperf.data.prepared.dataset import PreparedData
 from mlperf.data.prepared.known_ids import KnownIds
+from mlperf.data.prepared.paths import DatasetPaths
+from mlperf.data.prepared.reference_paths import reference_prefix
 from mlperf.data.row_batches import RowBatches
 from mlperf.data.schema import Rows
 from mlperf.evaluation.evaluate import Scorer, evaluate, scores_of
@@ -34,12 +37,13 @@ from mlperf.runner.score_text import (
 )
 from mlperf.settings.flags import declared_flags
 from mlperf.settings.from_flags import settings_from
+from mlperf.settings.kinds import prefix_or_folder
 from mlperf.settings.model import ModelSettings
 from mlperf.settings.reports import ComplianceSettings, ReportSettings
 from mlperf.settings.run import RunSettings
 from mlperf.settings.settings import Settings
 from mlperf.training.saved_model import SavedModel, read_saved_model
-from mlperf.util.errors import UsageError
+from mlperf.util.errors import RunError, UsageError
 
 Scores = npt.NDArray[np.float32]
 
@@ -90,6 +94,10 @@ class Model:
                 return self._scores(self._split(data))
             if isinstance(data, Mapping):
                 return self._scores(self._arrays(data))
+            if not isinstance(data, str | os.PathLike):
+                raise UsageError(
+                    f"predict: {type(data).__name__} is not the name of a split or a file, nor arrays by name"
+                )
             path = Path(data)
             if isinstance(data, str) and not os.path.exists(path):
                 raise UsageError(f"predict({data!r}): must be {', '.join(SPLITS)} or the name of a file")
@@ -136,7 +144,7 @@ class Model:
         form = row_source(self.settings, self._prepared, Path("predict"))
         schema = form.schema
         dense = _array("dense", arrays["dense"], schema.dense_features)
-        ids = _whole("ids", _array("ids", arrays["ids"], schema.columns - schema.first_id), 0)
+        ids = _whole("ids", _array("ids", arrays["ids"], schema.columns - schema.first_id), 0, nan=np.nan)
         if len(ids) != len(dense):
             raise UsageError(f"predict: dense has {len(dense)} rows, ids has {len(ids)}; must be equal")
         rows = np.zeros((len(dense), schema.columns), np.int32)
@@ -144,7 +152,7 @@ class Model:
             with np.errstate(over="ignore"):  # infinite values are refused when the rows are read
                 rows[:, schema.dense_columns] = dense.astype(np.float32).view(np.int32)
         else:
-            rows[:, schema.dense_columns] = _whole("dense", dense, _INT32.min)
+            rows[:, schema.dense_columns] = _whole("dense", dense, _INT32.min, nan=0)
         rows[:, schema.id_columns] = ids
         return self._memory_rows(rows, form)
 
@@ -178,7 +186,7 @@ def load(checkpoint: str | os.PathLike[str], data: str | os.PathLike[str], **fla
     refused = {flag.key: "mlperf.run takes it" for cls in _OF_RUNS for _, flag in declared_flags(cls)} | _REFUSED
     for key in flags.keys() & refused.keys():
         raise UsageError(f"{key}: not an argument of load(): {refused[key]}")
-    path, prefix = Path(checkpoint), Path(data)
+    path, prefix = Path(checkpoint), _existing_prefix(data)
     saved = read_saved_model(path)
     chosen = {"test_mini_batch_size": _BATCH_SIZE, "data_set": data_set_of(prefix), **_model_flags(saved), **flags}
     settings = settings_from(
@@ -194,6 +202,17 @@ def load(checkpoint: str | os.PathLike[str], data: str | os.PathLike[str], **fla
     model, prepared = open_for_inference(settings, ())
     with resource_failures():
         return Model(settings, prepared, prepared_scorer(settings, model))
+
+
+def _existing_prefix(data: str | os.PathLike[str]) -> Path:
+    """Return the prefix of prepared data. UsageError if it cannot be one, RunError if there is no such data."""
+    try:
+        prefix = prefix_or_folder(os.fspath(data))
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"data: {error}") from None
+    if reference_prefix(prefix) is None and not DatasetPaths.from_name(prefix).any_exists():
+        raise RunError(f"{prefix}: no prepared data found")
+    return prefix
 
 
 def _model_flags(saved: SavedModel) -> dict[str, str]:
@@ -213,7 +232,10 @@ def _table_rows(saved: SavedModel, flags: Mapping[str, Any]) -> dict[str, Any]:
 
 def _array(name: str, values: npt.ArrayLike, columns: int) -> npt.NDArray[Any]:
     """Return numbers [N, columns] as an array. UsageError if they are none."""
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # lists of different lengths
+        raise UsageError(f"predict: {name}: {error}") from None
     if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] != columns:
         raise UsageError(
             f"predict: {name} has dtype {array.dtype} and shape {array.shape}; must be numbers [N, {columns}]"
@@ -221,10 +243,10 @@ def _array(name: str, values: npt.ArrayLike, columns: int) -> npt.NDArray[Any]:
     return array
 
 
-def _whole(name: str, values: npt.NDArray[Any], minimum: int) -> npt.NDArray[np.int32]:
-    """Return whole numbers as int32, with 0 for NaN. UsageError if one is not whole or out of range."""
+def _whole(name: str, values: npt.NDArray[Any], minimum: int, *, nan: float) -> npt.NDArray[np.int32]:
+    """Return whole numbers as int32, with `nan` for NaN. UsageError if one is not whole or out of range."""
     if values.dtype.kind == "f":
-        values = np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=-np.inf)
+        values = np.nan_to_num(values, nan=nan, posinf=np.inf, neginf=-np.inf)
         wrong = values != np.round(values)
     else:
         wrong = np.zeros(values.shape, bool)

@@ -31,15 +31,20 @@ _VERSION = "version"
 _MAX_BYTES = 1 << 20
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, *, is_kept: bool = False) -> dict[str, Any]:
     """Return the values in a file by flag key, as the command line yields them.
+
+    is_kept: whether it must have the version, with which `settings_text` begins: a file that was emptied has not.
 
     RunError if it cannot be read. UsageError, naming the file and the key, if it is not TOML, or if a flag is
     unknown or its value not allowed.
     """
     declared = {flag.name.removeprefix("--"): flag for _, flag in declared_flags(Settings)}
     values: dict[str, Any] = {}
-    for name, value in _read_toml(path).items():
+    tables = _read_toml(path)
+    if is_kept and _VERSION not in tables:
+        raise UsageError(f"{path}: lacks {_VERSION}, so these are not the settings that a run has kept")
+    for name, value in tables.items():
         if name == _VERSION:
             continue
         flag = declared.get(name)
@@ -78,7 +83,7 @@ def settings_text(settings: Settings) -> str:
 
 def _read_toml(path: Path) -> Mapping[str, Any]:
     try:
-        return tomllib.loads(read_regular(path, _MAX_BYTES).decode())
+        return tomllib.loads(read_regular(path, _MAX_BYTES).decode("utf-8-sig"))
     except OSError as error:
         raise RunError(f"{path}: the settings cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:

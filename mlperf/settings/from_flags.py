@@ -50,7 +50,7 @@ def _stored(given: Mapping[str, Any]) -> dict[str, Any]:
     if run.config is not None:
         return read_config(run.config)
     if run.resume and run.output_dir is not None and (path := run.path(SETTINGS_FILE)).exists():
-        return read_config(path)
+        return read_config(path, is_kept=True)
     return {}
 
 

@@ -12,16 +12,17 @@ def is_list(kind: Any) -> bool:
     """Return whether values of a type are lists."""
     import pyarrow as pa
 
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(test(kind) for test in tests)
 
 
 def value_type(kind: Any) -> Any:
-    """Return the type of the values of lists, and of what a dictionary contains."""
+    """Return the type of the values of a list, and of what a dictionary contains."""
     import pyarrow as pa
 
-    while is_list(kind) or pa.types.is_dictionary(kind):
+    if is_list(kind):
         kind = kind.value_type
-    return kind
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def family(kind: Any) -> str:
@@ -35,14 +36,17 @@ def family(kind: Any) -> str:
         "booleans": (pa.types.is_boolean,),
         "dates": (pa.types.is_date,),
         "text": (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary),
+        "nulls": (pa.types.is_null,),
     }
     return next((name for name, each in tests.items() if any(test(kind) for test in each)), str(kind))
 
 
 def decoded(values: Any) -> Any:
-    """Return a column without a dictionary."""
+    """Return a column without a dictionary, and lists of a fixed size as others."""
     import pyarrow as pa
 
+    if pa.types.is_fixed_size_list(values.type):
+        return values.cast(pa.list_(values.type.value_type))
     return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 
 

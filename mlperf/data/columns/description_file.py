@@ -52,19 +52,23 @@ def read_description(path: Path) -> ColumnsDescription:
     UsageError that names the file and the key, or the line if it is not TOML; OSError if it cannot be read.
     """
     try:
-        try:
-            with open_regular(path) as file:
-                content = file.read(_MAX_BYTES + 1)
-            if len(content) > _MAX_BYTES:
-                raise SchemaError(f"it is larger than {_MAX_BYTES >> 20} MB")
-            tables = tomllib.loads(content.decode())
-        except UnicodeDecodeError as error:
-            raise SchemaError(f"it is not UTF-8 text: byte {error.start + 1}") from None
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise SchemaError(f"it is not TOML: {error}") from None
-        return description_of(tables)
+        with open_regular(path) as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise SchemaError(f"it is larger than {_MAX_BYTES >> 20} MB")
+        return description_of(_tables(content))
     except SchemaError as error:
         raise UsageError(f"--columns={path}: {error}") from None
+
+
+def _tables(content: bytes) -> dict[str, Any]:
+    """Return the tables of a TOML file, which may begin with a byte order mark."""
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise SchemaError(f"it is not UTF-8 text: byte {error.start + 1}") from None
+    except (ValueError, RecursionError) as error:  # ValueError: also of a number with thousands of digits
+        raise SchemaError(f"it is not TOML: {error}") from None
 
 
 def description_of(tables: dict[str, Any]) -> ColumnsDescription:

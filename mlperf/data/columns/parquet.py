@@ -62,7 +62,7 @@ class ParquetLog(LogFile):
             batches = file.iter_batches(BLOCK_ROWS, row_groups=groups, columns=names)
         while True:
             with damage(self.path, f"damaged Parquet file after {first_row} rows"):
-                batch = next(batches, None)
+                batch = self._next(batches)
             if batch is None:
                 return
             end = first_row + batch.num_rows
@@ -71,6 +71,13 @@ class ParquetLog(LogFile):
                 first = end - batch.num_rows
                 yield ParquetBlock(batch, self._bytes * end // self._rows - self._bytes * first // self._rows, end)
             first_row = end
+
+    def _next(self, batches: Iterator[Any]) -> Any:
+        """Return the next batch, None after the last. RunError if pyarrow cannot convert a column."""
+        try:
+            return next(batches, None)
+        except NotImplementedError as error:  # such as lists of dictionary values in several row groups
+            raise RunError(f"{self.path}: pyarrow cannot read it: {error}") from None
 
     def parser(self, *, keeps_negative: bool = False) -> ParquetParser:
         """Return a parser of the file."""

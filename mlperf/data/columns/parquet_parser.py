@@ -36,7 +36,9 @@ def check_types(path: Path, description: ColumnsDescription, layout: LogLayout, 
         kind = value_type(schema.field(position).type)
         what, allowed = _allowed(column)
         has_lists = is_list(schema.field(position).type)
-        if family(kind) not in allowed or (has_lists and not isinstance(column, CategoricalColumn)):
+        may_be_missing = isinstance(column, DenseColumn | CategoricalColumn)
+        is_allowed = family(kind) in allowed or (may_be_missing and family(kind) == "nulls")
+        if not is_allowed or (has_lists and not isinstance(column, CategoricalColumn)):
             raise RunError(
                 f"{path}: {layout.name(position)} has the type {schema.field(position).type}; {what} must be "
                 f"{' or '.join(allowed)}"
