@@ -12,7 +12,6 @@ from mlperf.data.columns.word_hash import word_hash
 from mlperf.data.text.faults import NO_LABEL, OK
 from mlperf.data.text.memory import byte_at, store_byte, store_int32, store_word, word_at
 
-Keys = npt.NDArray[np.uint64]  # [N, ids per row]
 Splits = npt.NDArray[np.uint8]  # [N]: 0 training, 1 test, 2 validation
 
 NO_TEXT = -1
