@@ -73,12 +73,24 @@ def test_benchmark_model_runs_on_the_fast_engine(chosen: Chosen, device: str) ->
     ("flags", "reason"),
     [
         ("--mlperf-grad-accum-iter=2", "--mlperf-grad-accum-iter=2 is not supported by the cpu and gpu engines"),
-        ("--inference-only --quantize-emb-with-bit=8", "quantized weights need PyTorch's own operators"),
     ],
 )
 def test_unsupported_setting_is_named(chosen: Chosen, flags: str, reason: str, device: str) -> None:
     settings = settings_of(*flags.split(), *(["--use-gpu"] if device == "gpu" else []))
     assert chosen(model_of(), settings) == f"engine: autograd on the {device.upper()}, because {reason}"
+
+
+@pytest.mark.parametrize(
+    "flags", ["--quantize-emb-with-bit=8", "--quantize-emb-with-bit=4 --quantize-mlp-with-bit=8"]
+)
+def test_quantized_model_runs_on_the_fast_engine_of_the_cpu(chosen: Chosen, flags: str) -> None:
+    assert chosen(model_of(), settings_of("--inference-only", *flags.split())) == FAST["cpu"]
+
+
+def test_quantized_tables_on_a_gpu_need_the_general_engine(chosen: Chosen) -> None:
+    settings = settings_of("--inference-only", "--use-gpu", "--quantize-emb-with-bit=8")
+    reason = "quantized weights need PyTorch's own operators"
+    assert chosen(model_of(), settings) == f"engine: autograd on the GPU, because {reason}"
 
 
 @pytest.mark.parametrize("optimizer", ["adagrad", "rwsadagrad"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -273,3 +274,19 @@ def test_run_prepares_the_text_if_the_data_is_missing(folder: Path) -> None:
 def test_contradicting_flags_are_refused(flags: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         parse_preparation(["--raw-data-file=a", "--processed-data-file=x", *flags], "prepare_criteo.py", None)
+
+
+@pytest.mark.parametrize("split", ["", BY_VALUE])
+def test_disk_that_is_too_small_is_refused_before_the_start(
+    split: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of 28 bytes, of which the training rows are shuffled, and ids of up to 32 bytes a row, saved twice."""
+    if split:
+        write_description(folder, split)
+    needed, usage = 203 * (2 * 28 + 2 * 32), shutil.disk_usage(folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed * 4 // 5))
+    with pytest.raises(RunError, match=r"2\.(27|44)e-05 GB are needed to prepare the data and .* free; .*--force"):
+        prepare(own_preparation(folder, randomize="total"))
+    assert prepare(own_preparation(folder, randomize="total", force=True)).train_rows > 100
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed * 6 // 5))
+    prepare(own_preparation(folder, "y", randomize="total"))

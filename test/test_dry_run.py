@@ -81,6 +81,18 @@ def test_large_tables_are_timed_with_fewer_rows(tmp_path: Path) -> None:
     )
 
 
+def test_plan_of_a_continued_run_counts_what_is_left(terabyte: Path, tmp_path: Path) -> None:
+    run = (*SHAPE, *TRAIN, f"--processed-data-file={terabyte}", "--num-batches=8", "--output-dir=run")
+    assert run_program(*run, "--checkpoint-every=1e-9", "--nepochs=1", cwd=tmp_path).status == 0
+    before = (tmp_path / "run" / "settings.toml").read_bytes()
+    plan = plan_of(run_program("--output-dir=run", "--resume", "--nepochs=3", "--dry-run", cwd=tmp_path))
+    assert plan["start"] == ["the checkpoint run/last.pt, after iteration 8 of epoch 0"]
+    assert plan["work"] == ["3 epochs of 8 batches of 64 samples: 24 steps of sgd, at most 6 evaluations"]
+    assert plan["time"][0].startswith("16 batches of ")
+    assert plan["time"][1].startswith("4 evaluations of ")
+    assert (tmp_path / "run" / "settings.toml").read_bytes() == before
+
+
 def test_plan_of_an_evaluation(terabyte: Path, tmp_path: Path) -> None:
     train(terabyte, tmp_path, "--num-batches=6", "--nepochs=1", "--save-model=m.pt")
     flags = (*SHAPE, *TRAIN, f"--processed-data-file={terabyte}", "--load-model=m.pt", "--inference-only")

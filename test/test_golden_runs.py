@@ -68,14 +68,31 @@ def test_checkpoint_of_compressed_tables_gives_its_metrics(name: str, terabyte: 
 def test_quantized_mlps_give_the_metrics_of_the_original_implementation(
     name: str, terabyte: Path, tmp_path: Path
 ) -> None:
+    before, after = quantized_aucs(name, terabyte, tmp_path, "--engine=autograd")
+    assert after == pytest.approx(RUNS[name]["evaluations"][-1]["auc"], abs=0.002)
+    assert before == pytest.approx(0.539, abs=0.001)
+
+
+@pytest.mark.parametrize("name", ["sgd_mlp_8", "sgd_mlp_16"])
+def test_fast_quantized_mlps_change_the_auc_no_more_than_the_original_implementation(
+    name: str, terabyte: Path, tmp_path: Path
+) -> None:
+    before, after = quantized_aucs(name, terabyte, tmp_path, "--engine=cpu")
+    original = RUNS[name]["evaluations"][-1]["auc"]
+    assert abs(after - before) <= abs(original - before) + 0.001
+
+
+def quantized_aucs(name: str, terabyte: Path, tmp_path: Path, *flags: str) -> tuple[float, float]:
+    """Return the AUC of the model and of the quantized model."""
     model = GOLDEN / "terabyte" / "sgd.pt"
-    run = run_program(*golden_flags(name, terabyte), f"--load-model={model}", cwd=tmp_path)
+    run = run_program(*golden_flags(name, terabyte), f"--load-model={model}", *flags, cwd=tmp_path)
     assert run.status == 0, run.stderr
-    auc = re.search(r"auc ([\d.]+)", run.metric_lines[0])
-    assert auc
-    assert float(auc[1]) == pytest.approx(RUNS[name]["evaluations"][-1]["auc"], abs=0.002)
-    assert "AUC: 0.539" in run.stderr
-    assert "change" in run.stderr
+    printed = re.search(r"auc ([\d.]+)", run.metric_lines[0])
+    logged = re.search(r"^AUC: ([\d.]+) before, ([\d.]+) quantized, change", run.stderr, re.MULTILINE)
+    assert printed
+    assert logged
+    assert float(printed[1]) == pytest.approx(float(logged[2]), abs=1e-4)
+    return float(logged[1]), float(logged[2])
 
 
 def test_kaggle_checkpoint_gives_the_accuracy_of_its_last_evaluation(kaggle: Path, tmp_path: Path) -> None:

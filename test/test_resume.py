@@ -160,6 +160,17 @@ def test_run_whose_checkpoints_are_all_damaged_does_not_start_anew(stopped: Path
     assert "error: --resume: no checkpoint of the run is intact: run/last.pt: damaged" in done.stderr
 
 
+def test_checkpoint_that_a_killed_run_was_replacing_is_found(stopped: Path) -> None:
+    converted = run_program("last.pt", "last", cwd=stopped, program="tools/convert_checkpoint.py")
+    assert converted.status == 0, converted.stderr
+    (stopped / "last").rename(stopped / ".last.replaced")  # as on file systems that cannot exchange names
+    for name in ("last.pt", "model.pt"):
+        (stopped / name).unlink()
+    done = run_program("--output-dir=run", "--resume", cwd=stopped.parent)
+    assert done.status == 0, done.stderr
+    assert "run/last: resuming after iteration 7 of 9 of epoch 0" in done.stderr
+
+
 def damage(path: Path) -> None:
     """Flip a bit in the middle of a file."""
     content = bytearray(path.read_bytes())

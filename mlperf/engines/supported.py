@@ -16,8 +16,6 @@ def unsupported_setting(settings: Settings) -> str | None:
     training = settings.training
     if (reason := _unsupported_ids(settings)) is not None:
         return reason
-    if settings.quantization.requested:
-        return "quantized weights need PyTorch's own operators"
     if settings.inference_only:
         return None
     if training.optimizer not in OPTIMIZERS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 
 import torch
@@ -10,20 +9,30 @@ from torch import nn
 
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.cross import CrossInteraction
+from mlperf.models.layers.quantized_linear import is_linear, layer_bytes
 
-_DTYPES = {8: torch.qint8, 16: torch.float16}
+_CONFIGURATIONS = {
+    8: torch.ao.quantization.default_dynamic_qconfig,
+    16: torch.ao.quantization.float16_dynamic_qconfig,
+}
 
 
 def quantize_mlps(model: DLRM_Net, bits: int) -> None:
     """Replace the linear layers by PyTorch's dynamically quantized ones, in place, on the CPU only.
 
-    bits: 8 (int8 weights, dynamically quantized activations) or 16 (float16 weights).
+    bits: 8 (int8 weights, dynamically quantized activations) or 16 (float16 weights). A layer without inputs, of a
+    model without dense features, stays as it is: PyTorch's quantized ones return undefined values.
     """
     assert model.tables.device.type == "cpu", "PyTorch's dynamic quantization runs on the CPU only"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the module is deprecated in favour of a separate package
         for layers in _layers(model):
-            torch.ao.quantization.quantize_dynamic(layers, {nn.Linear}, _DTYPES[bits], inplace=True)
+            chosen = {
+                name: _CONFIGURATIONS[bits]
+                for name, layer in layers.named_modules()
+                if isinstance(layer, nn.Linear) and layer.in_features
+            }
+            torch.ao.quantization.quantize_dynamic(layers, chosen, inplace=True)
 
 
 def _layers(model: DLRM_Net) -> list[nn.Module]:
@@ -33,9 +42,6 @@ def _layers(model: DLRM_Net) -> list[nn.Module]:
 
 
 def mlp_bytes(model: DLRM_Net) -> int:
-    """Return the size of the MLPs and the cross network in a saved file, quantized or not, in bytes."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.save([layers.state_dict() for layers in _layers(model)], buffer)
-    return buffer.tell()
+    """Return the memory of the MLPs and the cross network, quantized or not, in bytes."""
+    layers = [layer for part in _layers(model) for layer in part.modules() if is_linear(layer)]
+    return sum(layer_bytes(layer) for layer in layers)

@@ -25,6 +25,8 @@ from mlperf.runner.result import Result
 from mlperf.runner.step_time import StepTime, measure_steps
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.settings.settings import Settings
+from mlperf.training.checkpoint import saved_place
+from mlperf.training.checkpoint_file import open_checkpoint
 from mlperf.training.outcome import Outcome
 from mlperf.util.memory import shown_bytes
 from mlperf.util.plural import counted
@@ -49,7 +51,8 @@ def dry_run(settings: Settings, device: torch.device) -> Result:
     architecture, sizes = architecture_of(settings, prepared), RunSizes.of(settings, prepared)
     _print("data", _data(settings, prepared, sizes))
     _print("model", _model(architecture))
-    _print("start", _start(settings))
+    trained = _trained(settings)
+    _print("start", _start(settings, trained))
     _print("work", _work(settings, sizes))
     budgets = list(memory_budgets(settings, architecture, device, sizes))
     for budget in budgets:
@@ -62,7 +65,7 @@ def dry_run(settings: Settings, device: torch.device) -> Result:
         return Result(Outcome.SUCCESS)
     times = measure_steps(settings, architecture, device, sizes)
     _print("engine", times.engine)
-    _print("time", *_time(settings, sizes, times))
+    _print("time", *_time(settings, sizes, times, trained))
     return Result(Outcome.SUCCESS)
 
 
@@ -118,9 +121,21 @@ def _model(architecture: Architecture) -> str:
     )
 
 
-def _start(settings: Settings) -> str:
-    if settings.load_model is not None:
+def _trained(settings: Settings) -> tuple[int, int]:
+    """Return the epoch, and the batches of it, at which the training resumes: (0, 0) for a new one."""
+    path = settings.load_model
+    if path is None or settings.inference_only:
+        return 0, 0
+    with open_checkpoint(path) as file:
+        return saved_place(file.contents, path)
+
+
+def _start(settings: Settings, trained: tuple[int, int]) -> str:
+    if settings.load_model is not None and settings.inference_only:
         return f"the checkpoint {settings.load_model}"
+    if settings.load_model is not None:
+        epoch, iteration = trained
+        return f"the checkpoint {settings.load_model}, after iteration {iteration} of epoch {epoch}"
     if settings.load_weights is not None:
         return f"the weights in {settings.load_weights}"
     return f"weights that are drawn with seed {settings.seed}"
@@ -144,10 +159,15 @@ def _batches(settings: Settings, sizes: RunSizes) -> int:
 
 
 def _evaluations(settings: Settings, sizes: RunSizes) -> int:
-    """Return the number of evaluations if no threshold is reached before the end."""
-    training, benchmark = settings.training, settings.edition.benchmark
-    interval = training.batches_between_tests(sizes.train_samples, settings.data.batch_size, benchmark)
-    return training.epochs * math.ceil(_batches(settings, sizes) / interval) if interval else 0
+    """Return the number of evaluations of the whole training, if no threshold is reached before the end."""
+    interval = _interval(settings, sizes)
+    return settings.training.epochs * math.ceil(_batches(settings, sizes) / interval) if interval else 0
+
+
+def _interval(settings: Settings, sizes: RunSizes) -> int:
+    """Return the batches between evaluations, 0 if there are none."""
+    benchmark = settings.edition.benchmark
+    return settings.training.batches_between_tests(sizes.train_samples, settings.data.batch_size, benchmark)
 
 
 def _memory(budget: MemoryBudget) -> Iterator[str]:
@@ -188,11 +208,23 @@ def _free(folder: Path) -> str:
     return f"{shown_bytes(shutil.disk_usage(folder).free)} are free in {folder}"
 
 
-def _time(settings: Settings, sizes: RunSizes, times: StepTime) -> Iterator[str]:
-    tests = 1 if settings.inference_only else _evaluations(settings, sizes)
+def _remaining(settings: Settings, sizes: RunSizes, trained: tuple[int, int]) -> tuple[int, int]:
+    """Return how many batches are still to be trained, and how many evaluations follow."""
+    if settings.inference_only:
+        return 0, 1
+    (epoch, iteration), in_epoch = trained, _batches(settings, sizes)
+    if iteration >= in_epoch:
+        epoch, iteration = epoch + 1, 0
+    done, interval = epoch * in_epoch + iteration, _interval(settings, sizes)
+    tested = epoch * math.ceil(in_epoch / interval) + iteration // interval if interval else 0
+    batches = settings.training.epochs * in_epoch - done
+    return max(0, batches), max(0, _evaluations(settings, sizes) - tested) if batches > 0 else 0
+
+
+def _time(settings: Settings, sizes: RunSizes, times: StepTime, trained: tuple[int, int]) -> Iterator[str]:
+    batches, tests = _remaining(settings, sizes, trained)
     test_batches = math.ceil(sizes.test_samples / settings.data.test_batch_size) if sizes.test_samples else 0
     evaluation = test_batches * times.score + times.metrics
-    batches = 0 if settings.inference_only else settings.training.epochs * _batches(settings, sizes)
     if batches:
         yield f"{batches:,} batches of {1e3 * times.train:.3f} ms: {_duration(batches * times.train)}"
     if tests:

@@ -10,23 +10,20 @@ import numpy as np
 import torch
 
 from mlperf.data.prepared.dataset import PreparedData
-from mlperf.data.source import BatchSource
 from mlperf.distributed.processes import current
 from mlperf.engines.choose import choose_engine, make_scorer_of
 from mlperf.evaluation.evaluate import evaluate
-from mlperf.evaluation.metrics import Metrics
 from mlperf.evaluation.predictions import Receiver
 from mlperf.export.predictions import predictions_file
-from mlperf.export.quantize import mlp_bytes, quantize_mlps
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.reporting.console import print_metrics
-from mlperf.reporting.time_breakdown import TimeBreakdown
 from mlperf.reporting.undefined_metrics import report_one_class
 from mlperf.runner.data import open_split
 from mlperf.runner.files import draw_compute_graph, draw_times, export_onnx
 from mlperf.runner.listeners import make_time_breakdown, observer_of, timed_evaluation, timed_receiver
 from mlperf.runner.memory import RunSizes
 from mlperf.runner.model import architecture_of, build_model, fill_weights
+from mlperf.runner.quantized import quantize_and_evaluate
 from mlperf.runner.recorded_evaluation import recorded_evaluation
 from mlperf.runner.remarks import report_unused_flags
 from mlperf.runner.result import Result
@@ -50,7 +47,7 @@ def evaluate_only(settings: Settings, device: torch.device, prepared: PreparedDa
     with predictions_of(settings) as receiver:
         receive = timed_receiver(times, receiver)
         if settings.quantization.requested:
-            metrics = _quantize_and_evaluate(settings, device, model, test, receive, times)
+            metrics = quantize_and_evaluate(settings, device, model, test, receive, times)
         else:
             engine = choose_engine(model, settings)
             scorer = make_scorer_of(engine, model, settings, observer_of(times))
@@ -95,48 +92,3 @@ def predictions_of(settings: Settings) -> Iterator[Receiver | None]:
     with predictions_file(path) as file:
         yield file.append
     _log.info("predictions of %s in %s", counted(file.rows, "row"), path)
-
-
-def _quantize_and_evaluate(
-    settings: Settings,
-    device: torch.device,
-    model: DLRM_Net,
-    test: BatchSource,
-    receive: Receiver | None,
-    times: TimeBreakdown | None,
-) -> Metrics:
-    """Return the metrics of the quantized model; log the memory saved and the change of the AUC.
-
-    Where the AUC is undefined, the change of the accuracy is logged.
-    """
-    engine = choose_engine(model, settings)
-    scorer = make_scorer_of(engine, model, settings, observer_of(times))
-    before = evaluate(scorer, test, all_metrics=True)
-    quantize(settings, model)
-    with recorded_evaluation(settings, device, engine.description) as report:
-        with timed_evaluation(times, engine, test):
-            after = evaluate(scorer, test, all_metrics=True, receive=receive)
-        report(after, None if times is None else times.breakdown())
-    name, old, new = "AUC", before.auc, after.auc
-    if after.only_label is not None:
-        name, old, new = "accuracy", before.accuracy, after.accuracy
-    _log.info(f"{name}: {old:.6f} before, {new:.6f} quantized, change {new - old:+.6f}")
-    return after
-
-
-def quantize(settings: Settings, model: DLRM_Net) -> None:
-    """Quantize the model as the flags say; log the memory saved."""
-    bits = settings.quantization
-    if bits.mlp_bits != 32:
-        size = mlp_bytes(model)
-        quantize_mlps(model, bits.mlp_bits)
-        what = "MLPs and cross network" if model.architecture.has_cross_network else "MLPs"
-        _log_sizes(what, size, mlp_bytes(model), bits.mlp_bits)
-    if bits.embedding_bits != 32:
-        size = model.tables.nbytes()
-        model.tables.quantize(bits.embedding_bits)
-        _log_sizes("embedding tables", size, model.tables.nbytes(), bits.embedding_bits)
-
-
-def _log_sizes(what: str, before: int, after: int, bits: int) -> None:
-    _log.info(f"{what}: {before / 1e6:,.3f} MB in 32 bits, {after / 1e6:,.3f} MB in {bits} bits")

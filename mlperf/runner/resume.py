@@ -13,7 +13,7 @@ from mlperf.training.checkpoint_file import open_checkpoint
 from mlperf.training.checkpoint_place import has_been_saved
 from mlperf.util.errors import RunError
 from mlperf.util.failures import system_failures
-from mlperf.util.folders import replaced_name
+from mlperf.util.folders import replaced_name, restore_folder
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +42,17 @@ def _can_be_loaded(path: Path) -> bool:
         return has_been_saved(path) or replaced_name(path).is_dir()
 
 
+def _is_there(path: Path, settings: Settings) -> bool:
+    """Return whether there is a checkpoint.
+
+    In the folder of the run, which is reserved, one that a killed run was replacing gets its name back.
+    """
+    with system_failures(path, "the checkpoint cannot be read"):
+        if path.parent == settings.run.output_dir:
+            restore_folder(path)
+    return _can_be_loaded(path)
+
+
 @dataclass(frozen=True)
 class _Saved:
     """A checkpoint in the folder of the run. position: epoch and iteration. problem: why it cannot be used."""
@@ -53,7 +64,7 @@ class _Saved:
 
 def _newest_intact(settings: Settings) -> Path | None:
     """Return the checkpoint with the latest position whose values all have their checksums, None without any."""
-    found = decided_by_first(lambda: [path for path in _candidates(settings) if _can_be_loaded(path)])
+    found = decided_by_first(lambda: [path for path in _candidates(settings) if _is_there(path, settings)])
     problems: list[str] = []
     # The unreadable ones come first, so that they are named even if another one is intact.
     newest_first = sorted(map(_examined, found), key=lambda saved: saved.position, reverse=True)

@@ -25,7 +25,8 @@ from mlperf.reporting.console import print_metrics
 from mlperf.reporting.undefined_metrics import report_one_class
 from mlperf.runner.data import prepared_prefix, reading_threads
 from mlperf.runner.data_shape import row_source
-from mlperf.runner.evaluate import load_model, predictions_of, quantize
+from mlperf.runner.evaluate import load_model, predictions_of
+from mlperf.runner.quantized import quantize
 from mlperf.runner.remarks import report_unused_flags
 from mlperf.runner.result import Result
 from mlperf.settings.settings import Settings

@@ -204,6 +204,12 @@ def described_position(contents: Mapping[str, Any]) -> str | None:
     return f"iteration {iteration} of epoch {epoch}"
 
 
+def saved_place(contents: Mapping[str, Any], path: Path) -> tuple[int, int]:
+    """Return the epoch and the iteration at which a run resumes. RunError if the entries are damaged."""
+    check_entries(contents, path)
+    return int(contents["epoch"]), int(contents["iter"])
+
+
 def load_training(
     path: Path,
     contents: dict[str, Any],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from mlperf.data.text.memory import byte_at, word_at
+from mlperf.data.text.memory import byte_at, chosen, word_at
 
 _PRIME_1 = np.uint64(0x9E3779B185EBCA87)
 _PRIME_2 = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -47,22 +47,31 @@ def _stripes(begin: int, end: int) -> np.uint64:
     return _merged(_merged(_merged(_merged(value, first), second), third), fourth)
 
 
+@numba.njit(nogil=True, cache=True, inline="always")
+def _with_word(value: np.uint64, address: int) -> np.uint64:
+    return _rotated(value ^ _round(np.uint64(0), word_at(address)), 27) * _PRIME_1 + _PRIME_4
+
+
 @numba.njit(nogil=True, cache=True)
 def word_hash(begin: int, end: int) -> np.uint64:
     """Return XXH64 with seed 0 of the bytes from address `begin` to `end`, which is excluded."""
     value = _stripes(begin, end) if end - begin >= 32 else _PRIME_5
     value += np.uint64(end - begin)
     begin += (end - begin) & ~31
-    while end - begin >= 8:
-        value = _rotated(value ^ _round(np.uint64(0), word_at(begin)), 27) * _PRIME_1 + _PRIME_4
+    while end - begin >= 16:
+        value = _with_word(value, begin)
         begin += 8
-    if end - begin >= 4:
-        half = word_at(begin) & np.uint64(0xFFFFFFFF)
-        value = _rotated(value ^ half * _PRIME_1, 23) * _PRIME_2 + _PRIME_3
-        begin += 4
-    while begin < end:
-        value = _rotated(value ^ np.uint64(byte_at(begin)) * _PRIME_5, 11) * _PRIME_1
-        begin += 1
+    # The rest without branches, because lengths of words vary: up to 8 bytes after the word are read.
+    rest = end - begin
+    value = chosen(rest >= 8, _with_word(value, begin), value)
+    begin += rest & 8
+    half = word_at(begin) & np.uint64(0xFFFFFFFF)
+    with_half = _rotated(value ^ half * _PRIME_1, 23) * _PRIME_2 + _PRIME_3
+    value = chosen(rest & 4 != 0, with_half, value)
+    begin += rest & 4
+    for place in range(3):
+        with_byte = _rotated(value ^ np.uint64(byte_at(begin + place)) * _PRIME_5, 11) * _PRIME_1
+        value = chosen(place < rest & 3, with_byte, value)
     value = (value ^ value >> np.uint64(33)) * _PRIME_2
     value = (value ^ value >> np.uint64(29)) * _PRIME_3
     return value ^ value >> np.uint64(32)

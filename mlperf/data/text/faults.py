@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 Faults = npt.NDArray[np.int64]  # [faults, 4]: line in the block, reason, column (from 0), position of the field
 
-# Reasons why a line is bad.
+# Reasons why a line is bad. New ones go to the end: numba keeps these numbers in the compiled code of other files.
 OK, TOO_FEW, TOO_MANY, NOT_INTEGER, OUT_OF_RANGE, NOT_HEX, LONG_ID, NO_LABEL, LONG_LINE = range(9)
 NOT_DECIMAL, LONG_INTEGER, OPEN_QUOTE, AFTER_QUOTE = range(9, 13)  # only of texts with columns of any kind
 

@@ -68,3 +68,15 @@ def zero_bytes(typing: Any, word: Any) -> Any:
         return builder.lshr(zeros, ir.IntType(64)(3))
 
     return types.int64(types.uint64), generate
+
+
+@generated
+def chosen(typing: Any, condition: Any, value: Any, other: Any) -> Any:
+    """Return one of two uint64, `value` if the condition holds, without a branch: varying texts mispredict it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        result = builder.select(*arguments)
+        result.set_metadata("unpredictable", builder.module.add_metadata([]))
+        return result
+
+    return types.uint64(types.boolean, types.uint64, types.uint64), generate

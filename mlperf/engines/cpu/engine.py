@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from mlperf.engines.cpu import products
+from collections.abc import Callable, Sequence
+
+from mlperf.engines.cpu import half_scorer, int8_layer, products
+from mlperf.engines.cpu.half_scorer import HalfScorer
+from mlperf.engines.cpu.int8_scorer import Int8Scorer
 from mlperf.engines.cpu.loops.parallel import openmp
 from mlperf.engines.cpu.scorer import CpuScorer
 from mlperf.engines.cpu.step import CpuStep
+from mlperf.engines.protocol import EngineScorer
 from mlperf.engines.supported import unsupported_model, unsupported_setting
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.layers.mlp import linear_layers
@@ -23,6 +28,11 @@ PUBLISHED_SIZES = 1 << 16
 MAX_TABLES = 32
 
 
+# Scorers of quantized MLPs and why they may be unavailable, by the values of --quantize-mlp-with-bit.
+_QUANTIZED: dict[int, Callable[[DLRM_Net, Sequence[int] | None], EngineScorer]] = {8: Int8Scorer, 16: HalfScorer}
+_UNAVAILABLE: dict[int, Callable[[], str | None]] = {8: int8_layer.unavailable, 16: half_scorer.unavailable}
+
+
 class CpuEngine:
     """One batch per step: oneDNN and MKL matrix products with fused loops in between."""
 
@@ -35,7 +45,7 @@ class CpuEngine:
             or unsupported_by_loops(model)
             or _too_many_ids(model, settings)
             or _needs_published_order(model, settings)
-            or _missing_requirement()
+            or _missing_requirement(settings)
         )
 
     def make_step(self, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> CpuStep:
@@ -43,8 +53,11 @@ class CpuEngine:
         loss = Loss(settings.model.loss, settings.model.loss_weights)
         return CpuStep(model, loss, optimizer, settings.precision, model.architecture.ids_per_table)
 
-    def make_scorer(self, model: DLRM_Net, settings: Settings) -> CpuScorer:
+    def make_scorer(self, model: DLRM_Net, settings: Settings) -> EngineScorer:
         """Return the scorer."""
+        bits = settings.quantization.mlp_bits
+        if bits in _QUANTIZED:
+            return _QUANTIZED[bits](model, model.architecture.ids_per_table)
         return CpuScorer(model, settings.precision, ids_per_table=model.architecture.ids_per_table)
 
 
@@ -83,9 +96,10 @@ def _too_many_ids(model: DLRM_Net, settings: Settings) -> str | None:
     return f"a batch has {ids:,} ids of a table, more than the limit of {MAX_INT32:,} of the cpu engine"
 
 
-def _missing_requirement() -> str | None:
+def _missing_requirement(settings: Settings) -> str | None:
     if not products.available():
         return "this build of PyTorch has no oneDNN operator for linear layers"
     if openmp() is None:
         return "PyTorch uses no OpenMP runtime with the GNU (GOMP) interface"
-    return None
+    bits = settings.quantization.mlp_bits
+    return _UNAVAILABLE[bits]() if bits in _UNAVAILABLE else None

@@ -12,7 +12,7 @@ import torch
 from mlperf.data.batch import Batch
 from mlperf.data.source import BatchSource
 from mlperf.engines.cpu.cross_layer import CpuCrossLayer
-from mlperf.engines.cpu.features import DotProducts, Features, PooledDotProducts, PooledFeatures
+from mlperf.engines.cpu.features import Features, make_features
 from mlperf.engines.cpu.layer import CpuLayer
 from mlperf.engines.cpu.loops import last_layer
 from mlperf.engines.cpu.workspace import Workspace
@@ -64,7 +64,10 @@ class CpuScorer:
         self.last_weight, self.last_bias = last.weight.data, last.bias.data
         self.threshold = float(model.architecture.loss_threshold)
         self.workspace = Workspace()
-        self.features, self.cross = self._make_features(model, ids_per_table, optimizer)
+        self.features: Features = make_features(
+            model, ids_per_table, self.dtype, self.workspace, is_trained=optimizer is not None
+        )
+        self.cross = self._make_cross(model, optimizer)
         self._score = last_layer.score().prepare(
             weights=self.last_weight.data_ptr(),
             bias=self.last_bias.data_ptr(),
@@ -73,24 +76,15 @@ class CpuScorer:
             bfloat16=self.is_bfloat16,
         )
 
-    def _make_features(
-        self, model: DLRM_Net, ids_per_table: Sequence[int] | None, optimizer: Optimizer | None
-    ) -> tuple[Features, Sequence[CrossLayer[float]]]:
-        """Return the lookup and, if the model has one, the layers of the cross network."""
-        tables, is_trained = self.tables, optimizer is not None
+    def _make_cross(self, model: DLRM_Net, optimizer: Optimizer | None) -> Sequence[CrossLayer[float]]:
+        """Return the layers of the cross network, if the model has one."""
         if not isinstance(model.interaction, CrossInteraction):
-            if ids_per_table is None:
-                block = (tables.weight, tables.first_row, self.dtype, self.workspace)
-                return DotProducts(model, *block, is_trained=is_trained), ()
-            pooled = (ids_per_table, self.dtype, self.workspace)
-            return PooledDotProducts(model, *pooled, is_trained=is_trained), ()
-        sizes = ids_per_table or [1] * len(tables.rows_per_table)
+            return ()
         layers = list(model.interaction.layers())
-        cross = [
+        return [
             CpuCrossLayer(*layer, self.dtype, optimizer, self.workspace, number=number, layers=len(layers))
             for number, layer in enumerate(layers)
         ]
-        return PooledFeatures(tables, sizes, self.dtype, self.workspace), cross
 
     @property
     def ranges(self) -> Mapping[str, str]:

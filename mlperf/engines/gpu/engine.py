@@ -24,7 +24,12 @@ class GpuEngine:
 
     def supports(self, model: DLRM_Net, settings: Settings) -> str | None:
         """Return why this engine cannot do the run, None if it can."""
-        return unsupported_setting(settings) or unsupported_model(model) or _unsupported_by_kernels(model)
+        return (
+            unsupported_setting(settings)
+            or _unsupported_quantization(settings)
+            or unsupported_model(model)
+            or _unsupported_by_kernels(model)
+        )
 
     def make_step(self, model: DLRM_Net, settings: Settings, optimizer: Optimizer) -> GpuStep:
         """Return the training step."""
@@ -57,6 +62,12 @@ def _row_schema(model: DLRM_Net, settings: Settings) -> RowSchema:
     architecture = model.architecture
     one_hot = (1,) * len(architecture.rows_per_table)
     return RowSchema(architecture.mlp_bot[0], architecture.ids_per_table or one_hot)
+
+
+def _unsupported_quantization(settings: Settings) -> str | None:
+    if settings.quantization.requested:
+        return "quantized weights need PyTorch's own operators"
+    return None
 
 
 def _unsupported_by_kernels(model: DLRM_Net) -> str | None:

@@ -38,3 +38,8 @@ def _linear(fan_in: int, fan_out: int) -> nn.Linear:
 def linear_layers(mlp: nn.Sequential) -> list[nn.Linear]:
     """Return the layers with weights."""
     return [layer for layer in mlp if isinstance(layer, nn.Linear)]
+
+
+def layers_with_weights(mlp: nn.Sequential) -> list[nn.Module]:
+    """Return the linear layers, quantized or not."""
+    return [layer for number, layer in enumerate(mlp) if number % 2 == 0]

@@ -27,7 +27,7 @@ from mlperf.engines.cpu.loops.intrinsics import (
     whole_lines,
 )
 from mlperf.engines.cpu.loops.parallel import Address, Arguments, Integer, ParallelLoop, arguments
-from mlperf.engines.cpu.loops.table_rows import FLOAT32, load, prefetch_row, value_size
+from mlperf.engines.cpu.loops.table_rows import FLOAT16, FLOAT32, load, prefetch_row, read_quantized, stored_bytes
 from mlperf.models.layers.pairs import pair_count
 
 # Up to this dimension, one feature is multiplied with all others at once; for larger ones, with four at a time.
@@ -53,7 +53,7 @@ def _gather(
 ) -> None:
     """Write the features of a sample to `features` [F, D], and prefetch the rows of a later one.
 
-    kind: type of the rows. size: bytes of a value of a row.
+    kind: type of the rows. size: bytes of a row.
     """
     literally(tables)
     literally(dimension)
@@ -70,9 +70,12 @@ def _gather(
     if sample + _AHEAD < samples:
         for table in range(tables):
             row = ids[table, sample + _AHEAD] + first_row[table, 0]
-            prefetch_row(args.block, row, dimension, size)
+            prefetch_row(args.block, row, size, 1)
     for table in range(tables):
         row = ids[table, sample] + first_row[table, 0]
+        if kind > FLOAT16:
+            read_quantized(args.block + size * row, features[table + 1], kind, 0)
+            continue
         for d in range(dimension):
             features[table + 1, d] = load(block, half_block, row, d, kind)
 
@@ -148,7 +151,7 @@ def make_forward(
     tables: int, dimension: int, self_interaction: bool, kind: int = FLOAT32
 ) -> ParallelLoop[Forward]:
     """Return the loop for lookup and interaction. kind: type of the rows."""
-    size = value_size(kind)
+    size = stored_bytes(kind, dimension)
     count, padded, pairs = (
         tables + 1,
         _padded_features(tables),
@@ -241,7 +244,7 @@ def make_backward(
     tables: int, dimension: int, self_interaction: bool, kind: int = FLOAT32
 ) -> ParallelLoop[Backward]:
     """Return the loop for the gradients of bottom output and embedding rows. kind: type of the rows."""
-    size = value_size(kind)
+    size = stored_bytes(kind, dimension)
     count, pairs = tables + 1, pair_count(tables + 1, self_interaction=self_interaction)
     scratch, diagonal = scratch_size(tables, dimension), int(self_interaction)
 

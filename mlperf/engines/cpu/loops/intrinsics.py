@@ -112,6 +112,8 @@ int64_array = _array_of(np.int64)
 int32_array = _array_of(np.int32)
 uint32_array = _array_of(np.uint32)
 uint16_array = _array_of(np.uint16)
+int8_array = _array_of(np.int8)
+uint8_array = _array_of(np.uint8)
 bfloat16_array = uint16_array  # of their bits
 
 

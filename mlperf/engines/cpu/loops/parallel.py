@@ -130,6 +130,7 @@ class PreparedLoop(Generic[A]):
     Setting one field is ten times cheaper than packing all arguments, and a step of a small model runs many loops.
     Tensors are passed by address: the loop must know their dtype and shape, and the caller must keep them alive.
     The number of threads is read from PyTorch when the loop is prepared. name: of the loop in profiles.
+    `run_alone` does all work in the calling thread: for little work, starting the others would take longer.
     """
 
     def __init__(self, function: int, args: A, name: str) -> None:
@@ -139,5 +140,7 @@ class PreparedLoop(Generic[A]):
         self.run: Callable[[], None] = partial(
             run(_address("GOMP_parallel")), function, ctypes.byref(args), torch.get_num_threads(), 0
         )
+        alone = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
+        self.run_alone: Callable[[], None] = partial(alone(function), ctypes.byref(args))
         if _SHOWN.get():
-            self.run = record_function(name)(self.run)
+            self.run, self.run_alone = (record_function(name)(run) for run in (self.run, self.run_alone))

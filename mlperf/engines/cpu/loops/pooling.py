@@ -23,7 +23,7 @@ from mlperf.engines.cpu.loops.intrinsics import (
     whole_lines,
 )
 from mlperf.engines.cpu.loops.parallel import Address, Arguments, Integer, ParallelLoop, arguments
-from mlperf.engines.cpu.loops.table_rows import FLOAT32, load, prefetch_row, value_size
+from mlperf.engines.cpu.loops.table_rows import FLOAT16, FLOAT32, load, prefetch_row, read_quantized
 
 # Rows are prefetched this many ids ahead.
 _AHEAD = 12
@@ -50,14 +50,20 @@ class Pooling(Arguments):
     tables: Integer  # T
     rows: Integer  # R
     dimension: Integer  # D
+    row_bytes: Integer  # bytes of a row
     bfloat16: Integer  # whether bottom and joined are bfloat16
 
 
 @njit(fastmath=FAST)
-def _add_row(total: Any, block: Any, half_block: Any, row: Any, kind: Any, is_first: Any) -> None:
-    """Add a row to `total` [1, D], or write it there if it is the first one of its bag."""
+def _add_row(total: Any, address: Any, block: Any, half_block: Any, row: Any, kind: Any, is_first: Any) -> None:
+    """Add a row to `total` [1, D], or write it there if it is the first one of its bag. address: of the row."""
     literally(kind)
-    if is_first:
+    if kind > FLOAT16:
+        if is_first:
+            read_quantized(address, total[0], kind, 0)
+        else:
+            read_quantized(address, total[0], kind, 1)
+    elif is_first:
         for d in range(total.shape[1]):
             total[0, d] = load(block, half_block, row, d, kind)
     else:
@@ -72,7 +78,6 @@ def make_pooling(kind: int = FLOAT32) -> ParallelLoop[Pooling]:
     The ids of a table are read one after the other, so that the rows of the next ones can be prefetched. The rows
     of a bag are added in the order of its ids.
     """
-    size = value_size(kind)
 
     def pooling(pointer: Any) -> None:
         args = carray(pointer, 1)[0]
@@ -109,9 +114,10 @@ def make_pooling(kind: int = FLOAT32) -> ParallelLoop[Pooling]:
             for sample in range(start, stop):
                 for position in range(sample * count, (sample + 1) * count):
                     if position + _AHEAD < last:
-                        prefetch_row(args.block, ids[0, position + _AHEAD] + first_row, dimension, size)
+                        prefetch_row(args.block, ids[0, position + _AHEAD] + first_row, args.row_bytes, 1)
                     row = ids[0, position] + first_row
-                    _add_row(total, block, half_block, row, kind, position == sample * count)
+                    address = args.block + args.row_bytes * row
+                    _add_row(total, address, block, half_block, row, kind, position == sample * count)
                 feature = sample * (tables + 1) + table + 1
                 for d in range(dimension):
                     if is_bfloat16:

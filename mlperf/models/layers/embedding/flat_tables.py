@@ -15,7 +15,7 @@ from mlperf.data.batch import Batch
 from mlperf.models.layers.embedding.interface import EmbeddingTables
 from mlperf.models.layers.embedding.pooling import PoolingWeights
 from mlperf.models.layers.embedding.quantized import QuantizedRows
-from mlperf.models.layers.embedding.rows import ReadableRows, RowGradients, RowParameter
+from mlperf.models.layers.embedding.rows import RowGradients, RowParameter
 from mlperf.models.layers.embedding.uncompressed_table import EmbeddingBag
 
 
@@ -75,7 +75,12 @@ class FlatTables(EmbeddingTables):
         self.weight = weight
         self.first_row = torch.tensor([0, *rows_per_table]).cumsum(0)[:-1].to(device)  # (T,)
         self.row_parameter = RowParameter(weight, [table.get_parameter("weight") for table in tables])
-        self._rows: ReadableRows = weight
+        self._rows: torch.Tensor | QuantizedRows = weight
+
+    @property
+    def stored(self) -> torch.Tensor | QuantizedRows:
+        """The rows as they are stored: `weight`, or the quantized rows in its place."""
+        return self._rows
 
     @torch.no_grad()
     def look_up(self, batch: Batch, pooling: PoolingWeights | None) -> FlatLookup:
