@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from own_columns import COLUMNS
 from preparations import read_rows
 from program import ROOT, run_program
 
@@ -18,26 +19,7 @@ from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 from mlperf.data.prepare.pipeline import prepare
 from mlperf.settings.dataset import PreparationSettings
 
-COLUMNS = """
-[label]
-column = "clicked"
-[[dense]]
-column = "price"
-type = "decimal"
-transform = "standardize"
-[[dense]]
-column = "age"
-[[categorical]]
-column = "site"
-[[categorical]]
-column = "user"
-type = "integer"
-[[categorical]]
-column = "tags"
-separator = "|"
-ids = 2
-[split]
-"""
+BY_DEFAULT = COLUMNS.replace("[text]\nheader = true\n", "") + "[split]\n"  # columns given by name have a header
 BY_VALUE = 'column = "day"\ntest = ["7"]\nval = ["8"]\n'
 FILES = 'train = ["a.csv", "b.csv"]\ntest = ["c.csv"]\nval = ["d.csv"]\n'
 
@@ -67,7 +49,7 @@ def write(path: Path, some: list[list[str]]) -> None:
 
 def prepared(folder: Path, name: str, split: str = BY_VALUE) -> list[bytes]:
     """Prepare a file; return the rows of the splits and the ids."""
-    (folder / "columns.toml").write_text(COLUMNS + split)
+    (folder / "columns.toml").write_text(BY_DEFAULT + split)
     settings = PreparationSettings(
         "columns", folder / name, folder / f"{name}_x", columns=folder / "columns.toml", randomize="none"
     )

@@ -30,7 +30,6 @@ from mlperf.data.text.memory import byte_at, store_byte
 
 _NEWLINE, _RETURN, _QUOTE = b'\n\r"'
 
-Cut = npt.NDArray[np.bool_]  # [N, tables]: whether a field has more ids than are kept
 Unsure = npt.NDArray[np.int64]  # [values, 6]: row, its column, begin and end in the text, line, column
 
 
