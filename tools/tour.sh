@@ -94,11 +94,12 @@ cut -f2- sample/day_22 >unlabelled.txt
 call train --config=settings.toml --load-model=first/model.pt --inference-only --score-text=unlabelled.txt \
     --save-predictions=unlabelled.npy
 
-step "Inference in 8 bits" performance.md
+step "Inference in 8 bits" inference.md
 call train --config=settings.toml --load-model=first/model.pt --inference-only --quantize-mlp-with-bit=8 \
     --quantize-emb-with-bit=8
 printf '$ python bench/measure_inference.py ...\n'
-run "$python" "$root/bench/measure_inference.py" --load-model=first/model.pt --batch-sizes=1,256 --seconds=0.2
+run "$python" "$root/bench/measure_inference.py" --load-model=first/model.pt --data=clicks --variants=fp32,int8-8 \
+    --batch-sizes=1,256 --seconds=0.1
 
 step "A page about the runs" metrics.md
 call report first second --output=report.html

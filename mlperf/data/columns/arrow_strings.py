@@ -17,6 +17,7 @@ from mlperf.data.schema import Rows
 from mlperf.data.text.blocks import PADDING, Bytes
 from mlperf.data.text.faults import OK, OUT_OF_RANGE
 from mlperf.data.text.memory import store_int32, store_word
+from mlperf.util.compiled_sources import compiled_with
 
 Reasons = npt.NDArray[np.int64]  # of each row, OK or the fault
 
@@ -87,6 +88,7 @@ def convert_lists(
 
 
 @numba.njit(nogil=True, cache=True)
+@compiled_with("mlperf.data.columns", "mlperf.data.text")
 def _convert_strings(
     text: int,
     begins: npt.NDArray[np.int64],
@@ -130,6 +132,7 @@ def _convert_strings(
 
 
 @numba.njit(nogil=True, cache=True)
+@compiled_with("mlperf.data.columns", "mlperf.data.text")
 def _convert_lists(
     text: int,
     begins: npt.NDArray[np.int64],

@@ -11,6 +11,7 @@ from mlperf.data.columns.plan import DECIMAL, HEXADECIMAL, INTEGER, INTEGER_ID, 
 from mlperf.data.columns.word_hash import word_hash
 from mlperf.data.text.faults import NO_LABEL, OK
 from mlperf.data.text.memory import byte_at, store_byte, store_int32, store_word, word_at
+from mlperf.util.compiled_sources import compiled_with
 
 Splits = npt.NDArray[np.uint8]  # [N]: 0 training, 1 test, 2 validation
 
@@ -19,6 +20,7 @@ NAN_BITS = int(np.float32(np.nan).view(np.int32))
 
 
 @numba.njit(nogil=True, cache=True)
+@compiled_with("mlperf.data.columns", "mlperf.data.text")
 def find_text(begin: int, end: int, characters: int, ends: int, first: int, last: int) -> int:
     """Return which of the texts `first` to `last` - 1 a field is; NO_TEXT for none.
 
@@ -132,6 +134,7 @@ def store_field(
 
 
 @numba.njit(nogil=True, cache=True)
+@compiled_with("mlperf.data.columns", "mlperf.data.text")
 def convert_ids(
     begin: int,
     end: int,

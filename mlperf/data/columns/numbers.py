@@ -20,6 +20,7 @@ from mlperf.data.text.faults import (
     OUT_OF_RANGE,
 )
 from mlperf.data.text.memory import byte_at, word_at
+from mlperf.util.compiled_sources import compiled_with
 
 UNSURE = -1  # instead of a reason: the value must be computed with more digits
 
@@ -48,6 +49,7 @@ def _digits(begin: int, end: int) -> tuple[int, np.uint64]:
 
 
 @numba.njit(nogil=True, cache=True)
+@compiled_with("mlperf.data.columns", "mlperf.data.text")
 def _many_digits(begin: int, end: int) -> tuple[int, np.uint64]:
     """Parse more than 8 digits, or none."""
     value = np.uint64(0)
@@ -103,6 +105,7 @@ def hexadecimal_id(begin: int, end: int) -> tuple[int, np.uint64]:
 
 
 @numba.njit(nogil=True, cache=True)
+@compiled_with("mlperf.data.columns", "mlperf.data.text")
 def _many_hexadecimal_digits(begin: int, end: int) -> tuple[int, np.uint64]:
     """Parse more than 8 digits."""
     if end - begin > 16:
@@ -113,6 +116,7 @@ def _many_hexadecimal_digits(begin: int, end: int) -> tuple[int, np.uint64]:
 
 
 @numba.njit(nogil=True, cache=True)
+@compiled_with("mlperf.data.columns", "mlperf.data.text")
 def decimal(begin: int, end: int) -> tuple[int, np.float32]:
     """Parse a decimal such as -12.5e-3; return the float32 that is nearest to the nearest float64.
 
@@ -153,6 +157,7 @@ def decimal(begin: int, end: int) -> tuple[int, np.float32]:
 
 
 @numba.njit(nogil=True, cache=True)
+@compiled_with("mlperf.data.columns", "mlperf.data.text")
 def _exponent(position: int, end: int) -> tuple[bool, np.int64]:
     """Return whether the text is an exponent, such as e-3 or E+12, and its value."""
     value, digits = np.int64(0), 0
@@ -170,6 +175,7 @@ def _exponent(position: int, end: int) -> tuple[bool, np.int64]:
 
 
 @numba.njit(nogil=True, cache=True)
+@compiled_with("mlperf.data.columns", "mlperf.data.text")
 def _nearest(mantissa: np.uint64, power: np.int64, is_cut: bool) -> tuple[int, np.float32]:
     """Return mantissa * 10^power as `decimal` does. is_cut: whether digits other than 0 follow the mantissa."""
     if mantissa == np.uint64(0) or power < _SMALLEST_POWER:

@@ -27,6 +27,7 @@ from mlperf.data.text.faults import (
     Faults,
 )
 from mlperf.data.text.memory import byte_at, store_byte
+from mlperf.util.compiled_sources import compiled_with
 
 _NEWLINE, _RETURN, _QUOTE = b'\n\r"'
 
@@ -155,6 +156,7 @@ class ColumnsParser:
 
 
 @numba.njit(nogil=True, cache=True)
+@compiled_with("mlperf.data.columns", "mlperf.data.text")
 def _unquote(begin: int, separator: int, unquoted: int) -> tuple[int, int, int]:
     """Copy a quoted field that begins at address `begin` without its quotes; two quotes within it are one.
 
@@ -193,6 +195,7 @@ def _next_field(field: int, separator: int, unquoted: int) -> tuple[int, int, in
 
 
 @numba.njit(nogil=True, cache=True)
+@compiled_with("mlperf.data.columns", "mlperf.data.text")
 def _parse(
     text: int,
     length: int,

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 
 from mlperf.data.text.memory import byte_at, chosen, word_at
+from mlperf.util.compiled_sources import compiled_with
 
 _PRIME_1 = np.uint64(0x9E3779B185EBCA87)
 _PRIME_2 = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -53,6 +54,7 @@ def _with_word(value: np.uint64, address: int) -> np.uint64:
 
 
 @numba.njit(nogil=True, cache=True)
+@compiled_with("mlperf.data.columns", "mlperf.data.text")
 def word_hash(begin: int, end: int) -> np.uint64:
     """Return XXH64 with seed 0 of the bytes from address `begin` to `end`, which is excluded."""
     value = _stripes(begin, end) if end - begin >= 32 else _PRIME_5

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.prepare.splitmix64 import splitmix64
+from mlperf.util.compiled_sources import compiled_with
 
 Indices = npt.NDArray[np.int64]
 Part = tuple[int, slice | Indices]  # the number of a day or split, and its rows among those of a block
@@ -90,6 +91,7 @@ def _by_number(numbers: PartNumbers) -> list[Part]:
 
 
 @numba.njit(nogil=True, cache=True)
+@compiled_with("mlperf.data.prepare.splitmix64")
 def _hashed_parts(key: np.uint64, rows: Indices, test: np.uint64, test_and_validation: np.uint64) -> PartNumbers:
     parts = np.empty(len(rows), np.uint8)
     for each in range(len(rows)):

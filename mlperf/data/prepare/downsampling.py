@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.prepare.splitmix64 import splitmix64
+from mlperf.util.compiled_sources import compiled_with
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -36,6 +37,7 @@ class NegativeDownsampler:
 
 
 @numba.njit(nogil=True, cache=True)
+@compiled_with("mlperf.data.prepare.splitmix64")
 def _kept(labels: npt.NDArray[np.int32], key: np.uint64, first_row: int, dropped_below: np.uint64) -> BoolArray:
     start = splitmix64(key, 1)
     kept = np.empty(len(labels), np.bool_)

@@ -24,6 +24,7 @@ from mlperf.data.text.faults import (
     TOO_MANY,
     Faults,
 )
+from mlperf.util.compiled_sources import compiled_with
 from mlperf.util.errors import RunError
 
 CRITEO.require_one_hot("the parser")
@@ -186,6 +187,7 @@ def _separator(text: Bytes, position: np.uint64, column: int) -> tuple[int, np.u
 
 
 @numba.njit("(uint8[::1], int64, int32[:, ::1], uint64, uint64, int64[:, ::1])", nogil=True, cache=True)
+@compiled_with("mlperf.data.text", "mlperf.data.schema")
 def _parse(
     text: Bytes, length: int, rows: Rows, modulus: np.uint64, negative_bits: np.uint64, faults: Faults
 ) -> tuple[int, int]:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from mlperf.data.prepare.extents import Extents, ExtentWriter, read_rows_at
 from mlperf.data.prepare.splitmix64 import splitmix64
 from mlperf.data.schema import CRITEO, Rows, RowSchema
+from mlperf.util.compiled_sources import compiled_with
 from mlperf.util.crc32 import combine_crc32
 from mlperf.util.files import write_fully_at
 from mlperf.util.parallel import Stages, run_in_order
@@ -183,6 +184,7 @@ def _key(seed: int) -> np.uint64:
 @numba.njit(
     "(int32[:, ::1], int64, int64, uint64, int64, int64, int32[:, :, ::1], int64[::1])", nogil=True, cache=True
 )
+@compiled_with("mlperf.data.prepare.splitmix64")
 def _scatter(
     rows: Rows,
     done: int,

@@ -14,6 +14,7 @@ import numpy as np
 from mlperf.data.prepare.parse import MAX_INT32
 from mlperf.data.prepare.reference.logarithm import float_bits, natural_logarithm
 from mlperf.data.schema import CRITEO, Rows
+from mlperf.util.compiled_sources import compiled_with
 from mlperf.util.errors import RunError
 
 _FIRST_ID = CRITEO.first_id  # constants of the compiled code
@@ -37,6 +38,7 @@ def convert(rows: Rows, smallest: int, path: Path) -> None:
 
 
 @numba.njit("int64(int32[:, ::1], int64)", nogil=True, cache=True)
+@compiled_with("mlperf.data.prepare.reference.logarithm", "mlperf.data.prepare.parse")
 def _convert(rows: Rows, smallest: int) -> int:
     """Return the first integer that is too large, otherwise _NO_INTEGER."""
     for row in range(len(rows)):

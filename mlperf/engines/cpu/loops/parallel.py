@@ -7,7 +7,6 @@ that PyTorch has loaded, through the entry point that compilers use.
 from __future__ import annotations
 
 import ctypes
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,8 +21,10 @@ from numba import cfunc, from_dtype, types
 from torch.profiler import record_function
 
 from mlperf.engines.cpu.loops.intrinsics import FAST
-from mlperf.optim import rounding
+from mlperf.util.compiled_sources import sources_checksum
 
+# The loops take functions and constants from each other, and the constants of the stochastic rounding.
+_SOURCES = ("mlperf.engines.cpu.loops", "mlperf.optim.rounding")
 _ENTRIES = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 
 # The types of a loop's arguments.
@@ -90,17 +91,6 @@ def _address(entry: str) -> int:
     return ctypes.cast(getattr(library, entry), ctypes.c_void_p).value or 0
 
 
-@cache
-def _sources_checksum() -> str:
-    """Return a checksum of the files that the loops consist of, for the names of cached code.
-
-    They take functions from all files of this folder and constants from `mlperf.optim.rounding`. numba notices
-    changes only of the file with the loop.
-    """
-    sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(rounding.__file__)]
-    return f"{zlib.crc32(b''.join(path.read_bytes() for path in sources)):08x}"
-
-
 class ParallelLoop(Generic[A]):
     """A compiled function that every thread runs on its part of the work.
 
@@ -111,7 +101,7 @@ class ParallelLoop(Generic[A]):
         for entry in _ENTRIES[1:]:
             llvmlite.binding.add_symbol(f"dlrm_{entry}", _address(entry))
         self._name = f"loop {function.__module__.rpartition('.')[2]}.{function.__name__.lstrip('_')}"
-        function.__qualname__ = f"{function.__qualname__.partition('-')[0]}-{_sources_checksum()}"
+        function.__qualname__ = f"{function.__qualname__.partition('-')[0]}-{sources_checksum(_SOURCES)}"
         signature = types.void(types.CPointer(arguments.record))
         self._function = cfunc(signature, cache=True, fastmath=FAST)(function)  # keeps the code alive
         self._address = self._function.address
