@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
@@ -25,7 +25,7 @@ from mlperf.reporting.time_table import CHECKPOINTS, EVALUATION, TRAINING, table
 from mlperf.settings.run import TIME_FILE
 from mlperf.training.events import Listener, Position, RunStart
 from mlperf.util.errors import RunError
-from mlperf.util.new_file import first_free_together, open_new
+from mlperf.util.new_file import first_free_together, write_new
 from mlperf.util.stopwatch import OTHER
 from mlperf.version import __version__
 
@@ -183,26 +183,14 @@ class TimeBreakdown(Listener):
         content = json.dumps(breakdown, indent=1, allow_nan=False) + "\n"
         while self.picture is None:
             time_file, picture_file = time_files(self._folder)
-            with suppress(FileExistsError):
-                _write(time_file, content)
+            try:
+                write_new(time_file, content)
                 self.measured, self.picture = breakdown, picture_file
+            except FileExistsError:  # written meanwhile by another run
+                continue
+            except OSError as error:
+                raise RunError(f"--time-breakdown: {time_file} cannot be written: {error.strerror}") from None
         _log.info("time breakdown in %s", time_file)
-
-
-def _write(path: Path, content: str) -> None:
-    try:
-        file = open_new(path)
-        try:
-            file.write(content)
-            file.flush()
-        except OSError:
-            file.discard()
-            raise
-        file.close()
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise RunError(f"--time-breakdown: {path} cannot be written: {error.strerror}") from None
 
 
 def _phase(
