@@ -262,7 +262,11 @@ def test_bad_row_is_named_with_line_column_and_what_is_allowed(line: str, messag
         (b"clicked,pri\xffce\n", "the header is not UTF-8 text: byte 12 is 0xff"),
         (b'clicked,"price\n', "column 2 of the header has a quote without an end"),
         (b"clicked,price,price\n", "2 columns have the name 'price'; use their positions"),
-        (b"clicked;price\n", "there is no column 'clicked'; the columns are 'clicked;price'"),
+        (
+            b"clicked;price\n",
+            "there is no column 'clicked'; the columns are 'clicked;price'; the separator is ','; ",
+        ),
+        (b'"clicked";"price"\n', "column 1 of the header has text after a quote; the separator is ','; "),
     ],
 )
 def test_file_that_is_not_the_described_text_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
@@ -296,7 +300,7 @@ def test_text_without_the_column_of_the_label_has_label_minus_one(has_header: bo
     assert unlabelled.rows == [[-1, 5, 1], [-1, 7, 1]]
     assert unlabelled.keys == rows.keys
     if has_header:
-        with pytest.raises(RunError, match="there is no column 'clicked'; the columns are 'a', 'b'"):
+        with pytest.raises(RunError, match="there is no column 'clicked'; the columns are 'a', 'b'; rows without"):
             open_log(tmp_path / "y.csv", description)
     else:
         assert parse_log(open_log(tmp_path / "y.csv", description)).bad == [0, 1]

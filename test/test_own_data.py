@@ -212,6 +212,7 @@ def test_prepared_data_is_verified(prefix: Path, tmp_path: Path) -> None:
     rows = re.search(r"rows per table: ([\d-]+)\nlargest index \+ 1: ([\d-]+)\n", run.stdout)
     assert rows
     assert rows[1] == rows[2] == "6-51-4"
+    assert "published" not in run.stdout
 
 
 @pytest.mark.parametrize(

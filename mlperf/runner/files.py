@@ -33,6 +33,7 @@ from mlperf.runner.checkpoints import require_writable_checkpoints, resumes_in_p
 from mlperf.runner.data import prepared_prefix, trace_files
 from mlperf.runner.output_folder import named_settings
 from mlperf.settings.data import DataSettings
+from mlperf.settings.run import SETTINGS_FILE
 from mlperf.settings.settings import Settings
 from mlperf.util.output_files import (
     NamedFile,
@@ -101,7 +102,8 @@ def _inputs(settings: Settings) -> list[NamedFile]:
     inputs = [] if resumes_in_place(settings) else named("--load-model", settings.load_model)
     inputs += named("--load-weights", settings.load_weights)
     inputs += named("--score-text", settings.predictions.text)
-    inputs += named("--config", settings.run.config)
+    if not _is_kept(settings.run.config, settings):  # it has been read, and is replaced by the same settings
+        inputs += named("--config", settings.run.config)
     if data.generation == "synthetic":
         inputs += [NamedFile(path, f"--data-trace-file={path}") for path in trace_files(settings)]
     if data.generation == "dataset":
@@ -112,6 +114,14 @@ def _inputs(settings: Settings) -> list[NamedFile]:
         else:
             inputs += named_reference_files(data.processed_data_file)
     return inputs
+
+
+def _is_kept(config: Path | None, settings: Settings) -> bool:
+    """Return whether the file of --config is the one that the folder of the run keeps."""
+    folder = settings.run.output_dir
+    if config is None or folder is None:
+        return False
+    return os.path.abspath(config) == os.path.abspath(folder / SETTINGS_FILE)
 
 
 def _described_texts(data: DataSettings) -> list[Path]:

@@ -90,6 +90,12 @@ class Model:
                 return self._scores(self._split(data))
             if isinstance(data, Mapping):
                 return self._scores(self._arrays(data))
+            if not isinstance(data, str | os.PathLike):
+                kind = type(data).__name__
+                raise UsageError(
+                    f"predict: got {kind}; must be {', '.join(SPLITS)}, the name of a file, or "
+                    '{"dense": ..., "ids": ...}'
+                )
             path = Path(data)
             if isinstance(data, str) and not os.path.exists(path):
                 raise UsageError(f"predict({data!r}): must be {', '.join(SPLITS)} or the name of a file")
