@@ -141,6 +141,14 @@ def test_wrong_file_is_refused_with_its_name_and_the_key(old: str, new: str, mes
     assert "\n" not in str(caught.value)
 
 
+def test_dates_and_truth_values_stand_for_their_texts(tmp_path: Path) -> None:
+    changed = COMPLETE.replace('["no", "yes"]', "[false, true]").replace('["sat", 7]', "[2026-05-29, 7]")
+    description = read(changed, tmp_path)
+    assert description.label.values == ("false", "true")
+    assert isinstance(description.split, SplitByValue)
+    assert description.split.test == ("2026-05-29", "7")
+
+
 @pytest.mark.parametrize(
     ("split", "message"),
     [

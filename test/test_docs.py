@@ -14,7 +14,10 @@ import torch
 from dlrm_models import make_batch, make_model
 
 from mlperf.benchmarks import DLRM, KAGGLE
+from mlperf.data.columns.description_file import read_description
+from mlperf.data.columns.log_file import open_log
 from mlperf.models.loss import Loss
+from mlperf.settings.from_flags import parse
 from mlperf.settings.model import EMBEDDING_PRECISIONS
 from mlperf.training.events import Position, Progress
 
@@ -43,7 +46,12 @@ def blocks(page: Path) -> list[str]:
 
 def commands(page: Path) -> list[list[str]]:
     """Return the words of each line in a code block, without comments and leading variables."""
-    lines = [line.partition("#")[0].split() for block in blocks(page) for line in block.splitlines()]
+    return [words for block in blocks(page) for words in commands_of(block)]
+
+
+def commands_of(block: str) -> list[list[str]]:
+    """Return the words of each line of a block; see `commands`."""
+    lines = [line.partition("#")[0].split() for line in block.splitlines()]
     stripped = []
     for words in lines:
         while words and re.match(r"[A-Z_]+=", words[0]):
@@ -126,14 +134,44 @@ def test_flags_in_the_text_exist(page: Path, known_flags: set[str]) -> None:
     assert named - known_flags - FOREIGN_FLAGS == set()
 
 
-def test_commands_of_the_front_page_use_the_published_networks() -> None:
-    lines = [set(words) for words in commands(ROOT / "README.md") if words[0] == "dlrm-train"]
-    widths = [{word for word in words if word.startswith("--arch-")} for words in lines]
+def test_commands_for_published_data_use_the_published_networks() -> None:
+    """The front page trains on the Kaggle data; the page about checkpoints evaluates a published model."""
+    pages = (ROOT / "README.md", ROOT / "mlperf" / "docs" / "checkpoints.md")
+    lines = [set(words) for page in pages for words in commands(page) if words[0] == "dlrm-train"]
+    published = [words for words in lines if words & {"--data-set=kaggle", "--load-model=tb00_40M.pt"}]
+    widths = [{word for word in words if word.startswith("--arch-")} for words in published]
     networks = [
         {flag for flag in workload.network.flags if not flag.startswith(("--arch-interaction", "--loss"))}
         for workload in (KAGGLE, DLRM)
     ]
-    assert [found for found in widths if found] == networks
+    assert widths == networks
+
+
+def test_front_page_leads_to_every_page() -> None:
+    text = (ROOT / "README.md").read_text()
+    pages = [page_name(page) for page in (ROOT / "mlperf" / "docs").glob("*.md")]
+    assert [page for page in pages if f"({page})" not in text] == []
+
+
+def test_front_page_describes_the_clicks_that_its_model_fits(tmp_path: Path) -> None:
+    """Its description fits the example of own_data.md, and its commands follow each other."""
+    (described,) = [block for block in blocks(ROOT / "README.md") if "split = {" in block]
+    (tmp_path / "columns.toml").write_text(described)
+    description = read_description(tmp_path / "columns.toml")
+    log = next(block for block in blocks(ROOT / "mlperf" / "docs" / "own_data.md") if block.startswith("day,"))
+    (tmp_path / "clicks.csv").write_text(log)
+    opened = open_log(tmp_path / "clicks.csv", description)
+    assert opened.has_label
+    (block,) = [block for block in blocks(ROOT / "README.md") if "--columns=" in block]
+    _, trained, resumed, predicted, _ = commands_of(block)
+    training = parse(trained[1:])
+    assert training.model.architecture.mlp_bot[0] == len(description.dense)
+    folder = training.run.output_dir
+    assert folder is not None
+    assert f"--output-dir={folder}" in resumed
+    assert {f"--config={folder}/settings.toml", f"--load-model={folder}/model.pt"} <= set(predicted)
+    loaded = f'mlperf.load("{folder}/model.pt", data="{training.data.processed_data_file}")'
+    assert loaded in (ROOT / "README.md").read_text()
 
 
 def test_commands_that_train_show_the_time_per_iteration() -> None:

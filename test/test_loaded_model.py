@@ -179,10 +179,7 @@ def test_files_of_the_reference_are_predicted_in_place(multi_hot: Path, tmp_path
             "^predict: ids: row 1, column 4: nan is not a whole number from 0 to 2147483647$",
         ),
         ({"dense": [[0, 1], [2]], "ids": np.zeros((2, 26), int)}, "^predict: dense: setting an array element"),
-        (
-            [np.zeros((1, 13)), np.zeros((1, 26))],
-            "^predict: list is not the name of a split or a file, nor arrays",
-        ),
+        (np.zeros((2, 13)), "^predict: got ndarray; must be train, test, val, the name of a file, or {"),
         ("all", "^predict\\('all'\\): must be train, test, val or the name of a file$"),
     ],
 )
@@ -217,6 +214,8 @@ def test_wrong_calls_are_refused_by_name(checkpoint: Path, terabyte: Path, tmp_p
         mlperf.load(checkpoint, data=terabyte, batch=3)
     with pytest.raises(RunError, match=f"^{tmp_path}/none.pt: "):
         mlperf.load(tmp_path / "none.pt", data=terabyte)
+    with pytest.raises(RunError, match=f"Is a directory without checkpoint.json; {checkpoint} is a file"):
+        mlperf.load(checkpoint.parent, data=terabyte)
     with pytest.raises(RunError, match=f"^{tmp_path}/none: no prepared data found"):
         mlperf.load(checkpoint, data=tmp_path / "none")
     with pytest.raises(UsageError, match=r"^data: the name is empty"):

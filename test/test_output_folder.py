@@ -52,11 +52,38 @@ def test_settings_in_the_folder_repeat_the_run(terabyte: Path, tmp_path: Path) -
     assert (tmp_path / "b" / "settings.toml").read_text() == (tmp_path / "a" / "settings.toml").read_text()
 
 
+def test_settings_of_a_training_evaluate_its_model(terabyte: Path, tmp_path: Path) -> None:
+    train(terabyte, tmp_path, "--output-dir=a", "--num-batches=6", "--nepochs=1")
+    reports = ("--checkpoint-every=60", "--tensor-board-filename=curves", "--time-breakdown")
+    train(
+        terabyte,
+        tmp_path,
+        "--output-dir=b",
+        "--num-batches=6",
+        "--nepochs=1",
+        "--load-weights=a/model.pt",
+        *reports,
+    )
+    flags = ("--config=b/settings.toml", "--inference-only", "--load-model=b/model.pt", "--save-predictions=p.npy")
+    run = run_program(*flags, cwd=tmp_path)
+    assert run.status == 0, run.stderr
+    assert (tmp_path / "p.npy").is_file()
+
+
+def test_settings_in_the_folder_may_also_be_named_by_config(tmp_path: Path) -> None:
+    assert run_program(*TINY, "--output-dir=run", cwd=tmp_path).status == 0
+    flags = ("--config=run/settings.toml", "--output-dir=run", "--dry-run")
+    assert "has the files of another run; pass --resume" in run_program(*flags, cwd=tmp_path).stderr
+    run = run_program(*flags, "--resume", cwd=tmp_path)
+    assert run.status == 0, run.stderr
+
+
 def test_evaluation_keeps_its_settings_in_a_folder_too(terabyte: Path, tmp_path: Path) -> None:
     flags = (*SHAPE, *TRAIN, f"--processed-data-file={terabyte}", "--inference-only", "--output-dir=run")
     run = run_program(*flags, cwd=tmp_path)
     assert run.status == 0, run.stderr
     assert names(tmp_path / "run") == ["settings.toml"]
+    assert "have no effect" not in run.stderr
     assert "inference-only = true\n" in (tmp_path / "run" / "settings.toml").read_text()
 
 

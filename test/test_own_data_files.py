@@ -11,33 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from own_columns import COLUMNS
 from preparations import read_rows
 from program import ROOT, run_program
 
 from mlperf.data.criteo.sample.generate import SampleSettings, make_sample
 from mlperf.data.prepare.pipeline import prepare
 from mlperf.settings.dataset import PreparationSettings
+from mlperf.util.errors import RunError
 
-COLUMNS = """
-[label]
-column = "clicked"
-[[dense]]
-column = "price"
-type = "decimal"
-transform = "standardize"
-[[dense]]
-column = "age"
-[[categorical]]
-column = "site"
-[[categorical]]
-column = "user"
-type = "integer"
-[[categorical]]
-column = "tags"
-separator = "|"
-ids = 2
-[split]
-"""
+BY_DEFAULT = COLUMNS.replace("[text]\nheader = true\n", "") + "[split]\n"  # columns given by name have a header
 BY_VALUE = 'column = "day"\ntest = ["7"]\nval = ["8"]\n'
 FILES = 'train = ["a.csv", "b.csv"]\ntest = ["c.csv"]\nval = ["d.csv"]\n'
 
@@ -67,7 +51,7 @@ def write(path: Path, some: list[list[str]]) -> None:
 
 def prepared(folder: Path, name: str, split: str = BY_VALUE) -> list[bytes]:
     """Prepare a file; return the rows of the splits and the ids."""
-    (folder / "columns.toml").write_text(COLUMNS + split)
+    (folder / "columns.toml").write_text(BY_DEFAULT + split)
     settings = PreparationSettings(
         "columns", folder / name, folder / f"{name}_x", columns=folder / "columns.toml", randomize="none"
     )
@@ -81,6 +65,15 @@ def test_splits_of_several_files_have_their_rows_in_order(tmp_path: Path) -> Non
     for name, part in (("a", some[:250]), ("b", some[250:600]), ("c", some[600:700]), ("d", some[700:])):
         write(tmp_path / f"{name}.csv", part)
     assert prepared(tmp_path, "a.csv", FILES) == prepared(tmp_path, "log.csv")
+
+
+def test_column_that_the_text_lacks_is_named_with_the_description(tmp_path: Path) -> None:
+    write(tmp_path / "log.csv", rows(10))
+    message = (
+        f"--columns={tmp_path / 'columns.toml'}: {tmp_path / 'log.csv'}: there is no column 'hour'; the columns"
+    )
+    with pytest.raises(RunError, match=f"^{re.escape(message)}"):
+        prepared(tmp_path, "log.csv", BY_VALUE.replace("day", "hour"))
 
 
 def test_described_sample_has_the_rows_of_the_terabyte_preparation(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from mlperf.data.columns.description_file import read_description
 from mlperf.data.prepared.named_files import (
     named_counts,
+    named_described_files,
     named_prepared_files,
     named_raw_files,
     named_reference_files,
@@ -32,6 +33,7 @@ from mlperf.runner.checkpoints import require_writable_checkpoints, resumes_in_p
 from mlperf.runner.data import prepared_prefix, trace_files
 from mlperf.runner.output_folder import named_settings
 from mlperf.settings.data import DataSettings
+from mlperf.settings.run import SETTINGS_FILE
 from mlperf.settings.settings import Settings
 from mlperf.util.output_files import (
     NamedFile,
@@ -100,16 +102,13 @@ def _inputs(settings: Settings) -> list[NamedFile]:
     inputs = [] if resumes_in_place(settings) else named("--load-model", settings.load_model)
     inputs += named("--load-weights", settings.load_weights)
     inputs += named("--score-text", settings.predictions.text)
-    inputs += named("--config", settings.run.config)
+    if not _is_kept(settings.run.config, settings):  # it has been read, and is replaced by the same settings
+        inputs += named("--config", settings.run.config)
     if data.generation == "synthetic":
         inputs += [NamedFile(path, f"--data-trace-file={path}") for path in trace_files(settings)]
     if data.generation == "dataset":
-        inputs += named_raw_files(data.raw_data_file) + _described_files(data)
+        inputs += named_raw_files(data.raw_data_file) + named_described_files(data, _described_texts(data))
         inputs += named("--multi-hot-tables", data.multi_hot.tables_file)
-        inputs += named("--columns", data.columns)
-        if data.ids_from is not None:
-            earlier = DatasetPaths.from_name(data.ids_from, "--ids-from")
-            inputs += named_prepared_files(earlier, f"--ids-from={data.ids_from}")
         if (prepared := _prepared_data(settings)) is not None:
             inputs += chain(named_prepared_files(*prepared), named_counts(*prepared))
         else:
@@ -117,16 +116,19 @@ def _inputs(settings: Settings) -> list[NamedFile]:
     return inputs
 
 
-def _described_files(data: DataSettings) -> list[NamedFile]:
-    """Return --columns, the raw text that it describes, and the files of --ids-from."""
-    files = named("--columns", data.columns)
-    if data.columns is not None and data.raw_data_file is not None:
-        texts = raw_files(data.raw_data_file, data.data_set, read_description(data.columns))
-        files += [NamedFile(path, f"{path.name} of --columns={data.columns}") for path in texts]
-    if data.ids_from is not None:
-        origin = f"--ids-from={data.ids_from}"
-        files += named_prepared_files(DatasetPaths.from_name(data.ids_from, "--ids-from"), origin)
-    return files
+def _is_kept(config: Path | None, settings: Settings) -> bool:
+    """Return whether the file of --config is the one that the folder of the run keeps."""
+    folder = settings.run.output_dir
+    if config is None or folder is None:
+        return False
+    return os.path.abspath(config) == os.path.abspath(folder / SETTINGS_FILE)
+
+
+def _described_texts(data: DataSettings) -> list[Path]:
+    """Return the raw text that --columns describes, which may be several files."""
+    if data.columns is None or data.raw_data_file is None:
+        return []
+    return raw_files(data.raw_data_file, data.data_set, read_description(data.columns))
 
 
 def output_files(settings: Settings) -> list[NamedFile]:

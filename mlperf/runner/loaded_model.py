@@ -95,8 +95,10 @@ class Model:
             if isinstance(data, Mapping):
                 return self._scores(self._arrays(data))
             if not isinstance(data, str | os.PathLike):
+                kind = type(data).__name__
                 raise UsageError(
-                    f"predict: {type(data).__name__} is not the name of a split or a file, nor arrays by name"
+                    f"predict: got {kind}; must be {', '.join(SPLITS)}, the name of a file, or "
+                    '{"dense": ..., "ids": ...}'
                 )
             path = Path(data)
             if isinstance(data, str) and not os.path.exists(path):

@@ -33,7 +33,7 @@ def in_output_folder(settings: Settings) -> Settings:
         report = replace(report, metrics_file=folder / METRICS_FILE)
     if report.tensor_board_folder == TENSOR_BOARD_FOLDER:
         report = replace(report, tensor_board_folder=folder / TENSOR_BOARD_FOLDER)
-    if "mlperf_log_file" not in settings.given:
+    if "mlperf_log_file" not in settings.given and not settings.inference_only:
         compliance = replace(compliance, log_file=folder / LOG_FILE)
     predictions = settings.predictions
     if predictions.file == PREDICTIONS_FILE:

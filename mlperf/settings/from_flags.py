@@ -15,6 +15,13 @@ from mlperf.settings.run import SETTINGS_FILE, RunSettings
 from mlperf.settings.settings import Settings
 from mlperf.util.errors import UsageError
 
+# What `check_settings` refuses with --inference-only, and with --score-text.
+_OF_A_TRAINING = (
+    *("save_model", "checkpoint_every", "load_weights"),
+    *("debug_mode", "enable_profiling", "tensor_board_filename", "track"),
+)
+_OF_A_SPLIT = ("metrics_file", "time_breakdown", "save_onnx", "plot_compute_graph", "verify_data")
+
 
 def make_trainer_parser(prog: str = "dlrm_s_pytorch.py") -> Parser:
     """Return the parser of the trainer's flags."""
@@ -38,7 +45,7 @@ def parse(arguments: Sequence[str] | None, prog: str = "dlrm_s_pytorch.py") -> S
     UsageError if a flag is invalid or two flags contradict each other.
     """
     given = vars(make_trainer_parser(prog).parse_args(arguments))
-    given = {**_stored(given), **given}
+    given = {**_without_training(_stored(given), given), **given}
     settings = replace(build(Settings, given), given=frozenset(given))
     check_settings(settings)
     return settings
@@ -52,6 +59,15 @@ def _stored(given: Mapping[str, Any]) -> dict[str, Any]:
     if run.resume and run.output_dir is not None and (path := run.path(SETTINGS_FILE)).exists():
         return read_config(path, is_kept=True)
     return {}
+
+
+def _without_training(stored: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags of a file; if they are those of a training, and an evaluation was asked for, without those
+    that only a training allows."""
+    if not given.get("inference_only") or stored.get("inference_only"):
+        return stored
+    refused = {*_OF_A_TRAINING, *(_OF_A_SPLIT if "score_text" in given else ())}
+    return {key: value for key, value in stored.items() if key not in refused}
 
 
 def parse_preparation(arguments: Sequence[str] | None, prog: str, description: str | None) -> PreparationSettings:

@@ -50,8 +50,10 @@ def opened_shards(folder: Path) -> Iterator[Shards]:
         try:
             index = read_index(folder)
         except FileNotFoundError:
+            saved = sorted(folder.glob("*.pt"))  # as in the folder of a run
+            hint = f"; {saved[0]} is a file" if saved else ""
             raise RunError(
-                f"{folder}: the checkpoint cannot be read: Is a directory without {INDEX_NAME}"
+                f"{folder}: the checkpoint cannot be read: Is a directory without {INDEX_NAME}{hint}"
             ) from None
         except SchemaError as error:
             raise RunError(f"{folder / INDEX_NAME}: damaged: {error}") from None

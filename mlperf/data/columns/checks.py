@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date, datetime
 from typing import Any
 
 from mlperf.data.columns.description import (
@@ -37,11 +38,19 @@ def items_of(value: object, where: str) -> list[Any]:
 
 
 def texts(value: object, where: str) -> tuple[str, ...]:
-    """Return the texts of a list; whole numbers stand for their digits."""
+    """Return the texts of a list. Whole numbers, dates, true and false stand for their texts in TOML."""
     found = items_of(value, where)
-    if any(not isinstance(text, str | int) or isinstance(text, bool) for text in found):
-        refuse(where, value, "a list of texts")
-    return tuple(map(str, found))
+    if any(not isinstance(text, str | int | date) or isinstance(text, datetime) for text in found):
+        refuse(where, value, 'a list of texts, such as ["no", "yes"]')
+    return tuple(str(text).lower() if isinstance(text, bool) else str(text) for text in found)
+
+
+def label_values(value: object, where: str) -> tuple[str, str]:
+    """Return the texts of label 0 and of label 1."""
+    found = texts(value, where)
+    if len(found) != 2:
+        refuse(where, value, "the texts of label 0 and of label 1")
+    return found[0], found[1]
 
 
 def one_of(value: object, where: str, allowed: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.data.columns.description import ColumnsDescription, LabelColumn
-from mlperf.data.columns.plan import all_columns
+from mlperf.data.columns.plan import Column, all_columns
 from mlperf.data.text.blocks import BLOCK_BYTES
 from mlperf.data.text.compressed import COMPRESSIONS, DAMAGE_ERRORS, compression, open_text
 from mlperf.util.errors import RunError
@@ -24,6 +24,10 @@ _OTHER_FILES = {
     b"\xff\xfe": "UTF-16 text; convert it to UTF-8",
     b"\xfe\xff": "UTF-16 text; convert it to UTF-8",
 }
+
+
+class MissingColumnError(RunError):
+    """A text lacks a column of the description, or has it twice."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ def read_layout(path: Path, description: ColumnsDescription, *, label_optional: 
             f"{path}: the header is not UTF-8 text: byte {start + error.start + 1} is {line[error.start]:#x}"
         ) from None
     if fault:
-        raise RunError(f"{path}: column {len(names) + 1} of the header has {fault}")
+        hint = "" if description.separator else _separator_hint(path, description)
+        raise RunError(f"{path}: column {len(names) + 1} of the header has {fault}{hint}")
     positions = named_positions(path, description, names, label_optional=label_optional)
     return LogLayout(separator, tuple(names), len(names), start + len(line) + len(newline), positions)
 
@@ -153,7 +158,10 @@ def _numbered(
         return (None, *(source - 1 - (source > label) for source in sources[1:])), columns
     columns = description.width or columns
     if columns < max(sources):
-        raise RunError(f"{path}: the first row has {columns} columns; there is no column {max(sources)}")
+        hint = _separator_hint(path, description) if columns == 1 else ""
+        raise MissingColumnError(
+            f"{path}: the first row has {columns} columns; there is no column {max(sources)}{hint}"
+        )
     return tuple(source - 1 for source in sources), columns
 
 
@@ -165,11 +173,12 @@ def named_positions(
     for source, column in all_columns(description):
         if isinstance(source, int):
             if source > len(names):
-                raise RunError(f"{path}: has {len(names)} columns; there is no column {source}")
+                raise MissingColumnError(f"{path}: has {len(names)} columns; there is no column {source}")
             found.append(source - 1)
         elif source in names or not (label_optional and isinstance(column, LabelColumn)):
             if names.count(source) != 1:
-                raise RunError(f"{path}: {_wrong_name(source, names)}")
+                advice = _advice(column, names, path, description)
+                raise MissingColumnError(f"{path}: {_wrong_name(source, names)}{advice}")
             found.append(names.index(source))
         else:
             found.append(None)
@@ -180,6 +189,19 @@ def named_positions(
             f"{path}: column {twice + 1} ({shown(names[twice])}) is used twice, by name and by position"
         )
     return tuple(found)
+
+
+def _advice(column: Column, names: Sequence[str], path: Path, description: ColumnsDescription) -> str:
+    """Return what may have been meant by a text that lacks a column."""
+    if isinstance(column, LabelColumn) and len(names) > 1 and column.source not in names:
+        return "; rows without labels cannot be prepared, dlrm-train --score-text predicts them"
+    if len(names) == 1 and path.suffix != ".parquet":
+        return _separator_hint(path, description)
+    return ""
+
+
+def _separator_hint(path: Path, description: ColumnsDescription) -> str:
+    return f"; the separator is {separator_of(path, description)!r}; [text] of --columns can set another"
 
 
 def _wrong_name(name: str, names: Sequence[str]) -> str:

@@ -42,7 +42,7 @@ def fault_message(reason: int, description: ColumnsDescription, layout: LogLayou
         return f"too {'few' if reason == TOO_FEW else 'many'} columns; expected {layout.columns}"
     if reason == NO_LABEL:
         zero, one = description.label.values
-        return f"not a label; allowed are {zero} and {one}"
+        return f'not a label; allowed are {zero} and {one}, and "values" of [label] sets others'
     positions = list(layout.positions)
     used = [each for _, each in all_columns(description)][positions.index(column)] if column in positions else None
     return _MESSAGES.get(reason) or _number_message(reason, used)

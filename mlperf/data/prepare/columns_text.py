@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.columns.description import ColumnsDescription, Transform
+from mlperf.data.columns.header import MissingColumnError
 from mlperf.data.columns.log_file import open_log
 from mlperf.data.columns.parse import ParsedColumns
 from mlperf.data.columns.source import Block, Parser
@@ -37,7 +38,10 @@ class ColumnsText(TextFormat):
         self.standardized = [
             column for column, dense in enumerate(columns.dense, 1) if dense.transform is Transform.STANDARDIZE
         ]
-        self._logs = [open_log(path, columns) for path in inputs]
+        try:
+            self._logs = [open_log(path, columns) for path in inputs]
+        except MissingColumnError as error:
+            raise RunError(f"--columns={settings.columns}: {error}") from None
 
     def blocks(self, file: int, start: int) -> Iterator[Block]:
         """See TextFormat."""
