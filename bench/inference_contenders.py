@@ -156,11 +156,16 @@ def _copied(subject: Subject, variant: Variant) -> DLRM_Net:
         return copy.deepcopy(subject.model)
     if variant.mlp_bits == 32:
         return subject.model
-    model = copy.copy(subject.model)  # shares the tables
-    model._modules = dict(model._modules)
+    return _with_own_layers(subject.model)
+
+
+def _with_own_layers(model: DLRM_Net) -> DLRM_Net:
+    """Return a model with copies of all layers but the tables, which both models share."""
+    copied = copy.copy(model)
+    copied._modules = dict(model._modules)
     for part in ("bot_l", "top_l", "interaction"):
-        setattr(model, part, copy.deepcopy(getattr(subject.model, part)))
-    return model
+        setattr(copied, part, copy.deepcopy(getattr(model, part)))
+    return copied
 
 
 def _pytorch(subject: Subject, variant: Variant) -> Contender:
@@ -170,10 +175,7 @@ def _pytorch(subject: Subject, variant: Variant) -> Contender:
         raise RunError("PyTorch's dynamic quantization runs on the CPU only")
     if variant.table_bits != 32 and device.type == "cuda":
         raise RunError("PyTorch has no quantized embedding bag for a GPU")
-    model = copy.copy(subject.model)
-    model._modules = dict(model._modules)
-    for part in ("bot_l", "top_l", "interaction"):
-        setattr(model, part, copy.deepcopy(getattr(subject.model, part)))
+    model = _with_own_layers(subject.model)
     if variant.mlp_bits != 32:
         quantize_mlps(model, variant.mlp_bits)
     weights = [table.get_parameter("weight").data for table in subject.model.tables]

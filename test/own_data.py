@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from gpu_models import DEVICE
+from own_columns import COLUMNS
 from program import run_program
 
 from mlperf.data.binary import BinaryFile
@@ -165,34 +166,7 @@ def start(settings: Settings, prepared: PreparedData) -> tuple[TrainingStep, DLR
     return step, model
 
 
-LOG_COLUMNS = """
-[text]
-header = true
-
-[label]
-column = "clicked"
-
-[[dense]]
-column = "price"
-type = "decimal"
-transform = "standardize"
-
-[[dense]]
-column = "age"
-type = "integer"
-
-[[categorical]]
-columns = ["site", "user"]
-
-[[categorical]]
-column = "tags"
-separator = "|"
-ids = 3
-
-[split]
-test_share = 0.3
-val_share = 0.1
-"""
+LOG_COLUMNS = COLUMNS.replace("ids = 2", "ids = 3") + "[split]\ntest_share = 0.3\nval_share = 0.1\n"
 
 
 def write_log(path: Path, rows: int = 600, seed: int = 3) -> Path:
@@ -206,7 +180,7 @@ def write_log(path: Path, rows: int = 600, seed: int = 3) -> Path:
             tags = "|".join(stream.choice(["sport", "news", "cook", ""], stream.integers(0, 5)))
             price = "" if stream.random() < 0.1 else f"{stream.normal(20, 5):.2f}"
             label, age = int(stream.random() < 0.1 + 0.8 * (user % 2)), int(stream.integers(0, 90))
-            log.writerow([f"u{user}", label, price, age, f'site "{stream.integers(0, 5)}", x', tags])
+            log.writerow([user, label, price, age, f'site "{stream.integers(0, 5)}", x', tags])
     return path
 
 

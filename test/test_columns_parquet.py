@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_columns_text import parse
+from plain_columns import parse_log
 
 from mlperf.data.columns.description import (
     CategoricalColumn,
@@ -118,22 +118,22 @@ def test_parquet_file_gives_the_rows_of_the_text_with_equal_values(
     values["price"][:3] = [-3.5, 0.0, -0.0]
     pq.write_table(table(values), tmp_path / "log.parquet", row_group_size=700)
     write_text(tmp_path / "log.csv", values)
-    expected = parse(open_log(tmp_path / "log.csv", description))
+    expected = parse_log(open_log(tmp_path / "log.csv", description))
     assert len(expected.rows) == ROWS
     assert expected.cut[-2] > 0 < expected.cut[-1]
-    assert parse(open_log(tmp_path / "log.parquet", description)) == expected
+    assert parse_log(open_log(tmp_path / "log.parquet", description)) == expected
 
 
 def test_reading_continues_at_the_end_of_any_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlperf.data.columns.parquet.BLOCK_ROWS", 256)
     pq.write_table(table(columns(seed=2)), tmp_path / "log.parquet", row_group_size=700)
     log = open_log(tmp_path / "log.parquet", DESCRIPTION)
-    whole = parse(log)
+    whole = parse_log(log)
     blocks = list(log.blocks())
     assert len(blocks) > 12
     assert sum(block.length for block in blocks) == log.size()[0] == (tmp_path / "log.parquet").stat().st_size
     for end in (0, *(block.end for block in blocks)):
-        assert parse(log, end).keys == whole.keys[end:]
+        assert parse_log(log, end).keys == whole.keys[end:]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_damaged_parquet_file_is_named(damage: str, tmp_path: Path) -> None:
     }
     path.write_bytes(changed[damage])
     with pytest.raises(RunError, match=r"log\.parquet: damaged") as caught:
-        parse(open_log(path, DESCRIPTION))
+        parse_log(open_log(path, DESCRIPTION))
     assert "\n" not in str(caught.value)
 
 
@@ -218,7 +218,7 @@ def test_parquet_file_without_the_column_of_the_label_has_label_minus_one(tmp_pa
     pq.write_table(table(values), tmp_path / "log.parquet")
     log = open_log(tmp_path / "log.parquet", DESCRIPTION, label_optional=True)
     assert not log.has_label
-    assert {row[0] for row in parse(log).rows} == {-1}
+    assert {row[0] for row in parse_log(log).rows} == {-1}
 
 
 def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

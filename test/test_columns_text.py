@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import raw_text
 import zstandard
-from plain_columns import PlainRows, plain_parse, xxh64
+from plain_columns import parse_log, plain_parse, xxh64
 
 from mlperf.data.columns.description import (
     CRITEO_COLUMNS,
@@ -28,7 +28,6 @@ from mlperf.data.columns.description import (
     Transform,
 )
 from mlperf.data.columns.log_file import open_log
-from mlperf.data.columns.source import LogFile
 from mlperf.data.prepare.parse import BlockParser
 from mlperf.data.text.blocks import text_blocks
 from mlperf.util.errors import RunError, UsageError
@@ -92,20 +91,6 @@ def draw_text(draw: random.Random, rows: int, separator: str, line_end: str) -> 
     return header + line_end + "".join(characters)
 
 
-def parse(log: LogFile, start: int = 0) -> PlainRows:
-    """Return what the compiled parser finds."""
-    found, parser, lines = PlainRows(cut=[0] * len(log.description.categorical)), log.parser(), 0
-    for block in log.blocks(start):
-        parsed = parser.parse(block)
-        found.rows += parsed.rows.tolist()
-        found.keys += parsed.keys.tolist()
-        found.splits += [] if parsed.splits is None else parsed.splits.tolist()
-        found.cut = [total + int(count) for total, count in zip(found.cut, parsed.cut, strict=True)]
-        found.bad += [lines + int(line) for line in parsed.faults[:, 0]]
-        lines += parsed.lines
-    return found
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_text_gives_the_rows_of_a_plain_parser_whatever_is_wrong_with_it(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -121,7 +106,7 @@ def test_text_gives_the_rows_of_a_plain_parser_whatever_is_wrong_with_it(
     body = text.partition(line_end)[2].encode()
     expected = plain_parse(body, description, separator, POSITIONS, len(NAMES))
     assert 100 < len(expected.rows) < 400
-    assert parse(open_log(path, description)) == expected
+    assert parse_log(open_log(path, description)) == expected
 
 
 def frames(text: bytes) -> bytes:
@@ -148,10 +133,10 @@ def test_compressed_texts_give_the_rows_of_the_plain_one_from_the_end_of_any_blo
     (tmp_path / "plain").write_bytes(text)
     plain = open_log(tmp_path / "plain", replace(DESCRIPTION, separator=separator))
     log = open_log(tmp_path / name, DESCRIPTION)
-    assert parse(log) == parse(plain)
+    assert parse_log(log) == parse_log(plain)
     ends = [block.end for block in log.blocks()]
     assert len(ends) > 5
-    assert parse(log, ends[3]) == parse(plain, ends[3])
+    assert parse_log(log, ends[3]) == parse_log(plain, ends[3])
 
 
 @pytest.mark.parametrize("kept", [4, 2000, -3])
@@ -190,7 +175,7 @@ def test_decimals_are_rounded_like_a_float_of_python_and_then_to_float32(seed: i
     description = ColumnsDescription(LabelColumn(1), (DenseColumn(2, Transform.NONE, is_integer=False),), ())
     expected = plain_parse((tmp_path / "x").read_bytes(), description, "\t", [0, 1], 2)
     assert sum(line >= 24_000 for line in expected.bad) == 22
-    assert parse(open_log(tmp_path / "x", description)) == expected
+    assert parse_log(open_log(tmp_path / "x", description)) == expected
 
 
 def near_ties(draw: random.Random) -> list[str]:
@@ -216,7 +201,7 @@ def test_words_are_hashed_by_xxh64(tmp_path: Path) -> None:
     words = [bytes(97 + (7 * at + size) % 26 for at in range(size)) for size in range(1, 200)]
     (tmp_path / "x").write_bytes(b"".join(b"1\t%s\n" % word for word in words))
     log = open_log(tmp_path / "x", ColumnsDescription(LabelColumn(1), (), (CategoricalColumn(2),)))
-    assert parse(log).keys == [[xxh64(word)] for word in words]
+    assert parse_log(log).keys == [[xxh64(word)] for word in words]
 
 
 @pytest.mark.parametrize(
@@ -310,7 +295,7 @@ def test_text_without_the_column_of_the_label_has_label_minus_one(has_header: bo
     with_labels = open_log(tmp_path / "x.csv", description, label_optional=True)
     without = open_log(tmp_path / "y.csv", description, label_optional=True)
     assert (with_labels.has_label, without.has_label) == (True, False)
-    rows, unlabelled = parse(with_labels), parse(without)
+    rows, unlabelled = parse_log(with_labels), parse_log(without)
     assert rows.rows == [[1, 5, 1], [0, 7, 1]]
     assert unlabelled.rows == [[-1, 5, 1], [-1, 7, 1]]
     assert unlabelled.keys == rows.keys
@@ -318,7 +303,7 @@ def test_text_without_the_column_of_the_label_has_label_minus_one(has_header: bo
         with pytest.raises(RunError, match="there is no column 'clicked'; the columns are 'a', 'b'; rows without"):
             open_log(tmp_path / "y.csv", description)
     else:
-        assert parse(open_log(tmp_path / "y.csv", description)).bad == [0, 1]
+        assert parse_log(open_log(tmp_path / "y.csv", description)).bad == [0, 1]
 
 
 def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

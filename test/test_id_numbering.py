@@ -66,9 +66,8 @@ def test_ids_are_stored_in_as_few_bytes_as_their_range_needs(width: int, smalles
     keys = np.array([largest, smallest, *range(smallest + 5, smallest + 105)], np.uint64)
     ids = write_ids(tmp_path / "x.ids", [keys, keys[:1], np.empty(0, np.uint64)])
     assert [ids.keys(table).tolist() for table in range(3)] == [keys.tolist(), [largest], []]
-    widths = {True: width, False: 8 if largest == 2**64 - 1 and smallest == 0 else width}
-    assert ids.columns[0].width == (8 if width == 8 else widths[largest == smallest + 2 ** (8 * width) - 1])
-    assert (tmp_path / "x.ids").stat().st_size == 16 + 3 * 32 + len(keys) * ids.columns[0].width + 1
+    assert ids.columns[0].width == width
+    assert (tmp_path / "x.ids").stat().st_size == 16 + 3 * 32 + len(keys) * width + 1
 
 
 def test_forty_million_ids_of_32_bits_take_160_megabytes(tmp_path: Path) -> None:
@@ -84,6 +83,14 @@ def test_fingerprint_depends_on_kinds_and_order_of_the_ids(tmp_path: Path) -> No
     assert write_ids(tmp_path / "y.ids", [keys, keys]).fingerprint == first.fingerprint
     for others in ([keys, keys[::-1].copy()], [keys, keys[:8]], [keys], [keys, keys, keys[:0]]):
         assert write_ids(tmp_path / "y.ids", others).fingerprint != first.fingerprint
+
+
+def test_ids_of_another_numbering_than_that_of_the_manifest_are_refused(tmp_path: Path) -> None:
+    ids = write_ids(tmp_path / "x.ids", [np.arange(9, dtype=np.uint64)])
+    assert IdNumbering.read(ids.path, ids.fingerprint) == ids
+    message = f"x.ids: has the numbering {ids.fingerprint}, its manifest says 0123456789abcdef"
+    with pytest.raises(RunError, match=message):
+        IdNumbering.read(ids.path, "0123456789abcdef")
 
 
 def test_every_damaged_byte_of_the_ids_is_noticed(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from mlperf.data.prepare.pipeline import prepare
 from mlperf.training import checkpoint
 from mlperf.util.failures import continued_by
 from mlperf.util.locking import exclusive
-from mlperf.util.new_file import numbered, open_new
+from mlperf.util.new_file import numbered, open_new, write_new
 from mlperf.util.program import run_program as run_entry_point
 
 SMALL = (
@@ -183,3 +183,13 @@ def test_program_prints_how_to_continue_after_an_interruption(capsys: pytest.Cap
     with same_signal_handlers():
         assert run_entry_point("x.py", work) == 130
     assert capsys.readouterr().err == "x.py: interrupted; the same command continues\n"
+
+
+def test_text_is_written_whole_or_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    write_new(path, "one\n")
+    with pytest.raises(FileExistsError):
+        write_new(path, "other\n")
+    assert path.read_text() == "one\n"
+    with pytest.raises(OSError, match="No space left"):
+        write_new(Path("/dev/full"), "one\n")

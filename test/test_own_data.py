@@ -18,7 +18,7 @@ from small_runs import error_of
 from mlperf.data.prepared.verify import file_problems, scan
 from mlperf.data.watched_file import WatchedFile
 
-OTHER_SITES = LOG_COLUMNS.replace('"site", "user"', '"site"')
+OTHER_SITES = LOG_COLUMNS.replace('[[categorical]]\ncolumn = "user"\ntype = "integer"\n', "")
 NO_DENSE = re.sub(r"\[\[dense\]\]\ncolumn[^[]*", "", LOG_COLUMNS)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from own_columns import COLUMNS
 from preparations import read_rows
 from program import ROOT, run_program
 
@@ -20,26 +21,7 @@ from mlperf.data.prepare.pipeline import prepare
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import RunError
 
-COLUMNS = """
-[label]
-column = "clicked"
-[[dense]]
-column = "price"
-type = "decimal"
-transform = "standardize"
-[[dense]]
-column = "age"
-[[categorical]]
-column = "site"
-[[categorical]]
-column = "user"
-type = "integer"
-[[categorical]]
-column = "tags"
-separator = "|"
-ids = 2
-[split]
-"""
+BY_DEFAULT = COLUMNS.replace("[text]\nheader = true\n", "") + "[split]\n"  # columns given by name have a header
 BY_VALUE = 'column = "day"\ntest = ["7"]\nval = ["8"]\n'
 FILES = 'train = ["a.csv", "b.csv"]\ntest = ["c.csv"]\nval = ["d.csv"]\n'
 
@@ -69,7 +51,7 @@ def write(path: Path, some: list[list[str]]) -> None:
 
 def prepared(folder: Path, name: str, split: str = BY_VALUE) -> list[bytes]:
     """Prepare a file; return the rows of the splits and the ids."""
-    (folder / "columns.toml").write_text(COLUMNS + split)
+    (folder / "columns.toml").write_text(BY_DEFAULT + split)
     settings = PreparationSettings(
         "columns", folder / name, folder / f"{name}_x", columns=folder / "columns.toml", randomize="none"
     )

@@ -75,7 +75,7 @@ def page(*arguments: str | Path, cwd: Path) -> _Page:
 
 def write_run(folder: Path, auc: float = 0.81, settings: Mapping[str, Any] | None = None) -> Path:
     """Write the metrics of a run into a folder."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     start = {**START, "settings": dict(settings or {}), "system": {"cpu": "Example", "memory": 64_000_000_000}}
     losses = [progress(1000.0 + number, number, 0.7 - number / 50) for number in range(1, 11)]
     epoch = [at("epoch_start", 1000.5, 0), *losses, evaluation(1011.0, 10, auc)]
@@ -147,6 +147,13 @@ def test_runs_with_the_same_label_have_the_same_colour_and_are_numbered(tmp_path
     assert colors[:3] == ["run c0", "run c0", "run c1"]
     assert [cells[0].strip() for cells in found.cells[1:4]] == ["SGD (1)", "SGD (2)", "Adagrad"]
     assert "SGD, 2 runs" in found.text
+
+
+def test_a_folder_of_runs_has_one_label(tmp_path: Path) -> None:
+    for name in ("sgd/a", "sgd/b", "adagrad"):
+        write_run(tmp_path / name)
+    found = page("sgd", "adagrad", "--labels=SGD,Adagrad", cwd=tmp_path)
+    assert [cells[0].strip() for cells in found.cells[1:4]] == ["SGD (1)", "SGD (2)", "Adagrad"]
 
 
 def test_target_is_that_of_the_run(tmp_path: Path) -> None:
@@ -264,7 +271,7 @@ def test_wrong_time_breakdown_is_refused(content: str, reason: str, tmp_path: Pa
         (("--output=first/metrics.jsonl",), "--output=first/metrics.jsonl: must end in .html"),
         (("--output=first",), "--output=first is a folder; must be a file name, such as first/report.html"),
         (("--output=no/report",), "--output=no/report.html: folder no does not exist"),
-        (("--labels=a,b",), "--labels: 2 labels for 1 run"),
+        (("--labels=a,b",), "--labels=a,b: 2 labels for 1 run"),
     ],
 )
 def test_wrong_call_is_refused_in_one_line(flags: tuple[str, ...], reason: str, tmp_path: Path) -> None:

@@ -10,44 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from own_columns import COLUMNS, SHARES
 from program import Finished, run_program
 
 import mlperf
 
-NAMES = ["clicked", "age", "price", "country", "user", "tags"]
-DESCRIPTION = """
-[text]
-separator = ","
-header = true
-
-[label]
-column = "clicked"
-
-[[dense]]
-column = "age"
-type = "integer"
-
-[[dense]]
-column = "price"
-type = "decimal"
-transform = "standardize"
-
-[[categorical]]
-column = "country"
-
-[[categorical]]
-column = "user"
-type = "integer"
-
-[[categorical]]
-column = "tags"
-separator = "|"
-ids = 2
-
-[split]
-test_share = 0.2
-val_share = 0.1
-"""
+NAMES = ["clicked", "age", "price", "site", "user", "tags"]
 MODEL = (
     *("--arch-sparse-feature-size=8", "--arch-mlp-bot=2-16-8", "--arch-mlp-top=16-1", "--loss-function=bce"),
     *("--data-generation=dataset", "--data-set=columns", "--processed-data-file=x", "--mini-batch-size=8"),
@@ -62,8 +30,8 @@ def make_rows() -> list[list[str]]:
         tags = "|".join(f"tag {number}" for number in stream.integers(0, 9, stream.integers(0, 4)))
         age = "" if stream.random() < 0.2 else str(stream.integers(18, 80))
         price = "" if stream.random() < 0.2 else f"{stream.lognormal(2, 1):.2f}"
-        country = stream.choice(["Chad", "Congo, Republic", 'the "old" one', ""])
-        rows.append([str(stream.integers(0, 2)), age, price, country, str(stream.integers(-5, 30)), tags])
+        site = stream.choice(["Chad", "Congo, Republic", 'the "old" one', ""])
+        rows.append([str(stream.integers(0, 2)), age, price, site, str(stream.integers(-5, 30)), tags])
     return rows
 
 
@@ -80,7 +48,7 @@ class OwnLog:
         self.folder = folder
         self.rows = make_rows()
         write(folder / "log.csv", self.rows)
-        (folder / "columns.toml").write_text(DESCRIPTION)
+        (folder / "columns.toml").write_text(COLUMNS + SHARES)
         given = ("--data-set=columns", "--columns=columns.toml", "--data-randomize=none")
         files = ("--raw-data-file=log.csv", "--processed-data-file=x")
         run = run_program(*given, *files, cwd=folder, program="tools/prepare_criteo.py")
@@ -141,7 +109,7 @@ def test_unknown_words_get_the_row_of_the_empty_id_and_cut_fields_are_counted(lo
     run = log.score("--score-text=unknown.csv")
     assert np.load(log.folder / "p.npy").tolist() == plain.tolist()
     assert run.stderr.splitlines()[-2:] == [
-        "unknown.csv: ids that x.ids lacks: 14 (country 7, user 7); they get the row of the empty id",
+        "unknown.csv: ids that x.ids lacks: 14 (site 7, user 7); they get the row of the empty id",
         "unknown.csv: fields with more ids than are kept: tags 7",
     ]
 
@@ -154,7 +122,7 @@ def test_parquet_has_the_predictions_of_the_text(log: OwnLog, expected: list[flo
         "clicked": [int(value) for value in columns["clicked"]],
         "age": [int(value) if value else None for value in columns["age"]],
         "price": [float(value) if value else None for value in columns["price"]],
-        "country": list(columns["country"]),
+        "site": list(columns["site"]),
         "user": [int(value) for value in columns["user"]],
         "tags": list(columns["tags"]),
     }

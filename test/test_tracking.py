@@ -16,7 +16,7 @@ from mlflow_server import mlflow_server
 from program import run_program
 from small_runs import SHAPE, TRAIN
 
-from mlperf.reporting.records import Record
+from mlperf.reporting.metrics_reader import Record
 from mlperf.reporting.sender import Sender
 
 pytest.importorskip("mlflow")

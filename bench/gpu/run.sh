@@ -6,7 +6,8 @@
 # first    the stages env smoke tests large optimizers: checks correctness, about 5 minutes.
 # tables   the stages env profile times dcnv2 measure variants reading auc precisions: measures everything that the tables
 #          of the documentation contain, about 10 minutes. What cannot start within 10 minutes is skipped and named.
-# second   the stages tune full run general sanitize: slower checks and other block sizes, about 4 minutes.
+# second   the stages tune full run general sanitize inference: slower checks, other block sizes, and the latency of
+#          scoring, about 5 minutes.
 #
 # OUT          folder for the log of each stage, NAME.log (default: a new folder under /tmp).
 # WHEELS       a folder with wheels of packages that the environment lacks, on a machine without a network.
@@ -53,10 +54,10 @@ for name in "$@"; do
     case $name in
         first) stages+=(env smoke tests large optimizers) ;;
         tables) stages+=(start_of_tables "${tables[@]}" end_of_tables) ;;
-        second) stages+=(tune full run general sanitize) ;;
+        second) stages+=(tune full run general sanitize inference) ;;
         env | smoke | tests | large | optimizers) stages+=("$name") ;;
         profile | times | dcnv2 | measure | variants | reading | auc | precisions) stages+=("$name") ;;
-        tune | full | run | general | sanitize) stages+=("$name") ;;
+        tune | full | run | general | sanitize | inference) stages+=("$name") ;;
         *) fail "$name: no such stage; bench/gpu/run.sh --help lists them" ;;
     esac
 done
@@ -176,6 +177,10 @@ for name in "${stages[@]}"; do
                 stage sanitize 100 40 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck \
                     --error-exitcode 9 "$python" bench/gpu/run_for_sanitizer.py
             fi
+            ;;
+        inference)
+            script inference 100 80 measure_inference.py --shapes=MLPerf,Kaggle --batch-sizes=1,256,4096,65536 \
+                --seconds=0.3 ${gpu[@]+"${gpu[@]}"}
             ;;
     esac
 done

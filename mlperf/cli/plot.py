@@ -8,25 +8,25 @@ Reads console output of the trainer, and compliance logs of this project or of a
 from __future__ import annotations
 
 import logging
-import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlperf.benchmarks import Benchmark
+from mlperf.cli.run_files import output_file, output_path
 from mlperf.distributed.launchers import require_one_process
-from mlperf.plots.log_files import LOG_SUFFIXES
 from mlperf.settings.argument_parser import Parser
-from mlperf.settings.kinds import between, file_name
+from mlperf.settings.kinds import between
 from mlperf.util.errors import UsageError
-from mlperf.util.output_files import NamedFile, named, require_distinct, require_writable_file
 from mlperf.util.plural import counted
 from mlperf.util.program import program_name, run_program
 
 if TYPE_CHECKING:
     from mlperf.plots.read_runs import Run
+
+_OUTPUT = Path("run.png")
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def make_parser(name: str) -> Parser:
         nargs="+",
         help="console or compliance logs, or folders of them, such as results/ or a submission package",
     )
-    add("--output", type=_output, default=Path("run.png"), help="output file: .png, .svg or .pdf")
+    add("--output", type=output_path, default=_OUTPUT, help="output file: .png, .svg or .pdf")
     add(
         "--labels",
         help="labels of the arguments or of the runs, separated by commas; runs with the same label have the same "
@@ -69,11 +69,6 @@ def make_parser(name: str) -> Parser:
     return parser
 
 
-def _output(text: str) -> Path:
-    path: Path = Path(text) if os.path.isdir(text) or not text else file_name(text)
-    return path  # `_output_file` suggests a name in a folder
-
-
 def _plot(name: str, arguments: Sequence[str] | None) -> int:
     args = make_parser(name).parse_args(arguments)
     require_one_process()
@@ -81,11 +76,12 @@ def _plot(name: str, arguments: Sequence[str] | None) -> int:
     from mlperf.plots.packages import require_packages
     from mlperf.plots.read_runs import read_runs
     from mlperf.plots.run_figure import draw_runs, has_curve
+    from mlperf.plots.run_labels import labels_of
 
     require_packages("plotting", "matplotlib")
-    output = _output_file(args.output, args.logs)
+    output = output_file(args.output, args.logs, _OUTPUT)
     runs, warnings = read_runs(args.logs)
-    labels = _labels(runs, args.labels, len(args.logs))
+    labels = labels_of(runs, args.labels, len(args.logs))
     metric = args.metric
     if metric == "auto":
         metric = "auc" if any(run.curves.auc for run in runs) else "accuracy"
@@ -103,20 +99,6 @@ def _plot(name: str, arguments: Sequence[str] | None) -> int:
     return 0
 
 
-def _labels(runs: Sequence[Run], requested: str | None, arguments: int) -> list[str]:
-    """Return the label of each run. requested: value of --labels; arguments: number of logs and folders named."""
-    if requested is None:
-        from mlperf.plots.run_labels import legend_labels
-
-        return legend_labels([(run.path, run.curves) for run in runs])
-    labels = requested.split(",")
-    if len(labels) == arguments:
-        return [labels[run.argument] for run in runs]
-    if len(labels) == len(runs):
-        return labels
-    raise UsageError(f"--labels={requested}: {counted(len(labels), 'label')} for {counted(len(runs), 'run')}")
-
-
 def _targets(requested: float | None, metric: str, benchmarks: Iterable[Benchmark]) -> dict[str, float]:
     """Return the targets to draw, by label. benchmarks: of the runs."""
     if requested is not None:
@@ -129,25 +111,6 @@ def _targets(requested: float | None, metric: str, benchmarks: Iterable[Benchmar
         f"target {each.auc_target:g}{f' ({each.name})' if len(distinct) > 1 else ''}": each.auc_target
         for each in distinct
     }
-
-
-def _output_file(requested: Path, logs: Sequence[Path]) -> Path:
-    """Return the file to write, which gets .png if it has no suffix. UsageError if it is no file, or a log."""
-    if os.path.isdir(requested):
-        raise UsageError(f"--output={requested} is a folder; must be a file name, such as {requested / 'run.png'}")
-    output = requested if requested.suffix else requested.with_name(f"{requested.name}.png")
-    require_distinct(read_files(logs), named("--output", output))
-    require_writable_file("--output", output)
-    return output
-
-
-def read_files(arguments: Sequence[Path]) -> Iterator[NamedFile]:
-    """Yield the logs, and those in the folders, among the arguments."""
-    for argument in arguments:
-        yield NamedFile(argument, str(argument), is_folder=argument.is_dir())
-        for path in argument.rglob("*") if argument.is_dir() else ():
-            if path.suffix in LOG_SUFFIXES:
-                yield NamedFile(path, str(path))
 
 
 def _axis(runs: Sequence[Run], requested: str) -> str:

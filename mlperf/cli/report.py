@@ -8,21 +8,20 @@ Reads folders of runs, metrics files, compliance logs and console output. The pa
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mlperf.cli.plot import read_files
+from mlperf.cli.run_files import output_file, output_path
 from mlperf.distributed.launchers import require_one_process
 from mlperf.settings.argument_parser import Parser
-from mlperf.settings.kinds import file_name
-from mlperf.util.errors import RunError, UsageError
+from mlperf.util.errors import RunError
 from mlperf.util.files import write_atomically
-from mlperf.util.output_files import named, require_distinct, require_writable_file
 from mlperf.util.plural import counted
 from mlperf.util.program import program_name, run_program
+
+_OUTPUT = Path("report.html")
 
 _log = logging.getLogger(__name__)
 
@@ -44,19 +43,14 @@ def make_parser(name: str) -> Parser:
         metavar="RUN",
         help="folder of --output-dir, metrics file, compliance log or console output, or a folder of them",
     )
-    add("--output", type=_output, default=Path("report.html"), help="output file: .html")
+    add("--output", type=output_path, default=_OUTPUT, help="output file: .html")
     add(
         "--labels",
-        help="labels of the runs, separated by commas; runs with the same label have the same colour (default: "
-        "the names of the files or folders or, of several systems, the names in the logs)",
+        help="labels of the arguments or of the runs, separated by commas; runs with the same label have the same "
+        "colour (default: the names of the files or folders or, of several systems, the names in the logs)",
     )
     add("--title", default="Training report", help="title of the page")
     return parser
-
-
-def _output(text: str) -> Path:
-    path: Path = Path(text) if os.path.isdir(text) or not text else file_name(text)
-    return path  # `_output_file` suggests a name in a folder
 
 
 def _report(name: str, arguments: Sequence[str] | None) -> int:
@@ -65,8 +59,8 @@ def _report(name: str, arguments: Sequence[str] | None) -> int:
     from mlperf.page.document import page_of
     from mlperf.page.runs import read_reports
 
-    output = _output_file(args.output, args.runs)
-    reports, warnings = read_reports(args.runs, None if args.labels is None else args.labels.split(","))
+    output = output_file(args.output, args.runs, _OUTPUT, one_format=True)
+    reports, warnings = read_reports(args.runs, args.labels)
     page = page_of(reports, args.title, warnings)
     try:
         write_atomically(output, page)
@@ -76,19 +70,6 @@ def _report(name: str, arguments: Sequence[str] | None) -> int:
         _log.warning("%s", warning)
     print(f"{output}: {counted(len(reports), 'run')}")
     return 0
-
-
-def _output_file(requested: Path, runs: Sequence[Path]) -> Path:
-    """Return the file to write, which gets .html if it has no suffix. UsageError if it is a folder or a log."""
-    if os.path.isdir(requested):
-        example = requested / "report.html"
-        raise UsageError(f"--output={requested} is a folder; must be a file name, such as {example}")
-    output = requested if requested.suffix else requested.with_name(f"{requested.name}.html")
-    if output.suffix != ".html":
-        raise UsageError(f"--output={output}: must end in .html")
-    require_distinct(read_files(runs), named("--output", output))
-    require_writable_file("--output", output)
-    return output
 
 
 if __name__ == "__main__":

@@ -120,3 +120,4 @@ LOG1P = DenseFormat()  # DLRM: ln(1 + max(x, 0))
 CRITEO = RowSchema(dense_features=DENSE_FEATURES, ids_per_table=(1,) * TABLES)
 
 Rows = npt.NDArray[np.int32]  # rows in memory, int32 [N, columns]
+Keys = npt.NDArray[np.uint64]  # 64-bit ids, [N] or [N, ids per row]

@@ -10,12 +10,14 @@ from mlperf.compliance.log_reader import is_number
 from mlperf.page.elements import Content, Markup, element, table
 from mlperf.page.numbers import duration, significant
 from mlperf.page.runs import RunReport
+from mlperf.reporting.time_table import TRAINING
 from mlperf.util.errors import RunError
 from mlperf.util.plural import counted
+from mlperf.util.stopwatch import OTHER
 
 _MIN_LABELLED = 0.04  # share of a bar that has room for its percentage
 COLORS = 24
-_DIVIDED = "training"  # the phase whose parts are drawn; of the others, the bar shows the sum
+_DIVIDED = TRAINING  # the phase whose parts are drawn; of the others, the bar shows the sum
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def _table(found: Sequence[_Times], colors: Mapping[str, int]) -> Markup:
 
 def _last_other(names: Iterable[str]) -> list[str]:
     """Return the distinct names in order, and "other" at the end."""
-    return sorted(dict.fromkeys(names), key=lambda name: name == "other")
+    return sorted(dict.fromkeys(names), key=lambda name: name == OTHER)
 
 
 def _row(

@@ -12,7 +12,6 @@ from mlperf.util.files import read_regular
 from mlperf.util.strict_json import SchemaError, parse_json
 
 _MAX_TIME_FILE = 1 << 24  # bytes
-_INDEX_NAME = "checkpoint.json"  # of a sharded checkpoint
 # Entries of a checkpoint, and what the page calls them.
 _ENTRIES = {
     "epoch": "epoch",
@@ -47,10 +46,18 @@ def checkpoints_in(folder: Path) -> list[dict[str, Any]]:
     Weights are not read.
     """
     try:
-        found = sorted(path for path in folder.iterdir() if path.suffix == ".pt" or (path / _INDEX_NAME).is_file())
+        found = sorted(filter(_is_checkpoint, folder.iterdir()))
     except OSError as error:
         raise RunError(f"{folder}: cannot be read: {error.strerror}") from None
     return [_checkpoint(path) for path in found]
+
+
+def _is_checkpoint(path: Path) -> bool:
+    if not path.is_dir():
+        return path.suffix == ".pt"
+    from mlperf.training.sharded_index import INDEX_NAME  # imports torch
+
+    return (path / INDEX_NAME).is_file()
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

@@ -15,11 +15,9 @@ from mlperf.page.folder import checkpoints_in, time_breakdown_in
 from mlperf.plots.curves import Curves, Point
 from mlperf.plots.log_files import compliance_log_of
 from mlperf.plots.read_runs import Run, read_runs
-from mlperf.plots.run_labels import legend_labels
+from mlperf.plots.run_labels import labels_of
 from mlperf.reporting.metrics_reader import MAX_NUMBER, RunRecords, position_of
 from mlperf.settings.run import METRICS_FILE
-from mlperf.util.errors import UsageError
-from mlperf.util.plural import counted
 
 
 @dataclass(frozen=True)
@@ -87,18 +85,15 @@ class RunReport:
         return max((curve[-1].epochs for curve in self.curves.values() if curve), default=None)
 
 
-def read_reports(arguments: Sequence[Path], labels: Sequence[str] | None) -> tuple[list[RunReport], list[str]]:
-    """Return the runs of folders, metrics files and logs, and warnings. labels: of the runs; None: from the files.
+def read_reports(arguments: Sequence[Path], labels: str | None) -> tuple[list[RunReport], list[str]]:
+    """Return the runs of folders, metrics files and logs, and warnings. labels: see `labels_of`.
 
-    RunError as of `read_runs`; UsageError if the number of labels is not that of the runs.
+    RunError as of `read_runs`, UsageError as of `labels_of`.
     """
     runs, warnings = read_runs(arguments)
-    if labels is None:
-        labels = legend_labels([(run.path, run.curves) for run in runs])
-    if len(labels) != len(runs):
-        raise UsageError(f"--labels: {counted(len(labels), 'label')} for {counted(len(runs), 'run')}")
-    groups = list(dict.fromkeys(labels))
-    named = zip(runs, _numbered(labels), labels, strict=True)
+    group_labels = labels_of(runs, labels, len(arguments))
+    groups = list(dict.fromkeys(group_labels))
+    named = zip(runs, _numbered(group_labels), group_labels, strict=True)
     return [_report(run, label, groups.index(group)) for run, label, group in named], warnings
 
 

@@ -8,10 +8,31 @@ from pathlib import Path
 
 from mlperf.plots.curves import Curves
 from mlperf.plots.log_files import log_name
+from mlperf.plots.read_runs import Run
+from mlperf.util.errors import UsageError
+from mlperf.util.plural import counted
 
 # Values that logs contain where nobody entered the name of a submitter or of a system.
 _UNNAMED = ("", "unknown", "reference", "reference_implementation")
 _PLACEHOLDER = "PLACEHOLDER"
+
+
+def labels_of(runs: Sequence[Run], requested: str | None, arguments: int) -> list[str]:
+    """Return the label of each run.
+
+    requested: value of --labels, those of the arguments or of the runs, separated by commas; None: from the logs.
+    arguments: number of logs and folders that were named.
+
+    UsageError if there is another number of labels.
+    """
+    if requested is None:
+        return legend_labels([(run.path, run.curves) for run in runs])
+    labels = requested.split(",")
+    if len(labels) == arguments:
+        return [labels[run.argument] for run in runs]
+    if len(labels) == len(runs):
+        return labels
+    raise UsageError(f"--labels={requested}: {counted(len(labels), 'label')} for {counted(len(runs), 'run')}")
 
 
 def legend_labels(runs: Sequence[tuple[Path, Curves]]) -> list[str]:

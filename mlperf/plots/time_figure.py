@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlperf.plots.packages import save_figure
+from mlperf.reporting.time_table import EVALUATION, TRAINING, engine_name, measured_processes
 from mlperf.util.errors import RunError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 9.0  # inches
 _BAR, _MARGIN = 0.24, 1.0  # inches: height of a bar, and of heading and axis
-_COLOURS = {"training": "#4878a8", "evaluation": "#6a9f58"}
+_COLOURS = {TRAINING: "#4878a8", EVALUATION: "#6a9f58"}
 _OTHER_COLOUR = "#a0a0a0"
 
 
@@ -73,13 +74,8 @@ def draw_time_breakdown(breakdown: Mapping[str, Any], output: Path) -> None:
 
 
 def _title(breakdown: Mapping[str, Any]) -> str:
-    title = f"{breakdown['seconds']:,.1f} s, engine {breakdown['engine'].partition(' ')[0]}"
-    processes = breakdown["processes"]
-    if processes == 1:
-        return title
-    return f"{title}, " + (
-        f"mean of {processes} processes" if breakdown["measured_processes"] > 1 else f"process 0 of {processes}"
-    )
+    title = f"{breakdown['seconds']:,.1f} s, engine {engine_name(breakdown)}"
+    return ", ".join(filter(None, (title, measured_processes(breakdown))))
 
 
 def _bars(breakdown: Mapping[str, Any]) -> list[_Bar]:

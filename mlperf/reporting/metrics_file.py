@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from mlperf.distributed.launchers import attempts
-from mlperf.reporting.metrics_reader import MAX_LINE, read_records
-from mlperf.reporting.records import Record, RecordListener
+from mlperf.reporting.metrics_reader import MAX_LINE, Record, read_records
+from mlperf.reporting.records import RecordListener
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Outcome, Position
 from mlperf.util.errors import RunError, UsageError

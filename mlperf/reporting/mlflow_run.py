@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import torch
 
+from mlperf.reporting.metrics_reader import Record
 from mlperf.reporting.points import iteration_of, points_of
-from mlperf.reporting.records import Record, RecordListener
+from mlperf.reporting.records import RecordListener
 from mlperf.reporting.sender import Sender, first_line
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Outcome, Position

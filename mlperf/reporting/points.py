@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlperf.reporting.records import Record
+from mlperf.reporting.metrics_reader import Record
 
 _TRAIN = ("loss", "accuracy", "ms_per_iteration", "learning_rate")
 _TEST = (

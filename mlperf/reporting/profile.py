@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from mlperf.training.events import Listener, Outcome, Position
 from mlperf.util.errors import RunError
-from mlperf.util.new_file import first_free_together, open_new
+from mlperf.util.new_file import first_free_together, write_new
 
 _log = logging.getLogger(__name__)
 
@@ -83,14 +83,7 @@ def _write_table(table: str, folder: Path) -> tuple[Path, Path]:
     while True:
         table_file, trace_file = profile_files(folder)
         with suppress(FileExistsError):
-            file = open_new(table_file)
-            try:
-                file.write(table)
-                file.flush()
-            except OSError:
-                file.discard()
-                raise
-            file.close()
+            write_new(table_file, table)
             return table_file, trace_file
 
 

@@ -17,14 +17,13 @@ import torch
 
 from mlperf.data.source import BatchSource
 from mlperf.evaluation.metrics import Metrics
+from mlperf.reporting.metrics_reader import Record
 from mlperf.reporting.system import system_facts
 from mlperf.settings.settings import Settings
 from mlperf.settings.values import changed_values
 from mlperf.training.events import CheckpointKind, Listener, Outcome, Position, Progress, RunStart
 from mlperf.util.clock import UnixClock
 from mlperf.version import __version__
-
-Record = dict[str, Any]
 
 
 class RecordListener(Listener):

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from mlperf.reporting.records import Record
+from mlperf.reporting.metrics_reader import Record
 from mlperf.util.signals import deferred
 
 _log = logging.getLogger(__name__)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
+from mlperf.reporting.metrics_reader import Record
 from mlperf.reporting.points import iteration_of
-from mlperf.reporting.records import Record, RecordListener
+from mlperf.reporting.records import RecordListener
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Outcome, Position
 from mlperf.util.errors import RunError, UsageError

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
@@ -21,20 +21,18 @@ from mlperf.distributed.agreement import values_of_all
 from mlperf.distributed.processes import current
 from mlperf.engines.device_stopwatch import make_stopwatch
 from mlperf.evaluation.metrics import Metrics
+from mlperf.reporting.time_table import CHECKPOINTS, EVALUATION, TRAINING, table
 from mlperf.settings.run import TIME_FILE
 from mlperf.training.events import Listener, Position, RunStart
 from mlperf.util.errors import RunError
-from mlperf.util.new_file import first_free_together, open_new
+from mlperf.util.new_file import first_free_together, write_new
 from mlperf.util.stopwatch import OTHER
 from mlperf.version import __version__
 
 _log = logging.getLogger(__name__)
 
-TRAINING, EVALUATION, CHECKPOINTS = "training", "evaluation", "checkpoints"
-
 # The part of an evaluation that is none of the scorer's.
 _METRICS = "metrics"
-_WIDTH = 58  # of the names in the table
 
 
 def time_files(folder: Path | None) -> tuple[Path, Path]:
@@ -185,26 +183,14 @@ class TimeBreakdown(Listener):
         content = json.dumps(breakdown, indent=1, allow_nan=False) + "\n"
         while self.picture is None:
             time_file, picture_file = time_files(self._folder)
-            with suppress(FileExistsError):
-                _write(time_file, content)
+            try:
+                write_new(time_file, content)
                 self.measured, self.picture = breakdown, picture_file
+            except FileExistsError:  # written meanwhile by another run
+                continue
+            except OSError as error:
+                raise RunError(f"--time-breakdown: {time_file} cannot be written: {error.strerror}") from None
         _log.info("time breakdown in %s", time_file)
-
-
-def _write(path: Path, content: str) -> None:
-    try:
-        file = open_new(path)
-        try:
-            file.write(content)
-            file.flush()
-        except OSError:
-            file.discard()
-            raise
-        file.close()
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise RunError(f"--time-breakdown: {path} cannot be written: {error.strerror}") from None
 
 
 def _phase(
@@ -227,35 +213,3 @@ def _phase(
         **({"count": count, "unit": unit} if count else {}),
         "parts": [timed(part, [parts.get(part, 0.0) for parts in of_all]) for part in parts],
     }
-
-
-def table(breakdown: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of the table for a breakdown: seconds, ms per step or batch, and percent of all."""
-    processes, measured = breakdown["processes"], breakdown["measured_processes"]
-    heading = f"Time, engine {breakdown['engine'].partition(' ')[0]}"
-    if processes > 1:
-        heading += f", mean of {processes} processes" if measured > 1 else f", process 0 of {processes}"
-    spread = f"{'min':>11}{'max':>11}" if measured > 1 else ""
-    yield f"{heading:<{_WIDTH}}{'seconds':>10}{'percent':>9}{'ms each':>11}{spread}"
-    for phase in breakdown["phases"]:
-        count = phase.get("count")
-        name = phase["name"] if count is None else f"{phase['name']}, {_counted(count, phase['unit'])}"
-        yield _line(name, phase)
-        if len(phase["parts"]) > 1:
-            yield from (_line(f"  {part['name']}", part) for part in phase["parts"])
-    yield _line("total", {"seconds": breakdown["seconds"], "percent": 100.0})
-    for phase in breakdown["phases"]:
-        if "read_ahead" in phase:
-            ahead = phase["read_ahead"]
-            name = f"beside the {phase['name']}, {_counted(ahead['threads'], 'thread')} reading and decoding"
-            yield f"{name:<{_WIDTH}}{ahead['seconds']:>10.3f}{'':>9}{ahead['ms']:>11.3f}"
-
-
-def _counted(count: int, unit: str) -> str:
-    plural = "batches" if unit == "batch" else f"{unit}s"
-    return f"{count:,} {unit if count == 1 else plural}"
-
-
-def _line(name: str, timed: Mapping[str, Any]) -> str:
-    each = "".join(f"{timed[key]:>11.3f}" for key in ("ms", "min_ms", "max_ms") if key in timed)
-    return f"{name:<{_WIDTH}}{timed['seconds']:>10.3f}{timed['percent']:>9.2f}{each}"

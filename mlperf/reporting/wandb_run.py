@@ -6,8 +6,9 @@ import os
 
 import torch
 
+from mlperf.reporting.metrics_reader import Record
 from mlperf.reporting.points import iteration_of, points_of
-from mlperf.reporting.records import Record, RecordListener
+from mlperf.reporting.records import RecordListener
 from mlperf.reporting.sender import first_line
 from mlperf.settings.settings import Settings
 from mlperf.training.events import Outcome, Position

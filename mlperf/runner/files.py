@@ -12,6 +12,7 @@ from pathlib import Path
 from mlperf.data.columns.description_file import read_description
 from mlperf.data.prepared.named_files import (
     named_counts,
+    named_described_files,
     named_prepared_files,
     named_raw_files,
     named_reference_files,
@@ -106,12 +107,8 @@ def _inputs(settings: Settings) -> list[NamedFile]:
     if data.generation == "synthetic":
         inputs += [NamedFile(path, f"--data-trace-file={path}") for path in trace_files(settings)]
     if data.generation == "dataset":
-        inputs += named_raw_files(data.raw_data_file) + _described_files(data)
+        inputs += named_raw_files(data.raw_data_file) + named_described_files(data, _described_texts(data))
         inputs += named("--multi-hot-tables", data.multi_hot.tables_file)
-        inputs += named("--columns", data.columns)
-        if data.ids_from is not None:
-            earlier = DatasetPaths.from_name(data.ids_from, "--ids-from")
-            inputs += named_prepared_files(earlier, f"--ids-from={data.ids_from}")
         if (prepared := _prepared_data(settings)) is not None:
             inputs += chain(named_prepared_files(*prepared), named_counts(*prepared))
         else:
@@ -127,16 +124,11 @@ def _is_kept(config: Path | None, settings: Settings) -> bool:
     return os.path.abspath(config) == os.path.abspath(folder / SETTINGS_FILE)
 
 
-def _described_files(data: DataSettings) -> list[NamedFile]:
-    """Return --columns, the raw text that it describes, and the files of --ids-from."""
-    files = named("--columns", data.columns)
-    if data.columns is not None and data.raw_data_file is not None:
-        texts = raw_files(data.raw_data_file, data.data_set, read_description(data.columns))
-        files += [NamedFile(path, f"{path.name} of --columns={data.columns}") for path in texts]
-    if data.ids_from is not None:
-        origin = f"--ids-from={data.ids_from}"
-        files += named_prepared_files(DatasetPaths.from_name(data.ids_from, "--ids-from"), origin)
-    return files
+def _described_texts(data: DataSettings) -> list[Path]:
+    """Return the raw text that --columns describes, which may be several files."""
+    if data.columns is None or data.raw_data_file is None:
+        return []
+    return raw_files(data.raw_data_file, data.data_set, read_description(data.columns))
 
 
 def output_files(settings: Settings) -> list[NamedFile]:

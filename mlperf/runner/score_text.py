@@ -94,13 +94,7 @@ def load_numbering(settings: Settings, prepared: PreparedData) -> KnownIds:
             "by another program or an earlier version; prepare it again from its text"
         )
     paths = DatasetPaths.from_name(prepared_prefix(settings.data))
-    numbering = IdNumbering.read(paths.ids)
-    if numbering.fingerprint != prepared.numbering:
-        raise RunError(
-            f"{paths.ids}: has the fingerprint {numbering.fingerprint}, its manifest {paths.manifest} says "
-            f"{prepared.numbering}"
-        )
-    ids = KnownIds(numbering, prepared.columns, settings.data.traits)
+    ids = KnownIds(IdNumbering.read(paths.ids, prepared.numbering), prepared.columns, settings.data.traits)
     with Threads(available_cores()) as pool:
         ids.load(pool)
     return ids

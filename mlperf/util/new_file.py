@@ -99,6 +99,18 @@ def open_new(path: Path, *, continues: bool = False) -> NewFile:
     return NewFile(path, descriptor, created=created, kept=kept)
 
 
+def write_new(path: Path, content: str) -> None:
+    """Write a text file. OSError, FileExistsError included, as of `open_new`; no incomplete file is left."""
+    file = open_new(path)
+    try:
+        file.write(content)
+        file.flush()
+    except OSError:
+        file.discard()
+        raise
+    file.close()
+
+
 def _open_existing(path: Path, flags: int) -> int:
     """Open a regular file, or a device or pipe, possibly through a link."""
     try:

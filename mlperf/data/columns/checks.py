@@ -45,6 +45,14 @@ def texts(value: object, where: str) -> tuple[str, ...]:
     return tuple(str(text).lower() if isinstance(text, bool) else str(text) for text in found)
 
 
+def label_values(value: object, where: str) -> tuple[str, str]:
+    """Return the texts of label 0 and of label 1."""
+    found = texts(value, where)
+    if len(found) != 2:
+        refuse(where, value, "the texts of label 0 and of label 1")
+    return found[0], found[1]
+
+
 def one_of(value: object, where: str, allowed: Sequence[str]) -> str:
     """Return one of the allowed texts."""
     if not isinstance(value, str) or value not in allowed:

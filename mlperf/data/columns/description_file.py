@@ -13,6 +13,7 @@ from mlperf.data.columns.checks import (
     character,
     check_description,
     items_of,
+    label_values,
     one_of,
     share,
     source,
@@ -72,13 +73,11 @@ def description_of(tables: dict[str, Any]) -> ColumnsDescription:
     fields(tables, "the file", ("label", "split"), ("text", "dense", "categorical"))
     text = fields(tables.get("text", {}), "[text]", (), ("separator", "header", "missing"))
     label = fields(tables["label"], "[label]", ("column",), ("values",))
-    values = texts(label.get("values", ["0", "1"]), "values of [label]")
-    if len(values) != 2:
-        refuse("values of [label]", label["values"], "the texts of label 0 and of label 1")
+    values = label_values(label.get("values", ["0", "1"]), "values of [label]")
     dense = _columns(tables, "dense", ("type", "transform"), _dense)
     categorical = _columns(tables, "categorical", ("type", "separator", "ids"), _categorical)
     split = _split(tables["split"])
-    label_column = LabelColumn(source(label["column"], "column of [label]"), (values[0], values[1]))
+    label_column = LabelColumn(source(label["column"], "column of [label]"), values)
     sources = [label_column.source, *(each.source for each in (*dense, *categorical))]
     sources += [split.source] if isinstance(split, SplitByValue) else []
     has_names = any(isinstance(each, str) for each in sources)

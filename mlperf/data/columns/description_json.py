@@ -9,6 +9,7 @@ from mlperf.data.columns.checks import (
     character,
     check_description,
     items_of,
+    label_values,
     one_of,
     share,
     source,
@@ -72,12 +73,12 @@ def from_json(value: object, where: str = "columns") -> ColumnsDescription:
     keys = ("label", "dense", "categorical", "split", "separator", "header", "missing", "width")
     entries = fields(value, where, keys)
     label = fields(entries["label"], f"{where}.label", ("column", "values"))
-    values = texts(label["values"], f"{where}.label.values")
-    if len(values) != 2:
-        refuse(f"{where}.label.values", label["values"], "two texts")
     width = entries["width"]
     description = ColumnsDescription(
-        label=LabelColumn(source(label["column"], f"{where}.label.column"), (values[0], values[1])),
+        label=LabelColumn(
+            source(label["column"], f"{where}.label.column"),
+            label_values(label["values"], f"{where}.label.values"),
+        ),
         dense=tuple(_dense(each, f"{where}.dense") for each in items_of(entries["dense"], f"{where}.dense")),
         categorical=tuple(
             _categorical(each, f"{where}.categorical")

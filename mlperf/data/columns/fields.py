@@ -13,7 +13,6 @@ from mlperf.data.text.faults import NO_LABEL, OK
 from mlperf.data.text.memory import byte_at, store_byte, store_int32, store_word, word_at
 from mlperf.util.compiled_sources import compiled_with
 
-Keys = npt.NDArray[np.uint64]  # [N, ids per row]
 Splits = npt.NDArray[np.uint8]  # [N]: 0 training, 1 test, 2 validation
 
 NO_TEXT = -1

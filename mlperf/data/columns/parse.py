@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.columns.description import ColumnsDescription, SplitByValue
-from mlperf.data.columns.fields import Keys, Splits, store_field
+from mlperf.data.columns.fields import Splits, store_field
 from mlperf.data.columns.numbers import UNSURE
 from mlperf.data.columns.plan import ACTION, IDS, SEPARATOR, TABLE, TARGET, Actions, Texts
 from mlperf.data.columns.settled import settled
-from mlperf.data.schema import Rows
+from mlperf.data.schema import Keys, Rows
 from mlperf.data.text.blocks import PADDING, Bytes, TextBlock
 from mlperf.data.text.eight_bytes import ONES, first_of_two
 from mlperf.data.text.faults import (
@@ -31,7 +31,6 @@ from mlperf.util.compiled_sources import compiled_with
 
 _NEWLINE, _RETURN, _QUOTE = b'\n\r"'
 
-Cut = npt.NDArray[np.bool_]  # [N, tables]: whether a field has more ids than are kept
 Unsure = npt.NDArray[np.int64]  # [values, 6]: row, its column, begin and end in the text, line, column
 
 

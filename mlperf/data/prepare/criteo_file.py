@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mlperf.benchmarks.data_sets import DataSetTraits
 from mlperf.data.prepare.parse import BlockParser, ParsedBlock, fault_error
 from mlperf.data.schema import CRITEO
-from mlperf.data.text.blocks import PADDING, Bytes, TextBlock, text_blocks
+from mlperf.data.text.blocks import PADDING, Bytes, TextBlock, count_newlines, text_blocks
 from mlperf.util.errors import RunError
 
 _NEWLINE = ord("\n")
@@ -61,21 +61,13 @@ class _UnlabelledParser:
         """Return the rows and faults of a block. The next call overwrites the rows."""
         if block.overlong:
             return self._parser.parse(block)
-        text = np.zeros(block.length + len(_LABEL) * _count_lines(block.text, block.length) + PADDING, np.uint8)
+        text = np.zeros(block.length + len(_LABEL) * count_newlines(block) + PADDING, np.uint8)
         length = _put_labels(block.text, block.length, _LABEL, text)
         parsed = self._parser.parse(TextBlock(text, length, block.end))
         faults = parsed.faults
         faults[:, 2] -= 1  # the column
         faults[:, 3] -= len(_LABEL) * (faults[:, 0] + 1)  # the position, after the labels of the lines so far
         return parsed
-
-
-@numba.njit("int64(uint8[::1], int64)", nogil=True, cache=True)
-def _count_lines(text: Bytes, length: int) -> int:
-    count = 0
-    for position in range(length):
-        count += text[position] == _NEWLINE
-    return count
 
 
 @numba.njit("int64(uint8[::1], int64, Array(uint8, 1, 'C', readonly=True), uint8[::1])", nogil=True, cache=True)

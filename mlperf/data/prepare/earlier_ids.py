@@ -48,10 +48,9 @@ class EarlierIds:
             raise UsageError(f"{flag} has other columns than --columns={settings.columns}: {difference}")
         if problem := find_difference(paths.ids, manifest.ids, paths.manifest):
             raise RunError(f"{flag}: {problem}")
-        numbering = IdNumbering.read(paths.ids)
-        counts = [column.count for column in numbering.columns]
-        if numbering.fingerprint != manifest.numbering.fingerprint or counts != manifest.counts:
-            raise RunError(f"{flag}: {paths.ids} has not the numbering that {paths.manifest} says")
+        numbering = IdNumbering.read(paths.ids, manifest.numbering.fingerprint)
+        if [column.count for column in numbering.columns] != manifest.counts:
+            raise RunError(f"{flag}: {paths.ids} has other numbers of ids than {paths.manifest} says")
         return cls(paths.prefix.name, numbering, manifest.means, manifest.deviations)
 
 

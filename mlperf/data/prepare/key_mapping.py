@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from mlperf.data.prepared.key_table import Keys, KeyTable
-from mlperf.data.schema import MAX_TABLE_ROWS, Rows, RowSchema
+from mlperf.data.prepared.key_table import KeyTable
+from mlperf.data.schema import MAX_TABLE_ROWS, Keys, Rows, RowSchema
 from mlperf.util.errors import RunError
 from mlperf.util.threads import Threads
 

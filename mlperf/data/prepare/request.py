@@ -14,12 +14,11 @@ from mlperf.data.prepare.columns_text import ColumnsText
 from mlperf.data.prepare.earlier_ids import EarlierIds
 from mlperf.data.prepare.text_format import CriteoText, TextFormat
 from mlperf.data.prepared.manifest import Manifest
-from mlperf.data.prepared.named_files import named_prepared_files
-from mlperf.data.prepared.paths import DatasetPaths
+from mlperf.data.prepared.named_files import named_described_files
 from mlperf.data.prepared.raw_files import raw_files
 from mlperf.settings.dataset import PreparationSettings
 from mlperf.util.errors import UsageError
-from mlperf.util.output_files import NamedFile, named
+from mlperf.util.output_files import NamedFile
 
 
 @dataclass(frozen=True)
@@ -56,14 +55,7 @@ class Request:
 
     def input_files(self) -> list[NamedFile]:
         """Return the files besides the raw text that the preparation reads."""
-        settings = self.settings
-        files = named("--columns", settings.columns)
-        if settings.ids_from is not None:
-            origin = f"--ids-from={settings.ids_from}"
-            files += named_prepared_files(DatasetPaths.from_name(settings.ids_from, "--ids-from"), origin)
-        if self.columns is not None:
-            files += [NamedFile(path, f"{path.name} of --columns") for path in self.raw_files()]
-        return files
+        return named_described_files(self.settings, () if self.columns is None else self.raw_files())
 
     def text_format(self, inputs: Sequence[Path]) -> TextFormat:
         """Return the format of the input files."""

@@ -13,34 +13,9 @@ import numpy.typing as npt
 from mlperf.benchmarks.data_sets import DataSetTraits
 from mlperf.data.columns.log_file import open_log
 from mlperf.data.prepare.criteo_file import CriteoFile
+from mlperf.data.prepare.text_format import ParsedRows
 from mlperf.data.prepared.dataset import PreparedData
-from mlperf.data.schema import Rows
-from mlperf.data.text.faults import Faults
 from mlperf.util.errors import RunError
-
-
-class ParsedRows(Protocol):
-    """Rows of a block.
-
-    rows: int32 [N, columns]. keys: uint64 [N, ids per row]; None: the ids are in the rows, as Criteo's.
-    cut: number of fields of each table, int64 [tables], with more ids than are kept; None: each has one id.
-    lines: number of lines, of which `faults` are no good rows.
-    """
-
-    @property
-    def rows(self) -> Rows: ...
-
-    @property
-    def keys(self) -> npt.NDArray[np.uint64] | None: ...
-
-    @property
-    def cut(self) -> npt.NDArray[np.int64] | None: ...
-
-    @property
-    def lines(self) -> int: ...
-
-    @property
-    def faults(self) -> Faults: ...
 
 
 class RowParser(Protocol):

@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlperf.data.columns.description import IdKind
+from mlperf.data.schema import Keys
 from mlperf.util.errors import RunError
 from mlperf.util.files import open_regular, read_fully
-
-Keys = npt.NDArray[np.uint64]
 
 MAGIC = b"DLRMids1"
 _KINDS = tuple(IdKind)
@@ -68,15 +67,21 @@ class IdNumbering:
         return digest.hexdigest()
 
     @classmethod
-    def read(cls, path: Path) -> IdNumbering:
-        """Read what the file says of each column. RunError if it is missing or damaged."""
+    def read(cls, path: Path, fingerprint: str | None = None) -> IdNumbering:
+        """Read what the file says of each column. RunError if it is missing or damaged, or of another numbering.
+
+        fingerprint: of the numbering that the manifest of the file names; None: it may be any.
+        """
         try:
             with open_regular(path) as file:
                 size = file.seek(0, 2)
                 file.seek(0)
-                return cls(path, _read_entries(file, path, size))
+                numbering = cls(path, _read_entries(file, path, size))
         except OSError as error:
             raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+        if fingerprint is not None and numbering.fingerprint != fingerprint:
+            raise RunError(f"{path}: has the numbering {numbering.fingerprint}, its manifest says {fingerprint}")
+        return numbering
 
     def keys(self, table: int) -> Keys:
         """Return the keys of a column, uint64, in order of their numbers. RunError if the file is damaged."""

@@ -6,9 +6,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mlperf.data.schema import Rows
+from mlperf.data.schema import Keys, Rows
 
-Keys = npt.NDArray[np.uint64]  # [N] or [N, ids per row]
 # A slot holds a key and 1 + the index of the key, in order of first appearance; an index of 0: the slot is free.
 Slots = npt.NDArray[np.uint64]  # [slots, 2]
 

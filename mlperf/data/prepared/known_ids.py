@@ -11,8 +11,8 @@ import numpy as np
 from mlperf.benchmarks.data_sets import DataSetTraits
 from mlperf.data.columns.description import ColumnsDescription
 from mlperf.data.prepared.id_numbering import IdNumbering
-from mlperf.data.prepared.key_table import Keys, KeyTable
-from mlperf.data.schema import Rows
+from mlperf.data.prepared.key_table import KeyTable
+from mlperf.data.schema import Keys, Rows
 from mlperf.util.threads import Threads
 
 _EMPTY_KEY = np.uint64(0)  # of an empty id in Criteo's text, which is no other than the id 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlperf.benchmarks.data_sets import TERABYTE_DAYS
@@ -10,7 +11,8 @@ from mlperf.data.criteo.days import SPLITS
 from mlperf.data.prepared.paths import DatasetPaths
 from mlperf.data.prepared.raw_files import gzipped
 from mlperf.data.prepared.reference_paths import reference_names, reference_prefix
-from mlperf.util.output_files import NamedFile
+from mlperf.settings.dataset import DatasetSettings
+from mlperf.util.output_files import NamedFile, named
 
 
 def named_raw_files(raw_data_file: Path | None) -> list[NamedFile]:
@@ -33,6 +35,16 @@ def named_prepared_files(paths: DatasetPaths, origin: str) -> list[NamedFile]:
     """Return the splits, the manifest, the ids and the archive. origin: the flag from which the names follow."""
     names = [*map(paths.split, SPLITS), paths.manifest, paths.ids, paths.archive]
     return [NamedFile(path, f"{path.name} of {origin}") for path in names]
+
+
+def named_described_files(data: DatasetSettings, texts: Sequence[Path] = ()) -> list[NamedFile]:
+    """Return --columns, the raw text that it describes, and the files of --ids-from. texts: paths of that text."""
+    files = named("--columns", data.columns)
+    files += [NamedFile(path, f"{path.name} of --columns={data.columns}") for path in texts]
+    if data.ids_from is not None:
+        origin = f"--ids-from={data.ids_from}"
+        files += named_prepared_files(DatasetPaths.from_name(data.ids_from, "--ids-from"), origin)
+    return files
 
 
 def named_counts(paths: DatasetPaths, origin: str) -> list[NamedFile]:

@@ -17,7 +17,7 @@ AFTER_PREFIX = re.compile(rf"_\d+_({'|'.join(map(re.escape, REFERENCE_ENDINGS))}
 
 @dataclass(frozen=True)
 class DatasetPaths:
-    """Paths of the prepared data set X: X_train.bin, X_test.bin, X_val.bin and the manifest X.json.
+    """Paths of the prepared data set X: X_train.bin, X_test.bin, X_val.bin, X.ids and the manifest X.json.
 
     prefix: the path X, with which all of them begin.
     """
