@@ -130,6 +130,21 @@ def test_flag_that_contradicts_the_data_is_refused_by_name(
     assert message.format(prefix=prefix, folder=tmp_path) in error
 
 
+@pytest.mark.parametrize(
+    ("name", "flag"), [("x.toml", "--columns"), ("log.csv", "log.csv"), ("x.ids", "--ids-from")]
+)
+def test_files_of_the_description_and_of_the_numbering_are_no_outputs(
+    name: str, flag: str, prefix: Path, tmp_path: Path
+) -> None:
+    log, output = prefix.parent / "log.csv", prefix.parent / name
+    before = output.read_bytes()
+    given = (f"--columns={prefix}.toml", f"--raw-data-file={log}", f"--ids-from={prefix}")
+    error = usage_error(run_program(*flags_of_log(tmp_path / "y", *given, f"--save-model={output}"), cwd=tmp_path))
+    assert flag in error.replace(f"--save-model={output}", "")
+    assert output.read_bytes() == before
+    assert not list(tmp_path.glob("y*"))
+
+
 def test_description_that_agrees_with_the_data_is_accepted(prefix: Path, tmp_path: Path) -> None:
     flags = flags_of_log(prefix, f"--columns={prefix}.toml", f"--raw-data-file={prefix.parent / 'log.csv'}")
     assert run_program(*flags, "--num-batches=1", cwd=tmp_path).status == 0
