@@ -211,11 +211,14 @@ def test_debug_mode_prints_all_ids(prefix: Path, tmp_path: Path) -> None:
     assert ids == [[1, 1], [1, 1], [3, 3]]
 
 
-def test_figures_of_the_model_are_drawn(prefix: Path, checkpoint: Path, tmp_path: Path) -> None:
-    flags = [flag for flag in flags_of_log(prefix) if not flag.startswith(("--test-freq", "--print-freq"))]
-    run = run_program(
-        *("--method=tsne", f"--load-model={checkpoint}", *flags), cwd=tmp_path, program="tools/visualize.py"
-    )
+def test_figures_of_the_model_are_drawn(prefix: Path, tmp_path: Path) -> None:
+    """The flags of the model are in the file of a run."""
+    trained = run_program(*flags_of_log(prefix), "--output-dir=run", cwd=tmp_path)
+    assert trained.status == 0, trained.stderr
+    flags = ("--method=tsne", "--config=run/settings.toml")
+    run = run_program(*flags, cwd=tmp_path, program="tools/visualize.py")
+    assert run.stderr.endswith("error: --load-model is required: the checkpoint to plot\n")
+    run = run_program(*flags, "--load-model=run/model.pt", cwd=tmp_path, program="tools/visualize.py")
     assert run.status == 0, run.stderr
     names = {path.name for path in (tmp_path / "visualization").iterdir()}
     assert names == {"tables.png", "norms.png", "categories.png", "hidden.png"}

@@ -217,6 +217,17 @@ def test_folder_without_logs_is_named(tmp_path: Path) -> None:
     )
 
 
+def test_run_that_did_not_train_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    package_of(tmp_path / "Else", "small")
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "settings.toml").write_text("inference-only = true\n")
+    (tmp_path / "evaluation" / "wandb").mkdir()
+    (tmp_path / "evaluation" / "wandb" / "debug.log").write_text("of wandb\n")
+    run = plot("Else", "evaluation", cwd=tmp_path)
+    assert (run.status, run.stdout) == (0, "run.png: 5 runs\n")
+    assert run.stderr == "warning: left out: evaluation: the run has no metrics; it did not train\n"
+
+
 def test_console_output_replaces_the_compliance_log_of_the_same_run(tmp_path: Path, saved: list[Figure]) -> None:
     write_log(tmp_path / "dlrm_1_seed_7.log", foreign_entries(7, edition="1.0.0"))
     (tmp_path / "dlrm_1_seed_7.console.txt").write_text("\n".join(training_lines(0, range(10, 401, 10))))

@@ -65,10 +65,13 @@ def make_parser(name: str) -> Parser:
 def _parse(name: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """Return the arguments of this program and the remaining flags, which are for the trainer."""
     args, others = make_parser(name).parse_known_args(arguments)
-    if not any(other.startswith("--load-model") for other in others):
+    has_file = any(other.startswith("--config") for other in others)  # of flags
+    if not has_file and not any(other.startswith("--load-model") for other in others):
         raise UsageError("--load-model is required: the checkpoint to plot")
     if any(other.startswith("--save-model") for other in others):
         raise UsageError("--save-model: nothing is trained; omit this flag of the training")
+    if has_file:
+        return args, others
     if "--data-generation=dataset" not in others and ("--data-generation", "dataset") not in pairwise(others):
         raise UsageError("--data-generation=dataset is required: the data set to plot")
     return args, others
@@ -86,6 +89,8 @@ def _visualize(name: str, arguments: Sequence[str] | None) -> int:
 
     # Use large batches: they are only read.
     settings = parse([*others, "--inference-only", "--mini-batch-size=4096", "--test-mini-batch-size=1024"])
+    if settings.load_model is None:
+        raise UsageError("--load-model is required: the checkpoint to plot")
     require_packages("plotting", "matplotlib")
     if args.method == "umap":
         _require_umap()

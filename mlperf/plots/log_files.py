@@ -16,27 +16,36 @@ _OTHER_TEXT = ("package_checker_params", "requirements")
 _CONSOLE = ".console.txt"  # console output that run_and_time.sh writes beside the compliance log
 
 
+class NoLogsError(RunError):
+    """A folder contains no logs."""
+
+
 def find_logs(folder: Path) -> list[Path]:
     """Return the files in a folder and its subfolders that may be logs, in natural order: result_2, result_10.
 
     Of submission packages, only their `results` are returned. Of several files of the same run, only the one that
-    says most is: metrics before console output, which also contains the loss, before the compliance log. RunError
-    if there is no file.
+    says most is: metrics before console output, which also contains the loss, before the compliance log.
+    NoLogsError if there is no file.
     """
     try:
         files = [path for path in folder.rglob("*") if _may_be_log(path)]
     except OSError as error:
         raise RunError(f"{folder}: cannot be read: {error.strerror}") from None
-    visible = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    visible = [path for path in files if not any(map(_is_skipped, path.relative_to(folder).parts))]
     visible = [path for path in visible if "results" in path.relative_to(folder).parts] or visible
     both = set(map(compliance_log_of, visible))
     metrics = {path for path in visible if path.suffix == METRICS_SUFFIX}
     found = sorted((p for p in visible if p not in both and not _metrics_of(p) & metrics - {p}), key=_natural)
     if not found:
-        raise RunError(
+        raise NoLogsError(
             f"{folder}: the folder contains no logs ({', '.join('*' + suffix for suffix in LOG_SUFFIXES)})"
         )
     return found
+
+
+def _is_skipped(part: str) -> bool:
+    """Return whether a folder or file of this name is left out: hidden ones, and the logs that wandb keeps."""
+    return part.startswith(".") or part == "wandb"
 
 
 def logs_beside_results(folder: Path, found: Sequence[Path]) -> list[Path]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlperf.plots.curves import Curves, NoCurvesError, OtherBenchmarkError
-from mlperf.plots.log_files import find_logs, logs_beside_results
+from mlperf.plots.log_files import NoLogsError, find_logs, logs_beside_results
 from mlperf.plots.metrics_curves import curves_of_records
 from mlperf.reporting.metrics_reader import RunRecords, is_metrics_file, read_records
+from mlperf.settings.run import SETTINGS_FILE
 from mlperf.util.errors import RunError
 from mlperf.util.plural import counted
 
@@ -37,19 +38,33 @@ class Run:
         return cls(path, argument, curves_of_records(records), records)
 
 
+def _logs_of(argument: Path, left_out: dict[str, list[Path]]) -> list[Path]:
+    """Return the logs of an argument; what is left out of a folder is added to `left_out`, by reason."""
+    if not argument.is_dir():
+        return [argument]
+    try:
+        paths = find_logs(argument)
+    except NoLogsError:
+        if not (argument / SETTINGS_FILE).is_file():  # not the folder of a run
+            raise
+        left_out.setdefault("the run has no metrics; it did not train", []).append(argument)
+        return []
+    if beside := logs_beside_results(argument, paths):
+        left_out["only the logs in results/ are plotted"] = beside
+    return paths
+
+
 def read_runs(arguments: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """Return the runs of logs and folders, and warnings of runs that failed.
 
     A log without curves, as a run that dies early leaves it, is left out with a warning. In a folder, so are logs
-    of other benchmarks and those beside its subfolder `results`. RunError if a log cannot be read, a named log is
-    of another benchmark, or no run is left.
+    of other benchmarks and those beside its subfolder `results`; and so are folders of runs that did not
+    train. RunError if a log cannot be read, a named log is of another benchmark, or no run is left.
     """
     runs: list[Run] = []
     left_out: dict[str, list[Path]] = {}  # by reason
     for number, argument in enumerate(arguments):
-        paths = find_logs(argument) if argument.is_dir() else [argument]
-        if argument.is_dir() and (beside := logs_beside_results(argument, paths)):
-            left_out["only the logs in results/ are plotted"] = beside
+        paths = _logs_of(argument, left_out)
         for path in paths:
             try:
                 runs.append(Run.of(path, number))

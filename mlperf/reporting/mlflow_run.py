@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
+_SERVER = "MLFLOW_TRACKING_URI"
 # If the environment does not say otherwise: a server that does not answer is given up after a minute, not after
 # many, and a benchmark sends nothing about the use of MLflow to its developers.
 _ENVIRONMENT = {
@@ -63,7 +64,12 @@ class MLflowRun(RecordListener):
             experiment = self._experiment()
             run = self._client.create_run(experiment, run_name=None if folder is None else folder.name)
         except Exception as error:  # of MLflow, of its HTTP client, or of a store
-            raise RunError(f"--track=mlflow: the run cannot be created: {first_line(error)}") from None
+            hint = (
+                ""
+                if os.environ.get(_SERVER)
+                else f"; {_SERVER} is not set: it names the server, such as http://localhost:5000"
+            )
+            raise RunError(f"--track=mlflow: the run cannot be created: {first_line(error)}{hint}") from None
         self._id: str = run.info.run_id
         uri = self._client.tracking_uri
         _log.info("--track=mlflow: run %s in experiment %s of %s", self._id, experiment, uri)
