@@ -84,7 +84,17 @@ def test_unsupported_setting_is_named(chosen: Chosen, flags: str, reason: str, d
     "flags", ["--quantize-emb-with-bit=8", "--quantize-emb-with-bit=4 --quantize-mlp-with-bit=8"]
 )
 def test_quantized_model_runs_on_the_fast_engine_of_the_cpu(chosen: Chosen, flags: str) -> None:
-    assert chosen(model_of(), settings_of("--inference-only", *flags.split())) == FAST["cpu"]
+    settings = settings_of("--inference-only", *flags.split())
+    assert chosen(model_of(mlp_top=(256, 256, 1)), settings) == FAST["cpu"]
+
+
+def test_small_mlps_in_8_bits_keep_the_published_metrics(chosen: Chosen) -> None:
+    flags = ("--inference-only", "--quantize-mlp-with-bit=8")
+    reason = "--quantize-mlp-with-bit=8 reproduces published metrics of models with fewer than 65,536 MLP weights"
+    assert chosen(model_of(), settings_of(*flags)) == f"engine: autograd on the CPU, because {reason}"
+    assert chosen(model_of(), settings_of(*flags, "--engine=cpu")) == FAST["cpu"]
+    assert chosen(model_of(), settings_of(*flags, "--data-set=columns")) == FAST["cpu"]
+    assert chosen(model_of(), settings_of("--inference-only", "--quantize-mlp-with-bit=16")) == FAST["cpu"]
 
 
 def test_quantized_tables_on_a_gpu_need_the_general_engine(chosen: Chosen) -> None:

@@ -68,7 +68,7 @@ def test_checkpoint_of_compressed_tables_gives_its_metrics(name: str, terabyte: 
 def test_quantized_mlps_give_the_metrics_of_the_original_implementation(
     name: str, terabyte: Path, tmp_path: Path
 ) -> None:
-    before, after = quantized_aucs(name, terabyte, tmp_path, "--engine=autograd")
+    before, after = quantized_aucs(name, terabyte, tmp_path)
     assert after == pytest.approx(RUNS[name]["evaluations"][-1]["auc"], abs=0.002)
     assert before == pytest.approx(0.539, abs=0.001)
 

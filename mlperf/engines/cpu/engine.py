@@ -19,9 +19,10 @@ from mlperf.optim.optimizer import Optimizer
 from mlperf.settings.kinds import MAX_INT32
 from mlperf.settings.settings import Settings
 
-# Losses of the original implementation were published for Adagrad with small models. Adagrad amplifies rounding
-# differences until the printed losses differ (`fix_mkl_summation_order`), so float32 models with fewer weights in
-# their MLPs than this are trained in the order of summation of the general engine.
+# Results of the original implementation were published for models with fewer weights in their MLPs than this. With
+# these, Adagrad trains float32 models in the order of summation of the general engine, because it amplifies rounding
+# differences until the printed losses differ (`fix_mkl_summation_order`), and MLPs are quantized to 8 bits as PyTorch
+# does it.
 PUBLISHED_SIZES = 1 << 16
 
 # The compiler unrolls the interaction over all tables.
@@ -44,7 +45,7 @@ class CpuEngine:
             unsupported_setting(settings)
             or unsupported_by_loops(model)
             or _too_many_ids(model, settings)
-            or _needs_published_order(model, settings)
+            or _needs_general_engine(model, settings)
             or _missing_requirement(settings)
         )
 
@@ -69,23 +70,30 @@ def unsupported_by_loops(model: DLRM_Net) -> str | None:
     return unsupported_model(model)
 
 
-def _needs_published_order(model: DLRM_Net, settings: Settings) -> str | None:
-    """Return why a run must reproduce published losses to the last bit, None if it need not.
+def _needs_general_engine(model: DLRM_Net, settings: Settings) -> str | None:
+    """Return why a run must reproduce published results, which only the general engine does, None if it need not.
 
     It need not if --engine=cpu was given, or for data with columns of its own, with which nothing was published.
     """
     if settings.processes.engine != "auto" or settings.data.traits.has_columns_file:
         return None
-    optimizer, architecture = settings.training.optimizer, model.architecture
+    architecture = model.architecture
     exact = settings.precision == "fp32" and architecture.embedding_precision == "fp32"
     weights = sum(layer.weight.numel() for mlp in (model.bot_l, model.top_l) for layer in linear_layers(mlp))
-    is_published = architecture.interaction_op == "dot" and weights < PUBLISHED_SIZES
-    if settings.inference_only or optimizer == "sgd" or not exact or not is_published:
+    if not exact or architecture.interaction_op != "dot" or weights >= PUBLISHED_SIZES:
         return None
-    return (
-        f"--optimizer={optimizer} in fp32 reproduces published losses of models with fewer than "
-        f"{PUBLISHED_SIZES:,} MLP weights"
-    )
+    flag, results = _published(settings)
+    if flag is None:
+        return None
+    return f"{flag} reproduces published {results} of models with fewer than {PUBLISHED_SIZES:,} MLP weights"
+
+
+def _published(settings: Settings) -> tuple[str | None, str]:
+    """Return the flag with which results were published that need the general engine, and what these results are."""
+    optimizer = settings.training.optimizer
+    if settings.inference_only:
+        return ("--quantize-mlp-with-bit=8" if settings.quantization.mlp_bits == 8 else None), "metrics"
+    return (None if optimizer == "sgd" else f"--optimizer={optimizer} in fp32"), "losses"
 
 
 def _too_many_ids(model: DLRM_Net, settings: Settings) -> str | None:
