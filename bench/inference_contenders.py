@@ -21,7 +21,7 @@ from mlperf.export.quantize import quantize_mlps
 from mlperf.models.dlrm import DLRM_Net
 from mlperf.models.reference import ReferenceDLRM
 from mlperf.settings.reports import QuantizationSettings
-from mlperf.util.errors import RunError
+from mlperf.util.errors import RunError, UsageError
 from mlperf.util.memory import require_memory
 
 
@@ -111,7 +111,7 @@ def _attempt(program: str, variant: Variant, make: Callable[[Variant], Contender
         contender = make(variant)
         contender.score(contender.inputs(0, 1))  # compiles, and fails if something is not supported
         return contender
-    except (ImportError, RunError, RuntimeError, NotImplementedError) as error:
+    except (ImportError, RunError, UsageError, RuntimeError, NotImplementedError) as error:
         reason = str(error).strip() or type(error).__name__
         return Missing(f"{program} {variant.name}", reason.partition("\n")[0])
 
@@ -119,6 +119,8 @@ def _attempt(program: str, variant: Variant, make: Callable[[Variant], Contender
 def _own(subject: Subject, variant: Variant) -> Contender:
     bits = QuantizationSettings(variant.mlp_bits, variant.table_bits)
     settings = replace(subject.settings, precision=variant.precision, quantization=bits)
+    if not settings.use_gpu:  # also for small models, which by default reproduce published metrics in 8 bits
+        settings = replace(settings, processes=replace(settings.processes, engine="cpu"))
     model = _copied(subject, variant)
     if variant.mlp_bits != 32:
         quantize_mlps(model, variant.mlp_bits)

@@ -92,7 +92,7 @@ def test_small_mlps_in_8_bits_keep_the_published_metrics(chosen: Chosen) -> None
     flags = ("--inference-only", "--quantize-mlp-with-bit=8")
     reason = "--quantize-mlp-with-bit=8 reproduces published metrics of models with fewer than 65,536 MLP weights"
     assert chosen(model_of(), settings_of(*flags)) == f"engine: autograd on the CPU, because {reason}"
-    assert chosen(model_of(), settings_of(*flags, "--engine=cpu")) == FAST["cpu"]
+    assert chosen(model_of(), settings_of(*flags, "--engine=cpu")).startswith(FAST["cpu"])
     assert chosen(model_of(), settings_of(*flags, "--data-set=columns")) == FAST["cpu"]
     assert chosen(model_of(), settings_of("--inference-only", "--quantize-mlp-with-bit=16")) == FAST["cpu"]
 

@@ -19,10 +19,9 @@ from mlperf.optim.optimizer import Optimizer
 from mlperf.settings.kinds import MAX_INT32
 from mlperf.settings.settings import Settings
 
-# Results of the original implementation were published for models with fewer weights in their MLPs than this. With
-# these, Adagrad trains float32 models in the order of summation of the general engine, because it amplifies rounding
-# differences until the printed losses differ (`fix_mkl_summation_order`), and MLPs are quantized to 8 bits as PyTorch
-# does it.
+# Results of the original implementation were published for models with fewer weights in their MLPs than this.
+# Adagrad trains those in float32 in the order of summation of the general engine, because it amplifies rounding
+# differences until the printed losses differ (`fix_mkl_summation_order`). PyTorch's operators run their MLPs in 8 bits.
 PUBLISHED_SIZES = 1 << 16
 
 # The compiler unrolls the interaction over all tables.
@@ -89,7 +88,7 @@ def _needs_general_engine(model: DLRM_Net, settings: Settings) -> str | None:
 
 
 def _published(settings: Settings) -> tuple[str | None, str]:
-    """Return the flag with which results were published that need the general engine, and what these results are."""
+    """Return the flag with which results were published that need the general engine, and which results."""
     optimizer = settings.training.optimizer
     if settings.inference_only:
         return ("--quantize-mlp-with-bit=8" if settings.quantization.mlp_bits == 8 else None), "metrics"
