@@ -21,7 +21,7 @@ from mlperf.settings.settings import Settings
 
 # Results of the original implementation were published for models with fewer weights in their MLPs than this.
 # Adagrad trains those in float32 in the order of summation of the general engine, because it amplifies rounding
-# differences until the printed losses differ (`fix_mkl_summation_order`). PyTorch's operators run their MLPs in 8 bits.
+# differences until the printed losses differ (`fix_mkl_summation_order`); PyTorch runs their MLPs in 8 bits.
 PUBLISHED_SIZES = 1 << 16
 
 # The compiler unrolls the interaction over all tables.
