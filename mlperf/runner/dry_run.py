@@ -13,6 +13,7 @@ import torch
 
 from mlperf.benchmarks import dashed
 from mlperf.data.prepared.dataset import PreparedData
+from mlperf.distributed.agreement import decided_by_first
 from mlperf.distributed.processes import current
 from mlperf.export.predictions import file_bytes
 from mlperf.models.dlrm import Architecture, top_widths
@@ -39,15 +40,21 @@ _SHOWN_NEEDS = 4
 def dry_run(settings: Settings, device: torch.device) -> Result:
     """Print the plan of the run, and the memory, disk and time that it needs. RunError if the memory is too small.
 
-    The time is measured with a model whose tables have at most 512 MB, and rows that are drawn.
+    The time is measured with a model whose tables have at most 512 MB, and rows that are drawn. The first process
+    does all that, so that no other one looks at the folder of the run while it is removed again.
     """
+    decided_by_first(lambda: _print_plan(settings, device))
+    return Result(Outcome.SUCCESS)
+
+
+def _print_plan(settings: Settings, device: torch.device) -> None:
     print("plan of the run; nothing is prepared, trained or written")
     prepared = None
     if settings.data.generation == "dataset":
         prepared = existing_data(settings.data, settings.given)
         if prepared is None:
             _print_preparation(settings)
-            return Result(Outcome.SUCCESS)
+            return
     architecture, sizes = architecture_of(settings, prepared), RunSizes.of(settings, prepared)
     _print("data", _data(settings, prepared, sizes))
     _print("model", _model(architecture))
@@ -62,11 +69,10 @@ def dry_run(settings: Settings, device: torch.device) -> Result:
     require_run_memory(settings, architecture, device, sizes)
     if current().size > 1:
         _print("time", "is measured in runs of one process only")
-        return Result(Outcome.SUCCESS)
+        return
     times = measure_steps(settings, architecture, device, sizes)
     _print("engine", times.engine)
     _print("time", *_time(settings, sizes, times, trained))
-    return Result(Outcome.SUCCESS)
 
 
 def _print(what: str, *lines: str) -> None:
