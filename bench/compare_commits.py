@@ -249,7 +249,7 @@ def time_both(commit: str, rounds: int, rows: int) -> None:
         prepare = f"--data-set=terabyte --raw-data-file=day --max-ind-range={DLRM.data.index_limit}".split()
         preparation = Call(PREPARE, (*prepare, "--processed-data-file=data"))
         must_start(ROOT, Call(SAMPLE, ("--folder=.", f"--rows={rows}")), scratch)
-        must_start(ROOT, preparation, scratch)
+        must_start(trees["before"], preparation, scratch)  # later versions read what earlier ones prepared
 
         def prepare_again(tree: Path) -> float:
             for path in scratch.glob("again*"):
