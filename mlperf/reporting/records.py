@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from mlperf.util.clock import UnixClock
 from mlperf.version import __version__
 
 
-class RecordListener(Listener):
+class RecordListener(Listener, ABC):
     """Turns each event into a record, which subclasses write or send in `add`."""
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
@@ -35,9 +36,9 @@ class RecordListener(Listener):
         self._clock = UnixClock()
         self._evaluation_started = math.nan
 
+    @abstractmethod
     def add(self, record: Record) -> None:
         """Take the next record."""
-        raise NotImplementedError
 
     def run_start(self, start: RunStart) -> None:
         """Add what the run is: its settings, engine, benchmark and system."""
